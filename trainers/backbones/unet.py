@@ -1,0 +1,166 @@
+"""The DDPM U-Net (Ho et al. 2020, appendix B) at one width: settings and a width in, a plain torch module out.
+
+x [B, C, H, W] in about [-1, 1] plus noise, t [B] in training-time units -> the predicted noise [B, C, H, W].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.config import NetworkSettings
+from trainers.errors import InputError
+from trainers.layers import Segments, conv, linear, norm
+
+
+def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> UNet:
+    """The U-Net at `width`.  Raises InputError when the resolution can't be halved often enough."""
+    halvings = len(settings.multipliers) - 1
+    if resolution % 2**halvings:
+        raise InputError(
+            f"images of {resolution} pixels can't be halved {halvings} times "
+            f"(network.multipliers has {halvings + 1} entries); resize with data.size or give fewer multipliers"
+        )
+    return UNet(settings, image_channels, resolution, width)
+
+
+def sinusoid(t: Tensor, size: int) -> Tensor:
+    """Interleaved sines and cosines of the times [B] -> [B, size] (Vaswani et al. 2017, section 3.5)."""
+    frequencies = torch.exp(torch.arange(0, size, 2, device=t.device) * (-math.log(10000.0) / size))
+    angles = t.float()[:, None] * frequencies[None]
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
+
+
+class UNet(nn.Module):
+    """Down path, middle and up path of residual blocks, with concatenated skips."""
+
+    def __init__(self, settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> None:
+        super().__init__()
+
+        def at(multiplier: int) -> int:
+            return round(settings.base * width) * multiplier
+
+        self.time_channels = settings.base
+        time = (at(4),)
+        # The sinusoid itself is not slimmed: a prefix of it would drop whole frequencies for no measurable saving.
+        self.time = nn.Sequential(linear((settings.base,), time), nn.SiLU(), linear(time, time))
+        now = at(settings.multipliers[0])
+        self.head = conv((image_channels,), (now,), 3)
+
+        skips = [now]
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(settings.multipliers):
+            attend = resolution in settings.attention
+            for _ in range(settings.blocks):
+                self.down.append(ResidualBlock((now,), at(multiplier), time, attend, settings))
+                now = at(multiplier)
+                skips.append(now)
+            if level < len(settings.multipliers) - 1:
+                self.down.append(Halve(now))
+                skips.append(now)
+                resolution //= 2
+
+        self.middle = nn.ModuleList(
+            [ResidualBlock((now,), now, time, True, settings), ResidualBlock((now,), now, time, False, settings)]
+        )
+
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(settings.multipliers))):
+            attend = resolution in settings.attention
+            for _ in range(settings.blocks + 1):
+                self.up.append(ResidualBlock((now, skips.pop()), at(multiplier), time, attend, settings))
+                now = at(multiplier)
+            if level:
+                self.up.append(Double(now))
+                resolution *= 2
+
+        self.tail = nn.Sequential(
+            norm((now,), settings.groups, settings.group_channels), nn.SiLU(), conv((now,), (image_channels,), 3)
+        )
+        nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
+        nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = F.silu(self.time(sinusoid(t, self.time_channels).to(x.dtype)))
+        h = self.head(x)
+        skips = [h]
+        for block in self.down:
+            h = block(h, time)
+            skips.append(h)
+        for block in self.middle:
+            h = block(h, time)
+        for block in self.up:
+            h = block(torch.cat([h, skips.pop()], dim=1) if isinstance(block, ResidualBlock) else h, time)
+        return self.tail(h)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions around the time embedding, a shortcut, and self-attention where asked."""
+
+    def __init__(
+        self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings
+    ) -> None:
+        super().__init__()
+        out = (outputs,)
+        self.norm1 = norm(inputs, settings.groups, settings.group_channels)
+        self.conv1 = conv(inputs, out, 3)
+        self.time = linear(time, out)
+        self.norm2 = norm(out, settings.groups, settings.group_channels)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.conv2 = conv(out, out, 3)
+        # Whether there is a shortcut must not depend on the width, or two widths would be different networks.
+        self.shortcut = conv(inputs, out, 1) if inputs != out else nn.Identity()
+        self.attention = Attention(outputs, settings) if attend else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(time)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.attention(h + self.shortcut(x))
+
+
+class Attention(nn.Module):
+    """Self-attention of one head over all pixels."""
+
+    def __init__(self, channels: int, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.norm = norm((channels,), settings.groups, settings.group_channels)
+        self.qkv = conv((channels,), (channels, channels, channels), 1)
+        self.out = conv((channels,), (channels,), 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, channels, height * width).transpose(2, 3)
+        # One head, written with its axis so that the fused kernels of every device apply.
+        q, k, v = (part.unsqueeze(1) for part in qkv.unbind(1))
+        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        return x + self.out(mixed.transpose(1, 2).reshape(batch, channels, height, width))
+
+
+class Halve(nn.Module):
+    """Half the resolution by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv((channels,), (channels,), 3, stride=2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Double(nn.Module):
+    """Twice the resolution: nearest neighbours, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv((channels,), (channels,), 3)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

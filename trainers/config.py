@@ -1,0 +1,166 @@
+"""Typed settings of data, network, diffusion and training: plain mappings in, frozen models or one clear line out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trainers.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSettings(Settings):
+    """Which images: `digits` (8x8, shipped with scikit-learn), `idx`, `npz`, or `folder` (or a zip of one)."""
+
+    format: Literal["digits", "idx", "npz", "folder"] = "digits"
+    path: str | None = None
+    size: int | None = Field(None, ge=4, le=1024, description="resize to size x size pixels")
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; default: as the images are")
+    flip: bool = Field(False, description="mirror training images at random")
+    held_out: float = Field(0.1, gt=0, lt=1, description="share kept from training where the data has no split")
+    limit: int | None = Field(None, ge=16, description="use only the first N training images")
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if self.format != "digits" and not self.path:
+            raise ValueError(f"format {self.format} needs a path")
+        return self
+
+
+class NetworkSettings(Settings):
+    """A slimmable U-Net (Ho et al. 2020, appendix B) and the widths at which it can run."""
+
+    family: Literal["unet"] = "unet"
+    base: int = Field(32, ge=4, description="channels at the first resolution at width 1")
+    multipliers: tuple[int, ...] = Field((1, 2), min_length=1)
+    blocks: int = Field(1, ge=1, description="residual blocks a resolution")
+    attention: tuple[int, ...] = Field((), description="resolutions in pixels that get self-attention")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    groups: int = Field(32, ge=1, description="most groups of a group norm")
+    group_channels: int = Field(4, ge=1, description="fewest channels in a group")
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    skips: Literal["segment", "prefix"] = Field("segment", description="how concatenated skips are sliced")
+
+    @field_validator("widths")
+    @classmethod
+    def _ascending_to_one(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
+        if not widths or widths[-1] != 1.0 or list(widths) != sorted(set(widths)) or widths[0] <= 0:
+            raise ValueError("widths must ascend within (0, 1] and end in 1.0, such as [0.25, 0.5, 0.75, 1.0]")
+        return widths
+
+    @model_validator(mode="after")
+    def _whole_channels(self) -> Self:
+        for width in self.widths:
+            if (self.base * width) % 1 or self.base * width < 2:
+                possible = [n / self.base for n in range(2, self.base + 1)]
+                near = min(possible, key=lambda w: abs(w - width))
+                raise ValueError(
+                    f"width {width} of base {self.base} is {self.base * width:g} channels, not a whole number of "
+                    f"at least 2; the nearest possible width is {near:g}"
+                )
+        return self
+
+
+class DiffusionSettings(Settings):
+    """The variance-preserving noise schedule over `steps` training times."""
+
+    schedule: Literal["linear", "cosine"] = "linear"
+    steps: int = Field(1000, ge=2, le=100_000)
+    beta_first: float = Field(1e-4, gt=0, lt=1)
+    beta_last: float = Field(0.02, gt=0, lt=1)
+
+
+class TrainingSettings(Settings):
+    """The sandwich rule (Yu & Huang 2019): widest, narrowest and one random width in every step."""
+
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(128, ge=1)
+    lr: float = Field(4e-4, gt=0)
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: bool = Field(True, description="cosine decay of the learning rate to zero after the warm-up")
+    clip: float = Field(1.0, gt=0, description="largest norm of the summed gradient")
+    ema: float = Field(0.999, ge=0, lt=1)
+    distill: float = Field(0.0, ge=0, le=1, description="share of the widest network's output in narrower targets")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
+    checkpoint_every: int = Field(500, ge=1)
+    held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
+    device: str = "auto"
+    seed: int = Field(0, ge=0)
+
+
+class FeatureSettings(Settings):
+    """What FID is computed on: the dataset's own classifier, or a TorchScript / torch.export file."""
+
+    name: str = Field("classifier", min_length=1)
+    path: str | None = Field(None, description="a .pt (TorchScript) or .pt2 (torch.export) file: images in [-1, 1]")
+    classifier_epochs: int = Field(10, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _file_has_a_name(self) -> Self:
+        if self.path is None and self.name != "classifier":
+            raise ValueError(f"features {self.name!r} need a path; without one only 'classifier' is possible")
+        if self.path is not None and self.name == "classifier":
+            raise ValueError("features from a file need a name of their own, such as 'inception'")
+        return self
+
+
+class SamplerSettings(Settings):
+    """The few-step sampler that will be deployed, and on which the search runs."""
+
+    solver: Literal["ddim", "ddpm", "ddpm_large", "dpmpp_2m"] = "ddim"
+    grid: Literal["leading", "trailing", "quadratic", "logsnr"] = "trailing"
+    steps: int = Field(20, ge=1, le=1000)
+    clip: bool = Field(False, description="clamp each prediction of the clean image to [-1, 1]")
+
+
+class TrainerSettings(Settings):
+    """All that makes a supernet."""
+
+    data: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    training: TrainingSettings = TrainingSettings()
+    features: FeatureSettings = FeatureSettings()
+
+
+def validate(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """`given` as a frozen model.  Raises InputError with one line: the key, what was given, what is possible."""
+    try:
+        # JSON mode keeps strictness ("12" is no number) while lists still become tuples.
+        return model.model_validate_json(json.dumps(given))
+    except ValidationError as error:
+        raise InputError(_one_line(model, error)) from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"settings: {error}") from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [part for part in first["loc"] if isinstance(part, str)]
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting {key!r}; possible here: {', '.join(_keys_at(model, where[:-1]))}"
+    given = first.get("input")
+    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"
+
+
+def _keys_at(model: type[BaseModel], where: list[str]) -> list[str]:
+    for name in where:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return sorted(model.model_fields)

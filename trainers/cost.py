@@ -1,0 +1,88 @@
+"""What a width and a plan cost: multiply-accumulates, parameters and measured latency.
+
+MACs are counted, never written down: convolutions, linear maps and both products of attention.  FLOPs are 2 x MACs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.config import NetworkSettings, Settings
+from trainers.plan import SKIP, Plan
+from trainers.supernet import build_backbone
+
+
+class WidthCost(Settings):
+    """Cost of one network call at one width, per image."""
+
+    width: float
+    macs: int
+    parameters: int
+    latency_ms: float | None = None
+    batch: int | None = None
+    device: str | None = None
+
+
+def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
+    """MACs of one call on one image, and parameters."""
+    # On the meta device nothing is computed; on a CPU the counter would miss fused attention.
+    with torch.device("meta"):
+        network = build_backbone(settings, image_channels, resolution, width).eval()
+        x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(x, t)
+    parameters = sum(p.numel() for p in network.parameters())
+    return WidthCost(width=width, macs=counter.get_total_flops() // 2, parameters=parameters)
+
+
+def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
+    """FLOPs of the whole plan for one image, in 1e9."""
+    return sum(2e-9 * costs[width].macs for width in plan.widths if width != SKIP)
+
+
+def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
+    """Latency of the whole plan per image: the sum over its steps, in ms; NaN where a width was not measured."""
+    each = [costs[width].latency_ms for width in plan.widths if width != SKIP]
+    return sum(ms if ms is not None else float("nan") for ms in each)
+
+
+@torch.inference_mode()
+def measure_latency(
+    network: nn.Module, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
+) -> float:
+    """Median over `runs` of the time of one call on `batch` images, in ms per image, after two warm-up calls."""
+    x, t = torch.randn(batch, *image_shape, device=device), torch.zeros(batch, device=device)
+    seconds = []
+    for run in range(runs + 2):
+        _wait_for(device)
+        begin = time.perf_counter()
+        network(x, t)
+        _wait_for(device)
+        if run >= 2:
+            seconds.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(seconds) / batch
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """A name that tells devices apart in tables."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} thread" + ("s" if torch.get_num_threads() != 1 else "")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,193 @@
+"""Feature networks by name: images in [-1, 1] -> feature rows.
+
+`classifier` is a small network trained on the dataset's own labels; anything else is a TorchScript or torch.export
+file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainers.config import FeatureSettings, Settings, validate
+from trainers.data import ImageData, to_float
+from trainers.errors import InputError
+from trainers.fid import Moments, Reference
+from trainers.files import read_json, write_atomically, write_json
+from trainers.supernet import read_weights, weights_digest
+
+CLASSIFIER_WEIGHTS = "classifier.safetensors"
+CLASSIFIER_CARD = "classifier.json"
+REFERENCE_FILE = "reference.npz"
+
+Progress = Callable[[int, int], None]
+
+
+class Classifier(nn.Module):
+    """Convolutions that halve until 4 pixels or fewer remain, pooled to 64 features, and a linear read-out."""
+
+    features_size = 64
+
+    def __init__(self, image_channels: int, resolution: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(image_channels, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
+        channels = 32
+        while resolution > 4:
+            layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
+            channels, resolution = 64, (resolution + 1) // 2
+        layers += [nn.Conv2d(channels, self.features_size, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(self.features_size, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, 64]."""
+        return self.body(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class ClassifierCard(Settings):
+    """What is saved beside the classifier's weights."""
+
+    image_channels: int
+    resolution: int
+    classes: int
+    data_fingerprint: str
+    digest: str
+    held_out_accuracy: float
+    epochs: int
+    seed: int
+
+
+class FeatureNetwork:
+    """A named function from images in [-1, 1] to feature rows, on one device."""
+
+    def __init__(self, name: str, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.name, self._network, self._device = name, network, device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> NDArray[np.float32]:
+        """[B, C, H, W] in [-1, 1] -> [B, D].  Values are first rounded to the 256 levels that an image file has."""
+        levels = ((images.to(self._device, torch.float32) + 1) * 127.5).round().clamp(0, 255)
+        rows = self._network(levels / 127.5 - 1)
+        if rows.ndim != 2:
+            raise InputError(f"features {self.name!r} gave {rows.ndim} axes; rows [images, features] are needed")
+        return rows.float().cpu().numpy()
+
+
+def load_features(settings: FeatureSettings, directory: Path, device: torch.device) -> FeatureNetwork:
+    """The feature network of the settings: the user's file, or the classifier saved in `directory`."""
+    if settings.path is not None:
+        return FeatureNetwork(settings.name, _load_file(Path(settings.path), device), device)
+    classifier = load_classifier(directory)[0].to(device)
+    return FeatureNetwork("classifier", classifier.features, device)
+
+
+def _load_file(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    if not path.is_file():
+        raise InputError(f"no feature file at {path}")
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module().to(device)
+        return torch.jit.load(str(path), map_location=device).eval()
+    except Exception as error:  # both loaders raise a wide range; neither runs pickled code
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} is neither TorchScript (.pt) nor torch.export (.pt2): {line}") from None
+
+
+def load_classifier(directory: Path) -> tuple[Classifier, ClassifierCard]:
+    """The classifier saved in `directory`, in eval mode."""
+    card = validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
+    weights = read_weights(directory / CLASSIFIER_WEIGHTS)
+    if weights_digest(weights) != card.digest:
+        raise InputError(f"{directory / CLASSIFIER_WEIGHTS} does not belong to its card: the weights' digest differs")
+    classifier = Classifier(card.image_channels, card.resolution, card.classes)
+    classifier.load_state_dict(weights)
+    return classifier.requires_grad_(False).eval(), card
+
+
+def train_classifier(
+    data: ImageData, settings: FeatureSettings, directory: Path, progress: Progress = lambda done, total: None
+) -> ClassifierCard:
+    """Trains the feature classifier on the dataset's labels with a fixed seed and saves it.
+
+    Raises InputError when the images have no labels.
+    """
+    if data.labels is None:
+        raise InputError(
+            "these images have no labels, so no feature classifier can be trained; "
+            "give a feature file: features: {name: inception, path: FILE.pt} (TorchScript or torch.export)"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        classifier = Classifier(data.channels, data.resolution, data.classes)
+        _fit(classifier, data, settings, progress)
+    classifier.eval()
+    accuracy = _accuracy(classifier, data)
+    weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
+    card = ClassifierCard(
+        image_channels=data.channels,
+        resolution=data.resolution,
+        classes=data.classes,
+        data_fingerprint=data.fingerprint,
+        digest=weights_digest(weights),
+        held_out_accuracy=accuracy,
+        epochs=settings.classifier_epochs,
+        seed=settings.seed,
+    )
+    write_atomically(directory / CLASSIFIER_WEIGHTS, lambda path: save_file(weights, path))
+    write_json(directory / CLASSIFIER_CARD, card.model_dump(mode="json"))
+    return card
+
+
+def _fit(classifier: Classifier, data: ImageData, settings: FeatureSettings, progress: Progress) -> None:
+    assert data.labels is not None
+    batch = 128
+    per_epoch = max(1, len(data.images) // batch)
+    total = settings.classifier_epochs * per_epoch
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=total)
+    labels = torch.from_numpy(data.labels)
+    for epoch in range(settings.classifier_epochs):
+        order = torch.randperm(len(data.images))
+        for i in range(per_epoch):
+            rows = order[i * batch : (i + 1) * batch]
+            loss = F.cross_entropy(classifier(to_float(data.images[rows.numpy()])), labels[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress(epoch * per_epoch + i + 1, total)
+
+
+@torch.inference_mode()
+def _accuracy(classifier: Classifier, data: ImageData) -> float:
+    if data.held_out_labels is None or not len(data.held_out_images):
+        return float("nan")
+    right = 0
+    for first in range(0, len(data.held_out_images), 512):
+        guesses = classifier(to_float(data.held_out_images[first : first + 512])).argmax(1).numpy()
+        right += int((guesses == data.held_out_labels[first : first + 512]).sum())
+    return right / len(data.held_out_images)
+
+
+def make_reference(
+    data: ImageData, features: FeatureNetwork, batch: int = 500, progress: Progress = lambda done, total: None
+) -> Reference:
+    """Statistics of the training images under `features`."""
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for first in range(0, len(data.images), batch):
+            yield features(to_float(data.images[first : first + batch]))
+            progress(min(first + batch, len(data.images)), len(data.images))
+
+    moments = Moments.of(batches())
+    return Reference(moments.mean, moments.covariance, moments.count, features.name, data.fingerprint)

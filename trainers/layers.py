@@ -1,0 +1,90 @@
+"""Layers whose channels come in segments, and the slice of a wide network's weights that a narrow one uses.
+
+A network is always a plain torch module built for one width.  Each of its layers remembers of which *segments* its
+channel axes consist (a skip connection that is concatenated makes two).  Building the network at two widths therefore
+says, for every axis of every parameter, which columns of the wide weights the narrow network owns: the first channels
+of each segment.  No layer holds a width as state, and none slices in its forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+Segments = tuple[int, ...]
+"""Channel counts of the pieces that are concatenated along one axis, such as (64, 32)."""
+
+
+def conv(inputs: Segments, outputs: Segments, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the resolution (divided by `stride`)."""
+    layer = nn.Conv2d(sum(inputs), sum(outputs), kernel, stride=stride, padding=kernel // 2)
+    return cast(nn.Conv2d, _remember(layer, weight=(outputs, inputs), bias=(outputs,)))
+
+
+def linear(inputs: Segments, outputs: Segments) -> nn.Linear:
+    """An affine map of the last axis."""
+    layer = nn.Linear(sum(inputs), sum(outputs))
+    return cast(nn.Linear, _remember(layer, weight=(outputs, inputs), bias=(outputs,)))
+
+
+def norm(channels: Segments, most_groups: int, group_channels: int) -> nn.GroupNorm:
+    """A group norm with as many groups as divide the channels, `most_groups` at most."""
+    layer = nn.GroupNorm(groups_for(sum(channels), most_groups, group_channels), sum(channels))
+    return cast(nn.GroupNorm, _remember(layer, weight=(channels,), bias=(channels,)))
+
+
+def groups_for(channels: int, most_groups: int, group_channels: int) -> int:
+    """The largest divisor of `channels` that is at most `most_groups` and leaves `group_channels` in a group.
+
+    DDSM keeps 32 groups at every width: 0.375 then crashes and 0.25 of 128 channels is an instance norm.
+    """
+    most = max(1, min(most_groups, channels // group_channels))
+    return next(g for g in range(most, 0, -1) if channels % g == 0)
+
+
+def _remember(layer: nn.Module, **axes: tuple[Segments, ...]) -> nn.Module:
+    layer.segments = axes  # type: ignore[assignment]
+    return layer
+
+
+def parameter_segments(network: nn.Module) -> dict[str, tuple[Segments, ...]]:
+    """For each parameter of `network`, the segments of its sliceable leading axes."""
+    found: dict[str, tuple[Segments, ...]] = {}
+    for prefix, layer in network.named_modules():
+        for name, axes in getattr(layer, "segments", {}).items():
+            found[f"{prefix}.{name}" if prefix else name] = axes
+    missing = {name for name, _ in network.named_parameters()} - set(found)
+    if missing:
+        raise TypeError(f"parameters without segments, so no width could be cut from them: {sorted(missing)}")
+    return found
+
+
+def slice_parameters(
+    wide: Mapping[str, Tensor],
+    wide_segments: Mapping[str, tuple[Segments, ...]],
+    narrow_segments: Mapping[str, tuple[Segments, ...]],
+    by_prefix: bool = False,
+) -> dict[str, Tensor]:
+    """The narrow network's parameters as differentiable slices of the wide one's.
+
+    Each axis gives the first channels of every segment; with `by_prefix` the first channels of the whole axis, as DDSM
+    slices, so that a narrow decoder then meets columns which the wide one trained for another input.
+    """
+    sliced = {}
+    for name, axes in narrow_segments.items():
+        weights = wide[name]
+        for axis, (own, whole) in enumerate(zip(axes, wide_segments[name], strict=True)):
+            weights = _take(weights, axis, (sum(own),) if by_prefix else own, (sum(whole),) if by_prefix else whole)
+        sliced[name] = weights
+    return sliced
+
+
+def _take(weights: Tensor, axis: int, own: Segments, whole: Segments) -> Tensor:
+    if own == whole:
+        return weights
+    starts = [sum(whole[:i]) for i in range(len(whole))]
+    pieces = [weights.narrow(axis, start, length) for start, length in zip(starts, own, strict=True)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=axis)
