@@ -255,9 +255,7 @@ def _decode(content: bytes, name: str) -> Image.Image:
         raise InputError(f"{name} is no readable image: {error}") from None
 
 
-def _folder_split(
-    items: list[tuple[str, Image.Image]], names: list[str], settings: DataSettings, path: Path
-) -> Split:
+def _folder_split(items: list[tuple[str, Image.Image]], names: list[str], settings: DataSettings, path: Path) -> Split:
     if not items:
         raise InputError(f"no training images in {path}")
     grey = all(image.mode in ("L", "1", "I;16") for _, image in items)

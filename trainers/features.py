@@ -6,14 +6,18 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from trainers.config import FeatureSettings, Settings, validate
@@ -21,11 +25,10 @@ from trainers.data import ImageData, to_float
 from trainers.errors import InputError
 from trainers.fid import Moments, Reference
 from trainers.files import read_json, write_atomically, write_json
-from trainers.supernet import read_weights, weights_digest
+from trainers.supernet import weights_digest
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 CLASSIFIER_CARD = "classifier.json"
-REFERENCE_FILE = "reference.npz"
 
 Progress = Callable[[int, int], None]
 
@@ -83,35 +86,56 @@ class FeatureNetwork:
         return rows.float().cpu().numpy()
 
 
-def load_features(settings: FeatureSettings, directory: Path, device: torch.device) -> FeatureNetwork:
+@dataclass(frozen=True)
+class PackedFeatures:
+    """A feature network as bytes, so that a worker on another machine needs no file of ours."""
+
+    name: str
+    content: bytes
+    suffix: str
+    card: ClassifierCard | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content: two networks of one name are told apart."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def unpack(self, device: torch.device) -> FeatureNetwork:
+        """The feature network on `device`.  InputError when the bytes are not what their name says."""
+        if self.card is not None:
+            return FeatureNetwork(self.name, self._classifier(self.card).to(device).features, device)
+        try:
+            if self.suffix == ".pt2":
+                return FeatureNetwork(self.name, torch.export.load(BytesIO(self.content)).module().to(device), device)
+            network = torch.jit.load(BytesIO(self.content), map_location=device).eval()
+        except Exception as error:  # both loaders raise a wide range; neither runs pickled code
+            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(
+                f"the file of features {self.name!r} is neither TorchScript (.pt) nor torch.export (.pt2): {line}"
+            ) from None
+        return FeatureNetwork(self.name, network, device)
+
+    def _classifier(self, card: ClassifierCard) -> Classifier:
+        try:
+            weights = load(self.content)
+        except (SafetensorError, ValueError) as error:
+            raise InputError(f"{CLASSIFIER_WEIGHTS} is not a whole safetensors file: {error}") from None
+        if weights_digest(weights) != card.digest:
+            raise InputError(f"{CLASSIFIER_WEIGHTS} does not belong to {CLASSIFIER_CARD}: the weights' digest differs")
+        classifier = Classifier(card.image_channels, card.resolution, card.classes)
+        classifier.load_state_dict(weights)
+        return classifier.requires_grad_(False).eval()
+
+
+def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
     """The feature network of the settings: the user's file, or the classifier saved in `directory`."""
-    if settings.path is not None:
-        return FeatureNetwork(settings.name, _load_file(Path(settings.path), device), device)
-    classifier = load_classifier(directory)[0].to(device)
-    return FeatureNetwork("classifier", classifier.features, device)
-
-
-def _load_file(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    path = Path(settings.path) if settings.path is not None else directory / CLASSIFIER_WEIGHTS
     if not path.is_file():
         raise InputError(f"no feature file at {path}")
-    try:
-        if path.suffix == ".pt2":
-            return torch.export.load(path).module().to(device)
-        return torch.jit.load(str(path), map_location=device).eval()
-    except Exception as error:  # both loaders raise a wide range; neither runs pickled code
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is neither TorchScript (.pt) nor torch.export (.pt2): {line}") from None
-
-
-def load_classifier(directory: Path) -> tuple[Classifier, ClassifierCard]:
-    """The classifier saved in `directory`, in eval mode."""
-    card = validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
-    weights = read_weights(directory / CLASSIFIER_WEIGHTS)
-    if weights_digest(weights) != card.digest:
-        raise InputError(f"{directory / CLASSIFIER_WEIGHTS} does not belong to its card: the weights' digest differs")
-    classifier = Classifier(card.image_channels, card.resolution, card.classes)
-    classifier.load_state_dict(weights)
-    return classifier.requires_grad_(False).eval(), card
+    card = None
+    if settings.path is None:
+        card = validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
+    return PackedFeatures(settings.name, path.read_bytes(), path.suffix, card)
 
 
 def train_classifier(
@@ -179,15 +203,38 @@ def _accuracy(classifier: Classifier, data: ImageData) -> float:
     return right / len(data.held_out_images)
 
 
-def make_reference(
-    data: ImageData, features: FeatureNetwork, batch: int = 500, progress: Progress = lambda done, total: None
-) -> Reference:
-    """Statistics of the training images under `features`."""
+def prepare_features(
+    data: ImageData,
+    settings: FeatureSettings,
+    directory: Path,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
+) -> tuple[PackedFeatures, Reference]:
+    """The feature network and the reference statistics of `data`, made and saved in `directory` where they are absent
+    or were made from other data."""
+    if settings.path is None and not _classifier_fits(directory, data):
+        train_classifier(data, settings, directory, progress)
+    packed = pack_features(settings, directory)
+    path = directory / f"reference-{settings.name}.npz"
+    if path.exists():
+        reference = Reference.load(path)
+        if (reference.data_fingerprint, reference.digest) == (data.fingerprint, packed.digest):
+            return packed, reference
+    reference = make_reference(data, packed, device)
+    reference.save(path)
+    return packed, reference
 
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for first in range(0, len(data.images), batch):
-            yield features(to_float(data.images[first : first + batch]))
-            progress(min(first + batch, len(data.images)), len(data.images))
 
-    moments = Moments.of(batches())
-    return Reference(moments.mean, moments.covariance, moments.count, features.name, data.fingerprint)
+def _classifier_fits(directory: Path, data: ImageData) -> bool:
+    if not (directory / CLASSIFIER_CARD).exists():
+        return False
+    card = validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
+    return card.data_fingerprint == data.fingerprint
+
+
+def make_reference(data: ImageData, packed: PackedFeatures, device: torch.device, batch: int = 500) -> Reference:
+    """Statistics of the training images under the features."""
+    features = packed.unpack(device)
+    batches = (features(to_float(data.images[first : first + batch])) for first in range(0, len(data.images), batch))
+    moments = Moments.of(batches)
+    return Reference(moments.mean, moments.covariance, moments.count, packed.name, packed.digest, data.fingerprint)

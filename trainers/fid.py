@@ -64,6 +64,7 @@ class Reference:
     covariance: Array
     count: int
     features: str
+    digest: str
     data_fingerprint: str
 
     @cached_property
@@ -87,6 +88,7 @@ class Reference:
                     sigma=self.covariance,
                     count=self.count,
                     features=self.features,
+                    digest=self.digest,
                     data_fingerprint=self.data_fingerprint,
                 )
 
@@ -102,6 +104,7 @@ class Reference:
                     file["sigma"],
                     int(file["count"]),
                     str(file["features"]),
+                    str(file["digest"]),
                     str(file["data_fingerprint"]),
                 )
         except FileNotFoundError:
@@ -116,7 +119,7 @@ def frechet_distance(mean: Array, covariance: Array, other_mean: Array, other_co
     The trace of the root is the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2), which is symmetric: no
     complex square root, no iteration that may not converge.
     """
-    root = Reference(mean, covariance, 0, "", "").root
+    root = Reference(mean, covariance, 0, "", "", "").root
     return _distance(mean, covariance, root, other_mean, other_covariance)
 
 

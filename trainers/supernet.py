@@ -88,10 +88,12 @@ class Supernet(nn.Module):
     def subnet(self, width: float) -> nn.Module:
         """A plain torch module in eval mode with contiguous weights of its own: what the supernet computes there."""
         self._check(width)
-        network = build_backbone(self.settings, self.image_channels, self.resolution, width)
+        with torch.device("meta"):
+            network = build_backbone(self.settings, self.image_channels, self.resolution, width)
+        # The widest subnet shares the supernet's memory; the copies of the narrower ones are what makes them fast.
         own = {name: weights.detach().contiguous() for name, weights in self.sliced(width).items()}
-        network.load_state_dict(own)
-        return network.to(next(self.parameters()).device).requires_grad_(False).eval()
+        network.load_state_dict(own, assign=True)
+        return network.requires_grad_(False).eval()
 
     def _skeleton(self, width: float) -> nn.Module:
         self._check(width)

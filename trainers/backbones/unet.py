@@ -100,9 +100,7 @@ class UNet(nn.Module):
 class ResidualBlock(nn.Module):
     """Two normalised convolutions around the time embedding, a shortcut, and self-attention where asked."""
 
-    def __init__(
-        self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings
-    ) -> None:
+    def __init__(self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings) -> None:
         super().__init__()
         out = (outputs,)
         self.norm1 = norm(inputs, settings.groups, settings.group_channels)

@@ -1,0 +1,28 @@
+"""Figures in two steps: `..._data(tables)` gives plain numbers, `..._figure(data)` the drawing of them."""
+
+from dashboards.figures.comparison import comparison_data, comparison_figure
+from dashboards.figures.front import front_data, front_figure
+from dashboards.figures.hypervolume import hypervolume_data, hypervolume_figure
+from dashboards.figures.latency import latency_data, latency_figure
+from dashboards.figures.origins import origins_data, origins_figure
+from dashboards.figures.picture import save_front_picture
+from dashboards.figures.plans import plans_data, plans_figure
+from dashboards.figures.rungs import rungs_data, rungs_figure
+
+__all__ = [
+    "comparison_data",
+    "comparison_figure",
+    "front_data",
+    "front_figure",
+    "hypervolume_data",
+    "hypervolume_figure",
+    "latency_data",
+    "latency_figure",
+    "origins_data",
+    "origins_figure",
+    "plans_data",
+    "plans_figure",
+    "rungs_data",
+    "rungs_figure",
+    "save_front_picture",
+]

@@ -1,0 +1,201 @@
+"""The main figure: FID against GFLOPs, with every trial, the front, what it had to beat, and how it grew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
+from dashboards.tables import FullWidth, SearchTables, rows, scored
+from dashboards.wording import decimal, method_name, short_plan, significant
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure, Scatter
+
+MOST_TRIALS = 2000  # more dominated points than this only darken the cloud, and the page must stay small
+MOST_MOMENTS = 30
+PLAN_LENGTH = 90
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The search after one of its generations: the trials new since the moment before, and the front by then."""
+
+    generation: int
+    trials: pd.DataFrame
+    front: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class FrontData:
+    """Everything the figure shows.  The last moment's front is the one of front.parquet."""
+
+    moments: list[Moment]
+    controls: dict[str, pd.DataFrame]  # by method
+    full: FullWidth
+    dominated: int  # how many dominated trials there are
+    drawn: int  # how many of them are drawn
+
+
+def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontData:
+    """Cuts the trials into at most 30 moments, and thins the dominated ones evenly down to `most_trials`."""
+    complete = tables.complete.sort_values("trial")
+    dominated = complete[~complete.trial.isin(tables.front.trial)]
+    kept = dominated.iloc[np.unique(np.linspace(0, len(dominated) - 1, most_trials).astype(int))]
+    kept = dominated if len(dominated) <= most_trials else kept
+    spans = np.array_split(np.unique(complete.generation), min(MOST_MOMENTS, complete.generation.nunique()) or 1)
+    moments = []
+    for span in filter(len, spans):
+        until = complete[complete.generation <= span[-1]]
+        moments.append(Moment(int(span[-1]), kept[kept.generation.isin(span)], non_dominated(until)))
+    if moments:
+        moments[-1] = Moment(moments[-1].generation, moments[-1].trials, tables.front)
+    controls = scored(tables.controls)
+    by_method = {str(method): points for method, points in controls.groupby("method", sort=False)}
+    return FrontData(moments, by_method, tables.full, len(dominated), len(kept))
+
+
+def non_dominated(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that no other one equals or betters in both gflops and fid, from the cheapest on."""
+    ordered = trials.sort_values(["gflops", "fid"])
+    best_before = ordered.fid.cummin().shift(fill_value=np.inf)
+    return ordered[ordered.fid < best_before]
+
+
+def front_figure(data: FrontData) -> Figure:
+    """The drawing, with a slider over the generations when there are several."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, moment in enumerate(data.moments):
+        figure.add_trace(_trials(moment.trials, first=index == 0))
+    for method, points in data.controls.items():
+        figure.add_trace(_control(method, points))
+    if data.full.gflops is not None and data.full.fid is not None:
+        figure.add_trace(_full(data.full.gflops, data.full.fid))
+    for index, moment in enumerate(data.moments):
+        figure.add_trace(_front(moment.front, final=index == len(data.moments) - 1))
+    if data.moments:
+        figure.add_traces([_confirmed(data.moments[-1].front), _labels(data.moments[-1].front)])
+    gflops, fid = extent(data)
+    figure.update_layout(
+        layout(620, hovermode="closest", margin={"l": 60, "r": 20, "t": 80, "b": 60}),
+        xaxis=axis("GFLOPs per image", gflops),
+        yaxis=axis("FID", fid),
+        sliders=_sliders(data, len(figure.data)) if len(data.moments) > 1 else [],
+    )
+    return figure
+
+
+def extent(data: FrontData) -> tuple[np.ndarray, np.ndarray]:
+    """The gflops and the fid of everything in the figure, from which the kinds of its axes follow."""
+    frames = [part for moment in data.moments for part in (moment.trials, moment.front)] + list(data.controls.values())
+    points = [frame[["gflops", "fid"]].to_numpy(float) for frame in frames] or [np.empty((0, 2))]
+    both = np.concatenate([*points, [[data.full.gflops or np.nan, data.full.fid or np.nan]]])
+    return both[:, 0], both[:, 1]
+
+
+def _points(frame: pd.DataFrame, **settings: Any) -> Scatter:
+    import plotly.graph_objects as go
+
+    # float32 halves the page; its seven digits are more than any hover shows.
+    x, y = frame.gflops.to_numpy(np.float32), frame.fid.to_numpy(np.float32)
+    template = "%{text}<br>%{x:.4~g} GFLOPs, FID %{y:.2f}<extra></extra>"
+    return go.Scatter(x=x, y=y, mode="markers", hovertemplate=template, **settings)
+
+
+def _hover(row: Any, head: str) -> str:
+    latency = "" if pd.isna(row.latency_ms) else f", {significant(row.latency_ms)} ms"
+    # plotly reads a few tags in hover texts.
+    return f"{escape(head)}{latency}<br>{escape(short_plan(row.plan, PLAN_LENGTH))}"
+
+
+def _trial_hover(frame: pd.DataFrame) -> list[str]:
+    return [_hover(row, f"trial {row.trial}, {row.origin}") for row in rows(frame)]
+
+
+def _trials(frame: pd.DataFrame, first: bool) -> Scatter:
+    marker = {"color": MUTED, "size": 6, "opacity": 0.45}
+    group = {"name": "other trials", "legendgroup": "trials", "showlegend": first}
+    return _points(frame, marker=marker, text=_trial_hover(frame), **group)
+
+
+def _control(method: str, frame: pd.DataFrame) -> Scatter:
+    mark = method_mark(method)
+    marker = {"color": mark.colour, "symbol": mark.symbol, "size": 10, "line": {"width": 1, "color": mark.colour}}
+    name = f"control: {method_name(method)}"
+    return _points(frame, marker=marker, name=name, text=[_hover(row, name) for row in rows(frame)])
+
+
+def _full(gflops: float, fid: float) -> Scatter:
+    import plotly.graph_objects as go
+
+    text = f"full width<br>{significant(gflops)} GFLOPs, FID {decimal(fid)}"
+    marker = {"symbol": "star", "size": 17, "color": FULL}
+    hover = {"text": [text], "hovertemplate": "%{text}<extra></extra>"}
+    return go.Scatter(x=[gflops], y=[fid], mode="markers", marker=marker, name="full width", **hover)
+
+
+def _front(frame: pd.DataFrame, final: bool) -> Scatter:
+    # Earlier fronts repeat most points; their plans would make up most of the page.
+    hover = _trial_hover(frame) if final else [f"trial {trial}" for trial in frame.trial]
+    trace = _points(frame, name="front", marker={"color": FRONT, "size": 9}, text=hover, visible=final)
+    # "hv": at any cost, the line stands at the best FID that this cost buys.
+    return trace.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
+
+
+def _labels(front: pd.DataFrame) -> Scatter:
+    import plotly.graph_objects as go
+
+    named = front[front.label != ""]
+    # Below and to the left of a front lies the empty half of the plot, but left of the cheapest point stands the axis.
+    sides = ["top right" if gflops == front.gflops.min() else "bottom left" for gflops in named.gflops]
+    place = {"textposition": sides, "cliponaxis": False, "hoverinfo": "skip", "showlegend": False}
+    text = [f" {escape(label.replace(',', ', '))} " for label in named.label]
+    return go.Scatter(x=named.gflops, y=named.fid, mode="text", text=text, textfont={"size": 12}, **place)
+
+
+def _confirmed(front: pd.DataFrame) -> Scatter:
+    import plotly.graph_objects as go
+
+    confirmed = front[front.fid_confirmed.notna()]
+    bars = {"array": confirmed.fid_high - confirmed.fid_confirmed}
+    bars["arrayminus"] = confirmed.fid_confirmed - confirmed.fid_low
+    still = confirmed.belongs.to_numpy(bool)
+    symbols = np.where(still, "diamond", "diamond-open").tolist()
+    text = [
+        f"trial {row.trial} on fresh noise<br>FID {decimal(row.fid_confirmed)}, "
+        f"{decimal(row.fid_low)} to {decimal(row.fid_high)}<br>{'still' if row.belongs else 'no longer'} on the front"
+        for row in rows(confirmed)
+    ]
+    return go.Scatter(
+        x=confirmed.gflops,
+        y=confirmed.fid_confirmed,
+        error_y={"type": "data", "symmetric": False, "color": MUTED, "thickness": 1.5, "width": 4, **bars},
+        mode="markers",
+        marker={"color": MUTED, "symbol": symbols, "size": 5, "line": {"width": 1, "color": MUTED}},
+        name="confirmed on fresh noise",
+        showlegend=bool(len(confirmed)),
+        text=text,
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _sliders(data: FrontData, traces: int) -> list[dict[str, Any]]:
+    """One step a moment: trials up to it, the front of it; controls and full width always; confirmation at the end."""
+    last = len(data.moments) - 1
+    has_full = data.full.gflops is not None and data.full.fid is not None
+    before_front = len(data.moments) + len(data.controls) + has_full
+    after_front = traces - before_front - len(data.moments)
+    steps = []
+    for index, moment in enumerate(data.moments):
+        visible = [shown <= index for shown in range(len(data.moments))]
+        visible += [True] * (before_front - len(data.moments))
+        visible += [shown == index for shown in range(len(data.moments))] + [index == last] * after_front
+        steps.append({"method": "restyle", "label": str(moment.generation), "args": [{"visible": visible}]})
+    current = {"prefix": "after generation ", "xanchor": "left"}
+    return [{"active": last, "steps": steps, "currentvalue": current, "pad": {"t": 55}, "bgcolor": MUTED}]

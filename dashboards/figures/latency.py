@@ -1,0 +1,84 @@
+"""Whether fewer FLOPs are less time: latency against GFLOPs, both as shares of full width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
+from dashboards.tables import SearchTables, scored
+from dashboards.wording import method_name
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class LatencyData:
+    """Groups of points [points, 2]: share of full width's GFLOPs, share of its latency."""
+
+    trials: np.ndarray
+    front: np.ndarray
+    controls: dict[str, np.ndarray]
+
+    @property
+    def empty(self) -> bool:
+        """Whether latency was measured nowhere, or not at full width."""
+        return not any(map(len, (self.trials, self.front, *self.controls.values())))
+
+
+def latency_data(tables: SearchTables) -> LatencyData:
+    """Shares of full width; no points at all when search.json does not say what full width costs."""
+    gflops, latency = tables.full.gflops, tables.full.latency_ms
+
+    def shares(frame: pd.DataFrame) -> np.ndarray:
+        if not gflops or not latency or frame.empty:
+            return np.empty((0, 2))
+        measured = frame[frame.latency_ms.notna()]
+        return measured[["gflops", "latency_ms"]].to_numpy(float) / [gflops, latency]
+
+    complete = tables.complete
+    others = shares(complete[~complete.trial.isin(tables.front.trial)])
+    controls = scored(tables.controls)
+    by_method = {str(method): shares(rows) for method, rows in controls.groupby("method", sort=False)}
+    return LatencyData(others[-MOST_TRIALS:], shares(tables.front), {m: p for m, p in by_method.items() if len(p)})
+
+
+def latency_figure(data: LatencyData) -> Figure:
+    """Points above the diagonal save less time than FLOPs."""
+    import plotly.graph_objects as go
+
+    groups = [("other trials", data.trials, {"color": MUTED, "size": 6, "opacity": 0.45})]
+    for method, points in data.controls.items():
+        mark = method_mark(method)
+        marker = {"color": mark.colour, "symbol": mark.symbol, "size": 9}
+        groups.append((f"control: {method_name(method)}", points, marker))
+    groups.append(("front", data.front, {"color": FRONT, "size": 9}))
+    most = max([1.0, *(float(points.max()) for _, points, _ in groups if len(points))])
+    figure = go.Figure(
+        go.Scatter(
+            x=[0, most],
+            y=[0, most],
+            mode="lines",
+            line={"color": FULL, "dash": "dash"},
+            name="time follows FLOPs",
+            hoverinfo="skip",
+        )
+    )
+    for name, points, marker in groups:
+        if len(points):
+            hover = f"%{{x:.0%}} of the FLOPs, %{{y:.0%}} of the time<extra>{name}</extra>"
+            shown = {"x": points[:, 0], "y": points[:, 1], "mode": "markers", "marker": marker}
+            figure.add_trace(go.Scatter(**shown, name=name, hovertemplate=hover))
+    share = {"tickformat": ".0%", "rangemode": "tozero"}
+    figure.update_layout(
+        layout(480),
+        xaxis=axis("GFLOPs, share of full width") | share,
+        yaxis=axis("latency, share of full width") | share,
+    )
+    return figure

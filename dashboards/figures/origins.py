@@ -1,0 +1,48 @@
+"""Where the trials came from, and which origins led to the front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dashboards.figures.style import FRONT, MUTED, layout
+from dashboards.tables import SearchTables
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class OriginsData:
+    """For each origin, the trials that were made and those of them on the front; most trials first."""
+
+    origins: list[str]
+    made: list[int]
+    on_front: list[int]
+
+
+def origins_data(tables: SearchTables) -> OriginsData:
+    """Counts every trial, failed ones too: they were paid for."""
+    made = tables.trials.origin.value_counts()
+    on_front = tables.front.origin.value_counts()
+    origins = sorted((str(origin) for origin in made.index), key=lambda origin: (-int(made[origin]), origin))
+    return OriginsData(origins, [int(made[o]) for o in origins], [int(on_front.get(o, 0)) for o in origins])
+
+
+def origins_figure(data: OriginsData) -> Figure:
+    """Two panels with scales of their own: a front is a few points out of many trials."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    titles = ("trials made", "of these on the front")
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    for column, (counts, colour) in enumerate(((data.made, MUTED), (data.on_front, FRONT)), start=1):
+        # Bars are drawn from the bottom up; the origin with most trials is to stand on top.
+        bars = {"x": counts[::-1], "y": data.origins[::-1], "text": counts[::-1]}
+        look = {"orientation": "h", "marker": {"color": colour}, "textposition": "outside", "cliponaxis": False}
+        figure.add_trace(go.Bar(**bars, **look, hoverinfo="skip", showlegend=False), row=1, col=column)
+        figure.update_xaxes(range=[0, 1.12 * max([*counts, 1])], showgrid=False, zeroline=False, col=column)
+    figure.update_xaxes(showticklabels=False)
+    figure.update_yaxes(automargin=True, type="category", showgrid=False, zeroline=False)
+    figure.update_layout(layout(80 + 32 * max(len(data.origins), 2), margin={"l": 60, "r": 20, "t": 40, "b": 15}))
+    return figure

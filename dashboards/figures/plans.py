@@ -1,0 +1,126 @@
+"""The plans of the front as a heat map: a row a front point, a column a step, the colour is the width."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dashboards.figures.style import layout
+from dashboards.tables import SearchTables
+from dashboards.wording import decimal, significant
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+SKIP_COLOUR = "#EDEDED"
+MOST_LABELS = 40
+MOST_CELLS = 100_000  # half a megabyte of page
+MOST_CROSSED_STEPS = 100  # a cross in a narrower cell could not be seen
+
+
+@dataclass(frozen=True)
+class PlansData:
+    """Widths [points, steps] in sampling order, 0 = skipped, NaN after the end of a shorter plan; cheapest first."""
+
+    widths: np.ndarray
+    levels: list[float]  # the widths that occur, narrowest first, without 0
+    labels: list[str]
+
+
+def plans_data(tables: SearchTables) -> PlansData:
+    """One row for each front point, labelled with its cost and its FID; evenly fewer rows beyond 100,000 cells."""
+    steps = max((len(widths) for widths in tables.front.widths), default=0)
+    most = min(len(tables.front), max(1, MOST_CELLS // max(steps, 1)))
+    front = tables.front.iloc[np.linspace(0, len(tables.front) - 1, most).astype(int)]
+    plans = [np.asarray(widths, dtype=float) for widths in front.widths]
+    widths = np.full((len(plans), steps), np.nan)
+    for row, plan in zip(widths, plans, strict=True):
+        row[: len(plan)] = plan
+    levels = [float(level) for level in np.unique(widths[np.isfinite(widths)]) if level > 0]
+    rows = zip(front.gflops, front.fid, strict=True)
+    return PlansData(widths, levels, [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in rows])
+
+
+def width_colours(levels: list[float]) -> list[str]:
+    """A colour a width, the wider the darker.  Viridis keeps its order of lightness for colour-blind readers; its
+    palest end is left out, being too near to the grey of a skipped step."""
+    from plotly.colors import sample_colorscale
+
+    shades = np.linspace(0.88, 0.1, len(levels)) if len(levels) > 1 else np.array([0.3])
+    return list(sample_colorscale("Viridis", shades.tolist()))
+
+
+def plans_figure(data: PlansData) -> Figure:
+    """The heat map; the widths' colours are named in a legend, as they are few and discrete."""
+    import plotly.graph_objects as go
+
+    rows, steps = data.widths.shape
+    values = [0.0, *data.levels]
+    colours = [SKIP_COLOUR, *width_colours(data.levels)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=data.widths.astype(np.float32),
+            x=np.arange(1, steps + 1),
+            y=np.arange(rows),
+            zmin=values[0],
+            zmax=values[-1],
+            colorscale=_bands(values, colours),
+            showscale=False,
+            xgap=1 if steps <= MOST_CROSSED_STEPS else 0,
+            ygap=2 if rows <= MOST_LABELS else 0,
+            hovertemplate="step %{x}: width %{z:.4~g}<extra></extra>",
+            hoverongaps=False,
+        )
+    )
+    skipped = np.argwhere(data.widths == 0)
+    if len(skipped) and steps <= MOST_CROSSED_STEPS:
+        figure.add_trace(_crosses(skipped))
+    for value, colour in zip(values, colours, strict=True):
+        if value or len(skipped):
+            figure.add_trace(_legend_entry("skip" if value == 0 else f"{value:g}", colour))
+    figure.update_layout(layout(170 + min(max(22 * rows, 60), 900)), **_axes(data))
+    return figure
+
+
+def _bands(values: list[float], colours: list[str]) -> list[tuple[float, str]]:
+    """A colour scale with a hard edge half-way between neighbouring values."""
+    top = values[-1] or 1.0
+    edges = [0.0, *((low + high) / 2 / top for low, high in pairwise(values)), 1.0]
+    bands = zip(pairwise(edges), colours, strict=True)
+    return [(edge, colour) for ends, colour in bands for edge in ends]
+
+
+def _crosses(skipped: np.ndarray) -> Any:
+    import plotly.graph_objects as go
+
+    marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.2, "color": "#777777"}}
+    place = {"x": skipped[:, 1] + 1, "y": skipped[:, 0]}
+    return go.Scatter(**place, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
+
+
+def _legend_entry(name: str, colour: str) -> Any:
+    import plotly.graph_objects as go
+
+    marker = {"symbol": "square", "size": 13, "color": colour, "line": {"width": 1, "color": "#777777"}}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
+
+
+def _axes(data: PlansData) -> dict[str, Any]:
+    rows, steps = data.widths.shape
+    every = max(1, math.ceil(rows / MOST_LABELS))
+    plain = {"showgrid": False, "zeroline": False, "automargin": True}
+    return {
+        "legend": {"title": {"text": "width ", "side": "left"}, "itemclick": False, "itemdoubleclick": False},
+        "xaxis": plain | {"title": {"text": "step (noise → image)"}, "range": [0.5, steps + 0.5]},
+        "yaxis": plain
+        | {
+            "title": {"text": "GFLOPs / FID"},
+            "tickvals": list(range(0, rows, every)),
+            "ticktext": data.labels[::every],
+            "range": [-0.5, rows - 0.5],
+        },
+    }

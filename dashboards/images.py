@@ -1,0 +1,82 @@
+"""Images of the search side by side, inside the page: halved until they fit in the room there is."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dashboards.tables import SearchTables, number
+from dashboards.wording import decimal, short_plan, significant
+
+SMALLEST_SIDE = 64  # pixels; below, nothing can be seen on a grid of images
+PLAN_LENGTH = 120
+
+
+def images_body(tables: SearchTables, room: int) -> str:
+    """The pictures of images/index.json as HTML of at most `room` bytes.  One that is missing, is no image or does not
+    fit even when halved down to 64 pixels is left out."""
+    folder = tables.directory / "images"
+    # Only names inside the folder: an index is data, and must not reach for other files.
+    present = [entry for entry in tables.images if (folder / Path(str(entry.get("file"))).name).is_file()]
+    figures = []
+    for entry in present:
+        caption = _caption(entry)
+        # Base64 makes four characters of three bytes.
+        most = 3 * (room // len(present) - len(caption) - 200) // 4
+        content = fitting_png(folder / Path(str(entry["file"])).name, most)
+        if content is not None:
+            source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            title = escape(str(entry.get("title") or ""))
+            figures.append(f'<figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>')
+    return f'<div class="images">{"".join(figures)}</div>' if figures else ""
+
+
+def fitting_png(path: Path, most_bytes: int) -> bytes | None:
+    """The file itself when it is small enough, else its image halved as often as needed; None when it can't be."""
+    content = path.read_bytes()
+    try:
+        pixels = _decoded(content)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    while len(content) > most_bytes:
+        if min(pixels.shape[:2]) < 2 * SMALLEST_SIDE:
+            return None
+        pixels = halved(pixels)
+        content = _encoded(pixels)
+    return content
+
+
+def halved(pixels: np.ndarray) -> np.ndarray:
+    """Each two by two pixels averaged into one; an odd last row or column is dropped."""
+    height, width = (side // 2 for side in pixels.shape[:2])
+    return pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean(axis=(1, 3))
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    from matplotlib.image import imread
+
+    pixels = np.asarray(imread(io.BytesIO(content), format="png"), dtype=float)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
+    from matplotlib.image import imsave
+
+    target = io.BytesIO()
+    imsave(target, np.clip(pixels, 0.0, 1.0), format="png")
+    return target.getvalue()
+
+
+def _caption(entry: dict[str, Any]) -> str:
+    facts = []
+    if (gflops := number(entry.get("gflops"))) is not None:
+        facts.append(f"{significant(gflops)} GFLOPs")
+    if (fid := number(entry.get("fid"))) is not None:
+        facts.append(f"FID {decimal(fid)}")
+    title, plan = str(entry.get("title") or ""), short_plan(str(entry.get("plan") or ""), PLAN_LENGTH)
+    return f"<b>{escape(title)}</b> {', '.join(facts)}<br>{escape(plan)}"

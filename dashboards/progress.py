@@ -1,0 +1,154 @@
+"""The live terminal view of a search or a training; plain lines where there is no terminal to draw on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dashboards.tables import rows
+from dashboards.wording import MISSING, decimal, duration, interval, percent, ratio, short_plan, significant
+
+BARS = "▁▂▃▄▅▆▇█"
+MOST_BEST = 5
+PLAN_LENGTH = 60
+QUIET_SECONDS = 10.0
+
+
+class _Progress:
+    """What both views share: the remaining time, and where the view is drawn."""
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console()
+        self._clock = clock
+        self._live = Live(console=self._console, transient=False, auto_refresh=False)
+        self._first: tuple[int, float] | None = None
+        self._said: tuple[float, int] | None = None  # when the last plain line was, and its tenth of the work
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def _remaining(self, done: int, total: int, seconds: float) -> float | None:
+        """By the pace since the first update: what a resumed run found done cost it no time."""
+        self._first = self._first or (done, seconds)
+        made, spent = done - self._first[0], seconds - self._first[1]
+        return (total - done) * spent / made if made > 0 else None
+
+    def _show(self, done: int, total: int, line: str, view: Callable[[], RenderableType]) -> None:
+        if self._console.is_terminal:
+            self._live.update(view(), refresh=True)
+            return
+        now, tenth = self._clock(), 10 * done // max(total, 1)
+        if self._said is None or now - self._said[0] >= QUIET_SECONDS or tenth > self._said[1]:
+            self._said = (now, tenth)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class SearchProgress(_Progress):
+    """A search while it runs.  Use it in a `with` statement and call `update` after each trial."""
+
+    def update(
+        self,
+        done: int,
+        total: int,
+        failed: int,
+        best: list[tuple[float, float, str]],
+        hypervolume: list[float],
+        workers: int,
+        seconds: float,
+    ) -> None:
+        """`best` holds (gflops, fid, plan) of front points, `hypervolume` its course, `seconds` the wall clock."""
+        remaining = self._remaining(done, total, seconds)
+        left = MISSING if remaining is None else duration(remaining)
+        parts = [f"{done}/{total} trials", f"{failed} failed", f"{workers} workers", f"{duration(seconds)} so far"]
+        parts.append(f"{left} left")
+        if hypervolume:
+            parts.append(f"hypervolume {significant(hypervolume[-1], 4)}")
+        if best:
+            parts.append(f"best FID {decimal(min(fid for _, fid, _ in best))}")
+
+        def view() -> RenderableType:
+            course = f"hypervolume {sparkline(hypervolume)} {significant(hypervolume[-1], 4)}" if hypervolume else ""
+            return Group(_bar(done, total), Text(", ".join(parts[:5])), Text(course), _best(best))
+
+        self._show(done, total, ", ".join(parts), view)
+
+
+class TrainingProgress(_Progress):
+    """A training while it runs.  Use it in a `with` statement and call `update` every few steps."""
+
+    def update(self, step: int, total: int, losses: dict[float, float]) -> None:
+        """`losses` holds the loss of each width."""
+        now = self._clock()
+        remaining = self._remaining(step, total, now)
+        said = ", ".join(f"{width:g}: {loss:.4f}" for width, loss in sorted(losses.items()))
+        left = "" if remaining is None else f", {duration(remaining)} left"
+        line = f"step {step}/{total}{left}" + (f", loss by width {said}" if said else "")
+        self._show(step, total, line, lambda: Group(_bar(step, total), Text(line)))
+
+
+def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
+    """The front for a terminal.  The share of full width needs to know what full width costs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("point")
+    table.add_column("trial", justify="right")
+    table.add_column("plan", overflow="fold")
+    for name in ("GFLOPs", "of full", "FID", "confirmed", "latency ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows(front):
+        confirmed = f"{decimal(row.fid_confirmed)} {interval(row.fid_low, row.fid_high)}".rstrip()
+        table.add_row(
+            Text(str(row.label or "").replace(",", ", ")),
+            str(row.trial),
+            Text(short_plan(str(row.plan), PLAN_LENGTH)),
+            significant(row.gflops),
+            percent(ratio(row.gflops, full_gflops)),
+            decimal(row.fid),
+            confirmed if row.belongs else f"{confirmed} (left)",
+            significant(row.latency_ms),
+            style=None if row.belongs else "dim",
+        )
+    return table
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The course of `values` in at most `width` characters, lowest to highest; each is the last value of its span."""
+    count = min(len(values), width)
+    shown = [values[(place + 1) * len(values) // count - 1] for place in range(count)]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    top = len(BARS) - 1
+    return "".join(BARS[round(top * (value - low) / (high - low))] if high > low else BARS[0] for value in shown)
+
+
+def _bar(done: int, total: int) -> RenderableType:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(ProgressBar(total=max(total, 1), completed=done, width=50), percent(done / max(total, 1)))
+    return line
+
+
+def _best(best: Sequence[tuple[float, float, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("GFLOPs", justify="right")
+    table.add_column("FID", justify="right")
+    table.add_column("plan", overflow="fold")
+    for gflops, fid, plan in best[:MOST_BEST]:
+        table.add_row(significant(gflops), decimal(fid), Text(short_plan(plan, PLAN_LENGTH)))
+    return table

@@ -1,0 +1,193 @@
+"""The parts of the report: tables in, the HTML of one section out, "" where there is nothing to show."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from dashboards.figures import (
+    front_data,
+    front_figure,
+    hypervolume_data,
+    hypervolume_figure,
+    latency_data,
+    latency_figure,
+    origins_data,
+    origins_figure,
+    plans_data,
+    plans_figure,
+    rungs_data,
+    rungs_figure,
+)
+from dashboards.page import embedded, html_table, paragraph
+from dashboards.summary import summary_sentences
+from dashboards.tables import SearchTables, number, rows
+from dashboards.wording import (
+    MISSING,
+    decimal,
+    duration,
+    flops,
+    interval,
+    method_name,
+    percent,
+    ratio,
+    short_plan,
+    significant,
+)
+
+PLAN_LENGTH = 400
+
+
+def head(tables: SearchTables) -> str:
+    """The title, what was searched on, and the summary."""
+    facts = tables.facts
+    asked = {"dataset": "on {}", "steps": "{} steps", "solver": "{}", "encoding": "encoding {}", "device": "{}"}
+    about = ", ".join(text.format(facts[key]) for key, text in asked.items() if facts.get(key))
+    points = "".join(f"<li>{escape(sentence)}</li>" for sentence in summary_sentences(tables))
+    return f'<h1>{escape(tables.name)}</h1><p class="quiet">{escape(about)}</p><ul class="summary">{points}</ul>'
+
+
+def key_figures(tables: SearchTables) -> str:
+    """A few numbers large enough to be read across a table."""
+    front, full, facts = tables.front, tables.full, tables.facts
+    tiles = []
+    if (saved := number(tables.savings.get("flops_saved"))) is not None:
+        tiles.append((percent(saved), "fewer FLOPs at equal quality"))
+    if len(front):
+        tiles.append((str(len(front)), "points on the front"))
+        tiles.append((decimal(front.fid.min()), "best FID of the search"))
+    if full.fid is not None:
+        tiles.append((decimal(full.fid), "FID of full width"))
+    if full.gflops is not None:
+        tiles.append((significant(full.gflops), "GFLOPs of full width"))
+    tiles.append((f"{len(tables.trials):,}", "trials"))
+    if (spent := number(facts.get("network_gflops"))) is not None:
+        tiles.append((flops(spent), "spent in networks"))
+    if (seconds := number(facts.get("seconds"))) is not None:
+        tiles.append((duration(seconds), "wall clock"))
+    shown = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in tiles)
+    return f'<div class="tiles">{shown}</div>'
+
+
+def front_section(tables: SearchTables) -> str:
+    """The main figure."""
+    if tables.front.empty:
+        return ""
+    data = front_data(tables)
+    thinned = f" {data.drawn:,} of {data.dominated:,} other trials are drawn." if data.drawn < data.dominated else ""
+    caption = (
+        "Lower left is better. At any cost, the line stands at the best FID the search found for it; whatever lies "
+        f"above and to the right of it is dominated. Move the slider to see the search grow.{thinned}"
+    )
+    return embedded("front", front_figure(data), caption)
+
+
+def points_section(tables: SearchTables) -> str:
+    """The front as a table."""
+    columns = ("label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front")
+    points = [
+        (
+            row.label.replace(",", ", "),
+            row.trial,
+            short_plan(row.plan, PLAN_LENGTH),
+            significant(row.gflops),
+            percent(ratio(row.gflops, tables.full.gflops)),
+            decimal(row.fid),
+            decimal(row.fid_confirmed),
+            interval(row.fid_low, row.fid_high),
+            _belongs(row.fid_confirmed, row.belongs),
+            significant(row.latency_ms),
+            row.origin,
+        )
+        for row in rows(tables.front)
+    ]
+    return html_table((*columns, ">ms", "origin"), points) if points else ""
+
+
+def _belongs(confirmed: float, belongs: bool) -> str:
+    if pd.isna(confirmed):
+        return "not confirmed"
+    return "yes" if belongs else "no longer"
+
+
+def plans_section(tables: SearchTables) -> str:
+    """The heat map of widths."""
+    data = plans_data(tables)
+    if not data.widths.size:
+        return ""
+    drawn, points = len(data.labels), len(tables.front)
+    thinned = f" {drawn} of {points} points are drawn." if drawn < points else ""
+    caption = f"Each row is a plan of the front, the cheapest at the bottom; darker is wider.{thinned}"
+    return embedded("plans", plans_figure(data), caption)
+
+
+def controls_section(tables: SearchTables) -> str:
+    """How the search stands against what it had to beat."""
+    parts = []
+    if len(tables.methods):
+        methods = tables.methods.sort_values("hypervolume", ascending=False)
+        lines = [
+            (method_name(m.method), f"{m.evaluations:,}", significant(m.hypervolume, 4), percent(m.share, 1), _spent(m))
+            for m in rows(methods)
+        ]
+        parts.append(paragraph("The share is of the hypervolume of the best front that all methods make together."))
+        parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">spent in networks"), lines))
+    if len(tables.versus):
+        columns = (">trial", ">GFLOPs", ">FID", ">control's FID", ">control's GFLOPs", "control", "plan")
+        held_against = [
+            (
+                v.trial,
+                significant(v.gflops),
+                decimal(v.fid),
+                decimal(v.control_fid),
+                significant(v.control_gflops),
+                method_name(v.control_method or MISSING),
+                short_plan(v.control_plan or MISSING, PLAN_LENGTH),
+            )
+            for v in rows(tables.versus.sort_values("gflops"))
+        ]
+        parts.append("<h3>Each front point against the best control of equal or lower cost</h3>")
+        parts.append(html_table(columns, held_against))
+    return "".join(parts)
+
+
+def _spent(method: Any) -> str:
+    spent = number(method.network_gflops)
+    return MISSING if spent is None else flops(spent)
+
+
+def hypervolume_section(tables: SearchTables) -> str:
+    """How the front grew."""
+    if tables.progress.empty:
+        return ""
+    caption = "The area that the front dominates below the reference point: higher is better."
+    caption += " Lines across are what the controls reached in the end." if len(tables.methods) else ""
+    return embedded("hypervolume", hypervolume_figure(hypervolume_data(tables)), caption)
+
+
+def origins_section(tables: SearchTables) -> str:
+    """Where the trials came from."""
+    if tables.trials.empty:
+        return ""
+    caption = "Which ways of making a plan led to the front, against how often each was tried."
+    return embedded("origins", origins_figure(origins_data(tables)), caption)
+
+
+def rungs_section(tables: SearchTables) -> str:
+    """Whether the cheap scores can be trusted."""
+    pairs = rungs_data(tables)
+    if not pairs:
+        return ""
+    caption = "The same trials on a cheap and on a dear score. Kendall's τ is 1 when both rank alike, 0 when unrelated."
+    return embedded("rungs", rungs_figure(pairs), caption)
+
+
+def latency_section(tables: SearchTables) -> str:
+    """Whether fewer FLOPs are less time."""
+    data = latency_data(tables)
+    if data.empty:
+        return ""
+    caption = "On the dashed line, time falls as FLOPs do; above it, part of the saving does not arrive."
+    return embedded("latency", latency_figure(data), caption)

@@ -1,0 +1,135 @@
+"""What a search found, in plain sentences with numbers: the first thing, and for many the only thing, that is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from dashboards.tables import SearchTables, number
+from dashboards.wording import decimal, duration, flops, interval, method_name, percent, plural, short_plan, significant
+
+PLAN_LENGTH = 120
+
+
+def summary_sentences(tables: SearchTables) -> list[str]:
+    """What was saved at equal quality, which control comes closest, how much was luck, what it took.  Plain text."""
+    sentences = [
+        *_saved(tables),
+        *_closest_control(tables),
+        *_versus_controls(tables),
+        *_luck(tables),
+        *_effort(tables),
+    ]
+    return sentences or ["No trial has completed yet."]
+
+
+def _saved(tables: SearchTables) -> list[str]:
+    savings = tables.savings
+    share = number(savings.get("flops_saved"))
+    if share is None:
+        text = savings.get("text")
+        return [str(text)] if text else _saved_unconfirmed(tables)
+    quality = _quality(savings, ("fid", "fid_low", "fid_high"))
+    against = _quality(savings, ("full_fid", "full_low", "full_high"))
+    costs = " against ".join(significant(savings.get(key)) for key in ("gflops", "full_gflops"))
+    plan = short_plan(str(savings.get("plan") or ""), PLAN_LENGTH)
+    return [
+        f"At equal quality, the plan {plan} needs {percent(share)} fewer FLOPs than full width at every step: "
+        f"{costs} GFLOPs per image, with FID {quality} against {against}."
+    ]
+
+
+def _quality(savings: dict[str, Any], keys: tuple[str, str, str]) -> str:
+    fid, low, high = (savings.get(key) for key in keys)
+    return f"{decimal(fid)} {interval(low, high)}".rstrip()
+
+
+def _saved_unconfirmed(tables: SearchTables) -> list[str]:
+    full, front = tables.full, tables.front
+    if not full.gflops or full.fid is None or front.empty:
+        return []
+    if len(tables.confirmed):
+        return ["On fresh noise, no cheaper plan of the front was shown to be as good as full width at every step."]
+    equal = front[(front.fid <= full.fid) & (front.gflops < full.gflops)]
+    if equal.empty:
+        return [f"No cheaper plan of the front reaches the FID of full width at every step, {decimal(full.fid)}."]
+    cheapest = equal.iloc[0]
+    share = percent(1 - float(cheapest.gflops) / full.gflops)
+    plan = short_plan(str(cheapest.plan), PLAN_LENGTH)
+    return [
+        f"By the search's own scores, the plan {plan} needs {share} fewer FLOPs than full width at every step, at an "
+        f"equal or better FID ({decimal(cheapest.fid)} against {decimal(full.fid)})."
+    ]
+
+
+def _closest_control(tables: SearchTables) -> list[str]:
+    methods = tables.methods.set_index("method").share.astype(float)
+    controls = methods.drop("search", errors="ignore").dropna()
+    if controls.empty or "search" not in methods.index:
+        return []
+    closest, ours = str(controls.idxmax()), float(methods["search"])
+    shares = f"{percent(float(controls.max()), 1)} of the best known front's hypervolume, the search {percent(ours, 1)}"
+    if controls.max() >= ours:
+        return [f"The search does not beat its controls: {method_name(closest)} covers {shares}."]
+    return [f"Of the controls, {method_name(closest)} comes closest: it covers {shares}."]
+
+
+def _versus_controls(tables: SearchTables) -> list[str]:
+    # Beyond the cheapest control, a front point has nothing to be held against.
+    versus = tables.versus.dropna(subset=["fid", "control_fid"])
+    if versus.empty:
+        return []
+    lead = versus.control_fid.astype(float) - versus.fid.astype(float)
+    ahead = lead[lead > 0]
+    points = f"{len(ahead)} of {plural(len(versus), 'front point')}"
+    count = f"{points} score better than every control of equal or lower cost"
+    return [f"{count}, by {decimal(ahead.median())} FID in the median." if len(ahead) else f"{count}."]
+
+
+def _luck(tables: SearchTables) -> list[str]:
+    if tables.front.empty:
+        return []
+    if tables.confirmed.empty:
+        return [
+            "The front is not confirmed on fresh noise: each of its scores is the best of many, and part of its gain "
+            "is luck."
+        ]
+    stated = tables.savings.get("luck")
+    if isinstance(stated, str):
+        return [stated]
+    luck = number(stated)
+    luck = luck_of_the_front(tables.confirm) if luck is None else luck
+    stayed = int(tables.confirmed.belongs.astype(bool).sum())
+    kept = f"{stayed} of {plural(len(tables.confirmed), 'confirmed point')} stayed on the front"
+    if luck is None:
+        return [f"On fresh noise, {kept}."]
+    if luck <= 0:
+        return [f"On fresh noise the front lost nothing against full width, so its gain was not luck; {kept}."]
+    return [f"On fresh noise the front's FID rose by {decimal(luck)} more than full width's: so much was luck; {kept}."]
+
+
+def luck_of_the_front(confirm: pd.DataFrame) -> float | None:
+    """How much more the FID of the front rose on fresh noise than that of full width, which nobody had selected; None
+    when either was not scored again.  Full width carries away what changes for every plan, such as the number of
+    images."""
+    rise = confirm.fid.astype(float) - confirm.fid_search.astype(float)
+    rises = rise.groupby(confirm.kind).mean()
+    return number(float(rises["front"] - rises["full"])) if {"front", "full"} <= set(rises.index) else None
+
+
+def _effort(tables: SearchTables) -> list[str]:
+    trials, front = tables.trials, tables.front
+    if trials.empty:
+        return []
+    failed = int((trials.state != "complete").sum())
+    spent = [flops(gflops) + " in networks"] if (gflops := number(tables.facts.get("network_gflops"))) else []
+    spent += [duration(seconds)] if (seconds := number(tables.facts.get("seconds"))) else []
+    effort = f"It took {plural(len(trials), 'trial')}"
+    effort += f", of which {failed:,} failed" if failed else ""
+    effort += f" ({', '.join(spent)})" if spent else ""
+    if front.empty:
+        return [f"{effort}; none is on a front."]
+    ends = [significant(front.gflops.min()), significant(front.gflops.max())]
+    reach = f"from {ends[0]} to {ends[1]} GFLOPs per image" if len(front) > 1 else f"at {ends[0]} GFLOPs per image"
+    return [f"{effort}; the front has {plural(len(front), 'point')}, {reach}."]

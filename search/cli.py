@@ -1,0 +1,319 @@
+"""The verbs of `stepfront`: what a user types in, files and a few lines on the terminal out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trainers.errors import InputError
+
+if TYPE_CHECKING:
+    from search.config import RunSettings
+    from search.study import Ledger
+
+# Heavy imports stand where they are used, so that `stepfront --help` answers at once.
+
+app = typer.Typer(
+    name="stepfront",
+    help="Finds which width of a slimmable diffusion network to run at which denoising step.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="First: stepfront quickstart.  Each verb has --help with an example.",
+)
+out = Console(highlight=False, soft_wrap=True)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
+Search = Annotated[Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="start over; what the verb made before is deleted")]
+
+
+def main() -> None:
+    """The command.  A user's error is one line and exit code 2; Ctrl-C is 130."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from here", code=130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        _fail(f"can't write {error.filename or 'to the disk'}: {error.strerror}")
+    except Exception as error:
+        # typer raises click's errors; which click it carries is its own affair.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _fail(error.format_message(), code=error.exit_code)
+        if type(error).__name__ in ("Abort", "Exit"):
+            sys.exit(getattr(error, "exit_code", 130))
+        raise
+
+
+def _fail(message: str, code: int = 2) -> None:
+    sys.stdout.flush()
+    print(f"stepfront: {' '.join(message.split())}", file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+@app.command(epilog="Example: stepfront train configs/fashion_mnist.yaml --set training.steps=500")
+def train(config: Config, set_: Overrides = None, fresh: Fresh = False) -> None:
+    """Train the supernet of a settings file, or go on where a training was cut off."""
+    from search.config import load_settings
+
+    _train(load_settings(config, set_ or []), fresh)
+
+
+@app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")
+def search(config: Config, set_: Overrides = None, fresh: Fresh = False) -> None:
+    """Search per-step widths of a trained supernet; go on where a search was cut off."""
+    from search.config import load_settings
+
+    settings = load_settings(config, set_ or [])
+    _search(settings, fresh)
+    _publish(settings)
+
+
+@app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")
+def confirm(
+    search: Search,
+    images: Annotated[int | None, typer.Option(min=16, help="images a score; default: confirm.images")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="noise seeds; default: confirm.seeds")] = None,
+) -> None:
+    """Score the front again on noise that the search never saw."""
+    from search.run import find_search
+
+    _, settings = find_search(search)
+    _confirm(search, images, seeds)
+    _publish(settings)
+
+
+@app.command(epilog="Example: stepfront front runs/digits --export front.csv")
+def front(
+    search: Search,
+    export: Annotated[Path | None, typer.Option(help="write a .csv, .json or .parquet file instead")] = None,
+) -> None:
+    """Print the front, or export it."""
+    from dashboards.progress import front_table
+    from search.run import find_search, read_snapshot
+    from search.tables import write_table
+    from trainers.files import write_atomically, write_text
+
+    directory, _ = find_search(search)
+    snapshot = read_snapshot(directory)
+    points = snapshot.front
+    if export is None:
+        out.print(front_table(points, snapshot.facts.get("full", {}).get("gflops")))
+        return
+    if export.suffix == ".parquet":
+        write_table(points, export)
+    elif export.suffix == ".csv":
+        from search.publish import front_csv
+
+        write_atomically(export, lambda path: front_csv(points).to_csv(path, index=False))
+    elif export.suffix == ".json":
+        write_text(export, json.dumps(json.loads(points.to_json(orient="records")), indent=1) + "\n")
+    else:
+        raise InputError(f"can't export to {export}; possible suffixes: .csv .json .parquet")
+    out.print(f"{len(points)} points written to {export}")
+
+
+@app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --out knee.png")
+def sample(
+    search: Search,
+    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+    images: Annotated[int, typer.Option(min=1)] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="noise seed")] = 0,
+    out_: Annotated[Path | None, typer.Option("--out", help="the grid; default: SEARCH/samples/POINT.png")] = None,
+) -> None:
+    """Sample images of a front point: a grid as .png and all images as .npz beside it."""
+    import numpy as np
+
+    from search.publish import make_evaluator, sample_pixels
+    from search.run import Ingredients, find_search, read_snapshot
+    from search.tables import pick_point, plan_of_row
+    from trainers.files import write_atomically
+    from trainers.pictures import save_grid
+
+    directory, settings = find_search(search)
+    row = pick_point(read_snapshot(directory).front, point)
+    grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}.png"
+    if grid.suffix != ".png":
+        raise InputError(f"the grid is a .png file, given {grid}")
+    evaluator = make_evaluator(Ingredients.load(settings), directory)
+    pixels = sample_pixels(evaluator, plan_of_row(row), images, seed)
+    save_grid(pixels, grid)
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez_compressed(file, images=np.moveaxis(pixels, 1, 3), plan=row["plan"], noise_seed=seed)
+
+    write_atomically(grid.with_suffix(".npz"), write)
+    out.print(f"trial {row['trial']}: {row['plan']}, {row['gflops']:.4g} GFLOPs, FID {row['fid']:.4g}")
+    out.print(f"{images} images in {grid} and {grid.with_suffix('.npz')}")
+
+
+@app.command(epilog="Example: stepfront report runs/digits")
+def report(search: Search) -> None:
+    """Write the search's report: one HTML page that needs no network."""
+    from search.publish import draw_images, draw_report
+    from search.run import Ingredients, find_search
+
+    directory, settings = find_search(search)
+    if not (directory / "images" / "index.json").exists():
+        draw_images(Ingredients.load(settings), directory)
+    out.print(f"report: {draw_report(directory)}")
+
+
+@app.command(epilog="Example: make quickstart, or stepfront quickstart --fresh")
+def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
+    """Train, search, confirm and report on scikit-learn's digits: the whole path in a few minutes."""
+    from search.config import settings_from
+    from search.presets import preset
+
+    settings = settings_from(preset("digits"), set_ or [])
+    if fresh:
+        _train(settings, fresh=True)
+    else:
+        _train(settings, fresh=False)
+    _search(settings, fresh)
+    _confirm(settings.search_directory, None, None)
+    _publish(settings)
+
+
+@app.command(epilog="Example: stepfront doctor configs/digits.yaml")
+def doctor(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="check what this file names, too")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Say what of Ray, storage, MLflow, device and data is usable."""
+    from search.config import load_settings
+    from search.doctor import examine
+
+    findings = examine(load_settings(config, set_ or []) if config else None)
+    for finding in findings:
+        out.print(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.says}", markup=False)
+    if not all(finding.usable for finding in findings):
+        raise typer.Exit(1)
+
+
+def _train(settings: RunSettings, fresh: bool) -> None:
+    from dashboards.progress import TrainingProgress
+    from search import run
+
+    with TrainingProgress(out) as progress:
+        card, worked = run.train(
+            settings, fresh, lambda r: progress.update(r.step, r.total, r.losses), _stage(settings.name)
+        )
+    losses = card.made_with.get("held_out_losses", {})
+    said = ", ".join(f"{float(width):g}: {loss:.4f}" for width, loss in losses.items())
+    out.print(f"supernet {'trained' if worked else 'is there already'}: {settings.supernet_directory}")
+    if said:
+        out.print(f"held-out loss by width  {said}")
+
+
+def _search(settings: RunSettings, fresh: bool) -> None:
+    from dashboards.progress import SearchProgress
+    from search import run
+
+    with SearchProgress(out) as progress:
+        view = LiveView(progress)
+        run.search(settings, fresh, view, _stage(settings.name), command=" ".join(["stepfront", *sys.argv[1:]]))
+
+
+def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from search.confirm import confirm as run_confirm
+
+    columns = (TextColumn("confirming the front"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+        task = progress.add_task("confirm", total=None)
+        told = _tenths("confirming the front")
+
+        def on_result(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            told(done, total)
+
+        run_confirm(search, images, seeds, on_result)
+
+
+def _publish(settings: RunSettings) -> None:
+    from dashboards.progress import front_table
+    from search.publish import publish
+    from search.run import read_snapshot
+
+    directory = settings.search_directory
+    _stage(settings.name)("writing report and MLflow")
+    snapshot = read_snapshot(directory)
+    problem, opening = publish(settings, directory, finished=snapshot.facts.get("finished") is not None)
+    out.print()
+    out.print(front_table(read_snapshot(directory).front, snapshot.facts.get("full", {}).get("gflops")))
+    out.print(f"\ntables, study and images  {directory}")
+    out.print(f"report                    {directory / 'report.html'}")
+    if problem:
+        out.print(f"MLflow was not written    {problem}; the search is whole without it", markup=False)
+    elif opening:
+        out.print(f"MLflow                    {opening}", markup=False)
+
+
+class LiveView:
+    """The terminal's view of a running search."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def update(self, ledger: Ledger, total: int, workers: int) -> None:
+        from search.front import front_indices
+        from search.sampler import GENOME
+
+        complete = ledger.complete
+        scores = ledger.scores(complete)
+        best = []
+        for i in front_indices(scores):
+            result = ledger.result(complete[i])
+            runs = complete[i].user_attrs[GENOME]
+            best.append((result["gflops"], result["fid"], str(runs)))
+        volumes = [float(v) for v in ledger.hypervolumes()]
+        self._progress.update(ledger.finished, total, ledger.failed, best, volumes, workers, ledger.elapsed)
+
+
+def _stage(name: str) -> Callable[[str], None]:
+    return lambda text: out.print(f"{name}: {text}", style="dim")
+
+
+def _tenths(what: str) -> Callable[[int, int], None]:
+    """Plain lines, one each tenth, where there is no terminal to draw a bar on."""
+    said = [-1]
+
+    def tell(done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if not out.is_terminal and tenth > said[0]:
+            said[0] = tenth
+            out.print(f"{what}: {done}/{total}")
+
+    return tell
+
+
+def environment_for_offline_use() -> None:
+    """No part of this program phones home."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+environment_for_offline_use()
+
+if __name__ == "__main__":
+    main()

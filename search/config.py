@@ -1,0 +1,221 @@
+"""Typed settings of a whole run: one YAML file and `--set key=value` overrides in, frozen settings out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from trainers.config import SamplerSettings, Settings, TrainerSettings, validate
+from trainers.errors import InputError
+from trainers.files import write_text
+
+SEED_NAMES = ("uniform", "cuts", "monotone", "snr", "gap", "random")
+OBJECTIVES = ("fid", "gflops", "latency_ms")
+_CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
+
+
+class SpaceSettings(Settings):
+    """Which plans are searched."""
+
+    encoding: Literal["stages", "steps", "cuts"] = "stages"
+    stages: int = Field(10, ge=1, le=1000, description="equal stages of encoding `stages`")
+    cuts: int = Field(2, ge=1, le=3, description="most cut points of encoding `cuts`")
+    skip: bool = Field(False, description="steps may also be left out")
+
+
+class VariationSettings(Settings):
+    """How children are made; the defaults are justified by measurement in docs/benchmarks.md."""
+
+    population: int = Field(20, ge=4, description="size of the elite that parents come from; trials in a generation")
+    crossover: float = Field(0.7, ge=0, le=1, description="probability that a child has two parents")
+    mutations: int = Field(1, ge=1, description="most mutations of a child")
+
+
+class ScreenSettings(Settings):
+    """Offspring are compared on a cheap rung before an FID evaluation is spent on the best of them."""
+
+    rung: Literal["none", "gap", "paired"] = "none"
+    offspring: int = Field(4, ge=1, description="children made for each one that is evaluated")
+    least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the rung is not trusted")
+    images: int = Field(32, ge=1, description="images of rung `paired`")
+
+
+class BudgetSettings(Settings):
+    """When a search ends: at the first limit that is reached."""
+
+    trials: int | None = Field(120, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations, in 1e12")
+    patience: int | None = Field(None, ge=1, description="generations without growth of the hypervolume")
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if self.trials is None and self.minutes is None and self.tflops is None and self.patience is None:
+            raise ValueError("a budget needs a limit: trials, minutes, tflops or patience")
+        return self
+
+
+class EvaluationSettings(Settings):
+    """How a plan is scored."""
+
+    images: int = Field(512, ge=16)
+    batch: int = Field(256, ge=1)
+    noise_seed: int = Field(0, ge=0)
+    objectives: tuple[str, ...] = ("fid", "gflops")
+    constraints: tuple[str, ...] = Field((), description="such as 'gflops <= 2.0'")
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) < 2 or names[0] != "fid" or set(names) - set(OBJECTIVES) or len(set(names)) != len(names):
+            raise ValueError("objectives are fid and one or both of gflops, latency_ms, such as ['fid', 'gflops']")
+        return names
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
+        for text in constraints:
+            parse_constraint(text)
+        return constraints
+
+
+class ConfirmSettings(Settings):
+    """How the front is scored again, on noise that the search never saw."""
+
+    images: int = Field(1024, ge=16)
+    seeds: int = Field(3, ge=2)
+
+
+class WorkerSettings(Settings):
+    """The processes that evaluate.  `count: null` fills the cluster."""
+
+    count: int | None = Field(None, ge=1)
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker dies")
+    address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
+
+
+class TrackingSettings(Settings):
+    """Where MLflow is.  `null` keeps the search out of MLflow."""
+
+    uri: str | None = "sqlite:///runs/mlflow.db"
+    experiment: str | None = Field(None, description="default: family and space")
+
+
+class RunSettings(TrainerSettings):
+    """All settings of a supernet and of a search over it."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    directory: str = Field("runs", description="the run lives in DIRECTORY/NAME")
+    supernet: str | None = Field(None, description="default: DIRECTORY/NAME/supernet")
+    sampler: SamplerSettings = SamplerSettings()
+    space: SpaceSettings = SpaceSettings()
+    variation: VariationSettings = VariationSettings()
+    seeds: dict[str, int] = Field({"uniform": 4, "random": 16}, description="plans of the first generation, by kind")
+    screen: ScreenSettings = ScreenSettings()
+    budget: BudgetSettings = BudgetSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
+    workers: WorkerSettings = WorkerSettings()
+    storage: str | None = Field(None, description="Optuna storage: null (SQLite in the search), journal, or a URL")
+    tracking: TrackingSettings = TrackingSettings()
+    search_seed: int = Field(0, ge=0)
+
+    @field_validator("seeds")
+    @classmethod
+    def _known_seeds(cls, seeds: dict[str, int]) -> dict[str, int]:
+        for name, count in seeds.items():
+            if name not in SEED_NAMES and not name.startswith("front:"):
+                raise ValueError(f"unknown seeds {name!r}; possible: {', '.join(SEED_NAMES)}, front:SEARCH")
+            if count < 0:
+                raise ValueError(f"seeds {name}: {count} plans")
+        if not any(seeds.values()):
+            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, random: 16}")
+        return seeds
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> Self:
+        if self.sampler.steps > self.diffusion.steps:
+            raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
+        return self
+
+    @property
+    def run_directory(self) -> Path:
+        return Path(self.directory) / self.name
+
+    @property
+    def supernet_directory(self) -> Path:
+        return Path(self.supernet) if self.supernet else self.run_directory / "supernet"
+
+    @property
+    def search_directory(self) -> Path:
+        return self.run_directory / "search"
+
+
+def parse_constraint(text: str) -> tuple[str, str, float]:
+    """`gflops <= 2.0` -> (gflops, <=, 2.0)."""
+    match = _CONSTRAINT.fullmatch(text)
+    if match is None or match[1] not in OBJECTIVES:
+        raise ValueError(f"constraint {text!r}; constraints look like 'gflops <= 2.0', over {', '.join(OBJECTIVES)}")
+    return match[1], match[2], float(match[3])
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """The settings of a YAML file with `key=value` overrides (`search_seed=3`, `budget.trials=200`)."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))[:8]) if path.parent.is_dir() else ""
+        raise InputError(f"no settings file {path}" + (f"; here are: {known}" if known else "")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds {type(content).__name__}; a mapping of settings was expected")
+    try:
+        return settings_from(content, overrides)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
+    """Settings from a plain mapping and overrides."""
+    merged = _copy(content)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {override!r}; an override looks like budget.trials=200")
+        _put(merged, key.strip().split("."), _yaml_value(value), override)
+    return validate(RunSettings, merged)
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """The resolved settings as YAML."""
+    write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in content.items()}
+
+
+def _yaml_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _put(target: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise InputError(f"--set {override!r}: {key} is a single value, not a group of settings")
+    target[keys[-1]] = value

@@ -1,0 +1,173 @@
+"""The front on fresh noise: a search in; confirmed scores with intervals, and what is saved at equal quality, out.
+
+The best of many noisy scores is lucky.  Front and full width are scored again, side by side, on noise that the search
+never saw; the quality that anyone reads is computed from these scores alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from search import tables
+from search.executor import ray_session, score_plans
+from search.front import interval
+from search.lock import directory_lock
+from search.run import (
+    FACTS_FILE,
+    Ingredients,
+    find_search,
+    load_or_measure_costs,
+    read_snapshot,
+    threads_per_worker,
+    worker_device,
+)
+from search.worker import LoadEvaluator
+from trainers.errors import InputError
+from trainers.files import write_json
+from trainers.plan import Plan
+
+FIRST_SEED = 1_000_000
+"""Noise seeds of confirmations begin here (plus the search's own), far from any that a search uses."""
+
+
+def confirm(
+    path: Path, images: int | None, seeds: int | None, on_result: Callable[[int, int], None] = lambda d, t: None
+) -> Path:
+    """Scores front, uniform plans and the best controls again and rewrites front and facts.
+
+    Scores that are there already, with as many images, are kept: a second call costs nothing.
+    """
+    directory, settings = find_search(path)
+    images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
+    if seeds < 2:
+        raise InputError(f"intervals need at least 2 seeds, given {seeds}")
+    with directory_lock(directory):
+        ingredients = Ingredients.load(settings)
+        wanted = _wanted(directory, ingredients)
+        noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
+        known = tables.read_confirmed(directory)
+        known = known[known["images"] == images] if known is not None else None
+        done = set(zip(known["plan"], known["noise_seed"], strict=True)) if known is not None else set()
+        jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
+        fresh = _score(ingredients, directory, jobs, images, on_result) if jobs else []
+        kept = known[known["noise_seed"].isin(noise_seeds)] if known is not None else None
+        table = pd.concat([part for part in (kept, pd.DataFrame(fresh)) if part is not None and len(part)])
+        # Kind, label and trial are those of now: a front that has moved keeps the scores of plans that it still holds.
+        now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
+        table = now.merge(table[["plan", "noise_seed", "images", "fid"]].drop_duplicates(), on="plan")
+        tables.write_table(table, directory / tables.CONFIRM)
+        apply_confirmation(directory)
+    return directory
+
+
+def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
+    snapshot = read_snapshot(directory)
+    full = ingredients.uniform_plan(1.0)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
+        plan = tables.plan_of_row(row)
+        cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
+        entry = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"]), **cost, "_plan": plan}
+        rows.setdefault(str(row["plan"]) + (" full" if kind == "full" else ""), entry)
+
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    for _, row in complete[complete["plan"] == full.runs].iterrows():
+        add("full", "full width", int(row["trial"]), row)
+    for _, row in snapshot.front.iterrows():
+        add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
+    for _, row in _best_controls(directory).iterrows():
+        add("control", str(row["method"]), None, row)
+    return list(rows.values())
+
+
+def _best_controls(directory: Path) -> pd.DataFrame:
+    """The uniform plans, and of every other control those that were the best at some front point's cost."""
+    path = directory / tables.CONTROLS
+    if not path.exists():
+        return pd.DataFrame(columns=["method"])
+    controls = tables.read_table(path, "controls")
+    if not (directory / tables.VERSUS).exists():
+        return controls[controls["method"] == "uniform"]
+    versus = tables.read_table(directory / tables.VERSUS, "comparison with the controls")
+    best = controls["plan"].isin(set(versus["control_plan"].dropna()))
+    return controls[best | (controls["method"] == "uniform")].drop_duplicates("plan")
+
+
+def _score(
+    ingredients: Ingredients,
+    directory: Path,
+    jobs: list[tuple[dict[str, Any], int]],
+    images: int,
+    on_result: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    settings = ingredients.settings
+    unique: dict[tuple[str, int], Plan] = {(row["plan"], seed): row["_plan"] for row, seed in jobs}
+    with ray_session(settings.workers):
+        costs = load_or_measure_costs(ingredients, directory)
+        load = LoadEvaluator(ingredients.parts(costs, worker_device(settings), threads_per_worker(settings)))
+        asked = [(plan, seed) for (_, seed), plan in unique.items()]
+        evaluations = score_plans(asked, images, load, settings.workers, on_result)
+    rows = []
+    for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
+        if evaluation.error:
+            raise InputError(f"the plan {plan} can't be confirmed: {evaluation.error}")
+        rows.append({"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid})
+    return rows
+
+
+def apply_confirmation(directory: Path) -> None:
+    """Brings front and savings in line with the confirmed scores on the disk."""
+    snapshot = read_snapshot(directory)
+    confirmed = tables.read_confirmed(directory)
+    if confirmed is None:
+        return
+    front = tables.with_confirmation(snapshot.front, confirmed)
+    tables.write_table(front, directory / tables.FRONT)
+    facts = dict(snapshot.facts)
+    facts["savings"] = savings(front, confirmed)
+    write_json(directory / FACTS_FILE, facts)
+
+
+def savings(front: pd.DataFrame, confirmed: pd.DataFrame) -> dict[str, Any] | None:
+    """The cheapest confirmed point that is not worse than full width; None where there is none.
+
+    Not worse: the interval of the difference to full width, seed by seed, does not lie above zero.  All plans share
+    their noise, so the difference is far less noisy than either score, and this asks more than that two wide intervals
+    overlap.
+    """
+    full = confirmed[confirmed["kind"] == "full"]
+    if not len(full) or not len(front):
+        return None
+    full = full.drop_duplicates("noise_seed")
+    full_fid, full_low, full_high = interval(full["fid"].to_numpy(dtype=np.float64))
+    full_gflops = float(full["gflops"].iloc[0])
+    by_seed = full.set_index("noise_seed")["fid"]
+    for _, point in front.sort_values("gflops").iterrows():
+        own = confirmed[(confirmed["plan"] == point["plan"])].drop_duplicates("noise_seed").set_index("noise_seed")
+        difference = interval((own["fid"] - by_seed).dropna().to_numpy(dtype=np.float64))
+        if difference[1] <= 0:
+            break
+    else:
+        return None
+    return {
+        "trial": int(point["trial"]),
+        "plan": str(point["plan"]),
+        "flops_saved": 1 - float(point["gflops"]) / full_gflops,
+        "gflops": float(point["gflops"]),
+        "full_gflops": full_gflops,
+        "fid": float(point["fid_confirmed"]),
+        "fid_low": float(point["fid_low"]),
+        "fid_high": float(point["fid_high"]),
+        "full_fid": full_fid,
+        "full_low": full_low,
+        "full_high": full_high,
+        "difference": difference[0],
+        "difference_low": difference[1],
+        "difference_high": difference[2],
+    }

@@ -1,0 +1,173 @@
+"""Encodings: how a genome, a short vector of small integers, becomes the widths of a plan's steps, and back.
+
+All variation works on *units*: one level for each of `units` stretches of steps.  A level is -1 for a skipped step and
+else an index into the supernet's widths.  An encoding says how many units there are, how many steps each spans, and
+which vectors it can hold; `project` brings any vector to the nearest one that it can.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.config import SpaceSettings
+from trainers.errors import InputError
+from trainers.plan import SKIP
+
+Levels = NDArray[np.int64]
+
+SKIP_LEVEL = -1
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Encoding(ABC):
+    """`steps` of the sampler, `widths` of the supernet (ascending), and whether steps may be skipped."""
+
+    steps: int
+    widths: tuple[float, ...]
+    skip: bool = False
+
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """How many levels a plan has."""
+
+    @abstractmethod
+    def project(self, levels: Levels) -> Levels:
+        """The nearest levels [units] that this encoding can hold."""
+
+    @abstractmethod
+    def pack(self, levels: Levels) -> str:
+        """The genome as a short text."""
+
+    @abstractmethod
+    def unpack(self, genome: str) -> Levels:
+        """The inverse of `pack`.  InputError where the text is no genome of this encoding."""
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many steps each unit spans, [units]; they differ by one at most."""
+        edges = np.arange(self.units + 1) * self.steps // self.units
+        return np.diff(edges)
+
+    @property
+    def lowest(self) -> int:
+        """The smallest level."""
+        return SKIP_LEVEL if self.skip else 0
+
+    @property
+    def highest(self) -> int:
+        return len(self.widths) - 1
+
+    def step_widths(self, levels: Levels) -> tuple[float, ...]:
+        """Levels [units] -> a width for each step [steps]."""
+        table = np.array([*self.widths, SKIP])  # index -1 is the last entry: skip
+        return tuple(float(w) for w in table[np.repeat(levels, self.lengths)])
+
+    def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
+        """Any widths a step -> the nearest levels: each unit takes the width nearest to the mean over its steps."""
+        per_unit = np.add.reduceat(np.array(step_widths), np.cumsum(self.lengths) - self.lengths) / self.lengths
+        choices = np.array([*self.widths, *([SKIP] if self.skip else [])])
+        nearest = np.abs(per_unit[:, None] - choices[None]).argmin(axis=1)
+        return self.project(np.where(nearest == len(self.widths), SKIP_LEVEL, nearest))
+
+    def _taken(self, levels: Levels) -> Levels:
+        # A plan takes at least one step: the cleanest, where it matters most.
+        if (levels == SKIP_LEVEL).all():
+            levels = levels.copy()
+            levels[-1] = 0
+        return levels
+
+
+class Stages(Encoding):
+    """K equal stages, a level each."""
+
+    stages: int
+
+    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool, stages: int) -> None:
+        super().__init__(steps, widths, skip)
+        object.__setattr__(self, "stages", min(stages, steps))
+
+    @property
+    def units(self) -> int:
+        return self.stages
+
+    def project(self, levels: Levels) -> Levels:
+        return self._taken(np.clip(levels, self.lowest, self.highest))
+
+    def pack(self, levels: Levels) -> str:
+        return "".join("-" if level == SKIP_LEVEL else _DIGITS[level] for level in levels)
+
+    def unpack(self, genome: str) -> Levels:
+        levels = np.array([SKIP_LEVEL if g == "-" else _DIGITS.find(g) for g in genome])
+        bad = [g for g, level in zip(genome, levels, strict=True) if level > self.highest or (level < 0 and g != "-")]
+        if len(genome) != self.units or bad or ("-" in genome and not self.skip):
+            raise InputError(f"{genome!r} is no genome of {self.units} stages and {len(self.widths)} widths")
+        return levels
+
+
+class Steps(Stages):
+    """A level for every step: as many stages as steps."""
+
+    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool) -> None:
+        super().__init__(steps, widths, skip, steps)
+
+
+class Cuts(Encoding):
+    """At most `cuts` cut points between steps, and a level for each run between them."""
+
+    cuts: int
+
+    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool, cuts: int) -> None:
+        super().__init__(steps, widths, skip)
+        object.__setattr__(self, "cuts", min(cuts, steps - 1))
+
+    @property
+    def units(self) -> int:
+        return self.steps
+
+    def project(self, levels: Levels) -> Levels:
+        """Merges the shortest run into the neighbour that is nearer in level until few enough runs are left."""
+        levels = np.clip(levels, self.lowest, self.highest)
+        while len(bounds := run_bounds(levels)) - 1 > self.cuts + 1:
+            starts, ends = bounds[:-1], bounds[1:]
+            i = int(np.argmin(ends - starts))
+            neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(starts)]
+            j = min(neighbours, key=lambda j: abs(int(levels[starts[j]]) - int(levels[starts[i]])))
+            levels[starts[i] : ends[i]] = levels[starts[j]]
+        return self._taken(levels)
+
+    def pack(self, levels: Levels) -> str:
+        bounds = run_bounds(levels)
+        runs = "".join("-" if levels[b] == SKIP_LEVEL else _DIGITS[levels[b]] for b in bounds[:-1])
+        return f"{runs}@{','.join(str(b) for b in bounds[1:-1])}"
+
+    def unpack(self, genome: str) -> Levels:
+        runs, _, cuts = genome.partition("@")
+        try:
+            bounds = [0, *(int(c) for c in cuts.split(",") if c), self.steps]
+            levels = np.repeat([SKIP_LEVEL if g == "-" else _DIGITS.index(g) for g in runs], np.diff(bounds))
+        except ValueError:
+            raise InputError(f"{genome!r} is no genome of cuts") from None
+        if len(levels) != self.steps or not np.array_equal(self.project(levels), levels):
+            raise InputError(f"{genome!r} is no genome of {self.steps} steps and at most {self.cuts} cuts")
+        return levels
+
+
+def run_bounds(levels: Levels) -> NDArray[np.int64]:
+    """Where runs of one level begin, and the end: [0, ..., len]."""
+    return np.concatenate([[0], np.flatnonzero(np.diff(levels)) + 1, [len(levels)]])
+
+
+def make_encoding(space: SpaceSettings, steps: int, widths: tuple[float, ...]) -> Encoding:
+    """The encoding that the settings name."""
+    if space.encoding == "steps":
+        return Steps(steps, widths, space.skip)
+    if space.encoding == "cuts":
+        return Cuts(steps, widths, space.skip, space.cuts)
+    return Stages(steps, widths, space.skip, space.stages)

@@ -1,0 +1,98 @@
+"""What people look at: a search directory in; images, pictures of the front, the report and the MLflow run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dashboards.figures.picture import save_front_picture
+from dashboards.report import write_report
+from dashboards.tables import read_tables
+from search import tables
+from search.config import RunSettings
+from search.run import COSTS_FILE, Ingredients, read_snapshot
+from search.saved_view import view_path
+from search.tracking import Mirror, ui_command
+from trainers.config import validate
+from trainers.cost import WidthCost
+from trainers.data import to_pixels
+from trainers.evaluation import Evaluator
+from trainers.files import read_json, write_atomically, write_json
+from trainers.pictures import save_grid
+from trainers.plan import Plan
+
+GRID_IMAGES = 24
+
+
+def make_evaluator(ingredients: Ingredients, directory: Path) -> Evaluator:
+    """An evaluator in this process, on its CPU, with the costs that the search measured."""
+    rows = [validate(WidthCost, row) for row in read_json(directory / COSTS_FILE, "table of costs")["widths"]]
+    return Evaluator(ingredients.parts({row.width: row for row in rows}, "cpu", 0))
+
+
+def sample_pixels(evaluator: Evaluator, plan: Plan, images: int, noise_seed: int) -> np.ndarray:
+    """Images of a plan as uint8 [N, C, H, W]."""
+    return np.concatenate([to_pixels(batch) for batch in evaluator.sample(plan, images, noise_seed)])
+
+
+def draw_images(ingredients: Ingredients, directory: Path) -> None:
+    """Grids of the full width and of up to five front points, all from the same noise."""
+    snapshot = read_snapshot(directory)
+    evaluator = make_evaluator(ingredients, directory)
+    full = ingredients.uniform_plan(1.0)
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
+    chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
+    index: list[dict[str, Any]] = []
+    for title, row in chosen:
+        name = "full.png" if title == "full width" else f"trial-{row['trial']}.png"
+        pixels = sample_pixels(evaluator, tables.plan_of_row(row), GRID_IMAGES, int(row["noise_seed"]))
+        save_grid(pixels, directory / "images" / name)
+        entry = {"file": name, "title": title, "plan": row["plan"], "gflops": float(row["gflops"])}
+        index.append(entry | {"fid": float(row["fid"])})
+    write_json(directory / "images" / "index.json", index)
+
+
+def _few(front: pd.DataFrame) -> pd.DataFrame:
+    """The labelled points, and others evenly picked between, five in all."""
+    labelled = [i for i, label in enumerate(front["label"]) if label]
+    even = np.linspace(0, len(front) - 1, min(5, len(front))).round().astype(int)
+    return front.iloc[sorted(set(labelled + [i for i in even if i not in labelled][: max(0, 5 - len(labelled))]))]
+
+
+def draw_report(directory: Path) -> Path:
+    """The report, and the front as svg, png and csv."""
+    found = read_tables(directory)
+    for suffix in ("svg", "png"):
+        save_front_picture(found, directory / f"front.{suffix}")
+    front = tables.read_table(directory / tables.FRONT, "front")
+    write_atomically(directory / "front.csv", lambda path: front_csv(front).to_csv(path, index=False))
+    return write_report(directory)
+
+
+def front_csv(front: pd.DataFrame) -> pd.DataFrame:
+    """The front without its list columns, which a CSV can't hold."""
+    return front.drop(columns=["parents", "widths", "times"])
+
+
+def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    """Images, report and MLflow.  Returns what went wrong with MLflow, and the command and link that open it."""
+    draw_images(Ingredients.load(settings), directory)
+    draw_report(directory)
+    return log_to_mlflow(settings, directory, finished)
+
+
+def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    """Brings MLflow in line with the tables and stores the artifacts."""
+    mirror = Mirror(settings, directory)
+    if mirror.uri is None:
+        return "", ""
+    problem = mirror.close(read_snapshot(directory), directory, finished)
+    if mirror.uri.startswith("sqlite"):
+        opening = f"{ui_command(mirror.uri)}\n  then http://127.0.0.1:5000{view_path(mirror.run.experiment_id)}"
+    else:
+        opening = mirror.uri + view_path(mirror.run.experiment_id)
+    return problem, opening

@@ -1,0 +1,145 @@
+"""NSGA-II on Optuna's GA machinery, over packed genomes: finished trials in, the next proposal out.
+
+Ranking, crowding, elite selection and constrained domination are Optuna's.  What differs from its NSGAIISampler: a
+genome is one attribute, not a parameter a gene; parents are the elite of *all* completed trials (steady state), so
+seeds, earlier results and resumed trials count at once and no worker waits for a generation; variation keeps blocks;
+no plan is proposed twice.  Random state is derived from (seed, proposal number): a resume needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseGASampler
+from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config import VariationSettings
+from search.encodings import Encoding, Levels
+from search.variation import make_child
+
+GENOME = "genome"
+"""The trial attribute that holds the packed genome."""
+
+_TRIES = 200
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A genome to evaluate, where it came from, and the trials that it descends from."""
+
+    genome: str
+    origin: str
+    parents: tuple[int, ...] = field(default=())
+
+
+Screen = Callable[[Sequence[Levels], np.random.Generator], int]
+"""Several children -> the index of the one to evaluate."""
+
+
+class BlockNSGAII(BaseGASampler):
+    """Proposes packed genomes.  `seeds` are proposed first, in their order."""
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        variation: VariationSettings,
+        seed: int,
+        seeds: Sequence[Proposal] = (),
+        offspring: int = 1,
+        screen: Screen | None = None,
+    ) -> None:
+        super().__init__(population_size=variation.population)
+        self.encoding, self.variation, self.seed = encoding, variation, seed
+        self.seeds = list(seeds)
+        self.offspring, self.screen = offspring, screen
+        self._elite_of = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
+        self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
+
+    def propose(self, study: Study, trials: Sequence[FrozenTrial], number: int) -> Proposal | None:
+        """The proposal of this number, given all trials so far; None when every plan of the space has been proposed."""
+        seen = {trial.user_attrs[GENOME] for trial in trials}
+        for seed in self.seeds:
+            if seed.genome not in seen:
+                return seed
+        rng = np.random.default_rng([self.seed, number])
+        elite = self._current_elite(study, trials)
+        children: list[tuple[Levels, Proposal]] = []
+        for attempt in range(_TRIES):
+            # After many repeats the neighbourhood is used up: look anywhere.
+            levels, proposal = self._random(rng) if not elite or attempt > _TRIES // 2 else self._child(rng, elite)
+            if proposal.genome not in seen and all(proposal.genome != c[1].genome for c in children):
+                children.append((levels, proposal))
+                if len(children) >= self._wanted(proposal):
+                    break
+        if not children:
+            return self._any_unseen(seen)
+        chosen = 0 if self.screen is None or len(children) == 1 else self.screen([c[0] for c in children], rng)
+        return children[chosen][1]
+
+    def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """The elite of all completed trials, whatever made them (Optuna's rank and crowding)."""
+        return self._elite_of(study, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+    def _current_elite(self, study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        if self._elite[0] != len(complete):
+            self._elite = (len(complete), self._elite_of(study, list(complete)) if complete else [])
+        return self._elite[1]
+
+    def _wanted(self, proposal: Proposal) -> int:
+        return self.offspring if self.screen is not None and proposal.origin != "random" else 1
+
+    def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> tuple[Levels, Proposal]:
+        first, second = self._tournament(rng, elite), self._tournament(rng, elite)
+        child = make_child(
+            rng,
+            self.encoding.unpack(first.user_attrs[GENOME]),
+            self.encoding.unpack(second.user_attrs[GENOME]),
+            self.encoding,
+            self.variation.crossover,
+            self.variation.mutations,
+        )
+        parents = (first.number, second.number) if first.number != second.number else (first.number,)
+        return child.levels, Proposal(self.encoding.pack(child.levels), child.origin, parents)
+
+    def _tournament(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> FrozenTrial:
+        # The elite is ordered by rank; within the front every point is as good a parent as any other.
+        i, j = rng.integers(len(elite), size=2)
+        return elite[min(i, j)] if rng.random() < 0.5 else elite[i]
+
+    def _random(self, rng: np.random.Generator) -> tuple[Levels, Proposal]:
+        raw = rng.integers(self.encoding.lowest, self.encoding.highest + 1, self.encoding.units)
+        levels = self.encoding.project(raw)
+        return levels, Proposal(self.encoding.pack(levels), "random")
+
+    def _any_unseen(self, seen: set[str]) -> Proposal | None:
+        # Only small spaces are ever used up, and those can be walked through.
+        choices = self.encoding.highest - self.encoding.lowest + 1
+        if choices**self.encoding.units > 100_000:
+            return None
+        for index in np.ndindex(*(choices,) * self.encoding.units):
+            levels = self.encoding.project(np.array(index) + self.encoding.lowest)
+            if self.encoding.pack(levels) not in seen:
+                return Proposal(self.encoding.pack(levels), "random")
+        return None
+
+    # Optuna asks for parameters; a packed genome has none.
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise ValueError(f"plans are packed genomes; there is no parameter {param_name!r} to suggest")

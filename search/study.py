@@ -1,0 +1,306 @@
+"""The durable study: asks for plans, is told their scores, and loses nothing when the process dies in between.
+
+The Optuna storage holds each trial with its packed genome: one write when it is asked, two when it is told (the result,
+then the state).  Everything else, tables and MLflow included, is a view of it.  There is one writer, the driver.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.config import parse_constraint
+from search.front import hypervolume_history
+from search.sampler import GENOME, BlockNSGAII, Proposal
+from trainers.errors import InputError
+from trainers.evaluation import Evaluation
+
+STUDY_NAME = "stepfront"
+RESULT = "result"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends.  None is no limit."""
+
+    trials: int | None = None
+    seconds: float | None = None
+    tflops: float | None = None
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to be evaluated."""
+
+    number: int
+    genome: str
+    attempt: int
+
+
+def open_storage(url: str | None, directory: Path) -> BaseStorage:
+    """SQLite in `directory` (default), `journal` (a file there), or a database by its URL.
+
+    Raises InputError when the storage can't be opened.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        if url == "journal":
+            path = directory / "study.journal"
+            cut_torn_line(path)
+            return JournalStorage(JournalFileBackend(str(path)))
+        if url is None:
+            path = directory / "study.db"
+            with sqlite3.connect(path) as connection:
+                # Write-ahead: one sync a commit instead of three, and readers never wait.  It stays with the file.
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.close()
+            url = f"sqlite:///{path}"
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None)
+    except InputError:
+        raise
+    except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"the search's storage {url or directory / 'study.db'} can't be opened: {line}") from error
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts a journal back to its last whole line: a half-written one would swallow the next and ruin the file."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+
+
+class Ledger:
+    """All trials of one search.  `spec` says what its scores depend on; another search's storage is refused."""
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        sampler: BlockNSGAII,
+        objectives: Sequence[str],
+        constraints: Sequence[str],
+        limits: Limits,
+        spec: Mapping[str, Any],
+        full_costs: Mapping[str, float],
+        attempts: int = 3,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.storage, self.sampler, self.limits, self.attempts = storage, sampler, limits, attempts
+        self.objectives = tuple(objectives)
+        self.constraints = [parse_constraint(text) for text in constraints]
+        self.full_costs = full_costs
+        self.study = optuna.create_study(
+            storage=storage,
+            sampler=sampler,
+            study_name=STUDY_NAME,
+            directions=[StudyDirection.MINIMIZE] * len(objectives),
+            load_if_exists=True,
+        )
+        self._study_id = storage.get_study_id_from_name(STUDY_NAME)
+        self._check_spec(dict(spec))
+        self.trials: list[FrozenTrial] = sorted(
+            storage.get_all_trials(self._study_id, deepcopy=True), key=lambda trial: trial.number
+        )
+        self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
+        self._live: set[int] = set()
+        self._finish_told()
+        self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
+        self._begin = time.monotonic()
+
+    # --- asking and telling ------------------------------------------------------------------------------------------
+
+    def ask(self) -> Asked | None:
+        """The next trial to evaluate, first those that were cut off; None when there is none now."""
+        if self._queue:
+            trial = self._queue.pop(0)
+        elif self.spent() or self._all_asked():
+            return None
+        else:
+            proposal = self.sampler.propose(self.study, self.trials, len(self.trials))
+            if proposal is None:
+                return None
+            trial = self._record(proposal)
+        self._live.add(trial.number)
+        return Asked(trial.number, trial.user_attrs[GENOME], int(trial.user_attrs.get("attempt", 1)))
+
+    def tell(self, number: int, evaluation: Evaluation, worker: str) -> None:
+        """The result of a trial.  A score that is not finite fails it; a trial that is told twice keeps the first."""
+        trial = self.trials[number]
+        if trial.state.is_finished():
+            return
+        scores = [getattr(evaluation, name) for name in self.objectives]
+        error = evaluation.error
+        if not error and not all(math.isfinite(score) for score in scores):
+            error = f"not finite: {', '.join(f'{n} {s}' for n, s in zip(self.objectives, scores, strict=True))}"
+        result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(evaluation).items()}
+        result |= {"error": error, "worker": worker, "elapsed": round(self.elapsed, 3)}
+        self._write_attribute(trial, RESULT, result)
+        self._close(trial)
+
+    def fail(self, number: int, reason: str) -> None:
+        """A trial that its worker did not finish: it is asked again, on any worker, and fails after some attempts."""
+        trial = self.trials[number]
+        if trial.state.is_finished():
+            return
+        self._live.discard(number)
+        attempt = int(trial.user_attrs.get("attempt", 1))
+        if attempt >= self.attempts:
+            result = {"error": f"{reason} (attempt {attempt} of {self.attempts})", "elapsed": round(self.elapsed, 3)}
+            self._write_attribute(trial, RESULT, result)
+            self._close(trial)
+            return
+        self._write_attribute(trial, "attempt", attempt + 1)
+        self._queue.append(trial)
+
+    def abandon_live(self, reason: str) -> None:
+        """Every trial that was asked and never came back counts as one more attempt."""
+        for number in sorted(self._live):
+            self.fail(number, reason)
+
+    def _record(self, proposal: Proposal) -> FrozenTrial:
+        attributes = {GENOME: proposal.genome, "origin": proposal.origin, "parents": list(proposal.parents)}
+        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        template.datetime_start = datetime.now()
+        template._trial_id = self.storage.create_new_trial(self._study_id, template_trial=template)
+        template.number = len(self.trials)
+        self.trials.append(template)
+        return template
+
+    def _close(self, trial: FrozenTrial) -> None:
+        """Gives a trial the state that its result says; what was written last decides, so a crash loses nothing."""
+        result = trial.user_attrs[RESULT]
+        failed = bool(result["error"])
+        if not failed:
+            for name, sign, bound in self.constraints:
+                excess = result[name] - bound if sign == "<=" else bound - result[name]
+                optuna.trial.Trial(self.study, trial._trial_id).set_constraint(f"{name} {sign} {bound:g}", excess)
+                trial.constraints[f"{name} {sign} {bound:g}"] = excess
+        values = None if failed else [float(result[name]) for name in self.objectives]
+        state = TrialState.FAIL if failed else TrialState.COMPLETE
+        self.storage.set_trial_state_values(trial._trial_id, state, values)
+        trial.state, trial.values = state, values
+        trial.datetime_complete = datetime.now()
+        self._live.discard(trial.number)
+
+    def _finish_told(self) -> None:
+        # A driver that died between the two writes of a result left it complete in all but name.
+        for trial in [t for t in self._queue if RESULT in t.user_attrs]:
+            self._queue.remove(trial)
+            self._close(trial)
+
+    def _write_attribute(self, trial: FrozenTrial, key: str, value: Any) -> None:
+        self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        trial.user_attrs[key] = value
+
+    # --- what is known -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def result(trial: FrozenTrial) -> dict[str, Any]:
+        """What was told of a trial; empty while it runs."""
+        return dict(trial.user_attrs.get(RESULT, {}))
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        """Trials with scores, in the order in which they were told."""
+        done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        return sorted(done, key=lambda trial: (self.result(trial)["elapsed"], trial.number))
+
+    @property
+    def finished(self) -> int:
+        """Trials that are complete or failed."""
+        return sum(trial.state.is_finished() for trial in self.trials)
+
+    @property
+    def failed(self) -> int:
+        return sum(trial.state == TrialState.FAIL for trial in self.trials)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the search has run, over all its sessions."""
+        return self._before + time.monotonic() - self._begin
+
+    @property
+    def waiting(self) -> int:
+        """Trials that were cut off and wait to be asked again."""
+        return len(self._queue)
+
+    def scores(self, trials: Sequence[FrozenTrial] | None = None) -> np.ndarray:
+        """[N, objectives] of the given trials, or of all complete ones."""
+        given = self.complete if trials is None else trials
+        return np.array([trial.values for trial in given], dtype=np.float64).reshape(len(given), len(self.objectives))
+
+    def reference_point(self) -> list[float] | None:
+        """The hypervolume's reference, fixed once the first trials are in: 1.1 x their worst FID, 1.05 x full cost."""
+        stored = self.storage.get_study_user_attrs(self._study_id).get("reference_point")
+        if stored is None and len(self.complete) >= min(len(self.sampler.seeds), 4):
+            first = self.complete[: max(1, min(len(self.sampler.seeds), 4))]
+            worst = 1.1 * max(self.result(trial)["fid"] for trial in first)
+            stored = [worst if name == "fid" else 1.05 * self.full_costs[name] for name in self.objectives]
+            self.storage.set_study_user_attr(self._study_id, "reference_point", stored)
+        return stored
+
+    def hypervolumes(self) -> np.ndarray:
+        """The hypervolume after each complete trial, [N]."""
+        reference = self.reference_point()
+        return hypervolume_history(self.scores(), reference) if reference else np.zeros(len(self.complete))
+
+    # --- limits ------------------------------------------------------------------------------------------------------
+
+    def spent(self) -> bool:
+        """Whether a limit is reached by what is finished."""
+        limits = self.limits
+        if limits.trials is not None and self.finished >= limits.trials:
+            return True
+        if limits.seconds is not None and self.elapsed >= limits.seconds:
+            return True
+        if limits.tflops is not None and self.network_tflops() >= limits.tflops:
+            return True
+        return limits.patience is not None and self._stalled(limits.patience)
+
+    def network_tflops(self) -> float:
+        """FLOPs of all evaluations so far, in 1e12."""
+        results = (self.result(trial) for trial in self.trials if trial.state == TrialState.COMPLETE)
+        return sum(r["gflops"] * r["images"] for r in results) / 1000
+
+    def _all_asked(self) -> bool:
+        return self.limits.trials is not None and self.finished + len(self._live) >= self.limits.trials
+
+    def _stalled(self, patience: int) -> bool:
+        window = patience * self.sampler.variation.population
+        done = len(self.complete)
+        if done <= window or self.reference_point() is None:
+            return False
+        history = self.hypervolumes()
+        return bool(history[-1] <= history[-1 - window])
+
+    def _check_spec(self, spec: dict[str, Any]) -> None:
+        spec = json.loads(json.dumps(spec))
+        stored = self.storage.get_study_user_attrs(self._study_id).get("spec")
+        if stored is None:
+            self.storage.set_study_user_attr(self._study_id, "spec", spec)
+            return
+        for key in sorted(spec.keys() | stored.keys()):
+            if spec.get(key) != stored.get(key):
+                raise InputError(
+                    f"this search was begun with {key} {stored.get(key)!r}, not {spec.get(key)!r}; its scores would "
+                    "not compare.  Search under another name, or start over with --fresh"
+                )

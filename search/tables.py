@@ -1,0 +1,207 @@
+"""The tables of a search: a ledger in; trials, front and progress as data frames and files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.trial import TrialState
+
+from search.encodings import Encoding
+from search.front import domination_rank, front_indices, interval, knee_index
+from search.sampler import GENOME
+from search.study import Ledger
+from trainers.errors import InputError
+from trainers.files import write_atomically
+from trainers.plan import Plan, runs_text
+
+TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
+CONTROLS, METHODS, VERSUS, CONFIRM, RUNGS = (
+    "controls.parquet",
+    "methods.parquet",
+    "versus.parquet",
+    "confirm.parquet",
+    "rungs.parquet",
+)
+NOT_CONFIRMED: dict[str, Any] = {
+    "fid_confirmed": np.nan,
+    "fid_low": np.nan,
+    "fid_high": np.nan,
+    "confirm_images": 0,
+    "confirm_seeds": 0,
+    "belongs": True,
+}
+
+
+def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], solver: str, rung: str) -> pd.DataFrame:
+    """One row a finished trial, in the order of their numbers."""
+    generations = {t.number: i // ledger.sampler.variation.population for i, t in enumerate(ledger.complete)}
+    rows = []
+    last = 0
+    for trial in ledger.trials:
+        if not trial.state.is_finished():
+            continue
+        result = ledger.result(trial)
+        last = generations.get(trial.number, last)
+        widths = encoding.step_widths(encoding.unpack(trial.user_attrs[GENOME]))
+        rows.append(
+            {
+                "trial": trial.number,
+                "generation": last,
+                "origin": trial.user_attrs["origin"],
+                "parents": list(trial.user_attrs["parents"]),
+                "genome": trial.user_attrs[GENOME],
+                "plan": runs_text(widths),
+                "widths": list(widths),
+                "times": [float(t) for t in times],
+                "solver": solver,
+                "rung": rung,
+                "fid": _number(result.get("fid")),
+                "features": result.get("features", ""),
+                "gflops": _number(result.get("gflops")),
+                "latency_ms": _number(result.get("latency_ms")),
+                "images": int(result.get("images", 0)),
+                "noise_seed": int(result.get("noise_seed", 0)),
+                "seconds": _number(result.get("seconds")),
+                "worker": result.get("worker", ""),
+                "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
+                "error": result.get("error", ""),
+                "elapsed": _number(result.get("elapsed")),
+                "violation": float(sum(max(0.0, v) for v in trial.constraints.values())),
+            }
+        )
+    return pd.DataFrame(rows, columns=_TRIAL_COLUMNS)
+
+
+_TRIAL_COLUMNS = [
+    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "fid"),
+    *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
+    "violation",
+]
+
+
+def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+    """The non-dominated feasible trials, cheapest first, with labels for the knee, the best and the cheapest."""
+    complete = trials[trials["state"] == "complete"].reset_index(drop=True)
+    scores = complete[list(objectives)].to_numpy(dtype=np.float64)
+    front = complete.iloc[front_indices(scores, complete["violation"].to_numpy(dtype=np.float64))]
+    front = front.sort_values(["gflops", "fid"]).reset_index(drop=True)
+    front = front.assign(**NOT_CONFIRMED)
+    return label_front(front)
+
+
+def label_front(front: pd.DataFrame, score: str = "fid") -> pd.DataFrame:
+    """Marks the points that people ask for by name: knee, best and cheapest."""
+    labels: list[list[str]] = [[] for _ in range(len(front))]
+    candidates = np.flatnonzero(front["belongs"].to_numpy(dtype=bool))
+    if len(candidates):
+        points = front[[score, "gflops"]].to_numpy(dtype=np.float64)[candidates]
+        labels[candidates[knee_index(points)]].append("knee")
+        labels[candidates[int(points[:, 0].argmin())]].append("best")
+        labels[candidates[int(points[:, 1].argmin())]].append("cheapest")
+    return front.assign(label=[",".join(names) for names in labels])
+
+
+def progress_table(ledger: Ledger) -> pd.DataFrame:
+    """One row a complete trial, in the order in which they were told: how far the search had come."""
+    complete = ledger.complete
+    scores, volumes = ledger.scores(), ledger.hypervolumes()
+    results = [ledger.result(trial) for trial in complete]
+    spent = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
+    sizes = [len(front_indices(scores[: i + 1])) for i in range(len(complete))]
+    return pd.DataFrame(
+        {
+            "evaluation": np.arange(1, len(complete) + 1),
+            "trial": [trial.number for trial in complete],
+            "generation": np.arange(len(complete)) // ledger.sampler.variation.population,
+            "hypervolume": volumes,
+            "front_size": sizes,
+            "best_fid": np.minimum.accumulate([r["fid"] for r in results]) if results else np.zeros(0),
+            "network_gflops": spent,
+            "seconds": [r["elapsed"] for r in results],
+        }
+    )
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Parquet, written beside and renamed."""
+    write_atomically(path, lambda beside: table.to_parquet(beside, index=False))
+
+
+def read_table(path: Path, what: str) -> pd.DataFrame:
+    """A table of a search directory; InputError says `what` is missing."""
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputError(f"no {what} at {path}; run `stepfront search` first, or give a search directory") from None
+    except Exception as error:  # pyarrow's own errors for damaged files
+        raise InputError(f"{path} is no readable table: {' '.join(str(error).split())[:200]}") from None
+
+
+def plan_of_row(row: pd.Series) -> Plan:
+    """The plan of a table's row."""
+    return Plan(tuple(map(float, row["times"])), tuple(map(float, row["widths"])), str(row["solver"]))
+
+
+def pick_point(front: pd.DataFrame, point: str) -> pd.Series:
+    """A front point by label (knee, best, cheapest), trial number, or query such as `fid<=12` or `gflops<=1.5`.
+
+    `fid<=X` is the cheapest point at least that good; `gflops<=X` the best point at most that dear.
+    """
+    if not len(front):
+        raise InputError("the front is empty")
+    for sign_column, order in (("fid", "gflops"), ("gflops", "fid")):
+        if point.replace(" ", "").startswith(f"{sign_column}<="):
+            return _query(front, point, sign_column, order)
+    if point.isdigit():
+        rows = front[front["trial"] == int(point)]
+        if len(rows):
+            return rows.iloc[0]
+    else:
+        rows = front[[point in label.split(",") for label in front["label"]]]
+        if len(rows):
+            return rows.iloc[0]
+    possible = ", ".join(["knee", "best", "cheapest", "a query like 'fid<=12'", *(str(t) for t in front["trial"])])
+    raise InputError(f"no point {point!r} on the front; possible: {possible}")
+
+
+def _query(front: pd.DataFrame, point: str, column: str, order: str) -> pd.Series:
+    try:
+        bound = float(point.partition("<=")[2])
+    except ValueError:
+        raise InputError(f"{point!r} is no query; queries look like 'fid<=12' or 'gflops<=1.5'") from None
+    rows = front[front[column] <= bound]
+    if not len(rows):
+        raise InputError(f"no front point has {column} <= {bound:g}; the least is {front[column].min():.4g}")
+    return rows.sort_values(order).iloc[0]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def read_confirmed(directory: Path) -> pd.DataFrame | None:
+    """The confirmed scores of a search, or None where it was never confirmed."""
+    path = directory / CONFIRM
+    return read_table(path, "confirmed scores") if path.exists() else None
+
+
+def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
+    """The front with confirmed scores and intervals; `belongs` tells whether a point is still on it by these scores."""
+    front = front.assign(**NOT_CONFIRMED)
+    by_plan = {plan: rows.drop_duplicates("noise_seed") for plan, rows in confirmed.groupby("plan")}
+    for i, plan in front["plan"].items():
+        if plan in by_plan:
+            rows = by_plan[plan]
+            front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
+            front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
+    scored = front["fid_confirmed"].notna().to_numpy()
+    if scored.any():
+        points = front.loc[scored, ["fid_confirmed", "gflops"]].to_numpy(dtype=np.float64)
+        belongs = np.ones(len(front), dtype=bool)
+        belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
+        front["belongs"] = belongs
+    return label_front(front, "fid_confirmed" if scored.all() else "fid")

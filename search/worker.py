@@ -1,0 +1,80 @@
+"""The resident evaluation worker: a Tune Trainable that is reused, and a plain actor for scoring lists of plans."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+
+from trainers.evaluation import Evaluation, Evaluator, EvaluatorParts
+from trainers.plan import Plan
+
+Evaluate = Callable[[Plan, int, int], Evaluation]
+"""plan, images, noise seed -> its evaluation."""
+
+Load = Callable[[], Evaluate]
+"""Makes an `Evaluate` inside a worker; what it carries travels through Ray's object store."""
+
+
+class LoadEvaluator:
+    """Loads the real evaluator.  Its arrays are shared, read-only, by all workers of a node."""
+
+    def __init__(self, parts: EvaluatorParts) -> None:
+        self.parts = parts
+
+    def __call__(self) -> Evaluate:
+        return Evaluator(self.parts)
+
+
+def attempt(evaluate: Evaluate, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+    """An evaluation that never raises: an error becomes a result with its reason."""
+    try:
+        return evaluate(plan, images, noise_seed)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
+        nothing = float("nan")
+        return Evaluation(nothing, nothing, nothing, "", images, noise_seed, error=" ".join(reason.split())[:500])
+
+
+class EvaluationWorker(tune.Trainable):
+    """One step evaluates one plan.
+
+    Nothing is loaded in `setup`: Tune throws a slowly starting actor away for a warm one, again and again.
+    """
+
+    def setup(self, config: dict[str, Any], load: Load | None = None) -> None:
+        self._load, self._config = load, config
+        self._evaluate: Evaluate | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._evaluate is None:
+            assert self._load is not None
+            self._evaluate = self._load()
+        job = self._config["job"]
+        evaluation = attempt(self._evaluate, Plan(*job["plan"]), job["images"], job["noise_seed"])
+        return {"number": job["number"], "evaluation": asdict(evaluation), "worker": worker_name(), "done": True}
+
+
+class ListWorker:
+    """Scores plans that are known beforehand: controls and confirmations.  Made an actor by the executor."""
+
+    def __init__(self, load: Load) -> None:
+        self._evaluate = load()
+
+    def score(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+        return attempt(self._evaluate, plan, images, noise_seed)
+
+
+def worker_name() -> str:
+    """Node and process: `127.0.0.1:4711`."""
+    return f"{ray.util.get_node_ip_address()}:{os.getpid()}"

@@ -1,0 +1,198 @@
+"""What the pages promise: they load nothing, show what there is, and stay small."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+
+from dashboards.images import fitting_png, halved
+from dashboards.page import MOST_BYTES
+from dashboards.report import write_comparison, write_report
+from dashboards.tables import TableError
+
+ROOT = Path(__file__).parents[2]
+SECTIONS_OF: dict[str, set[str]] = {
+    "controls.parquet": set(),  # they are drawn into the front
+    "methods.parquet": set(),  # the versus table is still there
+    "versus.parquet": set(),
+    "confirm.parquet": set(),
+    "progress.parquet": {"hypervolume"},
+    "rungs.parquet": {"rungs"},
+    "images/index.json": {"images"},
+    "settings.yaml": set(),
+}
+ALL_SECTIONS = [
+    "figures",
+    "front",
+    "points",
+    "plans",
+    "images",
+    "controls",
+    "hypervolume",
+    "origins",
+    "rungs",
+    "latency",
+    "facts",
+]
+
+
+def own_text(page: Path) -> str:
+    """The page without plotly.js, which is not ours."""
+    return page.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+def sections(page: Path) -> list[str]:
+    return re.findall(r'<section id="(\w+)">', own_text(page))
+
+
+def test_the_report_has_every_section_in_order_and_is_small(search: Path) -> None:
+    page = write_report(search)
+    assert page == search / "report.html"
+    assert sections(page) == ALL_SECTIONS
+    assert page.stat().st_size < MOST_BYTES
+    assert page.read_text(encoding="utf-8").count("plotly.js v") == 1
+    assert not list(search.glob("*.tmp"))
+
+
+def test_nothing_is_loaded_from_elsewhere(search: Path) -> None:
+    text = own_text(write_report(search))
+    places = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)|url\(\s*["']?([^"')]*)|@import\s+(\S+)""", text)
+    assert places
+    for place in map("".join, places):
+        assert place.startswith(("#", "data:"))
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "default-src 'none'" in text
+    assert "localStorage" not in text
+
+
+@pytest.mark.parametrize("name", SECTIONS_OF)
+def test_a_section_without_its_file_is_left_out(search: Path, name: str) -> None:
+    (search / name).unlink()
+    assert sections(write_report(search)) == [name_ for name_ in ALL_SECTIONS if name_ not in SECTIONS_OF[name]]
+
+
+@pytest.mark.parametrize("name", ["progress", "rungs"])
+def test_a_section_whose_table_is_empty_is_left_out(search: Path, name: str) -> None:
+    path = search / f"{name}.parquet"
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+    assert not SECTIONS_OF[path.name] & set(sections(write_report(search)))
+
+
+def test_only_the_required_tables_make_a_report(search: Path) -> None:
+    for name in SECTIONS_OF:
+        (search / name).unlink()
+    (search / "search.json").write_text("{}")
+    assert sections(write_report(search)) == ["figures", "front", "points", "plans", "origins", "facts"]
+
+
+def test_a_search_that_has_scored_nothing_makes_a_report(search: Path) -> None:
+    for name in ("trials", "front"):
+        path = search / f"{name}.parquet"
+        pd.read_parquet(path).iloc[:0].to_parquet(path)
+    for name in ("versus", "methods", "confirm", "progress", "rungs", "controls"):
+        (search / f"{name}.parquet").unlink()
+    assert sections(write_report(search)) == ["figures", "images", "facts"]
+
+
+def test_what_others_wrote_is_escaped(search: Path) -> None:
+    front = pd.read_parquet(search / "front.parquet")
+    front.loc[0, "plan"] = "<img onerror=alert(1)>"
+    front.to_parquet(search / "front.parquet")
+    facts = json.loads((search / "search.json").read_text())
+    (search / "search.json").write_text(json.dumps(facts | {"name": "</title><script>alert(2)</script>"}))
+    text = own_text(write_report(search))
+    assert "<img onerror" not in text
+    assert "&lt;img onerror" in text
+    assert "<script>alert" not in text  # neither the name nor the error of the failed trial
+    assert "&lt;script&gt;alert(&#x27;worker&#x27;)" in text
+    assert "<b>shapes</b>" not in text
+    assert "name: &lt;b&gt;shapes&lt;/b&gt;" in text
+
+
+def test_a_long_search_stays_small(make_search: Callable[..., Path]) -> None:
+    directory = make_search("long", count=3000, generations=100, steps=200)
+    for index in range(4):
+        noise = np.random.default_rng(index).random((900, 900, 3))
+        _save(directory / "images" / f"noise{index}.png", noise)
+    entries = [{"file": f"noise{index}.png", "title": "noise"} for index in range(4)]
+    (directory / "images" / "index.json").write_text(json.dumps(entries))
+    page = write_report(directory)
+    assert page.stat().st_size < MOST_BYTES
+    assert own_text(page).count("data:image/png;base64,") == 4
+
+
+def test_halving_averages_squares_of_four() -> None:
+    pixels = np.arange(16.0).reshape(4, 4, 1)
+    np.testing.assert_array_equal(halved(pixels)[..., 0], [[2.5, 4.5], [10.5, 12.5]])
+    assert halved(np.zeros((5, 7, 3))).shape == (2, 3, 3)
+
+
+def test_an_image_is_halved_until_it_fits_or_is_left_out(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    path = tmp_path / "noise.png"
+    _save(path, np.random.default_rng(0).random((512, 512, 3)))
+    assert fitting_png(path, 10**7) == path.read_bytes()
+    small = fitting_png(path, 300_000)
+    assert small is not None
+    assert len(small) < 300_000
+    (tmp_path / "small.png").write_bytes(small)
+    assert imread(tmp_path / "small.png").shape[:2] == (256, 256)
+    assert fitting_png(path, 1000) is None
+    path.write_bytes(b"no image")
+    assert fitting_png(path, 10**7) is None
+
+
+def test_an_index_can_not_reach_outside_its_folder(search: Path) -> None:
+    _save(search / "secret.png", np.zeros((80, 80, 3)))
+    (search / "images" / "index.json").write_text(json.dumps([{"file": "../secret.png", "title": "x"}, {"title": "y"}]))
+    assert "images" not in sections(write_report(search))
+
+
+def test_the_report_goes_where_it_is_asked_to(search: Path, tmp_path: Path) -> None:
+    assert write_report(search, tmp_path / "new" / "page.html") == tmp_path / "new" / "page.html"
+    assert not (search / "report.html").exists()
+
+
+def test_a_comparison_shows_every_search(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    directories = [make_search("a", name="first <1>"), make_search("b", name="second", confirmed=False)]
+    page = write_comparison(directories, tmp_path / "compared.html")
+    text = own_text(page)
+    assert sections(page) == ["searches", "fronts", "plans"]
+    assert "<h3>first &lt;1&gt;</h3>" in text
+    assert "<h3>second</h3>" in text
+    assert "can&#x27;t be compared" not in text
+    assert "https://" not in text
+
+
+def test_a_comparison_of_unlike_searches_warns(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    directories = [make_search("a"), make_search("b")]
+    facts = json.loads((directories[1] / "search.json").read_text())
+    (directories[1] / "search.json").write_text(json.dumps(facts | {"features": "inception"}))
+    assert "they differ in features." in own_text(write_comparison(directories, tmp_path / "compared.html"))
+
+
+def test_the_room_needs_tables_alone() -> None:
+    heavy = ["torch", "ray", "optuna", "mlflow", "search", "trainers", "plotly", "matplotlib"]
+    code = f"import sys, dashboards.report, dashboards.progress; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no search directory was given"):
+        write_comparison([], tmp_path / "compared.html")
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    from matplotlib.image import imsave
+
+    imsave(path, pixels)

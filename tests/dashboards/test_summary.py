@@ -1,0 +1,98 @@
+"""The sentences on numbers: what is promised to those who read nothing else."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboards.summary import luck_of_the_front, summary_sentences
+from dashboards.tables import SearchTables, read_tables
+
+
+@pytest.fixture
+def tables(search: Path) -> SearchTables:
+    return read_tables(search)
+
+
+@pytest.fixture
+def unconfirmed(make_search: Callable[..., Path]) -> SearchTables:
+    return read_tables(make_search("unconfirmed", confirmed=False))
+
+
+def test_a_confirmed_search_says_what_it_saves_with_its_interval(tables: SearchTables) -> None:
+    first = summary_sentences(tables)[0]
+    assert first.startswith("At equal quality")
+    assert "41% fewer FLOPs" in first
+    assert "FID 18.30 [17.90, 18.70] against 18.10 [17.80, 18.40]" in first
+
+
+def test_the_closest_control_is_named(tables: SearchTables) -> None:
+    said = "two cut comes closest: it covers 97.3% of the best known front's hypervolume, the search 99.1%."
+    assert f"Of the controls, {said}" in summary_sentences(tables)
+
+
+def test_a_control_that_is_not_beaten_is_named(tables: SearchTables) -> None:
+    methods = tables.methods.assign(share=[0.97, 0.973, 0.9, 0.9, 0.9, 0.9])
+    sentences = summary_sentences(replace(tables, methods=methods))
+    assert any(sentence.startswith("The search does not beat its controls: two cut") for sentence in sentences)
+
+
+def test_luck_is_what_the_front_loses_beyond_full_width(tables: SearchTables) -> None:
+    # The front rises by 0.3 on fresh noise, full width by 0.1.
+    assert luck_of_the_front(tables.confirm) == pytest.approx(0.2)
+    points = len(tables.front)
+    stayed = f"{points - 1} of {points} confirmed points stayed on the front."
+    said = f"by 0.20 more than full width's: so much was luck; {stayed}"
+    assert any(sentence.endswith(said) for sentence in summary_sentences(tables))
+
+
+def test_luck_is_unknown_without_full_width(tables: SearchTables) -> None:
+    confirm = tables.confirm[tables.confirm.kind == "front"]
+    assert luck_of_the_front(confirm) is None
+    assert not any("luck" in sentence for sentence in summary_sentences(replace(tables, confirm=confirm)))
+
+
+@pytest.mark.parametrize(
+    ("luck", "said"), [(0.75, "rose by 0.75 more"), (-0.1, "lost nothing"), ("Nearly none.", "Nearly none.")]
+)
+def test_the_luck_that_the_search_states_is_taken(tables: SearchTables, luck: float | str, said: str) -> None:
+    facts = {**tables.facts, "savings": {**tables.savings, "luck": luck}}
+    assert any(said in sentence for sentence in summary_sentences(replace(tables, facts=facts)))
+
+
+def test_an_unconfirmed_search_says_so(unconfirmed: SearchTables) -> None:
+    assert any("not confirmed on fresh noise" in sentence for sentence in summary_sentences(unconfirmed))
+
+
+def test_an_unconfirmed_saving_is_the_search_s_own(unconfirmed: SearchTables) -> None:
+    front = unconfirmed.front.assign(gflops=np.linspace(3.0, 12.0, len(unconfirmed.front)))
+    cheapest_equal = replace(unconfirmed, front=front.assign(fid=17.9))
+    first = summary_sentences(cheapest_equal)[0]
+    assert first.startswith("By the search's own scores")
+    assert "needs 75% fewer FLOPs" in first
+    assert summary_sentences(unconfirmed)[0].startswith("No cheaper plan of the front reaches the FID of full width")
+
+
+def test_front_points_ahead_of_their_control_are_counted(tables: SearchTables) -> None:
+    versus = tables.versus.iloc[:3].assign(fid=20.0, control_fid=[20.5, 19.0, 21.5])
+    said = "2 of 3 front points score better than every control of equal or lower cost, by 1.00 FID in the median."
+    assert said in summary_sentences(replace(tables, versus=versus))
+
+
+def test_a_point_without_a_control_is_not_counted(tables: SearchTables) -> None:
+    versus = tables.versus.iloc[:2].assign(control_fid=[np.nan, tables.versus.fid.iloc[1] + 1])
+    assert any(s.startswith("1 of 1 front point ") for s in summary_sentences(replace(tables, versus=versus)))
+
+
+def test_the_effort_counts_trials_failures_and_time(tables: SearchTables) -> None:
+    last = summary_sentences(tables)[-1]
+    assert last.startswith("It took 120 trials, of which 1 failed (2.4 PFLOPs in networks, 1 h 2 min)")
+
+
+def test_a_search_without_trials_has_one_sentence(tables: SearchTables) -> None:
+    nothing = {name: pd.DataFrame(columns=getattr(tables, name).columns) for name in ("trials", "front", "versus")}
+    nothing |= {"methods": tables.methods.iloc[:0], "confirm": tables.confirm.iloc[:0]}
+    assert summary_sentences(replace(tables, facts={}, **nothing)) == ["No trial has completed yet."]

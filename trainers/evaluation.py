@@ -1,0 +1,116 @@
+"""Evaluates plans: a plan in, its images' Frechet distance and its costs out.  The one function that a search sees."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainers.config import SamplerSettings
+from trainers.cost import WidthCost, plan_gflops, plan_latency_ms
+from trainers.features import FeatureNetwork, PackedFeatures
+from trainers.fid import Moments, Reference
+from trainers.noise import noise_schedule
+from trainers.plan import Plan
+from trainers.sampling import Noise, Sampler
+from trainers.supernet import SupernetCard, supernet_from_weights
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one plan scored.  `error` is the reason where it has no score."""
+
+    fid: float
+    gflops: float
+    latency_ms: float
+    features: str
+    images: int
+    noise_seed: int
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluatorParts:
+    """All that an evaluator is made of, as plain arrays and bytes that travel to any worker.
+
+    `weights` are the widest network's parameters as numpy arrays: an object store shares them between the processes of
+    a node without a copy.
+    """
+
+    card: SupernetCard
+    weights: Mapping[str, np.ndarray]
+    features: PackedFeatures
+    reference: Reference
+    sampler: SamplerSettings
+    costs: Mapping[float, WidthCost]
+    batch: int
+    device: str = "cpu"
+    threads: int = 0
+
+
+class Evaluator:
+    """Materialised subnets, a feature network and the reference, resident on one device."""
+
+    def __init__(self, parts: EvaluatorParts) -> None:
+        if parts.threads:
+            torch.set_num_threads(parts.threads)
+        self._parts = parts
+        self._device = torch.device(parts.device)
+        # The arrays may be read-only views of shared memory; nothing here ever writes to them.
+        weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
+        self._supernet = supernet_from_weights(parts.card, weights)
+        self._features: FeatureNetwork = parts.features.unpack(self._device)
+        self._subnets: dict[float, nn.Module] = {}
+        self._schedule = noise_schedule(parts.card.diffusion)
+        self._noise = _KeptNoise(0, (parts.card.image_channels, parts.card.resolution, parts.card.resolution))
+
+    def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+        """Frechet distance of `images` images of the plan on the noise of `noise_seed`."""
+        begin = time.perf_counter()
+        moments = Moments.of(self._features(batch) for batch in self.sample(plan, images, noise_seed))
+        fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
+        return Evaluation(
+            fid=fid,
+            gflops=plan_gflops(plan, self._parts.costs),
+            latency_ms=plan_latency_ms(plan, self._parts.costs),
+            features=self._features.name,
+            images=images,
+            noise_seed=noise_seed,
+            seconds=time.perf_counter() - begin,
+            error="" if math.isfinite(fid) else "the score is not finite: the sampled images or their features are not",
+        )
+
+    def sample(self, plan: Plan, images: int, noise_seed: int) -> Iterator[Tensor]:
+        """The plan's images in batches [B, C, H, W], in about [-1, 1]."""
+        return self._sampler(plan, noise_seed).sample(plan, images, self._parts.batch)
+
+    def _sampler(self, plan: Plan, noise_seed: int) -> Sampler:
+        plan.check_widths(self._supernet.widths)
+        if noise_seed != self._noise.seed:
+            self._noise = replace(self._noise, seed=noise_seed)
+        for width in {plan.widths[i] for i in plan.taken} - self._subnets.keys():
+            self._subnets[width] = self._supernet.subnet(width).to(self._device)
+        return Sampler(self._subnets, self._schedule, self._noise, self._device, clip=self._parts.sampler.clip)
+
+
+class _KeptNoise(Noise):
+    """Noise whose starting images are drawn once and kept: every plan of a search begins from them."""
+
+    def initial(self, images: range) -> np.ndarray:
+        kept: dict[range, np.ndarray] = self.__dict__.setdefault("_kept", {})
+        if images not in kept:
+            kept[images] = super().initial(images)
+        return kept[images]
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)

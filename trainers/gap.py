@@ -1,0 +1,43 @@
+"""The gap table: how much the denoising loss at each step grows at each width, in one pass over held-out images.
+
+No sampling is needed.  The gap is the absolute growth of the noise-prediction error; weighting it to the error of the
+clean image ranks plans far worse (see docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainers.data import Pixels, to_float
+from trainers.noise import NoiseSchedule
+from trainers.sampling import Denoiser, Noise
+
+
+@torch.inference_mode()
+def gap_table(
+    denoisers: Mapping[float, Denoiser],
+    schedule: NoiseSchedule,
+    times: Sequence[float],
+    images: Pixels,
+    device: torch.device,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """[steps, widths]: mean squared error of the predicted noise minus that of the widest, the same noise for all.
+
+    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.
+    """
+    x0 = to_float(images).to(device)
+    widths = sorted(denoisers)
+    table = np.zeros((len(times), len(widths)))
+    noise = Noise(seed, tuple(x0.shape[1:]))
+    for row, time in enumerate(times):
+        eps = torch.from_numpy(noise.fresh(range(len(x0)), row)).to(device)
+        alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
+        x, t = alpha * x0 + sigma * eps, torch.full((len(x0),), float(time), device=device)
+        for column, width in enumerate(widths):
+            table[row, column] = float((denoisers[width](x, t) - eps).double().square().mean())
+    return table - table[:, -1:]
