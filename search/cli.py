@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="First: stepfront quickstart.  Each verb has --help with an example.",
 )
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
 Search = Annotated[Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")]

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,6 @@ class LedgerSearcher(Searcher):
         self._asked[trial_id] = asked
         plan = self._job.plan_of(asked.genome)
         job = {
-            "number": asked.number,
             "plan": (plan.times, plan.widths, plan.solver),
             "images": self._job.images,
             "noise_seed": self._job.noise_seed,
@@ -185,7 +184,7 @@ class LedgerSearcher(Searcher):
             if result is None or "evaluation" not in result:
                 self._ledger.fail(asked.number, "its worker died")
             else:
-                self._ledger.tell(asked.number, Evaluation(**result["evaluation"]), result["worker"])
+                self._ledger.tell(asked.number, Evaluation(*result["evaluation"]), result["worker"])
             self._on_result()
         except Exception as problem:
             self.error = self.error or problem
@@ -208,26 +207,30 @@ def score_plans(
     on_result: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Evaluation]:
     """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`."""
-    actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=workers.attempts, max_task_retries=2)(
-        ListWorker
-    )
     shared = ray.put(load)
-    pool = [actor.remote(shared) for _ in range(min(worker_count(workers), len(plans)))]
+    actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
+    idle = [actor.remote(shared) for _ in range(min(worker_count(workers), len(plans)))]
+    todo = [(index, 1) for index in reversed(range(len(plans)))]
+    waiting: dict[Any, tuple[int, int, Any]] = {}
     results: dict[int, Evaluation] = {}
-    waiting: dict[Any, tuple[int, Any]] = {}
-    todo: Iterable[tuple[int, tuple[Plan, int]]] = iter(enumerate(plans))
-    idle = list(pool)
     try:
         while len(results) < len(plans):
-            while idle and (item := next(todo, None)) is not None:  # type: ignore[call-overload]
-                worker = idle.pop()
-                waiting[worker.score.remote(item[1][0], images, item[1][1])] = (item[0], worker)
-            ready, _ = ray.wait(list(waiting), num_returns=1)
-            index, worker = waiting.pop(ready[0])
-            results[index] = ray.get(ready[0])
-            idle.append(worker)
-            on_result(len(results), len(plans))
+            while idle and todo:
+                index, attempt = todo.pop()
+                worker, (plan, noise_seed) = idle.pop(), plans[index]
+                waiting[worker.score.remote(plan, images, noise_seed)] = (index, attempt, worker)
+            ready = ray.wait(list(waiting), num_returns=1)[0][0]
+            index, attempt, worker = waiting.pop(ready)
+            try:
+                results[index] = ray.get(ready)
+                idle.append(worker)
+                on_result(len(results), len(plans))
+            except ray.exceptions.RayActorError as error:
+                if attempt >= workers.attempts:
+                    raise InputError(f"the plan {plans[index][0].runs} killed {attempt} workers") from error
+                todo.append((index, attempt + 1))
+                idle.append(actor.remote(shared))
     finally:
-        for worker in pool:
+        for worker in [*idle, *(held[2] for held in waiting.values())]:
             ray.kill(worker)
     return [results[i] for i in range(len(plans))]

@@ -22,19 +22,28 @@ import torch
 
 from search import tables
 from search.config import RunSettings, load_settings, save_settings
-from search.encodings import Encoding, make_encoding
+from search.encodings import Encoding, Levels, make_encoding
 from search.executor import Job, ray_session, run_trials, worker_count
 from search.lock import directory_lock
-from search.sampler import BlockNSGAII
+from search.rungs import Screening, correlations, gap_score, rungs_table
+from search.sampler import GENOME, BlockNSGAII
 from search.seeds import SeedSource, make_seeds
 from search.study import Ledger, Limits, open_storage
 from search.tracking import Mirror, Snapshot
 from search.worker import LoadEvaluator
 from trainers.config import validate
-from trainers.cost import WidthCost, count_width, device_name, measure_latency, pick_device
+from trainers.cost import (
+    WidthCost,
+    count_width,
+    device_name,
+    measure_latency,
+    pick_device,
+    plan_gflops,
+    plan_latency_ms,
+)
 from trainers.data import ImageData, load_data
 from trainers.errors import InputError
-from trainers.evaluation import EvaluatorParts
+from trainers.evaluation import Evaluator, EvaluatorParts
 from trainers.features import PackedFeatures, prepare_features
 from trainers.fid import Reference
 from trainers.files import read_json, write_json
@@ -154,6 +163,7 @@ class Ingredients:
             self.card, self.weights, self.features, self.reference, sampler, costs, batch, device, threads
         )
 
+    @cached_property
     def gap(self) -> np.ndarray:
         """The gap table [steps, widths] on held-out images."""
         supernet = supernet_from_weights(self.card, {k: torch.from_numpy(v) for k, v in self.weights.items()})
@@ -258,15 +268,23 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
         encoding=ingredients.encoding,
         width_costs=np.array([float(costs[width].macs) for width in widths]),
         half_log_snr=noise_schedule(ingredients.card.diffusion).half_log_snr(np.array(ingredients.times)),
-        gap=ingredients.gap,
+        gap=lambda: ingredients.gap,
         seed=settings.search_seed,
     )
     seeds = make_seeds(settings.seeds, source)
-    sampler = BlockNSGAII(ingredients.encoding, settings.variation, settings.search_seed, seeds)
+    screening = make_screening(ingredients, costs)
+    sampler = BlockNSGAII(
+        ingredients.encoding,
+        settings.variation,
+        settings.search_seed,
+        seeds,
+        offspring=settings.screen.offspring,
+        screen=screening,
+    )
     budget = settings.budget
     full = len(ingredients.times)
     full_costs = {"gflops": 2e-9 * costs[1.0].macs * full, "latency_ms": (costs[1.0].latency_ms or 0.0) * full}
-    return Ledger(
+    ledger = Ledger(
         storage=open_storage(settings.storage, directory),
         sampler=sampler,
         objectives=settings.evaluation.objectives,
@@ -276,6 +294,35 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
         full_costs=full_costs,
         attempts=settings.workers.attempts,
     )
+    if screening is not None:
+        screening.watch(ledger)
+    return ledger
+
+
+def make_screening(ingredients: Ingredients, costs: dict[float, WidthCost]) -> Screening | None:
+    """The screening of the settings; None where every child is evaluated."""
+    screen, evaluation = ingredients.settings.screen, ingredients.settings.evaluation
+    encoding = ingredients.encoding
+
+    def plan_of(levels: Levels) -> Plan:
+        return Plan(ingredients.times, encoding.step_widths(levels), ingredients.settings.sampler.solver)
+
+    def costs_of(levels: Levels) -> list[float]:
+        priced = {"gflops": plan_gflops, "latency_ms": plan_latency_ms}
+        return [priced[name](plan_of(levels), costs) for name in evaluation.objectives[1:]]
+
+    if screen.rung == "gap":
+        score = gap_score(encoding, ingredients.gap)
+        return Screening(score, lambda t: score(encoding.unpack(t.user_attrs[GENOME])), costs_of, screen.least_tau)
+    if screen.rung == "paired":
+        evaluator = Evaluator(ingredients.parts(costs, "cpu", 0))
+        return Screening(
+            lambda levels: evaluator.paired(plan_of(levels), evaluation.noise_seed, screen.images),
+            lambda trial: Ledger.result(trial).get("paired") or float("nan"),
+            costs_of,
+            screen.least_tau,
+        )
+    return None
 
 
 def _execute(
@@ -326,7 +373,9 @@ def write_tables(
         front = tables.with_confirmation(front, confirmed)
     progress = tables.progress_table(ledger)
     controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
-    facts = search_facts(ingredients, ledger, costs, trials, command, directory)
+    rungs = rungs_table(trials, gap_score(ingredients.encoding, ingredients.gap), ingredients.encoding.unpack)
+    facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"rung_tau": correlations(rungs)}
+    tables.write_table(rungs, directory / tables.RUNGS)
     if not (directory / tables.CONTROLS).exists():
         tables.write_table(controls.reset_index(drop=True), directory / tables.CONTROLS)
     tables.write_table(trials, directory / tables.TRIALS)
@@ -382,7 +431,6 @@ def search_facts(
             {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
         ],
         "savings": before.get("savings"),
-        "rung_tau": before.get("rung_tau", []),
         "parent_searches": [name.removeprefix("front:") for name in settings.seeds if name.startswith("front:")],
     }
 

@@ -38,7 +38,7 @@ class Proposal:
     parents: tuple[int, ...] = field(default=())
 
 
-Screen = Callable[[Sequence[Levels], np.random.Generator], int]
+Screen = Callable[[Sequence[Levels]], int]
 """Several children -> the index of the one to evaluate."""
 
 
@@ -79,7 +79,7 @@ class BlockNSGAII(BaseGASampler):
                     break
         if not children:
             return self._any_unseen(seen)
-        chosen = 0 if self.screen is None or len(children) == 1 else self.screen([c[0] for c in children], rng)
+        chosen = 0 if self.screen is None or len(children) == 1 else self.screen([c[0] for c in children])
         return children[chosen][1]
 
     def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:

@@ -59,6 +59,7 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
                 "times": [float(t) for t in times],
                 "solver": solver,
                 "rung": rung,
+                "paired": _number(result.get("paired")),
                 "fid": _number(result.get("fid")),
                 "features": result.get("features", ""),
                 "gflops": _number(result.get("gflops")),
@@ -77,7 +78,8 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
 
 
 _TRIAL_COLUMNS = [
-    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "fid"),
+    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "paired"),
+    "fid",
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
     "violation",
 ]

@@ -268,10 +268,10 @@ class Mirror:
 
 def make_client(uri: str | None) -> MlflowClient:
     """A client of the tracking store; MLflow's chatter about it is kept from the terminal."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import astuple
 from typing import Any
 
 import ray
@@ -57,12 +57,16 @@ class EvaluationWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        job = self._config["job"]
+        evaluation = attempt(self._loaded, Plan(*job["plan"]), job["images"], job["noise_seed"])
+        # A tuple, because Tune flattens mappings on their way to the searcher.
+        return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
+
+    def _loaded(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         if self._evaluate is None:
             assert self._load is not None
             self._evaluate = self._load()
-        job = self._config["job"]
-        evaluation = attempt(self._evaluate, Plan(*job["plan"]), job["images"], job["noise_seed"])
-        return {"number": job["number"], "evaluation": asdict(evaluation), "worker": worker_name(), "done": True}
+        return self._evaluate(plan, images, noise_seed)
 
 
 class ListWorker:

@@ -1,0 +1,37 @@
+# Everything here runs from a fresh clone: each target makes the environment first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help quickstart test check format bench-search clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("stepfront needs Python 3.11 or newer, not %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(READY)  ## train, search, confirm and report on digits
+	$(BIN)/stepfront quickstart
+
+test: $(READY)  ## all tests, 10 minutes at most on 2 cores
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## bring the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-search: $(READY)  ## hypervolume against evaluations, method by method (about an hour the first time)
+	$(BIN)/python -m benchmarks.search
+
+clean:  ## remove the environment; runs stay
+	rm -rf $(VENV)
