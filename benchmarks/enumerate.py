@@ -1,0 +1,92 @@
+"""Every plan of a small space, scored: a supernet in, a table of all plans out.  Plans share their noise, so a depth-first
+walk over common prefixes needs a fraction of the network calls."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks.problem import Problem, load_problem
+from search.rungs import gap_score
+from search.tables import write_table
+from trainers.evaluation import PAIRED_IMAGES
+from trainers.fid import Moments
+from trainers.sampling import Noise, Sampler, State
+
+
+def enumerate_plans(run: Path, stages: int, steps: int, images: int, path: Path) -> pd.DataFrame:
+    """The table of all plans: genome, fid, gflops, gap, paired.  Kept at `path`."""
+    if path.exists():
+        return pd.read_parquet(path)
+    problem = load_problem(run, stages, steps, images)
+    first = range(len(problem.widths))
+    jobs = [(run, stages, steps, images, a, b) for a in first for b in first]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        parts = []
+        for part in pool.imap_unordered(_subtree, jobs):
+            parts.append(part)
+            print(f"enumerated {sum(map(len, parts))} of {len(problem.widths) ** stages} plans", flush=True)
+    table = pd.concat(parts).sort_values("genome").reset_index(drop=True)
+    table = table.assign(paired=_paired(table))
+    write_table(table.drop(columns="first"), path)
+    return table
+
+
+def _subtree(job: tuple[Path, int, int, int, int, int]) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    run, stages, steps, images, first, second = job
+    problem = load_problem(run, stages, steps, images)
+    walk = _Walk(problem, images)
+    state = walk.stage(walk.sampler.start(range(images)), 0, first)
+    state = walk.stage(state, 1, second)
+    walk.below(state, [first, second])
+    return pd.DataFrame(walk.rows)
+
+
+class _Walk:
+    def __init__(self, problem: Problem, images: int) -> None:
+        self.problem, self.images = problem, images
+        ingredients = problem.ingredients
+        shape = (ingredients.card.image_channels, ingredients.card.resolution, ingredients.card.resolution)
+        self.sampler = Sampler(problem.subnets(), problem.schedule, Noise(0, shape), torch.device("cpu"))
+        # Without skips all plans have the same times, so any plan's coefficients serve; the width is all that differs.
+        self.runs = [self.sampler.prepare(ingredients.uniform_plan(width)) for width in problem.widths]
+        self.features = ingredients.features.unpack(torch.device("cpu"))
+        self.gap = gap_score(problem.encoding, ingredients.gap)
+        self.rows: list[dict[str, object]] = []
+
+    def stage(self, state: State, stage: int, level: int) -> State:
+        begin = int(self.problem.encoding.lengths[:stage].sum())
+        for position in range(begin, begin + int(self.problem.encoding.lengths[stage])):
+            state = self.sampler.step(state, self.runs[level], position, range(self.images))
+        return state
+
+    def below(self, state: State, levels: list[int]) -> None:
+        if len(levels) == self.problem.encoding.units:
+            self._score(state.x, np.array(levels))
+            return
+        for level in range(len(self.problem.widths)):
+            self.below(self.stage(state, len(levels), level), [*levels, level])
+
+    def _score(self, x: Tensor, levels: np.ndarray) -> None:
+        moments = Moments.of([self.features(x)])
+        self.rows.append(
+            {
+                "genome": self.problem.encoding.pack(levels),
+                "fid": self.problem.ingredients.reference.distance(moments),
+                "gflops": self.problem.gflops(levels),
+                "gap": self.gap(levels),
+                "first": x[:PAIRED_IMAGES].numpy().astype(np.float32).tobytes(),
+            }
+        )
+
+
+def _paired(table: pd.DataFrame) -> np.ndarray:
+    images = np.stack([np.frombuffer(row, np.float32) for row in table["first"]])
+    full = images[table["genome"].to_numpy() == max(table["genome"])]
+    return ((images - full) ** 2).mean(axis=1, dtype=np.float64)

@@ -1,0 +1,93 @@
+"""A search problem over a trained run, for benchmarks: plans in, scores out, without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from search.config import load_settings
+from search.encodings import Encoding, Levels
+from search.run import SETTINGS_FILE, Ingredients
+from search.seeds import SeedSource
+from trainers.cost import count_width, plan_gflops
+from trainers.evaluation import Evaluator
+from trainers.noise import NoiseSchedule, noise_schedule
+from trainers.plan import Plan
+from trainers.supernet import supernet_from_weights
+
+
+@dataclass
+class Problem:
+    """Plans of one encoding over one supernet, scored on `images` images of noise seed 0."""
+
+    ingredients: Ingredients
+    images: int
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.ingredients.encoding
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        return self.ingredients.card.network.widths
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return noise_schedule(self.ingredients.card.diffusion)
+
+    @cached_property
+    def costs(self) -> dict:
+        card = self.ingredients.card
+        return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in self.widths}
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        return Evaluator(self.ingredients.parts(self.costs, "cpu", 1))
+
+    def subnets(self) -> dict[float, nn.Module]:
+        import torch
+
+        card = self.ingredients.card
+        weights = {name: torch.from_numpy(array) for name, array in self.ingredients.weights.items()}
+        supernet = supernet_from_weights(card, weights)
+        return {width: supernet.subnet(width) for width in self.widths}
+
+    def plan(self, levels: Levels) -> Plan:
+        return Plan(
+            self.ingredients.times, self.encoding.step_widths(levels), self.ingredients.settings.sampler.solver
+        )
+
+    def gflops(self, levels: Levels) -> float:
+        return plan_gflops(self.plan(levels), self.costs)
+
+    def fid(self, levels: Levels) -> float:
+        return self.evaluator(self.plan(levels), self.images, 0).fid
+
+    def seed_source(self, seed: int) -> SeedSource:
+        return SeedSource(
+            encoding=self.encoding,
+            width_costs=np.array([float(self.costs[w].macs) for w in self.widths]),
+            half_log_snr=self.schedule.half_log_snr(np.array(self.ingredients.times)),
+            gap=lambda: self.ingredients.gap,
+            seed=seed,
+        )
+
+
+def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
+    """The problem of `stages` stages and `steps` sampling steps over the supernet of `run`."""
+    settings = load_settings(
+        run / "supernet" / SETTINGS_FILE,
+        [
+            f"directory={run.parent}",
+            f"supernet={run / 'supernet'}",
+            f"space.stages={stages}",
+            f"sampler.steps={steps}",
+            f"evaluation.images={images}",
+            f"evaluation.batch={min(images, 256)}",
+        ],
+    )
+    return Problem(Ingredients.load(settings), images)
