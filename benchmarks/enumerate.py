@@ -1,5 +1,7 @@
-"""Every plan of a small space, scored: a supernet in, a table of all plans out.  Plans share their noise, so a depth-first
-walk over common prefixes needs a fraction of the network calls."""
+"""Every plan of a small space, scored: a supernet in, a table of all plans out.
+
+Plans share their noise, so a depth-first walk over common prefixes needs a fraction of the network calls.
+"""
 
 from __future__ import annotations
 

@@ -57,9 +57,7 @@ class Problem:
         return {width: supernet.subnet(width) for width in self.widths}
 
     def plan(self, levels: Levels) -> Plan:
-        return Plan(
-            self.ingredients.times, self.encoding.step_widths(levels), self.ingredients.settings.sampler.solver
-        )
+        return Plan(self.ingredients.times, self.encoding.step_widths(levels), self.ingredients.settings.sampler.solver)
 
     def gflops(self, levels: Levels) -> float:
         return plan_gflops(self.plan(levels), self.costs)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +99,32 @@ def confirm(
     _, settings = find_search(search)
     _confirm(search, images, seeds)
     _publish(settings)
+
+
+@app.command(epilog="Example: stepfront controls runs/digits --methods uniform,one_cut,monotone --evaluations 60")
+def controls(
+    search: Search,
+    methods: Annotated[str, typer.Option(help="comma-separated; default: all")] = "",
+    evaluations: Annotated[int | None, typer.Option(min=1, help="a method; default: as many as the search had")] = None,
+) -> None:
+    """Score what the search must beat: hand-made plans, random plans and DDSM's own search, at equal evaluations."""
+    import pandas as pd
+
+    from search import tables
+    from search.controls import METHODS, run_controls
+    from search.run import find_search
+
+    directory, settings = find_search(search)
+    wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
+    with _bar("controls") as told:
+        run_controls(search, wanted, evaluations, lambda method, done, total: told(done, total, f"control {method}"))
+    _publish(settings)
+    table = pd.read_parquet(directory / tables.METHODS)
+    out.print()
+    for _, row in table.sort_values("share", ascending=False).iterrows():
+        out.print(
+            f"{row['method']:<12} {row['evaluations']:>5} evaluations  hypervolume {row['share']:.1%} of all methods'"
+        )
 
 
 @app.command(epilog="Example: stepfront front runs/digits --export front.csv")
@@ -234,20 +261,10 @@ def _search(settings: RunSettings, fresh: bool) -> None:
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from search.confirm import confirm as run_confirm
 
-    columns = (TextColumn("confirming the front"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
-        task = progress.add_task("confirm", total=None)
-        told = _tenths("confirming the front")
-
-        def on_result(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-            told(done, total)
-
-        run_confirm(search, images, seeds, on_result)
+    with _bar("confirming the front") as told:
+        run_confirm(search, images, seeds, lambda done, total: told(done, total, "confirming the front"))
 
 
 def _publish(settings: RunSettings) -> None:
@@ -294,17 +311,24 @@ def _stage(name: str) -> Callable[[str], None]:
     return lambda text: out.print(f"{name}: {text}", style="dim")
 
 
-def _tenths(what: str) -> Callable[[int, int], None]:
-    """Plain lines, one each tenth, where there is no terminal to draw a bar on."""
-    said = [-1]
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar with remaining time; plain lines, one each tenth, where there is no terminal to draw on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def tell(done: int, total: int) -> None:
-        tenth = 10 * done // max(1, total)
-        if not out.is_terminal and tenth > said[0]:
-            said[0] = tenth
-            out.print(f"{what}: {done}/{total}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    said: dict[str, int] = {}
+    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
 
-    return tell
+        def tell(done: int, total: int, now: str) -> None:
+            progress.update(task, completed=done, total=total, description=now)
+            tenth = 10 * done // max(1, total)
+            if not out.is_terminal and tenth > said.get(now, -1):
+                said[now] = tenth
+                out.print(f"{now}: {done}/{total}")
+
+        yield tell
 
 
 def environment_for_offline_use() -> None:

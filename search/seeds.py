@@ -57,15 +57,7 @@ def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
 def _levels_of(name: str, count: int, source: SeedSource) -> Sequence[Levels]:
     if name.startswith("front:"):
         return front_levels(Path(name.removeprefix("front:")), count, source.encoding)
-    makers: dict[str, Callable[[int, SeedSource], Sequence[Levels]]] = {
-        "uniform": uniform_levels,
-        "cuts": cut_levels,
-        "monotone": monotone_levels,
-        "snr": snr_levels,
-        "gap": gap_levels,
-        "random": random_levels,
-    }
-    return makers[name](count, source)
+    return SEED_KINDS[name](count, source)
 
 
 def uniform_levels(count: int, source: SeedSource) -> list[Levels]:
@@ -196,3 +188,14 @@ def spread_by_cost(plans: Sequence[Levels], count: int, source: SeedSource) -> l
         if not free.any():
             break
     return [plans[i] for i in chosen]
+
+
+SEED_KINDS: dict[str, Callable[[int, SeedSource], Sequence[Levels]]] = {
+    "uniform": uniform_levels,
+    "cuts": cut_levels,
+    "monotone": monotone_levels,
+    "snr": snr_levels,
+    "gap": gap_levels,
+    "random": random_levels,
+}
+"""Makers of seeds by name; `front:SEARCH` beside them."""

@@ -15,6 +15,7 @@ from search.front import domination_rank, front_indices, interval, knee_index
 from search.sampler import GENOME
 from search.study import Ledger
 from trainers.errors import InputError
+from trainers.evaluation import Evaluation
 from trainers.files import write_atomically
 from trainers.plan import Plan, runs_text
 
@@ -74,15 +75,25 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
                 "violation": float(sum(max(0.0, v) for v in trial.constraints.values())),
             }
         )
-    return pd.DataFrame(rows, columns=_TRIAL_COLUMNS)
+    return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
 
-_TRIAL_COLUMNS = [
+TRIAL_COLUMNS = [
     *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "paired"),
     "fid",
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
     "violation",
 ]
+
+
+def scored_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
+    """A row for a plan that no search proposed."""
+    row: dict[str, Any] = {"trial": -1, "generation": -1, "origin": "control", "parents": [], "genome": ""}
+    row |= {"plan": plan.runs, "widths": list(plan.widths), "times": list(plan.times), "solver": plan.solver}
+    row |= {name: getattr(evaluation, name) for name in ("fid", "features", "gflops", "latency_ms", "images")}
+    row |= {name: getattr(evaluation, name) for name in ("noise_seed", "seconds", "error", "paired")}
+    state = "failed" if evaluation.error else "complete"
+    return row | {"rung": "fid", "worker": "", "state": state, "elapsed": float("nan"), "violation": 0.0}
 
 
 def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -98,13 +98,13 @@ def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels
 
 def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
     """Exchanges the levels of two units that span as many steps: another plan of exactly the same cost."""
-    i = int(rng.integers(len(levels)))
-    others = np.flatnonzero((levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
-    if not len(others):
-        return change_stretch(rng, levels, encoding)
-    j = int(_pick(rng, others))
     child = levels.copy()
-    child[i], child[j] = levels[j], levels[i]
+    for i in rng.permutation(len(levels)):
+        others = np.flatnonzero((levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
+        if len(others):
+            j = int(_pick(rng, others))
+            child[i], child[j] = levels[j], levels[i]
+            break
     return child
 
 

@@ -1,0 +1,155 @@
+"""Search methods behind one face: a space, a score and a budget in; the scores in the order of their evaluation out.
+
+A method never pays for a plan twice: a repeat is answered from what is known, except that Optuna's and pymoo's own
+algorithms, as shipped, are charged for the repeats that they ask for, because their users are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import InMemoryStorage
+
+from search.config import VariationSettings
+from search.ddsm import DDSMSearch
+from search.encodings import Encoding, Levels
+from search.rungs import Screening, gap_score
+from search.sampler import GENOME, BlockNSGAII
+from search.seeds import SeedSource, make_seeds
+from search.study import Ledger, Limits
+from trainers.evaluation import Evaluation
+
+Score = Callable[[Levels], tuple[float, float]]
+"""Levels -> (fid, gflops)."""
+
+
+def ours(
+    source: SeedSource,
+    score: Score,
+    budget: int,
+    seed: int,
+    seeds: Mapping[str, int],
+    variation: VariationSettings | None = None,
+    screen: int = 0,
+) -> np.ndarray:
+    """The product's own ledger and sampler, in memory.  `screen` children are compared on the gap table, if any."""
+    encoding = source.encoding
+    full = score(np.full(encoding.units, encoding.highest))[1]
+    gap = gap_score(encoding, source.gap()) if screen else None
+    screening = (
+        Screening(
+            gap,
+            lambda trial: gap(encoding.unpack(trial.user_attrs[GENOME])),
+            lambda levels: [score(levels)[1]],
+            0.5,
+        )
+        if gap
+        else None
+    )
+    sampler = BlockNSGAII(
+        encoding, variation or VariationSettings(), seed, make_seeds(seeds, source), max(1, screen), screening
+    )
+    ledger = Ledger(
+        InMemoryStorage(),
+        sampler,
+        ("fid", "gflops"),
+        (),
+        Limits(trials=budget),
+        {},
+        {"gflops": full, "latency_ms": 1.0},
+    )
+    if screening is not None:
+        screening.watch(ledger)
+    while (asked := ledger.ask()) is not None:
+        fid, gflops = score(encoding.unpack(asked.genome))
+        ledger.tell(asked.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
+    return ledger.scores(ledger.complete)
+
+
+def optuna_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:
+    """Optuna's NSGAIISampler on one categorical a gene, as its documentation would have it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        choices = list(range(encoding.highest + 1))
+        return score(np.array([trial.suggest_categorical(f"g{i:03d}", choices) for i in range(encoding.units)]))
+
+    study.optimize(objective, n_trials=budget)
+    return np.array([trial.values for trial in study.trials])
+
+
+def pymoo_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:
+    """pymoo's NSGA-II for integers: its SBX crossover and polynomial mutation, rounded, duplicates dropped."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import ElementwiseProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+
+    scores: list[tuple[float, float]] = []
+
+    class Space(ElementwiseProblem):
+        def __init__(self) -> None:
+            super().__init__(n_var=encoding.units, n_obj=2, xl=0, xu=encoding.highest, vtype=int)
+
+        def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            scores.append(score(x.astype(np.int64)))
+            out["F"] = scores[-1]
+
+    algorithm = NSGA2(
+        pop_size=population,
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        eliminate_duplicates=True,
+    )
+    minimize(Space(), algorithm, ("n_eval", budget), seed=seed, verbose=False)
+    return np.array(scores[:budget])
+
+
+def random_plans(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
+    """Independent genes, no repeats."""
+    rng = np.random.default_rng(seed)
+    seen: dict[bytes, tuple[float, float]] = {}
+    while len(seen) < min(budget, (encoding.highest + 1) ** encoding.units):
+        levels = rng.integers(0, encoding.highest + 1, encoding.units)
+        if levels.tobytes() not in seen:
+            seen[levels.tobytes()] = score(levels)
+    return np.array(list(seen.values()))
+
+
+def ddsm(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
+    """DDSM's algorithm on the genes of this space (see search/ddsm.py)."""
+    search, scores = DDSMSearch(encoding, seed), []
+    full = score(np.full(encoding.units, encoding.highest))[1]
+    while len(scores) < budget and (plans := search.ask(budget - len(scores))):
+        fresh = [score(levels) for levels in plans]
+        scores += fresh
+        search.tell([(fid, gflops / full) for fid, gflops in fresh])
+    return np.array(scores)
+
+
+def monotone_plans(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
+    """Plans that never narrow toward the clean end, in random order: all of them, or as many as the budget allows."""
+    rng = np.random.default_rng(seed)
+    units, highest = encoding.units, encoding.highest
+    plans: list[Levels] = []
+    if units <= 12:
+        borders = {tuple(sorted(b)) for b in np.ndindex(*(units + 1,) * highest) if tuple(sorted(b)) == b}
+        plans = [np.searchsorted(np.array(b), np.arange(units), side="right") for b in sorted(borders)]
+        plans = [plans[i] for i in rng.permutation(len(plans))]
+    else:
+        seen = set()
+        while len(plans) < budget:
+            levels = np.searchsorted(np.sort(rng.integers(0, units + 1, highest)), np.arange(units), side="right")
+            if levels.tobytes() not in seen:
+                seen.add(levels.tobytes())
+                plans.append(levels)
+    return np.array([score(levels) for levels in plans[:budget]])

@@ -1,0 +1,114 @@
+"""Seeds: what each name promises, and the gap optimum against brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from search.encodings import Encoding, Stages, Steps
+from search.seeds import SEED_KINDS, SeedSource, cut_levels, least_gap_plans, make_seeds, monotone_levels, snr_levels
+from trainers.errors import InputError
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+MACS = np.array([1.0, 4.0, 9.0, 16.0])
+
+
+def source(encoding: Encoding) -> SeedSource:
+    rng = np.random.default_rng(0)
+    gap = np.sort(rng.random((encoding.steps, len(WIDTHS))), axis=1)[:, ::-1]
+    gap = gap - gap[:, -1:]
+    return SeedSource(encoding, MACS, np.linspace(-5, 5, encoding.steps), lambda: gap, seed=3)
+
+
+def test_uniform_plans_come_first_widest_then_narrowest() -> None:
+    seeds = make_seeds({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
+    assert [s.genome for s in seeds[:4]] == ["3" * 10, "0" * 10, "1" * 10, "2" * 10]
+    assert [s.origin for s in seeds] == ["uniform"] * 4 + ["random"] * 5
+
+
+def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
+    seeds = make_seeds({name: 10 for name in SEED_KINDS}, source(Stages(20, WIDTHS, False, 10)))
+    genomes = [seed.genome for seed in seeds]
+    assert len(genomes) == len(set(genomes)) >= 40
+
+
+def test_seeds_are_the_same_each_time_and_others_for_another_seed() -> None:
+    wanted = {"random": 8, "monotone": 8}
+    first = source(Stages(20, WIDTHS, False, 10))
+    other = SeedSource(first.encoding, MACS, first.half_log_snr, first.gap, seed=4)
+    assert make_seeds(wanted, first) == make_seeds(wanted, first)
+    assert make_seeds(wanted, first) != make_seeds(wanted, other)
+
+
+def test_monotone_plans_never_narrow_toward_the_clean_end_and_spread_over_cost() -> None:
+    plans = monotone_levels(12, source(Stages(20, WIDTHS, False, 10)))
+    assert all((np.diff(plan) >= 0).all() for plan in plans)
+    costs = sorted(MACS[plan].sum() for plan in plans)
+    assert costs[0] < 40 < 120 < costs[-1]
+
+
+def test_cut_plans_have_one_or_two_rising_cuts() -> None:
+    for plan in cut_levels(20, source(Stages(20, WIDTHS, False, 10))):
+        assert (np.diff(plan) >= 0).all()
+        assert 2 <= len(set(plan)) <= 3
+
+
+def test_snr_plans_rise_with_the_log_snr() -> None:
+    plans = snr_levels(15, source(Steps(20, WIDTHS, False)))
+    assert all((np.diff(plan) >= 0).all() for plan in plans)
+    assert len({tuple(plan) for plan in plans}) == 15
+
+
+@pytest.mark.parametrize(("steps", "units"), [(5, 5), (11, 5), (12, 4)])
+def test_gap_plans_are_the_whole_front_of_gap_and_cost_by_brute_force(steps: int, units: int) -> None:
+    encoding = Stages(steps, WIDTHS, False, units)
+    given = source(encoding)
+    unit_gap = np.add.reduceat(given.gap(), np.cumsum(encoding.lengths) - encoding.lengths, axis=0)
+
+    def scores(levels: np.ndarray) -> tuple[float, float]:
+        return (
+            float((encoding.lengths * MACS[levels]).sum()),
+            float(unit_gap[np.arange(units), levels].sum()),
+        )
+
+    every = sorted({scores(np.array(i)) for i in np.ndindex(*(4,) * units)})
+    best, expected = np.inf, []
+    for cost, gap in every:
+        if gap < best - 1e-12:
+            best = gap
+            expected.append((cost, gap))
+    found = sorted(scores(plan) for plan in least_gap_plans(encoding, MACS, given.gap()))
+    assert np.allclose(found, expected, atol=1e-9)
+
+
+def test_gap_plans_of_a_thousand_steps_are_optimal_at_their_own_cost() -> None:
+    encoding = Steps(1000, WIDTHS, False)
+    given = source(encoding)
+    plans = least_gap_plans(encoding, MACS, given.gap(), most_states=2000)
+    gaps = np.array([given.gap()[np.arange(1000), plan].sum() for plan in plans])
+    costs = np.array([MACS[plan].sum() for plan in plans])
+    order = np.argsort(costs)
+    assert (np.diff(gaps[order]) <= 1e-9).all()
+    # On the lower hull no plan lies above the line between its neighbours.
+    c, g = costs[order], gaps[order]
+    slopes = np.diff(g) / np.maximum(np.diff(c), 1e-12)
+    assert (np.diff(slopes[np.diff(c) > 0]) >= -1e-6).all()
+    assert costs.min() == 1000
+    assert costs.max() == 16000
+
+
+def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) -> None:
+    widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
+    pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
+    encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
+    seeds = make_seeds({f"front:{tmp_path}": 5}, source(encoding))
+    assert [s.genome for s in seeds] == ["1111112222", "2222222222"]
+    assert {s.origin for s in seeds} == {f"front:{tmp_path}"}
+
+
+def test_a_missing_front_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no front at"):
+        make_seeds({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
