@@ -29,18 +29,18 @@ class SpaceSettings(Settings):
 
 
 class VariationSettings(Settings):
-    """How children are made; the defaults are justified by measurement in docs/benchmarks.md."""
+    """How children are made; the defaults are justified by measurement in docs/search.md."""
 
     population: int = Field(20, ge=4, description="size of the elite that parents come from; trials in a generation")
-    crossover: float = Field(0.7, ge=0, le=1, description="probability that a child has two parents")
+    crossover: float = Field(0.5, ge=0, le=1, description="probability that a child has two parents")
     mutations: int = Field(1, ge=1, description="most mutations of a child")
 
 
 class ScreenSettings(Settings):
     """Offspring are compared on a cheap rung before an FID evaluation is spent on the best of them."""
 
-    rung: Literal["none", "gap", "paired"] = "none"
-    offspring: int = Field(4, ge=1, description="children made for each one that is evaluated")
+    rung: Literal["none", "gap", "paired"] = "gap"
+    offspring: int = Field(8, ge=1, description="children made for each one that is evaluated")
     least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the rung is not trusted")
     images: int = Field(32, ge=1, description="images of rung `paired`")
 
@@ -117,7 +117,7 @@ class RunSettings(TrainerSettings):
     sampler: SamplerSettings = SamplerSettings()
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
-    seeds: dict[str, int] = Field({"uniform": 4, "random": 16}, description="plans of the first generation, by kind")
+    seeds: dict[str, int] = Field({"uniform": 4, "gap": 16}, description="plans of the first generation, by kind")
     screen: ScreenSettings = ScreenSettings()
     budget: BudgetSettings = BudgetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -136,7 +136,7 @@ class RunSettings(TrainerSettings):
             if count < 0:
                 raise ValueError(f"seeds {name}: {count} plans")
         if not any(seeds.values()):
-            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, random: 16}")
+            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, gap: 16}")
         return seeds
 
     @model_validator(mode="after")

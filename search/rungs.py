@@ -61,7 +61,7 @@ def pick_by_rung(
     """
     usable = np.isfinite(known_rung)
     fit = IsotonicRegression(out_of_bounds="clip").fit(known_rung[usable], known_scores[usable, 0])
-    predicted = fit.predict(np.nan_to_num(np.asarray(rung, dtype=np.float64), nan=np.nanmax(known_rung)))
+    predicted = fit.predict(np.asarray(rung, dtype=np.float64))
     base = hypervolume(known_scores, reference)
     gains = [
         hypervolume(np.vstack([known_scores, [fid, *cost]]), reference) - base
@@ -123,8 +123,10 @@ class Screening:
         known = np.array([self._known_score(trial) for trial in complete])
         if np.isfinite(known).sum() < LEAST_TRIALS or not rank_correlation(known, scores[:, 0]) >= self._least_tau:
             return 0
-        costs = np.array([self._costs_of(levels) for levels in children])
-        return pick_by_rung([self._score(levels) for levels in children], costs, known, scores, reference)
+        rung = [self._score(levels) for levels in children]
+        if not np.isfinite(rung).all():
+            return 0  # the rung can't say, as of skipped steps: the first child is as good as any
+        return pick_by_rung(rung, np.array([self._costs_of(levels) for levels in children]), known, scores, reference)
 
     def _known_score(self, trial: FrozenTrial) -> float:
         if trial.number not in self._cache:

@@ -30,7 +30,7 @@ def test_uniform_plans_come_first_widest_then_narrowest() -> None:
 
 
 def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
-    seeds = make_seeds({name: 10 for name in SEED_KINDS}, source(Stages(20, WIDTHS, False, 10)))
+    seeds = make_seeds(dict.fromkeys(SEED_KINDS, 10), source(Stages(20, WIDTHS, False, 10)))
     genomes = [seed.genome for seed in seeds]
     assert len(genomes) == len(set(genomes)) >= 40
 

@@ -1,0 +1,295 @@
+"""Hypervolume against evaluations, method by method: `make bench-search`.  Writes docs/bench-search.md and its figures.
+
+On a space small enough to enumerate (6 stages, 4 widths) the true front is known; at 10 and 20 genes the union of all
+methods' fronts stands in for it.  Everything runs on the supernet of the quickstart, which is trained if it is absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import methods
+from benchmarks.enumerate import enumerate_plans
+from benchmarks.problem import load_problem
+from benchmarks.storages import storage_rows
+from search.config import RunSettings
+from search.encodings import Encoding, Levels
+from search.front import front_indices, hypervolume, hypervolume_history
+from search.run import versions
+from search.seeds import SeedSource
+
+BUDGETS = (25, 50, 100, 150, 200, 400)
+DEFAULTS = RunSettings()
+"""What a user gets who sets nothing."""
+
+Runner = Callable[[SeedSource, methods.Score, int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name for the table and how to run it: (source, score, budget, seed) -> scores in order."""
+
+    name: str
+    run: Runner
+
+
+def _ours(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+    screen = DEFAULTS.screen.offspring if DEFAULTS.screen.rung == "gap" else 0
+    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation, screen)
+
+
+def _unseeded(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+    return methods.ours(source, score, budget, seed, {"random": 20}, DEFAULTS.variation)
+
+
+def _unscreened(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation)
+
+
+def _by_encoding(function: Callable[..., np.ndarray], **options: int) -> Runner:
+    return partial(_call, function, options)
+
+
+def _call(
+    function: Callable[..., np.ndarray],
+    options: dict[str, int],
+    source: SeedSource,
+    score: methods.Score,
+    budget: int,
+    seed: int,
+) -> np.ndarray:
+    return function(source.encoding, score, budget, seed, **options)
+
+
+METHODS = (
+    Method("ours, default", _ours),
+    Method("ours, without screening", _unscreened),
+    Method("ours, without seeds and screening", _unseeded),
+    Method("all monotone plans", _by_encoding(methods.monotone_plans)),
+    Method("pymoo NSGA-II (integers, population 20)", _by_encoding(methods.pymoo_shipped, population=20)),
+    Method("Optuna NSGAIISampler (population 20)", _by_encoding(methods.optuna_shipped, population=20)),
+    Method("Optuna NSGAIISampler (as shipped, 50)", _by_encoding(methods.optuna_shipped, population=50)),
+    Method("DDSM's algorithm", _by_encoding(methods.ddsm)),
+    Method("random, no repeats", _by_encoding(methods.random_plans)),
+)
+
+
+@dataclass
+class TableScore:
+    """Scores looked up in an enumeration."""
+
+    encoding: Encoding
+    scores: dict[str, tuple[float, float]]
+
+    def __call__(self, levels: Levels) -> tuple[float, float]:
+        return self.scores[self.encoding.pack(levels)]
+
+
+class SampledScore:
+    """Scores by sampling, each plan once a process: methods meet in many plans."""
+
+    def __init__(self, run: Path, stages: int, steps: int, images: int) -> None:
+        self.problem = load_problem(run, stages, steps, images)
+        self.kept: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, levels: Levels) -> tuple[float, float]:
+        genome = self.problem.encoding.pack(levels)
+        if genome not in self.kept:
+            self.kept[genome] = (self.problem.fid(levels), self.problem.gflops(levels))
+        return self.kept[genome]
+
+
+def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np.ndarray:
+    """Hypervolume after each evaluation as a share of the true one."""
+    return hypervolume_history(scores, reference) / true_volume
+
+
+def enumerated(
+    run: Path, work: Path, seeds: int, budget: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
+    """The small space: the table of shares, each method's curves, and the enumeration."""
+    table = enumerate_plans(run, 6, 18, 512, work / "enumeration-6x3.parquet")
+    problem = load_problem(run, 6, 18, 512)
+    lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
+    score = TableScore(problem.encoding, lookup)
+    everything = table[["fid", "gflops"]].to_numpy()
+    reference = _reference(score, problem.encoding)
+    volume = hypervolume(everything[front_indices(everything)], reference)
+    curves: dict[str, list[np.ndarray]] = {}
+    spent: dict[str, list[float]] = {}
+    for method in METHODS:
+        for seed in range(seeds):
+            scores = method.run(problem.seed_source(seed), score, budget, seed)
+            curves.setdefault(method.name, []).append(_padded(shares(scores, reference, volume), budget))
+            spent.setdefault(method.name, []).append(float(scores[:100, 1].sum() * 512 / 1000))
+        print(f"6 genes: {method.name}: {np.median([c[99] for c in curves[method.name]]):.4f} at 100", flush=True)
+    rows = [_row(name, np.array(found), statistics.median(spent[name])) for name, found in curves.items()]
+    return pd.DataFrame(rows), {name: np.array(found) for name, found in curves.items()}, table
+
+
+def _reference(score: methods.Score, encoding: Encoding) -> list[float]:
+    """As a search sets it: 1.1 times the worst uniform FID, 1.05 times the full cost."""
+    uniform = [score(np.full(encoding.units, level)) for level in range(encoding.highest + 1)]
+    return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
+
+
+def _padded(curve: np.ndarray, budget: int) -> np.ndarray:
+    return np.concatenate([curve, np.full(max(0, budget - len(curve)), curve[-1])])[:budget]
+
+
+def _row(name: str, curves: np.ndarray, spent: float) -> dict[str, object]:
+    medians = np.median(curves, axis=0)
+    reached = np.array([np.argmax(c >= 0.99) + 1 if (c >= 0.99).any() else np.inf for c in curves])
+    middle = float(np.median(reached))
+    row: dict[str, object] = {"method": name}
+    row |= {f"{b}": f"{medians[b - 1]:.3f}" for b in BUDGETS if b <= curves.shape[1]}
+    row["evaluations to 99%"] = f"{middle:.0f}" if np.isfinite(middle) else f"> {curves.shape[1]}"
+    return row | {"network TFLOPs at 100": f"{spent:.2f}"}
+
+
+_SAMPLED: SampledScore | None = None
+
+
+def _kept(directory: Path, key: tuple[int, int]) -> Path:
+    """Where the scores of one method and seed are kept: a benchmark that was cut off goes on."""
+    return directory / f"{METHODS[key[0]].name.replace(' ', '-').replace(',', '')}-{key[1]}.npy"
+
+
+def _start_sampling(run: Path, stages: int, images: int) -> None:
+    import torch
+
+    global _SAMPLED
+    torch.set_num_threads(1)
+    _SAMPLED = SampledScore(run, stages, 20, images)
+
+
+def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
+    index, seed, budget = job
+    assert _SAMPLED is not None
+    return index, seed, METHODS[index].run(_SAMPLED.problem.seed_source(seed), _SAMPLED, budget, seed)
+
+
+def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
+    """A space too large to enumerate: shares of the hypervolume of the union of all fronts."""
+    kept = work / f"runs-{stages}-{images}-{budget}"
+    kept.mkdir(parents=True, exist_ok=True)
+    every = [(m, seed) for seed in range(seeds) for m in range(len(METHODS))]
+    found = {key: np.load(_kept(kept, key)) for key in every if _kept(kept, key).exists()}
+    jobs = [(m, seed, budget) for m, seed in every if (m, seed) not in found]
+    if jobs:
+        context = multiprocessing.get_context("spawn")
+        begin = time.monotonic()
+        with context.Pool(2, _start_sampling, (run, stages, images)) as pool:
+            for done, (index, seed, scores) in enumerate(pool.imap_unordered(_sampled_run, jobs), 1):
+                found[(index, seed)] = scores
+                np.save(_kept(kept, (index, seed)), scores)
+                left = (time.monotonic() - begin) / done * (len(jobs) - done)
+                print(f"{stages} genes: {done}/{len(jobs)} runs, {left / 60:.1f} min left", flush=True)
+    union = np.vstack(list(found.values()))
+    problem = load_problem(run, stages, 20, images)
+    full = problem.gflops(np.full(problem.encoding.units, problem.encoding.highest))
+    cheapest = problem.fid(np.zeros(problem.encoding.units, dtype=np.int64))
+    reference = [1.1 * cheapest, 1.05 * full]
+    volume = hypervolume(union[front_indices(union)], reference)
+    rows = []
+    for index, method in enumerate(METHODS):
+        curves = np.array([_padded(shares(found[(index, s)], reference, volume), budget) for s in range(seeds)])
+        spent = statistics.median(float(found[(index, s)][:100, 1].sum() * images / 1000) for s in range(seeds))
+        rows.append(_row(method.name, curves, spent))
+    return pd.DataFrame(rows)
+
+
+def draw(curves: dict[str, np.ndarray], path: Path) -> None:
+    """Medians and quartiles of the shares against evaluations."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = ["#d55e00", "#e69f00", "#cc79a7", "#000000", "#009e73", "#56b4e9", "#0072b2", "#f0e442", "#999999"]
+    for colour, (name, values) in zip(colours, curves.items(), strict=False):
+        low, middle, high = np.percentile(values, (25, 50, 75), axis=0)
+        x = np.arange(1, values.shape[1] + 1)
+        axes.plot(x, middle, color=colour, label=name, linewidth=2.2 if name.startswith("ours, d") else 1.3)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0.99, color="#666666", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlim=(10, 400), ylim=(0.85, 1.003), xlabel="FID evaluations")
+    axes.set_ylabel("hypervolume, share of the true front's")
+    axes.legend(fontsize=8, loc="lower right")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy())])
+
+
+def rung_lines(table: pd.DataFrame) -> str:
+    """Kendall's tau of the cheap rungs over the whole space and over its better half."""
+    from search.rungs import rank_correlation
+
+    good = table[table["fid"] <= table["fid"].median()]
+    rows = []
+    for rung in ("gap", "paired"):
+        taus = [rank_correlation(t[rung].to_numpy(), t["fid"].to_numpy()) for t in (table, good)]
+        rows.append({"rung": rung, "tau, all plans": f"{taus[0]:.3f}", "tau, better half": f"{taus[1]:.3f}"})
+    return markdown(pd.DataFrame(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="a run with a supernet")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="where scores are kept")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--sampled-seeds", type=int, default=3, help="seeds at 10 and 20 genes; 0 leaves them out")
+    parser.add_argument("--sampled-budget", type=int, default=200)
+    parser.add_argument("--sampled-images", type=int, default=128)
+    given = parser.parse_args()
+    if not (given.run / "supernet" / "supernet.json").exists():
+        subprocess.run([sys.executable, "-m", "search.cli", "train", "configs/digits.yaml"], check=True)
+    given.work.mkdir(parents=True, exist_ok=True)
+    small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
+    draw(curves, given.docs / "bench-search.svg")
+    sections = [
+        "# Search benchmark\n\nMade by `make bench-search`"
+        f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
+        "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
+        f" all {len(enumeration):,} plans on one noise, 512 images.  Median over {given.seeds} seeds of the hypervolume"
+        " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID evaluations.\n\n"
+        + markdown(small)
+        + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
+        "## Rungs against FID, over the same plans\n\n" + rung_lines(enumeration) + "\n",
+    ]
+    if given.sampled_seeds:
+        for stages in (10, 20):
+            table = sampled(
+                given.run, given.work, stages, given.sampled_seeds, given.sampled_budget, given.sampled_images
+            )
+            sections.append(
+                f"## {stages} genes\n\n20 DDIM steps in {stages} stages, {given.sampled_images} images; share of the"
+                f" hypervolume of the union of all methods' and seeds' fronts, median of {given.sampled_seeds} seeds."
+                "\n\n" + markdown(table) + "\n"
+            )
+    sections.append("## `ask` and `tell` with 1,000 genes\n\n" + markdown(storage_rows(given.work)) + "\n")
+    (given.docs / "bench-search.md").write_text("\n".join(sections), encoding="utf-8")
+    print(f"written: {given.docs / 'bench-search.md'}")
+
+
+if __name__ == "__main__":
+    main()

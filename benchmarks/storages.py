@@ -1,0 +1,75 @@
+"""Time of `ask` and `tell` with 1,000 genes in every storage, with an analytic score."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from search.config import VariationSettings
+from search.encodings import Steps
+from search.sampler import BlockNSGAII
+from search.seeds import SeedSource, make_seeds
+from search.study import Ledger, Limits, open_storage
+from trainers.evaluation import Evaluation
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+GENES = 1000
+TRIALS = 1000
+
+
+def storage_rows(work: Path) -> pd.DataFrame:
+    """One row a storage: medians of the first and the last hundred of a thousand trials, in ms, and the file's size."""
+    rows = []
+    for name in ("memory", "journal", "SQLite"):
+        with tempfile.TemporaryDirectory(dir=work) as scratch:
+            directory = Path(scratch)
+            storage: BaseStorage = (
+                InMemoryStorage()
+                if name == "memory"
+                else open_storage("journal" if name == "journal" else None, directory)
+            )
+            asks, tells = _run(storage)
+            size = sum(f.stat().st_size for f in directory.iterdir()) / 1e6
+        early, ask, tell = (
+            1000 * statistics.median(times) for times in (asks[50:150], asks[TRIALS - 100 :], tells[TRIALS - 100 :])
+        )
+        rows.append(
+            {
+                "storage": name,
+                "ask, trials 50-150 (ms)": f"{early:.1f}",
+                "ask, last 100 (ms)": f"{ask:.1f}",
+                "tell, last 100 (ms)": f"{tell:.1f}",
+                "ask + tell, last 100 (ms)": f"{ask + tell:.1f}",
+                "size after 1,000 trials (MB)": f"{size:.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
+    encoding = Steps(GENES, WIDTHS, False)
+    worth, cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
+    source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: np.zeros((GENES, 4)), 0)
+    seeds = make_seeds({"uniform": 4, "monotone": 16}, source)
+    sampler = BlockNSGAII(encoding, VariationSettings(), 0, seeds)
+    ledger = Ledger(
+        storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}
+    )
+    asks, tells = [], []
+    for _ in range(TRIALS):
+        begin = time.perf_counter()
+        asked = ledger.ask()
+        asks.append(time.perf_counter() - begin)
+        assert asked is not None
+        levels = encoding.unpack(asked.genome)
+        evaluation = Evaluation(float(((3 - levels) * worth).sum()), float(cost[levels].sum()), 1.0, "analytic", 1, 0)
+        begin = time.perf_counter()
+        ledger.tell(asked.number, evaluation, "here")
+        tells.append(time.perf_counter() - begin)
+    return asks, tells
