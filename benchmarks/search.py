@@ -271,9 +271,8 @@ def main() -> None:
         f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
         "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
         f" all {len(enumeration):,} plans on one noise, 512 images.  Median over {given.seeds} seeds of the hypervolume"
-        " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID evaluations.\n\n"
-        + markdown(small)
-        + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
+        " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID"
+        " evaluations.\n\n" + markdown(small) + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
         "## Rungs against FID, over the same plans\n\n" + rung_lines(enumeration) + "\n",
     ]
     if given.sampled_seeds:

@@ -44,7 +44,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="start over; what the verb 
 def main() -> None:
     """The command.  A user's error is one line and exit code 2; Ctrl-C is 130."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)  # typer hands back the code of an Exit
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -57,8 +57,8 @@ def main() -> None:
         # typer raises click's errors; which click it carries is its own affair.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             _fail(error.format_message(), code=error.exit_code)
-        if type(error).__name__ in ("Abort", "Exit"):
-            sys.exit(getattr(error, "exit_code", 130))
+        if type(error).__name__ == "Abort":
+            sys.exit(130)
         raise
 
 

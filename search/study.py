@@ -191,9 +191,10 @@ class Ledger:
         failed = bool(result["error"])
         if not failed:
             for name, sign, bound in self.constraints:
-                excess = result[name] - bound if sign == "<=" else bound - result[name]
-                optuna.trial.Trial(self.study, trial._trial_id).set_constraint(f"{name} {sign} {bound:g}", excess)
-                trial.constraints[f"{name} {sign} {bound:g}"] = excess
+                key, excess = f"{name} {sign} {bound:g}", result[name] - bound if sign == "<=" else bound - result[name]
+                if key not in trial.constraints:
+                    optuna.trial.Trial(self.study, trial._trial_id).set_constraint(key, excess)
+                    trial.set_constraint(key, excess)
         values = None if failed else [float(result[name]) for name in self.objectives]
         state = TrialState.FAIL if failed else TrialState.COMPLETE
         self.storage.set_trial_state_values(trial._trial_id, state, values)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from trainers.errors import InputError
 
@@ -42,9 +42,9 @@ class NetworkSettings(Settings):
 
     family: Literal["unet"] = "unet"
     base: int = Field(32, ge=4, description="channels at the first resolution at width 1")
-    multipliers: tuple[int, ...] = Field((1, 2), min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field((1, 2), min_length=1)
     blocks: int = Field(1, ge=1, description="residual blocks a resolution")
-    attention: tuple[int, ...] = Field((), description="resolutions in pixels that get self-attention")
+    attention: tuple[PositiveInt, ...] = Field((), description="resolutions in pixels that get self-attention")
     dropout: float = Field(0.0, ge=0, lt=1)
     groups: int = Field(32, ge=1, description="most groups of a group norm")
     group_channels: int = Field(4, ge=1, description="fewest channels in a group")
@@ -61,11 +61,12 @@ class NetworkSettings(Settings):
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:
         for width in self.widths:
-            if (self.base * width) % 1 or self.base * width < 2:
+            channels = round(self.base * width, 6)  # in floats 100 x 0.55 is not quite 55
+            if channels % 1 or channels < 2:
                 possible = [n / self.base for n in range(2, self.base + 1)]
                 near = min(possible, key=lambda w: abs(w - width))
                 raise ValueError(
-                    f"width {width} of base {self.base} is {self.base * width:g} channels, not a whole number of "
+                    f"width {width} of base {self.base} is {channels:g} channels, not a whole number of "
                     f"at least 2; the nearest possible width is {near:g}"
                 )
         return self

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ def load_data(settings: DataSettings) -> ImageData:
         train, held_out = _hold_out(train, settings.held_out)
     if len(train[0]) < 2 or not len(held_out[0]):
         raise InputError(f"{_place(settings)} holds {len(train[0])} training images; at least 2 and 1 held out needed")
+    if train[0].shape[1:] != held_out[0].shape[1:]:
+        shapes = " and ".join("x".join(map(str, split[0].shape[1:])) for split in (train, held_out))
+        raise InputError(
+            f"{_place(settings)}: training and held-out images differ ({shapes}); set data.size and data.channels"
+        )
     return ImageData(
         name=Path(settings.path).name if settings.path else settings.format,
         images=train[0],
@@ -138,36 +143,37 @@ def _read_idx(settings: DataSettings) -> tuple[Split, Split | None]:
 
 def _idx_split(directory: Path, names: tuple[str, ...], settings: DataSettings) -> Split | None:
     for name in names:
-        images = _idx_file(directory, f"{name}-images-idx3-ubyte")
+        images = _idx_file(directory, f"{name}-images", axes=3)
         if images is None:
             continue
-        labels = _idx_file(directory, f"{name}-labels-idx1-ubyte")
+        labels = _idx_file(directory, f"{name}-labels", axes=1)
         if labels is not None and len(labels) != len(images):
             raise InputError(f"{directory}: {len(images)} {name} images but {len(labels)} labels")
         return _shape(images[:, None], settings, str(directory)), None if labels is None else labels.astype(np.int64)
     return None
 
 
-def _idx_file(directory: Path, name: str) -> Pixels | None:
-    for path in (directory / name, directory / f"{name}.gz"):
+def _idx_file(directory: Path, name: str, axes: int) -> Pixels | None:
+    for suffix in ("", ".gz"):
+        path = directory / f"{name}-idx{axes}-ubyte{suffix}"
         if path.is_file():
-            return _decode_idx(path)
+            return _decode_idx(path, axes)
     return None
 
 
-def _decode_idx(path: Path) -> Pixels:
+def _decode_idx(path: Path, axes: int) -> Pixels:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    axes = raw[3] if len(raw) > 4 else 0
-    if raw[:3] != b"\0\0\x08" or axes not in (1, 3) or len(raw) < 4 + 4 * axes:
-        raise InputError(f"{path} is no idx file of bytes (its header is {raw[:4].hex() or 'empty'})")
+    if raw[:4] != bytes((0, 0, 8, axes)) or len(raw) < 4 + 4 * axes:
+        raise InputError(f"{path} is no idx file of bytes with {axes} axes (its header is {raw[:4].hex() or 'empty'})")
     shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
     expected = int(np.prod(shape, dtype=np.int64))
     if len(raw) - 4 - 4 * axes != expected:
         raise InputError(f"{path} is cut short: {len(raw) - 4 - 4 * axes} of {expected} bytes")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    # A copy, as torch warns of arrays that can't be written.
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 
 
 def _read_npz(settings: DataSettings) -> tuple[Split, Split | None]:
@@ -194,10 +200,14 @@ def _npz_split(arrays: dict[str, NDArray[Any]], name: str, settings: DataSetting
     pixels = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
     if labels is None:
         return _shape(pixels, settings, str(path)), None
-    flat = np.asarray(labels).reshape(len(labels), -1)[:, 0].astype(np.int64)
-    if len(flat) != len(images):
-        raise InputError(f"{path}: {len(images)} {name} images but {len(flat)} labels")
-    return _shape(pixels, settings, str(path)), flat
+    if labels.ndim == 0 or labels.dtype.kind not in "biuf" or (labels < 0).any():
+        given = f"{labels.dtype} {labels.shape}"
+        raise InputError(f"{path}: {name}_labels is {given}; a number of at least 0 for each image needed")
+    if len(labels) != len(images):
+        raise InputError(f"{path}: {len(images)} {name} images but {len(labels)} labels")
+    while labels.ndim > 1:
+        labels = labels[:, 0]
+    return _shape(pixels, settings, str(path)), labels.astype(np.int64)
 
 
 def _read_folder(settings: DataSettings) -> tuple[Split, Split | None]:
@@ -223,17 +233,22 @@ def _read_folder(settings: DataSettings) -> tuple[Split, Split | None]:
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for file in path.rglob("*"):
-            if file.suffix.lower() in _SUFFIXES:
-                yield file.relative_to(path).as_posix(), file.read_bytes()
+            within = file.relative_to(path)
+            if _is_image(within) and file.is_file():
+                yield within.as_posix(), file.read_bytes()
         return
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-                if PurePosixPath(name).suffix.lower() in _SUFFIXES and not hidden:
+                if _is_image(PurePosixPath(name)):
                     yield name, archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # Runtime: encrypted or exotic
         raise InputError(f"{path} is neither a folder nor a whole zip of images: {error}") from None
+
+
+def _is_image(name: PurePath) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    return name.suffix.lower() in _SUFFIXES and not hidden
 
 
 def _common_folders(parts: list[tuple[str, ...]]) -> tuple[str, ...]:
@@ -250,15 +265,18 @@ def _decode(content: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
-        return image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is no readable image: its content is of no known format") from None
+    except Exception as error:  # each of Pillow's readers has its own for a damaged or an enormous file
         raise InputError(f"{name} is no readable image: {error}") from None
+    # Pillow clamps 16-bit greys instead of scaling them: all but the darkest would become white.
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
 def _folder_split(items: list[tuple[str, Image.Image]], names: list[str], settings: DataSettings, path: Path) -> Split:
     if not items:
         raise InputError(f"no training images in {path}")
-    grey = all(image.mode in ("L", "1", "I;16") for _, image in items)
+    grey = all(image.mode in ("L", "LA", "1") for _, image in items)
     channels = settings.channels or (1 if grey else 3)
     pixels = [_as_array(image, channels, settings.size) for _, image in items]
     shapes = {p.shape for p in pixels}
@@ -288,14 +306,15 @@ def _shape(pixels: Pixels, settings: DataSettings, place: str) -> Pixels:
     if pixels.shape[1] not in (1, 3):
         raise InputError(f"{place}: images of {pixels.shape[1]} channels; 1 (grey) or 3 (RGB) are possible")
     channels = settings.channels or pixels.shape[1]
-    if channels != pixels.shape[1] or (settings.size and pixels.shape[2:] != (settings.size, settings.size)):
+    resized = settings.size is not None and pixels.shape[2:] != (settings.size, settings.size)
+    if pixels.size and (channels != pixels.shape[1] or resized):
         images = [Image.fromarray(p[0] if len(p) == 1 else np.moveaxis(p, 0, 2)) for p in pixels]
         pixels = np.stack([_as_array(image, channels, settings.size) for image in images])
     return _square(pixels, place)
 
 
 def _square(pixels: Pixels, place: str) -> Pixels:
-    if pixels.shape[2] != pixels.shape[3]:
+    if pixels.shape[2] != pixels.shape[3] or not pixels.shape[2]:
         given = f"{pixels.shape[3]}x{pixels.shape[2]}"
         raise InputError(f"{place}: images of {given} pixels; set data.size to make them square")
     return np.ascontiguousarray(pixels)

@@ -86,8 +86,9 @@ class Evaluator:
 
         def batches() -> Iterator[np.ndarray]:
             for batch in self.sample(plan, images, noise_seed):
-                if not first:
-                    first.append(batch[:PAIRED_IMAGES])
+                missing = PAIRED_IMAGES - sum(map(len, first))
+                if missing > 0:
+                    first.append(batch[:missing])
                 yield self._features(batch)
 
         moments = Moments.of(batches())
@@ -101,7 +102,7 @@ class Evaluator:
             noise_seed=noise_seed,
             seconds=time.perf_counter() - begin,
             error="" if math.isfinite(fid) else "the score is not finite: the sampled images or their features are not",
-            paired=self._paired(plan, first[0], noise_seed),
+            paired=self._paired(plan, torch.cat(first), noise_seed),
         )
 
     def sample(self, plan: Plan, images: int, noise_seed: int) -> Iterator[Tensor]:
@@ -110,13 +111,13 @@ class Evaluator:
 
     def paired(self, plan: Plan, noise_seed: int, images: int = PAIRED_IMAGES) -> float:
         """The score `paired` alone, for the price of `images` images."""
-        return self._paired(plan, next(self.sample(plan, images, noise_seed)), noise_seed)
+        return self._paired(plan, torch.cat(list(self.sample(plan, images, noise_seed))), noise_seed)
 
     def _paired(self, plan: Plan, first: Tensor, noise_seed: int) -> float:
         key = (plan.times, plan.solver, noise_seed, len(first))
         if key not in self._full:
             full = replace(plan, widths=(self._supernet.widths[-1],) * len(plan.times))
-            self._full = {key: next(self.sample(full, len(first), noise_seed))}
+            self._full = {key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 
     def _sampler(self, plan: Plan, noise_seed: int) -> Sampler:

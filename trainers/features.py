@@ -7,7 +7,10 @@ file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -65,7 +68,7 @@ class ClassifierCard(Settings):
     classes: int
     data_fingerprint: str
     digest: str
-    held_out_accuracy: float
+    held_out_accuracy: float | None
     epochs: int
     seed: int
 
@@ -106,9 +109,9 @@ class PackedFeatures:
             return FeatureNetwork(self.name, self._classifier(self.card).to(device).features, device)
         try:
             if self.suffix == ".pt2":
-                return FeatureNetwork(self.name, torch.export.load(BytesIO(self.content)).module().to(device), device)
+                return FeatureNetwork(self.name, _load_exported(self.content).to(device), device)
             network = torch.jit.load(BytesIO(self.content), map_location=device).eval()
-        except Exception as error:  # both loaders raise a wide range; neither runs pickled code
+        except Exception as error:  # both loaders raise a wide range
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
                 f"the file of features {self.name!r} is neither TorchScript (.pt) nor torch.export (.pt2): {line}"
@@ -125,6 +128,34 @@ class PackedFeatures:
         classifier = Classifier(card.image_channels, card.resolution, card.classes)
         classifier.load_state_dict(weights)
         return classifier.requires_grad_(False).eval()
+
+
+def _load_exported(content: bytes) -> nn.Module:
+    """The network of a torch.export file that holds tensors and a graph.
+
+    torch.export.load on its own unpickles any object and loads compiled libraries; both are refused here.  It still
+    evaluates the graph's symbolic sizes as expressions, so the file must come from someone who is trusted.
+    """
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        for name in archive.namelist():
+            if any(part in name for part in ("data/aotinductor/", "constants/opaque_obj", "constants/custom_obj")):
+                raise ValueError(f"it holds more than tensors and a graph: {name}")
+    with _only_tensors_unpickled():
+        return torch.export.load(BytesIO(content)).module()
+
+
+@contextmanager
+def _only_tensors_unpickled() -> Iterator[None]:
+    # The one switch that torch has for this; torch.export passes weights_only=False whatever its caller wants.
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[switch]
+        if before is not None:
+            os.environ[switch] = before
 
 
 def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
@@ -193,9 +224,9 @@ def _fit(classifier: Classifier, data: ImageData, settings: FeatureSettings, pro
 
 
 @torch.inference_mode()
-def _accuracy(classifier: Classifier, data: ImageData) -> float:
-    if data.held_out_labels is None or not len(data.held_out_images):
-        return float("nan")
+def _accuracy(classifier: Classifier, data: ImageData) -> float | None:
+    if data.held_out_labels is None:
+        return None
     right = 0
     for first in range(0, len(data.held_out_images), 512):
         guesses = classifier(to_float(data.held_out_images[first : first + 512])).argmax(1).numpy()

@@ -66,18 +66,16 @@ def slice_parameters(
     wide: Mapping[str, Tensor],
     wide_segments: Mapping[str, tuple[Segments, ...]],
     narrow_segments: Mapping[str, tuple[Segments, ...]],
-    by_prefix: bool = False,
 ) -> dict[str, Tensor]:
     """The narrow network's parameters as differentiable slices of the wide one's.
 
-    Each axis gives the first channels of every segment; with `by_prefix` the first channels of the whole axis, as DDSM
-    slices, so that a narrow decoder then meets columns which the wide one trained for another input.
+    Each axis gives the first channels of every segment, so a narrow decoder reads the skip's own columns.
     """
     sliced = {}
     for name, axes in narrow_segments.items():
         weights = wide[name]
         for axis, (own, whole) in enumerate(zip(axes, wide_segments[name], strict=True)):
-            weights = _take(weights, axis, (sum(own),) if by_prefix else own, (sum(whole),) if by_prefix else whole)
+            weights = _take(weights, axis, own, whole)
         sliced[name] = weights
     return sliced
 

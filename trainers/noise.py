@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.config import DiffusionSettings
+from trainers.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -61,11 +62,12 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
 
     leading: 0, c, 2c, ... with c = T // steps (DDPM, DDIM); trailing: T - 1 first (Lin et al. 2023);
     quadratic: dense at the clean end (Song et al. 2020, appendix D.2); logsnr: equal steps of log-SNR.
+    Raises InputError for more steps than there are training times.
     """
     total = schedule.steps
     times: Array
     if steps > total:
-        raise ValueError(f"{steps} sampling steps of only {total} training times")
+        raise InputError(f"{steps} sampling steps of only {total} training times; give at most {total}")
     if grid == "leading":
         times = np.arange(steps, dtype=np.float64) * (total // steps)
     elif grid == "trailing":

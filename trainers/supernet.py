@@ -82,7 +82,6 @@ class Supernet(nn.Module):
             dict(self.widest.named_parameters()),
             parameter_segments(self.widest),
             parameter_segments(self.widest if width == 1.0 else self._skeleton(width)),
-            by_prefix=self.settings.skips == "prefix",
         )
 
     def subnet(self, width: float) -> nn.Module:
@@ -91,7 +90,9 @@ class Supernet(nn.Module):
         with torch.device("meta"):
             network = build_backbone(self.settings, self.image_channels, self.resolution, width)
         # The widest subnet shares the supernet's memory; the copies of the narrower ones are what makes them fast.
-        own = {name: weights.detach().contiguous() for name, weights in self.sliced(width).items()}
+        own = {name: weights.detach() for name, weights in self.sliced(width).items()}
+        if width != 1.0:
+            own = {name: weights.clone(memory_format=torch.contiguous_format) for name, weights in own.items()}
         network.load_state_dict(own, assign=True)
         return network.requires_grad_(False).eval()
 

@@ -49,7 +49,7 @@ def train_supernet(
 ) -> SupernetCard:
     """Trains to the end, from the checkpoint in `directory` where there is one, and saves the averaged weights there.
 
-    Raises InputError when the checkpoint is damaged or was made with other settings or data.
+    Raises InputError when the checkpoint is damaged or was made with other settings or data, or the training diverges.
     """
     run = _Run(settings, data, Path(directory))
     run.load_checkpoint()
@@ -59,6 +59,8 @@ def train_supernet(
         run.take_step()
         if run.step % training.checkpoint_every == 0 or run.step == training.steps:
             losses = run.held_out_losses()
+            if not all(map(math.isfinite, losses.values())):
+                raise InputError(f"the training diverged before step {run.step}; give a smaller training.lr")
             run.save_checkpoint()
         report(TrainingReport(run.step, training.steps, losses))
     losses = losses or run.held_out_losses()

@@ -48,6 +48,7 @@ class UNet(nn.Module):
         # The sinusoid itself is not slimmed: a prefix of it would drop whole frequencies for no measurable saving.
         self.time = nn.Sequential(linear((settings.base,), time), nn.SiLU(), linear(time, time))
         now = at(settings.multipliers[0])
+        inputs: Segments
         self.head = conv((image_channels,), (now,), 3)
 
         skips = [now]
@@ -71,7 +72,12 @@ class UNet(nn.Module):
         for level, multiplier in reversed(list(enumerate(settings.multipliers))):
             attend = resolution in settings.attention
             for _ in range(settings.blocks + 1):
-                self.up.append(ResidualBlock((now, skips.pop()), at(multiplier), time, attend, settings))
+                inputs = (now, skips.pop())
+                if settings.skips == "prefix":
+                    # DDSM's layout: one segment, so a narrow block meets columns that the wide one trained for another
+                    # input.
+                    inputs = (sum(inputs),)
+                self.up.append(ResidualBlock(inputs, at(multiplier), time, attend, settings))
                 now = at(multiplier)
             if level:
                 self.up.append(Double(now))

@@ -1,0 +1,61 @@
+"""A tiny run on real digits that the tests of the whole path share, and one Ray for all of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import RunSettings, settings_from
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"format": "digits", "limit": 300},
+    "network": {"base": 8, "multipliers": [1, 2], "widths": [0.25, 0.5, 1.0]},
+    "training": {"steps": 12, "batch": 16, "warmup": 2, "checkpoint_every": 5, "held_out_images": 32},
+    "features": {"classifier_epochs": 1},
+    "sampler": {"steps": 6},
+    "space": {"stages": 3},
+    "variation": {"population": 4},
+    "budget": {"trials": 9},
+    "evaluation": {"images": 32, "batch": 16},
+    "confirm": {"images": 32, "seeds": 2},
+    "workers": {"count": 2},
+}
+
+
+def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
+    """The tiny run below `directory`, with MLflow in a SQLite file of its own."""
+    return settings_from(
+        TINY, [f"directory={directory}", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}", *overrides]
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the tiny supernet."""
+    from search import run
+
+    directory = tmp_path_factory.mktemp("trained")
+    run.train(tiny_settings(directory), False, lambda report: None, lambda text: None)
+    return directory
+
+
+@pytest.fixture
+def fresh(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that directory to search in."""
+    shutil.copytree(trained / "tiny" / "supernet", tmp_path / "tiny" / "supernet")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One Ray on this machine for all tests that need one."""
+    from search.config import WorkerSettings
+    from search.executor import ray_session
+
+    with ray_session(WorkerSettings(count=2)):
+        yield

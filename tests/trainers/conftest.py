@@ -1,0 +1,98 @@
+"""Small networks with random weights (not the initial zeros), small images, and the two-Gaussian denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainers.config import DataSettings, NetworkSettings
+from trainers.data import ImageData, load_data
+from trainers.noise import NoiseSchedule
+from trainers.supernet import Supernet
+
+WIDTHS = (0.25, 0.375, 0.5, 0.75, 1.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    # Networks this small lose time to more threads.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def network() -> NetworkSettings:
+    return NetworkSettings(base=8, multipliers=(1, 2), attention=(8,), groups=4, group_channels=2, widths=WIDTHS)
+
+
+@pytest.fixture(scope="session")
+def random_supernet() -> Callable[..., Supernet]:
+    """A supernet in which every parameter is random."""
+
+    def make(settings: NetworkSettings, image_channels: int = 1, resolution: int = 8, seed: int = 0) -> Supernet:
+        supernet = Supernet(settings, image_channels, resolution).eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weights in supernet.named_parameters():
+                is_scale = "norm" in name and name.endswith("weight")
+                spread = 0.3 if weights.ndim == 1 else weights[0].numel() ** -0.5
+                weights.copy_(spread * torch.randn(weights.shape, generator=generator) + is_scale)
+        return supernet
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    return load_data(DataSettings())
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> tuple[object, Path]:
+    """An object whose unpickling creates a file, and that file's path."""
+    witness = tmp_path / "executed"
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (witness,)
+
+    return Trap(), witness
+
+
+class TwoGaussians:
+    """Two Gaussians in the plane, weights .3 and .7, variance .04: their noise is known in closed form."""
+
+    means = torch.tensor([[1.0, -0.5], [-0.75, 0.25]], dtype=torch.float64)
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    variance = 0.04
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """eps = -sigma grad log p_t(x), p_t the mixture convolved with the noise."""
+        times = t.double().numpy()
+        alpha = torch.from_numpy(self.schedule.alpha(times))[:, None]
+        sigma = torch.from_numpy(self.schedule.sigma(times))[:, None]
+        variance = alpha**2 * self.variance + sigma**2
+        away = x[:, None] - alpha[:, None] * self.means
+        share = (self.weights.log() - away.square().sum(2) / (2 * variance)).softmax(1)
+        return sigma * (share[:, :, None] * away).sum(1) / variance
+
+
+@pytest.fixture(scope="session")
+def two_gaussians() -> type[TwoGaussians]:
+    return TwoGaussians
+
+
+@pytest.fixture(scope="session")
+def start() -> np.ndarray:
+    """x_T of the golden numbers, [64, 2]."""
+    return np.random.RandomState(0).randn(64, 2)

@@ -1,0 +1,171 @@
+"""A plan's score: the same every time, a reason where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
+from trainers.cost import count_width
+from trainers.data import ImageData, to_pixels
+from trainers.errors import InputError
+from trainers.evaluation import PAIRED_IMAGES, Evaluation, Evaluator, EvaluatorParts
+from trainers.features import prepare_features
+from trainers.noise import noise_schedule, time_grid
+from trainers.plan import SKIP, Plan
+from trainers.sampling import Noise, Sampler
+from trainers.supernet import Supernet, save_supernet
+
+TIMES = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 4)))
+MIXED = Plan(TIMES, (0.25, 0.5, 1.0, 0.75))
+ANCESTRAL = Plan(TIMES, (1.0, 0.25, SKIP, 0.5), "ddpm")
+FULL = Plan(TIMES, (1.0,) * 4)
+
+
+@pytest.fixture(scope="module")
+def supernet(network: NetworkSettings, random_supernet: Callable[..., Supernet]) -> Supernet:
+    return random_supernet(network)
+
+
+@pytest.fixture(scope="module")
+def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> EvaluatorParts:
+    directory = tmp_path_factory.mktemp("supernet")
+    card = save_supernet(supernet, directory, DiffusionSettings(), digits.name, digits.fingerprint)
+    features = FeatureSettings(classifier_epochs=1)
+    packed, reference = prepare_features(digits, features, directory, torch.device("cpu"))
+    weights = {name: value.detach().numpy().copy() for name, value in supernet.widest.named_parameters()}
+    for array in weights.values():
+        array.flags.writeable = False  # as an object store hands them out
+    costs = {
+        width: count_width(card.network, 1, 8, width).model_copy(update={"latency_ms": width})
+        for width in supernet.widths
+    }
+    return EvaluatorParts(card, weights, packed, reference, SamplerSettings(), costs, batch=64)
+
+
+@pytest.fixture(scope="module")
+def evaluate(parts: EvaluatorParts) -> Evaluator:
+    return Evaluator(parts)
+
+
+def without_time(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, seconds=0.0)
+
+
+@pytest.mark.parametrize("plan", [MIXED, ANCESTRAL], ids=["ddim", "ddpm with a skip"])
+def test_equal_seeds_give_equal_scores_bit_for_bit(parts: EvaluatorParts, evaluate: Evaluator, plan: Plan) -> None:
+    first = evaluate(plan, 100, 5)
+    assert first.error == ""
+    assert math.isfinite(first.fid)
+    evaluate(FULL, 20, 6)  # what was evaluated in between must not matter
+    assert without_time(evaluate(plan, 100, 5)) == without_time(first)
+    assert without_time(Evaluator(parts)(plan, 100, 5)) == without_time(first)  # nor which worker
+    assert evaluate(plan, 100, 6).fid != first.fid
+
+
+@pytest.mark.parametrize("plan", [MIXED, ANCESTRAL], ids=["ddim", "ddpm with a skip"])
+@pytest.mark.parametrize("batch", [13, 100])
+def test_another_batch_size_gives_the_same_score(
+    parts: EvaluatorParts, evaluate: Evaluator, plan: Plan, batch: int
+) -> None:
+    reference, other = evaluate(plan, 100, 5), Evaluator(replace(parts, batch=batch))(plan, 100, 5)
+    assert other.fid == pytest.approx(reference.fid, rel=1e-4)
+    assert other.paired == pytest.approx(reference.paired, rel=1e-4)
+
+
+def test_the_score_is_the_distance_of_the_sampled_images_computed_by_hand(
+    parts: EvaluatorParts, evaluate: Evaluator, supernet: Supernet
+) -> None:
+    scipy_linalg = pytest.importorskip("scipy.linalg")
+    evaluation = evaluate(MIXED, 100, 5)
+    device = torch.device("cpu")
+    denoisers = {width: supernet.subnet(width) for width in supernet.widths}
+    sampler = Sampler(denoisers, noise_schedule(DiffusionSettings()), Noise(5, (1, 8, 8)), device)
+    images = torch.cat(list(sampler.sample(MIXED, 100, 64)))
+    assert np.array_equal(to_pixels(images), to_pixels(torch.cat(list(evaluate.sample(MIXED, 100, 5)))))
+    rows = parts.features.unpack(device)(images).astype(np.float64)
+    mean, covariance = parts.reference.mean, parts.reference.covariance
+    root = np.real(scipy_linalg.sqrtm(covariance @ np.cov(rows.T)))
+    shift = mean - rows.mean(0)
+    by_hand = shift @ shift + np.trace(covariance + np.cov(rows.T) - 2 * root)
+    assert evaluation.fid == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_an_evaluation_knows_its_costs_and_conditions(parts: EvaluatorParts, evaluate: Evaluator) -> None:
+    evaluation = evaluate(ANCESTRAL, 40, 9)
+    taken = (1.0, 0.25, 0.5)
+    assert evaluation.gflops == pytest.approx(sum(2 * parts.costs[w].macs for w in taken) / 1e9)
+    assert evaluation.latency_ms == pytest.approx(sum(taken))
+    assert (evaluation.features, evaluation.images, evaluation.noise_seed) == ("classifier", 40, 9)
+    assert evaluation.seconds > 0
+
+
+# --- the paired score -------------------------------------------------------------------------------------------------
+
+
+def test_the_paired_score_of_the_full_width_is_nothing(evaluate: Evaluator) -> None:
+    assert evaluate(FULL, 64, 5).paired == pytest.approx(0, abs=1e-9)
+    assert evaluate.paired(FULL, 5) == 0
+
+
+@pytest.mark.parametrize("plan", [MIXED, ANCESTRAL], ids=["ddim", "ddpm with a skip"])
+def test_the_paired_score_is_the_squared_difference_to_the_full_width(evaluate: Evaluator, plan: Plan) -> None:
+    full = replace(plan, widths=(1.0,) * 4)
+    ours, theirs = (torch.cat(list(evaluate.sample(p, PAIRED_IMAGES, 5))) for p in (plan, full))
+    expected = float((ours - theirs).double().square().mean())
+    assert expected > 1e-4
+    assert evaluate.paired(plan, 5) == pytest.approx(expected, rel=1e-6)
+    assert evaluate(plan, 100, 5).paired == pytest.approx(expected, rel=1e-4)  # had on the way
+
+
+def test_the_paired_score_does_not_depend_on_the_batch_size(parts: EvaluatorParts, evaluate: Evaluator) -> None:
+    small = Evaluator(replace(parts, batch=5))
+    assert small.paired(MIXED, 5) == pytest.approx(evaluate.paired(MIXED, 5), rel=1e-4)
+
+
+# --- what has no score ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_an_evaluation_with_a_reason(parts: EvaluatorParts, value: float) -> None:
+    broken = {name: array.copy() for name, array in parts.weights.items()}
+    broken["head.weight"][:] = value
+    evaluation = Evaluator(replace(parts, weights=broken))(MIXED, 40, 5)
+    assert math.isnan(evaluation.fid)
+    assert "not finite" in evaluation.error
+    assert evaluation.gflops > 0
+
+
+def test_unknown_widths_and_solvers_are_refused_with_what_is_possible(evaluate: Evaluator) -> None:
+    with pytest.raises(InputError, match=r"width 0\.6; possible: 0\.25, 0\.375"):
+        evaluate(Plan(TIMES, (0.6,) * 4), 20, 0)
+    with pytest.raises(InputError, match=r"'euler'; possible: ddim"):
+        evaluate(Plan(TIMES, (1.0,) * 4, "euler"), 20, 0)
+
+
+def test_one_image_has_no_distance(evaluate: Evaluator) -> None:
+    with pytest.raises(InputError, match="at least 2 images, given 1"):
+        evaluate(FULL, 1, 0)
+
+
+def test_weights_of_another_network_are_refused(parts: EvaluatorParts) -> None:
+    fewer = {name: array for name, array in parts.weights.items() if name != "head.bias"}
+    with pytest.raises(InputError, match=r"head\.bias is missing"):
+        Evaluator(replace(parts, weights=fewer))
+
+
+def test_shared_weights_are_never_written(parts: EvaluatorParts, evaluate: Evaluator) -> None:
+    before = {name: array.copy() for name, array in parts.weights.items()}
+    evaluate(MIXED, 20, 0)
+    assert all(np.array_equal(before[name], array) for name, array in parts.weights.items())
+
+
+def test_clip_is_taken_from_the_sampler_settings(parts: EvaluatorParts, evaluate: Evaluator) -> None:
+    clipped = Evaluator(replace(parts, sampler=SamplerSettings(clip=True)))
+    assert float(next(clipped.sample(MIXED, 20, 5)).abs().max()) <= 1
+    assert float(next(evaluate.sample(MIXED, 20, 5)).abs().max()) > 1
