@@ -292,7 +292,9 @@ def test_a_supernet_stands_on_the_given_weights_without_a_copy(saved: Path) -> N
     assert pointers == {name: value.data_ptr() for name, value in weights.items()}
 
 
-def test_prefix_slicing_leaves_queries_keys_and_values_apart(network: NetworkSettings) -> None:
+def test_prefix_slicing_leaves_queries_keys_and_values_apart(
+    network: NetworkSettings, random_supernet: Callable[..., Supernet]
+) -> None:
     prefix = random_supernet(network.model_copy(update={"skips": "prefix"}))
     wide = prefix.widest.get_parameter("middle.0.attention.qkv.weight")
     channels = wide.shape[1]
