@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test check format bench-search clean
+.PHONY: help quickstart test check format bench-search bench-variation clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ check: $(READY)  ## ruff and mypy
 format: $(READY)  ## bring the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-variation: $(READY)  ## what each choice of variation, seeds and screening is worth
+	$(BIN)/python -m benchmarks.variation
 
 bench-search: $(READY)  ## hypervolume against evaluations, method by method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search

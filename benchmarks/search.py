@@ -125,7 +125,7 @@ def enumerated(
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
     score = TableScore(problem.encoding, lookup)
     everything = table[["fid", "gflops"]].to_numpy()
-    reference = _reference(score, problem.encoding)
+    reference = reference_point(score, problem.encoding)
     volume = hypervolume(everything[front_indices(everything)], reference)
     curves: dict[str, list[np.ndarray]] = {}
     spent: dict[str, list[float]] = {}
@@ -139,7 +139,7 @@ def enumerated(
     return pd.DataFrame(rows), {name: np.array(found) for name, found in curves.items()}, table
 
 
-def _reference(score: methods.Score, encoding: Encoding) -> list[float]:
+def reference_point(score: methods.Score, encoding: Encoding) -> list[float]:
     """As a search sets it: 1.1 times the worst uniform FID, 1.05 times the full cost."""
     uniform = [score(np.full(encoding.units, level)) for level in range(encoding.highest + 1)]
     return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]

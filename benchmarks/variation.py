@@ -1,0 +1,121 @@
+"""What each choice of variation, seeds and screening is worth: `make bench-variation`.  Writes docs/bench-variation.md.
+
+Looked up in the enumerated space of `make bench-search` (6 stages, 4 widths), which is made if it is absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import search.variation as variation
+from benchmarks import methods
+from benchmarks.enumerate import enumerate_plans
+from benchmarks.problem import load_problem
+from benchmarks.search import TableScore, markdown, reference_point, shares
+from search.config import VariationSettings
+from search.front import front_indices, hypervolume
+
+GAP = {"uniform": 4, "gap": 16}
+RANDOM = {"random": 20}
+
+
+@contextmanager
+def operators(**replaced: object) -> Iterator[None]:
+    """Other operators in place of the product's, for as long as the block lasts."""
+    before = {name: getattr(variation, name) for name in replaced}
+    for name, value in replaced.items():
+        setattr(variation, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(variation, name, value)
+
+
+def gene_wise(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Uniform crossover, as Optuna's sampler applies it to categoricals."""
+    return np.where(rng.random(len(first)) < 0.5, first, second)
+
+
+def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
+    """One row a variant: median shares of the true hypervolume and median evaluations to 99% of it."""
+    table = enumerate_plans(run, 6, 18, 512, work / "enumeration-6x3.parquet")
+    problem = load_problem(run, 6, 18, 512)
+    lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
+    score = TableScore(problem.encoding, lookup)
+    reference = reference_point(score, problem.encoding)
+    everything = table[["fid", "gflops"]].to_numpy()
+    volume = hypervolume(everything[front_indices(everything)], reference)
+
+    def row(
+        name: str, wanted: dict[str, int], settings: VariationSettings | None = None, screen: int = 0
+    ) -> dict[str, str]:
+        curves = []
+        for seed in range(seeds):
+            scores = methods.ours(problem.seed_source(seed), score, 400, seed, wanted, settings, screen)
+            curves.append(shares(scores, reference, volume))
+        reached = [int(np.argmax(c >= 0.99)) + 1 if (c >= 0.99).any() else 401 for c in curves]
+        middle = np.median(np.array(curves), axis=0)
+        print(f"{name}: {np.median(reached):.0f}", flush=True)
+        return {
+            "variant": name,
+            **{f"at {n}": f"{middle[n - 1]:.3f}" for n in (50, 100, 200)},
+            "to 99%, median": f"{np.median(reached):.0f}",
+            "quartiles": f"{np.percentile(reached, 25):.0f}-{np.percentile(reached, 75):.0f}",
+        }
+
+    yield row("random first generation, defaults otherwise, no screening", RANDOM)
+    for value in (0.3, 0.7, 0.9):
+        yield row(f"... crossover {value}", RANDOM, VariationSettings(crossover=value))
+    for count in (2, 3):
+        yield row(f"... up to {count} mutations", RANDOM, VariationSettings(mutations=count))
+    for size in (10, 40):
+        yield row(f"... population {size}", RANDOM, VariationSettings(population=size))
+    for dropped in variation.MUTATIONS:
+        with operators(MUTATIONS=tuple(m for m in variation.MUTATIONS if m is not dropped)):
+            yield row(f"... without {dropped.__name__}", RANDOM)
+    crossovers: tuple[tuple[str, Callable[..., np.ndarray]], ...] = (
+        ("one-point crossover only", variation.one_point),
+        ("two-point crossover only", variation.two_point),
+        ("gene-wise crossover", gene_wise),
+    )
+    for name, crossover in crossovers:
+        with operators(one_point=crossover, two_point=crossover):
+            yield row(f"... {name}", RANDOM)
+    for kind in ("random", "cuts", "monotone", "snr", "gap"):
+        for screen in (0, 8):
+            yield row(
+                f"4 uniform + 16 {kind}, {f'screening {screen}' if screen else 'no screening'}",
+                {"uniform": 4, kind: 16},
+                None,
+                screen,
+            )
+    for screen in (2, 4, 16, 32):
+        yield row(f"4 uniform + 16 gap, screening {screen}", GAP, None, screen)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--seeds", type=int, default=20)
+    given = parser.parse_args()
+    table = pd.DataFrame(list(rows(given.run, given.work, given.seeds)))
+    text = (
+        f"# Variation, seeds and screening\n\nMade by `make bench-variation` on {time.strftime('%Y-%m-%d')}, on the"
+        f" enumerated space of [bench-search.md](bench-search.md); {given.seeds} seeds; shares of"
+        " the true hypervolume.\n\n"
+    )
+    (given.docs / "bench-variation.md").write_text(text + markdown(table) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
