@@ -88,7 +88,7 @@ class ConfirmSettings(Settings):
     """How the front is scored again, on noise that the search never saw."""
 
     images: int = Field(1024, ge=16)
-    seeds: int = Field(3, ge=2)
+    seeds: int = Field(5, ge=2)
 
 
 class WorkerSettings(Settings):
