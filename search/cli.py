@@ -78,13 +78,62 @@ def train(config: Config, set_: Overrides = None, fresh: Fresh = False) -> None:
 
 
 @app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")
-def search(config: Config, set_: Overrides = None, fresh: Fresh = False) -> None:
+def search(
+    config: Config,
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    from_: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="SEARCH", help="begin with the front of an earlier search")
+    ] = None,
+) -> None:
     """Search per-step widths of a trained supernet; go on where a search was cut off."""
     from search.config import load_settings
+    from search.run import warm_settings
 
-    settings = load_settings(config, set_ or [])
+    settings = warm_settings(load_settings(config, set_ or []), from_ or [])
     _search(settings, fresh)
     _publish(settings)
+
+
+@app.command(epilog="Example: stepfront resume runs/digits")
+def resume(search: Search) -> None:
+    """Go on with a search that was cut off, with the settings that it was begun with."""
+    from search.run import resume_settings
+
+    settings = resume_settings(search)
+    _search(settings, fresh=False)
+    _publish(settings)
+
+
+@app.command(epilog="Example: stepfront extend runs/digits --trials 200")
+def extend(
+    search: Search,
+    trials: Annotated[int | None, typer.Option(min=1, help="so many more trials")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="so many more minutes")] = None,
+    tflops: Annotated[float | None, typer.Option(min=0, help="so many more network FLOPs, in 1e12")] = None,
+) -> None:
+    """Go on with a finished search: the same study, the same MLflow run, more budget."""
+    from search.run import extended_settings
+
+    settings = extended_settings(search, trials, minutes, tflops)
+    _search(settings, fresh=False)
+    _publish(settings)
+
+
+@app.command(epilog="Example: stepfront sync runs/digits")
+def sync(search: Search) -> None:
+    """Bring MLflow in line with a search, after a server that was away."""
+    from search.publish import log_to_mlflow
+    from search.run import find_search, read_snapshot
+
+    directory, settings = find_search(search)
+    finished = read_snapshot(directory).facts.get("finished") is not None
+    problem, opening = log_to_mlflow(settings, directory, finished)
+    if problem:
+        raise InputError(problem)
+    out.print(
+        f"MLflow  {opening}" if opening else "this search keeps out of MLflow (tracking.uri is null)", markup=False
+    )
 
 
 @app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")

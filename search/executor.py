@@ -66,9 +66,9 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
             else:
                 # Workers import the packages from where the driver does.
                 path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+                _keep_to_loopback()
                 ray.init(
                     include_dashboard=False,
-                    _node_ip_address="127.0.0.1",
                     runtime_env={"env_vars": {"PYTHONPATH": path}},
                     **quiet,
                 )
@@ -79,6 +79,18 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_loopback() -> None:
+    """A cluster of one machine listens on 127.0.0.1 alone.
+
+    Ray does so by itself on Windows and macOS; on Linux it replaces a given 127.0.0.1 by the machine's own address, and
+    this switch, for which there is no public one, is all that keeps it from that.
+    """
+    from ray._private import ray_constants
+
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def worker_count(workers: WorkerSettings) -> int:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -351,7 +351,8 @@ def _execute(
     try:
         run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result)
     except KeyboardInterrupt:
-        write_tables(ingredients, ledger, costs, directory, command)
+        if len(ledger.complete):
+            write_tables(ingredients, ledger, costs, directory, command)
         raise
     finally:
         mirror.stop()
@@ -478,6 +479,39 @@ def find_search(path: Path) -> tuple[Path, RunSettings]:
         if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
             return directory, load_settings(directory / SETTINGS_FILE)
     raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+
+
+FRONT_SEEDS = 16
+"""How many plans `--from` takes of an earlier front."""
+
+
+def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
+    """The settings with the fronts of earlier searches among the seeds."""
+    fronts = {f"front:{find_search(path)[0]}": FRONT_SEEDS for path in searches}
+    return validate(RunSettings, settings_json(settings) | {"seeds": settings.seeds | fronts})
+
+
+def resume_settings(path: Path) -> RunSettings:
+    """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
+    for directory in (path, path / "search"):
+        if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
+            return load_settings(directory / SETTINGS_FILE)
+    raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
+
+
+def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
+    """The settings of the search in `path` with more budget than it has spent so far, in what is asked for alone."""
+    directory, settings = find_search(path)
+    if trials is None and minutes is None and tflops is None:
+        raise InputError("say how much further: --trials, --minutes or --tflops")
+    facts = read_json(directory / FACTS_FILE, "search")
+    budget = {
+        "trials": trials and int(facts["evaluations"]) + int(facts["failed"]) + trials,
+        "minutes": minutes and float(facts["seconds"]) / 60 + minutes,
+        "tflops": tflops and float(facts["network_gflops"]) / 1000 + tflops,
+        "patience": None,
+    }
+    return validate(RunSettings, settings_json(settings) | {"budget": budget})
 
 
 def read_snapshot(directory: Path) -> Snapshot:

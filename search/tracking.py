@@ -243,7 +243,9 @@ class Mirror:
         for _, row in fresh.iterrows():
             metrics += _metrics({name: row[name] for name in names}, step=int(row["evaluation"]))
         failed = int((snapshot.trials["state"] == "failed").sum())
-        metrics += _metrics({"failed": failed, "evaluations": len(snapshot.progress)}, step=len(snapshot.progress))
+        totals = {"failed": failed, "evaluations": len(snapshot.progress)}
+        totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("rung_tau", [])}
+        metrics += _metrics(totals, step=len(snapshot.progress))
         for first in range(0, len(metrics), 900):
             client.log_batch(self._written.run_id, metrics=metrics[first : first + 900])
         self._written.evaluations = len(snapshot.progress)

@@ -11,7 +11,20 @@ import pytest
 
 from search import cli
 
-VERBS = ("train", "search", "confirm", "controls", "front", "sample", "report", "quickstart", "doctor")
+VERBS = (
+    "train",
+    "search",
+    "confirm",
+    "controls",
+    "front",
+    "sample",
+    "report",
+    "quickstart",
+    "doctor",
+    "resume",
+    "extend",
+    "sync",
+)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -343,3 +343,31 @@ def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     here = load()(plan, 16, 5)
     assert (there.fid, there.paired) == (here.fid, here.paired)
     assert not here.error
+
+
+def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) -> None:
+    directory = do_search(fresh)
+    before = pd.read_parquet(directory / "trials.parquet")
+    settings = run.extended_settings(fresh / "tiny", 5, None, None)
+    run.search(settings, False, Silent(), lambda text: None)
+    after = pd.read_parquet(directory / "trials.parquet")
+    assert len(after) == 14
+    pd.testing.assert_frame_equal(after[:9], before)
+    assert run.resume_settings(fresh / "tiny") == settings
+    with pytest.raises(InputError, match="--trials, --minutes or --tflops"):
+        run.extended_settings(fresh / "tiny", None, None, None)
+
+
+def test_a_search_begins_with_the_front_of_an_earlier_one(searched: Path, fresh: Path, cluster: None) -> None:
+    directory = do_search(fresh, f"seeds={{uniform: 3, 'front:{searched}': 4}}", "space.stages=6", "budget.trials=6")
+    trials = pd.read_parquet(directory / "trials.parquet")
+    earlier = set(pd.read_parquet(searched / "front.parquet")["plan"])
+    own = trials[trials["origin"] == f"front:{searched}"]
+    assert len(own) >= 1
+    assert set(own["plan"]) <= earlier
+
+
+def test_a_cluster_of_one_listens_on_loopback_alone(cluster: None) -> None:
+    import ray
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
