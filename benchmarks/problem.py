@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from search.config import load_settings
+from search.directory import SETTINGS_FILE
 from search.encodings import Encoding, Levels
-from search.run import SETTINGS_FILE, Ingredients
+from search.ingredients import Ingredients
 from search.seeds import SeedSource
 from trainers.cost import count_width, plan_gflops
 from trainers.evaluation import Evaluator
@@ -66,13 +66,7 @@ class Problem:
         return self.evaluator(self.plan(levels), self.images, 0).fid
 
     def seed_source(self, seed: int) -> SeedSource:
-        return SeedSource(
-            encoding=self.encoding,
-            width_costs=np.array([float(self.costs[w].macs) for w in self.widths]),
-            half_log_snr=self.schedule.half_log_snr(np.array(self.ingredients.times)),
-            gap=lambda: self.ingredients.gap,
-            seed=seed,
-        )
+        return replace(self.ingredients.seed_source(self.costs), seed=seed)
 
 
 def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:

@@ -26,8 +26,8 @@ from benchmarks.problem import load_problem
 from benchmarks.storages import storage_rows
 from search.config import RunSettings
 from search.encodings import Encoding, Levels
+from search.facts import versions
 from search.front import front_indices, hypervolume, hypervolume_history
-from search.run import versions
 from search.seeds import SeedSource
 
 BUDGETS = (25, 50, 100, 150, 200, 400)

@@ -88,7 +88,7 @@ def search(
 ) -> None:
     """Search per-step widths of a trained supernet; go on where a search was cut off."""
     from search.config import load_settings
-    from search.run import warm_settings
+    from search.directory import warm_settings
 
     settings = warm_settings(load_settings(config, set_ or []), from_ or [])
     _search(settings, fresh)
@@ -98,7 +98,7 @@ def search(
 @app.command(epilog="Example: stepfront resume runs/digits")
 def resume(search: Search) -> None:
     """Go on with a search that was cut off, with the settings that it was begun with."""
-    from search.run import resume_settings
+    from search.directory import resume_settings
 
     settings = resume_settings(search)
     _search(settings, fresh=False)
@@ -113,7 +113,7 @@ def extend(
     tflops: Annotated[float | None, typer.Option(min=0, help="so many more network FLOPs, in 1e12")] = None,
 ) -> None:
     """Go on with a finished search: the same study, the same MLflow run, more budget."""
-    from search.run import extended_settings
+    from search.directory import extended_settings
 
     settings = extended_settings(search, trials, minutes, tflops)
     _search(settings, fresh=False)
@@ -123,8 +123,8 @@ def extend(
 @app.command(epilog="Example: stepfront sync runs/digits")
 def sync(search: Search) -> None:
     """Bring MLflow in line with a search, after a server that was away."""
+    from search.directory import find_search, read_snapshot
     from search.publish import log_to_mlflow
-    from search.run import find_search, read_snapshot
 
     directory, settings = find_search(search)
     finished = read_snapshot(directory).facts.get("finished") is not None
@@ -143,7 +143,7 @@ def confirm(
     seeds: Annotated[int | None, typer.Option(min=2, help="noise seeds; default: confirm.seeds")] = None,
 ) -> None:
     """Score the front again on noise that the search never saw."""
-    from search.run import find_search
+    from search.directory import find_search
 
     _, settings = find_search(search)
     _confirm(search, images, seeds)
@@ -161,7 +161,7 @@ def controls(
 
     from search import tables
     from search.controls import METHODS, run_controls
-    from search.run import find_search
+    from search.directory import find_search
 
     directory, settings = find_search(search)
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
@@ -183,7 +183,7 @@ def front(
 ) -> None:
     """Print the front, or export it."""
     from dashboards.progress import front_table
-    from search.run import find_search, read_snapshot
+    from search.directory import find_search, read_snapshot
     from search.tables import write_table
     from trainers.files import write_atomically, write_text
 
@@ -217,8 +217,9 @@ def sample(
     """Sample images of a front point: a grid as .png and all images as .npz beside it."""
     import numpy as np
 
+    from search.directory import find_search, read_snapshot
+    from search.ingredients import Ingredients
     from search.publish import make_evaluator, sample_pixels
-    from search.run import Ingredients, find_search, read_snapshot
     from search.tables import pick_point, plan_of_row
     from trainers.files import write_atomically
     from trainers.pictures import save_grid
@@ -244,8 +245,9 @@ def sample(
 @app.command(epilog="Example: stepfront report runs/digits")
 def report(search: Search) -> None:
     """Write the search's report: one HTML page that needs no network."""
+    from search.directory import find_search
+    from search.ingredients import Ingredients
     from search.publish import draw_images, draw_report
-    from search.run import Ingredients, find_search
 
     directory, settings = find_search(search)
     if not (directory / "images" / "index.json").exists():
@@ -318,8 +320,8 @@ def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
 
 def _publish(settings: RunSettings) -> None:
     from dashboards.progress import front_table
+    from search.directory import read_snapshot
     from search.publish import publish
-    from search.run import read_snapshot
 
     directory = settings.search_directory
     _stage(settings.name)("writing report and MLflow")

@@ -14,18 +14,11 @@ import numpy as np
 import pandas as pd
 
 from search import tables
+from search.directory import FACTS_FILE, find_search, read_snapshot
 from search.executor import ray_session, score_plans
 from search.front import interval
+from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
 from search.lock import directory_lock
-from search.run import (
-    FACTS_FILE,
-    Ingredients,
-    find_search,
-    load_or_measure_costs,
-    read_snapshot,
-    threads_per_worker,
-    worker_device,
-)
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
 from trainers.files import write_json

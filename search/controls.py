@@ -18,18 +18,12 @@ import pandas as pd
 from search import tables
 from search.confirm import apply_confirmation
 from search.ddsm import DDSMSearch
+from search.directory import find_search, read_snapshot
 from search.encodings import Encoding, Levels, Steps
 from search.executor import ray_session, score_plans
 from search.front import front_indices, hypervolume
+from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
 from search.lock import directory_lock
-from search.run import (
-    Ingredients,
-    find_search,
-    load_or_measure_costs,
-    read_snapshot,
-    threads_per_worker,
-    worker_device,
-)
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops
@@ -105,13 +99,7 @@ def run_controls(
         count = evaluations or int((snapshot.trials["state"] == "complete").sum())
         with ray_session(settings.workers):
             costs = load_or_measure_costs(ingredients, directory)
-            source = SeedSource(
-                encoding=ingredients.encoding,
-                width_costs=np.array([float(costs[w].macs) for w in ingredients.card.network.widths]),
-                half_log_snr=noise_schedule(ingredients.card.diffusion).half_log_snr(np.array(ingredients.times)),
-                gap=lambda: ingredients.gap,
-                seed=settings.search_seed,
-            )
+            source = ingredients.seed_source(costs)
             scorer = _Scorer(ingredients, costs, directory, snapshot.trials)
             for method in methods:
                 scorer.method(method, count, source, on_result)

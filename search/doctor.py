@@ -46,7 +46,7 @@ def _try(what: str, check: Callable[[], str]) -> Finding:
 
 
 def _python() -> str:
-    from search.run import versions
+    from search.facts import versions
 
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
@@ -112,7 +112,7 @@ def _data(settings: RunSettings) -> str:
 
 
 def _supernet(settings: RunSettings) -> str:
-    from search.run import Ingredients
+    from search.ingredients import Ingredients
     from trainers.supernet import CARD_FILE
 
     if not (settings.supernet_directory / CARD_FILE).exists():

@@ -13,7 +13,8 @@ from dashboards.report import write_report
 from dashboards.tables import read_tables
 from search import tables
 from search.config import RunSettings
-from search.run import COSTS_FILE, Ingredients, read_snapshot
+from search.directory import COSTS_FILE, read_snapshot
+from search.ingredients import Ingredients
 from search.saved_view import view_path
 from search.tracking import Mirror, ui_command
 from trainers.config import validate

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ NOT_CONFIRMED: dict[str, Any] = {
     "confirm_seeds": 0,
     "belongs": True,
 }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tables at one moment, and the facts of search.json."""
+
+    trials: pd.DataFrame
+    progress: pd.DataFrame
+    front: pd.DataFrame
+    facts: Mapping[str, Any]
 
 
 def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], solver: str, rung: str) -> pd.DataFrame:

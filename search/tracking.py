@@ -24,6 +24,7 @@ import pandas as pd
 from search.config import RunSettings
 from search.front import domination_rank
 from search.saved_view import saved_view, view_tag
+from search.tables import Snapshot
 from trainers.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -43,16 +44,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The tables at one moment, and the facts of search.json."""
-
-    trials: pd.DataFrame
-    progress: pd.DataFrame
-    front: pd.DataFrame
-    facts: Mapping[str, Any]
 
 
 @dataclass

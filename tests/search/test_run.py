@@ -17,8 +17,10 @@ import pytest
 from search import run, tables
 from search.confirm import confirm
 from search.controls import METHODS, run_controls
+from search.directory import extended_settings, resume_settings
 from search.executor import Job, run_trials, score_plans
 from search.front import front_indices
+from search.ingredients import Ingredients, load_or_measure_costs
 from search.publish import publish
 from search.study import Ledger
 from search.worker import LoadEvaluator
@@ -223,8 +225,8 @@ class FailingLoad:
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}")
-    ingredients = run.Ingredients.load(settings)
-    costs = run.load_or_measure_costs(ingredients, settings.search_directory)
+    ingredients = Ingredients.load(settings)
+    costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
     job = Job(ingredients.plan_of, 8, 0)
     run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None)
@@ -335,8 +337,8 @@ def ingredients_plan(directory: Path) -> Plan:
 
 def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     settings = tiny_settings(trained)
-    ingredients = run.Ingredients.load(settings)
-    costs = run.load_or_measure_costs(ingredients, settings.search_directory)
+    ingredients = Ingredients.load(settings)
+    costs = load_or_measure_costs(ingredients, settings.search_directory)
     load = LoadEvaluator(ingredients.parts(costs, "cpu", 1))
     plan = ingredients.uniform_plan(0.5)
     (there,) = score_plans([(plan, 5)], 16, load, settings.workers)
@@ -348,14 +350,14 @@ def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
 def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
     before = pd.read_parquet(directory / "trials.parquet")
-    settings = run.extended_settings(fresh / "tiny", 5, None, None)
+    settings = extended_settings(fresh / "tiny", 5, None, None)
     run.search(settings, False, Silent(), lambda text: None)
     after = pd.read_parquet(directory / "trials.parquet")
     assert len(after) == 14
     pd.testing.assert_frame_equal(after[:9], before)
-    assert run.resume_settings(fresh / "tiny") == settings
+    assert resume_settings(fresh / "tiny") == settings
     with pytest.raises(InputError, match="--trials, --minutes or --tflops"):
-        run.extended_settings(fresh / "tiny", None, None, None)
+        extended_settings(fresh / "tiny", None, None, None)
 
 
 def test_a_search_begins_with_the_front_of_an_earlier_one(searched: Path, fresh: Path, cluster: None) -> None:

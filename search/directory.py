@@ -1,0 +1,78 @@
+"""A search directory: where it is, what its files are called, and the settings that go on from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from search import tables
+from search.config import RunSettings, load_settings
+from search.tables import Snapshot
+from trainers.config import validate
+from trainers.errors import InputError
+from trainers.files import read_json
+from trainers.supernet import settings_json
+
+SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
+
+
+def empty_directory(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.name == "lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def find_search(path: Path) -> tuple[Path, RunSettings]:
+    """A search directory given as itself or as its run, and its settings."""
+    for directory in (path, path / "search"):
+        if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
+            return directory, load_settings(directory / SETTINGS_FILE)
+    raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+
+
+FRONT_SEEDS = 16
+"""How many plans `--from` takes of an earlier front."""
+
+
+def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
+    """The settings with the fronts of earlier searches among the seeds."""
+    fronts = {f"front:{find_search(path)[0]}": FRONT_SEEDS for path in searches}
+    return validate(RunSettings, settings_json(settings) | {"seeds": settings.seeds | fronts})
+
+
+def resume_settings(path: Path) -> RunSettings:
+    """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
+    for directory in (path, path / "search"):
+        if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
+            return load_settings(directory / SETTINGS_FILE)
+    raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
+
+
+def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
+    """The settings of the search in `path` with more budget than it has spent so far, in what is asked for alone."""
+    directory, settings = find_search(path)
+    if trials is None and minutes is None and tflops is None:
+        raise InputError("say how much further: --trials, --minutes or --tflops")
+    facts = read_json(directory / FACTS_FILE, "search")
+    budget = {
+        "trials": trials and int(facts["evaluations"]) + int(facts["failed"]) + trials,
+        "minutes": minutes and float(facts["seconds"]) / 60 + minutes,
+        "tflops": tflops and float(facts["network_gflops"]) / 1000 + tflops,
+        "patience": None,
+    }
+    return validate(RunSettings, settings_json(settings) | {"budget": budget})
+
+
+def read_snapshot(directory: Path) -> Snapshot:
+    """The tables of a search as they lie on the disk."""
+    return Snapshot(
+        tables.read_table(directory / tables.TRIALS, "trials"),
+        tables.read_table(directory / tables.PROGRESS, "progress"),
+        tables.read_table(directory / tables.FRONT, "front"),
+        read_json(directory / FACTS_FILE, "search"),
+    )

@@ -1,0 +1,96 @@
+"""search.json: what was searched, on what, and what it took, as plain JSON values."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from search.directory import FACTS_FILE
+from search.ingredients import Ingredients
+from search.study import Ledger
+from trainers.cost import WidthCost
+from trainers.files import read_json
+
+
+def search_facts(
+    ingredients: Ingredients,
+    ledger: Ledger,
+    costs: dict[float, WidthCost],
+    trials: pd.DataFrame,
+    command: str,
+    directory: Path,
+) -> dict[str, Any]:
+    """search.json: what was searched, on what, and what it took."""
+    settings = ingredients.settings
+    path = directory / FACTS_FILE
+    before = read_json(path, "search") if path.exists() else {}
+    full_plan = ingredients.uniform_plan(1.0).runs
+    full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
+    full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "search_id": before.get("search_id") or uuid.uuid4().hex[:12],
+        "name": settings.name,
+        "dataset": ingredients.data.name,
+        "fingerprint": ingredients.data.fingerprint,
+        "supernet_digest": ingredients.card.digest,
+        "features": ingredients.features.name,
+        "images": settings.evaluation.images,
+        "noise_seed": settings.evaluation.noise_seed,
+        "steps": settings.sampler.steps,
+        "solver": settings.sampler.solver,
+        "grid": settings.sampler.grid,
+        "widths": list(ingredients.card.network.widths),
+        "encoding": settings.space.encoding,
+        "objectives": list(settings.evaluation.objectives),
+        "full": full_facts,
+        "reference_point": _by_fid_last(ledger),
+        "device": next(iter(costs.values())).device,
+        "versions": versions(),
+        "created": before.get("created") or now,
+        "finished": now if ledger.spent() else None,
+        "command": command,
+        "evaluations": len(ledger.complete),
+        "failed": ledger.failed,
+        "network_gflops": 1000 * ledger.network_tflops(),
+        "seconds": round(max((ledger.result(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
+        "width_costs": [
+            {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
+        ],
+        "savings": before.get("savings"),
+        "parent_searches": [name.removeprefix("front:") for name in settings.seeds if name.startswith("front:")],
+    }
+
+
+def _other_costs(cost: WidthCost) -> dict[str, Any]:
+    """The columns of a width's cost beside its MACs."""
+    return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "batch", "device")}
+
+
+def versions() -> dict[str, str]:
+    """What decides scores and speed."""
+    names = ("stepfront", "torch", "numpy", "ray", "optuna", "mlflow", "pandas")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _by_fid_last(ledger: Ledger) -> list[float] | None:
+    """The reference point as dashboards draw it: [gflops, fid]; None with other objectives."""
+    point = ledger.reference_point()
+    return [point[1], point[0]] if point and ledger.objectives == ("fid", "gflops") else None
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None

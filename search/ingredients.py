@@ -1,0 +1,174 @@
+"""What a search's scores depend on: settings in; supernet, images, features, costs and encoding, checked, out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from search.config import RunSettings
+from search.directory import COSTS_FILE
+from search.encodings import Encoding, make_encoding
+from search.seeds import SeedSource
+from trainers.config import validate
+from trainers.cost import WidthCost, count_width, device_name, measure_latency, pick_device
+from trainers.data import ImageData, load_data
+from trainers.errors import InputError
+from trainers.evaluation import EvaluatorParts
+from trainers.features import PackedFeatures, prepare_features
+from trainers.fid import Reference
+from trainers.files import read_json, write_json
+from trainers.gap import gap_table
+from trainers.noise import noise_schedule, time_grid
+from trainers.plan import Plan
+from trainers.supernet import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    SupernetCard,
+    check_fingerprint,
+    read_card,
+    read_weights,
+    supernet_from_weights,
+    weights_digest,
+)
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """All that a search's scores depend on, loaded and checked against each other."""
+
+    settings: RunSettings
+    data: ImageData
+    card: SupernetCard
+    weights: dict[str, np.ndarray]
+    features: PackedFeatures
+    reference: Reference
+
+    @staticmethod
+    def load(settings: RunSettings) -> Ingredients:
+        """InputError when the supernet is missing, damaged, or was made from other data."""
+        directory = settings.supernet_directory
+        if not (directory / CARD_FILE).exists():
+            raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
+        card = read_card(directory)
+        data = load_data(settings.data)
+        check_fingerprint(card, data.fingerprint, directory)
+        if card.network != settings.network:
+            raise InputError(f"the supernet in {directory} has another network than these settings")
+        weights = read_weights(directory / WEIGHTS_FILE)
+        if weights_digest(weights) != card.digest:
+            raise InputError(f"{directory / WEIGHTS_FILE} does not belong to its card: the weights' digest differs")
+        supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
+        packed, reference = prepare_features(data, settings.features, directory, torch.device("cpu"))
+        arrays = {name: value.numpy() for name, value in weights.items()}
+        return Ingredients(settings, data, card, arrays, packed, reference)
+
+    @cached_property
+    def times(self) -> tuple[float, ...]:
+        """The sampler's times, noise first."""
+        sampler = self.settings.sampler
+        return tuple(map(float, time_grid(noise_schedule(self.card.diffusion), sampler.grid, sampler.steps)))
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        return make_encoding(self.settings.space, self.settings.sampler.steps, self.card.network.widths)
+
+    def plan_of(self, genome: str) -> Plan:
+        """The plan of a genome."""
+        return Plan(self.times, self.encoding.step_widths(self.encoding.unpack(genome)), self.settings.sampler.solver)
+
+    def uniform_plan(self, width: float) -> Plan:
+        """One width at every step."""
+        return Plan(self.times, (width,) * len(self.times), self.settings.sampler.solver)
+
+    def parts(self, costs: dict[float, WidthCost], device: str, threads: int) -> EvaluatorParts:
+        """What an evaluation worker is made of."""
+        batch = self.settings.evaluation.batch
+        sampler = self.settings.sampler
+        return EvaluatorParts(
+            self.card, self.weights, self.features, self.reference, sampler, costs, batch, device, threads
+        )
+
+    def seed_source(self, costs: dict[float, WidthCost]) -> SeedSource:
+        """What the first generation and the controls are made from."""
+        return SeedSource(
+            encoding=self.encoding,
+            width_costs=np.array([float(costs[width].macs) for width in self.card.network.widths]),
+            half_log_snr=noise_schedule(self.card.diffusion).half_log_snr(np.array(self.times)),
+            gap=lambda: self.gap,
+            seed=self.settings.search_seed,
+        )
+
+    @cached_property
+    def gap(self) -> np.ndarray:
+        """The gap table [steps, widths] on held-out images."""
+        supernet = supernet_from_weights(self.card, {k: torch.from_numpy(v) for k, v in self.weights.items()})
+        subnets = {width: supernet.subnet(width) for width in self.card.network.widths}
+        images = self.data.held_out_images[: self.settings.training.held_out_images]
+        return gap_table(subnets, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
+
+    def spec(self) -> dict[str, Any]:
+        """What two searches must have in common for their scores to compare."""
+        s = self.settings
+        return {
+            "supernet": self.card.digest,
+            "data": self.data.fingerprint,
+            "features": f"{self.features.name} {self.features.digest[:12]}",
+            "sampler": s.sampler.model_dump(mode="json"),
+            "space": s.space.model_dump(mode="json"),
+            "images": s.evaluation.images,
+            "noise_seed": s.evaluation.noise_seed,
+            "objectives": list(s.evaluation.objectives),
+            "constraints": list(s.evaluation.constraints),
+        }
+
+
+def measure_costs(ingredients: Ingredients) -> dict[float, WidthCost]:
+    """The cost of each width, with latency measured in a worker: the driver may lack the workers' device."""
+    settings, card = ingredients.settings, ingredients.card
+    workers = settings.workers
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def measure(weights: dict[str, np.ndarray]) -> list[tuple[float, float, str]]:
+        torch.set_num_threads(threads_per_worker(settings))
+        device = pick_device(worker_device(settings))
+        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+        shape = (card.image_channels, card.resolution, card.resolution)
+        batch = min(settings.evaluation.batch, settings.evaluation.images)
+        return [
+            (width, measure_latency(supernet.subnet(width).to(device), shape, batch, device), device_name(device))
+            for width in card.network.widths
+        ]
+
+    batch = min(settings.evaluation.batch, settings.evaluation.images)
+    costs = {}
+    for width, latency, device in ray.get(measure.remote(ray.put(ingredients.weights))):
+        counted = count_width(card.network, card.image_channels, card.resolution, width)
+        costs[width] = counted.model_copy(update={"latency_ms": latency, "batch": batch, "device": device})
+    return costs
+
+
+def worker_device(settings: RunSettings) -> str:
+    """A worker with a share of a GPU runs there, any other on its CPUs."""
+    return "cuda" if settings.workers.gpus else "cpu"
+
+
+def threads_per_worker(settings: RunSettings) -> int:
+    """As many threads as CPUs, so that workers do not fight for cores."""
+    return max(1, int(settings.workers.cpus))
+
+
+def load_or_measure_costs(ingredients: Ingredients, directory: Path) -> dict[float, WidthCost]:
+    """Costs of a search are measured once and kept: latencies of one search must compare."""
+    path = directory / COSTS_FILE
+    if path.exists():
+        rows = [validate(WidthCost, row) for row in read_json(path, "table of costs")["widths"]]
+        return {row.width: row for row in rows}
+    costs = measure_costs(ingredients)
+    write_json(path, {"widths": [cost.model_dump(mode="json") for cost in costs.values()]})
+    return costs
