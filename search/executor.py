@@ -94,11 +94,14 @@ def _keep_to_loopback() -> None:
 
 
 def worker_count(workers: WorkerSettings) -> int:
-    """How many workers fit on the cluster, or as many as the settings say."""
-    if workers.count is not None:
-        return workers.count
+    """As many workers as the settings say, or as fit on the cluster now."""
+    return workers.count if workers.count is not None else slots_now(workers)
+
+
+def slots_now(workers: WorkerSettings) -> int:
+    """How many workers fit on the cluster as it is.  InputError when not one does."""
     resources = ray.cluster_resources()
-    slots = resources.get("CPU", 1) / workers.cpus
+    slots = resources.get("CPU", 0) / workers.cpus
     if workers.gpus:
         slots = min(slots, resources.get("GPU", 0) / workers.gpus)
     if slots < 1:
@@ -110,6 +113,7 @@ def worker_count(workers: WorkerSettings) -> int:
 
 def run_trials(ledger: Ledger, load: Load, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
     """Evaluates until the ledger has nothing more to ask.  Needs a `ray_session`."""
+    slots_now(workers)  # refuses workers that could never start
     slots = worker_count(workers)
     while ledger.waiting or not ledger.spent():
         before = len(ledger.trials), ledger.finished, ledger.waiting
@@ -221,7 +225,9 @@ def score_plans(
     """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`."""
     shared = ray.put(load)
     actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
-    idle = [actor.remote(shared) for _ in range(min(worker_count(workers), len(plans)))]
+    # An actor that the cluster has no room for would hold its plan for ever.
+    count = min(worker_count(workers), slots_now(workers), len(plans))
+    idle = [actor.remote(shared) for _ in range(count)]
     todo = [(index, 1) for index in reversed(range(len(plans)))]
     waiting: dict[Any, tuple[int, int, Any]] = {}
     results: dict[int, Evaluation] = {}
