@@ -5,7 +5,7 @@ Ranking and hypervolume are Optuna's (its functions are not public; they are use
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +47,32 @@ def hypervolume(scores: Array, reference: Sequence[float]) -> float:
 
 def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
     """The hypervolume of the first 1, 2, ... N scores, [N]; rows with NaN add nothing."""
-    history, front = np.zeros(len(scores)), np.zeros((0, scores.shape[1] if scores.ndim == 2 else 2))
-    volume = 0.0
-    for i, score in enumerate(scores):
-        # Only a score that nothing before dominates changes the volume.
-        if np.isfinite(score).all() and not (front <= score).all(axis=1).any():
-            front = np.vstack([front[~(score <= front).all(axis=1)], score])
+    history, volume = np.zeros(len(scores)), 0.0
+    for i, front in enumerate(_growing_front(scores)):
+        if front is not None:
             volume = hypervolume(front, reference)
         history[i] = volume
     return history
+
+
+def front_size_history(scores: Array) -> NDArray[np.int64]:
+    """How many distinct points the front of the first 1, 2, ... N scores has, [N]."""
+    sizes, size = np.zeros(len(scores), dtype=np.int64), 0
+    for i, front in enumerate(_growing_front(scores)):
+        size = size if front is None else len(front)
+        sizes[i] = size
+    return sizes
+
+
+def _growing_front(scores: Array) -> Iterator[Array | None]:
+    """The front after each score; None where it did not change, as after most scores."""
+    front = np.zeros((0, scores.shape[1] if scores.ndim == 2 else 2))
+    for score in scores:
+        if np.isfinite(score).all() and not (front <= score).all(axis=1).any():
+            front = np.vstack([front[~(score <= front).all(axis=1)], score])
+            yield front
+        else:
+            yield None
 
 
 def knee_index(scores: Array) -> int:

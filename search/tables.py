@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from search.encodings import Encoding
-from search.front import domination_rank, front_indices, interval, knee_index
+from search.front import domination_rank, front_indices, front_size_history, interval, knee_index
 from search.sampler import GENOME
 from search.study import Ledger
 from trainers.errors import InputError
@@ -135,14 +135,13 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
     scores, volumes = ledger.scores(), ledger.hypervolumes()
     results = [ledger.result(trial) for trial in complete]
     spent = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
-    sizes = [len(front_indices(scores[: i + 1])) for i in range(len(complete))]
     return pd.DataFrame(
         {
             "evaluation": np.arange(1, len(complete) + 1),
             "trial": [trial.number for trial in complete],
             "generation": np.arange(len(complete)) // ledger.sampler.variation.population,
             "hypervolume": volumes,
-            "front_size": sizes,
+            "front_size": front_size_history(scores),
             "best_fid": np.minimum.accumulate([r["fid"] for r in results]) if results else np.zeros(0),
             "network_gflops": spent,
             "seconds": [r["elapsed"] for r in results],

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.front import domination_rank, front_indices, hypervolume, hypervolume_history, interval, knee_index
+from search.front import (
+    domination_rank,
+    front_indices,
+    front_size_history,
+    hypervolume,
+    hypervolume_history,
+    interval,
+    knee_index,
+)
 from trainers.errors import InputError
 
 POINTS = np.array([[1, 5], [2, 3], [4, 1], [3, 3], [5, 0.5]], dtype=float)
@@ -35,6 +43,12 @@ def test_history_is_the_hypervolume_of_each_prefix() -> None:
         prefix = scores[: i + 1]
         assert history[i] == pytest.approx(hypervolume(prefix[np.isfinite(prefix).all(axis=1)], (0.9, 0.9)), abs=1e-12)
     assert (np.diff(history) >= 0).all()
+    sizes = front_size_history(scores)
+    assert [sizes[i] for i in (0, 20, 59)] == [len(front_indices(_finite(scores[: i + 1]))) for i in (0, 20, 59)]
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    return scores[np.isfinite(scores).all(axis=1)]
 
 
 def test_ranks_agree_with_pymoo() -> None:
