@@ -251,13 +251,20 @@ def rung_lines(table: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def _shown(words: list[str]) -> str:
+    """The options that decide the figures; where the files lay is nobody's concern."""
+    keep = [i for i, word in enumerate(words) if word in ("--seeds", "--genes") or word.startswith("--sampled")]
+    return " ".join(f"{words[i]} {words[i + 1]}" for i in keep)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="a run with a supernet")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="where scores are kept")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--sampled-seeds", type=int, default=3, help="seeds at 10 and 20 genes; 0 leaves them out")
+    parser.add_argument("--genes", default="10,20", help="larger spaces, by their number of genes")
+    parser.add_argument("--sampled-seeds", type=int, default=3, help="seeds on the larger spaces; 0 leaves them out")
     parser.add_argument("--sampled-budget", type=int, default=200)
     parser.add_argument("--sampled-images", type=int, default=128)
     given = parser.parse_args()
@@ -267,7 +274,7 @@ def main() -> None:
     small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
     draw(curves, given.docs / "bench-search.svg")
     sections = [
-        "# Search benchmark\n\nMade by `make bench-search`"
+        f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search {_shown(sys.argv[1:])}`)"
         f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
         "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
         f" all {len(enumeration):,} plans on one noise, 512 images.  Median over {given.seeds} seeds of the hypervolume"
@@ -276,7 +283,7 @@ def main() -> None:
         "## Rungs against FID, over the same plans\n\n" + rung_lines(enumeration) + "\n",
     ]
     if given.sampled_seeds:
-        for stages in (10, 20):
+        for stages in map(int, given.genes.split(",")):
             table = sampled(
                 given.run, given.work, stages, given.sampled_seeds, given.sampled_budget, given.sampled_images
             )
