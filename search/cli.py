@@ -31,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="First: stepfront quickstart.  Each verb has --help with an example.",
 )
+INTERRUPTED = "interrupted; the same command goes on from here"
+
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
@@ -48,7 +50,7 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from here", code=130)
+        _fail(INTERRUPTED, code=130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
@@ -57,8 +59,10 @@ def main() -> None:
         # typer raises click's errors; which click it carries is its own affair.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             _fail(error.format_message(), code=error.exit_code)
-        if type(error).__name__ == "Abort":
-            sys.exit(130)
+        if type(error).__name__ == "Abort":  # typer's word for Ctrl-C
+            _fail(INTERRUPTED, code=130)
+        if type(error).__name__ == "StorageInternalError":
+            _fail(f"the search's storage can't be written (is the disk full?): {error.__cause__ or error}")
         raise
 
 
@@ -229,7 +233,7 @@ def sample(
     grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}.png"
     if grid.suffix != ".png":
         raise InputError(f"the grid is a .png file, given {grid}")
-    evaluator = make_evaluator(Ingredients.load(settings), directory)
+    evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
     pixels = sample_pixels(evaluator, plan_of_row(row), images, seed)
     save_grid(pixels, grid)
 
@@ -251,7 +255,7 @@ def report(search: Search) -> None:
 
     directory, settings = find_search(search)
     if not (directory / "images" / "index.json").exists():
-        draw_images(Ingredients.load(settings), directory)
+        draw_images(Ingredients.of_search(settings, directory), directory)
     out.print(f"report: {draw_report(directory)}")
 
 

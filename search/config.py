@@ -207,6 +207,8 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml_value(text: str) -> Any:
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text.strip()):
+        return float(text)  # YAML 1.1 takes 1e-3 for a word
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

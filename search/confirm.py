@@ -40,7 +40,7 @@ def confirm(
     if seeds < 2:
         raise InputError(f"intervals need at least 2 seeds, given {seeds}")
     with directory_lock(directory):
-        ingredients = Ingredients.load(settings)
+        ingredients = Ingredients.of_search(settings, directory)
         wanted = _wanted(directory, ingredients)
         noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
         known = tables.read_confirmed(directory)

@@ -60,9 +60,10 @@ def control_plans(method: str, count: int, ingredients: Ingredients, source: See
 
 
 def cut_plans(encoding: Encoding, cuts: int) -> Iterator[Levels]:
-    """All plans with exactly `cuts` cut points at the boundaries of the encoding's units."""
+    """All plans with exactly `cuts` cut points between units, or, of more than 20 units, at 19 even positions."""
     units = encoding.units
-    for positions in combinations(range(1, units), cuts):
+    even = np.unique(np.linspace(1, max(1, units - 1), min(max(1, units - 1), 19)).round().astype(int))
+    for positions in combinations([int(p) for p in even if p < units], cuts):
         bounds = np.array([*positions, units])
         run = np.searchsorted(bounds, np.arange(units), side="right")
         for levels in _neighbours_differ(encoding.highest + 1, cuts + 1):
@@ -80,9 +81,9 @@ def _neighbours_differ(choices: int, length: int) -> Iterator[tuple[int, ...]]:
 
 
 def _random(source: SeedSource, count: int) -> list[Levels]:
-    rng = np.random.default_rng([source.seed, 3])
-    drawn = {tuple(rng.integers(0, source.encoding.highest + 1, source.encoding.units)) for _ in range(2 * count)}
-    return [np.array(levels) for levels in sorted(drawn)[:: max(1, len(drawn) // count)]][:count]
+    rng, e = np.random.default_rng([source.seed, 3]), source.encoding
+    drawn = [tuple(map(int, rng.integers(0, e.highest + 1, e.units))) for _ in range(4 * count)]
+    return [np.array(levels) for levels in list(dict.fromkeys(drawn))[:count]]
 
 
 def run_controls(
@@ -94,7 +95,7 @@ def run_controls(
         raise InputError(f"unknown control {unknown[0]!r}; possible: {', '.join(METHODS)}")
     directory, settings = find_search(path)
     with directory_lock(directory):
-        ingredients = Ingredients.load(settings)
+        ingredients = Ingredients.of_search(settings, directory)
         snapshot = read_snapshot(directory)
         count = evaluations or int((snapshot.trials["state"] == "complete").sum())
         with ray_session(settings.workers):
@@ -155,7 +156,7 @@ class _Scorer:
             done = len(rows)
             scored = self._rows("ddsm", plans, lambda d, t, done=done: on_result("ddsm", done + d, count))  # type: ignore[misc]
             rows += scored
-            search.tell([(row["fid"], row["gflops"] / full) for row in scored])
+            search.tell([(_or_worst(row["fid"]), row["gflops"] / full) for row in scored])
         return rows
 
     def _rows(self, method: str, plans: Sequence[Plan], on_result: Callable[[int, int], None]) -> list[dict[str, Any]]:
@@ -171,14 +172,17 @@ class _Scorer:
             )
             for plan, result in zip(fresh, scored, strict=True):
                 self._known[_key(plan)] = tables.scored_row(plan, result)
-        rows = [dict(self._known[_key(plan)]) | {"method": method} for plan in plans]
-        return [row for row in rows if np.isfinite(row["fid"])]
+        return [dict(self._known[_key(plan)]) | {"method": method} for plan in plans]
 
     def save(self) -> None:
         """Writes what is scored so far."""
-        rows = [row for method in METHODS for row in self._by_method.get(method, [])]
+        rows = [row for method in METHODS for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
         frame = pd.DataFrame(rows)
         tables.write_table(frame.reindex(columns=[*tables.TRIAL_COLUMNS, "method"]), self._directory / tables.CONTROLS)
+
+
+def _or_worst(fid: float) -> float:
+    return fid if np.isfinite(fid) else float("inf")
 
 
 def _plain(row: pd.Series) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def search_facts(
         "device": next(iter(costs.values())).device,
         "versions": versions(),
         "created": before.get("created") or now,
-        "finished": now if ledger.spent() else None,
+        "finished": now if ledger.spent() or ledger.exhausted else None,
         "command": command,
         "evaluations": len(ledger.complete),
         "failed": ledger.failed,

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from search.config import RunSettings
-from search.directory import COSTS_FILE
+from search.directory import COSTS_FILE, FACTS_FILE
 from search.encodings import Encoding, make_encoding
 from search.seeds import SeedSource
 from trainers.config import validate
@@ -67,6 +67,18 @@ class Ingredients:
         packed, reference = prepare_features(data, settings.features, directory, torch.device("cpu"))
         arrays = {name: value.numpy() for name, value in weights.items()}
         return Ingredients(settings, data, card, arrays, packed, reference)
+
+    @staticmethod
+    def of_search(settings: RunSettings, directory: Path) -> Ingredients:
+        """Those of a search that exists.  InputError when the supernet is no longer the one that it was made with."""
+        found = Ingredients.load(settings)
+        facts = read_json(directory / FACTS_FILE, "search")
+        if facts.get("supernet_digest") != found.card.digest:
+            raise InputError(
+                f"the search in {directory} was made with another supernet than lies in {settings.supernet_directory} "
+                f"(digest {str(facts.get('supernet_digest'))[:12]}, not {found.card.digest[:12]}); search anew"
+            )
+        return found
 
     @cached_property
     def times(self) -> tuple[float, ...]:

@@ -81,7 +81,7 @@ def front_csv(front: pd.DataFrame) -> pd.DataFrame:
 
 def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
     """Images, report and MLflow.  Returns what went wrong with MLflow, and the command and link that open it."""
-    draw_images(Ingredients.load(settings), directory)
+    draw_images(Ingredients.of_search(settings, directory), directory)
     draw_report(directory)
     return log_to_mlflow(settings, directory, finished)
 

@@ -11,14 +11,14 @@ from search import tables
 from search.config import RunSettings, save_settings
 from search.directory import FACTS_FILE, SETTINGS_FILE, empty_directory
 from search.encodings import Levels
-from search.executor import Job, ray_session, run_trials, worker_count
+from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
 from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
 from search.lock import directory_lock
 from search.rungs import Screening, correlations, gap_score, rungs_table
 from search.sampler import GENOME, BlockNSGAII
 from search.seeds import make_seeds
-from search.study import Ledger, Limits, open_storage
+from search.study import Ledger, Limits, delete_study, open_storage, study_name
 from search.tables import Snapshot
 from search.tracking import Mirror
 from search.worker import LoadEvaluator
@@ -31,18 +31,17 @@ from trainers.cost import (
 from trainers.data import load_data
 from trainers.errors import InputError
 from trainers.evaluation import Evaluator
-from trainers.features import prepare_features
+from trainers.features import check_features, prepare_features
 from trainers.files import write_json
 from trainers.plan import Plan
 from trainers.supernet import (
     CARD_FILE,
-    WEIGHTS_FILE,
     SupernetCard,
     check_fingerprint,
     read_card,
     settings_json,
 )
-from trainers.training import CHECKPOINT_FILE, Report, train_supernet
+from trainers.training import Report, train_supernet
 
 RUNG = "fid"
 
@@ -54,11 +53,14 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
     """Trains the supernet and its features in the run's supernet directory; whether there was anything to do."""
     directory = settings.supernet_directory
     with directory_lock(directory):
-        if fresh:
-            for name in (CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE, SETTINGS_FILE):
-                (directory / name).unlink(missing_ok=True)
         stage("reading the images")
         data = load_data(settings.data)
+        pick_device(settings.training.device)
+        check_features(data, settings.features)
+        if fresh:  # only now: a mistake in the settings must not cost what is there
+            for path in directory.iterdir():
+                if path.name != "lock":
+                    path.unlink()
         done = (directory / CARD_FILE).exists()
         if done:
             card = read_card(directory)
@@ -98,11 +100,13 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
     """Runs the search of the settings to the end of its budget, from where it stands; returns its directory."""
     directory = settings.search_directory
     with directory_lock(directory):
-        if fresh:
-            empty_directory(directory)
         stage("reading supernet, images and features")
         ingredients = Ingredients.load(settings)
         with ray_session(settings.workers):
+            slots_now(settings.workers)
+            if fresh:  # only now: a mistake in the settings must not cost what is there
+                delete_study(settings.storage, directory)
+                empty_directory(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
             ledger = open_ledger(ingredients, costs, directory)
@@ -132,6 +136,7 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
     full_costs = {"gflops": 2e-9 * costs[1.0].macs * full, "latency_ms": (costs[1.0].latency_ms or 0.0) * full}
     ledger = Ledger(
         storage=open_storage(settings.storage, directory),
+        name=study_name(settings.storage, directory),
         sampler=sampler,
         objectives=settings.evaluation.objectives,
         constraints=settings.evaluation.constraints,

@@ -105,7 +105,8 @@ class BlockNSGAII(BaseGASampler):
             self.variation.crossover,
             self.variation.mutations,
         )
-        parents = (first.number, second.number) if first.number != second.number else (first.number,)
+        both = child.crossed and first.number != second.number
+        parents = (first.number, second.number) if both else (first.number,)
         return child.levels, Proposal(self.encoding.pack(child.levels), child.origin, parents)
 
     def _tournament(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> FrozenTrial:

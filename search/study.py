@@ -6,6 +6,7 @@ then the state).  Everything else, tables and MLflow included, is a view of it. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
@@ -24,12 +25,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config import parse_constraint
-from search.front import hypervolume_history
+from search.front import front_indices, hypervolume_history
 from search.sampler import GENOME, BlockNSGAII, Proposal
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
-STUDY_NAME = "stepfront"
+_OWN_STUDY = "stepfront"
 RESULT = "result"
 
 
@@ -78,6 +79,21 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         raise InputError(f"the search's storage {url or directory / 'study.db'} can't be opened: {line}") from error
 
 
+def study_name(url: str | None, directory: Path) -> str:
+    """The study's name: a storage inside the search's directory has but one; a database is shared by many searches."""
+    if url in (None, "journal"):
+        return _OWN_STUDY
+    place = str(directory.resolve())
+    return f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def delete_study(url: str | None, directory: Path) -> None:
+    """Removes a search's study from a shared database, so that it can be begun anew."""
+    name = study_name(url, directory)
+    if name != _OWN_STUDY and name in optuna.get_all_study_names(open_storage(url, directory)):
+        optuna.delete_study(study_name=name, storage=open_storage(url, directory))
+
+
 def cut_torn_line(path: Path) -> None:
     """Cuts a journal back to its last whole line: a half-written one would swallow the next and ruin the file."""
     if not path.exists():
@@ -102,6 +118,7 @@ class Ledger:
         spec: Mapping[str, Any],
         full_costs: Mapping[str, float],
         attempts: int = 3,
+        name: str = _OWN_STUDY,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.storage, self.sampler, self.limits, self.attempts = storage, sampler, limits, attempts
@@ -111,17 +128,20 @@ class Ledger:
         self.study = optuna.create_study(
             storage=storage,
             sampler=sampler,
-            study_name=STUDY_NAME,
+            study_name=name,
             directions=[StudyDirection.MINIMIZE] * len(objectives),
             load_if_exists=True,
         )
-        self._study_id = storage.get_study_id_from_name(STUDY_NAME)
+        self._study_id = storage.get_study_id_from_name(name)
         self._check_spec(dict(spec))
         self.trials: list[FrozenTrial] = sorted(
             storage.get_all_trials(self._study_id, deepcopy=True), key=lambda trial: trial.number
         )
         self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         self._live: set[int] = set()
+        self.exhausted = False
+        self._volumes: list[float] = []
+        self._volume_front = np.zeros((0, len(objectives)))
         self._finish_told()
         self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
         self._begin = time.monotonic()
@@ -137,6 +157,7 @@ class Ledger:
         else:
             proposal = self.sampler.propose(self.study, self.trials, len(self.trials))
             if proposal is None:
+                self.exhausted = True
                 return None
             trial = self._record(proposal)
         self._live.add(trial.number)
@@ -262,7 +283,15 @@ class Ledger:
     def hypervolumes(self) -> np.ndarray:
         """The hypervolume after each complete trial, [N]."""
         reference = self.reference_point()
-        return hypervolume_history(self.scores(), reference) if reference else np.zeros(len(self.complete))
+        if reference is None:
+            return np.zeros(len(self.complete))
+        # Results only ever join at the end, so what was computed before stays.
+        fresh = self.scores(self.complete[len(self._volumes) :])
+        grown = hypervolume_history(np.vstack([self._volume_front, fresh]), reference)[len(self._volume_front) :]
+        self._volumes += grown.tolist()
+        seen = np.vstack([self._volume_front, fresh])
+        self._volume_front = seen[front_indices(seen)]
+        return np.array(self._volumes)
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

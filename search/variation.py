@@ -22,6 +22,7 @@ class Child:
 
     levels: Levels
     origin: str
+    crossed: bool
 
 
 def make_child(
@@ -38,7 +39,7 @@ def make_child(
     if mutated:
         for _ in range(int(rng.integers(1, most_mutations + 1))):
             levels = _pick(rng, MUTATIONS)(rng, levels, encoding)
-    return Child(encoding.project(levels), "mutation" if mutated else "crossover")
+    return Child(encoding.project(levels), "mutation" if mutated else "crossover", crossed)
 
 
 def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:
@@ -105,7 +106,8 @@ def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
             j = int(_pick(rng, others))
             child[i], child[j] = levels[j], levels[i]
             break
-    return child
+    # An encoding that would project the exchange elsewhere would change its cost.
+    return child if np.array_equal(encoding.project(child), child) else levels.copy()
 
 
 MUTATIONS: tuple[Callable[[Generator, Levels, Encoding], Levels], ...] = (

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import NetworkSettings, Settings
+from trainers.errors import InputError
 from trainers.plan import SKIP, Plan
 from trainers.supernet import build_backbone
 
@@ -85,4 +86,10 @@ def pick_device(name: str) -> torch.device:
     """`auto` is the first GPU, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        line = next(iter(str(error).splitlines()), "")
+        raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {there}") from None

@@ -169,6 +169,17 @@ def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
     return PackedFeatures(settings.name, path.read_bytes(), path.suffix, card)
 
 
+def check_features(data: ImageData, settings: FeatureSettings) -> None:
+    """InputError when the settings' features can't be had, before anything is trained for nothing."""
+    if settings.path is not None and not Path(settings.path).is_file():
+        raise InputError(f"no feature file at {settings.path}")
+    if settings.path is None and data.labels is None:
+        raise InputError(
+            "these images have no labels, so no feature classifier can be trained; "
+            "give a feature file: features: {name: inception, path: FILE.pt} (TorchScript or torch.export)"
+        )
+
+
 def train_classifier(
     data: ImageData, settings: FeatureSettings, directory: Path, progress: Progress = lambda done, total: None
 ) -> ClassifierCard:
@@ -176,11 +187,8 @@ def train_classifier(
 
     Raises InputError when the images have no labels.
     """
-    if data.labels is None:
-        raise InputError(
-            "these images have no labels, so no feature classifier can be trained; "
-            "give a feature file: features: {name: inception, path: FILE.pt} (TorchScript or torch.export)"
-        )
+    check_features(data, settings)
+    assert data.labels is not None
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         classifier = Classifier(data.channels, data.resolution, data.classes)
@@ -243,7 +251,7 @@ def prepare_features(
 ) -> tuple[PackedFeatures, Reference]:
     """The feature network and the reference statistics of `data`, made and saved in `directory` where they are absent
     or were made from other data."""
-    if settings.path is None and not _classifier_fits(directory, data):
+    if settings.path is None and not _classifier_fits(directory, data, settings):
         train_classifier(data, settings, directory, progress)
     packed = pack_features(settings, directory)
     path = directory / f"reference-{settings.name}.npz"
@@ -256,11 +264,12 @@ def prepare_features(
     return packed, reference
 
 
-def _classifier_fits(directory: Path, data: ImageData) -> bool:
+def _classifier_fits(directory: Path, data: ImageData, settings: FeatureSettings) -> bool:
     if not (directory / CLASSIFIER_CARD).exists():
         return False
     card = validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
-    return card.data_fingerprint == data.fingerprint
+    wanted = (data.fingerprint, settings.classifier_epochs, settings.seed)
+    return (card.data_fingerprint, card.epochs, card.seed) == wanted
 
 
 def make_reference(data: ImageData, packed: PackedFeatures, device: torch.device, batch: int = 500) -> Reference:

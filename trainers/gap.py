@@ -1,7 +1,7 @@
 """The gap table: how much the denoising loss at each step grows at each width, in one pass over held-out images.
 
 No sampling is needed.  The gap is the absolute growth of the noise-prediction error; weighting it to the error of the
-clean image ranks plans far worse (see docs/benchmarks.md).
+clean image ranks plans far worse (see docs/search.md).
 """
 
 from __future__ import annotations
