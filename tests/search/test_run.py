@@ -373,3 +373,35 @@ def test_a_cluster_of_one_listens_on_loopback_alone(cluster: None) -> None:
     import ray
 
     assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+
+
+def test_fresh_deletes_nothing_before_the_settings_are_checked(fresh: Path, cluster: None) -> None:
+    directory = do_search(fresh)
+    before = sorted(path.name for path in directory.iterdir())
+    with pytest.raises(InputError):
+        do_search(fresh, "supernet=/nowhere", fresh=True)
+    assert sorted(path.name for path in directory.iterdir()) == before
+    supernet = fresh / "tiny" / "supernet"
+    held = sorted(path.name for path in supernet.iterdir())
+    for bad in ("data={format: npz, path: gone.npz}", "training.device=foo", "features={name: f, path: gone.pt}"):
+        with pytest.raises(InputError):
+            run.train(tiny_settings(fresh, bad), True, lambda report: None, lambda text: None)
+    assert sorted(path.name for path in supernet.iterdir()) == held
+
+
+def test_a_search_whose_supernet_was_trained_anew_is_not_read_with_it(fresh: Path, cluster: None) -> None:
+    directory = do_search(fresh)
+    run.train(tiny_settings(fresh, "training.steps=3"), True, lambda report: None, lambda text: None)
+    settings = tiny_settings(fresh, "training.steps=3")
+    with pytest.raises(InputError, match="made with another supernet"):
+        publish(settings, directory, True)
+    with pytest.raises(InputError, match="made with another supernet"):
+        confirm(directory, None, None)
+
+
+def test_a_shared_database_holds_a_study_a_search(tmp_path: Path) -> None:
+    from search.study import study_name
+
+    names = {study_name("postgresql://x", tmp_path / run / "search") for run in ("a", "b")}
+    assert len(names) == 2
+    assert study_name(None, tmp_path / "a") == study_name("journal", tmp_path / "b")

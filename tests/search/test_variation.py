@@ -93,3 +93,12 @@ def test_mutations_work_on_one_unit_and_one_width(mutate) -> None:  # type: igno
         levels = mutate(rng, np.array([1, 1, 1]), Stages(6, (0.5, 1.0), False, 3))
         assert len(levels) == 3
         assert set(levels) <= {0, 1}
+
+
+def test_exchange_keeps_the_cost_in_cuts_too() -> None:
+    rng = np.random.default_rng(0)
+    encoding = Cuts(20, WIDTHS, False, 2)
+    macs = np.array([7, 31, 73, 129])
+    for _ in range(100):
+        levels = draw(encoding, rng)
+        assert macs[encoding.project(exchange(rng, levels, encoding))].sum() == macs[levels].sum()
