@@ -120,7 +120,8 @@ def apply_confirmation(directory: Path) -> None:
     confirmed = tables.read_confirmed(directory)
     if confirmed is None:
         return
-    front = tables.with_confirmation(snapshot.front, confirmed)
+    objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
+    front = tables.with_confirmation(snapshot.front, confirmed, objectives)
     tables.write_table(front, directory / tables.FRONT)
     facts = dict(snapshot.facts)
     facts["savings"] = savings(front, confirmed)

@@ -222,7 +222,7 @@ def write_tables(
     front = tables.front_table(trials, settings.evaluation.objectives)
     confirmed = tables.read_confirmed(directory)
     if confirmed is not None:
-        front = tables.with_confirmation(front, confirmed)
+        front = tables.with_confirmation(front, confirmed, settings.evaluation.objectives)
     progress = tables.progress_table(ledger)
     controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
     rungs = rungs_table(trials, gap_score(ingredients.encoding, ingredients.gap), ingredients.encoding.unpack)

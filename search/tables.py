@@ -112,17 +112,17 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
     complete = trials[trials["state"] == "complete"].reset_index(drop=True)
     scores = complete[list(objectives)].to_numpy(dtype=np.float64)
     front = complete.iloc[front_indices(scores, complete["violation"].to_numpy(dtype=np.float64))]
-    front = front.sort_values(["gflops", "fid"]).reset_index(drop=True)
+    front = front.sort_values([objectives[1], "fid"]).reset_index(drop=True)
     front = front.assign(**NOT_CONFIRMED)
-    return label_front(front)
+    return label_front(front, "fid", objectives[1])
 
 
-def label_front(front: pd.DataFrame, score: str = "fid") -> pd.DataFrame:
-    """Marks the points that people ask for by name: knee, best and cheapest."""
+def label_front(front: pd.DataFrame, score: str, cost: str) -> pd.DataFrame:
+    """Marks the points that people ask for by name: knee, best and cheapest, the last by the search's own cost."""
     labels: list[list[str]] = [[] for _ in range(len(front))]
     candidates = np.flatnonzero(front["belongs"].to_numpy(dtype=bool))
     if len(candidates):
-        points = front[[score, "gflops"]].to_numpy(dtype=np.float64)[candidates]
+        points = front[[score, cost]].to_numpy(dtype=np.float64)[candidates]
         labels[candidates[knee_index(points)]].append("knee")
         labels[candidates[int(points[:, 0].argmin())]].append("best")
         labels[candidates[int(points[:, 1].argmin())]].append("cheapest")
@@ -212,7 +212,7 @@ def read_confirmed(directory: Path) -> pd.DataFrame | None:
     return read_table(path, "confirmed scores") if path.exists() else None
 
 
-def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
+def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     """The front with confirmed scores and intervals; `belongs` tells whether a point is still on it by these scores."""
     front = front.assign(**NOT_CONFIRMED)
     by_plan = {plan: rows.drop_duplicates("noise_seed") for plan, rows in confirmed.groupby("plan")}
@@ -223,8 +223,8 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFr
             front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
     scored = front["fid_confirmed"].notna().to_numpy()
     if scored.any():
-        points = front.loc[scored, ["fid_confirmed", "gflops"]].to_numpy(dtype=np.float64)
+        points = front.loc[scored, ["fid_confirmed", *objectives[1:]]].to_numpy(dtype=np.float64)
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
-    return label_front(front, "fid_confirmed" if scored.all() else "fid")
+    return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives[1])
