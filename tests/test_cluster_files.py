@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+from jsonschema.exceptions import ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +21,12 @@ def test_ray_cluster_is_valid_by_rays_schema() -> None:
     local = {key: value for key, value in config.items() if key not in ("available_node_types", "head_node_type")}
     validate_config(prepare_config(local))
     aws = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
-    validate_config(aws | {"cluster_synced_files": []})
+    whole = aws | {"cluster_synced_files": []}
+    validate_config(whole)
+    # The check is one that can fail: a fraction of a GPU belongs to a worker, not to a machine.
+    whole["available_node_types"]["gpu_worker"]["resources"]["GPU"] = 0.5
+    with pytest.raises(ValidationError, match="integer"):
+        validate_config(whole)
 
 
 def test_the_image_runs_the_pinned_ray() -> None:
