@@ -46,7 +46,10 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="start over; what the verb 
 def main() -> None:
     """The command.  A user's error is one line and exit code 2; Ctrl-C is 130."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)  # typer hands back the code of an Exit
+        code = app(standalone_mode=False) or 0  # typer hands back the code of an Exit, and 130 for Ctrl-C
+        if code == 130:
+            _fail(INTERRUPTED, code)
+        sys.exit(code)
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:

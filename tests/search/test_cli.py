@@ -185,3 +185,15 @@ def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster
     code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
     assert code == 1
     assert "FAIL  data       no data file at gone.npz" in said
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    from search import config
+
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load_settings", interrupted)
+    code, _, error = call(monkeypatch, capsys, "train", "any.yaml")
+    assert code == 130
+    assert "interrupted; the same command goes on from here" in error
