@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from search.config import VariationSettings
 from search.encodings import Stages
+from search.front import front_indices, hypervolume
 from search.sampler import GENOME, BlockNSGAII, Proposal
 from search.study import Asked, Ledger, Limits, cut_torn_line, open_storage
 from trainers.errors import InputError
@@ -183,6 +184,41 @@ def test_the_reference_point_is_fixed_once(tmp_path: Path) -> None:
     assert point == pytest.approx([1.1 * max(t.values[0] for t in ledger.trials), 1.05 * 30.0])
     assert run(ledger).reference_point() == point
     assert (np.diff(ledger.hypervolumes()) >= 0).all()
+
+
+def test_the_reference_point_does_not_depend_on_which_seed_comes_back_first() -> None:
+    points = []
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]):
+        ledger = make_ledger("memory", Path())
+        asked = [ledger.ask() for _ in range(5)]
+        for i in order:
+            one = asked[i]
+            assert one is not None
+            missing = [number for number in range(4) if not ledger.trials[number].state.is_finished()]
+            assert (ledger.reference_point() is None) == bool(missing)
+            ledger.tell(one.number, score(one), "w")
+        points.append(ledger.reference_point())
+    assert points[0] == points[1] == points[2] is not None
+
+
+def test_trials_that_break_a_constraint_add_no_hypervolume() -> None:
+    ledger = run(make_ledger("memory", Path(), constraints=("gflops <= 12",), limits=Limits(trials=40)))
+    reference = ledger.reference_point()
+    assert reference is not None
+    kept = np.array([t.values for t in ledger.complete if t.values[1] <= 12])
+    assert ledger.hypervolumes()[-1] == pytest.approx(hypervolume(kept[front_indices(kept)], reference))
+    assert (ledger.front_scores()[:, 1] <= 12).all()
+    assert any(t.values[1] > 12 for t in ledger.complete)
+
+
+def test_plans_that_are_known_to_be_too_dear_are_not_proposed() -> None:
+    def affordable(levels: np.ndarray) -> bool:
+        return bool(levels.sum() <= 12)
+
+    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, SEEDS[:1], affordable=affordable)
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=60)))
+    assert len(ledger.trials) == 60
+    assert all(t.values[1] <= 12 for t in ledger.trials[1:])
 
 
 def test_a_space_that_is_used_up_ends_the_search() -> None:
