@@ -20,9 +20,9 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Which images: `digits` (8x8, shipped with scikit-learn), `idx`, `npz`, or `folder` (or a zip of one)."""
+    """Which images: `digits` (8x8, shipped with scikit-learn), or files of one of the other formats at `path`."""
 
-    format: Literal["digits", "idx", "npz", "folder"] = "digits"
+    format: Literal["digits", "idx", "npz", "folder", "cifar", "parquet", "webdataset"] = "digits"
     path: str | None = None
     size: int | None = Field(None, ge=4, le=1024, description="resize to size x size pixels")
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; default: as the images are")
