@@ -79,13 +79,34 @@ def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
 
 
 def check_features(data: ImageData, settings: FeatureSettings) -> None:
-    """InputError when the settings' features can't be had, before anything is trained for nothing."""
+    """InputError when the settings' features can't be had of these images, before anything is trained for nothing."""
     if settings.path is None:
         check_labels(data)
-    elif not Path(settings.path).is_file():
-        raise InputError(f"no feature file at {settings.path}")
+        return
+    packed = pack_features(settings, Path())
+    width = _width(packed, data, torch.device("cpu"))
     if settings.reference is not None:
-        Reference.load(Path(settings.reference))
+        _check_reference(Reference.load(Path(settings.reference)), packed, width, settings.reference)
+
+
+def _width(packed: PackedFeatures, data: ImageData, device: torch.device) -> int:
+    """How many features an image has.  InputError when the network can't take such images."""
+    features, images = packed.unpack(device), data.images[:2]
+    try:
+        return features(to_float(images)).shape[1]
+    except (RuntimeError, AssertionError) as error:  # TorchScript and torch.export; the last line is the reason
+        shape = "x".join(map(str, images.shape[1:]))
+        line = next(iter(reversed(str(error).strip().splitlines())), "")
+        raise InputError(f"features {packed.name!r} can't take images of {shape}: {line}") from None
+
+
+def _check_reference(reference: Reference, packed: PackedFeatures, width: int, path: Path | str) -> None:
+    if reference.digest not in ("", packed.digest):
+        raise InputError(f"{path} was made with other features ({reference.features!r}) than {packed.name!r}")
+    if len(reference.mean) != width:
+        raise InputError(
+            f"{path} has statistics of {len(reference.mean)} features, but {packed.name!r} gives {width} an image"
+        )
 
 
 def prepare_features(
@@ -118,13 +139,7 @@ def _with_reference(
     """The statistics in a file.  Unless they are known to be those of `data`, the features' name says what they are:
     scores against one file do not compare with scores against another."""
     reference = Reference.load(path)
-    if reference.digest not in ("", packed.digest):
-        raise InputError(f"{path} was made with other features ({reference.features!r}) than {packed.name!r}")
-    width = packed.unpack(device)(to_float(data.images[:2])).shape[1]
-    if len(reference.mean) != width:
-        raise InputError(
-            f"{path} has statistics of {len(reference.mean)} features, but {packed.name!r} gives {width} an image"
-        )
+    _check_reference(reference, packed, _width(packed, data, device), path)
     if reference.digest and reference.data_fingerprint == data.fingerprint:
         return packed, reference
     unknown = "" if reference.data_fingerprint else ", unknown images"

@@ -285,7 +285,7 @@ def test_folder_of_classes_labels_them_in_alphabetical_order(tmp_path: Path, pac
     assert data.classes == 3
 
 
-@pytest.mark.parametrize("held_out", ["test", "val", "valid"])
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 @pytest.mark.parametrize("pack", [plain, zipped, lambda folder: zipped(folder, "around/")])
 def test_folder_with_a_split_of_its_own(tmp_path: Path, pack: Callable[[Path], Path], held_out: str) -> None:
     write_images(tmp_path / "set" / "train" / "ant", GREY[:6])

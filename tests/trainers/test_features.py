@@ -336,9 +336,22 @@ def test_statistics_of_other_features_are_refused(
         prepare_with(path, feature_files[".pt"], digits, tmp_path)
 
 
-def test_missing_statistics_are_noticed_before_anything_is_trained(
+def test_what_cannot_serve_is_noticed_before_anything_is_trained(
     feature_files: dict[str, Path], digits: ImageData, tmp_path: Path
 ) -> None:
-    gone = FeatureSettings(name="pooled", path=str(feature_files[".pt"]), reference=str(tmp_path / "gone.npz"))
-    with pytest.raises(InputError, match=r"no reference statistics at .*gone\.npz"):
-        check_features(digits, gone)
+    def refused(path: Path, reference: Path | None = None, data: ImageData = digits) -> str:
+        given = FeatureSettings(name="pooled", path=str(path), reference=None if reference is None else str(reference))
+        with pytest.raises(InputError) as caught:
+            check_features(data, given)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    check_features(digits, FeatureSettings(name="pooled", path=str(feature_files[".pt"])))
+    assert "no reference statistics at" in refused(feature_files[".pt"], tmp_path / "gone.npz")
+    np.savez(tmp_path / "wide.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    assert "statistics of 2048 features" in refused(feature_files[".pt2"], tmp_path / "wide.npz")
+    colour = replace(digits, images=digits.images.repeat(3, axis=1))
+    for path in feature_files.values():
+        assert "'pooled' can't take images of 3x8x8: " in refused(path, data=colour)
+    (tmp_path / "weights.pth").write_bytes(b"")
+    assert "is no state dict (.pth)" in refused(tmp_path / "weights.pth")
