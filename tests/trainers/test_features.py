@@ -323,6 +323,9 @@ def test_our_own_statistics_of_the_same_images_need_no_remark_and_of_others_do(
     assert reference.count == len(digits.images)
     packed, _ = prepare_with(own, feature_files[".pt"], replace(digits, fingerprint="0" * 64), tmp_path)
     assert packed.name == f"pooled against reference-pooled ({reference.content[:8]})"
+    # Of the same images but of features that nobody knows: that is worth a remark, too.
+    replace(reference, digest="").save(tmp_path / "a.npz")
+    assert prepare_with(tmp_path / "a.npz", feature_files[".pt"], digits, tmp_path)[0].name.startswith("pooled against")
 
 
 def test_statistics_of_other_features_are_refused(
