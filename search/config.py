@@ -96,7 +96,10 @@ class WorkerSettings(Settings):
     count: int | None = Field(None, ge=1)
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
-    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker dies")
+    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker fails")
+    limit_minutes: float | None = Field(
+        None, gt=0, description="of one evaluation; null: ten minutes and 20 times the latency measured at full width"
+    )
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
 
 

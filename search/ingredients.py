@@ -206,6 +206,14 @@ def measure_costs(ingredients: Ingredients) -> dict[float, WidthCost]:
     return costs
 
 
+def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
+    """Seconds after which an evaluation of `images` images counts as hung."""
+    if settings.workers.limit_minutes is not None:
+        return 60 * settings.workers.limit_minutes
+    latency = 1e-3 * (costs[1.0].latency_ms or 0.0) * settings.sampler.steps * images
+    return 600 + 20 * latency
+
+
 def worker_device(settings: RunSettings) -> str:
     """A worker with a share of a GPU runs there, any other on its CPUs."""
     return "cuda" if settings.workers.gpus else "cpu"

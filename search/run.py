@@ -12,7 +12,13 @@ from search.config import RunSettings, save_settings
 from search.directory import FACTS_FILE, SETTINGS_FILE, empty_directory
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
-from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
+from search.ingredients import (
+    Ingredients,
+    evaluation_limit,
+    load_or_measure_costs,
+    threads_per_worker,
+    worker_device,
+)
 from search.lock import directory_lock
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
@@ -105,7 +111,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             costs = load_or_measure_costs(ingredients, directory)
             ledger = open_ledger(ingredients, costs, directory)
             save_settings(settings, directory / SETTINGS_FILE)
-            if ledger.waiting or not ledger.spent():
+            if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                 stage("searching")
                 _execute(ingredients, costs, ledger, directory, view, command)
         write_tables(ingredients, ledger, costs, directory, command)
@@ -186,7 +192,8 @@ def _execute(
     parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     try:
-        run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result)
+        limit = evaluation_limit(settings, costs, settings.evaluation.images)
+        run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result, limit)
     except KeyboardInterrupt:
         if len(ledger.complete):
             write_tables(ingredients, ledger, costs, directory, command)

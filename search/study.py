@@ -30,6 +30,9 @@ from search.sampler import GENOME, BlockNSGAII, Proposal
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
+HOPELESS = 8
+"""Failed trials, with no other, after which a search ends."""
+
 _OWN_STUDY = "stepfront"
 RESULT = "result"
 
@@ -155,7 +158,7 @@ class Ledger:
         """The next trial to evaluate, first those that were cut off; None when there is none now."""
         if self._queue:
             trial = self._queue.pop(0)
-        elif self.spent() or self._all_asked():
+        elif self.spent() or self._all_asked() or self.hopeless:
             return None
         else:
             proposal = self.sampler.propose(self.study, self.trials, len(self.trials))
@@ -167,21 +170,22 @@ class Ledger:
         return Asked(trial.number, trial.user_attrs[GENOME], int(trial.user_attrs.get("attempt", 1)))
 
     def tell(self, number: int, evaluation: Evaluation, worker: str) -> None:
-        """The result of a trial.  A score that is not finite fails it; a trial that is told twice keeps the first."""
+        """The result of a trial; one that is told twice keeps the first.  A score that is not finite is a failure."""
         trial = self.trials[number]
         if trial.state.is_finished():
             return
         scores = [getattr(evaluation, name) for name in self.objectives]
-        error = evaluation.error
-        if not error and not all(math.isfinite(score) for score in scores):
-            error = f"not finite: {', '.join(f'{n} {s}' for n, s in zip(self.objectives, scores, strict=True))}"
+        if evaluation.error or not all(math.isfinite(score) for score in scores):
+            said = ", ".join(f"{name} {score}" for name, score in zip(self.objectives, scores, strict=True))
+            self.fail(number, evaluation.error or f"not finite: {said}")
+            return
         result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(evaluation).items()}
-        result |= {"error": error, "worker": worker, "elapsed": round(self.elapsed, 3)}
+        result |= {"worker": worker, "elapsed": round(self.elapsed, 3)}
         self._write_attribute(trial, RESULT, result)
         self._close(trial)
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial that its worker did not finish: it is asked again, on any worker, and fails after some attempts."""
+        """A trial that its worker did not finish: it is asked again, of another one, and fails after some attempts."""
         trial = self.trials[number]
         if trial.state.is_finished():
             return
@@ -194,11 +198,6 @@ class Ledger:
             return
         self._write_attribute(trial, "attempt", attempt + 1)
         self._queue.append(trial)
-
-    def abandon_live(self, reason: str) -> None:
-        """Every trial that was asked and never came back counts as one more attempt."""
-        for number in sorted(self._live):
-            self.fail(number, reason)
 
     def _record(self, proposal: Proposal) -> FrozenTrial:
         attributes = {GENOME: proposal.genome, "origin": proposal.origin, "parents": list(proposal.parents)}
@@ -260,6 +259,11 @@ class Ledger:
     @property
     def failed(self) -> int:
         return sum(trial.state == TrialState.FAIL for trial in self.trials)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the first trials have failed and none has a score: there is no sense in going on."""
+        return self.failed >= HOPELESS and not self.complete
 
     @property
     def elapsed(self) -> float:

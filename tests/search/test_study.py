@@ -109,11 +109,14 @@ def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_fail_with_their_reason_and_the_search_goes_on(tmp_path: Path) -> None:
     ledger = make_ledger("sqlite", tmp_path)
+    asks = 0
     while (asked := ledger.ask()) is not None:
         bad = asked.number % 3 == 0
+        asks += 1
         ledger.tell(asked.number, score(asked) if not bad else Evaluation(math.nan, 1, 1, "", 10, 0), "w")
-    assert (ledger.failed, ledger.finished) == (10, 30)
+    assert (ledger.failed, ledger.finished, asks) == (10, 30, 20 + 3 * 10)
     assert "not finite: fid nan" in ledger.result(ledger.trials[0])["error"]
+    assert "(attempt 3 of 3)" in ledger.result(ledger.trials[0])["error"]
     assert np.isfinite(ledger.scores()).all()
 
 
@@ -130,6 +133,17 @@ def test_a_worker_that_dies_is_tried_again_and_then_fails(tmp_path: Path) -> Non
     assert ledger.trials[0].state == TrialState.FAIL
     assert ledger.result(ledger.trials[0])["error"] == "its worker died (attempt 3 of 3)"
     assert ledger.ask() is not None  # the search goes on
+
+
+def test_a_search_of_which_nothing_works_ends_early(tmp_path: Path) -> None:
+    ledger = make_ledger("sqlite", tmp_path, attempts=1)
+    while (asked := ledger.ask()) is not None:
+        ledger.fail(asked.number, "no device")
+    assert (ledger.failed, ledger.hopeless) == (8, True)
+    one = make_ledger("memory", tmp_path, attempts=1)
+    while (asked := one.ask()) is not None:
+        one.tell(asked.number, score(asked), "w") if asked.number == 2 else one.fail(asked.number, "no device")
+    assert (one.failed, one.hopeless) == (29, False)
 
 
 def test_a_late_second_result_changes_nothing(tmp_path: Path) -> None:
