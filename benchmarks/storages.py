@@ -16,7 +16,8 @@ from search.encodings import Steps
 from search.rungs import make_screening
 from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, make_seeds
-from search.study import Ledger, Limits, open_storage
+from search.storage import open_storage
+from search.study import Ledger, Limits
 from trainers.evaluation import Evaluation
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from search.interrupt import InterruptedSearchError
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail(INTERRUPTED, code=130)
+    except InterruptedSearchError as error:
+        _fail(str(error), code=130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
@@ -65,7 +68,7 @@ def main() -> None:
         if type(error).__name__ == "Abort":  # typer's word for Ctrl-C
             _fail(INTERRUPTED, code=130)
         if type(error).__name__ == "StorageInternalError":
-            _fail(f"the search's storage can't be written (is the disk full?): {error.__cause__ or error}")
+            _fail(f"the search's storage can't be read: {error.__cause__ or error}")
         raise
 
 
@@ -76,12 +79,21 @@ def _fail(message: str, code: int = 2) -> None:
     sys.exit(code)
 
 
-@app.command(epilog="Example: stepfront train configs/fashion_mnist.yaml --set training.steps=500")
-def train(config: Config, set_: Overrides = None, fresh: Fresh = False) -> None:
+@app.command(epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500")
+def train(
+    config: Config,
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="SUPERNET", help="begin with the weights of another supernet")
+    ] = None,
+) -> None:
     """Train the supernet of a settings file, or go on where a training was cut off."""
     from search.config import load_settings
+    from search.directory import find_supernet
 
-    _train(load_settings(config, set_ or []), fresh)
+    begin = [f"training.start={find_supernet(from_)}"] if from_ else []
+    _train(load_settings(config, [*(set_ or []), *begin]), fresh)
 
 
 @app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")
@@ -278,16 +290,30 @@ def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
     _publish(settings)
 
 
-@app.command(epilog="Example: stepfront doctor configs/digits.yaml")
+@app.command(epilog="Example: stepfront doctor configs/digits.yaml, or stepfront doctor runs/digits --repair")
 def doctor(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="check what this file names, too")] = None,
+    what: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG | SEARCH]", help="check what this file names, or whether this search is whole"),
+    ] = None,
     set_: Overrides = None,
+    repair: Annotated[bool, typer.Option("--repair", help="make a search's tables and report anew")] = False,
 ) -> None:
-    """Say what of Ray, storage, MLflow, device and data is usable."""
+    """Say what of Ray, storage, MLflow, device and data is usable, or whether a search is whole."""
     from search.config import load_settings
     from search.doctor import examine
 
-    findings = examine(load_settings(config, set_ or []) if config else None)
+    if what is not None and what.is_dir():
+        from search import checkup
+
+        if repair:
+            settings = checkup.repair(what)
+            _publish(settings)
+        findings = checkup.examine_search(what)
+    elif repair:
+        raise InputError(f"--repair mends a search's directory, such as runs/digits; given {what or 'none'}")
+    else:
+        findings = examine(load_settings(what, set_ or []) if what else None)
     for finding in findings:
         out.print(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.says}", markup=False)
     if not all(finding.usable for finding in findings):

@@ -12,7 +12,7 @@ from search.tables import Snapshot
 from trainers.config import validate
 from trainers.errors import InputError
 from trainers.files import read_json
-from trainers.supernet import settings_json
+from trainers.supernet import CARD_FILE, settings_json
 
 SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
 
@@ -27,12 +27,55 @@ def empty_directory(directory: Path) -> None:
             path.unlink()
 
 
+def anchored(settings: RunSettings) -> RunSettings:
+    """The settings with every path made absolute, so that they mean the same from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    def absolute_file(url: str | None) -> str | None:
+        scheme = "sqlite:///"
+        return f"{scheme}{absolute(url.removeprefix(scheme))}" if url and url.startswith(scheme) else url
+
+    tracking = settings.tracking
+    return settings.model_copy(
+        update={
+            "directory": absolute(settings.directory),
+            "supernet": absolute(str(settings.supernet_directory)),
+            "data": settings.data.model_copy(update={"path": absolute(settings.data.path)}),
+            "features": settings.features.model_copy(
+                update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
+            ),
+            "storage": absolute_file(settings.storage),
+            "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),
+        }
+    )
+
+
+def _settings_at(directory: Path) -> RunSettings:
+    """The settings of the search in `directory`, which may have been moved since, with or without its supernet."""
+    settings = load_settings(directory / SETTINGS_FILE)
+    place = directory.absolute().parent
+    moved = {"directory": str(place.parent), "name": place.name}
+    if Path(str(settings.supernet)) == settings.run_directory / "supernet":
+        moved["supernet"] = str(place / "supernet")
+    return validate(RunSettings, settings_json(settings) | moved)
+
+
 def find_search(path: Path) -> tuple[Path, RunSettings]:
     """A search directory given as itself or as its run, and its settings."""
     for directory in (path, path / "search"):
         if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
-            return directory, load_settings(directory / SETTINGS_FILE)
+            return directory, _settings_at(directory)
     raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+
+
+def find_supernet(path: Path) -> Path:
+    """A supernet directory given as itself or as its run."""
+    for directory in (path, path / "supernet"):
+        if (directory / CARD_FILE).exists():
+            return directory.absolute()
+    raise InputError(f"no supernet in {path}; give a directory that `stepfront train` made, such as runs/digits")
 
 
 FRONT_SEEDS = 16
@@ -41,7 +84,7 @@ FRONT_SEEDS = 16
 
 def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
     """The settings with the fronts of earlier searches among the seeds."""
-    fronts = {f"front:{find_search(path)[0]}": FRONT_SEEDS for path in searches}
+    fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_SEEDS for path in searches}
     return validate(RunSettings, settings_json(settings) | {"seeds": settings.seeds | fronts})
 
 
@@ -49,7 +92,7 @@ def resume_settings(path: Path) -> RunSettings:
     """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
     for directory in (path, path / "search"):
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
-            return load_settings(directory / SETTINGS_FILE)
+            return _settings_at(directory)
     raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
 
 

@@ -34,10 +34,11 @@ def examine(settings: RunSettings | None) -> list[Finding]:
     ]
     if settings is not None:
         checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
-    return [_try(what, check) for what, check in checks]
+    return [attempt(what, check) for what, check in checks]
 
 
-def _try(what: str, check: Callable[[], str]) -> Finding:
+def attempt(what: str, check: Callable[[], str]) -> Finding:
+    """What the check says, or why it failed."""
     try:
         return Finding(what, True, check())
     except Exception as error:
@@ -85,7 +86,7 @@ def _ray(settings: RunSettings) -> str:
 
 
 def _storage(settings: RunSettings) -> str:
-    from search.study import open_storage
+    from search.storage import open_storage
 
     with tempfile.TemporaryDirectory() as scratch:
         storage = open_storage(settings.storage, Path(scratch))

@@ -226,10 +226,14 @@ def threads_per_worker(settings: RunSettings) -> int:
 
 def load_or_measure_costs(ingredients: Ingredients, directory: Path) -> dict[float, WidthCost]:
     """Costs of a search are measured once and kept: latencies of one search must compare."""
-    path = directory / COSTS_FILE
-    if path.exists():
-        rows = [validate(WidthCost, row) for row in read_json(path, "table of costs")["widths"]]
-        return {row.width: row for row in rows}
+    if (directory / COSTS_FILE).exists():
+        return read_costs(directory)
     costs = measure_costs(ingredients)
-    write_json(path, {"widths": [cost.model_dump(mode="json") for cost in costs.values()]})
+    write_json(directory / COSTS_FILE, {"widths": [cost.model_dump(mode="json") for cost in costs.values()]})
     return costs
+
+
+def read_costs(directory: Path) -> dict[float, WidthCost]:
+    """The costs that a search has measured."""
+    rows = [validate(WidthCost, row) for row in read_json(directory / COSTS_FILE, "table of costs")["widths"]]
+    return {row.width: row for row in rows}

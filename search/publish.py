@@ -13,15 +13,13 @@ from dashboards.report import write_report
 from dashboards.tables import read_tables
 from search import tables
 from search.config import RunSettings
-from search.directory import COSTS_FILE, read_snapshot
-from search.ingredients import Ingredients
+from search.directory import read_snapshot
+from search.ingredients import Ingredients, read_costs
 from search.saved_view import view_path
 from search.tracking import Mirror, ui_command
-from trainers.config import validate
-from trainers.cost import WidthCost
 from trainers.data import to_pixels
 from trainers.evaluation import Evaluator
-from trainers.files import read_json, write_atomically, write_json
+from trainers.files import write_atomically, write_json
 from trainers.pictures import save_grid
 from trainers.plan import Plan
 
@@ -30,8 +28,7 @@ GRID_IMAGES = 24
 
 def make_evaluator(ingredients: Ingredients, directory: Path) -> Evaluator:
     """An evaluator in this process, on its CPU, with the costs that the search measured."""
-    rows = [validate(WidthCost, row) for row in read_json(directory / COSTS_FILE, "table of costs")["widths"]]
-    return Evaluator(ingredients.parts({row.width: row for row in rows}, "cpu", 0))
+    return Evaluator(ingredients.parts(read_costs(directory), "cpu", 0))
 
 
 def sample_pixels(evaluator: Evaluator, plan: Plan, images: int, noise_seed: int) -> np.ndarray:

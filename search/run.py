@@ -9,7 +9,7 @@ from typing import Protocol
 
 from search import tables
 from search.config import RunSettings, save_settings
-from search.directory import FACTS_FILE, SETTINGS_FILE, empty_directory
+from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
 from search.ingredients import (
@@ -19,11 +19,13 @@ from search.ingredients import (
     threads_per_worker,
     worker_device,
 )
+from search.interrupt import second_one_ends
 from search.lock import directory_lock
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
 from search.seeds import make_seeds
-from search.study import Ledger, Limits, delete_study, open_storage, study_name
+from search.storage import delete_study, open_storage, study_name
+from search.study import Ledger, Limits
 from search.surrogate import PlanFeatures
 from search.tables import Snapshot
 from search.tracking import Mirror
@@ -110,10 +112,11 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
             ledger = open_ledger(ingredients, costs, directory)
-            save_settings(settings, directory / SETTINGS_FILE)
+            save_settings(anchored(settings), directory / SETTINGS_FILE)
             if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                 stage("searching")
-                _execute(ingredients, costs, ledger, directory, view, command)
+                with second_one_ends(f"go on with: stepfront resume {directory.parent}"):
+                    _execute(ingredients, costs, ledger, directory, view, command)
         write_tables(ingredients, ledger, costs, directory, command)
     return directory
 
@@ -196,7 +199,7 @@ def _execute(
         run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result, limit)
     except KeyboardInterrupt:
         if len(ledger.complete):
-            write_tables(ingredients, ledger, costs, directory, command)
+            mirror.update(write_tables(ingredients, ledger, costs, directory, command))
         raise
     finally:
         mirror.stop()

@@ -6,34 +6,33 @@ then the state).  Everything else, tables and MLflow included, is a view of it. 
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import math
-import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config import parse_constraint
 from search.front import front_indices, hypervolume_history
 from search.sampler import GENOME, BlockNSGAII, Proposal
+from search.storage import OWN_STUDY, patiently
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
 HOPELESS = 8
 """Failed trials, with no other, after which a search ends."""
 
-_OWN_STUDY = "stepfront"
 RESULT = "result"
 
 
@@ -56,58 +55,6 @@ class Asked:
     attempt: int
 
 
-def open_storage(url: str | None, directory: Path) -> BaseStorage:
-    """SQLite in `directory` (default), `journal` (a file there), or a database by its URL.
-
-    Raises InputError when the storage can't be opened.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        if url == "journal":
-            path = directory / "study.journal"
-            cut_torn_line(path)
-            return JournalStorage(JournalFileBackend(str(path)))
-        if url is None:
-            path = directory / "study.db"
-            with sqlite3.connect(path) as connection:
-                # Write-ahead: one sync a commit instead of three, and readers never wait.  It stays with the file.
-                connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
-            url = f"sqlite:///{path}"
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None)
-    except InputError:
-        raise
-    except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"the search's storage {url or directory / 'study.db'} can't be opened: {line}") from error
-
-
-def study_name(url: str | None, directory: Path) -> str:
-    """The study's name: a storage inside the search's directory has but one; a database is shared by many searches."""
-    if url in (None, "journal"):
-        return _OWN_STUDY
-    place = str(directory.resolve())
-    return f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
-
-
-def delete_study(url: str | None, directory: Path) -> None:
-    """Removes a search's study from a shared database, so that it can be begun anew."""
-    name = study_name(url, directory)
-    if name != _OWN_STUDY and name in optuna.get_all_study_names(open_storage(url, directory)):
-        optuna.delete_study(study_name=name, storage=open_storage(url, directory))
-
-
-def cut_torn_line(path: Path) -> None:
-    """Cuts a journal back to its last whole line: a half-written one would swallow the next and ruin the file."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-
-
 class Ledger:
     """All trials of one search.  `spec` says what its scores depend on; another search's storage is refused."""
 
@@ -121,7 +68,7 @@ class Ledger:
         spec: Mapping[str, Any],
         full_costs: Mapping[str, float],
         attempts: int = 3,
-        name: str = _OWN_STUDY,
+        name: str = OWN_STUDY,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.storage, self.sampler, self.limits, self.attempts = storage, sampler, limits, attempts
@@ -203,10 +150,25 @@ class Ledger:
         attributes = {GENOME: proposal.genome, "origin": proposal.origin, "parents": list(proposal.parents)}
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         template.datetime_start = datetime.now()
-        template._trial_id = self.storage.create_new_trial(self._study_id, template_trial=template)
+        template._trial_id = patiently(self._creation(template))
         template.number = len(self.trials)
         self.trials.append(template)
         return template
+
+    def _creation(self, template: FrozenTrial) -> Callable[[], int]:
+        tried = False
+
+        def create() -> int:
+            nonlocal tried
+            if tried:
+                # The write may have come through although its answer did not.
+                there = self.storage.get_all_trials(self._study_id, deepcopy=False)
+                if len(there) > len(self.trials):
+                    return int(there[-1]._trial_id)
+            tried = True
+            return int(self.storage.create_new_trial(self._study_id, template_trial=template))
+
+        return create
 
     def _close(self, trial: FrozenTrial) -> None:
         """Gives a trial the state that its result says; what was written last decides, so a crash loses nothing."""
@@ -216,15 +178,21 @@ class Ledger:
             for name, sign, bound in self.constraints:
                 key, excess = f"{name} {sign} {bound:g}", result[name] - bound if sign == "<=" else bound - result[name]
                 if key not in trial.constraints:
-                    optuna.trial.Trial(self.study, trial._trial_id).set_constraint(key, excess)
+                    live = optuna.trial.Trial(self.study, trial._trial_id)
+                    patiently(partial(live.set_constraint, key, excess))
                     trial.set_constraint(key, excess)
         values = None if failed else [float(result[name]) for name in self.objectives]
         state = TrialState.FAIL if failed else TrialState.COMPLETE
-        self.storage.set_trial_state_values(trial._trial_id, state, values)
+        patiently(partial(self._set_state, trial._trial_id, state, values))
         trial.state, trial.values = state, values
         trial.datetime_complete = datetime.now()
         self._live.discard(trial.number)
         self._complete = self._scores = None
+
+    def _set_state(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
+        # Done already by a write whose answer was lost: there is one writer, so it was this one.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(trial_id, state, values)
 
     def _finish_told(self) -> None:
         # A driver that died between the two writes of a result left it complete in all but name.
@@ -233,7 +201,7 @@ class Ledger:
             self._close(trial)
 
     def _write_attribute(self, trial: FrozenTrial, key: str, value: Any) -> None:
-        self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        patiently(partial(self.storage.set_trial_user_attr, trial._trial_id, key, value))
         trial.user_attrs[key] = value
 
     # --- what is known -----------------------------------------------------------------------------------------------
@@ -310,7 +278,7 @@ class Ledger:
                 return None
             worst = 1.1 * max(self.result(trial)["fid"] for trial in scored)
             stored = [worst if name == "fid" else 1.05 * self.full_costs[name] for name in self.objectives]
-            self.storage.set_study_user_attr(self._study_id, "reference_point", stored)
+            patiently(partial(self.storage.set_study_user_attr, self._study_id, "reference_point", stored))
         self._reference = [float(value) for value in stored]
         return self._reference
 

@@ -95,6 +95,7 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
     checkpoint_every: int = Field(500, ge=1)
     held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
+    start: str | None = Field(None, description="directory of another supernet, whose weights are begun with")
     device: str = "auto"
     seed: int = Field(0, ge=0)
 

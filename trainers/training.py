@@ -27,7 +27,7 @@ from trainers.data import ImageData, to_float
 from trainers.errors import InputError
 from trainers.files import write_atomically
 from trainers.noise import NoiseSchedule, noise_schedule
-from trainers.supernet import Supernet, SupernetCard, save_supernet, settings_json
+from trainers.supernet import Supernet, SupernetCard, load_supernet, save_supernet, settings_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -67,6 +67,7 @@ def train_supernet(
     made_with = {
         "settings": settings_json(settings),
         "held_out_losses": {str(width): loss for width, loss in losses.items()},
+        "started_from": run.started_from,
     }
     return save_supernet(run.averaged, run.directory, settings.diffusion, data.name, data.fingerprint, made_with)
 
@@ -80,6 +81,7 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
             self.supernet = Supernet(settings.network, data.channels, data.resolution)
+        self.started_from = self._start_from(Path(self.training.start)) if self.training.start else None
         self.averaged = Supernet(settings.network, data.channels, data.resolution)
         self.averaged.load_state_dict(self.supernet.state_dict())
         self.supernet.to(self.device).train()
@@ -93,6 +95,23 @@ class _Run:
         self.sigma = torch.from_numpy(schedule.sigma(every)).float().to(self.device)
         on_gpu = self.device.type == "cuda"
         self.bfloat16 = self.training.precision == "bfloat16" or (self.training.precision == "auto" and on_gpu)
+
+    def _start_from(self, directory: Path) -> dict[str, object]:
+        """Takes over every weight of another supernet that fits in name and shape; the others, as of another number of
+        colours, stay as they were drawn.  InputError when the two have less than half of their weights in common."""
+        other, card = load_supernet(directory)
+        own, theirs = dict(self.supernet.widest.named_parameters()), dict(other.widest.named_parameters())
+        common = [name for name in own if name in theirs and theirs[name].shape == own[name].shape]
+        taken, total = sum(own[name].numel() for name in common), sum(p.numel() for p in own.values())
+        if 2 * taken < total:
+            raise InputError(
+                f"the supernet in {directory} has another network: only {taken:,} of {total:,} weights fit; give the "
+                "same network settings"
+            )
+        with torch.no_grad():
+            for name in common:
+                own[name].copy_(theirs[name])
+        return {"digest": card.digest, "data": card.data_name, "weights": taken, "of": total}
 
     def take_step(self) -> None:
         """One sandwich step: summed gradients of three widths, one update, one step of the average."""

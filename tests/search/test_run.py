@@ -423,7 +423,7 @@ def test_a_search_whose_supernet_was_trained_anew_is_not_read_with_it(fresh: Pat
 
 
 def test_a_shared_database_holds_a_study_a_search(tmp_path: Path) -> None:
-    from search.study import study_name
+    from search.storage import study_name
 
     names = {study_name("postgresql://x", tmp_path / run / "search") for run in ("a", "b")}
     assert len(names) == 2

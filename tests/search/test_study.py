@@ -14,7 +14,8 @@ from search.config import VariationSettings
 from search.encodings import Stages
 from search.front import front_indices, hypervolume
 from search.sampler import GENOME, BlockNSGAII, Proposal
-from search.study import Asked, Ledger, Limits, cut_torn_line, open_storage
+from search.storage import cut_torn_line, open_storage
+from search.study import Asked, Ledger, Limits
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 

@@ -1,0 +1,162 @@
+"""Optuna storages: a setting and a directory in; one that outlives killed drivers and short outages out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from trainers.errors import InputError
+
+OWN_STUDY = "stepfront"
+JOURNAL_FILE, DATABASE_FILE = "study.journal", "study.db"
+
+PATIENCE = 120.0
+"""Seconds for which a storage that is locked or away is waited for."""
+
+T = TypeVar("T")
+
+
+def open_storage(url: str | None, directory: Path) -> BaseStorage:
+    """SQLite in `directory` (default), `journal` (a file there), or a database by its URL.
+
+    Raises InputError when the storage can't be opened.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        if url == "journal":
+            path = directory / JOURNAL_FILE
+            # The directory's own lock is held: a lock beside the journal is one that a killed driver left.
+            path.with_name(path.name + ".lock").unlink(missing_ok=True)
+            cut_torn_line(path)
+            return JournalStorage(JournalFileBackend(str(path)))
+        if url is None:
+            path = directory / DATABASE_FILE
+            with sqlite3.connect(path) as connection:
+                # Write-ahead: one sync a commit instead of three, and readers never wait.  It stays with the file.
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.close()
+            url = f"sqlite:///{path}"
+        options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+        return RDBStorage(url, engine_kwargs=options)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a storage at {_without_secret(url)} needs the driver {error.name}; for PostgreSQL: pip install "
+            "'stepfront[postgres]'"
+        ) from None
+    except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
+        place = _without_secret(url) if url else str(directory / DATABASE_FILE)
+        raise InputError(f"the search's storage {place} can't be opened: {_first_line(error)}") from error
+
+
+def study_name(url: str | None, directory: Path) -> str:
+    """The study's name: a storage inside the search's directory has but one; a database is shared by many searches."""
+    if url in (None, "journal"):
+        return OWN_STUDY
+    place = str(directory.resolve())
+    return f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def delete_study(url: str | None, directory: Path) -> None:
+    """Removes a search's study from a shared database, so that it can be begun anew."""
+    name = study_name(url, directory)
+    if name != OWN_STUDY and name in optuna.get_all_study_names(open_storage(url, directory)):
+        optuna.delete_study(study_name=name, storage=open_storage(url, directory))
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts a journal back to its last whole line: a half-written one would swallow the next and ruin the file."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+
+
+def patiently(action: Callable[[], T], patience: float = PATIENCE) -> T:
+    """Does a write; where the storage is locked or away, again and again for `patience` seconds.
+
+    `action` must bear to be done twice.  InputError when the storage stays away, or at once where waiting can't help,
+    as with a full disk.
+    """
+    wait, end, told = 0.25, time.monotonic() + patience, False
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not _may_pass(error):
+                if not _is_storage(error):
+                    raise
+                raise InputError(f"the search's storage can't be written: {_root(error)}; {_KEPT}") from error
+            if time.monotonic() + wait > end:
+                raise InputError(
+                    f"the search's storage stayed away for {patience:.0f} s: {_root(error)}; {_KEPT}"
+                ) from error
+            if not told:
+                logging.getLogger("stepfront").warning(
+                    "the search's storage is locked or away (%s); waiting up to %.0f s", _root(error), patience
+                )
+                told = True
+            time.sleep(wait)
+            wait = min(5.0, 2 * wait)
+
+
+_KEPT = "every result that was told is kept, and `stepfront resume` goes on from there"
+_PASSING = (
+    "locked",
+    "busy",
+    "connection",
+    "could not connect",
+    "starting up",
+    "shutting down",
+    "timeout",
+    "timed out",
+    "recovery mode",
+)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _is_storage(error: BaseException) -> bool:
+    modules = {type(one).__module__.partition(".")[0] for one in _chain(error)}
+    return bool(modules & {"sqlalchemy", "sqlite3", "psycopg2"}) or any(
+        isinstance(one, OSError) for one in _chain(error)
+    )
+
+
+def _may_pass(error: BaseException) -> bool:
+    if not _is_storage(error):
+        return False
+    said = " ".join(str(one).lower() for one in _chain(error))
+    return any(word in said for word in _PASSING)
+
+
+def _root(error: BaseException) -> str:
+    return _first_line(_chain(error)[-1])
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _without_secret(url: str | None) -> str:
+    """A database's URL without its password."""
+    head, at, tail = str(url).rpartition("@")
+    scheme, _, user = head.partition("://")
+    return f"{scheme}://{user.partition(':')[0]}@{tail}" if at else str(url)
