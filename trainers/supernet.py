@@ -169,8 +169,11 @@ def load_supernet(directory: Path, data_fingerprint: str | None = None) -> tuple
 
 
 def check_fingerprint(card: SupernetCard, data_fingerprint: str | None, directory: Path) -> None:
-    """InputError when the supernet was made from other data than `data_fingerprint`."""
-    if data_fingerprint is not None and card.data_fingerprint != data_fingerprint:
+    """InputError when the supernet was made from other data than `data_fingerprint`.
+
+    An imported supernet has no fingerprint: nobody knows its images, so any are taken.
+    """
+    if data_fingerprint is not None and card.data_fingerprint and card.data_fingerprint != data_fingerprint:
         raise InputError(
             f"the supernet in {directory} was made from other data ({card.data_name}, fingerprint "
             f"{card.data_fingerprint[:12]}), not from the given ones (fingerprint {data_fingerprint[:12]}); "
@@ -206,6 +209,26 @@ def supernet_from_weights(
         raise InputError(f"{source} does not belong to its card: the weights' digest differs")
     supernet.widest.load_state_dict(dict(weights), assign=True)
     return supernet.eval()
+
+
+def starting_weights(
+    directory: Path, network: NetworkSettings, diffusion: DiffusionSettings, image_channels: int, resolution: int
+) -> dict[str, Tensor]:
+    """The weights in `directory` from which a training with these settings can begin; widths and dropout may differ.
+
+    Raises InputError when another setting of the network or of the noise does, or the images' shape.
+    """
+    supernet, card = load_supernet(directory)
+    theirs = settings_json(card.network) | settings_json(card.diffusion)
+    theirs |= {"image channels": card.image_channels, "resolution": card.resolution}
+    ours = settings_json(network) | settings_json(diffusion)
+    ours |= {"image channels": image_channels, "resolution": resolution}
+    for key in theirs:
+        if key not in ("widths", "dropout") and theirs[key] != ours[key]:
+            raise InputError(
+                f"training.start: the supernet in {directory} has {key} {theirs[key]!r}, these settings {ours[key]!r}"
+            )
+    return dict(supernet.widest.state_dict())
 
 
 def settings_json(settings: BaseModel) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from trainers.data import ImageData, to_float
 from trainers.errors import InputError
 from trainers.files import write_atomically
 from trainers.noise import NoiseSchedule, noise_schedule
-from trainers.supernet import Supernet, SupernetCard, save_supernet, settings_json
+from trainers.supernet import Supernet, SupernetCard, save_supernet, settings_json, starting_weights
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -80,6 +80,9 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
             self.supernet = Supernet(settings.network, data.channels, data.resolution)
+        if self.training.start:
+            made = (settings.network, settings.diffusion, data.channels, data.resolution)
+            self.supernet.widest.load_state_dict(starting_weights(Path(self.training.start), *made))
         self.averaged = Supernet(settings.network, data.channels, data.resolution)
         self.averaged.load_state_dict(self.supernet.state_dict())
         self.supernet.to(self.device).train()
