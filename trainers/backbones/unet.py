@@ -41,7 +41,9 @@ def frequencies(size: int, whose: str, device: torch.device) -> Tensor:
         return torch.exp(pairs * (-log / size))
     if whose == "ddsm":
         return torch.exp(-(pairs / size * log))
-    return torch.exp(-log * torch.arange(size // 2, device=device).float() / (size // 2 - (whose == "diffusers_shifted")))
+    return torch.exp(
+        -log * torch.arange(size // 2, device=device).float() / (size // 2 - (whose == "diffusers_shifted"))
+    )
 
 
 class UNet(nn.Module):
@@ -93,9 +95,7 @@ class UNet(nn.Module):
                 self.up.append(Double(now))
                 resolution *= 2
 
-        self.tail = nn.Sequential(
-            _norm((now,), settings), nn.SiLU(), conv((now,), (image_channels,), 3)
-        )
+        self.tail = nn.Sequential(_norm((now,), settings), nn.SiLU(), conv((now,), (image_channels,), 3))
         nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
         nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
 
