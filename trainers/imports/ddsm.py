@@ -81,8 +81,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}") from None
     except Exception as error:  # torch.load meets damaged files with errors of a dozen kinds
-        first = next(iter(str(error).splitlines()), "")[:120]
-        raise InputError(f"{path} is no whole checkpoint of tensors ({type(error).__name__}: {first})") from None
+        raise InputError(
+            f"{path} is no whole checkpoint that can be read without running code in it ({type(error).__name__})"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS_KEY), dict):
         keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path} has no {WEIGHTS_KEY!r}, which DDSM's checkpoints have; it holds {keys}")

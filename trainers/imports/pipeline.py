@@ -8,12 +8,11 @@ The one module that imports diffusers (`pip install 'stepfront[diffusers]'`); no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin
+from diffusers import ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from PIL import Image
@@ -45,26 +44,35 @@ class SlimmableUNet(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
 
 
-class PlanPipeline(DiffusionPipeline):
-    """Samples images by a plan.  `plan` has times, widths and solver; `diffusion` the noise schedule's settings."""
+class PlanScheduler(SchedulerMixin, ConfigMixin):
+    """A plan (times, widths and solver) over a noise schedule, as the scheduler that a pipeline's folder keeps."""
 
+    @register_to_config
     def __init__(
-        self, unet: SlimmableUNet, plan: Mapping[str, Any], diffusion: Mapping[str, Any], clip: bool = False
+        self, times: list[float], widths: list[float], solver: str, diffusion: dict[str, Any], clip: bool = False
     ) -> None:
-        super().__init__()
-        self.register_modules(unet=unet)
-        self.register_to_config(plan=dict(plan), diffusion=dict(diffusion), clip=clip)
-        self.plan = Plan(tuple(map(float, plan["times"])), tuple(map(float, plan["widths"])), str(plan["solver"]))
-        self.plan.check_widths(unet.supernet.widths)
+        self.plan = Plan(tuple(map(float, times)), tuple(map(float, widths)), solver)
         self.schedule = noise_schedule(validate(DiffusionSettings, diffusion))
+        self.clip = clip
+
+
+class PlanPipeline(DiffusionPipeline):
+    """Samples images by a plan: at each step the network runs at the step's width."""
+
+    def __init__(self, unet: SlimmableUNet, scheduler: PlanScheduler) -> None:
+        super().__init__()
+        scheduler.plan.check_widths(unet.supernet.widths)
+        self.register_modules(unet=unet, scheduler=scheduler)
 
     @staticmethod
     def of_plan(supernet: Supernet, card: SupernetCard, plan: Plan, clip: bool = False) -> PlanPipeline:
         """The pipeline of a plan over a supernet."""
         unet = SlimmableUNet(settings_json(card.network), card.image_channels, card.resolution)
         unet.supernet.load_state_dict(supernet.state_dict())
-        written = {"times": list(plan.times), "widths": list(plan.widths), "solver": plan.solver}
-        return PlanPipeline(unet.eval(), written, settings_json(card.diffusion), clip)
+        diffusion = settings_json(card.diffusion)
+        return PlanPipeline(
+            unet.eval(), PlanScheduler(list(plan.times), list(plan.widths), plan.solver, diffusion, clip)
+        )
 
     @torch.no_grad()
     def __call__(
@@ -76,12 +84,12 @@ class PlanPipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "np", "pt"):
             raise InputError(f"output_type {output_type!r}; possible: pil, np, pt")
-        supernet = self.unet.supernet
+        supernet, plan = self.unet.supernet, self.scheduler.plan
         # A plain subnet a width: contiguous weights are what makes narrow widths fast.
-        subnets = {width: supernet.subnet(width) for width in {*self.plan.widths} - {SKIP}}
+        subnets = {width: supernet.subnet(width) for width in {*plan.widths} - {SKIP}}
         noise = Noise(seed, (supernet.image_channels, supernet.resolution, supernet.resolution))
-        sampler = Sampler(subnets, self.schedule, noise, self.device, clip=self.config["clip"])
-        run = sampler.prepare(self.plan)
+        sampler = Sampler(subnets, self.scheduler.schedule, noise, self.device, clip=self.scheduler.clip)
+        run = sampler.prepare(plan)
         indices = range(batch_size)
         state = sampler.start(indices)
         for position in self.progress_bar(range(len(run))):
