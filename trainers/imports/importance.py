@@ -34,11 +34,25 @@ class Stream:
         self.cuts.append(frozenset(i for i in range(self.channels + 1) if (first + i) % size == 0))
 
 
+def sort_channels(network: UNet) -> list[list[int]]:
+    """Permutes the weights of `network` in place; what it computes stays the same up to rounding.
+
+    Returns, stream by stream, where each channel was before.
+    """
+    found = streams(network)
+    orders = [arrange(stream.importance, stream.cuts) for stream in found]
+    _permute(found, orders)
+    return [order.tolist() for order in orders]
+
+
+def restore_channels(network: UNet, orders: Sequence[Sequence[int]]) -> None:
+    """Undoes `sort_channels`, bit for bit, on a network of the same settings."""
+    _permute(streams(network), [torch.tensor(order).argsort() for order in orders])
+
+
 @torch.no_grad()
-def sort_channels(network: UNet) -> None:
-    """Permutes the weights of `network` in place; what it computes stays the same up to rounding."""
-    for stream in streams(network):
-        order = arrange(stream.importance, stream.cuts)
+def _permute(found: Sequence[Stream], orders: Sequence[Tensor]) -> None:
+    for stream, order in zip(found, orders, strict=True):
         for weights, axis, first in stream.places:
             own = weights.narrow(axis, first, stream.channels)
             own.copy_(own.index_select(axis, order))

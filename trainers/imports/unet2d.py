@@ -16,16 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainers.backbones.unet import UNet, build_unet
-from trainers.config import DiffusionSettings, NetworkSettings
+from trainers.config import DiffusionSettings
 from trainers.errors import InputError
-from trainers.files import file_digest, write_atomically, write_json
+from trainers.files import file_digest, read_json, write_atomically, write_json
 from trainers.imports.assembly import assemble, save_imported
-from trainers.imports.importance import sort_channels
+from trainers.imports.importance import restore_channels, sort_channels
 from trainers.imports.unet2d_config import config_of, deduce_settings, read_config, read_schedule
 from trainers.imports.unet2d_names import to_ours, to_theirs
 from trainers.supernet import SupernetCard, load_supernet, read_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
+ORIGIN_FILE = "origin.json"
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -54,25 +55,31 @@ def import_unet2d(
         skeleton = build_unet(settings, config["in_channels"], resolution, 1.0)
     weights = to_ours(skeleton, settings, _read_weights(folder), config["flip_sin_to_cos"], source)
     supernet = assemble(settings, config["in_channels"], resolution, weights, source)
-    if sort:
-        sort_channels(_unet(supernet.widest))
+    orders = sort_channels(_unet(supernet.widest)) if sort else []
     made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
-    return save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
+    card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
+    origin = {"digest": card.digest, "flip_sin_to_cos": config["flip_sin_to_cos"], "orders": orders}
+    write_json(Path(directory) / ORIGIN_FILE, origin)
+    return card
 
 
 def export_unet2d(source: Path, folder: Path) -> None:
     """Writes the full-width network of the supernet in `source` as a UNet2DModel's folder.
 
-    Raises InputError when its norms differ in their groups, which one UNet2DModel's can't.
+    One that was imported and not trained since goes back as it came, bit for bit.  Raises InputError when the network's
+    norms differ in their groups, which one UNet2DModel's can't.
     """
     supernet, card = load_supernet(Path(source))
-    write_unet2d(_unet(supernet.widest), card.network, card.image_channels, card.resolution, Path(folder))
-
-
-def write_unet2d(network: UNet, settings: NetworkSettings, image_channels: int, resolution: int, folder: Path) -> None:
-    """The folder of a network at full width."""
-    config = config_of(network, settings, image_channels, resolution)
-    weights = {name: value.contiguous() for name, value in to_theirs(network, settings).items()}
+    network, flip = _unet(supernet.widest), True
+    if (Path(source) / ORIGIN_FILE).exists():
+        origin = read_json(Path(source) / ORIGIN_FILE, "origin of an import")
+        if origin.get("digest") == card.digest:
+            flip = bool(origin["flip_sin_to_cos"])
+            if origin["orders"]:
+                restore_channels(network, origin["orders"])
+    config = config_of(network, card.network, card.image_channels, card.resolution) | {"flip_sin_to_cos": flip}
+    weights = {name: value.contiguous() for name, value in to_theirs(network, card.network, flip).items()}
+    folder = Path(folder)
     write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, {"format": "pt"}))
     write_json(folder / CONFIG_FILE, config)
 

@@ -157,7 +157,6 @@ def config_of(network: UNet, settings: NetworkSettings, image_channels: int, res
         "in_channels": image_channels,
         "out_channels": image_channels,
         "freq_shift": int(settings.frequencies == "diffusers_shifted"),
-        "flip_sin_to_cos": False,
         "down_block_types": down,
         "up_block_types": up,
         "block_out_channels": [settings.base * multiplier for multiplier in settings.multipliers],

@@ -40,11 +40,8 @@ def to_ours(
             ours[f"{here}.{kind}"] = value
     if left:
         raise InputError(f"{source}: the tensor {min(left)} belongs to no layer that its config asks for")
-    columns = _time_columns(settings.base)
-    if cosines_first:
-        columns = columns.roll(settings.base // 2)
     if ours["time.0.weight"].shape[1] == settings.base:
-        ours["time.0.weight"] = ours["time.0.weight"][:, columns.argsort()]
+        ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first).argsort()]
     return ours
 
 
@@ -55,10 +52,10 @@ def _modern(name: str) -> str:
     return name
 
 
-def to_theirs(network: UNet, settings: NetworkSettings) -> dict[str, Tensor]:
-    """The tensors of a network under a UNet2DModel's names, sines first."""
+def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> dict[str, Tensor]:
+    """The tensors of a network under a UNet2DModel's names."""
     ours = {name: value.detach() for name, value in network.state_dict().items()}
-    ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base)]
+    ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first)]
     theirs: dict[str, Tensor] = {}
     for here, there in module_names(network):
         for kind in ("weight", "bias"):
@@ -73,9 +70,10 @@ def to_theirs(network: UNet, settings: NetworkSettings) -> dict[str, Tensor]:
     return theirs
 
 
-def _time_columns(size: int) -> Tensor:
-    """Our columns in the order of theirs: we interleave sines and cosines, they have all sines first."""
-    return torch.cat([torch.arange(0, size, 2), torch.arange(1, size, 2)])
+def _time_columns(size: int, cosines_first: bool) -> Tensor:
+    """Our columns in the order of theirs: we interleave sines and cosines, they have all of one kind first."""
+    sines, cosines = torch.arange(0, size, 2), torch.arange(1, size, 2)
+    return torch.cat([cosines, sines] if cosines_first else [sines, cosines])
 
 
 def module_names(network: UNet) -> Iterator[tuple[str, str]]:
