@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tests.trainers.ddsm_network import ddsm_forward, random_weights
 from trainers.config import DiffusionSettings, NetworkSettings
 from trainers.errors import InputError
+from trainers.imports.ddsm import import_ddsm
 from trainers.imports.unet2d import CONFIG_FILE, ORIGIN_FILE, WEIGHTS_FILE, export_unet2d, import_unet2d
 from trainers.noise import noise_schedule
 from trainers.supernet import Supernet, load_supernet, save_supernet
@@ -139,6 +141,17 @@ def test_a_network_of_ours_goes_to_diffusers(tmp_path: Path) -> None:
         torch.testing.assert_close(theirs(x, TIMES).sample, supernet(x, TIMES.float()), atol=1e-5, rtol=0)
 
 
+def test_a_ddsm_checkpoint_goes_to_diffusers(tmp_path: Path) -> None:
+    weights = random_weights(64, [1, 2], 1, {1})
+    torch.save({"ema_model": weights}, tmp_path / "ckpt.pt")
+    import_ddsm(tmp_path / "ckpt.pt", tmp_path / "ours", (1.0,), 8, 16)
+    export_unet2d(tmp_path / "ours", tmp_path / "theirs")
+    theirs, x = diffusers.UNet2DModel.from_pretrained(tmp_path / "theirs").eval(), torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        expected = ddsm_forward(weights, x, TIMES, 1.0, 16)
+        torch.testing.assert_close(theirs(x, TIMES).sample, expected, atol=1e-5, rtol=0)
+
+
 def test_norms_of_several_group_counts_cannot_go_to_diffusers(tmp_path: Path) -> None:
     supernet = Supernet(NetworkSettings(base=16, multipliers=(1, 2)), 1, 8)
     save_supernet(supernet, tmp_path, DiffusionSettings(), "digits", "f" * 64)
@@ -176,16 +189,21 @@ def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> Non
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other class": ({"_class_name": "UNet2DConditionModel"}, "is of a UNet2DConditionModel; only UNet2DModel"),
-    "classes": ({"num_class_embeds": 10}, "num_class_embeds is 10; .* None alone"),
-    "scale and shift": ({"resnet_time_scale_shift": "scale_shift"}, "is 'scale_shift'; .* 'default' alone"),
-    "activation": ({"act_fn": "gelu"}, "act_fn is 'gelu'"),
-    "learned time": ({"time_embedding_type": "learned"}, "time_embedding_type is 'learned'"),
-    "other blocks": ({"down_block_types": [D, "SkipDownBlock2D", A]}, "down_block_types is .*SkipDownBlock2D"),
-    "up unlike down": ({"up_block_types": [U, V, U]}, "up_block_types is .*mirroring"),
-    "uneven channels": ({"block_out_channels": [32, 48, 96]}, r"block_out_channels is \[32, 48, 96\]; .* multiples"),
-    "learned variance": ({"out_channels": 2}, "out_channels is 2; possible are as many as in_channels, 1"),
-    "unknown key": ({"novel": 3}, "novel is 3, which stepfront's U-Net does not know"),
+    "classes": ({"num_class_embeds": 10}, r"num_class_embeds: input should be null \(given: 10\)"),
+    "scale and shift": ({"resnet_time_scale_shift": "scale_shift"}, r"should be 'default' \(given: 'scale_shift'\)"),
+    "activation": ({"act_fn": "gelu"}, r"act_fn: input should be 'silu' or 'swish' \(given: 'gelu'\)"),
+    "centred input": ({"center_input_sample": True}, "center_input_sample: input should be False"),
+    "mid scale": ({"mid_block_scale_factor": 2}, "mid_block_scale_factor: input should be less than or equal to 1"),
+    "learned time": ({"time_embedding_type": "learned"}, "time_embedding_type: input should be 'positional'"),
+    "other blocks": ({"down_block_types": [D, "SkipDownBlock2D", A]}, "down_block_types.1: input should be 'DownBlock"),
+    "up unlike down": ({"up_block_types": [U, V, U]}, "up_block_types is .*possible: attention where down_block_types"),
+    "uneven channels": ({"block_out_channels": [32, 48, 96]}, r"block_out_channels is \(32, 48, 96\); .* multiples"),
+    "no channels": ({"block_out_channels": []}, "block_out_channels: tuple should have at least 1 item"),
+    "learned variance": ({"out_channels": 2}, "out_channels is 2; possible: as many as in_channels, 1"),
+    "groups": ({"norm_num_groups": 5}, "norm_num_groups is 5; possible: divisors"),
+    "unknown key": ({"novel": 3}, "unknown setting 'novel'"),
     "no size": ({"sample_size": None}, "sample_size is None; give the images' side by --resolution"),
+    "oblong": ({"sample_size": [16, 32]}, r"sample_size is \(16, 32\); give the images' side"),
     "another base": ({"block_out_channels": [64, 128, 192]}, r"tensor for .* is \(.*has"),
     "fewer layers": ({"layers_per_block": 1}, "belongs to no layer that its config asks for"),
     "more layers": ({"layers_per_block": 3}, "no tensor .*, which its config asks for"),

@@ -7,9 +7,7 @@ block's channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,7 +19,7 @@ from trainers.errors import InputError
 from trainers.files import file_digest, read_json, write_atomically, write_json
 from trainers.imports.assembly import assemble, save_imported
 from trainers.imports.importance import restore_channels, sort_channels
-from trainers.imports.unet2d_config import config_of, deduce_settings, read_config, read_schedule
+from trainers.imports.unet2d_config import UNet2DConfig, config_of, deduce_settings, read_config, read_schedule
 from trainers.imports.unet2d_names import to_ours, to_theirs
 from trainers.supernet import SupernetCard, load_supernet, read_weights
 
@@ -48,17 +46,17 @@ def import_unet2d(
         diffusion = diffusion or read_schedule(folder / "scheduler" / "scheduler_config.json")
         folder = folder / "unet"
     config = read_config(folder / CONFIG_FILE)
-    resolution = resolution or _resolution(config, folder)
+    resolution = resolution or _resolution(config, folder / CONFIG_FILE)
     settings = deduce_settings(config, widths, resolution, folder / CONFIG_FILE)
     source = folder / WEIGHTS_FILE
     with torch.device("meta"):
-        skeleton = build_unet(settings, config["in_channels"], resolution, 1.0)
-    weights = to_ours(skeleton, settings, _read_weights(folder), config["flip_sin_to_cos"], source)
-    supernet = assemble(settings, config["in_channels"], resolution, weights, source)
+        skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
+    weights = to_ours(skeleton, settings, _read_weights(folder), config.flip_sin_to_cos, source)
+    supernet = assemble(settings, config.in_channels, resolution, weights, source)
     orders = sort_channels(_unet(supernet.widest)) if sort else []
     made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
     card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
-    origin = {"digest": card.digest, "flip_sin_to_cos": config["flip_sin_to_cos"], "orders": orders}
+    origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
     write_json(Path(directory) / ORIGIN_FILE, origin)
     return card
 
@@ -84,12 +82,12 @@ def export_unet2d(source: Path, folder: Path) -> None:
     write_json(folder / CONFIG_FILE, config)
 
 
-def _resolution(config: Mapping[str, Any], folder: Path) -> int:
-    size = config["sample_size"]
+def _resolution(config: UNet2DConfig, path: Path) -> int:
+    size = config.sample_size
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
-        raise InputError(f"{folder / CONFIG_FILE}: sample_size is {size!r}; give the images' side by --resolution")
-    return int(sides.pop())
+        raise InputError(f"{path}: sample_size is {size!r}; give the images' side by --resolution")
+    return sides.pop()
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
