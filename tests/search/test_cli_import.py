@@ -137,7 +137,7 @@ def test_a_front_point_becomes_a_pipeline(trained: Path, monkeypatch, capsys, tm
 @pytest.mark.parametrize(("name", "resolution"), [("cifar10", 32), ("imagenet64", 64)])
 def test_the_settings_files_say_what_their_training_costs(name: str, resolution: int) -> None:
     path = ROOT / "configs" / f"{name}.yaml"
-    settings = load_settings(path, ["data.format=folder"])
+    settings = load_settings(path)
     macs = [count_width(settings.network, 3, resolution, width).macs for width in settings.network.widths]
     images = settings.training.steps * settings.training.batch
     flops = 2 * 3 * images * (macs[-1] + macs[0] + sum(macs[1:-1]) / 2)  # backward is twice forward

@@ -74,7 +74,7 @@ def test_the_published_cifar10_network_at_all_widths_is_that_of_the_settings_fil
     card = import_ddsm(save_checkpoint(weights, tmp_path / "ckpt.pt"), tmp_path / "out")
     supernet, _ = load_supernet(tmp_path / "out")
     agree(supernet, lambda x, t, width: ddsm_forward(weights, x, t, width, 32), 32)
-    settings = load_settings(ROOT / "configs" / "cifar10.yaml", ["data.format=folder"])
+    settings = load_settings(ROOT / "configs" / "cifar10.yaml")
     assert (card.network, card.diffusion) == (settings.network, settings.diffusion)
     assert (card.resolution, card.image_channels) == (32, 3)
     costs = [count_width(card.network, 3, 32, width) for width in WIDTHS]
