@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from search.cli_import import add_to as add_imports
 from search.interrupt import InterruptedSearchError
 from trainers.errors import InputError
 
@@ -318,6 +319,9 @@ def doctor(
         out.print(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.says}", markup=False)
     if not all(finding.usable for finding in findings):
         raise typer.Exit(1)
+
+
+add_imports(app)
 
 
 def _train(settings: RunSettings, fresh: bool) -> None:

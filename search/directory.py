@@ -57,8 +57,10 @@ def _settings_at(directory: Path) -> RunSettings:
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
     moved = {"directory": str(place.parent), "name": place.name}
-    if Path(str(settings.supernet)) == settings.run_directory / "supernet":
+    if settings.supernet_directory == settings.run_directory / "supernet" and (place / "supernet").exists():
         moved["supernet"] = str(place / "supernet")
+    else:
+        moved["supernet"] = str(settings.supernet_directory)
     return validate(RunSettings, settings_json(settings) | moved)
 
 

@@ -59,11 +59,16 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
         data = load_data(settings.data)
         pick_device(settings.training.device)
         check_features(data, settings.features)
+        done = (directory / CARD_FILE).exists()
         if fresh:  # only now: a mistake in the settings must not cost what is there
+            if done and "imported" in read_card(directory).made_with:
+                raise InputError(
+                    f"{directory} holds an imported supernet; --fresh would delete it: train in another one"
+                )
             for path in directory.iterdir():
                 if path.name != "lock":
                     path.unlink()
-        done = (directory / CARD_FILE).exists()
+            done = False
         if done:
             card = read_card(directory)
             check_fingerprint(card, data.fingerprint, directory)

@@ -50,6 +50,13 @@ class NetworkSettings(Settings):
     group_channels: int = Field(4, ge=1, description="fewest channels in a group")
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     skips: Literal["segment", "prefix"] = Field("segment", description="how concatenated skips are sliced")
+    # What networks made elsewhere differ in; `stepfront import` sets it.
+    norm_eps: float = Field(1e-5, gt=0, description="added to a group norm's variance")
+    head_channels: PositiveInt | None = Field(None, description="channels of an attention head; null: one head")
+    halving: Literal["centred", "end"] = Field("centred", description="where a strided convolution pads with zeros")
+    frequencies: Literal["plain", "ddsm", "diffusers", "diffusers_shifted"] = Field(
+        "plain", description="whose time embedding is met to the last bit; shifted is freq_shift 1"
+    )
 
     @field_validator("widths")
     @classmethod
@@ -84,6 +91,7 @@ class DiffusionSettings(Settings):
 class TrainingSettings(Settings):
     """The sandwich rule (Yu & Huang 2019): widest, narrowest and one random width in every step."""
 
+    start: str | None = Field(None, description="a supernet's directory whose weights the training begins with")
     steps: int = Field(2000, ge=1)
     batch: int = Field(128, ge=1)
     lr: float = Field(4e-4, gt=0)
@@ -95,7 +103,6 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
     checkpoint_every: int = Field(500, ge=1)
     held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
-    start: str | None = Field(None, description="directory of another supernet, whose weights are begun with")
     device: str = "auto"
     seed: int = Field(0, ge=0)
 

@@ -30,9 +30,9 @@ def linear(inputs: Segments, outputs: Segments) -> nn.Linear:
     return cast(nn.Linear, _remember(layer, weight=(outputs, inputs), bias=(outputs,)))
 
 
-def norm(channels: Segments, most_groups: int, group_channels: int) -> nn.GroupNorm:
+def norm(channels: Segments, most_groups: int, group_channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """A group norm with as many groups as divide the channels, `most_groups` at most."""
-    layer = nn.GroupNorm(groups_for(sum(channels), most_groups, group_channels), sum(channels))
+    layer = nn.GroupNorm(groups_for(sum(channels), most_groups, group_channels), sum(channels), eps)
     return cast(nn.GroupNorm, _remember(layer, weight=(channels,), bias=(channels,)))
 
 

@@ -169,8 +169,11 @@ def load_supernet(directory: Path, data_fingerprint: str | None = None) -> tuple
 
 
 def check_fingerprint(card: SupernetCard, data_fingerprint: str | None, directory: Path) -> None:
-    """InputError when the supernet was made from other data than `data_fingerprint`."""
-    if data_fingerprint is not None and card.data_fingerprint != data_fingerprint:
+    """InputError when the supernet was made from other data than `data_fingerprint`.
+
+    An imported supernet has no fingerprint: nobody knows its images, so any are taken.
+    """
+    if data_fingerprint is not None and card.data_fingerprint and card.data_fingerprint != data_fingerprint:
         raise InputError(
             f"the supernet in {directory} was made from other data ({card.data_name}, fingerprint "
             f"{card.data_fingerprint[:12]}), not from the given ones (fingerprint {data_fingerprint[:12]}); "
@@ -206,6 +209,27 @@ def supernet_from_weights(
         raise InputError(f"{source} does not belong to its card: the weights' digest differs")
     supernet.widest.load_state_dict(dict(weights), assign=True)
     return supernet.eval()
+
+
+def starting_weights(
+    directory: Path, network: NetworkSettings, diffusion: DiffusionSettings, own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], SupernetCard]:
+    """The weights in `directory` with which a training of these settings can begin: those that fit `own` in name and
+    shape.  Images of another size or number of colours leave a few layers to be drawn anew; widths and dropout may
+    differ, too.
+
+    Raises InputError when another setting of the network or of the noise differs.
+    """
+    supernet, card = load_supernet(directory)
+    theirs = settings_json(card.network) | settings_json(card.diffusion)
+    ours = settings_json(network) | settings_json(diffusion)
+    for key in theirs:
+        if key not in ("widths", "dropout") and theirs[key] != ours[key]:
+            raise InputError(
+                f"training.start: the supernet in {directory} has {key} {theirs[key]!r}, these settings {ours[key]!r}"
+            )
+    weights = dict(supernet.widest.state_dict())
+    return {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}, card
 
 
 def settings_json(settings: BaseModel) -> dict[str, Any]:

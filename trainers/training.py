@@ -27,7 +27,7 @@ from trainers.data import ImageData, to_float
 from trainers.errors import InputError
 from trainers.files import write_atomically
 from trainers.noise import NoiseSchedule, noise_schedule
-from trainers.supernet import Supernet, SupernetCard, load_supernet, save_supernet, settings_json
+from trainers.supernet import Supernet, SupernetCard, save_supernet, settings_json, starting_weights
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -97,20 +97,13 @@ class _Run:
         self.bfloat16 = self.training.precision == "bfloat16" or (self.training.precision == "auto" and on_gpu)
 
     def _start_from(self, directory: Path) -> dict[str, object]:
-        """Takes over every weight of another supernet that fits in name and shape; the others, as of another number of
-        colours, stay as they were drawn.  InputError when the two have less than half of their weights in common."""
-        other, card = load_supernet(directory)
-        own, theirs = dict(self.supernet.widest.named_parameters()), dict(other.widest.named_parameters())
-        common = [name for name in own if name in theirs and theirs[name].shape == own[name].shape]
-        taken, total = sum(own[name].numel() for name in common), sum(p.numel() for p in own.values())
-        if 2 * taken < total:
-            raise InputError(
-                f"the supernet in {directory} has another network: only {taken:,} of {total:,} weights fit; give the "
-                "same network settings"
-            )
+        """Takes over the weights of another supernet; what of it and how much."""
+        own = dict(self.supernet.widest.named_parameters())
+        weights, card = starting_weights(directory, self.settings.network, self.settings.diffusion, own)
         with torch.no_grad():
-            for name in common:
-                own[name].copy_(theirs[name])
+            for name, value in weights.items():
+                own[name].copy_(value)
+        taken, total = (sum(value.numel() for value in some.values()) for some in (weights, own))
         return {"digest": card.digest, "data": card.data_name, "weights": taken, "of": total}
 
     def take_step(self) -> None:

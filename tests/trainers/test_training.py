@@ -254,3 +254,48 @@ def test_the_trained_supernet_loads_for_its_data_alone(digits: ImageData, tmp_pa
         assert np.isfinite(supernet(torch.zeros(1, 1, 8, 8), torch.zeros(1), 0.25).numpy()).all()
     with pytest.raises(InputError, match="other data"):
         load_supernet(tmp_path, "0" * 64)
+
+
+# --- beginning with weights that are there ----------------------------------------------------------------------------
+
+
+def test_a_training_begins_with_the_weights_that_it_is_given(digits: ImageData, tmp_path: Path) -> None:
+    train_supernet(settings(seed=1), digits, tmp_path / "first")
+    given, _ = load_supernet(tmp_path / "first")
+    still = {"start": str(tmp_path / "first"), "steps": 1, "lr": 1e-12}
+    train_supernet(settings({"widths": (0.5, 1.0), "dropout": 0.1}, **still), digits, tmp_path / "second")
+    begun, card = load_supernet(tmp_path / "second")
+    assert card.network.widths == (0.5, 1.0)
+    for name, weights in begun.widest.state_dict().items():
+        torch.testing.assert_close(weights, given.widest.state_dict()[name], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [({"base": 16}, "has base 8, these settings 16"), ({"skips": "prefix"}, "has skips 'segment', these .* 'prefix'")],
+)
+def test_weights_of_another_network_cannot_be_begun_with(
+    network: dict[str, Any], says: str, digits: ImageData, tmp_path: Path
+) -> None:
+    train_supernet(settings(steps=1), digits, tmp_path / "first")
+    with pytest.raises(InputError, match=rf"training\.start: the supernet in .* {says}"):
+        train_supernet(settings(network, start=str(tmp_path / "first")), digits, tmp_path / "second")
+    with pytest.raises(InputError, match="no supernet card at"):
+        train_supernet(settings(start=str(tmp_path / "absent")), digits, tmp_path / "second")
+
+
+def test_images_of_another_size_and_colour_leave_few_weights_to_be_drawn_anew(
+    digits: ImageData, tmp_path: Path
+) -> None:
+    first = train_supernet(settings(steps=1), digits, tmp_path / "first")
+    coloured = replace(digits, images=digits.images.repeat(3, axis=1).repeat(2, axis=2).repeat(2, axis=3))
+    coloured = replace(coloured, held_out_images=coloured.images[:40])
+    card = train_supernet(settings(start=str(tmp_path / "first"), steps=1, lr=1e-12), coloured, tmp_path / "second")
+    begun, given = load_supernet(tmp_path / "second")[0], load_supernet(tmp_path / "first")[0]
+    theirs, ours = given.widest.state_dict(), begun.widest.state_dict()
+    fitting = [name for name in ours if name in theirs and theirs[name].shape == ours[name].shape]
+    for name in fitting:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-9, rtol=0)
+    assert card.made_with["started_from"]["digest"] == first.digest
+    assert card.made_with["started_from"]["weights"] == sum(ours[name].numel() for name in fitting)
+    assert 0.9 < card.made_with["started_from"]["weights"] / card.made_with["started_from"]["of"] < 1

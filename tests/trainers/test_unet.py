@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.backbones.unet import Attention, build_unet, sinusoid
+from trainers.backbones.unet import Attention, Halve, build_unet, frequencies, sinusoid
 from trainers.config import NetworkSettings
 from trainers.errors import InputError
 from trainers.layers import conv, groups_for, linear, norm, parameter_segments
@@ -73,6 +73,59 @@ def test_attention_is_that_of_torch() -> None:
         pixels = attention.norm(x).flatten(2).transpose(1, 2)
         expected = x + theirs(pixels, pixels, pixels)[0].transpose(1, 2).reshape(x.shape)
         torch.testing.assert_close(attention(x), expected)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_attention_of_several_heads_is_that_of_torch_with_the_first_heads(width: float) -> None:
+    torch.manual_seed(0)
+    settings = NetworkSettings(base=12, groups=2, group_channels=1, head_channels=3)
+    channels = round(12 * width)
+    attention = Attention(channels, settings)
+    for weights in attention.parameters():
+        nn.init.normal_(weights, std=0.5)
+    theirs = nn.MultiheadAttention(channels, channels // 3, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(attention.qkv.weight[:, :, 0, 0])
+        theirs.in_proj_bias.copy_(attention.qkv.bias)
+        theirs.out_proj.weight.copy_(attention.out.weight[:, :, 0, 0])
+        theirs.out_proj.bias.copy_(attention.out.bias)
+        x = torch.randn(2, channels, 4, 4)
+        pixels = attention.norm(x).flatten(2).transpose(1, 2)
+        expected = x + theirs(pixels, pixels, pixels)[0].transpose(1, 2).reshape(x.shape)
+        torch.testing.assert_close(attention(x), expected)
+
+
+def test_part_of_a_head_is_refused() -> None:
+    settings = NetworkSettings(base=8, multipliers=(1,), head_channels=8, widths=(0.5, 1.0))
+    build_unet(settings, 1, 8, 1.0)
+    with pytest.raises(InputError, match="4 channels of attention are no whole number of heads of 8 channels"):
+        build_unet(settings, 1, 8, 0.5)
+
+
+def test_halving_that_pads_at_the_end_reads_from_each_even_pixel_on() -> None:
+    for halving, first in (("centred", -1), ("end", 0)):
+        halve = Halve(2, NetworkSettings(base=8).model_copy(update={"halving": halving}))
+        x, middle = torch.zeros(1, 2, 8, 8), 4
+        x[0, 0, middle, middle] = 1.0
+        with torch.no_grad():
+            seen = halve(x, torch.zeros(1))[0, 1] - halve(torch.zeros_like(x), torch.zeros(1))[0, 1]
+        expected = torch.zeros(4, 4)
+        for i in range(4):
+            for j in range(4):
+                row, column = middle - (2 * i + first), middle - (2 * j + first)
+                if 0 <= row < 3 and 0 <= column < 3:
+                    expected[i, j] = halve.conv.weight[1, 0, row, column].item()
+        torch.testing.assert_close(seen, expected)
+
+
+@pytest.mark.parametrize("size", [16, 48, 224])
+def test_frequencies_are_one_closed_form_but_for_the_shift(size: int) -> None:
+    pairs = size // 2
+    for whose in ("plain", "ddsm", "diffusers", "diffusers_shifted"):
+        last = pairs - (whose == "diffusers_shifted")
+        expected = [10000 ** (-i / last) for i in range(pairs)]
+        found = frequencies(size, whose, torch.device("cpu")).tolist()
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_layers_remember_the_segments_of_their_axes() -> None:

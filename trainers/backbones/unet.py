@@ -27,11 +27,23 @@ def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, 
     return UNet(settings, image_channels, resolution, width)
 
 
-def sinusoid(t: Tensor, size: int) -> Tensor:
+def sinusoid(t: Tensor, size: int, whose: str = "plain") -> Tensor:
     """Interleaved sines and cosines of the times [B] -> [B, size] (Vaswani et al. 2017, section 3.5)."""
-    frequencies = torch.exp(torch.arange(0, size, 2, device=t.device) * (-math.log(10000.0) / size))
-    angles = t.float()[:, None] * frequencies[None]
+    angles = t.float()[:, None] * frequencies(size, whose, t.device)[None]
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
+
+
+def frequencies(size: int, whose: str, device: torch.device) -> Tensor:
+    """10000^(-i / n) for i < n = size / 2, [n]; n - 1 instead in the exponent where `whose` is shifted."""
+    # One formula, four orders of rounding: at t = 999 a last bit of the first frequencies moves a sine by 6e-5.
+    log, pairs = math.log(10000.0), torch.arange(0, size, 2, device=device)
+    if whose == "plain":
+        return torch.exp(pairs * (-log / size))
+    if whose == "ddsm":
+        return torch.exp(-(pairs / size * log))
+    return torch.exp(
+        -log * torch.arange(size // 2, device=device).float() / (size // 2 - (whose == "diffusers_shifted"))
+    )
 
 
 class UNet(nn.Module):
@@ -43,7 +55,7 @@ class UNet(nn.Module):
         def at(multiplier: int) -> int:
             return round(settings.base * width) * multiplier
 
-        self.time_channels = settings.base
+        self.time_channels, self.frequencies = settings.base, settings.frequencies
         time = (at(4),)
         # The sinusoid itself is not slimmed: a prefix of it would drop whole frequencies for no measurable saving.
         self.time = nn.Sequential(linear((settings.base,), time), nn.SiLU(), linear(time, time))
@@ -60,7 +72,7 @@ class UNet(nn.Module):
                 now = at(multiplier)
                 skips.append(now)
             if level < len(settings.multipliers) - 1:
-                self.down.append(Halve(now))
+                self.down.append(Halve(now, settings))
                 skips.append(now)
                 resolution //= 2
 
@@ -83,14 +95,12 @@ class UNet(nn.Module):
                 self.up.append(Double(now))
                 resolution *= 2
 
-        self.tail = nn.Sequential(
-            norm((now,), settings.groups, settings.group_channels), nn.SiLU(), conv((now,), (image_channels,), 3)
-        )
+        self.tail = nn.Sequential(_norm((now,), settings), nn.SiLU(), conv((now,), (image_channels,), 3))
         nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
         nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = F.silu(self.time(sinusoid(t, self.time_channels).to(x.dtype)))
+        time = F.silu(self.time(sinusoid(t, self.time_channels, self.frequencies).to(x.dtype)))
         h = self.head(x)
         skips = [h]
         for block in self.down:
@@ -103,16 +113,20 @@ class UNet(nn.Module):
         return self.tail(h)
 
 
+def _norm(channels: Segments, settings: NetworkSettings) -> nn.GroupNorm:
+    return norm(channels, settings.groups, settings.group_channels, settings.norm_eps)
+
+
 class ResidualBlock(nn.Module):
     """Two normalised convolutions around the time embedding, a shortcut, and self-attention where asked."""
 
     def __init__(self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings) -> None:
         super().__init__()
         out = (outputs,)
-        self.norm1 = norm(inputs, settings.groups, settings.group_channels)
+        self.norm1 = _norm(inputs, settings)
         self.conv1 = conv(inputs, out, 3)
         self.time = linear(time, out)
-        self.norm2 = norm(out, settings.groups, settings.group_channels)
+        self.norm2 = _norm(out, settings)
         self.dropout = nn.Dropout(settings.dropout)
         self.conv2 = conv(out, out, 3)
         # Whether there is a shortcut must not depend on the width, or two widths would be different networks.
@@ -129,11 +143,20 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of one head over all pixels."""
+    """Self-attention over all pixels; a narrow network keeps the first heads whole.
+
+    Raises InputError when the channels are no whole number of heads.
+    """
 
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
-        self.norm = norm((channels,), settings.groups, settings.group_channels)
+        self.heads, rest = divmod(channels, settings.head_channels or channels)
+        if rest or not self.heads:
+            raise InputError(
+                f"{channels} channels of attention are no whole number of heads of {settings.head_channels} channels; "
+                "give other network.widths, or another network.head_channels"
+            )
+        self.norm = _norm((channels,), settings)
         self.qkv = conv((channels,), (channels, channels, channels), 1)
         self.out = conv((channels,), (channels,), 1)
         nn.init.zeros_(self.out.weight)
@@ -141,22 +164,24 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, channels, height * width).transpose(2, 3)
-        # One head, written with its axis so that the fused kernels of every device apply.
-        q, k, v = (part.unsqueeze(1) for part in qkv.unbind(1))
-        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return x + self.out(mixed.transpose(1, 2).reshape(batch, channels, height, width))
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(3, 4).unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(mixed.transpose(2, 3).reshape(batch, channels, height, width))
 
 
 class Halve(nn.Module):
     """Half the resolution by a strided convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.conv = conv((channels,), (channels,), 3, stride=2)
+        self.pad_end = settings.halving == "end"
+        if self.pad_end:  # one zero at the right and the bottom, as in Ho et al.'s own code
+            self.conv.padding = (0, 0)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.pad_end else x)
 
 
 class Double(nn.Module):

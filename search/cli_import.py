@@ -1,0 +1,153 @@
+"""The verbs `stepfront import` and `stepfront export`: models made elsewhere in, and ours out to diffusers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainers.errors import InputError
+
+if TYPE_CHECKING:
+    from trainers.config import DiffusionSettings
+    from trainers.supernet import SupernetCard
+
+import_app = typer.Typer(
+    help="Make a supernet of a model that was trained elsewhere.",
+    no_args_is_help=True,
+    epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
+)
+export_app = typer.Typer(
+    help="Write a network or a plan as diffusers reads it.",
+    no_args_is_help=True,
+    epilog="Example: stepfront export pipeline runs/digits --point knee --out knee",
+)
+
+CONFIG_FILE = "config.yaml"
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="the directory to make")]
+Widths = Annotated[str, typer.Option(help="comma-separated, ascending, ending in 1")]
+Betas = Annotated[str | None, typer.Option(metavar="FIRST,LAST", help="linear noise schedule; default: 1e-4,0.02")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the two groups of verbs to the command."""
+    app.add_typer(import_app, name="import")
+    app.add_typer(export_app, name="export")
+
+
+@import_app.command("ddsm", epilog="Example: stepfront import ddsm ckpt_450000.pt --out runs/ddsm/supernet")
+def import_ddsm(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="a .pt file of DDSM's main.py")],
+    out: Out,
+    widths: Widths = "0.25,0.5,0.75,1.0",
+    resolution: Annotated[int, typer.Option(min=4, help="side of the images, in pixels")] = 32,
+    groups: Annotated[int, typer.Option(min=1, help="of its norms: 32, or 16 for --slimmable_g16")] = 32,
+    betas: Betas = None,
+) -> None:
+    """A DDSM checkpoint's averaged weights as a supernet: at each width it computes what DDSM computes."""
+    from trainers.imports import ddsm
+
+    card = ddsm.import_ddsm(checkpoint, out, _widths(widths), resolution, groups, _diffusion(betas))
+    _say(card, out, {"supernet": str(out)}, "search")
+
+
+@import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
+def import_diffusers(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="of a UNet2DModel, or of a pipeline with one")],
+    out: Out,
+    widths: Widths = "0.25,0.5,0.75,1.0",
+    resolution: Annotated[int | None, typer.Option(min=4, help="default: the model's sample_size")] = None,
+    sort: Annotated[bool, typer.Option(help="put the most important channels first")] = True,
+    betas: Betas = None,
+) -> None:
+    """A UNet2DModel as the widest network of a supernet, ready to be fine-tuned by the sandwich rule.
+
+    Its full width computes what the model computes; narrower widths make sense after `stepfront train`.
+    """
+    from trainers.imports.unet2d import import_unet2d
+
+    card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas))
+    training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
+    _say(card, out, {"training": training}, "train")
+
+
+@export_app.command("diffusers", epilog="Example: stepfront export diffusers runs/digits/supernet --out unet")
+def export_diffusers(
+    supernet: Annotated[Path, typer.Argument(metavar="SUPERNET", help="a supernet's directory")], out: Out
+) -> None:
+    """The full-width network as a UNet2DModel's folder: config.json and safetensors."""
+    from trainers.imports.unet2d import export_unet2d
+
+    export_unet2d(supernet, out)
+    typer.echo(f"UNet2DModel: {out}")
+
+
+@export_app.command("pipeline", epilog="Example: stepfront export pipeline runs/digits --point knee --out knee")
+def export_pipeline(
+    search: Annotated[Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory")],
+    out: Out,
+    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+) -> None:
+    """A front point as a diffusers pipeline that runs each step at the plan's width.
+
+    Needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads the folder.
+    """
+    from search.directory import find_search, read_snapshot
+    from search.tables import pick_point, plan_of_row
+    from trainers.supernet import load_supernet
+
+    try:
+        from trainers.imports.pipeline import PlanPipeline
+    except ImportError as error:
+        raise InputError(f"diffusers can't be imported ({error}); pip install 'stepfront[diffusers]'") from None
+    directory, settings = find_search(search)
+    snapshot = read_snapshot(directory)
+    row, facts = pick_point(snapshot.front, point), snapshot.facts
+    loaded, card = load_supernet(settings.supernet_directory)
+    if facts.get("supernet_digest") != card.digest:
+        raise InputError(f"the supernet in {settings.supernet_directory} is another than {directory} was searched with")
+    PlanPipeline.of_plan(loaded, card, plan_of_row(row), settings.sampler.clip).save_pretrained(out)
+    typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")
+    typer.echo(f"from trainers.imports.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})")
+
+
+def _widths(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--widths {text!r}; widths look like 0.25,0.5,0.75,1.0") from None
+
+
+def _diffusion(betas: str | None) -> DiffusionSettings | None:
+    from trainers.config import DiffusionSettings, validate
+
+    if betas is None:
+        return None
+    try:
+        first, last = map(float, betas.split(","))
+    except ValueError:
+        raise InputError(f"--betas {betas!r}; betas look like 1e-4,0.02") from None
+    return validate(DiffusionSettings, {"beta_first": first, "beta_last": last})
+
+
+def _say(card: SupernetCard, out: Path, settings: dict[str, Any], verb: str) -> None:
+    """Writes settings to go on with beside the supernet, and says so."""
+    import yaml
+
+    from trainers.cost import count_width
+    from trainers.files import write_text
+
+    data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
+    network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
+    diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().parent.name).lstrip("._-") or "imported"
+    content = {"name": name, "data": data, "network": network, "diffusion": diffusion} | settings
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+    write_text(out / CONFIG_FILE, f"# Edit data: the images that the model was trained on.\n{text}")
+    for width in card.network.widths:
+        cost = count_width(card.network, card.image_channels, card.resolution, width)
+        typer.echo(f"width {width:<6g} {cost.macs / 1e6:10.1f} MMACs  {cost.parameters:>12,} parameters")
+    typer.echo(f"supernet: {out}; edit data in {out / CONFIG_FILE}, then: stepfront {verb} {out / CONFIG_FILE}")

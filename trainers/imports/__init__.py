@@ -1,0 +1,1 @@
+"""Models made elsewhere: their files in, a supernet's directory out, and back."""

@@ -1,0 +1,105 @@
+"""A plan as a diffusers pipeline: one set of weights, and at each step the width that the plan says.
+
+The one module that imports diffusers (`pip install 'stepfront[diffusers]'`); nothing else at run time needs it.
+
+    pipeline = PlanPipeline.from_pretrained("knee")
+    images = pipeline(batch_size=16, seed=0).images
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from PIL import Image
+from torch import Tensor
+
+from trainers.config import DiffusionSettings, NetworkSettings, validate
+from trainers.data import to_pixels
+from trainers.errors import InputError
+from trainers.noise import noise_schedule
+from trainers.plan import SKIP, Plan
+from trainers.sampling import Noise, Sampler
+from trainers.supernet import Supernet, SupernetCard, settings_json
+
+
+class SlimmableUNet(ModelMixin, ConfigMixin):
+    """A supernet as a model of diffusers, with the width as an argument of its forward pass."""
+
+    @register_to_config
+    def __init__(self, network: dict[str, Any], image_channels: int, resolution: int) -> None:
+        super().__init__()
+        self.supernet = Supernet(validate(NetworkSettings, network), image_channels, resolution)
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | float, width: float = 1.0, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """sample [B, C, H, W], timestep a number or [B] -> predicted noise [B, C, H, W]."""
+        times = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(len(sample))
+        predicted = self.supernet(sample, times, width)
+        return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
+
+
+class PlanScheduler(SchedulerMixin, ConfigMixin):
+    """A plan (times, widths and solver) over a noise schedule, as the scheduler that a pipeline's folder keeps."""
+
+    @register_to_config
+    def __init__(
+        self, times: list[float], widths: list[float], solver: str, diffusion: dict[str, Any], clip: bool = False
+    ) -> None:
+        self.plan = Plan(tuple(map(float, times)), tuple(map(float, widths)), solver)
+        self.schedule = noise_schedule(validate(DiffusionSettings, diffusion))
+        self.clip = clip
+
+
+class PlanPipeline(DiffusionPipeline):
+    """Samples images by a plan: at each step the network runs at the step's width."""
+
+    def __init__(self, unet: SlimmableUNet, scheduler: PlanScheduler) -> None:
+        super().__init__()
+        scheduler.plan.check_widths(unet.supernet.widths)
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @staticmethod
+    def of_plan(supernet: Supernet, card: SupernetCard, plan: Plan, clip: bool = False) -> PlanPipeline:
+        """The pipeline of a plan over a supernet."""
+        unet = SlimmableUNet(settings_json(card.network), card.image_channels, card.resolution)
+        unet.supernet.load_state_dict(supernet.state_dict())
+        diffusion = settings_json(card.diffusion)
+        return PlanPipeline(
+            unet.eval(), PlanScheduler(list(plan.times), list(plan.widths), plan.solver, diffusion, clip)
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self, batch_size: int = 1, seed: int = 0, output_type: str = "pil", return_dict: bool = True
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Images 0 ... batch_size - 1 of the noise seed: those that `stepfront sample --seed` draws.
+
+        output_type: `pil`, `np` (float [B, H, W, C] in [0, 1]) or `pt` (float [B, C, H, W] in about [-1, 1]).
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise InputError(f"output_type {output_type!r}; possible: pil, np, pt")
+        supernet, plan = self.unet.supernet, self.scheduler.plan
+        # A plain subnet a width: contiguous weights are what makes narrow widths fast.
+        subnets = {width: supernet.subnet(width) for width in {*plan.widths} - {SKIP}}
+        noise = Noise(seed, (supernet.image_channels, supernet.resolution, supernet.resolution))
+        sampler = Sampler(subnets, self.scheduler.schedule, noise, self.device, clip=self.scheduler.clip)
+        run = sampler.prepare(plan)
+        indices = range(batch_size)
+        state = sampler.start(indices)
+        for position in self.progress_bar(range(len(run))):
+            state = sampler.step(state, run, position, indices)
+        images = state.x if output_type == "pt" else _finished(state.x, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def _finished(x: Tensor, output_type: str) -> np.ndarray | list[Image.Image]:
+    pixels = np.moveaxis(to_pixels(x), 1, 3)
+    if output_type == "np":
+        return pixels.astype(np.float32) / 255
+    return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels]
