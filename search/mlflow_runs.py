@@ -67,7 +67,9 @@ def _begin(client: MlflowClient, settings: RunSettings, written: Written, facts:
     written.run_id = client.create_run(written.experiment_id, run_name=settings.name, tags=tags).info.run_id
     # Only what can never change at a resume is a parameter; MLflow refuses to change one.
     fixed = {k: facts[k] for k in ("dataset", "features", "steps", "solver", "encoding", "widths") if k in facts}
-    client.log_batch(written.run_id, params=[Param(k, str(v)) for k, v in fixed.items()])
+    # The saved view sorts by rank; so the search's own run stands first, and its series are among the first 100 runs.
+    first = _metrics({"domination_rank": -1})
+    client.log_batch(written.run_id, metrics=first, params=[Param(k, str(v)) for k, v in fixed.items()])
     source = {"format": settings.data.format, "path": settings.data.path, "fingerprint": facts.get("fingerprint")}
     data = Dataset(
         name=str(facts.get("dataset")),
@@ -175,7 +177,7 @@ def finish_search(
     """Labels, the saved view, the note, the artifacts and the end of the parent run."""
     _write_labels(client, written, snapshot)
     axes = min(WIDTH_AXES, len(thinned(snapshot.front["widths"].iloc[0])))
-    state = saved_view(settings.evaluation.objectives, axes, str(snapshot.facts["search_id"]), written.run_id)
+    state = saved_view(settings.evaluation.objectives, axes, str(snapshot.facts["search_id"]))
     name = f"{settings.name}: the front"
     client.set_experiment_tag(written.experiment_id, *view_tag(state, str(snapshot.facts["search_id"]), name))
     parents = parent_searches(snapshot.facts)

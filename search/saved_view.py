@@ -14,9 +14,9 @@ from typing import Any
 SERIES = ("hypervolume", "gflops_at_full_quality")
 
 
-def saved_view(objectives: Sequence[str], width_columns: int, search_id: str, run_id: str) -> dict[str, Any]:
-    """The state of the runs page: one search's trials, the front first, and its own run pinned above them; FID against
-    each cost, widths in parallel, and the search's course."""
+def saved_view(objectives: Sequence[str], width_columns: int, search_id: str) -> dict[str, Any]:
+    """The state of the runs page: the search's own run, then its trials, the front first; FID against each cost, widths
+    in parallel, and the search's course."""
     charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
     charts.append(
         {
@@ -28,7 +28,7 @@ def saved_view(objectives: Sequence[str], width_columns: int, search_id: str, ru
     )
     charts += [_course(name) for name in SERIES]
     return {
-        "searchFilter": f"tags.search_id = '{search_id}' and tags.kind = 'trial'",
+        "searchFilter": f"tags.search_id = '{search_id}'",
         "orderByKey": "metrics.`domination_rank`",
         "orderByAsc": True,
         "startTime": "ALL",
@@ -42,18 +42,15 @@ def saved_view(objectives: Sequence[str], width_columns: int, search_id: str, ru
         "columnOrder": [],
         "columnWidths": {},
         "runsExpanded": {},
-        "runsPinned": [run_id],
+        "runsPinned": [],
         "runsHidden": [],
         "runsVisibilityMap": {},
-        "runsHiddenMode": "SHOWALL",
+        "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
-        "compareRunSections": [
-            {"uuid": "front", "name": "Front", "display": True}
-            | {"isReordered": False, "deleted": False, "isGenerated": False}
-        ],
+        "compareRunSections": [_section("front", "Front", 2), _section("course", "Course of the search", 2)],
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,
@@ -77,6 +74,11 @@ def view_path(experiment_id: str, search_id: str) -> str:
     return f"/#/experiments/{experiment_id}/runs?{query}"
 
 
+def _section(key: str, name: str, columns: int) -> dict[str, Any]:
+    shown = {"uuid": key, "name": name, "display": True, "columns": columns, "cardHeight": 380}
+    return shown | {"isReordered": False, "deleted": False, "isGenerated": False}
+
+
 def _chart(kind: str) -> dict[str, Any]:
     return {
         "uuid": str(uuid.uuid4()),
@@ -92,6 +94,7 @@ def _course(metric: str) -> dict[str, Any]:
     """A line over the evaluations; only the search's own run has one."""
     return {
         **_chart("LINE"),
+        "metricSectionId": "course",
         "metricKey": metric,
         "selectedMetricKeys": [metric],
         "xAxisKey": "step",
