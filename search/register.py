@@ -20,7 +20,7 @@ import pandas as pd
 
 from search import tables
 from search.directory import find_search, read_snapshot
-from search.export import PLAN_FILE, write_point
+from search.export import PLAN_FILE, point_facts, write_point
 from search.ingredients import Ingredients
 from search.tracking import make_client, read_state, set_environment, tracking_uri
 from trainers.errors import InputError
@@ -88,8 +88,6 @@ class _Registry:
             client.create_registered_model(model, description=_description(self._facts))
 
     def facts_of(self, row: pd.Series) -> dict[str, Any]:
-        from search.export import point_facts
-
         return point_facts(row, self._facts)
 
     def version_of(self, row: pd.Series) -> tuple[str, bool]:
@@ -148,6 +146,7 @@ def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
         python_model=str(PROGRAM),
         artifacts={"point": str(point)},
         signature=signature,
+        input_example=pd.DataFrame({"seed": [0], "image": [0]}),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         metadata=dict(content["point"]),
     )

@@ -28,12 +28,12 @@ class PlanModel(mlflow.pyfunc.PythonModel):
         spec.loader.exec_module(program)
         self._point = program.Point(folder)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:
-        table = pd.DataFrame(model_input)
-        if "seed" not in table or (table.to_numpy() < 0).any():
-            raise ValueError(f"a table with a column seed (and image) of whole numbers from 0 on, not {list(table)}")
-        numbers = table["image"] if "image" in table else table.groupby("seed").cumcount()
-        return np.asarray(self._point.sample(table["seed"].tolist(), numbers.tolist()))
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
+        if not len(model_input) or (model_input[["seed"]].min() < 0).any():
+            raise ValueError("seeds are whole numbers from 0 on, and at least one is needed")
+        counted = model_input.groupby("seed").cumcount()
+        numbers = model_input["image"].fillna(counted) if "image" in model_input else counted
+        return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist()))
 
 
 mlflow.models.set_model(PlanModel())
