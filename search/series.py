@@ -13,7 +13,7 @@ def series_table(snapshot: Snapshot) -> pd.DataFrame:
 
     Columns: evaluation, hypervolume, front_size, best_fid, network_gflops; `gflops_at_full_quality`, the least cost of
     the trials so far that score at least as well as full width at every step (NaN where none does, or full width has no
-    score); `failures` so far; and `trials_per_hour` since the search began, failed ones included.
+    score); `failed`, so many by then; and `trials_per_hour` since the search began, failed ones included.
     """
     progress = snapshot.progress
     columns = ["evaluation", "hypervolume", "front_size", "best_fid", "network_gflops"]
@@ -25,6 +25,6 @@ def series_table(snapshot: Snapshot) -> pd.DataFrame:
     failures = np.searchsorted(failed, seconds, side="right")
     return progress[columns].assign(
         gflops_at_full_quality=good.fillna(np.inf).cummin().replace(np.inf, np.nan).to_numpy(),
-        failures=failures,
+        failed=failures,
         trials_per_hour=3600 * (progress["evaluation"] + failures) / np.maximum(seconds, 1e-3),
     )
