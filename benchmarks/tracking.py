@@ -146,13 +146,15 @@ def page(rows: dict[str, dict[str, Any]], waits: tuple[float, float], megabytes:
     return f"""# What writing to MLflow costs
 
 `make bench-tracking` (benchmarks/tracking.py) writes made-up searches generation by generation, as they grow: a child
-run a trial in three requests, the ranks that change, and the parent's series. Measured on {os.cpu_count()} shared cores.
+run a trial in three requests, the ranks that change, and the parent's series. Measured on {os.cpu_count()} shared
+cores.
 
 {lines}
 
 Replay is the whole search at once, as after an outage; look-up is what a driver asks the store before its first write.
-The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away: writing is
-a thread's own affair. A trial costs more than its own three requests because ranks of earlier ones change with the front.
+The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away:
+writing is a thread's own affair. A trial costs more than its own three requests because ranks of earlier ones change
+with the front.
 Two searches of {rows["SQLite file"]["trials"]:,} trials make a SQLite file of {megabytes:.0f} MB.
 """
 
