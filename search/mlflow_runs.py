@@ -1,6 +1,6 @@
 """A search as MLflow runs: a snapshot in; a parent run with its series, a child run a trial, and artifacts out.
 
-Three requests make a child, one more tells a rank that has changed.
+Three requests make a child; one more tells that it joined or left the front.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _ARTIFACTS = {".html", ".parquet", ".csv", ".svg", ".png", ".yaml", ".json"}
 FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
 AT_FULL_QUALITY = "cheapest at full-width quality"
-WIDTH_AXES = 12
-"""How many widths a trial shows: axes of the UI's parallel coordinates."""
+MOST_AXES = 12
+"""How many widths a trial shows at most: axes of the UI's parallel coordinates."""
 
 
 def find_search_run(client: MlflowClient, settings: RunSettings, written: Written, snapshot: Snapshot) -> None:
@@ -107,18 +107,24 @@ def _find_children(client: MlflowClient, written: Written) -> None:
 
 
 def write_search(client: MlflowClient, settings: RunSettings, written: Written, snapshot: Snapshot) -> None:
-    """What MLflow lacks of the snapshot: trials, ranks that have changed, and the series of the parent."""
+    """What MLflow lacks of the snapshot: trials, who joined or left the front, and the series of the parent."""
     ranks = _ranks(snapshot.trials, settings.evaluation.objectives)
     for _, row in snapshot.trials.iterrows():
         if str(row["trial"]) not in written.children:
-            _write_child(client, written, str(snapshot.facts["search_id"]), row, ranks.get(str(row["trial"])))
+            shown = thinned(row["widths"], width_axes(settings))
+            _write_child(client, written, str(snapshot.facts["search_id"]), row, ranks.get(str(row["trial"])), shown)
+    # Ranks behind the front change by the hundred as it moves: they are told once, in the end.
+    _write_ranks(client, written, {t: rank for t, rank in ranks.items() if (rank == 0) != (written.ranks.get(t) == 0)})
+    _write_series(client, written, snapshot)
+
+
+def _write_ranks(client: MlflowClient, written: Written, ranks: Mapping[str, int]) -> None:
     for trial, rank in ranks.items():
         before = written.ranks.get(trial)
         if before != rank:
             tags = [_tag("mlflow.runColor", _colour(rank))] if (rank == 0) != (before == 0) else []
             client.log_batch(written.children[trial], metrics=_metrics({"domination_rank": rank}), tags=tags)
             written.ranks[trial] = rank
-    _write_series(client, written, snapshot)
 
 
 def _ranks(trials: pd.DataFrame, objectives: tuple[str, ...]) -> dict[str, int]:
@@ -128,7 +134,9 @@ def _ranks(trials: pd.DataFrame, objectives: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(complete["trial"].astype(str), map(int, ranks), strict=True))
 
 
-def _write_child(client: MlflowClient, written: Written, search_id: str, row: pd.Series, rank: int | None) -> None:
+def _write_child(
+    client: MlflowClient, written: Written, search_id: str, row: pd.Series, rank: int | None, widths: list[float]
+) -> None:
     """One trial in three requests."""
     from mlflow.entities import Param
 
@@ -139,7 +147,7 @@ def _write_child(client: MlflowClient, written: Written, search_id: str, row: pd
         tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
     run = client.create_run(written.experiment_id, run_name=f"trial {trial}", tags=tags)
     params = {key: row[key] for key in ("plan", "origin", "generation", "genome")}
-    params |= {f"w{i:02d}": f"{width:g}" for i, width in enumerate(thinned(row["widths"]))}
+    params |= {f"w{i:02d}": f"{width:g}" for i, width in enumerate(widths)}
     values = {k: row[k] for k in ("fid", "gflops", "latency_ms", "seconds", "generation")}
     client.log_batch(
         run.info.run_id,
@@ -174,10 +182,10 @@ def finish_search(
     finished: bool,
     summary: str,
 ) -> None:
-    """Labels, the saved view, the note, the artifacts and the end of the parent run."""
+    """Ranks, labels, the saved view, the note, the artifacts and the end of the parent run."""
+    _write_ranks(client, written, _ranks(snapshot.trials, settings.evaluation.objectives))
     _write_labels(client, written, snapshot)
-    axes = min(WIDTH_AXES, len(thinned(snapshot.front["widths"].iloc[0])))
-    state = saved_view(settings.evaluation.objectives, axes, str(snapshot.facts["search_id"]))
+    state = saved_view(settings.evaluation.objectives, width_axes(settings), str(snapshot.facts["search_id"]))
     name = f"{settings.name}: the front"
     client.set_experiment_tag(written.experiment_id, *view_tag(state, str(snapshot.facts["search_id"]), name))
     parents = parent_searches(snapshot.facts)
@@ -217,10 +225,15 @@ def experiment_name(settings: RunSettings) -> str:
     return f"stepfront {settings.network.family}, {units}{', skip' if space.skip else ''}"
 
 
-def thinned(widths: Any) -> list[float]:
-    """At most 12 widths, evenly picked."""
-    picks = np.linspace(0, len(widths) - 1, min(WIDTH_AXES, len(widths))).round().astype(int)
-    return [float(widths[i]) for i in picks]
+def width_axes(settings: RunSettings) -> int:
+    """How many widths of a plan are shown: one a stage or step, as long as they are few."""
+    units = settings.space.stages if settings.space.encoding == "stages" else settings.sampler.steps
+    return min(MOST_AXES, units, settings.sampler.steps)
+
+
+def thinned(widths: Any, count: int) -> list[float]:
+    """The widths in the middle of `count` equal parts of a plan."""
+    return [float(widths[int((part + 0.5) * len(widths) / count)]) for part in range(count)]
 
 
 def describe(snapshot: Snapshot, summary: str = "", parents: list[dict[str, str]] | None = None) -> str:

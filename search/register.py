@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LABELS = ("knee", "best", "cheapest")
 PROGRAM = Path(__file__).parent / "exported" / "model.py"
+TAGS = ("search_id", "supernet_digest", "trial", "plan", "gflops", "fid", "fid_confirmed", "fid_low", "fid_high")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 
@@ -103,7 +104,7 @@ class _Registry:
             save_model(content, point, folder)
             place = f"models/trial-{row['trial']}-{digest[:8]}"
             self._client.log_artifacts(self._run_id, str(folder), place)
-        tags = {key: str(value) for key, value in content["point"].items() if value is not None}
+        tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
         source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"
         made = self._client.create_model_version(
             self._model, source, self._run_id, tags=tags | {"digest": digest}, description=_says(content["point"])
@@ -157,6 +158,11 @@ def _description(facts: Mapping[str, Any]) -> str:
         f"Points of the front of the search {facts.get('name')} ({facts.get('dataset')}). predict takes a table with "
         "columns seed and image (may be left out) and returns uint8 images [N, H, W, C]."
     )
+
+
+def _short(value: Any) -> str:
+    """Numbers as people read them; the model's own metadata have every digit."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _says(point: Mapping[str, Any]) -> str:

@@ -80,14 +80,16 @@ class Mirror:
             self._thread.join(timeout)
 
     def close(
-        self, snapshot: Snapshot, artifacts: Path, finished: bool, summary: str = "", timeout: float = 120
+        self, snapshot: Snapshot, artifacts: Path, finished: bool, summary: str = "", timeout: float | None = None
     ) -> str:
-        """Writes the last snapshot and the artifacts, waiting `timeout` seconds at most; returns what went wrong.
+        """Writes the last snapshot and the artifacts, and returns what went wrong.  It waits `timeout` seconds at most,
+        by default long enough for a slow server to take every trial.
 
         `summary` is a plain sentence that the run's note begins with.
         """
         if self._thread is None:
             return ""
+        timeout = 120 + 0.5 * len(snapshot.trials) if timeout is None else timeout
         self.stop(timeout)
 
         def finish() -> None:

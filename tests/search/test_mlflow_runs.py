@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.tracking import made_up_search, until
 from search.config import RunSettings, save_settings, settings_from
-from search.mlflow_runs import AT_FULL_QUALITY, describe, find_search_run, finish_search, write_search
+from search.front import domination_rank
+from search.mlflow_runs import AT_FULL_QUALITY, describe, find_search_run, finish_search, thinned, write_search
 from search.tables import Snapshot
 from search.tracking import Mirror, Written, artifact_folder, make_client, set_environment
 
@@ -43,7 +44,7 @@ def children(settings: RunSettings, written: Written) -> list[Any]:
     return list(make_client(settings.tracking.uri).search_runs([written.experiment_id], which))
 
 
-def test_a_trial_is_three_requests_and_a_changed_rank_one_more(settings: RunSettings) -> None:
+def test_a_trial_is_three_requests_and_one_more_when_it_joins_or_leaves_the_front(settings: RunSettings) -> None:
     whole, written = made_up_search(12), Written()
     client = Counting(make_client(settings.tracking.uri))
     find_search_run(client, settings, written, until(whole, 6))  # type: ignore[arg-type]
@@ -53,7 +54,8 @@ def test_a_trial_is_three_requests_and_a_changed_rank_one_more(settings: RunSett
     before = dict(written.ranks)
     client.calls.clear()
     write_search(client, settings, written, whole)  # type: ignore[arg-type]
-    changed = sum(written.ranks[trial] != rank for trial, rank in before.items())
+    changed = sum((written.ranks[trial] == 0) != (rank == 0) for trial, rank in before.items())
+    assert changed
     assert client.calls == {"create_run": 6, "log_batch": 6 + changed + 1, "set_terminated": 6}
     client.calls.clear()
     write_search(client, settings, written, whole)  # type: ignore[arg-type]
@@ -68,6 +70,11 @@ def test_ranks_and_colours_are_those_of_the_last_snapshot(settings: RunSettings)
         write_search(client, settings, written, until(whole, count))
     front = set(whole.front["trial"])
     for run in children(settings, written):
+        assert (run.data.metrics["domination_rank"] == 0) == (int(run.data.tags["trial"]) in front)
+    finish_search(client, settings, written, whole, Path(settings.directory) / "none", True, "")
+    ranks = domination_rank(whole.trials[["fid", "gflops"]].to_numpy())
+    for run in children(settings, written):
+        assert run.data.metrics["domination_rank"] == ranks[int(run.data.tags["trial"])]
         on_front = int(run.data.tags["trial"]) in front
         assert (run.data.metrics["domination_rank"] == 0) == on_front
         assert (run.data.tags["mlflow.runColor"] == "#d55e00") == on_front
@@ -160,6 +167,12 @@ def test_a_search_from_another_is_linked_to_it(settings: RunSettings, tmp_path: 
 
 def test_a_note_is_never_longer_than_mlflow_keeps() -> None:
     assert len(describe(made_up_search(3000), "x" * 9000)) < 8000
+
+
+def test_the_widths_shown_are_one_a_stage() -> None:
+    assert thinned([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
+    assert thinned(list(range(100)), 4) == [12, 37, 62, 87]
+    assert thinned([0.5, 1.0], 2) == [0.5, 1.0]
 
 
 def test_artifacts_lie_beside_a_database_file_wherever_the_command_runs(tmp_path: Path) -> None:
