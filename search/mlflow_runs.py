@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, RunTag
 
 _ARTIFACTS = {".html", ".parquet", ".csv", ".svg", ".png", ".yaml", ".json"}
-FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
+FRONT_COLOUR, OTHER_COLOUR, SEARCH_COLOUR = "#d55e00", "#9aa5b1", "#0072b2"
 AT_FULL_QUALITY = "cheapest at full-width quality"
 MOST_AXES = 12
 """How many widths a trial shows at most: axes of the UI's parallel coordinates."""
@@ -62,7 +62,7 @@ def find_search_run(client: MlflowClient, settings: RunSettings, written: Writte
 def _begin(client: MlflowClient, settings: RunSettings, written: Written, facts: Mapping[str, Any]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    tags = {"kind": "search", "search_id": str(facts["search_id"])}
+    tags = {"kind": "search", "search_id": str(facts["search_id"]), "mlflow.runColor": SEARCH_COLOUR}
     tags |= {k: str(facts[k]) for k in ("dataset", "fingerprint", "supernet_digest", "features") if k in facts}
     written.run_id = client.create_run(written.experiment_id, run_name=settings.name, tags=tags).info.run_id
     # Only what can never change at a resume is a parameter; MLflow refuses to change one.

@@ -87,7 +87,7 @@ def test_a_signal_ends_the_command_and_its_server(
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": root}
     shown = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, restore_signals=True
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
     )
     assert shown.stdout is not None
     try:
@@ -106,3 +106,8 @@ def test_a_signal_ends_the_command_and_its_server(
         shown.stdout.close()
     with contextlib.closing(socket.socket()) as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", port))
+
+
+def _hear_interrupts() -> None:
+    # A test run in the background of a shell has Ctrl-C ignored, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
