@@ -162,14 +162,14 @@ def page(rows: dict[str, dict[str, Any]], waits: tuple[float, float], megabytes:
 
 `make bench-tracking` (benchmarks/tracking.py) writes made-up searches generation by generation, as they grow: a child
 run a trial in three requests, one more for each that joins or leaves the front, and the parent's series; then the end:
-ranks, labels, note and artifacts. Measured on {os.cpu_count()} cores that others share, at a load of {load:.1f} (mean of
-15 minutes).
+ranks, labels, note and artifacts. Measured on {os.cpu_count()} cores that others share, at a
+mean load of {load:.1f}.
 
 {lines}
 
 Replay is the whole search at once, as after an outage; look-up is what a driver asks the store before its first write.
-The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away: writing
-is a thread's own affair.
+The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away:
+writing is a thread's own affair.
 Two searches of {rows["SQLite file"]["trials"]:,} trials make a SQLite file of {megabytes:.0f} MB.
 """
 

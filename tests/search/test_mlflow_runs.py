@@ -45,18 +45,18 @@ def children(settings: RunSettings, written: Written) -> list[Any]:
 
 
 def test_a_trial_is_three_requests_and_one_more_when_it_joins_or_leaves_the_front(settings: RunSettings) -> None:
-    whole, written = made_up_search(12), Written()
+    whole, written = made_up_search(40), Written()
     client = Counting(make_client(settings.tracking.uri))
-    find_search_run(client, settings, written, until(whole, 6))  # type: ignore[arg-type]
+    find_search_run(client, settings, written, until(whole, 20))  # type: ignore[arg-type]
     client.calls.clear()
-    write_search(client, settings, written, until(whole, 6))  # type: ignore[arg-type]
-    assert client.calls == {"create_run": 6, "log_batch": 6 + 1, "set_terminated": 6}
+    write_search(client, settings, written, until(whole, 20))  # type: ignore[arg-type]
+    assert client.calls == {"create_run": 20, "log_batch": 20 + 1, "set_terminated": 20}
     before = dict(written.ranks)
     client.calls.clear()
     write_search(client, settings, written, whole)  # type: ignore[arg-type]
     changed = sum((written.ranks[trial] == 0) != (rank == 0) for trial, rank in before.items())
     assert changed
-    assert client.calls == {"create_run": 6, "log_batch": 6 + changed + 1, "set_terminated": 6}
+    assert client.calls == {"create_run": 20, "log_batch": 20 + changed + 1, "set_terminated": 20}
     client.calls.clear()
     write_search(client, settings, written, whole)  # type: ignore[arg-type]
     assert client.calls == {"log_batch": 1}  # the totals
