@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.config import RunSettings
+from search.metrics import export_gauges
 from search.tables import Snapshot
 from trainers.files import read_json, write_json
 
@@ -71,6 +72,8 @@ class Mirror:
         holds all that it held, so the queue is never longer than one."""
         self._newest = snapshot
         self._wake.set()
+        waiting = len(snapshot.trials) - len(self._written.children) if self._uri is not None else 0
+        export_gauges(self._settings.name, snapshot, waiting)
 
     def stop(self, timeout: float = 10) -> None:
         """Ends the thread once its write in progress is done; what it lacks is left to `close` or to a later run."""
