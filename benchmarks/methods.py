@@ -13,14 +13,16 @@ import numpy as np
 import optuna
 from optuna.storages import InMemoryStorage
 
-from search.config import VariationSettings
+from search.config import ScreenSettings, VariationSettings
 from search.ddsm import DDSMSearch
 from search.encodings import Encoding, Levels
-from search.rungs import Screening, gap_score
-from search.sampler import GENOME, BlockNSGAII
+from search.rungs import make_screening
+from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, make_seeds
 from search.study import Ledger, Limits
 from trainers.evaluation import Evaluation
+
+NO_SCREEN = ScreenSettings(rung="none", offspring=1)
 
 Score = Callable[[Levels], tuple[float, float]]
 """Levels -> (fid, gflops)."""
@@ -33,24 +35,21 @@ def ours(
     seed: int,
     seeds: Mapping[str, int],
     variation: VariationSettings | None = None,
-    screen: int = 0,
+    screen: ScreenSettings = NO_SCREEN,
 ) -> np.ndarray:
-    """The product's own ledger and sampler, in memory.  `screen` children are compared on the gap table, if any."""
+    """The product's own ledger and sampler, in memory."""
     encoding = source.encoding
     full = score(np.full(encoding.units, encoding.highest))[1]
-    gap = gap_score(encoding, source.gap()) if screen else None
-    screening = (
-        Screening(
-            gap,
-            lambda trial: gap(encoding.unpack(trial.user_attrs[GENOME])),
-            lambda levels: [score(levels)[1]],
-            0.5,
-        )
-        if gap
-        else None
+    # The price alone, without the price of a score: levels and width costs give it as the plan would.
+    unit = full / (encoding.steps * source.width_costs[-1])
+    screening = make_screening(
+        screen,
+        encoding,
+        source.gap,
+        lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
     sampler = BlockNSGAII(
-        encoding, variation or VariationSettings(), seed, make_seeds(seeds, source), max(1, screen), screening
+        encoding, variation or VariationSettings(), seed, make_seeds(seeds, source), screen.offspring, screening
     )
     ledger = Ledger(
         InMemoryStorage(),

@@ -46,8 +46,7 @@ class Method:
 
 
 def _ours(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
-    screen = DEFAULTS.screen.offspring if DEFAULTS.screen.rung == "gap" else 0
-    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation, screen)
+    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation, DEFAULTS.screen)
 
 
 def _unseeded(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:

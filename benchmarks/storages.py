@@ -1,4 +1,4 @@
-"""Time of `ask` and `tell` with 1,000 genes in every storage, with an analytic score."""
+"""Time of `ask` and `tell` with 1,000 genes in every storage, with an analytic score and the default screening."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from search.config import VariationSettings
+from search.config import RunSettings
 from search.encodings import Steps
+from search.rungs import make_screening
 from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, make_seeds
 from search.study import Ledger, Limits, open_storage
@@ -55,12 +56,17 @@ def storage_rows(work: Path) -> pd.DataFrame:
 def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
     encoding = Steps(GENES, WIDTHS, False)
     worth, cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
-    source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: np.zeros((GENES, 4)), 0)
-    seeds = make_seeds({"uniform": 4, "monotone": 16}, source)
-    sampler = BlockNSGAII(encoding, VariationSettings(), 0, seeds)
+    gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, and wrong enough to have to be learnt
+    source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
+    defaults = RunSettings()
+    screening = make_screening(defaults.screen, encoding, source.gap, lambda levels: [float(cost[levels].sum())])
+    seeds = make_seeds(defaults.seeds, source)
+    sampler = BlockNSGAII(encoding, defaults.variation, 0, seeds, defaults.screen.offspring, screening)
     ledger = Ledger(
         storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}
     )
+    assert screening is not None
+    screening.watch(ledger)
     asks, tells = [], []
     for _ in range(TRIALS):
         begin = time.perf_counter()

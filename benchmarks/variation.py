@@ -19,10 +19,9 @@ from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
 from benchmarks.search import TableScore, markdown, reference_point, shares
-from search.config import VariationSettings
+from search.config import RunSettings, ScreenSettings, VariationSettings
 from search.front import front_indices, hypervolume
 
-GAP = {"uniform": 4, "gap": 16}
 RANDOM = {"random": 20}
 
 
@@ -55,7 +54,10 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
     volume = hypervolume(everything[front_indices(everything)], reference)
 
     def row(
-        name: str, wanted: dict[str, int], settings: VariationSettings | None = None, screen: int = 0
+        name: str,
+        wanted: dict[str, int],
+        settings: VariationSettings | None = None,
+        screen: ScreenSettings = methods.NO_SCREEN,
     ) -> dict[str, str]:
         curves = []
         for seed in range(seeds):
@@ -89,16 +91,17 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
     for name, crossover in crossovers:
         with operators(one_point=crossover, two_point=crossover):
             yield row(f"... {name}", RANDOM)
-    for kind in ("random", "cuts", "monotone", "snr", "gap"):
-        for screen in (0, 8):
-            yield row(
-                f"4 uniform + 16 {kind}, {f'screening {screen}' if screen else 'no screening'}",
-                {"uniform": 4, kind: 16},
-                None,
-                screen,
-            )
-    for screen in (2, 4, 16, 32):
-        yield row(f"4 uniform + 16 gap, screening {screen}", GAP, None, screen)
+    mixes = {kind: {"uniform": 4, kind: 16} for kind in ("random", "cuts", "monotone", "snr", "gap")}
+    mixes["gap + monotone"] = dict(RunSettings().seeds)
+    for kind, wanted in mixes.items():
+        label = "4 uniform + 8 gap + 8 monotone" if kind == "gap + monotone" else f"4 uniform + 16 {kind}"
+        yield row(f"{label}, no screening", wanted)
+        yield row(f"{label}, 8 by gap", wanted, None, ScreenSettings(rung="gap", offspring=8))
+        yield row(f"{label}, 32 by model", wanted, None, ScreenSettings(rung="model", offspring=32))
+    for offspring in (2, 8, 128):
+        for rung in ("gap", "model"):
+            screen = ScreenSettings.model_validate({"rung": rung, "offspring": offspring})
+            yield row(f"4 uniform + 8 gap + 8 monotone, {offspring} by {rung}", mixes["gap + monotone"], None, screen)
 
 
 def main() -> None:

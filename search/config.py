@@ -39,10 +39,9 @@ class VariationSettings(Settings):
 class ScreenSettings(Settings):
     """Offspring are compared on a cheap rung before an FID evaluation is spent on the best of them."""
 
-    rung: Literal["none", "gap", "paired"] = "gap"
-    offspring: int = Field(8, ge=1, description="children made for each one that is evaluated")
+    rung: Literal["none", "gap", "paired", "model"] = "model"
+    offspring: int = Field(32, ge=1, description="children made for each one that is evaluated")
     least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the rung is not trusted")
-    images: int = Field(32, ge=1, description="images of rung `paired`")
 
 
 class BudgetSettings(Settings):
@@ -97,7 +96,10 @@ class WorkerSettings(Settings):
     count: int | None = Field(None, ge=1)
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
-    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker dies")
+    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker fails")
+    limit_minutes: float | None = Field(
+        None, gt=0, description="of one evaluation; null: ten minutes and 20 times the latency measured at full width"
+    )
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
 
 
@@ -117,7 +119,9 @@ class RunSettings(TrainerSettings):
     sampler: SamplerSettings = SamplerSettings()
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
-    seeds: dict[str, int] = Field({"uniform": 4, "gap": 16}, description="plans of the first generation, by kind")
+    seeds: dict[str, int] = Field(
+        {"uniform": 4, "gap": 8, "monotone": 8}, description="plans of the first generation, by kind"
+    )
     screen: ScreenSettings = ScreenSettings()
     budget: BudgetSettings = BudgetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -136,7 +140,7 @@ class RunSettings(TrainerSettings):
             if count < 0:
                 raise ValueError(f"seeds {name}: {count} plans")
         if not any(seeds.values()):
-            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, gap: 16}")
+            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, gap: 8, monotone: 8}")
         return seeds
 
     @model_validator(mode="after")

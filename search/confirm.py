@@ -17,7 +17,13 @@ from search import tables
 from search.directory import FACTS_FILE, find_search, read_snapshot
 from search.executor import ray_session, score_plans
 from search.front import interval
-from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
+from search.ingredients import (
+    Ingredients,
+    evaluation_limit,
+    load_or_measure_costs,
+    threads_per_worker,
+    worker_device,
+)
 from search.lock import directory_lock
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
@@ -105,7 +111,8 @@ def _score(
         costs = load_or_measure_costs(ingredients, directory)
         load = LoadEvaluator(ingredients.parts(costs, worker_device(settings), threads_per_worker(settings)))
         asked = [(plan, seed) for (_, seed), plan in unique.items()]
-        evaluations = score_plans(asked, images, load, settings.workers, on_result)
+        limit = evaluation_limit(settings, costs, images)
+        evaluations = score_plans(asked, images, load, settings.workers, limit, on_result)
     rows = []
     for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
         if evaluation.error:

@@ -22,7 +22,13 @@ from search.directory import find_search, read_snapshot
 from search.encodings import Encoding, Levels, Steps
 from search.executor import ray_session, score_plans
 from search.front import front_indices, hypervolume
-from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
+from search.ingredients import (
+    Ingredients,
+    evaluation_limit,
+    load_or_measure_costs,
+    threads_per_worker,
+    worker_device,
+)
 from search.lock import directory_lock
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
 from search.worker import LoadEvaluator
@@ -168,6 +174,7 @@ class _Scorer:
                 evaluation.images,
                 self._load,
                 self._ingredients.settings.workers,
+                evaluation_limit(self._ingredients.settings, self._costs, evaluation.images),
                 on_result,
             )
             for plan, result in zip(fresh, scored, strict=True):

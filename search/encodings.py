@@ -22,6 +22,10 @@ Levels = NDArray[np.int64]
 
 SKIP_LEVEL = -1
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTERS = np.frombuffer((_DIGITS + "-").encode(), dtype=np.uint8)
+"""By level; index -1, a step that is left out, is the last."""
+_LEVELS = np.full(256, len(_DIGITS), dtype=np.int64)  # no letter of a genome is out of every encoding's reach
+_LEVELS[_LETTERS] = [*range(len(_DIGITS)), SKIP_LEVEL]
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,11 @@ class Stages(Encoding):
         return self._taken(np.clip(levels, self.lowest, self.highest))
 
     def pack(self, levels: Levels) -> str:
-        return "".join("-" if level == SKIP_LEVEL else _DIGITS[level] for level in levels)
+        return _LETTERS[levels].tobytes().decode()
 
     def unpack(self, genome: str) -> Levels:
-        levels = np.array([SKIP_LEVEL if g == "-" else _DIGITS.find(g) for g in genome])
-        bad = [g for g, level in zip(genome, levels, strict=True) if level > self.highest or (level < 0 and g != "-")]
-        if len(genome) != self.units or bad or ("-" in genome and not self.skip):
+        levels = _LEVELS[np.frombuffer(genome.encode(), dtype=np.uint8)]
+        if len(levels) != self.units or levels.max() > self.highest or levels.min() < self.lowest:
             raise InputError(f"{genome!r} is no genome of {self.units} stages and {len(self.widths)} widths")
         return levels
 

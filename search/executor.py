@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,18 +23,22 @@ from ray.tune.search import Searcher
 
 from search.config import WorkerSettings
 from search.study import Asked, Ledger
-from search.worker import EvaluationWorker, ListWorker, Load
+from search.worker import EvaluationError, EvaluationWorker, ListWorker, Load
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 from trainers.plan import Plan
 
 OnResult = Callable[[], None]
 
+_SLOTS_FOR = 3.0
+"""Seconds for which the cluster's size is taken as known."""
+
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial that nobody reads
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's state is never restored
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it ends the search in order
     "TUNE_WARN_THRESHOLD_S": "1000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "4096",  # the searcher itself keeps to as many as there are places
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -94,45 +99,50 @@ def _keep_to_loopback() -> None:
 
 
 def worker_count(workers: WorkerSettings) -> int:
-    """As many workers as the settings say, or as fit on the cluster now."""
-    return workers.count if workers.count is not None else slots_now(workers)
+    """As many workers as the settings say, or as fit on the cluster now; one at least, for nodes that are to come."""
+    return workers.count if workers.count is not None else max(1, _slots(workers))
 
 
 def slots_now(workers: WorkerSettings) -> int:
     """How many workers fit on the cluster as it is.  InputError when not one does."""
+    slots = _slots(workers)
+    if slots < 1:
+        resources = ray.cluster_resources()
+        asked = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+        there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+        raise InputError(f"a worker asks for {asked}; the cluster has {there}")
+    return slots
+
+
+def _slots(workers: WorkerSettings) -> int:
     resources = ray.cluster_resources()
     slots = resources.get("CPU", 0) / workers.cpus
     if workers.gpus:
         slots = min(slots, resources.get("GPU", 0) / workers.gpus)
-    if slots < 1:
-        asked = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
-        there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-        raise InputError(f"a worker asks for {asked}; the cluster has {there}")
     return int(slots)
 
 
-def run_trials(ledger: Ledger, load: Load, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
-    """Evaluates until the ledger has nothing more to ask.  Needs a `ray_session`."""
+def run_trials(
+    ledger: Ledger, load: Load, job: Job, workers: WorkerSettings, on_result: OnResult, limit: float
+) -> None:
+    """Evaluates until the ledger has nothing more to ask.  Needs a `ray_session`.
+
+    An evaluation that takes longer than `limit` seconds, or whose worker raises, dies or goes away with its node, is
+    asked again of another worker; the others do not wait for it.
+    """
     slots_now(workers)  # refuses workers that could never start
-    slots = worker_count(workers)
-    while ledger.waiting or not ledger.spent():
-        before = len(ledger.trials), ledger.finished, ledger.waiting
-        searcher = LedgerSearcher(ledger, job, slots, on_result)
-        _run_tune(searcher, load, slots, workers)
-        if searcher.error is not None:
-            raise searcher.error
-        # Tune gives up on a trial whose worker dies while it is reset, and does not say so.
-        ledger.abandon_live("its worker died")
-        if (len(ledger.trials), ledger.finished, ledger.waiting) == before:
-            break  # nothing left to propose: every plan of the space is known
+    searcher = LedgerSearcher(ledger, job, workers, on_result)
+    _run_tune(searcher, load, workers, limit)
+    if searcher.error is not None:
+        raise searcher.error
 
 
-def _run_tune(searcher: LedgerSearcher, load: Load, slots: int, workers: WorkerSettings) -> None:
+def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, limit: float) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(EvaluationWorker, load=load), {"cpu": workers.cpus, "gpu": workers.gpus}
     )
     scratch = tempfile.mkdtemp(prefix="stepfront-tune-")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -141,7 +151,6 @@ def _run_tune(searcher: LedgerSearcher, load: Load, slots: int, workers: WorkerS
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     num_samples=-1,
-                    max_concurrent_trials=slots,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -151,6 +160,7 @@ def _run_tune(searcher: LedgerSearcher, load: Load, slots: int, workers: WorkerS
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
+                    callbacks=[Watch(searcher, limit)],
                 ),
             ).fit()
     finally:
@@ -161,10 +171,11 @@ class LedgerSearcher(Searcher):
     """Tune's view of the ledger.  It never raises: an exception in a searcher would end the whole Tune run.  What went
     wrong is kept in `error`, and the search is ended in order."""
 
-    def __init__(self, ledger: Ledger, job: Job, slots: int, on_result: OnResult) -> None:
+    def __init__(self, ledger: Ledger, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
         super().__init__()
-        self._ledger, self._job, self._slots, self._on_result = ledger, job, slots, on_result
+        self._ledger, self._job, self._workers, self._on_result = ledger, job, workers, on_result
         self._asked: dict[str, Asked] = {}
+        self._slots, self._slots_known = 0, -_SLOTS_FOR
         self.error: Exception | None = None
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -173,9 +184,9 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.error is not None:
             return Searcher.FINISHED
-        if len(self._asked) >= self._slots:
-            return None
         try:
+            if len(self._asked) >= self._places():
+                return None
             asked = self._ledger.ask()
         except Exception as error:
             self.error = error
@@ -193,17 +204,37 @@ class LedgerSearcher(Searcher):
         return {"job": job}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result is None or "evaluation" not in result:
+            return  # the watch knows why, and says so
+        self._end(
+            trial_id,
+            lambda asked: self._ledger.tell(asked.number, Evaluation(*result["evaluation"]), result["worker"]),
+        )
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """A trial that will never have a result from this worker."""
+        self._end(trial_id, lambda asked: self._ledger.fail(asked.number, reason))
+
+    @property
+    def in_flight(self) -> list[str]:
+        """Ids of the trials that were asked and not yet ended."""
+        return list(self._asked)
+
+    def _end(self, trial_id: str, say: Callable[[Asked], None]) -> None:
         asked = self._asked.pop(trial_id, None)
         if asked is None:
             return
         try:
-            if result is None or "evaluation" not in result:
-                self._ledger.fail(asked.number, "its worker died")
-            else:
-                self._ledger.tell(asked.number, Evaluation(*result["evaluation"]), result["worker"])
+            say(asked)
             self._on_result()
         except Exception as problem:
             self.error = self.error or problem
+
+    def _places(self) -> int:
+        """How many trials may be in flight; nodes come and go, so the cluster is asked now and then."""
+        if time.monotonic() - self._slots_known >= _SLOTS_FOR:
+            self._slots, self._slots_known = worker_count(self._workers), time.monotonic()
+        return self._slots
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("the study is the truth\n")
@@ -215,40 +246,118 @@ class LedgerSearcher(Searcher):
         return {}  # Tune pickles its searcher for a restore that never happens
 
 
+class Watch(tune.Callback):
+    """Tells the searcher what Tune does not: why a trial failed, that one's worker died while it was handed over (Tune
+    drops such a trial in silence), and that one takes too long, whose worker it ends."""
+
+    def __init__(self, searcher: LedgerSearcher, limit: float) -> None:
+        self._searcher, self._limit = searcher, limit
+        self._trials: dict[str, tuple[Any, float]] = {}
+        self._seen = 0
+        self._overdue: set[str] = set()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now = time.monotonic()
+        for trial in trials[self._seen :]:
+            self._trials[trial.trial_id] = (trial, now)
+        self._seen = len(trials)
+        in_flight = self._searcher.in_flight
+        for trial_id in in_flight:
+            trial, since = self._trials.get(trial_id, (None, now))
+            if trial is None:
+                continue
+            if trial.status == "PENDING":
+                self._trials[trial_id] = (trial, now)  # it waits for a place; its time has not begun
+            elif trial.status in ("ERROR", "TERMINATED"):
+                self._searcher.lost(trial_id, self._reason(trial))
+            elif now - since > self._limit and trial_id not in self._overdue:
+                self._overdue.add(trial_id)
+                _end_actor(trial.temporary_state.ray_actor)
+        self._trials = {trial_id: self._trials[trial_id] for trial_id in in_flight if trial_id in self._trials}
+
+    def _reason(self, trial: Any) -> str:
+        if trial.trial_id in self._overdue:
+            return f"it took longer than {self._limit:.0f} s (workers.limit_minutes)"
+        try:
+            # As Tune wrote it just now; `get_pickled_error` looks where it is copied later.
+            return reason_of(ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
+        except Exception:  # no such file, or whatever its content may raise
+            return "its worker died"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why an evaluation failed, in a few words."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause if error.cause is not None else error
+        return str(cause) if isinstance(cause, EvaluationError) else f"{type(cause).__name__}: {cause}"[:300]
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its worker ran out of memory"
+    said = str(error)
+    if "memory" in said and "killed" in said:
+        return "its worker ran out of memory"
+    if "node" in said and ("died" in said or "dead" in said):
+        return "its worker died, or the node that it ran on"
+    return "its worker died"
+
+
+def _end_actor(actor: Any) -> None:
+    with contextlib.suppress(Exception):  # it may be gone already
+        ray.kill(actor)
+
+
 def score_plans(
     plans: Sequence[tuple[Plan, int]],
     images: int,
     load: Load,
     workers: WorkerSettings,
+    limit: float,
     on_result: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Evaluation]:
-    """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`."""
+    """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`.
+
+    As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
+    score.
+    """
     shared = ray.put(load)
     actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
     # An actor that the cluster has no room for would hold its plan for ever.
     count = min(worker_count(workers), slots_now(workers), len(plans))
     idle = [actor.remote(shared) for _ in range(count)]
     todo = [(index, 1) for index in reversed(range(len(plans)))]
-    waiting: dict[Any, tuple[int, int, Any]] = {}
+    waiting: dict[Any, tuple[int, int, Any, float]] = {}
     results: dict[int, Evaluation] = {}
     try:
         while len(results) < len(plans):
             while idle and todo:
                 index, attempt = todo.pop()
                 worker, (plan, noise_seed) = idle.pop(), plans[index]
-                waiting[worker.score.remote(plan, images, noise_seed)] = (index, attempt, worker)
-            ready = ray.wait(list(waiting), num_returns=1)[0][0]
-            index, attempt, worker = waiting.pop(ready)
+                future = worker.score.remote(plan, images, noise_seed)
+                waiting[future] = (index, attempt, worker, time.monotonic())
+            ready = ray.wait(list(waiting), num_returns=1, timeout=1)[0]
+            for _, _, worker, since in waiting.values():
+                if time.monotonic() - since > limit:
+                    _end_actor(worker)  # its future fails at once
+            if not ready:
+                continue
+            index, attempt, worker, since = waiting.pop(ready[0])
             try:
-                results[index] = ray.get(ready)
+                results[index] = ray.get(ready[0])
                 idle.append(worker)
-                on_result(len(results), len(plans))
-            except ray.exceptions.RayActorError as error:
-                if attempt >= workers.attempts:
-                    raise InputError(f"the plan {plans[index][0].runs} killed {attempt} workers") from error
-                todo.append((index, attempt + 1))
+            except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+                _end_actor(worker)
                 idle.append(actor.remote(shared))
+                if attempt < workers.attempts:
+                    todo.append((index, attempt + 1))
+                    continue
+                late = time.monotonic() - since > limit
+                reason = f"it took longer than {limit:.0f} s" if late else reason_of(error)
+                nothing = float("nan")
+                results[index] = Evaluation(nothing, nothing, nothing, "", images, plans[index][1], error=reason)
+            on_result(len(results), len(plans))
     finally:
         for worker in [*idle, *(held[2] for held in waiting.values())]:
-            ray.kill(worker)
+            _end_actor(worker)
     return [results[i] for i in range(len(plans))]

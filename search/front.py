@@ -38,11 +38,14 @@ def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int
     return kept[np.lexsort(scores[kept].T)]
 
 
-def hypervolume(scores: Array, reference: Sequence[float]) -> float:
-    """The volume between the scores and the reference point; scores that do not dominate it add nothing."""
+def hypervolume(scores: Array, reference: Sequence[float], only_front: bool = False) -> float:
+    """The volume between the scores and the reference point; scores that do not dominate it add nothing.
+
+    `only_front` says that no score dominates another, which spares the search for those that do.
+    """
     scores, point = np.asarray(scores, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     inside = scores[(scores < point).all(axis=1)] if len(scores) else scores
-    return float(compute_hypervolume(inside, point)) if len(inside) else 0.0
+    return float(compute_hypervolume(inside, point, assume_pareto=only_front)) if len(inside) else 0.0
 
 
 def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
@@ -50,7 +53,7 @@ def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
     history, volume = np.zeros(len(scores)), 0.0
     for i, front in enumerate(_growing_front(scores)):
         if front is not None:
-            volume = hypervolume(front, reference)
+            volume = hypervolume(front, reference, only_front=True)
         history[i] = volume
     return history
 

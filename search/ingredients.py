@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import ray
 import torch
 
-from search.config import RunSettings
+from search.config import RunSettings, parse_constraint
 from search.directory import COSTS_FILE, FACTS_FILE
-from search.encodings import Encoding, make_encoding
+from search.encodings import Encoding, Levels, make_encoding
 from search.seeds import SeedSource
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, measure_latency, pick_device
@@ -92,7 +93,46 @@ class Ingredients:
 
     def plan_of(self, genome: str) -> Plan:
         """The plan of a genome."""
-        return Plan(self.times, self.encoding.step_widths(self.encoding.unpack(genome)), self.settings.sampler.solver)
+        return self.plan_at(self.encoding.unpack(genome))
+
+    def plan_at(self, levels: Levels) -> Plan:
+        """The plan of levels."""
+        return Plan(self.times, self.encoding.step_widths(levels), self.settings.sampler.solver)
+
+    def prices(self, costs: dict[float, WidthCost]) -> dict[str, Callable[[Levels], float]]:
+        """What is known of levels before any evaluation, by the name of the objective; sums as those of cost.py."""
+
+        def summed(each: list[float]) -> Callable[[Levels], float]:
+            table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
+            return lambda levels: float((self.encoding.lengths * table[levels]).sum())
+
+        widths = [costs[width] for width in self.card.network.widths]
+        latencies = [cost.latency_ms if cost.latency_ms is not None else float("nan") for cost in widths]
+        return {"gflops": summed([2e-9 * cost.macs for cost in widths]), "latency_ms": summed(latencies)}
+
+    def affordable(self, costs: dict[float, WidthCost]) -> Callable[[Levels], bool]:
+        """Whether levels keep the constraints that are known before an evaluation: those of cost.
+
+        InputError where not even the narrowest plan does.
+        """
+        prices = self.prices(costs)
+        limits = [limit for limit in map(parse_constraint, self.settings.evaluation.constraints) if limit[0] in prices]
+
+        def keeps(levels: Levels) -> bool:
+            return all(
+                prices[name](levels) <= bound if sign == "<=" else prices[name](levels) >= bound
+                for name, sign, bound in limits
+            )
+
+        ends = [np.full(self.encoding.units, level) for level in (0, self.encoding.highest)]
+        for name, sign, bound in limits:
+            extreme = prices[name](ends[0] if sign == "<=" else ends[1])
+            if (extreme > bound) if sign == "<=" else (extreme < bound) and not self.encoding.skip:
+                raise InputError(
+                    f"no plan keeps the constraint {name} {sign} {bound:g}: of one width alone, the "
+                    f"{'narrowest' if sign == '<=' else 'widest'} has {extreme:.4g}"
+                )
+        return keeps
 
     def uniform_plan(self, width: float) -> Plan:
         """One width at every step."""
@@ -114,6 +154,7 @@ class Ingredients:
             half_log_snr=noise_schedule(self.card.diffusion).half_log_snr(np.array(self.times)),
             gap=lambda: self.gap,
             seed=self.settings.search_seed,
+            affordable=self.affordable(costs),
         )
 
     @cached_property
@@ -163,6 +204,14 @@ def measure_costs(ingredients: Ingredients) -> dict[float, WidthCost]:
         counted = count_width(card.network, card.image_channels, card.resolution, width)
         costs[width] = counted.model_copy(update={"latency_ms": latency, "batch": batch, "device": device})
     return costs
+
+
+def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
+    """Seconds after which an evaluation of `images` images counts as hung."""
+    if settings.workers.limit_minutes is not None:
+        return 60 * settings.workers.limit_minutes
+    latency = 1e-3 * (costs[1.0].latency_ms or 0.0) * settings.sampler.steps * images
+    return 600 + 20 * latency
 
 
 def worker_device(settings: RunSettings) -> str:

@@ -10,30 +10,30 @@ from typing import Protocol
 from search import tables
 from search.config import RunSettings, save_settings
 from search.directory import FACTS_FILE, SETTINGS_FILE, empty_directory
-from search.encodings import Levels
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
-from search.ingredients import Ingredients, load_or_measure_costs, threads_per_worker, worker_device
+from search.ingredients import (
+    Ingredients,
+    evaluation_limit,
+    load_or_measure_costs,
+    threads_per_worker,
+    worker_device,
+)
 from search.lock import directory_lock
-from search.rungs import Screening, correlations, gap_score, rungs_table
-from search.sampler import GENOME, BlockNSGAII
+from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
+from search.sampler import BlockNSGAII
 from search.seeds import make_seeds
 from search.study import Ledger, Limits, delete_study, open_storage, study_name
+from search.surrogate import PlanFeatures
 from search.tables import Snapshot
 from search.tracking import Mirror
 from search.worker import LoadEvaluator
-from trainers.cost import (
-    WidthCost,
-    pick_device,
-    plan_gflops,
-    plan_latency_ms,
-)
+from trainers.cost import WidthCost, pick_device
 from trainers.data import load_data
 from trainers.errors import InputError
 from trainers.evaluation import Evaluator
 from trainers.features import check_features, prepare_features
 from trainers.files import write_json
-from trainers.plan import Plan
 from trainers.supernet import (
     CARD_FILE,
     SupernetCard,
@@ -111,7 +111,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             costs = load_or_measure_costs(ingredients, directory)
             ledger = open_ledger(ingredients, costs, directory)
             save_settings(settings, directory / SETTINGS_FILE)
-            if ledger.waiting or not ledger.spent():
+            if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                 stage("searching")
                 _execute(ingredients, costs, ledger, directory, view, command)
         write_tables(ingredients, ledger, costs, directory, command)
@@ -122,7 +122,7 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
     """The study in `directory` with the sampler of the settings."""
     settings = ingredients.settings
     seeds = make_seeds(settings.seeds, ingredients.seed_source(costs))
-    screening = make_screening(ingredients, costs)
+    screening = screening_of(ingredients, costs)
     sampler = BlockNSGAII(
         ingredients.encoding,
         settings.variation,
@@ -130,6 +130,7 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
         seeds,
         offspring=settings.screen.offspring,
         screen=screening,
+        affordable=ingredients.affordable(costs),
     )
     budget = settings.budget
     full = len(ingredients.times)
@@ -150,30 +151,21 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
     return ledger
 
 
-def make_screening(ingredients: Ingredients, costs: dict[float, WidthCost]) -> Screening | None:
+def screening_of(ingredients: Ingredients, costs: dict[float, WidthCost]) -> Screening | None:
     """The screening of the settings; None where every child is evaluated."""
-    screen, evaluation = ingredients.settings.screen, ingredients.settings.evaluation
-    encoding = ingredients.encoding
+    evaluation, prices = ingredients.settings.evaluation, ingredients.prices(costs)
 
-    def plan_of(levels: Levels) -> Plan:
-        return Plan(ingredients.times, encoding.step_widths(levels), ingredients.settings.sampler.solver)
-
-    def costs_of(levels: Levels) -> list[float]:
-        priced = {"gflops": plan_gflops, "latency_ms": plan_latency_ms}
-        return [priced[name](plan_of(levels), costs) for name in evaluation.objectives[1:]]
-
-    if screen.rung == "gap":
-        score = gap_score(encoding, ingredients.gap)
-        return Screening(score, lambda t: score(encoding.unpack(t.user_attrs[GENOME])), costs_of, screen.least_tau)
-    if screen.rung == "paired":
+    def paired() -> RungScore:
         evaluator = Evaluator(ingredients.parts(costs, "cpu", 0))
-        return Screening(
-            lambda levels: evaluator.paired(plan_of(levels), evaluation.noise_seed, screen.images),
-            lambda trial: Ledger.result(trial).get("paired") or float("nan"),
-            costs_of,
-            screen.least_tau,
-        )
-    return None
+        return lambda levels: evaluator.paired(ingredients.plan_at(levels), evaluation.noise_seed)
+
+    return make_screening(
+        ingredients.settings.screen,
+        ingredients.encoding,
+        lambda: ingredients.gap,
+        lambda levels: [prices[name](levels) for name in evaluation.objectives[1:]],
+        paired,
+    )
 
 
 def _execute(
@@ -200,7 +192,8 @@ def _execute(
     parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     try:
-        run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result)
+        limit = evaluation_limit(settings, costs, settings.evaluation.images)
+        run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result, limit)
     except KeyboardInterrupt:
         if len(ledger.complete):
             write_tables(ingredients, ledger, costs, directory, command)
@@ -225,7 +218,8 @@ def write_tables(
         front = tables.with_confirmation(front, confirmed, settings.evaluation.objectives)
     progress = tables.progress_table(ledger)
     controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
-    rungs = rungs_table(trials, gap_score(ingredients.encoding, ingredients.gap), ingredients.encoding.unpack)
+    encoding, gap = ingredients.encoding, ingredients.gap
+    rungs = rungs_table(trials, gap_score(encoding, gap), PlanFeatures(encoding, gap), encoding.unpack)
     facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"rung_tau": correlations(rungs)}
     tables.write_table(rungs, directory / tables.RUNGS)
     if not (directory / tables.CONTROLS).exists():

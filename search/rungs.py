@@ -1,15 +1,18 @@
-"""Rungs: cheaper scores than FID, and how far they can be trusted.
+"""Rungs: cheaper scores that stand in for FID, and the screening of children by them.
 
-gap     the summed growth of the denoising loss along the plan; free once the gap table is made
+gap     summed growth of the denoising loss over the plan's steps; free, once the gap table is made
 paired  mean squared difference of 32 images to the full-width output of the same noise
+model   FID as a Gaussian process predicts it from the trials so far (search/surrogate.py); nearly free
 fid     the score that a search minimises
 
-A rung's worth is its rank correlation (Kendall's tau) with fid over the trials of the search itself.
+A rung's worth is its rank correlation (Kendall's tau) with fid over the trials of the search itself; that of `model` is
+taken leave-one-out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,9 +21,12 @@ from optuna.trial import FrozenTrial
 from scipy.stats import kendalltau
 from sklearn.isotonic import IsotonicRegression
 
+from search.config import ScreenSettings
 from search.encodings import SKIP_LEVEL, Encoding, Levels
-from search.front import hypervolume
+from search.front import domination_rank, hypervolume
+from search.sampler import GENOME
 from search.study import Ledger
+from search.surrogate import PlanFeatures, Surrogate
 
 Array = NDArray[np.float64]
 
@@ -29,6 +35,8 @@ RungScore = Callable[[Levels], float]
 
 LEAST_TRIALS = 12
 """Complete trials before a rank correlation says anything."""
+
+CHEAP_RUNGS = ("gap", "paired", "model")
 
 
 def gap_score(encoding: Encoding, gap: Array) -> RungScore:
@@ -51,65 +59,76 @@ def rank_correlation(lower: Array, upper: Array) -> float:
     return float(kendalltau(lower[both], upper[both]).statistic)
 
 
-def pick_by_rung(
-    rung: Sequence[float], costs: Array, known_rung: Array, known_scores: Array, reference: Sequence[float]
-) -> int:
-    """The child whose predicted score adds most hypervolume; the first where none adds any.
+class Rung(Protocol):
+    """What a screening asks of a cheap rung."""
 
-    The rung is carried over to fid by isotonic regression on the known trials: monotone, and no more is assumed.
-    `costs` [children, objectives - 1], `known_scores` [trials, objectives] with fid first.
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        """Takes in the trials [N] and their scores [N, objectives], fid first; returns its correlation with fid."""
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        """The FID that it expects of each child; NaN where it can't say."""
+
+
+class CarriedRung:
+    """A cheap score, carried over to FID by isotonic regression on the trials: monotone, and no more is assumed.
+
+    `score` of a child's levels, `known` of a finished trial.
     """
-    usable = np.isfinite(known_rung)
-    fit = IsotonicRegression(out_of_bounds="clip").fit(known_rung[usable], known_scores[usable, 0])
-    predicted = fit.predict(np.asarray(rung, dtype=np.float64))
-    base = hypervolume(known_scores, reference)
-    gains = [
-        hypervolume(np.vstack([known_scores, [fid, *cost]]), reference) - base
-        for fid, cost in zip(predicted, costs, strict=True)
-    ]
-    return int(np.argmax(gains))
+
+    def __init__(self, score: RungScore, known: Callable[[FrozenTrial], float]) -> None:
+        self._score, self._known = score, known
+        self._kept: dict[int, float] = {}
+        self._fit = IsotonicRegression(out_of_bounds="clip")
+
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        for trial in trials:
+            if trial.number not in self._kept:
+                self._kept[trial.number] = self._known(trial)
+        rung = np.array([self._kept[trial.number] for trial in trials])
+        usable = np.isfinite(rung)
+        if usable.any():
+            self._fit.fit(rung[usable], scores[usable, 0])
+        return rank_correlation(rung, scores[:, 0])
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        rung = np.array([self._score(levels) for levels in children])
+        expected = np.full(len(rung), np.nan)
+        expected[np.isfinite(rung)] = self._fit.predict(rung[np.isfinite(rung)])
+        return expected
 
 
-def rungs_table(trials: pd.DataFrame, score: RungScore, unpack: Callable[[str], Levels]) -> pd.DataFrame:
-    """One row a (trial, rung): the scores of all complete trials on every rung that has one."""
-    complete = trials[trials["state"] == "complete"]
-    rows = []
-    for _, row in complete.iterrows():
-        scores = {"gap": score(unpack(row["genome"])), "paired": row["paired"], "fid": row["fid"]}
-        rows += [{"trial": int(row["trial"]), "rung": k, "score": float(v)} for k, v in scores.items()]
-    return pd.DataFrame(rows, columns=["trial", "rung", "score"]).dropna(subset=["score"])
+class ModelRung:
+    """The surrogate model, with the optimism that makes a search look where it knows little: a child is expected one
+    standard deviation below the mean."""
 
+    def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels]) -> None:
+        self._features, self._levels_of = features, levels_of
+        self._kept: dict[int, Array] = {}
+        self._model = Surrogate()
 
-def correlations(rungs: pd.DataFrame) -> list[dict[str, object]]:
-    """Kendall's tau of each cheap rung with fid."""
-    wide = rungs.pivot(index="trial", columns="rung", values="score")
-    found: list[dict[str, object]] = []
-    for lower in ("gap", "paired"):
-        if lower in wide and "fid" in wide:
-            pairs = wide[[lower, "fid"]].dropna()
-            tau = rank_correlation(pairs[lower].to_numpy(), pairs["fid"].to_numpy())
-            if np.isfinite(tau):
-                found.append({"lower": lower, "upper": "fid", "tau": round(tau, 4), "n": len(pairs)})
-    return found
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        for trial in trials:
+            if trial.number not in self._kept:
+                self._kept[trial.number] = self._features(self._levels_of(trial))
+        without = self._model.learn(
+            [self._kept[trial.number] for trial in trials], scores[:, 0], lambda: domination_rank(scores)
+        )
+        return rank_correlation(without, scores[:, 0])
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        mean, deviation = self._model.predict([self._features(levels) for levels in children])
+        return np.exp(mean - deviation)
 
 
 class Screening:
     """Chooses among children by a cheap rung, as long as that rung's rank correlation with fid holds.
 
-    `score` of a child's levels, `known` of a finished trial, `costs_of` a child's other objectives; `watch` hands over
-    the ledger, which is made after the sampler that screens.
+    `costs_of` a child's other objectives; `watch` hands over the ledger, which is made after the sampler that screens.
     """
 
-    def __init__(
-        self,
-        score: RungScore,
-        known: Callable[[FrozenTrial], float],
-        costs_of: Callable[[Levels], list[float]],
-        least_tau: float,
-    ) -> None:
-        self._score, self._known, self._costs_of, self._least_tau = score, known, costs_of, least_tau
+    def __init__(self, rung: Rung, costs_of: Callable[[Levels], list[float]], least_tau: float) -> None:
+        self._rung, self._costs_of, self._least_tau = rung, costs_of, least_tau
         self._ledger: Ledger | None = None
-        self._cache: dict[int, float] = {}
 
     def watch(self, ledger: Ledger) -> None:
         """The ledger whose trials tell how far the rung is to be trusted."""
@@ -119,16 +138,86 @@ class Screening:
         if self._ledger is None or (reference := self._ledger.reference_point()) is None:
             return 0
         complete = self._ledger.complete
-        scores = self._ledger.scores(complete)
-        known = np.array([self._known_score(trial) for trial in complete])
-        if np.isfinite(known).sum() < LEAST_TRIALS or not rank_correlation(known, scores[:, 0]) >= self._least_tau:
+        if len(complete) < LEAST_TRIALS:
             return 0
-        rung = [self._score(levels) for levels in children]
-        if not np.isfinite(rung).all():
-            return 0  # the rung can't say, as of skipped steps: the first child is as good as any
-        return pick_by_rung(rung, np.array([self._costs_of(levels) for levels in children]), known, scores, reference)
+        scores = self._ledger.scores()
+        if not self._rung.learn(complete, scores) >= self._least_tau:
+            return 0
+        expected = self._rung.predict(children)
+        costs = np.array([self._costs_of(levels) for levels in children])
+        return best_child(expected, costs, self._ledger.front_scores(), reference)
 
-    def _known_score(self, trial: FrozenTrial) -> float:
-        if trial.number not in self._cache:
-            self._cache[trial.number] = self._known(trial)
-        return self._cache[trial.number]
+
+def make_screening(
+    screen: ScreenSettings,
+    encoding: Encoding,
+    gap: Callable[[], Array],
+    costs_of: Callable[[Levels], list[float]],
+    paired: Callable[[], RungScore] | None = None,
+) -> Screening | None:
+    """The screening of the settings; None where every child is evaluated.  `gap` makes the gap table and `paired` the
+    paired score, where they are wanted."""
+
+    def levels_of(trial: FrozenTrial) -> Levels:
+        return encoding.unpack(trial.user_attrs[GENOME])
+
+    def known_paired(trial: FrozenTrial) -> float:
+        score = Ledger.result(trial).get("paired")
+        return float("nan") if score is None else float(score)
+
+    rung: Rung
+    if screen.rung == "model":
+        rung = ModelRung(PlanFeatures(encoding, gap()), levels_of)
+    elif screen.rung == "gap":
+        summed = gap_score(encoding, gap())
+        rung = CarriedRung(summed, lambda trial: summed(levels_of(trial)))
+    elif screen.rung == "paired" and paired is not None:
+        rung = CarriedRung(paired(), known_paired)
+    else:
+        return None
+    return Screening(rung, costs_of, screen.least_tau)
+
+
+def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:
+    """The child whose expected FID adds most hypervolume; the first where none adds any, or nothing is expected.
+
+    `expected` [children], `costs` [children, objectives - 1], `front` [points, objectives] with fid first.
+    """
+    points = np.column_stack([expected, costs])
+    beaten = np.any(np.all(front[None] <= points[:, None], axis=2), axis=1) | ~np.isfinite(points).all(axis=1)
+    gains = np.zeros(len(points))
+    for i in np.flatnonzero(~beaten):
+        left = front[~(points[i] <= front).all(axis=1)]
+        gains[i] = hypervolume(np.vstack([left, points[i]]), reference, only_front=True)
+    return int(np.argmax(gains)) if gains.max() > hypervolume(front, reference) else 0
+
+
+def rungs_table(
+    trials: pd.DataFrame, score: RungScore, features: PlanFeatures, unpack: Callable[[str], Levels]
+) -> pd.DataFrame:
+    """One row a (trial, rung): the scores of all complete trials on every rung that has one."""
+    complete = trials[trials["state"] == "complete"].sort_values(["elapsed", "trial"])
+    levels = [unpack(genome) for genome in complete["genome"]]
+    fid = complete["fid"].to_numpy(dtype=np.float64)
+    without = np.full(len(fid), np.nan)
+    if len(fid) >= LEAST_TRIALS:
+        scores = complete[["fid", "gflops"]].to_numpy(dtype=np.float64)
+        without = np.exp(Surrogate().learn([features(one) for one in levels], fid, lambda: domination_rank(scores)))
+    columns = {"gap": [score(one) for one in levels], "paired": complete["paired"], "model": without, "fid": fid}
+    wide = pd.DataFrame(
+        {"trial": complete["trial"].astype(int), **{k: np.asarray(v, float) for k, v in columns.items()}}
+    )
+    return wide.melt("trial", var_name="rung", value_name="score").dropna(subset=["score"]).reset_index(drop=True)
+
+
+def correlations(rungs: pd.DataFrame) -> list[dict[str, object]]:
+    """Kendall's tau of each cheap rung with fid; none from fewer than `LEAST_TRIALS` trials."""
+    wide = rungs.pivot(index="trial", columns="rung", values="score")
+    found: list[dict[str, object]] = []
+    for lower in CHEAP_RUNGS:
+        if lower in wide and "fid" in wide:
+            pairs = wide[[lower, "fid"]].dropna()
+            tau = rank_correlation(pairs[lower].to_numpy(), pairs["fid"].to_numpy())
+            if np.isfinite(tau) and len(pairs) >= LEAST_TRIALS:
+                found.append({"lower": lower, "upper": "fid", "tau": round(tau, 4), "n": len(pairs)})
+    return found

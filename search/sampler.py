@@ -43,7 +43,8 @@ Screen = Callable[[Sequence[Levels]], int]
 
 
 class BlockNSGAII(BaseGASampler):
-    """Proposes packed genomes.  `seeds` are proposed first, in their order."""
+    """Proposes packed genomes.  `seeds` are proposed first, in their order; of the others none that is known beforehand
+    not to be `affordable`."""
 
     def __init__(
         self,
@@ -53,11 +54,12 @@ class BlockNSGAII(BaseGASampler):
         seeds: Sequence[Proposal] = (),
         offspring: int = 1,
         screen: Screen | None = None,
+        affordable: Callable[[Levels], bool] = lambda levels: True,
     ) -> None:
         super().__init__(population_size=variation.population)
         self.encoding, self.variation, self.seed = encoding, variation, seed
         self.seeds = list(seeds)
-        self.offspring, self.screen = offspring, screen
+        self.offspring, self.screen, self._affordable = offspring, screen, affordable
         self._elite_of = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
 
@@ -70,13 +72,16 @@ class BlockNSGAII(BaseGASampler):
         rng = np.random.default_rng([self.seed, number])
         elite = self._current_elite(study, trials)
         children: list[tuple[Levels, Proposal]] = []
+        made: set[str] = set()
         for attempt in range(_TRIES):
             # After many repeats the neighbourhood is used up: look anywhere.
             levels, proposal = self._random(rng) if not elite or attempt > _TRIES // 2 else self._child(rng, elite)
-            if proposal.genome not in seen and all(proposal.genome != c[1].genome for c in children):
-                children.append((levels, proposal))
-                if len(children) >= self._wanted(proposal):
-                    break
+            if proposal.genome in seen or proposal.genome in made or not self._affordable(levels):
+                continue
+            made.add(proposal.genome)
+            children.append((levels, proposal))
+            if len(children) >= self._wanted(proposal):
+                break
         if not children:
             return self._any_unseen(seen)
         chosen = 0 if self.screen is None or len(children) == 1 else self.screen([c[0] for c in children])
@@ -126,7 +131,7 @@ class BlockNSGAII(BaseGASampler):
             return None
         for index in np.ndindex(*(choices,) * self.encoding.units):
             levels = self.encoding.project(np.array(index) + self.encoding.lowest)
-            if self.encoding.pack(levels) not in seen:
+            if self.encoding.pack(levels) not in seen and self._affordable(levels):
                 return Proposal(self.encoding.pack(levels), "random")
         return None
 

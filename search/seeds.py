@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
 class SeedSource:
     """What seeds are made from: the encoding, the cost of each width (any unit), log-SNR and gap at each step.
 
-    `gap` [steps, widths] is only asked for where `gap` seeds are wanted.
+    `gap` [steps, widths] is only asked for where `gap` seeds are wanted.  Seeds that are not `affordable` are left out,
+    the full width excepted, which all others are held against.
     """
 
     encoding: Encoding
@@ -37,6 +38,7 @@ class SeedSource:
     half_log_snr: Array
     gap: Callable[[], Array]
     seed: int = 0
+    affordable: Callable[[Levels], bool] = lambda levels: True
 
 
 def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
@@ -47,8 +49,10 @@ def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
             continue
         fresh = 0
         for levels in _levels_of(name, wanted[name], source):
-            genome = source.encoding.pack(source.encoding.project(levels))
-            if genome not in proposals and fresh < wanted[name]:
+            levels = source.encoding.project(levels)
+            genome = source.encoding.pack(levels)
+            kept = (levels == source.encoding.highest).all() or source.affordable(levels)
+            if genome not in proposals and fresh < wanted[name] and kept:
                 proposals[genome] = Proposal(genome, name)
                 fresh += 1
     return list(proposals.values())
@@ -175,7 +179,8 @@ def _hull_plans(unit_cost: Array, unit_gap: Array) -> list[Levels]:
 
 
 def spread_by_cost(plans: Sequence[Levels], count: int, source: SeedSource) -> list[Levels]:
-    """`count` of the plans whose costs lie nearest to evenly spaced ones, the ends included."""
+    """`count` of the affordable plans, those nearest to costs spaced evenly between the cheapest and the dearest."""
+    plans = [plan for plan in plans if source.affordable(source.encoding.project(plan))]
     if len(plans) <= count:
         return list(plans)
     costs = np.array([(source.encoding.lengths * source.width_costs[plan]).sum() for plan in plans])

@@ -30,6 +30,9 @@ from search.sampler import GENOME, BlockNSGAII, Proposal
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
+HOPELESS = 8
+"""Failed trials, with no other, after which a search ends."""
+
 _OWN_STUDY = "stepfront"
 RESULT = "result"
 
@@ -139,7 +142,10 @@ class Ledger:
         )
         self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         self._live: set[int] = set()
+        self._complete: list[FrozenTrial] | None = None
+        self._scores: np.ndarray | None = None
         self.exhausted = False
+        self._reference: list[float] | None = None
         self._volumes: list[float] = []
         self._volume_front = np.zeros((0, len(objectives)))
         self._finish_told()
@@ -152,7 +158,7 @@ class Ledger:
         """The next trial to evaluate, first those that were cut off; None when there is none now."""
         if self._queue:
             trial = self._queue.pop(0)
-        elif self.spent() or self._all_asked():
+        elif self.spent() or self._all_asked() or self.hopeless:
             return None
         else:
             proposal = self.sampler.propose(self.study, self.trials, len(self.trials))
@@ -164,21 +170,22 @@ class Ledger:
         return Asked(trial.number, trial.user_attrs[GENOME], int(trial.user_attrs.get("attempt", 1)))
 
     def tell(self, number: int, evaluation: Evaluation, worker: str) -> None:
-        """The result of a trial.  A score that is not finite fails it; a trial that is told twice keeps the first."""
+        """The result of a trial; one that is told twice keeps the first.  A score that is not finite is a failure."""
         trial = self.trials[number]
         if trial.state.is_finished():
             return
         scores = [getattr(evaluation, name) for name in self.objectives]
-        error = evaluation.error
-        if not error and not all(math.isfinite(score) for score in scores):
-            error = f"not finite: {', '.join(f'{n} {s}' for n, s in zip(self.objectives, scores, strict=True))}"
+        if evaluation.error or not all(math.isfinite(score) for score in scores):
+            said = ", ".join(f"{name} {score}" for name, score in zip(self.objectives, scores, strict=True))
+            self.fail(number, evaluation.error or f"not finite: {said}")
+            return
         result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(evaluation).items()}
-        result |= {"error": error, "worker": worker, "elapsed": round(self.elapsed, 3)}
+        result |= {"worker": worker, "elapsed": round(self.elapsed, 3)}
         self._write_attribute(trial, RESULT, result)
         self._close(trial)
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial that its worker did not finish: it is asked again, on any worker, and fails after some attempts."""
+        """A trial that its worker did not finish: it is asked again, of another one, and fails after some attempts."""
         trial = self.trials[number]
         if trial.state.is_finished():
             return
@@ -191,11 +198,6 @@ class Ledger:
             return
         self._write_attribute(trial, "attempt", attempt + 1)
         self._queue.append(trial)
-
-    def abandon_live(self, reason: str) -> None:
-        """Every trial that was asked and never came back counts as one more attempt."""
-        for number in sorted(self._live):
-            self.fail(number, reason)
 
     def _record(self, proposal: Proposal) -> FrozenTrial:
         attributes = {GENOME: proposal.genome, "origin": proposal.origin, "parents": list(proposal.parents)}
@@ -222,6 +224,7 @@ class Ledger:
         trial.state, trial.values = state, values
         trial.datetime_complete = datetime.now()
         self._live.discard(trial.number)
+        self._complete = self._scores = None
 
     def _finish_told(self) -> None:
         # A driver that died between the two writes of a result left it complete in all but name.
@@ -243,8 +246,10 @@ class Ledger:
     @property
     def complete(self) -> list[FrozenTrial]:
         """Trials with scores, in the order in which they were told."""
-        done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        return sorted(done, key=lambda trial: (self.result(trial)["elapsed"], trial.number))
+        if self._complete is None:
+            done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+            self._complete = sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number))
+        return self._complete
 
     @property
     def finished(self) -> int:
@@ -254,6 +259,11 @@ class Ledger:
     @property
     def failed(self) -> int:
         return sum(trial.state == TrialState.FAIL for trial in self.trials)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the first trials have failed and none has a score: there is no sense in going on."""
+        return self.failed >= HOPELESS and not self.complete
 
     @property
     def elapsed(self) -> float:
@@ -267,18 +277,42 @@ class Ledger:
 
     def scores(self, trials: Sequence[FrozenTrial] | None = None) -> np.ndarray:
         """[N, objectives] of the given trials, or of all complete ones."""
+        if trials is None and self._scores is not None:
+            return self._scores
         given = self.complete if trials is None else trials
-        return np.array([trial.values for trial in given], dtype=np.float64).reshape(len(given), len(self.objectives))
+        scores = np.array([trial.values for trial in given], dtype=np.float64).reshape(len(given), len(self.objectives))
+        if trials is None:
+            scores.flags.writeable = False  # it is kept until the next result
+            self._scores = scores
+        return scores
+
+    def counted_scores(self) -> np.ndarray:
+        """[N, objectives] of all complete trials, NaN where a constraint is broken: such a trial adds no volume."""
+        if not self.constraints:
+            return self.scores()
+        scores = self.scores().copy()
+        broken = [any(excess > 0 for excess in trial.constraints.values()) for trial in self.complete]
+        scores[np.array(broken, dtype=bool)] = np.nan
+        return scores
 
     def reference_point(self) -> list[float] | None:
-        """The hypervolume's reference, fixed once the first trials are in: 1.1 x their worst FID, 1.05 x full cost."""
+        """The hypervolume's reference: 1.1 x the worst FID of the first trials, 1.05 x full cost.
+
+        Fixed and stored once the first four (the uniform widths, by default) are in, whichever came back first.
+        """
+        if self._reference is not None:
+            return self._reference
         stored = self.storage.get_study_user_attrs(self._study_id).get("reference_point")
-        if stored is None and len(self.complete) >= min(len(self.sampler.seeds), 4):
-            first = self.complete[: max(1, min(len(self.sampler.seeds), 4))]
-            worst = 1.1 * max(self.result(trial)["fid"] for trial in first)
+        if stored is None:
+            first = self.trials[: max(1, min(len(self.sampler.seeds), 4))]
+            scored = [trial for trial in first if trial.state == TrialState.COMPLETE] or self.complete[:1]
+            if not first or not scored or not all(trial.state.is_finished() for trial in first):
+                return None
+            worst = 1.1 * max(self.result(trial)["fid"] for trial in scored)
             stored = [worst if name == "fid" else 1.05 * self.full_costs[name] for name in self.objectives]
             self.storage.set_study_user_attr(self._study_id, "reference_point", stored)
-        return stored
+        self._reference = [float(value) for value in stored]
+        return self._reference
 
     def hypervolumes(self) -> np.ndarray:
         """The hypervolume after each complete trial, [N]."""
@@ -286,12 +320,17 @@ class Ledger:
         if reference is None:
             return np.zeros(len(self.complete))
         # Results only ever join at the end, so what was computed before stays.
-        fresh = self.scores(self.complete[len(self._volumes) :])
+        fresh = self.counted_scores()[len(self._volumes) :]
         grown = hypervolume_history(np.vstack([self._volume_front, fresh]), reference)[len(self._volume_front) :]
         self._volumes += grown.tolist()
-        seen = np.vstack([self._volume_front, fresh])
+        seen = np.vstack([self._volume_front, fresh[np.isfinite(fresh).all(axis=1)]])
         self._volume_front = seen[front_indices(seen)]
         return np.array(self._volumes)
+
+    def front_scores(self) -> np.ndarray:
+        """[points, objectives] of the front so far, constraints kept."""
+        self.hypervolumes()
+        return self._volume_front
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

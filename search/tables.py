@@ -132,7 +132,7 @@ def label_front(front: pd.DataFrame, score: str, cost: str) -> pd.DataFrame:
 def progress_table(ledger: Ledger) -> pd.DataFrame:
     """One row a complete trial, in the order in which they were told: how far the search had come."""
     complete = ledger.complete
-    scores, volumes = ledger.scores(), ledger.hypervolumes()
+    scores, volumes = ledger.counted_scores(), ledger.hypervolumes()
     results = [ledger.result(trial) for trial in complete]
     spent = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
     return pd.DataFrame(
@@ -142,7 +142,7 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
             "generation": np.arange(len(complete)) // ledger.sampler.variation.population,
             "hypervolume": volumes,
             "front_size": front_size_history(scores),
-            "best_fid": np.minimum.accumulate([r["fid"] for r in results]) if results else np.zeros(0),
+            "best_fid": np.fmin.accumulate(scores[:, 0]),
             "network_gflops": spent,
             "seconds": [r["elapsed"] for r in results],
         }

@@ -100,7 +100,7 @@ def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels
 def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
     """Exchanges the levels of two units that span as many steps: another plan of exactly the same cost."""
     child = levels.copy()
-    for i in rng.permutation(len(levels)):
+    for i in rng.permutation(len(levels)) if np.ptp(levels) else ():
         others = np.flatnonzero((levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
         if len(others):
             j = int(_pick(rng, others))

@@ -31,15 +31,25 @@ class LoadEvaluator:
         return Evaluator(self.parts)
 
 
-def attempt(evaluate: Evaluate, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-    """An evaluation that never raises: an error becomes a result with its reason."""
+class EvaluationError(Exception):
+    """An evaluation without a score; its message is the reason, in one line."""
+
+
+def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: int) -> Evaluation:
+    """A score, or EvaluationError.
+
+    A worker that raises is ended by its caller: what it broke (a device that ran out of memory, a context that is no
+    longer valid) must not reach the next plan.
+    """
     try:
-        return evaluate(plan, images, noise_seed)
+        evaluation = load()(plan, images, noise_seed)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
-        nothing = float("nan")
-        return Evaluation(nothing, nothing, nothing, "", images, noise_seed, error=" ".join(reason.split())[:500])
+        raise EvaluationError(" ".join(reason.split())[:500]) from None
+    if evaluation.error:
+        raise EvaluationError(evaluation.error)
+    return evaluation
 
 
 class EvaluationWorker(tune.Trainable):
@@ -62,11 +72,11 @@ class EvaluationWorker(tune.Trainable):
         # A tuple, because Tune flattens mappings on their way to the searcher.
         return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
 
-    def _loaded(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+    def _loaded(self) -> Evaluate:
         if self._evaluate is None:
             assert self._load is not None
             self._evaluate = self._load()
-        return self._evaluate(plan, images, noise_seed)
+        return self._evaluate
 
 
 class ListWorker:
@@ -76,7 +86,7 @@ class ListWorker:
         self._evaluate = load()
 
     def score(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-        return attempt(self._evaluate, plan, images, noise_seed)
+        return attempt(lambda: self._evaluate, plan, images, noise_seed)
 
 
 def worker_name() -> str:

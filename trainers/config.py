@@ -20,9 +20,9 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Which images: `digits` (8x8, shipped with scikit-learn), `idx`, `npz`, or `folder` (or a zip of one)."""
+    """Which images: `digits` (8x8, shipped with scikit-learn), or files of one of the other formats at `path`."""
 
-    format: Literal["digits", "idx", "npz", "folder"] = "digits"
+    format: Literal["digits", "idx", "npz", "folder", "cifar", "parquet", "webdataset"] = "digits"
     path: str | None = None
     size: int | None = Field(None, ge=4, le=1024, description="resize to size x size pixels")
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; default: as the images are")
@@ -100,10 +100,13 @@ class TrainingSettings(Settings):
 
 
 class FeatureSettings(Settings):
-    """What FID is computed on: the dataset's own classifier, or a TorchScript / torch.export file."""
+    """What FID is computed on: the dataset's own classifier, or a feature file, and against which statistics."""
 
     name: str = Field("classifier", min_length=1)
-    path: str | None = Field(None, description="a .pt (TorchScript) or .pt2 (torch.export) file: images in [-1, 1]")
+    path: str | None = Field(
+        None, description=".pt (TorchScript), .pt2 (torch.export), or .pth (state dict of FID's Inception-v3)"
+    )
+    reference: str | None = Field(None, description=".npz with mu and sigma; default: of the training images")
     classifier_epochs: int = Field(10, ge=1)
     seed: int = Field(0, ge=0)
 
@@ -113,6 +116,8 @@ class FeatureSettings(Settings):
             raise ValueError(f"features {self.name!r} need a path; without one only 'classifier' is possible")
         if self.path is not None and self.name == "classifier":
             raise ValueError("features from a file need a name of their own, such as 'inception'")
+        if self.reference is not None and self.path is None:
+            raise ValueError("a reference file needs the feature file that it was made with: features.path")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,11 @@ class Reference:
         values, vectors = np.linalg.eigh(self.covariance)
         return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
+    @property
+    def content(self) -> str:
+        """sha256 of mean and covariance: two references of one name are told apart."""
+        return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()
+
     def distance(self, moments: Moments) -> float:
         """Frechet distance of `moments` to this reference."""
         return _distance(self.mean, self.covariance, self.root, moments.mean, moments.covariance)
@@ -96,21 +102,25 @@ class Reference:
 
     @staticmethod
     def load(path: Path) -> Reference:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote, or any .npz with `mu` [D] and `sigma` [D, D]: what such a file does not say is left
+        empty, and 0 images."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                return Reference(
-                    file["mu"],
-                    file["sigma"],
-                    int(file["count"]),
-                    str(file["features"]),
-                    str(file["digest"]),
-                    str(file["data_fingerprint"]),
-                )
+                mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
+                said = {
+                    key: str(file[key]) if key in file else "" for key in ("features", "digest", "data_fingerprint")
+                }
+                count = int(file["count"]) if "count" in file else 0
         except FileNotFoundError:
             raise InputError(f"no reference statistics at {path}") from None
         except Exception as error:  # zipfile, numpy and KeyError each have their own for a damaged archive
             raise InputError(f"{path} holds no reference statistics: {error}") from None
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            given = f"mu {list(mean.shape)} and sigma {list(covariance.shape)}"
+            raise InputError(f"{path} holds no reference statistics: {given}; [D] and [D, D] needed")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise InputError(f"{path} holds no reference statistics: some are not finite")
+        return Reference(mean, covariance, count, **said)
 
 
 def frechet_distance(mean: Array, covariance: Array, other_mean: Array, other_covariance: Array) -> float:

@@ -205,8 +205,14 @@ def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path, cluster: None) -> No
     assert (directory / "report.html").exists()
 
 
+def test_a_constraint_that_no_plan_keeps_is_refused_before_anything_is_evaluated(fresh: Path, cluster: None) -> None:
+    settings = tiny_settings(fresh, "evaluation.constraints=['gflops <= 1e-6']")
+    with pytest.raises(InputError, match=r"no plan keeps the constraint gflops <= 1e-06.*narrowest has"):
+        run.search(settings, False, Silent(), lambda text: None)
+
+
 class FailingLoad:
-    """A worker whose evaluations raise, return nonsense or kill the process, by the plan's first width."""
+    """A worker whose evaluations raise, return nonsense, stop for ever or kill the process, by the plan."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -219,6 +225,10 @@ class FailingLoad:
             if plan.widths == (1.0,) * 6 and not self.mark.exists():
                 self.mark.write_text("died once")
                 os.kill(os.getpid(), signal.SIGKILL)
+            mixed = plan.widths[0] != 0.25 and len(set(plan.widths)) > 1
+            if mixed and not (stopped := self.mark.with_suffix(".stopped")).exists():
+                stopped.write_text("stopped once")
+                os.kill(os.getpid(), signal.SIGSTOP)  # hangs so hard that nothing in the process can notice
             return Evaluation(fid, float(sum(plan.widths)), 1.0, "made", images, noise_seed)
 
         return evaluate
@@ -230,21 +240,34 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
     job = Job(ingredients.plan_of, 8, 0)
-    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None)
+    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=15)
     assert ledger.finished == 12
     results = {trial.user_attrs["genome"]: ledger.result(trial) for trial in ledger.trials}
     assert results["222"]["fid"] == 1.0  # killed once, tried again
-    assert "RuntimeError: the network is on fire" in results["111"]["error"]
+    assert results["111"]["error"].startswith("RuntimeError: the network is on fire")
+    assert results["111"]["error"].endswith("(attempt 3 of 3)")
     assert "not finite: fid nan" in results["000"]["error"]
     assert (fresh / "mark").exists()
+    attempts = {trial.user_attrs["genome"]: trial.user_attrs.get("attempt", 1) for trial in ledger.trials}
+    hopeless = {genome for genome in attempts if genome == "111" or genome.startswith("0")}
+    assert {attempts[genome] for genome in hopeless} == {3}
+    again = [genome for genome, n in attempts.items() if n == 2]
+    assert len(again) == 2  # the killed one, and the one that stopped: ended after 15 s and tried again
+    stopped = next(genome for genome in again if genome != "222")
+    assert np.isfinite(results[stopped]["fid"])
+    # The other worker went on in the meantime.
+    asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
+    overtaken = [t for t in ledger.trials if t.number > asked_before]
+    assert any(ledger.result(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)
 
 
 def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(fresh)
     times = tuple(float(t) for t in range(6, 0, -1))
     plans = [(Plan(times, (w,) * 6), 0) for w in (1.0, 0.5, 1.0)]
-    scored = score_plans(plans, 8, FailingLoad(fresh / "mark"), settings.workers)
-    assert [e.fid for e in scored[::2]] == [1.0, 1.0]
+    plans.append((Plan(times, (1.0,) * 4 + (0.5,) * 2), 0))
+    scored = score_plans(plans, 8, FailingLoad(fresh / "mark"), settings.workers, limit=25)
+    assert [e.fid for e in scored] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0]
     assert "on fire" in scored[1].error
 
 

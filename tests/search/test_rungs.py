@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.trial import create_trial
 
 from search.encodings import Stages
-from search.rungs import correlations, gap_score, pick_by_rung, rank_correlation
+from search.front import front_indices, hypervolume
+from search.rungs import CarriedRung, best_child, correlations, gap_score, rank_correlation
 
 
 def test_gap_score_sums_each_steps_gap_at_its_width() -> None:
@@ -28,17 +30,39 @@ def test_rank_correlation_of_equal_reversed_and_missing_orders() -> None:
 
 
 def test_the_child_that_adds_most_hypervolume_is_picked() -> None:
-    known_rung = np.array([0.0, 1.0, 2.0, 3.0])
-    known = np.array([[0.0, 3.0], [1.0, 2.0], [2.0, 1.0], [3.0, 0.0]])
-    # The second child costs as little as the last trial but has a rung as good as the second's.
+    front = np.array([[0.0, 3.0], [1.0, 2.0], [2.0, 1.0], [3.0, 0.0]])
+    # The second child costs little and is expected to be as good as the second point of the front.
     costs = np.array([[2.9], [0.1], [3.5]])
-    assert pick_by_rung([0.0, 1.0, 0.0], costs, known_rung, known, (4.0, 4.0)) == 1
+    assert best_child(np.array([0.0, 1.0, 0.0]), costs, front, (4.0, 4.0)) == 1
+    gains = []
+    for fid, cost in ((0.0, 2.9), (1.0, 0.1), (0.0, 3.5)):
+        everything = np.vstack([front, [fid, cost]])
+        gains.append(hypervolume(everything[front_indices(everything)], (4.0, 4.0)))
+    assert int(np.argmax(gains)) == 1
+
+
+def test_the_first_child_is_taken_where_none_is_expected_to_add_anything() -> None:
+    front = np.array([[0.0, 3.0], [3.0, 0.0]])
+    assert best_child(np.array([3.5, np.nan]), np.array([[3.5], [0.1]]), front, (4.0, 4.0)) == 0
+
+
+def test_a_carried_rung_expects_fid_to_rise_with_the_rung() -> None:
+    rung = CarriedRung(lambda levels: float(levels.sum()), lambda trial: float(trial.number))
+    trials = [create_trial(values=[0.0, 0.0]) for _ in range(4)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    tau = rung.learn(trials, np.array([[1.0, 0], [3.0, 0], [2.0, 0], [6.0, 0]]))
+    assert tau == pytest.approx(4 / 6)
+    # 3 and 2 are pooled to 2.5: the expectation never falls.
+    assert rung.predict([np.array([0]), np.array([1]), np.array([2]), np.array([9])]) == pytest.approx([1, 2.5, 2.5, 6])
 
 
 def test_correlations_of_a_table() -> None:
-    rows = [(t, rung, float(v)) for t in range(5) for rung, v in (("gap", t), ("fid", t), ("paired", -t))]
+    rows = [(t, rung, float(v)) for t in range(12) for rung, v in (("gap", t), ("fid", t), ("paired", -t))]
     found = correlations(pd.DataFrame(rows, columns=["trial", "rung", "score"]))
     assert found == [
-        {"lower": "gap", "upper": "fid", "tau": 1.0, "n": 5},
-        {"lower": "paired", "upper": "fid", "tau": -1.0, "n": 5},
+        {"lower": "gap", "upper": "fid", "tau": 1.0, "n": 12},
+        {"lower": "paired", "upper": "fid", "tau": -1.0, "n": 12},
     ]
+    few = pd.DataFrame([row for row in rows if row[0] < 11], columns=["trial", "rung", "score"])
+    assert correlations(few) == []

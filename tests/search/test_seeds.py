@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,20 @@ def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
     seeds = make_seeds(dict.fromkeys(SEED_KINDS, 10), source(Stages(20, WIDTHS, False, 10)))
     genomes = [seed.genome for seed in seeds]
     assert len(genomes) == len(set(genomes)) >= 40
+
+
+def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
+    free = source(Stages(20, WIDTHS, False, 10))
+    bound = replace(free, affordable=lambda levels: bool(2 * MACS[levels].sum() <= 120))
+    for kind in SEED_KINDS:
+        wanted = {"uniform": 4} if kind == "uniform" else {"uniform": 1, kind: 6}
+        seeds = make_seeds(wanted, bound)
+        assert seeds[0].genome == "3" * 10
+        costs = [2 * MACS[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
+        assert max(costs) <= 120
+        # The range is used up to the bound, not thinned out from plans beyond it.
+        assert len(costs) >= (2 if kind == "uniform" else 5)
+        assert kind in ("uniform", "random") or max(costs) > 80
 
 
 def test_seeds_are_the_same_each_time_and_others_for_another_seed() -> None:

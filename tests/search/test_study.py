@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from search.config import VariationSettings
 from search.encodings import Stages
+from search.front import front_indices, hypervolume
 from search.sampler import GENOME, BlockNSGAII, Proposal
 from search.study import Asked, Ledger, Limits, cut_torn_line, open_storage
 from trainers.errors import InputError
@@ -108,11 +109,14 @@ def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_fail_with_their_reason_and_the_search_goes_on(tmp_path: Path) -> None:
     ledger = make_ledger("sqlite", tmp_path)
+    asks = 0
     while (asked := ledger.ask()) is not None:
         bad = asked.number % 3 == 0
+        asks += 1
         ledger.tell(asked.number, score(asked) if not bad else Evaluation(math.nan, 1, 1, "", 10, 0), "w")
-    assert (ledger.failed, ledger.finished) == (10, 30)
+    assert (ledger.failed, ledger.finished, asks) == (10, 30, 20 + 3 * 10)
     assert "not finite: fid nan" in ledger.result(ledger.trials[0])["error"]
+    assert "(attempt 3 of 3)" in ledger.result(ledger.trials[0])["error"]
     assert np.isfinite(ledger.scores()).all()
 
 
@@ -129,6 +133,17 @@ def test_a_worker_that_dies_is_tried_again_and_then_fails(tmp_path: Path) -> Non
     assert ledger.trials[0].state == TrialState.FAIL
     assert ledger.result(ledger.trials[0])["error"] == "its worker died (attempt 3 of 3)"
     assert ledger.ask() is not None  # the search goes on
+
+
+def test_a_search_of_which_nothing_works_ends_early(tmp_path: Path) -> None:
+    ledger = make_ledger("sqlite", tmp_path, attempts=1)
+    while (asked := ledger.ask()) is not None:
+        ledger.fail(asked.number, "no device")
+    assert (ledger.failed, ledger.hopeless) == (8, True)
+    one = make_ledger("memory", tmp_path, attempts=1)
+    while (asked := one.ask()) is not None:
+        one.tell(asked.number, score(asked), "w") if asked.number == 2 else one.fail(asked.number, "no device")
+    assert (one.failed, one.hopeless) == (29, False)
 
 
 def test_a_late_second_result_changes_nothing(tmp_path: Path) -> None:
@@ -183,6 +198,41 @@ def test_the_reference_point_is_fixed_once(tmp_path: Path) -> None:
     assert point == pytest.approx([1.1 * max(t.values[0] for t in ledger.trials), 1.05 * 30.0])
     assert run(ledger).reference_point() == point
     assert (np.diff(ledger.hypervolumes()) >= 0).all()
+
+
+def test_the_reference_point_does_not_depend_on_which_seed_comes_back_first() -> None:
+    points = []
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]):
+        ledger = make_ledger("memory", Path())
+        asked = [ledger.ask() for _ in range(5)]
+        for i in order:
+            one = asked[i]
+            assert one is not None
+            missing = [number for number in range(4) if not ledger.trials[number].state.is_finished()]
+            assert (ledger.reference_point() is None) == bool(missing)
+            ledger.tell(one.number, score(one), "w")
+        points.append(ledger.reference_point())
+    assert points[0] == points[1] == points[2] is not None
+
+
+def test_trials_that_break_a_constraint_add_no_hypervolume() -> None:
+    ledger = run(make_ledger("memory", Path(), constraints=("gflops <= 12",), limits=Limits(trials=40)))
+    reference = ledger.reference_point()
+    assert reference is not None
+    kept = np.array([t.values for t in ledger.complete if t.values[1] <= 12])
+    assert ledger.hypervolumes()[-1] == pytest.approx(hypervolume(kept[front_indices(kept)], reference))
+    assert (ledger.front_scores()[:, 1] <= 12).all()
+    assert any(t.values[1] > 12 for t in ledger.complete)
+
+
+def test_plans_that_are_known_to_be_too_dear_are_not_proposed() -> None:
+    def affordable(levels: np.ndarray) -> bool:
+        return bool(levels.sum() <= 12)
+
+    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, SEEDS[:1], affordable=affordable)
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=60)))
+    assert len(ledger.trials) == 60
+    assert all(t.values[1] <= 12 for t in ledger.trials[1:])
 
 
 def test_a_space_that_is_used_up_ends_the_search() -> None:

@@ -1,4 +1,4 @@
-"""Every format, whole and damaged, made here; and the real files where they lie beside the repository."""
+"""digits, idx, npz and folders, whole and damaged, made here; and the real files beside the repository."""
 
 from __future__ import annotations
 
@@ -16,29 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainers.loading import load, refusal
 from trainers.config import DataSettings
 from trainers.data import ImageData, load_data, to_float, to_pixels
-from trainers.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, (24, 8, 8)).astype(np.uint8)
 COLOUR = RNG.randint(0, 256, (24, 8, 8, 3)).astype(np.uint8)
 LABELS = np.arange(24) % 3
-
-
-def load(format: str, path: Path, **settings: Any) -> ImageData:
-    return load_data(DataSettings(format=format, path=str(path), **settings))
-
-
-def refusal(format: str, path: Path, **settings: Any) -> str:
-    """The one line that names the path."""
-    with pytest.raises(InputError) as caught:
-        load(format, path, **settings)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
 
 
 # --- digits, the split, the fingerprint -------------------------------------------------------------------------------
@@ -299,7 +285,7 @@ def test_folder_of_classes_labels_them_in_alphabetical_order(tmp_path: Path, pac
     assert data.classes == 3
 
 
-@pytest.mark.parametrize("held_out", ["test", "val", "valid"])
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 @pytest.mark.parametrize("pack", [plain, zipped, lambda folder: zipped(folder, "around/")])
 def test_folder_with_a_split_of_its_own(tmp_path: Path, pack: Callable[[Path], Path], held_out: str) -> None:
     write_images(tmp_path / "set" / "train" / "ant", GREY[:6])

@@ -16,20 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainers.classifier import CLASSIFIER_CARD, CLASSIFIER_WEIGHTS, Classifier, train_classifier
 from trainers.config import FeatureSettings
 from trainers.data import ImageData, to_float
 from trainers.errors import InputError
-from trainers.features import (
-    CLASSIFIER_CARD,
-    CLASSIFIER_WEIGHTS,
-    Classifier,
-    PackedFeatures,
-    make_reference,
-    pack_features,
-    prepare_features,
-    train_classifier,
-)
-from trainers.fid import Moments
+from trainers.features import PackedFeatures, check_features, make_reference, pack_features, prepare_features
+from trainers.fid import Moments, Reference
 
 CPU = torch.device("cpu")
 ONE_EPOCH = FeatureSettings(classifier_epochs=1)
@@ -286,3 +278,83 @@ def test_features_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     features = pack_features(FeatureSettings(name="raw", path=str(path)), tmp_path).unpack(CPU)
     with pytest.raises(InputError, match=r"'raw' gave 4 axes; rows \[images, features\] are needed"):
         features(torch.zeros(2, 1, 8, 8))
+
+
+# --- statistics from elsewhere ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(feature_files: dict[str, Path], digits: ImageData, tmp_path: Path) -> Path:
+    """The statistics file that the product itself makes."""
+    prepare_features(digits, FeatureSettings(name="pooled", path=str(feature_files[".pt"])), tmp_path / "own", CPU)
+    return tmp_path / "own" / "reference-pooled.npz"
+
+
+def prepare_with(
+    reference: Path, feature_file: Path, data: ImageData, directory: Path
+) -> tuple[PackedFeatures, Reference]:
+    settings = FeatureSettings(name="pooled", path=str(feature_file), reference=str(reference))
+    check_features(data, settings)
+    return prepare_features(data, settings, directory, CPU)
+
+
+def test_statistics_as_the_field_exchanges_them_are_the_reference_and_named_in_the_features(
+    feature_files: dict[str, Path], own: Path, digits: ImageData, tmp_path: Path
+) -> None:
+    made = Reference.load(own)
+    path = tmp_path / "digits-train.npz"
+    np.savez(path, mu=made.mean, sigma=made.covariance)
+    packed, reference = prepare_with(path, feature_files[".pt"], digits, tmp_path / "new")
+    assert np.array_equal(reference.mean, made.mean)
+    assert np.array_equal(reference.covariance, made.covariance)
+    assert packed.name == f"pooled against digits-train ({made.content[:8]}, unknown images)"
+    assert packed.unpack(CPU).name == packed.name  # what the tables say
+    assert not (tmp_path / "new").exists()
+    np.savez(path, mu=made.mean + 1, sigma=made.covariance)
+    other, _ = prepare_with(path, feature_files[".pt"], digits, tmp_path / "new")
+    assert other.name != packed.name
+
+
+def test_our_own_statistics_of_the_same_images_need_no_remark_and_of_others_do(
+    feature_files: dict[str, Path], own: Path, digits: ImageData, tmp_path: Path
+) -> None:
+    packed, reference = prepare_with(own, feature_files[".pt"], digits, tmp_path)
+    assert packed.name == "pooled"
+    assert reference.count == len(digits.images)
+    packed, _ = prepare_with(own, feature_files[".pt"], replace(digits, fingerprint="0" * 64), tmp_path)
+    assert packed.name == f"pooled against reference-pooled ({reference.content[:8]})"
+    # Of the same images but of features that nobody knows: that is worth a remark, too.
+    replace(reference, digest="").save(tmp_path / "a.npz")
+    assert prepare_with(tmp_path / "a.npz", feature_files[".pt"], digits, tmp_path)[0].name.startswith("pooled against")
+
+
+def test_statistics_of_other_features_are_refused(
+    feature_files: dict[str, Path], own: Path, digits: ImageData, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"reference-pooled\.npz was made with other features \('pooled'\)"):
+        prepare_with(own, feature_files[".pt2"], digits, tmp_path)
+    path = tmp_path / "wide.npz"
+    np.savez(path, mu=np.zeros(2048), sigma=np.eye(2048))
+    with pytest.raises(InputError, match=r"statistics of 2048 features, but 'pooled' gives 3 an image"):
+        prepare_with(path, feature_files[".pt"], digits, tmp_path)
+
+
+def test_what_cannot_serve_is_noticed_before_anything_is_trained(
+    feature_files: dict[str, Path], digits: ImageData, tmp_path: Path
+) -> None:
+    def refused(path: Path, reference: Path | None = None, data: ImageData = digits) -> str:
+        given = FeatureSettings(name="pooled", path=str(path), reference=None if reference is None else str(reference))
+        with pytest.raises(InputError) as caught:
+            check_features(data, given)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    check_features(digits, FeatureSettings(name="pooled", path=str(feature_files[".pt"])))
+    assert "no reference statistics at" in refused(feature_files[".pt"], tmp_path / "gone.npz")
+    np.savez(tmp_path / "wide.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    assert "statistics of 2048 features" in refused(feature_files[".pt2"], tmp_path / "wide.npz")
+    colour = replace(digits, images=digits.images.repeat(3, axis=1))
+    for path in feature_files.values():
+        assert "'pooled' can't take images of 3x8x8: " in refused(path, data=colour)
+    (tmp_path / "weights.pth").write_bytes(b"")
+    assert "is no state dict (.pth)" in refused(tmp_path / "weights.pth")

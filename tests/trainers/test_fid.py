@@ -142,3 +142,32 @@ def test_a_damaged_reference_is_refused(reference: Reference, tmp_path: Path, da
         path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"no archive", "empty": b""}[damage])
     with pytest.raises(InputError, match=r"reference\.npz holds no reference statistics"):
         Reference.load(path)
+
+
+def test_statistics_that_say_nothing_of_their_origin_are_read(reference: Reference, tmp_path: Path) -> None:
+    path = tmp_path / "exchanged.npz"
+    np.savez(path, mu=reference.mean.astype(np.float32), sigma=reference.covariance)
+    loaded = Reference.load(path)
+    np.testing.assert_array_equal(loaded.mean, reference.mean.astype(np.float32))
+    assert loaded.mean.dtype == loaded.covariance.dtype == np.float64
+    assert (loaded.count, loaded.features, loaded.digest, loaded.data_fingerprint) == (0, "", "", "")
+    assert loaded.content != reference.content
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "reason"),
+    [
+        (np.zeros(3), np.eye(4), r"mu \[3\] and sigma \[4, 4\]; \[D\] and \[D, D\] needed"),
+        (np.zeros((3, 1)), np.eye(3), r"mu \[3, 1\] and sigma \[3, 3\]"),
+        (np.zeros(3), np.ones(3), r"mu \[3\] and sigma \[3\]"),
+        (np.full(3, np.nan), np.eye(3), "some are not finite"),
+        (np.zeros(3), np.full((3, 3), np.inf), "some are not finite"),
+        (np.array(["a"]), np.eye(1), "could not convert"),
+    ],
+)
+def test_statistics_of_another_form_are_refused(
+    tmp_path: Path, mean: np.ndarray, covariance: np.ndarray, reason: str
+) -> None:
+    np.savez(tmp_path / "a.npz", mu=mean, sigma=covariance)
+    with pytest.raises(InputError, match=rf"a\.npz holds no reference statistics: .*{reason}"):
+        Reference.load(tmp_path / "a.npz")

@@ -1,0 +1,150 @@
+"""`cifar`: CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as they are distributed: python or binary batches, in the .tar.gz
+or in the folder that it holds.
+
+The python batches are pickles.  They are read without ever calling what a pickle names: only arrays of bytes, byte
+strings, numbers, lists, tuples and dictionaries can come out.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trainers.config import DataSettings
+from trainers.data.archive import tar_members
+from trainers.data.pixels import Labels, Pixels, Split, to_shape
+from trainers.errors import InputError
+
+_BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
+_ROW = 3 * 32 * 32
+
+
+def read_cifar(settings: DataSettings) -> tuple[Split, Split | None]:
+    """The training batches in order, and the test batch as held-out images; labels of CIFAR-100 are the fine ones."""
+    path = Path(str(settings.path))
+    if not path.exists():
+        raise InputError(f"no data at {path}")
+    batches: dict[str, Split] = {}
+    folders = set()
+    for name, content in _batch_files(path):
+        folders.add(name.parent)
+        place = f"{path}: {name}"
+        batches[name.stem] = _binary(content, name, place) if name.suffix else _pickled(content, place)
+    if len(folders) > 1:
+        raise InputError(f"{path} holds more than one CIFAR: {', '.join(sorted(map(str, folders)))}; name one of them")
+    train = [batches[name] for name in sorted(batches, key=_number) if not name.startswith("test")]
+    if not train:
+        raise InputError(
+            f"no CIFAR batches in {path}; expected data_batch_1 (or train) and test_batch (or test), or the same with "
+            ".bin, in a folder or a .tar.gz"
+        )
+    test = [split for name, split in batches.items() if name.startswith("test")]
+    return _joined(train, settings, path), _joined(test, settings, path) if test else None
+
+
+def _number(name: str) -> int:
+    return int("".join(filter(str.isdigit, name)) or 0)
+
+
+def _joined(batches: list[Split], settings: DataSettings, path: Path) -> Split:
+    images = np.concatenate([images for images, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches if labels is not None])
+    return to_shape(images, settings, str(path)), labels
+
+
+def _batch_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Each batch's name and bytes, one at a time."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if _BATCH.fullmatch(file.name) and file.is_file():
+                yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes()
+        return
+    for member, content in tar_members(path, lambda member: bool(_BATCH.fullmatch(PurePosixPath(member).name))):
+        yield PurePosixPath(member), content
+
+
+def _binary(content: bytes, name: PurePosixPath, place: str) -> Split:
+    """Rows of a label and 3,072 pixels (CIFAR-10), or of a coarse and a fine label and the pixels (CIFAR-100)."""
+    labels = 1 if "batch" in name.stem else 2
+    if not content or len(content) % (labels + _ROW):
+        raise InputError(f"{place} is cut short: {len(content)} bytes are no whole rows of {labels + _ROW}")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, labels + _ROW)
+    return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64)
+
+
+def _pickled(content: bytes, place: str) -> Split:
+    try:
+        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        fields = {name.decode() if isinstance(name, bytes) else name: value for name, value in batch.items()}
+        labels = fields["fine_labels"] if "fine_labels" in fields else fields["labels"]
+        return _rows(fields["data"], labels)
+    except KeyError as error:
+        raise InputError(f"{place} is no CIFAR batch: it has no {error}") from None
+    except Exception as error:  # a damaged pickle may raise anything
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{place} is no CIFAR batch: {line}") from None
+
+
+def _rows(data: object, labels: object) -> tuple[Pixels, Labels]:
+    if not isinstance(data, _Array) or data.values.ndim != 2 or data.values.shape[1] != _ROW:
+        raise ValueError(f"data is no array [N, {_ROW}] of bytes")
+    if not isinstance(labels, list) or not all(type(label) is int and label >= 0 for label in labels):
+        raise ValueError("labels are no list of numbers of at least 0")
+    if len(labels) != len(data.values):
+        raise ValueError(f"{len(data.values)} images but {len(labels)} labels")
+    return data.values.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+class _Type:
+    """Stands for numpy.dtype and numpy.ndarray, which a pickle names but which are never made."""
+
+    def __init__(self, name: object = "", *_: object) -> None:
+        self.name = name
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and the like, of no meaning for bytes."""
+
+
+class _Array:
+    """Stands for the array that a pickle describes, and takes its bytes."""
+
+    values: Pixels
+
+    def __init__(self, *_: object) -> None:
+        """Type, shape and letter of the empty array that numpy would make first."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, by_columns, raw = state
+        if kind.name not in (b"u1", "u1"):
+            raise ValueError(f"an array of {kind.name!r}, not of bytes")
+        self.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if by_columns else "C")
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    # Byte strings in pickles that Python 3 wrote for Python 2.
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"text in {encoding!r}")
+    return text.encode("latin1")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler to which nothing but its own stand-ins can be named."""
+
+    _KNOWN: ClassVar[dict[tuple[str, str], object]] = {
+        ("numpy", "dtype"): _Type,
+        ("numpy", "ndarray"): _Type,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("_codecs", "encode"): _encoded,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._KNOWN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch of images needs")
+        return self._KNOWN[module, name]

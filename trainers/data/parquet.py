@@ -1,0 +1,69 @@
+"""`parquet`: tables of image files' bytes, as dataset hubs ship them; one file or a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainers.config import DataSettings
+from trainers.data.pixels import Gathered, Split
+from trainers.data.shards import find_shards
+from trainers.errors import InputError
+
+_IMAGES = ("image", "img")
+_LABELS = ("label", "labels", "fine_label")
+_ROWS = 256
+
+
+def read_parquet(settings: DataSettings) -> tuple[Split, Split | None]:
+    """Column image or img: {bytes, path} or the bytes themselves; column label, labels or fine_label, or none."""
+    path = Path(str(settings.path))
+    train, held_out = find_shards(path, (".parquet",))
+    return _gather(train, settings, path, settings.limit), _gather(held_out, settings, path) if held_out else None
+
+
+def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | None = None) -> Split:
+    gathered = Gathered(settings, path)
+    for file in files:
+        for number, (image, label) in enumerate(_rows(file)):
+            if gathered.count == limit:
+                return gathered.split()
+            place = f"{file}: row {number}"
+            content = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(content, bytes):
+                raise InputError(f"{place} holds no bytes of an image; tables that only name image files can't be read")
+            if label is not None and label < 0:
+                raise InputError(f"{place} has the label {label}; a number of at least 0 needed")
+            gathered.add(content, place, label)
+    return gathered.split()
+
+
+def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
+    """Image and label of each row; a few rows are in memory at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            image, label = _columns(file, table.schema_arrow)
+            columns = [image] if label is None else [image, label]
+            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
+                labels = [None] * len(batch) if label is None else batch.column(label).to_pylist()
+                yield from zip(batch.column(image).to_pylist(), labels, strict=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{file} is not a whole Parquet file: {line}") from None
+
+
+def _columns(file: Path, schema: Any) -> tuple[str, str | None]:
+    """The names of the image and the label column.  InputError when there is none, or labels are no whole numbers."""
+    import pyarrow
+
+    image = next((name for name in _IMAGES if name in schema.names), None)
+    if image is None:
+        raise InputError(f"{file} has no column {' or '.join(_IMAGES)}; it has: {', '.join(schema.names) or 'none'}")
+    label = next((name for name in _LABELS if name in schema.names), None)
+    if label is not None and not pyarrow.types.is_integer(schema.field(label).type):
+        raise InputError(f"{file}: column {label} is {schema.field(label).type}; whole numbers needed")
+    return image, label

@@ -1,0 +1,56 @@
+"""`webdataset`: tar files in which KEY.png (jpg, jpeg, webp) and KEY.cls stand side by side; one file or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from trainers.config import DataSettings
+from trainers.data.archive import tar_members
+from trainers.data.pixels import Gathered, Split
+from trainers.data.shards import find_shards
+from trainers.errors import InputError
+
+_IMAGES = {"png", "jpg", "jpeg", "webp"}
+
+
+def read_webdataset(settings: DataSettings) -> tuple[Split, Split | None]:
+    """Samples in the order of the archives; what else a sample holds (json, txt) is passed over."""
+    path = Path(str(settings.path))
+    train, held_out = find_shards(path, (".tar", ".tar.gz", ".tgz"))
+    return _gather(train, settings, path, settings.limit), _gather(held_out, settings, path) if held_out else None
+
+
+def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | None = None) -> Split:
+    gathered = Gathered(settings, path)
+    for file in files:
+        for key, members in groupby(_members(file), key=lambda member: member[0]):
+            if gathered.count == limit:
+                return gathered.split()
+            contents = {extension: content for _, extension, content in members}
+            label = _label(contents.get("cls"), f"{file}: {key}.cls")
+            for extension in sorted(_IMAGES & contents.keys()):
+                gathered.add(contents[extension], f"{file}: {key}.{extension}", label)
+    return gathered.split()
+
+
+def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Key, extension and bytes of each image and label, in the archive's order."""
+    for name, content in tar_members(file, lambda name: _key_and_extension(name)[1] in {"cls", *_IMAGES}):
+        yield *_key_and_extension(name), content
+
+
+def _key_and_extension(name: str) -> tuple[str, str]:
+    # The extension begins at the first dot of the last part: in a/b.c/0.seg.png the key is a/b.c/0.
+    folder, _, last = name.removeprefix("./").rpartition("/")
+    key, _, extension = last.partition(".")
+    return f"{folder}/{key}" if folder else key, extension.lower()
+
+
+def _label(content: bytes | None, place: str) -> int | None:
+    if content is None:
+        return None
+    if not content.strip().isdigit():
+        raise InputError(f"{place} holds {content[:20]!r}; a number of at least 0 needed")
+    return int(content)
