@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test check format bench-search bench-variation clean
+.PHONY: help quickstart test check format bench-search bench-variation bench-tracking screenshots clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ bench-variation: $(READY)  ## what each choice of variation, seeds and screening
 
 bench-search: $(READY)  ## hypervolume against evaluations, method by method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search
+
+bench-tracking: $(READY)  ## what writing a search to MLflow costs
+	$(BIN)/python -m benchmarks.tracking
+
+screenshots: $(READY)  ## what an analyst sees, from runs/digits, by Chromium; skipped where there is none
+	$(BIN)/python -m benchmarks.screenshots
 
 clean:  ## remove the environment; runs stay
 	rm -rf $(VENV)

@@ -48,6 +48,8 @@ th.number, td.number { text-align: right; white-space: nowrap; }
 td.plan, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 0.82rem; }
 td.plan { min-width: 220px; }
 pre { background: var(--tile); border-radius: 8px; padding: 12px 14px; overflow-x: auto; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 0 24px; }
+.beside > div { min-width: 0; }
 .images { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 18px; }
 .images figure { margin: 0; }
 .images img { width: 100%; image-rendering: pixelated; border-radius: 4px; }

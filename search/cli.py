@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from search.cli_import import add_to as add_imports
+from search.cli_models import add_to as add_models
 from search.interrupt import InterruptedSearchError
 from trainers.errors import InputError
 
@@ -321,7 +321,47 @@ def doctor(
         raise typer.Exit(1)
 
 
-add_imports(app)
+@app.command(epilog="Example: stepfront ui runs/digits --port 5001")
+def ui(
+    search: Search,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
+    host: Annotated[str, typer.Option(help="loopback unless told otherwise; there is no log-in")] = "127.0.0.1",
+) -> None:
+    """Open MLflow on the search: start the server that its runs need and print the link to its front."""
+    from search.ui import open_ui
+
+    open_ui(search, host, port, lambda text: out.print(text, markup=False))
+
+
+@app.command(epilog="Example: stepfront register runs/digits --point knee; then mlflow models serve on it")
+def register(
+    search: Search,
+    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+    name: Annotated[str | None, typer.Option(help="of the model; default: stepfront-NAME")] = None,
+) -> None:
+    """Register a front point as an MLflow model; the aliases knee, best and cheapest follow the front."""
+    from search.register import register as run_register
+
+    done = run_register(search, point, name)
+    said = "is new" if done.new else "was there already"
+    out.print(f"models:/{done.model}/{done.version} {said}: trial {done.point['trial']}, {done.point['plan']}")
+    for alias, (before, now) in done.moved.items():
+        out.print(f"models:/{done.model}@{alias} is version {now}" + (f", was {before}" if before else ""))
+
+
+@app.command(epilog="Example: stepfront compare runs/digits runs/digits-2 --out compare.html")
+def compare(
+    searches: Annotated[list[Path], typer.Argument(metavar="SEARCH...", help="directories of searches or runs")],
+    out_: Annotated[Path, typer.Option("--out", help="the page")] = Path("compare.html"),
+) -> None:
+    """Several searches in one report: their fronts, what they attain, and their plans side by side."""
+    from dashboards.report import write_comparison
+    from search.directory import find_search
+
+    out.print(f"report: {write_comparison([find_search(path)[0] for path in searches], out_)}")
+
+
+add_models(app)
 
 
 def _train(settings: RunSettings, fresh: bool) -> None:

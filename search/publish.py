@@ -10,13 +10,14 @@ import pandas as pd
 
 from dashboards.figures.picture import save_front_picture
 from dashboards.report import write_report
+from dashboards.summary import summary_sentences
 from dashboards.tables import read_tables
 from search import tables
 from search.config import RunSettings
 from search.directory import read_snapshot
 from search.ingredients import Ingredients, read_costs
-from search.saved_view import view_path
-from search.tracking import Mirror, ui_command
+from search.tracking import Mirror
+from search.ui import server_of, ui_link
 from trainers.data import to_pixels
 from trainers.evaluation import Evaluator
 from trainers.files import write_atomically, write_json
@@ -88,9 +89,7 @@ def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tup
     mirror = Mirror(settings, directory)
     if mirror.uri is None:
         return "", ""
-    problem = mirror.close(read_snapshot(directory), directory, finished)
-    if mirror.uri.startswith("sqlite"):
-        opening = f"{ui_command(mirror.uri)}\n  then http://127.0.0.1:5000{view_path(mirror.run.experiment_id)}"
-    else:
-        opening = mirror.uri + view_path(mirror.run.experiment_id)
-    return problem, opening
+    snapshot = read_snapshot(directory)
+    problem = mirror.close(snapshot, directory, finished, summary_sentences(read_tables(directory))[0])
+    link = ui_link(server_of(mirror.uri), mirror.run.experiment_id, str(snapshot.facts["search_id"]))
+    return problem, link if server_of(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-VIEW_KEY = "stepfront"
+SERIES = ("hypervolume", "gflops_at_full_quality")
 
 
-def saved_view(objectives: Sequence[str], width_columns: int) -> dict[str, Any]:
-    """The state of the runs page: trials only, the front first, FID against each cost, widths in parallel."""
+def saved_view(objectives: Sequence[str], width_columns: int, search_id: str) -> dict[str, Any]:
+    """The state of the runs page: the search's own run, then its trials, the front first; FID against each cost, widths
+    in parallel, and the search's course."""
     charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
     charts.append(
         {
@@ -25,8 +26,9 @@ def saved_view(objectives: Sequence[str], width_columns: int) -> dict[str, Any]:
             "showAllRuns": False,
         }
     )
+    charts += [_course(name) for name in SERIES]
     return {
-        "searchFilter": "tags.kind = 'trial'",
+        "searchFilter": f"tags.search_id = '{search_id}'",
         "orderByKey": "metrics.`domination_rank`",
         "orderByAsc": True,
         "startTime": "ALL",
@@ -35,7 +37,7 @@ def saved_view(objectives: Sequence[str], width_columns: int) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": [
             *(f"metrics.`{name}`" for name in dict.fromkeys([*objectives, "latency_ms", "domination_rank"])),
-            *("params.`plan`", "tags.`origin`", "params.`generation`"),
+            *("tags.`point`", "params.`plan`", "tags.`origin`", "params.`generation`"),
         ],
         "columnOrder": [],
         "columnWidths": {},
@@ -43,15 +45,12 @@ def saved_view(objectives: Sequence[str], width_columns: int) -> dict[str, Any]:
         "runsPinned": [],
         "runsHidden": [],
         "runsVisibilityMap": {},
-        "runsHiddenMode": "SHOWALL",
+        "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
-        "compareRunSections": [
-            {"uuid": "front", "name": "Front", "display": True}
-            | {"isReordered": False, "deleted": False, "isGenerated": False}
-        ],
+        "compareRunSections": [_section("front", "Front", 2), _section("course", "Course of the search", 2)],
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,
@@ -61,17 +60,23 @@ def saved_view(objectives: Sequence[str], width_columns: int) -> dict[str, Any]:
     }
 
 
-def view_tag(state: dict[str, Any]) -> tuple[str, str]:
-    """Key and value of the experiment tag that holds the view."""
+def view_tag(state: dict[str, Any], search_id: str, name: str) -> tuple[str, str]:
+    """Key and value of the experiment tag that holds the view: one view a search, so that FIDs of different data never
+    share a chart."""
     now = int(time.time() * 1000)
-    content = {"name": "stepfront: the front", "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
-    return f"mlflow.sharedViewState.{VIEW_KEY}", json.dumps(content)
+    content = {"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
+    return f"mlflow.sharedViewState.{search_id}", json.dumps(content)
 
 
-def view_path(experiment_id: str) -> str:
+def view_path(experiment_id: str, search_id: str) -> str:
     """The part of the link after the server's address."""
-    query = f"workflowType=machine_learning&viewStateShareKey={VIEW_KEY}&compareRunsMode=CHART"
+    query = f"workflowType=machine_learning&viewStateShareKey={search_id}&compareRunsMode=CHART"
     return f"/#/experiments/{experiment_id}/runs?{query}"
+
+
+def _section(key: str, name: str, columns: int) -> dict[str, Any]:
+    shown = {"uuid": key, "name": name, "display": True, "columns": columns, "cardHeight": 380}
+    return shown | {"isReordered": False, "deleted": False, "isGenerated": False}
 
 
 def _chart(kind: str) -> dict[str, Any]:
@@ -82,6 +87,24 @@ def _chart(kind: str) -> dict[str, Any]:
         "deleted": False,
         "isGenerated": False,
         "runsCountToCompare": 100,
+    }
+
+
+def _course(metric: str) -> dict[str, Any]:
+    """A line over the evaluations; only the search's own run has one."""
+    return {
+        **_chart("LINE"),
+        "metricSectionId": "course",
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "xAxisKey": "step",
+        "yAxisKey": "metric",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "lineSmoothness": 0,
+        "selectedXAxisMetricKey": "",
+        "useGlobalLineSmoothing": False,
+        "useGlobalXaxisKey": False,
     }
 
 

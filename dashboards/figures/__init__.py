@@ -1,6 +1,7 @@
 """Figures in two steps: `..._data(tables)` gives plain numbers, `..._figure(data)` the drawing of them."""
 
-from dashboards.figures.comparison import comparison_data, comparison_figure
+from dashboards.figures.attainment import attainment_data, attainment_figure
+from dashboards.figures.comparison import comparison_data, comparison_figure, hypervolume_shares, relative_data
 from dashboards.figures.front import front_data, front_figure
 from dashboards.figures.hypervolume import hypervolume_data, hypervolume_figure
 from dashboards.figures.latency import latency_data, latency_figure
@@ -10,18 +11,22 @@ from dashboards.figures.plans import plans_data, plans_figure
 from dashboards.figures.rungs import rungs_data, rungs_figure
 
 __all__ = [
+    "attainment_data",
+    "attainment_figure",
     "comparison_data",
     "comparison_figure",
     "front_data",
     "front_figure",
     "hypervolume_data",
     "hypervolume_figure",
+    "hypervolume_shares",
     "latency_data",
     "latency_figure",
     "origins_data",
     "origins_figure",
     "plans_data",
     "plans_figure",
+    "relative_data",
     "rungs_data",
     "rungs_figure",
     "save_front_picture",

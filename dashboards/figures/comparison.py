@@ -12,7 +12,7 @@ import pandas as pd
 
 from dashboards.figures.style import DASHES, LINE_COLOURS, axis, layout
 from dashboards.tables import SearchTables, rows
-from dashboards.wording import decimal, short_plan, significant
+from dashboards.wording import decimal, percent, short_plan, significant
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,8 +34,35 @@ def search_names(searches: Sequence[SearchTables]) -> list[str]:
     ]
 
 
-def comparison_figure(fronts: dict[str, pd.DataFrame]) -> Figure:
-    """A step line a search."""
+def relative_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:
+    """The fronts in shares of their own search's full width, which brings searches on different data into one figure;
+    searches whose full width has no score are left out."""
+    named = zip(search_names(searches), searches, strict=True)
+    return {
+        name: tables.front.assign(gflops=tables.front.gflops / gflops, fid=tables.front.fid / fid)
+        for name, tables in named
+        if (gflops := tables.full.gflops) and (fid := tables.full.fid)
+    }
+
+
+def hypervolume_shares(fronts: Sequence[pd.DataFrame]) -> list[float]:
+    """The hypervolume of each front as a share of that of all fronts together.  The reference point is 5% beyond the
+    dearest and the worst point of any."""
+    points = [front[["gflops", "fid"]].to_numpy(float) for front in fronts]
+    reference = 1.05 * np.concatenate(points).max(axis=0)
+    whole = _area(np.concatenate(points), reference)
+    return [_area(own, reference) / whole for own in points]
+
+
+def _area(points: np.ndarray, reference: np.ndarray) -> float:
+    """The area that points dominate below the reference: between neighbouring costs, a strip down to the best FID."""
+    ordered = points[np.argsort(points[:, 0])]
+    costs = np.append(ordered[:, 0], reference[0])
+    return float((np.diff(costs) * (reference[1] - np.minimum.accumulate(ordered[:, 1]))).sum())
+
+
+def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False) -> Figure:
+    """A step line a search; `relative` for fronts in shares of full width."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -50,20 +77,22 @@ def comparison_figure(fronts: dict[str, pd.DataFrame]) -> Figure:
                 line={"color": colour, "width": 2, "shape": "hv", "dash": dash},
                 marker={"color": colour, "size": 8},
                 name=name,
-                text=[_hover(row) for row in rows(front)],
+                text=[_hover(row, relative) for row in rows(front)],
                 hovertemplate="%{text}<extra>" + escape(name) + "</extra>",
             )
         )
     points = np.concatenate([front[["gflops", "fid"]].to_numpy(float) for front in fronts.values()])
     figure.update_layout(
         layout(560, hovermode="closest"),
-        xaxis=axis("GFLOPs per image", points[:, 0]),
-        yaxis=axis("FID", points[:, 1]),
+        xaxis=axis("GFLOPs, as a share of full width" if relative else "GFLOPs per image", points[:, 0]),
+        yaxis=axis("FID, as a multiple of full width's" if relative else "FID", points[:, 1]),
     )
     return figure
 
 
-def _hover(row: Any) -> str:
+def _hover(row: Any, relative: bool) -> str:
     costs = f"{significant(row.gflops)} GFLOPs, FID {decimal(row.fid)}"
+    if relative:
+        costs = f"{percent(row.gflops)} of full width's GFLOPs, {decimal(row.fid)} times its FID"
     origin, plan = escape(row.origin), escape(short_plan(row.plan, PLAN_LENGTH))
     return f"trial {row.trial}, {origin}<br>{costs}<br>{plan}"

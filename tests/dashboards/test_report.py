@@ -166,7 +166,7 @@ def test_a_comparison_shows_every_search(make_search: Callable[..., Path], tmp_p
     directories = [make_search("a", name="first <1>"), make_search("b", name="second", confirmed=False)]
     page = write_comparison(directories, tmp_path / "compared.html")
     text = own_text(page)
-    assert sections(page) == ["searches", "fronts", "plans"]
+    assert sections(page) == ["searches", "fronts", "attainment", "plans"]
     assert "<h3>first &lt;1&gt;</h3>" in text
     assert "<h3>second</h3>" in text
     assert "can&#x27;t be compared" not in text

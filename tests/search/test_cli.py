@@ -24,6 +24,10 @@ VERBS = (
     "resume",
     "extend",
     "sync",
+    "ui",
+    "register",
+    "export",
+    "compare",
 )
 
 

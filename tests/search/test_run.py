@@ -163,7 +163,7 @@ def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
     problem, opening = publish(settings, directory, True)
     assert problem == ""
-    assert "mlflow ui" in opening
+    assert opening == f"stepfront ui {settings.run_directory}"
     report = (directory / "report.html").read_text(encoding="utf-8")
     for section in ("The front", "Width by step", "Images"):
         assert section in report
@@ -186,7 +186,8 @@ def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
     assert parent.info.status == "FINISHED"
     artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"report.html", "front.parquet", "front.csv", "front.svg", "front.png", "trials.json"} <= artifacts
-    view = json.loads(client.get_experiment(experiment.experiment_id).tags["mlflow.sharedViewState.stepfront"])
+    search_id = parent.data.tags["search_id"]
+    view = json.loads(client.get_experiment(experiment.experiment_id).tags[f"mlflow.sharedViewState.{search_id}"])
     assert json.loads(view["state"])["orderByKey"] == "metrics.`domination_rank`"
     publish(settings, directory, True)  # again: nothing twice
     assert len(client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")) == 9

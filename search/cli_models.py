@@ -1,4 +1,4 @@
-"""The verbs `stepfront import` and `stepfront export`: models made elsewhere in, and ours out to diffusers."""
+"""The verbs `stepfront import` and `stepfront export`: models made elsewhere in, and ours out."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ import_app = typer.Typer(
     no_args_is_help=True,
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
-export_app = typer.Typer(
-    help="Write a network or a plan as diffusers reads it.",
-    no_args_is_help=True,
-    epilog="Example: stepfront export pipeline runs/digits --point knee --out knee",
-)
-
 CONFIG_FILE = "config.yaml"
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="the directory to make")]
@@ -33,9 +27,11 @@ Betas = Annotated[str | None, typer.Option(metavar="FIRST,LAST", help="linear no
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the two groups of verbs to the command."""
+    """Adds the verbs to the command."""
     app.add_typer(import_app, name="import")
-    app.add_typer(export_app, name="export")
+    app.command(
+        "export", epilog="Example: stepfront export runs/digits --point 'fid<=12' --out p; then python p/sample.py"
+    )(export)
 
 
 @import_app.command("ddsm", epilog="Example: stepfront import ddsm ckpt_450000.pt --out runs/ddsm/supernet")
@@ -74,27 +70,47 @@ def import_diffusers(
     _say(card, out, {"training": training}, "train")
 
 
-@export_app.command("diffusers", epilog="Example: stepfront export diffusers runs/digits/supernet --out unet")
-def export_diffusers(
-    supernet: Annotated[Path, typer.Argument(metavar="SUPERNET", help="a supernet's directory")], out: Out
+def export(
+    search: Annotated[
+        Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")
+    ],
+    out: Out,
+    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="program|pipeline|unet2d",
+            help="a program of its own; a diffusers pipeline; or the full width alone as diffusers' UNet2DModel",
+        ),
+    ] = "program",
 ) -> None:
-    """The full-width network as a UNet2DModel's folder: config.json and safetensors."""
+    """Take a front point elsewhere: weights, plan and a program that needs torch, numpy and safetensors alone.
+
+    `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
+    """
+    forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
+    if form not in forms:
+        raise InputError(f"can't export as {form!r}; possible: {', '.join(forms)}")
+    forms[form](search, point, out)
+
+
+def _export_program(search: Path, point: str, out: Path) -> None:
+    from search.export import export_point
+
+    done = export_point(search, point, out)
+    typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}; run: python {out / 'sample.py'}")
+
+
+def _export_unet2d(search: Path, point: str, out: Path) -> None:
+    from search.directory import find_supernet
     from trainers.imports.unet2d import export_unet2d
 
-    export_unet2d(supernet, out)
+    export_unet2d(find_supernet(search), out)
     typer.echo(f"UNet2DModel: {out}")
 
 
-@export_app.command("pipeline", epilog="Example: stepfront export pipeline runs/digits --point knee --out knee")
-def export_pipeline(
-    search: Annotated[Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory")],
-    out: Out,
-    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
-) -> None:
-    """A front point as a diffusers pipeline that runs each step at the plan's width.
-
-    Needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads the folder.
-    """
+def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from search.directory import find_search, read_snapshot
     from search.tables import pick_point, plan_of_row
     from trainers.supernet import load_supernet

@@ -24,7 +24,7 @@ from trainers.files import write_json
 from trainers.supernet import load_supernet, read_card
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = (("import", "ddsm"), ("import", "diffusers"), ("export", "diffusers"), ("export", "pipeline"))
+VERBS = (("import", "ddsm"), ("import", "diffusers"))
 
 
 @pytest.mark.parametrize("verb", [*VERBS, ("import",), ("export",)])
@@ -45,7 +45,7 @@ def test_diffusers_is_imported_by_the_pipeline_alone() -> None:
 def test_without_diffusers_the_pipeline_says_what_to_install(monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(sys.modules, "diffusers", None)
     monkeypatch.delitem(sys.modules, "trainers.imports.pipeline", raising=False)
-    code, _, error = call(monkeypatch, capsys, "export", "pipeline", "nowhere", "--out", str(tmp_path / "x"))
+    code, _, error = call(monkeypatch, capsys, "export", "--as", "pipeline", "nowhere", "--out", str(tmp_path / "x"))
     assert code == 2
     assert "pip install 'stepfront[diffusers]'" in error
 
@@ -87,7 +87,7 @@ def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(monkeypatch, capsys
     assert call(monkeypatch, capsys, "train", str(start / "config.yaml"), *words)[0] == 0
     trained = tmp_path / "runs" / "net" / "supernet"
     assert read_card(trained).network == read_card(start).network
-    code, _, _ = call(monkeypatch, capsys, "export", "diffusers", str(trained), "--out", str(tmp_path / "back"))
+    code, _, _ = call(monkeypatch, capsys, "export", "--as", "unet2d", str(trained), "--out", str(tmp_path / "back"))
     assert code == 0
     back, (supernet, _) = diffusers.UNet2DModel.from_pretrained(tmp_path / "back"), load_supernet(trained)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([5, 700])
@@ -123,13 +123,17 @@ def test_a_front_point_becomes_a_pipeline(trained: Path, monkeypatch, capsys, tm
     front = pd.DataFrame([row | {"times": [999.0, 499.0], "widths": [0.5, 1.0]}])
     for name in (tables.TRIALS, tables.PROGRESS, tables.FRONT):
         write_table(front, search / name)
-    code, said, _ = call(monkeypatch, capsys, "export", "pipeline", str(search), "--out", str(tmp_path / "knee"))
+    code, said, _ = call(
+        monkeypatch, capsys, "export", "--as", "pipeline", str(search), "--out", str(tmp_path / "knee")
+    )
     assert code == 0
     assert "trial 4: 1x0.50 1x1.00" in said
     kept = json.loads((tmp_path / "knee" / "scheduler" / "scheduler_config.json").read_text())
     assert (kept["times"], kept["widths"], kept["solver"]) == ([999.0, 499.0], [0.5, 1.0], "ddim")
     write_json(search / FACTS_FILE, {"supernet_digest": "another"})
-    code, _, error = call(monkeypatch, capsys, "export", "pipeline", str(search), "--out", str(tmp_path / "other"))
+    code, _, error = call(
+        monkeypatch, capsys, "export", "--as", "pipeline", str(search), "--out", str(tmp_path / "other")
+    )
     assert code == 2
     assert "is another than" in error
 

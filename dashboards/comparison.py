@@ -1,0 +1,124 @@
+"""Several searches side by side: their tables in; the sections of a page out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from dashboards.figures import (
+    attainment_data,
+    attainment_figure,
+    comparison_data,
+    comparison_figure,
+    hypervolume_shares,
+    plans_data,
+    plans_figure,
+    relative_data,
+)
+from dashboards.figures.comparison import search_names
+from dashboards.page import Section, embedded, html_table, paragraph
+from dashboards.tables import SearchTables, TableError, number, read_tables
+from dashboards.wording import MISSING, decimal, percent, significant
+
+STEPPED = "Lower left is better. Each line stands at the best FID its search found for the cost."
+
+
+def comparison_sections(searches: Sequence[SearchTables]) -> list[Section]:
+    """The page of `stepfront compare`.  Searches without a front are named, and drawn nowhere."""
+    drawn = [tables for tables in searches if len(tables.front)]
+    attained = _attainment(drawn) if len(drawn) > 1 and not unlike(drawn) else ""
+    return [
+        Section("searches", "The searches", _warning(searches) + _table(searches)),
+        Section("fronts", "The fronts", _fronts(drawn)),
+        Section("relative", "Against their own full width", _relative(drawn)),
+        Section("attainment", "What they attain", attained),
+        Section("plans", "Width by step", _plans(drawn)),
+    ]
+
+
+def parents_section(tables: SearchTables) -> str:
+    """The front of a search beside those that its first generation came from, where their tables are still there."""
+    parents = []
+    for path in tables.facts.get("parent_searches") or []:
+        try:
+            parents.append(read_tables(Path(str(path))))
+        except TableError:
+            continue
+    searches = [tables, *(parent for parent in parents if len(parent.front))]
+    if len(searches) < 2 or tables.front.empty:
+        return ""
+    note = paragraph("Its first generation was made from these searches' fronts, mapped to its own widths and steps.")
+    return note + _warning(searches) + (_relative(searches) if unlike(searches) else _fronts(searches))
+
+
+def unlike(searches: Sequence[SearchTables]) -> str:
+    """In what the searches differ, so that their FIDs can't be compared; "" where they can.
+
+    A FID means something only beside one of the same images, features and number of samples.
+    """
+    words = {"dataset": "data sets", "fingerprint": "data", "features": "features", "images": "numbers of images"}
+    return ", ".join(word for key, word in words.items() if len({str(t.facts.get(key)) for t in searches}) > 1)
+
+
+def _warning(searches: Sequence[SearchTables]) -> str:
+    differing = unlike(searches)
+    text = f"These FIDs can't be compared across searches: they differ in {differing}."
+    return f"<p><strong>{escape(text)}</strong></p>" if differing else ""
+
+
+def _table(searches: Sequence[SearchTables]) -> str:
+    columns = ("search", "data set", "sampler", "features", ">images", ">trials", ">points")
+    drawn = [tables for tables in searches if len(tables.front)]
+    alike = len(drawn) > 1 and not unlike(searches)
+    volumes = iter(hypervolume_shares([tables.front for tables in drawn]) if alike else [])
+    rows = [
+        (
+            name,
+            tables.facts.get("dataset", MISSING),
+            f"{tables.facts.get('steps', '')} {tables.facts.get('solver', '')}".strip() or MISSING,
+            *(tables.facts.get(key, MISSING) for key in ("features", "images")),
+            f"{len(tables.trials):,}",
+            len(tables.front),
+            decimal(tables.front.fid.min()),
+            significant(tables.front.gflops.min()),
+            percent(number(tables.savings.get("flops_saved"))),
+            *([percent(next(volumes), 1) if len(tables.front) else MISSING] if alike else []),
+        )
+        for name, tables in zip(search_names(searches), searches, strict=True)
+    ]
+    last = (">best FID", ">least GFLOPs", ">saved", *([">hypervolume"] if alike else []))
+    note = "Saved: of full width's FLOPs, at a quality that was not shown to be worse on fresh noise."
+    note += " Hypervolume: the share of what all fronts dominate together." if alike else ""
+    return html_table((*columns, *last), rows) + paragraph(note)
+
+
+def _fronts(searches: Sequence[SearchTables]) -> str:
+    if not searches:
+        return ""
+    return embedded("fronts", comparison_figure(comparison_data(searches)), STEPPED)
+
+
+def _relative(searches: Sequence[SearchTables]) -> str:
+    fronts = relative_data(searches)
+    if len(fronts) < 2 or len({tables.full for tables in searches}) == 1:
+        return ""  # in units of one and the same full width, the figure would be the one above
+    caption = "Each front in shares of its own search's full width at every step, which stands at 1 and 1."
+    return embedded("relative", comparison_figure(fronts, relative=True), caption)
+
+
+def _attainment(searches: Sequence[SearchTables]) -> str:
+    data = attainment_data([tables.front for tables in searches])
+    caption = "What one, half or all of the searches reach for the cost: the nearer the lines, the less is luck."
+    return embedded("attainment", attainment_figure(data, len(searches)), caption)
+
+
+def _plans(searches: Sequence[SearchTables]) -> str:
+    parts = []
+    for place, (name, tables) in enumerate(zip(search_names(searches), searches, strict=True)):
+        data = plans_data(tables)
+        if data.widths.size:
+            caption = f"Plans of {name}, the cheapest at the bottom."
+            body = embedded(f"plans-{place}", plans_figure(data), caption)
+            parts.append(f"<div><h3>{escape(name)}</h3>{body}</div>")
+    return f'<div class="beside">{"".join(parts)}</div>' if parts else ""

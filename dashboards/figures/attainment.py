@@ -1,0 +1,55 @@
+"""What several searches attain together: their fronts in; at each cost the FID that one, half or all reach, out.
+
+The empirical attainment surfaces of Grunert da Fonseca, Fonseca and Hall (2001), for two objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dashboards.figures.style import DASHES, FRONT, MUTED, axis, layout
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def attainment_data(fronts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One row a cost at which some front has a point: gflops, and the best FID for it or less that `one`, `half` (at
+    least) and `all` of the searches found; NaN where so many found none."""
+    costs = np.unique(np.concatenate([front.gflops.to_numpy(float) for front in fronts]))
+    best = np.array([[_best(front, cost) for cost in costs] for front in fronts])
+    ordered = np.sort(best, axis=0)  # NaN last
+    half = (len(fronts) + 1) // 2
+    return pd.DataFrame({"gflops": costs, "one": ordered[0], "half": ordered[half - 1], "all": ordered[-1]})
+
+
+def _best(front: pd.DataFrame, cost: float) -> float:
+    affordable = front.fid.to_numpy(float)[front.gflops.to_numpy(float) <= cost]
+    return float(affordable.min()) if len(affordable) else np.nan
+
+
+def attainment_figure(data: pd.DataFrame, searches: int) -> Figure:
+    """A step line a share of the searches; of two searches, half of them is one."""
+    import plotly.graph_objects as go
+
+    names = {"one": "at least one search", "half": "at least half of them", "all": "every search"}
+    figure = go.Figure()
+    for (key, name), dash in zip(names.items(), DASHES, strict=False):
+        if key == "half" and searches < 3:
+            continue
+        line = {"color": MUTED if key == "one" else FRONT, "width": 2, "shape": "hv", "dash": dash}
+        hover = "%{x:.4~g} GFLOPs: FID %{y:.2f}<extra>" + name + "</extra>"
+        figure.add_trace(
+            go.Scatter(x=data.gflops, y=data[key], mode="lines", line=line, name=name, hovertemplate=hover)
+        )
+    values = data[["one", "half", "all"]].to_numpy(float)
+    figure.update_layout(
+        layout(460, hovermode="closest"),
+        xaxis=axis("GFLOPs per image", data.gflops.to_numpy(float)),
+        yaxis=axis("FID", values[np.isfinite(values)]),
+    )
+    return figure

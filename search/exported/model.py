@@ -1,0 +1,39 @@
+"""The MLflow model of an exported point (models from code): a table of noise seeds in, images out.
+
+Column `seed` is the noise seed; column `image`, the number of the image within that seed, may be left out: then the
+rows of a seed are its images 0, 1, 2, ...  So a table of 64 rows with seed 0 gives the images of
+`stepfront sample --seed 0 --images 64`.  Returns uint8 [N, H, W, C].
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+
+class PlanModel(mlflow.pyfunc.PythonModel):
+    """Samples by the sample.py that lies among the model's artifacts."""
+
+    def load_context(self, context: Any) -> None:
+        folder = Path(context.artifacts["point"])
+        spec = importlib.util.spec_from_file_location("stepfront_exported_sample", folder / "sample.py")
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(f"no sample.py in {folder}")
+        program = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(program)
+        self._point = program.Point(folder)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
+        if not len(model_input) or (model_input[["seed"]].min() < 0).any():
+            raise ValueError("seeds are whole numbers from 0 on, and at least one is needed")
+        counted = model_input.groupby("seed").cumcount()
+        numbers = model_input["image"].fillna(counted) if "image" in model_input else counted
+        return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist()))
+
+
+mlflow.models.set_model(PlanModel())

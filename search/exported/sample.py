@@ -1,0 +1,135 @@
+"""Samples the plan in this folder: noise seeds in, images out.  Needs torch, numpy and safetensors alone.
+
+    python sample.py --images 64 --seed 0 --out images.npz
+
+plan.json holds, for each step, the width to run, its time, and the solver's coefficients:
+
+    x_next = a x + b x0 + c x0_before + d z,      x0 = (x - sigma eps) / alpha
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class UNet:
+    """The network of one width: x [B, C, H, W], t [B] -> the predicted noise.  The weights' names tell its blocks."""
+
+    def __init__(self, weights: dict[str, Tensor], groups: dict[str, int], time_channels: int) -> None:
+        self.weights, self.groups, self.time_channels = weights, groups, time_channels
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        half = torch.arange(0, self.time_channels, 2, device=t.device)
+        angles = t[:, None] * torch.exp(half * (-math.log(10000.0) / self.time_channels))[None]
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.time_channels]
+        time = F.silu(self.linear("time.2", F.silu(self.linear("time.0", waves))))
+        skips = [h := self.conv("head", x)]
+        for block in self.blocks("down"):
+            skips.append(h := self.block(block, h, time))
+        for block in self.blocks("middle"):
+            h = self.block(block, h, time)
+        for block in self.blocks("up"):
+            joins = f"{block}.conv1.weight" in self.weights
+            h = self.block(block, torch.cat([h, skips.pop()], dim=1) if joins else h, time)
+        return self.conv("tail.2", F.silu(self.norm("tail.0", h)))
+
+    def blocks(self, part: str) -> list[str]:
+        numbers = {int(name.split(".")[1]) for name in self.weights if name.startswith(f"{part}.")}
+        return [f"{part}.{number}" for number in sorted(numbers)]
+
+    def block(self, name: str, x: Tensor, time: Tensor) -> Tensor:
+        if f"{name}.conv.weight" in self.weights:  # halves the resolution on the way down, doubles it on the way up
+            down = name.startswith("down")
+            x = x if down else F.interpolate(x, scale_factor=2, mode="nearest")
+            return self.conv(f"{name}.conv", x, stride=2 if down else 1)
+        h = self.conv(f"{name}.conv1", F.silu(self.norm(f"{name}.norm1", x)))
+        h = h + self.linear(f"{name}.time", time)[:, :, None, None]
+        h = self.conv(f"{name}.conv2", F.silu(self.norm(f"{name}.norm2", h)))
+        h = h + (self.conv(f"{name}.shortcut", x) if f"{name}.shortcut.weight" in self.weights else x)
+        return self.attention(f"{name}.attention", h) if f"{name}.attention.qkv.weight" in self.weights else h
+
+    def attention(self, name: str, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.conv(f"{name}.qkv", self.norm(f"{name}.norm", x))
+        q, k, v = (part.unsqueeze(1) for part in qkv.reshape(batch, 3, channels, -1).transpose(2, 3).unbind(1))
+        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+        return x + self.conv(f"{name}.out", mixed.reshape(batch, channels, height, width))
+
+    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = self.weights[f"{name}.weight"]
+        return F.conv2d(x, weight, self.weights[f"{name}.bias"], stride=stride, padding=weight.shape[2] // 2)
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.groups[name], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+
+class Point:
+    """A point of a front: its plan and the networks that the plan runs.  ValueError for weights of another plan."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        self.device = torch.device(device)
+        self.networks = {}
+        for network in self.plan["networks"]:
+            path = folder / network["file"]
+            if hashlib.sha256(path.read_bytes()).hexdigest() != network["sha256"]:
+                raise ValueError(f"{path} does not belong to this plan: its digest is not the one in plan.json")
+            weights = load_file(path, device=str(self.device))
+            self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["time_channels"])
+
+    def sample(self, seeds: Sequence[int], numbers: Sequence[int]) -> np.ndarray:
+        """Image `numbers[i]` of noise seed `seeds[i]`, for each i: uint8 [N, H, W, C].  A seed and a number give the
+        same image whatever else is asked for."""
+        asked, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
+        parts = [self._batch(asked[first : first + batch]) for first in range(0, len(asked), batch)]
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def _batch(self, asked: list[tuple[int, int]]) -> np.ndarray:
+        x, before = self._noise(asked, 0), None
+        for step in self.plan["steps"]:
+            t = torch.full((len(asked),), step["time"], device=self.device)
+            x0 = (x - step["sigma"] * self.networks[step["width"]](x, t)) / step["alpha"]
+            x0 = x0.clamp(-1, 1) if self.plan["clip"] else x0
+            x = step["a"] * x + step["b"] * x0
+            if step["c"] and before is not None:
+                x += step["c"] * before
+            if step["d"]:
+                x += step["d"] * self._noise(asked, step["number"] + 1)
+            before = x0
+        return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
+
+    def _noise(self, asked: list[tuple[int, int]], block: int) -> Tensor:
+        """Noise is a function of seed, image and step: a counter-based generator (Philox)."""
+        shape = self.plan["image_shape"]
+        drawn = np.empty((len(asked), *shape), dtype=np.float32)
+        for row, (seed, number) in enumerate(asked):
+            generator = np.random.Generator(np.random.Philox(key=[seed, number], counter=[0, 0, 0, block]))
+            drawn[row] = generator.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(drawn).to(self.device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Samples the plan in this folder.")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("images.npz"))
+    given = parser.parse_args()
+    point = Point(Path(__file__).resolve().parent)
+    np.savez_compressed(given.out, images=point.sample([given.seed] * given.images, range(given.images)))
+    print(f"{given.images} images of the plan {point.plan['plan']} in {given.out}")

@@ -1,0 +1,99 @@
+"""Several searches side by side: attainment and hypervolume in closed form, and the sections of the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboards.comparison import parents_section
+from dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
+from dashboards.page import MOST_BYTES
+from dashboards.report import write_comparison, write_report
+from dashboards.tables import read_tables
+from search.front import hypervolume
+
+
+def front(*points: tuple[float, float]) -> pd.DataFrame:
+    return pd.DataFrame(points, columns=["gflops", "fid"])
+
+
+def test_attainment_counts_how_many_searches_reach_a_quality_for_the_cost() -> None:
+    data = attainment_data([front((1, 9), (3, 4)), front((2, 7)), front((1, 8), (2, 5), (3, 3))])
+    assert list(data["gflops"]) == [1, 2, 3]
+    assert list(data["one"]) == [8, 5, 3]
+    assert list(data["half"]) == [9, 7, 4]
+    assert np.isnan(data["all"][0])
+    assert list(data["all"][1:]) == [9, 7]
+
+
+def test_attainment_of_one_search_is_its_front() -> None:
+    only = front((1, 9), (2, 5), (4, 1))
+    data = attainment_data([only])
+    for name in ("one", "half", "all"):
+        np.testing.assert_array_equal(data[name], only["fid"])
+
+
+def test_half_of_two_searches_is_not_drawn_as_a_third_line() -> None:
+    both = [front((1, 9)), front((2, 5))]
+    assert [t.name for t in attainment_figure(attainment_data(both), 2).data] == ["at least one search", "every search"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hypervolume_shares_agree_with_an_independent_computation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fronts = [pd.DataFrame(rng.uniform(1, 5, (12, 2)), columns=["gflops", "fid"]) for _ in range(3)]
+    everything = pd.concat(fronts).to_numpy()
+    reference = 1.05 * everything.max(axis=0)
+    whole = hypervolume(everything, list(reference))
+    expected = [hypervolume(own.to_numpy(), list(reference)) / whole for own in fronts]
+    assert hypervolume_shares(fronts) == pytest.approx(expected)
+
+
+def test_relative_fronts_are_in_units_of_their_own_full_width(make_search: Callable[..., Path]) -> None:
+    tables = read_tables(make_search("a"))
+    (relative,) = relative_data([tables]).values()
+    np.testing.assert_allclose(relative.gflops * tables.full.gflops, tables.front.gflops)
+    np.testing.assert_allclose(relative.fid * tables.full.fid, tables.front.fid)
+
+
+def change_facts(directory: Path, **facts: object) -> Path:
+    path = directory / "search.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    return directory
+
+
+def named_sections(page: Path) -> list[str]:
+    return re.findall(r'<section id="([a-z]+)"', page.read_text(encoding="utf-8"))
+
+
+def test_searches_alike_are_compared_by_what_they_attain(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    page = write_comparison([make_search("a"), make_search("b", count=60)], tmp_path / "compared.html")
+    assert named_sections(page) == ["searches", "fronts", "attainment", "plans"]
+    assert page.stat().st_size < MOST_BYTES
+
+
+def test_searches_on_other_data_are_compared_against_their_own_full_width(
+    make_search: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = change_facts(make_search("b"), dataset="faces", full={"gflops": 30.0, "fid": 40.0, "latency_ms": 1.0})
+    page = write_comparison([make_search("a"), other], tmp_path / "compared.html")
+    assert named_sections(page) == ["searches", "fronts", "relative", "plans"]
+    assert "hypervolume</th>" not in page.read_text(encoding="utf-8")
+
+
+def test_a_search_from_another_shows_both_fronts(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    parent = make_search("parent", name="the elder")
+    child = change_facts(make_search("child"), parent_searches=[str(parent), str(tmp_path / "gone")])
+    page = write_report(child).read_text(encoding="utf-8")
+    section = page[page.index('<section id="parents">') :]
+    section = section[: section.index("</section>")]
+    assert "the elder" in section
+    change_facts(child, parent_searches=[str(tmp_path / "gone")])
+    assert parents_section(read_tables(child)) == ""
+    assert "parents" not in named_sections(write_report(child))
