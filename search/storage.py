@@ -45,11 +45,13 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
                 connection.execute("PRAGMA journal_mode=WAL")
             connection.close()
             url = f"sqlite:///{path}"
+        if url.startswith("postgresql://"):  # SQLAlchemy's own choice of a driver differs from version to version
+            url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         return RDBStorage(url, engine_kwargs=options)
-    except ModuleNotFoundError as error:
+    except ImportError:
         raise InputError(
-            f"a storage at {_without_secret(url)} needs the driver {error.name}; for PostgreSQL: pip install "
+            f"the driver of the storage {_without_secret(url)} is not installed; for PostgreSQL: pip install "
             "'stepfront[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
@@ -135,7 +137,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 def _is_storage(error: BaseException) -> bool:
     modules = {type(one).__module__.partition(".")[0] for one in _chain(error)}
-    return bool(modules & {"sqlalchemy", "sqlite3", "psycopg2"}) or any(
+    return bool(modules & {"sqlalchemy", "sqlite3", "psycopg"}) or any(
         isinstance(one, OSError) for one in _chain(error)
     )
 
@@ -159,4 +161,5 @@ def _without_secret(url: str | None) -> str:
     """A database's URL without its password."""
     head, at, tail = str(url).rpartition("@")
     scheme, _, user = head.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}@{tail}" if at else str(url)
+    shown = scheme.partition("+")[0]
+    return f"{shown}://{user.partition(':')[0]}@{tail}" if at else str(url)
