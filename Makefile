@@ -45,5 +45,8 @@ screenshots: $(READY)  ## what an analyst sees, from runs/digits, by Chromium; s
 bench-faults: $(READY)  ## plugs pulled on real searches (about half an hour)
 	$(BIN)/python -m benchmarks.faults
 
+bench-transfer: $(READY)  ## what the front on digits is worth on Fashion-MNIST (needs both runs)
+	$(BIN)/python -m benchmarks.transfer
+
 clean:  ## remove the environment; runs stay
 	rm -rf $(VENV)
