@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import speed_networks, speed_search
+from benchmarks.search import markdown
 from benchmarks.speed_networks import Row
 from search.facts import versions
 from trainers.errors import InputError
@@ -58,7 +59,7 @@ def main() -> None:
             utilised, grown = speed_search.simulate(given.run, given.quick)
             parts = (("Sleeping workers", utilised), ("Growth with the trials", grown))
             for title, table in parts:
-                text += f"\n## {title}\n\n{table.to_markdown(index=False)}\n"
+                text += f"\n## {title}\n\n{markdown(table)}\n"
                 print(table.to_string(index=False), flush=True)
     except InputError as error:
         sys.exit(f"bench-speed: {error}")
