@@ -27,6 +27,10 @@ LEAST_GAIN = 1.1
 """How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
 the plain network alone shares the widest weights with the other workers of its node."""
 
+LEAST_SECONDS = 30.0
+"""What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and
+two of equal seeds have equal scores to the bit whatever else the machine did while it measured."""
+
 COMPILE_SECONDS = 10.0
 """What compiling one width takes at least on a CPU (measured: 9 to 34 s); less can't be won back by a small search."""
 
@@ -128,7 +132,8 @@ def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: flo
         return 1e-3 * _mean(one) * calls + one.startup_seconds
 
     best, plain = min(allowed, key=seconds), measured[0]
-    return plain if plain in allowed and LEAST_GAIN * seconds(best) > seconds(plain) else best
+    little = seconds(plain) < max(LEAST_GAIN * seconds(best), LEAST_SECONDS + seconds(best))
+    return plain if plain in allowed and little else best
 
 
 def _seconds(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> float:

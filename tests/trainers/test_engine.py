@@ -89,9 +89,16 @@ def made(seconds: float, engine: Engine, startup: float = 0.0) -> Measured:
 
 @pytest.mark.parametrize(
     ("other", "startup", "calls", "wins"),
-    [(0.8, 0, 100, True), (0.95, 0, 100, False), (1.2, 0, 100, False), (0.5, 40, 100, True), (0.5, 60, 100, False)],
+    [
+        (0.8, 0, 1000, True),
+        (0.95, 0, 1000, False),
+        (1.2, 0, 1000, False),
+        (0.5, 400, 1000, True),
+        (0.5, 600, 1000, False),
+        (0.8, 0, 100, False),  # 20 s in all
+    ],
 )
-def test_an_engine_must_win_clearly_and_win_back_its_start(
+def test_an_engine_must_win_clearly_and_by_what_is_worth_having_and_win_back_its_start(
     monkeypatch: pytest.MonkeyPatch, bench: Bench, other: float, startup: float, calls: float, wins: bool
 ) -> None:
     table = [made(1.0, PLAIN), made(other, CHANNELS_LAST, startup)]
