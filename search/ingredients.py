@@ -145,7 +145,6 @@ class Ingredients:
     def parts(self, costs: dict[float, WidthCost], device: str, threads: int) -> EvaluatorParts:
         """What an evaluation worker is made of."""
         settings = self.settings
-        _ = self.reference.root  # made here once; it travels with the reference
         return EvaluatorParts(
             self.card,
             self.weights,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +14,7 @@ from search.config import settings_from
 from search.directory import COSTS_FILE, FACTS_FILE
 from search.ingredients import Ingredients, load_or_measure_costs, read_costs
 from search.study import Ledger
+from search.worker import LoadEvaluator
 from tests.search.conftest import TINY, tiny_settings
 from trainers.cost import WidthCost
 from trainers.engine import PLAIN, Engine
@@ -103,6 +106,13 @@ def test_a_forced_precision_beyond_the_tolerance_is_refused_before_anything_is_s
 
 def refuse(*given: object) -> None:
     raise InputError("workers.precision bfloat16: changes the network's prediction")
+
+
+def test_the_root_of_the_reference_travels_to_the_workers(searched: Path, trained: Path) -> None:
+    settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
+    load = LoadEvaluator(Ingredients.load(settings).parts(read_costs(searched), "cpu", 1))
+    arrived = pickle.loads(pickle.dumps(load)).parts.reference  # noqa: S301
+    assert np.array_equal(arrived.__dict__["root"], load.parts.reference.root)
 
 
 def test_unknown_engines_are_refused_with_what_is_possible() -> None:
