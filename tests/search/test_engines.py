@@ -111,7 +111,7 @@ def refuse(*given: object) -> None:
 def test_the_root_of_the_reference_travels_to_the_workers(searched: Path, trained: Path) -> None:
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
     load = LoadEvaluator(Ingredients.load(settings).parts(read_costs(searched), "cpu", 1))
-    arrived = pickle.loads(pickle.dumps(load)).parts.reference  # noqa: S301
+    arrived = pickle.loads(pickle.dumps(load)).parts.reference
     assert np.array_equal(arrived.__dict__["root"], load.parts.reference.root)
 
 
