@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(
 
 MIX = (0.5, 0.25, 0.25, 0.75, 1.0)
 """Widths of the mixed plans, in equal shares."""
+
+CALLS = 1e6
+"""Network calls of a worker for which its engine is chosen: 100 plans of 500 images and 20 steps."""
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 CPU = torch.device("cpu")
@@ -70,6 +73,7 @@ def digits(run: Path) -> Supernet:
     return load_supernet(find_supernet(run))[0]
 
 
+@cache
 def ddsm() -> Supernet:
     """DDSM's CIFAR-10 network with random weights, no layer of them zero: speed does not depend on the values."""
     torch.manual_seed(0)
@@ -94,12 +98,13 @@ def _batch(ours: Sampler, plan: Plan, batch: int) -> Tensor:
     return next(ours.sample(plan, batch, batch))
 
 
-def fastest(supernet: Supernet, batch: int, calls: float) -> tuple[Engine, str]:
-    """The engine that a search would be given, and what was measured of each."""
+@cache
+def fastest(supernet: Supernet, batch: int) -> tuple[Engine, str]:
+    """The engine that a long search would be given, and what was measured of each."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, supernet.image_channels, supernet.resolution, supernet.resolution, generator=generator)
     bench = Bench(supernet.subnet, supernet.widths, [(x, torch.full((batch,), 500.0))], CPU)
-    chosen, measured = choose_engine(bench, "auto", "auto", calls)
+    chosen, measured = choose_engine(bench, "auto", "auto", CALLS)
     told = [
         f"{one.engine.label} {sum(one.latency_ms) / sum(measured[0].latency_ms):.2f} of plain's time"
         for one in measured[1:]
@@ -154,7 +159,7 @@ def slicing(run: Path, quick: bool) -> list[Row]:
     """Row 2: materialised subnets against slicing in every call."""
     supernet, batch = ddsm(), 16
     plan = plan_of((0.25, 0.5) if quick else MIX)
-    engine, told = (PLAIN, "engine plain (not measured)") if quick else fastest(supernet, batch, 1e6)
+    engine, told = (PLAIN, "engine plain (not measured)") if quick else fastest(supernet, batch)
     ours = sampler(supernet, engine, batch)
     sliced = Sampler({w: slicing_network(supernet, w) for w in supernet.widths}, SCHEDULE, ours.noise, CPU)
     both = {"ours": ours, "sliced": sliced}
@@ -174,7 +179,7 @@ def time_and_flops(run: Path, quick: bool) -> list[Row]:
     if not quick:
         cases.append(("DDSM's CIFAR-10 network, batch 16", ddsm(), 16, 1, 5))
     for name, supernet, batch, rounds, repeats in cases:
-        engine, told = fastest(supernet, batch, 1e5)
+        engine, told = fastest(supernet, batch)
         ours = sampler(supernet, engine, batch)
         shape = supernet.settings, supernet.image_channels, supernet.resolution
         macs = {width: count_width(*shape, width).macs for width in supernet.widths}
