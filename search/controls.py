@@ -205,12 +205,13 @@ def summarise(directory: Path) -> None:
     snapshot = read_snapshot(directory)
     controls = tables.read_table(directory / tables.CONTROLS, "controls")
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
-    reference = _reference(snapshot.facts, pd.concat([complete, controls]))
+    objectives = list(snapshot.facts.get("objectives", ["fid", "gflops"]))
+    reference = _reference(snapshot.facts, objectives, pd.concat([complete, controls]))
     methods = [("search", complete), *((str(name), rows) for name, rows in controls.groupby("method", sort=False))]
-    union = hypervolume(_scores(pd.concat([complete, controls])), reference)
+    union = hypervolume(_scores(pd.concat([complete, controls]), objectives), reference)
     rows = []
     for name, table in methods:
-        volume = hypervolume(_scores(table), reference)
+        volume = hypervolume(_scores(table, objectives), reference)
         spent = float((table["gflops"] * table["images"]).sum())
         rows.append(
             {
@@ -222,15 +223,16 @@ def summarise(directory: Path) -> None:
             }
         )
     tables.write_table(pd.DataFrame(rows), directory / tables.METHODS)
-    tables.write_table(versus(snapshot.front, controls), directory / tables.VERSUS)
+    tables.write_table(versus(snapshot.front, controls, objectives[1]), directory / tables.VERSUS)
 
 
-def versus(front: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """For each front point the best control at equal or lower cost; no control where none is as cheap."""
+def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") -> pd.DataFrame:
+    """For each front point the best control at equal or lower `cost`, the search's own; no control where none is as
+    cheap."""
     rows = []
     for _, point in front.iterrows():
         # A control's cost is the same sum in another order: equal means equal to rounding.
-        affordable = controls[controls["gflops"] <= point["gflops"] * (1 + 1e-9)]
+        affordable = controls[controls[cost] <= point[cost] * (1 + 1e-9)]
         best = affordable.loc[affordable["fid"].idxmin()] if len(affordable) else None
         rows.append(
             {
@@ -246,13 +248,13 @@ def versus(front: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores(table: pd.DataFrame) -> np.ndarray:
-    scores = table[["fid", "gflops"]].to_numpy(dtype=np.float64)
+def _scores(table: pd.DataFrame, objectives: list[str]) -> np.ndarray:
+    scores = table[objectives].to_numpy(dtype=np.float64)
     return scores[front_indices(scores)]
 
 
-def _reference(facts: Any, everything: pd.DataFrame) -> list[float]:
-    point = facts.get("reference_point")
-    if point:
-        return [float(point[1]), float(point[0])]
-    return [1.1 * float(everything["fid"].max()), 1.05 * float(everything["gflops"].max())]
+def _reference(facts: Any, objectives: list[str], everything: pd.DataFrame) -> list[float]:
+    """The search's own reference point, or one beyond everything."""
+    point = facts.get("reference")
+    worst = {name: (1.1 if name == "fid" else 1.05) * float(everything[name].max()) for name in objectives}
+    return [float((point or worst)[name]) for name in objectives]

@@ -51,6 +51,7 @@ def search_facts(
         "encoding": settings.space.encoding,
         "objectives": list(settings.evaluation.objectives),
         "full": full_facts,
+        "reference": dict(zip(ledger.objectives, point, strict=True)) if (point := ledger.reference_point()) else None,
         "reference_point": _by_fid_last(ledger),
         "device": next(iter(costs.values())).device,
         "engine": costs[1.0].engine.label,

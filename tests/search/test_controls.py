@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from search.confirm import savings
 from search.controls import _random, cut_plans, versus
 from search.ddsm import COST_RATIO, DDSMSearch
 from search.encodings import Stages, run_bounds
@@ -53,8 +55,6 @@ def test_ddsm_begins_with_the_uniform_plans_and_keeps_the_fittest() -> None:
 
 
 def test_versus_takes_the_best_control_that_costs_no_more() -> None:
-    import pandas as pd
-
     front = pd.DataFrame({"trial": [1, 2], "gflops": [1.0, 3.0], "fid": [5.0, 2.0]})
     controls = pd.DataFrame(
         {"method": ["a", "b", "c"], "plan": ["p", "q", "r"], "gflops": [2.0, 3.0, 4.0], "fid": [4.0, 3.0, 1.0]}
@@ -62,3 +62,31 @@ def test_versus_takes_the_best_control_that_costs_no_more() -> None:
     table = versus(front, controls)
     assert table["control_method"].tolist()[1] == "b"
     assert np.isnan(table["control_fid"].iloc[0])
+
+
+def test_the_best_control_is_held_against_the_searchs_own_cost() -> None:
+    front = pd.DataFrame({"trial": [1], "gflops": [1.0], "latency_ms": [5.0], "fid": [3.0]})
+    columns = {"method": ["cheap", "quick"], "plan": ["a", "b"], "gflops": [0.9, 2.0], "latency_ms": [9.0, 4.0]}
+    controls = pd.DataFrame(columns | {"fid": [4.0, 3.5]})
+    assert versus(front, controls, "gflops")["control_method"].tolist() == ["cheap"]
+    assert versus(front, controls, "latency_ms")["control_method"].tolist() == ["quick"]
+
+
+def test_the_saving_is_that_of_the_cheapest_point_by_the_searchs_own_cost() -> None:
+    def scored(kind: str, plan: str, fids: list[float]) -> list[dict[str, object]]:
+        costs = {"full": (4.0, 8.0), "few FLOPs": (1.0, 6.0), "quick": (2.0, 3.0)}[plan]
+        base = {"kind": kind, "plan": plan, "gflops": costs[0], "latency_ms": costs[1]}
+        return [base | {"noise_seed": seed, "fid": fid} for seed, fid in enumerate(fids)]
+
+    confirmed = pd.DataFrame(
+        scored("full", "full", [2.0, 2.1, 1.9])
+        + scored("front", "few FLOPs", [2.0, 2.2, 1.9])
+        + scored("front", "quick", [2.1, 2.1, 1.8])
+    )
+    rows = {"trial": [1, 2], "plan": ["few FLOPs", "quick"], "gflops": [1.0, 2.0], "latency_ms": [6.0, 3.0]}
+    front = pd.DataFrame(rows | {"fid_confirmed": [2.0, 2.0], "fid_low": [1.8, 1.8], "fid_high": [2.2, 2.2]})
+    by_flops, by_latency = savings(front, confirmed, "gflops"), savings(front, confirmed, "latency_ms")
+    assert by_flops is not None
+    assert by_latency is not None
+    assert (by_flops["plan"], by_flops["flops_saved"]) == ("few FLOPs", 0.75)
+    assert (by_latency["plan"], by_latency["latency_saved"]) == ("quick", 0.625)
