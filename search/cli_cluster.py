@@ -60,7 +60,7 @@ def submit(
     """
     from search.config import load_settings
     from search.directory import find_supernet
-    from search.jobs import submit as run_submit
+    from search.submission import submit as run_submit
 
     settings = load_settings(config, set_ or [])
     found = find_supernet(supernet) if supernet is not None else None
