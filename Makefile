@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-cluster check format bench-search bench-variation bench-tracking screenshots clean
+.PHONY: help quickstart test test-cluster check format bench-search bench-variation bench-tracking bench-faults bench-transfer screenshots clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,12 @@ bench-tracking: $(READY)  ## what writing a search to MLflow costs
 
 screenshots: $(READY)  ## what an analyst sees, from runs/digits, by Chromium; skipped where there is none
 	$(BIN)/python -m benchmarks.screenshots
+
+bench-faults: $(READY)  ## plugs pulled on real searches (about half an hour)
+	$(BIN)/python -m benchmarks.faults
+
+bench-transfer: $(READY)  ## what the front on digits is worth on Fashion-MNIST (needs both runs)
+	$(BIN)/python -m benchmarks.transfer
 
 clean:  ## remove the environment; runs stay
 	rm -rf $(VENV)

@@ -19,10 +19,13 @@ from search.tables import write_table
 from trainers.evaluation import PAIRED_IMAGES
 from trainers.fid import Moments
 from trainers.sampling import Noise, Sampler, State
+from trainers.supernet import read_card
 
 
-def enumerate_plans(run: Path, stages: int, steps: int, images: int, path: Path) -> pd.DataFrame:
-    """The table of all plans: genome, fid, gflops, gap, paired.  Kept at `path`."""
+def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:
+    """The table of all plans: genome, fid, gflops, gap, paired.  Kept in `work`, by the supernet's digest."""
+    digest = read_card(run / "supernet").digest[:8]
+    path = work / f"enumeration-{stages}x{steps // stages}-{images}-{digest}.parquet"
     if path.exists():
         return pd.read_parquet(path)
     problem = load_problem(run, stages, steps, images)

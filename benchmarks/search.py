@@ -7,6 +7,7 @@ methods' fronts stands in for it.  Everything runs on the supernet of the quicks
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from search.encodings import Encoding, Levels
 from search.facts import versions
 from search.front import front_indices, hypervolume, hypervolume_history
 from search.seeds import SeedSource
+from trainers.supernet import read_card
 
 BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()
@@ -119,7 +121,7 @@ def enumerated(
     run: Path, work: Path, seeds: int, budget: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
     """The small space: the table of shares, each method's curves, and the enumeration."""
-    table = enumerate_plans(run, 6, 18, 512, work / "enumeration-6x3.parquet")
+    table = enumerate_plans(run, 6, 18, 512, work)
     problem = load_problem(run, 6, 18, 512)
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
     score = TableScore(problem.encoding, lookup)
@@ -182,7 +184,9 @@ def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
 
 def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
     """A space too large to enumerate: shares of the hypervolume of the union of all fronts."""
-    kept = work / f"runs-{stages}-{images}-{budget}"
+    # Scores of another supernet, or of other defaults, are not these.
+    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json()
+    kept = work / f"runs-{stages}-{images}-{budget}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     kept.mkdir(parents=True, exist_ok=True)
     every = [(m, seed) for seed in range(seeds) for m in range(len(METHODS))]
     found = {key: np.load(_kept(kept, key)) for key in every if _kept(kept, key).exists()}

@@ -45,7 +45,7 @@ def gene_wise(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -
 
 def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
     """One row a variant: median shares of the true hypervolume and median evaluations to 99% of it."""
-    table = enumerate_plans(run, 6, 18, 512, work / "enumeration-6x3.parquet")
+    table = enumerate_plans(run, 6, 18, 512, work)
     problem = load_problem(run, 6, 18, 512)
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
     score = TableScore(problem.encoding, lookup)

@@ -47,7 +47,7 @@ def differing_versions(requirements: str) -> list[str]:
     for line in requirements.split():
         name, _, version = line.partition("==")
         try:
-            here = importlib.metadata.version(name).partition("+")[0]
+            here = importlib.metadata.version(name.partition("[")[0]).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
             here = "none"
         if here != version:

@@ -167,6 +167,20 @@ class RunSettings(TrainerSettings):
         return self.run_directory / "search"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people and JSON write numbers: 1e-3 is one, although YAML 1.1 takes it for a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The content of a YAML text.  Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
 def parse_constraint(text: str) -> tuple[str, str, float]:
     """`gflops <= 2.0` -> (gflops, <=, 2.0)."""
     match = _CONSTRAINT.fullmatch(text)
@@ -179,7 +193,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     """The settings of a YAML file with `key=value` overrides (`search_seed=3`, `budget.trials=200`)."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))[:8]) if path.parent.is_dir() else ""
         raise InputError(f"no settings file {path}" + (f"; here are: {known}" if known else "")) from None
@@ -216,10 +230,8 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml_value(text: str) -> Any:
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text.strip()):
-        return float(text)  # YAML 1.1 takes 1e-3 for a word
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -85,9 +85,9 @@ FRONT_SEEDS = 16
 
 
 def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
-    """The settings with the fronts of earlier searches among the seeds."""
+    """The settings with the fronts of earlier searches among the seeds, right after the uniform plans."""
     fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_SEEDS for path in searches}
-    return validate(RunSettings, settings_json(settings) | {"seeds": settings.seeds | fronts})
+    return validate(RunSettings, settings_json(settings) | {"seeds": fronts | settings.seeds})
 
 
 def resume_settings(path: Path) -> RunSettings:

@@ -71,8 +71,9 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
             else:
                 # Workers import the packages from where the driver does.
                 path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-                _keep_to_loopback()
+                keep_to_loopback()
                 ray.init(
+                    address="local",  # or it would join any cluster that it finds on this machine
                     include_dashboard=False,
                     runtime_env={"env_vars": {"PYTHONPATH": path}},
                     **quiet,
@@ -86,7 +87,7 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
         ray.shutdown()
 
 
-def _keep_to_loopback() -> None:
+def keep_to_loopback() -> None:
     """A cluster of one machine listens on 127.0.0.1 alone.
 
     Ray does so by itself on Windows and macOS; on Linux it replaces a given 127.0.0.1 by the machine's own address, and

@@ -37,6 +37,9 @@ def second_one_ends(hint: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # The second stays armed: what follows, such as ending Ray, takes seconds, too.
         raise InterruptedSearchError(f"interrupted; {hint}") from None
-    finally:
+    except BaseException:
         signal.signal(signal.SIGINT, before)
+        raise
+    signal.signal(signal.SIGINT, before)

@@ -49,11 +49,13 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
                 connection.execute("PRAGMA journal_mode=WAL")
             connection.close()
             url = f"sqlite:///{path}"
+        if url.startswith("postgresql://"):  # SQLAlchemy's own choice of a driver differs from version to version
+            url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         return RDBStorage(url, engine_kwargs=options)
-    except ModuleNotFoundError as error:
+    except ImportError:
         raise InputError(
-            f"a storage at {hidden(named)} needs the driver {error.name}; for PostgreSQL: pip install "
+            f"the driver of the storage {hidden(named)} is not installed; for PostgreSQL: pip install "
             "'stepfront[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
@@ -139,7 +141,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 def _is_storage(error: BaseException) -> bool:
     modules = {type(one).__module__.partition(".")[0] for one in _chain(error)}
-    return bool(modules & {"sqlalchemy", "sqlite3", "psycopg2"}) or any(
+    return bool(modules & {"sqlalchemy", "sqlite3", "psycopg"}) or any(
         isinstance(one, OSError) for one in _chain(error)
     )
 

@@ -123,11 +123,11 @@ def pinned_requirements() -> list[str]:
         return []
     pins = {}
     for line in named:
-        name = re.match(r"[A-Za-z0-9._-]+", line)
-        if name is None or name[0] == "ray" or ("extra ==" in line and "postgres" not in line):
+        name = re.match(r"([A-Za-z0-9._-]+)(\[[^]]*\])?", line)
+        if name is None or name[1] == "ray" or ("extra ==" in line and "postgres" not in line):
             continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            pins[name[0]] = importlib.metadata.version(name[0]).partition("+")[0]  # +cpu: a GPU node has another
+            pins[name[0]] = importlib.metadata.version(name[1]).partition("+")[0]  # +cpu: a GPU node has another
     return [f"{name}=={version}" for name, version in sorted(pins.items())]
 
 

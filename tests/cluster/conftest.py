@@ -60,8 +60,8 @@ def database() -> Iterator[Database]:
     programs = [shutil.which(name) or f"/usr/lib/postgresql/15/bin/{name}" for name in ("initdb", "postgres")]
     if not all(os.access(program, os.X_OK) for program in programs):
         pytest.skip("no PostgreSQL server (initdb, postgres) on this machine")
-    if importlib.util.find_spec("psycopg2") is None:
-        pytest.skip("no psycopg2; pip install 'stepfront[postgres]'")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no psycopg; pip install 'stepfront[postgres]'")
     # PostgreSQL refuses to run as root.
     other = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
     password, port = secrets.token_urlsafe(12) + "/@:", free_port()
@@ -94,22 +94,19 @@ def database() -> Iterator[Database]:
 
 
 def _sql(where: dict[str, Any], statement: str) -> None:
-    import psycopg2
+    import psycopg
 
-    connection = psycopg2.connect(**where)
-    connection.autocommit = True  # a database is not made within a transaction
-    try:
-        connection.cursor().execute(statement)
-    finally:
-        connection.close()
+    # A database is not made within a transaction.
+    with psycopg.connect(**where, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 def _reaches(where: dict[str, Any]) -> bool:
-    import psycopg2
+    import psycopg
 
     try:
         _sql(where, "select 1")
-    except psycopg2.OperationalError:
+    except psycopg.OperationalError:
         return False
     return True
 
@@ -123,7 +120,9 @@ def mlflow_server(database: Database, tmp_path_factory: pytest.TempPathFactory) 
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     environment = server_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment["MLFLOW_BACKEND_STORE_URI"] = resolved(database.url.replace("/search", "/mlflow"))
+    environment["MLFLOW_BACKEND_STORE_URI"] = resolved(
+        database.url.replace("/search", "/mlflow").replace("postgresql:", "postgresql+psycopg:")
+    )
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(
             [*command, "--artifacts-destination", str(folder / "artifacts")], stdout=log, stderr=log, env=environment

@@ -365,7 +365,7 @@ def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     load = LoadEvaluator(ingredients.parts(costs, "cpu", 1))
     plan = ingredients.uniform_plan(0.5)
-    (there,) = score_plans([(plan, 5)], 16, load, settings.workers)
+    (there,) = score_plans([(plan, 5)], 16, load, settings.workers, limit=300)
     here = load()(plan, 16, 5)
     assert (there.fid, there.paired) == (here.fid, here.paired)
     assert not here.error

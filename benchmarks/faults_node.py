@@ -1,0 +1,62 @@
+"""One search on a cluster of several raylets, of which one is removed and another added while it runs.
+
+A process of its own, for Ray connects to one cluster a process: CONFIG and a number of exchanges in, JSON out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from search.config import load_settings
+from search.executor import keep_to_loopback
+from search.run import search
+from search.study import Ledger
+
+
+class _Exchange:
+    """The search's view: every so many results a node is taken away and another put in its place."""
+
+    def __init__(self, cluster: Cluster, times: int) -> None:
+        self.cluster, self.left, self.injected = cluster, times, 0
+        self.nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
+        self.recovery: list[float] = []
+        self._since: float | None = None
+        self._next, self._at = 10, 0
+        self._complete: Callable[[], int] = lambda: 0
+
+    def update(self, ledger: Ledger, total: int, workers: int) -> None:
+        if self._since is not None and len(ledger.complete) >= self._at + 3:
+            self.recovery.append(time.monotonic() - self._since)
+            self._since = None
+        if self.left and len(ledger.complete) >= self._next:
+            self.left, self.injected, self._next = self.left - 1, self.injected + 1, self._next + 25
+            self._complete = lambda: len(ledger.complete)
+            threading.Thread(target=self._replace, daemon=True).start()
+
+    def _replace(self) -> None:
+        self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+        self._at, self._since = self._complete(), time.monotonic()
+        time.sleep(2)
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+
+def main() -> None:
+    config, times = Path(sys.argv[1]), int(sys.argv[2])
+    keep_to_loopback()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    exchange = _Exchange(cluster, times)
+    settings = load_settings(config, [f"workers.address={cluster.address}"])
+    search(settings, False, exchange, lambda text: None)
+    print(json.dumps({"injected": exchange.injected, "recovery": exchange.recovery}))
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
