@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from search.config import WorkerSettings
+from search.placement import slots_now, worker_count
 from search.study import Asked, Ledger
 from search.worker import EvaluationError, EvaluationWorker, ListWorker, Load
 from trainers.errors import InputError
@@ -97,30 +98,6 @@ def keep_to_loopback() -> None:
 
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def worker_count(workers: WorkerSettings) -> int:
-    """As many workers as the settings say, or as fit on the cluster now; one at least, for nodes that are to come."""
-    return workers.count if workers.count is not None else max(1, _slots(workers))
-
-
-def slots_now(workers: WorkerSettings) -> int:
-    """How many workers fit on the cluster as it is.  InputError when not one does."""
-    slots = _slots(workers)
-    if slots < 1:
-        resources = ray.cluster_resources()
-        asked = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
-        there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-        raise InputError(f"a worker asks for {asked}; the cluster has {there}")
-    return slots
-
-
-def _slots(workers: WorkerSettings) -> int:
-    resources = ray.cluster_resources()
-    slots = resources.get("CPU", 0) / workers.cpus
-    if workers.gpus:
-        slots = min(slots, resources.get("GPU", 0) / workers.gpus)
-    return int(slots)
 
 
 def run_trials(

@@ -13,11 +13,12 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.arrival import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
 from search.config import RunSettings, save_settings
@@ -28,9 +29,13 @@ from trainers.errors import InputError
 from trainers.files import write_text
 from trainers.supernet import settings_json
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 STEPS = ("train", "search", "confirm")
 """What a job may do, in this order."""
 
+START_SECONDS = 60.0
 PACKAGES = ("search", "trainers", "dashboards")
 
 _IN_ORDER = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
@@ -70,13 +75,26 @@ def submit(
         if install:
             environment["pip"] = pinned_requirements()
         with jobs_client(address) as client:
-            job_id = client.submit_job(
+            job_id = _hand_over(
+                client,
                 entrypoint=entrypoint(settings, wanted),
                 submission_id=f"{settings.name}-{search_id}",
                 runtime_env=environment,
                 metadata={LABEL: settings.name, "directory": str(settings.run_directory)},
             )
     return Submitted(job_id, sent, size)
+
+
+def _hand_over(client: JobSubmissionClient, runtime_env: dict[str, Any], **job: Any) -> str:
+    """Submits; a head that has just started refuses jobs for some seconds."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(runtime_env=dict(runtime_env), **job))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 def on_cluster(settings: RunSettings) -> RunSettings:

@@ -203,6 +203,7 @@ def cluster(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Ite
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_host": LOOPBACK, "dashboard_port": port}
+        head["dashboard_agent_listen_port"] = free_port()  # the usual one may be another Ray's
         nodes = Cluster(initialize_head=True, head_node_args=head | {"node_ip_address": LOOPBACK, "temp_dir": short})
         # Other Rays of this machine must not be taken for the job's own; `ray start` writes this file by itself.
         Path(short, "ray_current_cluster").write_text(nodes.gcs_address)

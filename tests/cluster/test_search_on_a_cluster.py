@@ -162,6 +162,23 @@ def test_a_stopped_search_goes_on_where_it_stood(cluster: RayCluster, config: Pa
     assert list(trials["state"]) == ["complete"] * TRIALS
 
 
+def test_a_search_waits_for_the_first_node_of_a_cluster_that_grows_from_none(cluster: RayCluster, config: Path) -> None:
+    for node in list(cluster.nodes.worker_nodes):
+        cluster.nodes.remove_node(node)
+    named = ["--set", "name=early", "--set", "budget.trials=12", "--set", "workers.count=2"]
+    supernet = ["--supernet", str(config.parent / "runs" / "tiny" / "supernet")]
+    taken = cluster.stepfront("submit", str(config), *named, *supernet)
+    job = re.search(r"early-[0-9a-f]{12}", taken.stdout)
+    assert job is not None, taken.stderr
+    waits = "no node has room for a worker (1 CPUs, 0 GPUs); waiting"
+    wait_for("the search to wait", lambda: waits in cluster.stepfront("logs", job[0]).stdout, 90)
+    cluster.add("late", cpus=2)
+    end = cluster.stepfront("logs", job[0], "--follow")
+    assert end.returncode == 0, end.stdout + end.stderr
+    trials = pd.read_parquet(config.parent / "runs" / "early" / "search" / "trials.parquet")
+    assert list(trials["state"]) == ["complete"] * 12
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "says"),
     [
