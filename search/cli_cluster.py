@@ -84,8 +84,8 @@ def status(
     if job is not None:
         found = jobs.job_info(address, job)
         typer.echo(_line(found))
-        for text in filter(None, [found.message, _last_line(jobs.job_log(address, job))]):
-            typer.echo(f"  {' '.join(text.split())}")
+        for text in filter(None, [_message(found), _last_line(jobs.job_log(address, job))]):
+            typer.echo(f"  {text}")
         return
     every = jobs.list_jobs(address)
     for one in every:
@@ -126,7 +126,7 @@ def _follow(address: str, job: str) -> None:
     jobs.follow_log(address, job, say)
     found = jobs.job_info(address, job)
     if found.status != "SUCCEEDED":
-        raise InputError(f"{job} {found.status}: {' '.join((found.message or '').split())}")
+        raise InputError(f"{job} {found.status!s}: {_message(found)}")
 
 
 def _line(job: JobDetails) -> str:
@@ -136,5 +136,10 @@ def _line(job: JobDetails) -> str:
     return f"{job.submission_id}  {job.status!s:<9}  {minutes:>9}  {(job.metadata or {}).get('directory', '')}"
 
 
+def _message(job: JobDetails) -> str:
+    """Ray's word on a job's state, without the log that it carries along."""
+    return " ".join((job.message or "").partition(", last available logs")[0].split())[:300]
+
+
 def _last_line(log: str) -> str:
-    return next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    return " ".join(next((line for line in reversed(log.splitlines()) if line.strip()), "").split())

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from search.config import WorkerSettings
@@ -128,6 +129,7 @@ def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, lim
                 trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
+                    scheduler=FirstFree(),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
@@ -222,6 +224,24 @@ class LedgerSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a restore that never happens
+
+
+class FirstFree(FIFOScheduler):
+    """Hands a worker that is free a plan that is new, never one whose own worker is still starting.
+
+    Tune's own choice is the first plan that waits, and it ends that plan's worker for it: with evaluations shorter than
+    the start of a process, the places of a node that joins would never be taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        waiting = {trial.trial_id: trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING"}
+        new = sorted(waiting.keys() - self._seen)
+        self._seen = set(waiting)  # Tune starts a worker for each of the others at once
+        return waiting[new[0]] if new else None
 
 
 class Watch(tune.Callback):
