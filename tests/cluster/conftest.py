@@ -57,8 +57,10 @@ class Database:
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Database]:
-    programs = [shutil.which(name) or f"/usr/lib/postgresql/15/bin/{name}" for name in ("initdb", "postgres")]
-    if not all(os.access(program, os.X_OK) for program in programs):
+    # Debian keeps the server's programs out of the search path.
+    kept = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    programs = [found for name in ("initdb", "postgres") if (found := shutil.which(name, path=kept))]
+    if len(programs) < 2:
         pytest.skip("no PostgreSQL server (initdb, postgres) on this machine")
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("no psycopg; pip install 'stepfront[postgres]'")
