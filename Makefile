@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-cluster check format bench-search bench-variation bench-tracking bench-faults bench-transfer screenshots clean
+.PHONY: help quickstart test test-cluster check format clean screenshots
+.PHONY: bench-search bench-variation bench-tracking bench-faults bench-transfer bench-speed
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -41,6 +42,9 @@ bench-search: $(READY)  ## hypervolume against evaluations, method by method (ab
 
 bench-tracking: $(READY)  ## what writing a search to MLflow costs
 	$(BIN)/python -m benchmarks.tracking
+
+bench-speed: $(READY)  ## an evaluation against bare networks, a search against its evaluations (needs runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --simulate
 
 screenshots: $(READY)  ## what an analyst sees, from runs/digits, by Chromium; skipped where there is none
 	$(BIN)/python -m benchmarks.screenshots

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -47,6 +48,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+SUPERNET: Path | None = None
+"""A supernet of these settings, where there is one already; else each bench trains its own in seconds."""
+
+
 @dataclass
 class Row:
     """What a fault did."""
@@ -78,19 +83,22 @@ class Bench:
 
     def __init__(self, work: Path, **changes: Any) -> None:
         self.work = work
+        self.started: list[subprocess.Popen[bytes]] = []
         self.config = work / "faults.json"  # YAML reads JSON
         self.config.write_text(json.dumps(SETTINGS | {"directory": str(work)} | changes))
         self.directory = work / "faults" / "search"
         self.environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        if not (work / "faults" / "supernet" / "supernet.json").exists():
+        if SUPERNET is not None:
+            shutil.copytree(SUPERNET, work / "faults" / "supernet")
+        else:
             self.call("train", str(self.config))
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """A verb in a process of its own."""
+        """A verb in a process of its own, which does not outlive the bench."""
         with open(self.work / "driver.log", "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "search.cli", *words], stdout=log, stderr=log, env=self.environment
-            )
+            command = [sys.executable, "-m", "search.cli", *words]
+            self.started.append(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment))
+        return self.started[-1]
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A verb, to its end."""
@@ -114,7 +122,7 @@ class Bench:
         except sqlite3.OperationalError:
             return {}  # no tables yet
 
-    def wait_for(self, process: subprocess.Popen[bytes], count: int, limit: float = 180) -> bool:
+    def wait_for(self, process: subprocess.Popen[bytes], count: int, limit: float = 400) -> bool:
         """Until that many trials are complete; False when the process ended before."""
         end = time.monotonic() + limit
         while len(self.told()) < count:
@@ -144,8 +152,14 @@ class Bench:
 @contextlib.contextmanager
 def bench(**changes: Any) -> Iterator[Bench]:
     """A bench in a scratch folder."""
-    with tempfile.TemporaryDirectory(prefix="stepfront-faults-") as work:
-        yield Bench(Path(work), **changes)
+    with tempfile.TemporaryDirectory(prefix="stepfront-faults-", ignore_cleanup_errors=True) as work:
+        made = Bench(Path(work), **changes)
+        try:
+            yield made
+        finally:
+            for process in made.started:
+                process.kill()
+                process.wait()
 
 
 def driver_killed(times: int, seed: int = 0) -> Row:

@@ -23,6 +23,7 @@ FACTS = {
     "encoding": "encoding",
     "reference_point": "reference point (GFLOPs, FID)",
     "device": "device",
+    "engine": "engine of the networks",
     "created": "created",
     "finished": "finished",
     "parent_searches": "started from",

@@ -131,7 +131,7 @@ def _effort(tables: SearchTables) -> list[str]:
     if trials.empty:
         return []
     failed = int((trials.state != "complete").sum())
-    spent = [flops(gflops) + " in networks"] if (gflops := number(tables.facts.get("network_gflops"))) else []
+    spent = [_network_work(gflops, tables)] if (gflops := number(tables.facts.get("network_gflops"))) else []
     spent += [duration(seconds)] if (seconds := number(tables.facts.get("seconds"))) else []
     effort = f"It took {plural(len(trials), 'trial')}"
     effort += f", of which {failed:,} failed" if failed else ""
@@ -141,3 +141,9 @@ def _effort(tables: SearchTables) -> list[str]:
     ends = [significant(front.gflops.min()), significant(front.gflops.max())]
     reach = f"from {ends[0]} to {ends[1]} GFLOPs per image" if len(front) > 1 else f"at {ends[0]} GFLOPs per image"
     return [f"{effort}; the front has {plural(len(front), 'point')}, {reach}."]
+
+
+def _network_work(gflops: float, tables: SearchTables) -> str:
+    saved = number(tables.facts.get("network_gflops_saved"))
+    spared = f", {percent(saved / gflops)} of them spared by shared prefixes" if saved else ""
+    return f"{flops(gflops)} in networks{spared}"

@@ -101,6 +101,11 @@ class WorkerSettings(Settings):
     limit_minutes: float | None = Field(
         None, gt=0, description="of one evaluation; null: ten minutes and 20 times the latency measured at full width"
     )
+    engine: Literal["auto", "plain", "channels_last", "compiled"] = Field(
+        "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")
+    prefix_mb: float = Field(256, ge=0, description="memory for states that later plans may share; 0 keeps none")
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
 
 

@@ -57,6 +57,7 @@ def search_facts(
         "full": full_facts,
         "reference_point": _by_fid_last(ledger),
         "device": next(iter(costs.values())).device,
+        "engine": costs[1.0].engine.label,
         "versions": versions(),
         "created": before.get("created") or now,
         "finished": now if ledger.spent() or ledger.exhausted else None,
@@ -64,6 +65,9 @@ def search_facts(
         "evaluations": len(ledger.complete),
         "failed": ledger.failed,
         "network_gflops": 1000 * ledger.network_tflops(),
+        "network_calls": int(trials["calls"].sum()),
+        "network_calls_saved": int(trials["calls_saved"].sum()),
+        "network_gflops_saved": float(trials["gflops_saved"].sum()),
         "seconds": round(max((ledger.result(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
         "width_costs": [
             {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)

@@ -15,10 +15,13 @@ import torch
 from search.config import RunSettings, parse_constraint
 from search.directory import COSTS_FILE, FACTS_FILE
 from search.encodings import Encoding, Levels, make_encoding
+from search.executor import worker_count
 from search.seeds import SeedSource
 from trainers.config import validate
-from trainers.cost import WidthCost, count_width, device_name, measure_latency, pick_device
-from trainers.data import ImageData, load_data
+from trainers.cost import WidthCost, count_width, device_name, pick_device
+from trainers.data import ImageData, load_data, to_float
+from trainers.engine import PLAIN
+from trainers.engine_choice import Bench, Measured, choose_engine
 from trainers.errors import InputError
 from trainers.evaluation import EvaluatorParts
 from trainers.features import PackedFeatures, prepare_features
@@ -27,6 +30,7 @@ from trainers.files import read_json, write_json
 from trainers.gap import gap_table
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
+from trainers.sampling import Noise
 from trainers.supernet import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -140,10 +144,20 @@ class Ingredients:
 
     def parts(self, costs: dict[float, WidthCost], device: str, threads: int) -> EvaluatorParts:
         """What an evaluation worker is made of."""
-        batch = self.settings.evaluation.batch
-        sampler = self.settings.sampler
+        settings = self.settings
         return EvaluatorParts(
-            self.card, self.weights, self.features, self.reference, sampler, costs, batch, device, threads
+            self.card,
+            self.weights,
+            self.features,
+            self.reference,
+            settings.sampler,
+            costs,
+            settings.evaluation.batch,
+            device,
+            threads,
+            # A driver without the workers' device runs what every device can.
+            costs[1.0].engine if device == worker_device(settings) else PLAIN,
+            settings.workers.prefix_mb,
         )
 
     def seed_source(self, costs: dict[float, WidthCost]) -> SeedSource:
@@ -157,6 +171,18 @@ class Ingredients:
             affordable=self.affordable(costs),
         )
 
+    def noised(self, batch: int) -> list[tuple[np.ndarray, float]]:
+        """(x [batch, C, H, W], time) as a sampler meets them: held-out images under its own noise, from pure noise to
+        almost none."""
+        schedule, count = noise_schedule(self.card.diffusion), len(self.data.held_out_images)
+        images = to_float(self.data.held_out_images[np.arange(batch) % count]).numpy()
+        noise = Noise(self.settings.evaluation.noise_seed, images.shape[1:]).initial(range(batch))
+        found = []
+        for time in (self.times[0], self.times[len(self.times) // 2], self.times[-1]):
+            alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
+            found.append(((alpha * images + sigma * noise).astype(np.float32), time))
+        return found
+
     @cached_property
     def gap(self) -> np.ndarray:
         """The gap table [steps, widths] on held-out images."""
@@ -165,9 +191,9 @@ class Ingredients:
         images = self.data.held_out_images[: self.settings.training.held_out_images]
         return gap_table(subnets, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, costs: dict[float, WidthCost]) -> dict[str, Any]:
         """What two searches must have in common for their scores to compare."""
-        s = self.settings
+        s, engine = self.settings, costs[1.0].engine
         return {
             "supernet": self.card.digest,
             "data": self.data.fingerprint,
@@ -178,32 +204,9 @@ class Ingredients:
             "noise_seed": s.evaluation.noise_seed,
             "objectives": list(s.evaluation.objectives),
             "constraints": list(s.evaluation.constraints),
+            # None, as in searches older than engines: these ran the plain network, too.
+            "engine": None if engine == PLAIN else engine.label,
         }
-
-
-def measure_costs(ingredients: Ingredients) -> dict[float, WidthCost]:
-    """The cost of each width, with latency measured in a worker: the driver may lack the workers' device."""
-    settings, card = ingredients.settings, ingredients.card
-    workers = settings.workers
-
-    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
-    def measure(weights: dict[str, np.ndarray]) -> list[tuple[float, float, str]]:
-        torch.set_num_threads(threads_per_worker(settings))
-        device = pick_device(worker_device(settings))
-        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
-        shape = (card.image_channels, card.resolution, card.resolution)
-        batch = min(settings.evaluation.batch, settings.evaluation.images)
-        return [
-            (width, measure_latency(supernet.subnet(width).to(device), shape, batch, device), device_name(device))
-            for width in card.network.widths
-        ]
-
-    batch = min(settings.evaluation.batch, settings.evaluation.images)
-    costs = {}
-    for width, latency, device in ray.get(measure.remote(ray.put(ingredients.weights))):
-        counted = count_width(card.network, card.image_channels, card.resolution, width)
-        costs[width] = counted.model_copy(update={"latency_ms": latency, "batch": batch, "device": device})
-    return costs
 
 
 def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
@@ -228,9 +231,49 @@ def load_or_measure_costs(ingredients: Ingredients, directory: Path) -> dict[flo
     """Costs of a search are measured once and kept: latencies of one search must compare."""
     if (directory / COSTS_FILE).exists():
         return read_costs(directory)
-    costs = measure_costs(ingredients)
-    write_json(directory / COSTS_FILE, {"widths": [cost.model_dump(mode="json") for cost in costs.values()]})
+    costs, measured = measure_widths(ingredients)
+    rows = {
+        "widths": [cost.model_dump(mode="json") for cost in costs.values()],
+        "engines": [one.model_dump(mode="json") for one in measured],
+    }
+    write_json(directory / COSTS_FILE, rows)
     return costs
+
+
+def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], list[Measured]]:
+    """The cost of each width under the engine that a worker finds fastest, and what it found of every engine.
+
+    Measured in a worker: the driver may lack the workers' device.  InputError where the settings force an engine that
+    is not to be had.
+    """
+    settings, card = ingredients.settings, ingredients.card
+    workers, batch = settings.workers, min(settings.evaluation.batch, settings.evaluation.images)
+    inputs = ingredients.noised(batch)
+    evaluations = (settings.budget.trials or 1000) / worker_count(workers)
+    calls = evaluations * settings.evaluation.images * settings.sampler.steps
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def measure(weights: dict[str, np.ndarray]) -> tuple[Measured, list[Measured], str] | str:
+        torch.set_num_threads(threads_per_worker(settings))
+        device = pick_device(worker_device(settings))
+        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+        tensors = [(torch.from_numpy(x).to(device), torch.full((len(x),), t, device=device)) for x, t in inputs]
+        bench = Bench(supernet.subnet, card.network.widths, tensors, device)
+        try:
+            return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
+        except InputError as error:
+            return str(error)
+
+    found = ray.get(measure.remote(ray.put(ingredients.weights)))
+    if isinstance(found, str):
+        raise InputError(found)
+    chosen, measured, device = found
+    costs = {}
+    for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
+        counted = count_width(card.network, card.image_channels, card.resolution, width)
+        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine}
+        costs[width] = counted.model_copy(update=known)
+    return costs, measured
 
 
 def read_costs(directory: Path) -> dict[float, WidthCost]:

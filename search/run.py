@@ -150,7 +150,7 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
         objectives=settings.evaluation.objectives,
         constraints=settings.evaluation.constraints,
         limits=Limits(budget.trials, budget.minutes and 60 * budget.minutes, budget.tflops, budget.patience),
-        spec=ingredients.spec(),
+        spec=ingredients.spec(costs),
         full_costs=full_costs,
         attempts=settings.workers.attempts,
     )

@@ -84,6 +84,9 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
                 "error": result.get("error", ""),
                 "elapsed": _number(result.get("elapsed")),
                 "violation": float(sum(max(0.0, v) for v in trial.constraints.values())),
+                "calls": int(result.get("calls", 0)),
+                "calls_saved": int(result.get("calls_saved", 0)),
+                "gflops_saved": float(result.get("gflops_saved", 0.0)),
             }
         )
     return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
@@ -93,7 +96,7 @@ TRIAL_COLUMNS = [
     *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "paired"),
     "fid",
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
-    "violation",
+    *("violation", "calls", "calls_saved", "gflops_saved"),
 ]
 
 
@@ -103,6 +106,7 @@ def scored_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
     row |= {"plan": plan.runs, "widths": list(plan.widths), "times": list(plan.times), "solver": plan.solver}
     row |= {name: getattr(evaluation, name) for name in ("fid", "features", "gflops", "latency_ms", "images")}
     row |= {name: getattr(evaluation, name) for name in ("noise_seed", "seconds", "error", "paired")}
+    row |= {name: getattr(evaluation, name) for name in ("calls", "calls_saved", "gflops_saved")}
     state = "failed" if evaluation.error else "complete"
     return row | {"rung": "fid", "worker": "", "state": state, "elapsed": float("nan"), "violation": 0.0}
 

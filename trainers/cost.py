@@ -5,22 +5,24 @@ MACs are counted, never written down: convolutions, linear maps and both product
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import NetworkSettings, Settings
+from trainers.engine import PLAIN, Engine
 from trainers.errors import InputError
 from trainers.plan import SKIP, Plan
+from trainers.sampling import Denoiser
 from trainers.supernet import build_backbone
 
 
 class WidthCost(Settings):
-    """Cost of one network call at one width, per image."""
+    """Cost of one network call at one width, per image; `engine` is how the network was run for its latency."""
 
     width: float
     macs: int
@@ -28,6 +30,7 @@ class WidthCost(Settings):
     latency_ms: float | None = None
     batch: int | None = None
     device: str | None = None
+    engine: Engine = PLAIN
 
 
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
@@ -53,21 +56,40 @@ def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     return sum(ms if ms is not None else float("nan") for ms in each)
 
 
-@torch.inference_mode()
 def measure_latency(
-    network: nn.Module, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
+    network: Denoiser, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
 ) -> float:
     """Median over `runs` of the time of one call on `batch` images, in ms per image, after two warm-up calls."""
+    return measure_latencies([network], image_shape, batch, device, runs)[0]
+
+
+@torch.inference_mode()
+def measure_latencies(
+    networks: Sequence[Denoiser],
+    image_shape: tuple[int, ...],
+    batch: int,
+    device: torch.device,
+    runs: int = 9,
+    enough: float = math.inf,
+) -> list[float]:
+    """`measure_latency` of several networks, called in turns: what else the machine does then slows them all alike.
+
+    After three runs no more are begun once `enough` seconds have passed.
+    """
     x, t = torch.randn(batch, *image_shape, device=device), torch.zeros(batch, device=device)
-    seconds = []
+    seconds: list[list[float]] = [[] for _ in networks]
+    start = time.perf_counter()
     for run in range(runs + 2):
-        _wait_for(device)
-        begin = time.perf_counter()
-        network(x, t)
-        _wait_for(device)
-        if run >= 2:
-            seconds.append(time.perf_counter() - begin)
-    return 1000 * statistics.median(seconds) / batch
+        if run >= 5 and time.perf_counter() - start > enough:
+            break
+        for network, spent in zip(networks, seconds, strict=True):
+            _wait_for(device)
+            begin = time.perf_counter()
+            network(x, t)
+            _wait_for(device)
+            if run >= 2:
+                spent.append(time.perf_counter() - begin)
+    return [1000 * statistics.median(spent) / batch for spent in seconds]
 
 
 def _wait_for(device: torch.device) -> None:

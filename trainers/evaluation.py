@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.config import SamplerSettings
 from trainers.cost import WidthCost, plan_gflops, plan_latency_ms
+from trainers.engine import PLAIN, Engine
 from trainers.features import FeatureNetwork, PackedFeatures
 from trainers.fid import Moments, Reference
 from trainers.noise import noise_schedule
 from trainers.plan import Plan
-from trainers.sampling import Noise, Sampler
+from trainers.prefixes import Prefixes
+from trainers.sampling import Denoiser, KeptNoise, Sampler
 from trainers.supernet import SupernetCard, supernet_from_weights
 
 PAIRED_IMAGES = 32
@@ -29,7 +32,9 @@ class Evaluation:
     """What one plan scored.  `error` is the reason where it has no score.
 
     `paired` is the mean squared difference of the first `PAIRED_IMAGES` images to those of the full width from the same
-    noise: a far cheaper score, had on the way.
+    noise: a far cheaper score, had on the way.  `calls` are the network's calls, one an image and step, that were made,
+    `calls_saved` those that a prefix shared with an earlier plan has spared, `gflops_saved` what these would have cost.
+    `gflops` and `latency_ms` are those of the whole plan, per image.
     """
 
     fid: float
@@ -41,6 +46,10 @@ class Evaluation:
     seconds: float = 0.0
     error: str = ""
     paired: float = float("nan")
+    # What the worker did for it depends on what it had kept of other plans; the score does not.
+    calls: int = field(default=0, compare=False)
+    calls_saved: int = field(default=0, compare=False)
+    gflops_saved: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ class EvaluatorParts:
     """All that an evaluator is made of, as plain arrays and bytes that travel to any worker.
 
     `weights` are the widest network's parameters as numpy arrays: an object store shares them between the processes of
-    a node without a copy.
+    a node without a copy.  Scores depend on `engine` in their last digits: all workers of a search are given the same.
+    `prefix_mb` bounds the states that are kept of recent plans, and `noise_mb` the fresh noise of ancestral solvers.
     """
 
     card: SupernetCard
@@ -60,6 +70,9 @@ class EvaluatorParts:
     batch: int
     device: str = "cpu"
     threads: int = 0
+    engine: Engine = PLAIN
+    prefix_mb: float = 256.0
+    noise_mb: float = 256.0
 
 
 class Evaluator:
@@ -74,18 +87,22 @@ class Evaluator:
         weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
         self._supernet = supernet_from_weights(parts.card, weights)
         self._features: FeatureNetwork = parts.features.unpack(self._device)
-        self._subnets: dict[float, nn.Module] = {}
+        self._subnets: dict[float, Denoiser] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
-        self._noise = _KeptNoise(0, (parts.card.image_channels, parts.card.resolution, parts.card.resolution))
+        shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
+        self._noise = KeptNoise(0, shape, parts.noise_mb * 2**20)
+        self._prefixes = Prefixes(parts.prefix_mb * 2**20)
 
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Frechet distance of `images` images of the plan on the noise of `noise_seed`."""
         begin = time.perf_counter()
         first: list[Tensor] = []
+        spared: list[tuple[int, int]] = []
 
         def batches() -> Iterator[np.ndarray]:
-            for batch in self.sample(plan, images, noise_seed):
+            sampler = self._sampler(plan, noise_seed)
+            for batch in sampler.sample(plan, images, self._parts.batch, lambda *begun: spared.append(begun)):
                 missing = PAIRED_IMAGES - sum(map(len, first))
                 if missing > 0:
                     first.append(batch[:missing])
@@ -103,7 +120,17 @@ class Evaluator:
             seconds=time.perf_counter() - begin,
             error="" if math.isfinite(fid) else "the score is not finite: the sampled images or their features are not",
             paired=self._paired(plan, torch.cat(first), noise_seed),
+            **self._savings(plan, spared),
         )
+
+    def _savings(self, plan: Plan, spared: Sequence[tuple[int, int]]) -> _Savings:
+        each = [2e-9 * self._parts.costs[plan.widths[i]].macs for i in plan.taken]
+        saved = sum(steps * images for steps, images in spared)
+        return {
+            "calls": sum(len(each) * images for _, images in spared) - saved,
+            "calls_saved": saved,
+            "gflops_saved": sum(images * sum(each[:steps]) for steps, images in spared),
+        }
 
     def sample(self, plan: Plan, images: int, noise_seed: int) -> Iterator[Tensor]:
         """The plan's images in batches [B, C, H, W], in about [-1, 1]."""
@@ -123,20 +150,24 @@ class Evaluator:
     def _sampler(self, plan: Plan, noise_seed: int) -> Sampler:
         plan.check_widths(self._supernet.widths)
         if noise_seed != self._noise.seed:
-            self._noise = replace(self._noise, seed=noise_seed)
+            self._noise = replace(self._noise, seed=noise_seed)  # what was kept of another seed is let go
         for width in {plan.widths[i] for i in plan.taken} - self._subnets.keys():
-            self._subnets[width] = self._supernet.subnet(width).to(self._device)
-        return Sampler(self._subnets, self._schedule, self._noise, self._device, clip=self._parts.sampler.clip)
+            network = self._supernet.subnet(width)
+            self._subnets[width] = self._parts.engine.run(network, self._device, self._parts.batch)
+        return Sampler(
+            self._subnets,
+            self._schedule,
+            self._noise,
+            self._device,
+            clip=self._parts.sampler.clip,
+            prefixes=self._prefixes,
+        )
 
 
-class _KeptNoise(Noise):
-    """Noise whose starting images are drawn once and kept: every plan of a search begins from them."""
-
-    def initial(self, images: range) -> np.ndarray:
-        kept: dict[range, np.ndarray] = self.__dict__.setdefault("_kept", {})
-        if images not in kept:
-            kept[images] = super().initial(images)
-        return kept[images]
+class _Savings(TypedDict):
+    calls: int
+    calls_saved: int
+    gflops_saved: float
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import blas
 
 from trainers.errors import InputError
 from trainers.files import write_atomically
@@ -18,32 +19,57 @@ Array = NDArray[np.float64]
 
 
 class Moments:
-    """Mean and covariance of feature rows that arrive in batches [B, D] and are not kept."""
+    """Mean and covariance of feature rows that arrive in batches [B, D].
+
+    Rows are kept only while they are no more than D, and then take less room than the covariance would.
+    """
 
     def __init__(self, dimensions: int) -> None:
         self.count = 0
+        self._dimensions = dimensions
+        self._rows: list[Array] = []
+        self._merged = 0
         self._mean = np.zeros(dimensions)
-        self._scatter = np.zeros((dimensions, dimensions))
+        self._scatter: Array | None = None
 
     def add(self, features: NDArray[np.floating]) -> None:
-        """Takes a batch in (Chan et al. 1979: merging keeps precision where a plain sum of squares cancels)."""
-        rows = np.asarray(features, dtype=np.float64)
-        mean = rows.mean(axis=0)
-        centred, shift, total = rows - mean, mean - self._mean, self.count + len(rows)
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(rows) / total)
-        self._mean = self._mean + shift * (len(rows) / total)
-        self.count = total
+        """Takes a batch in."""
+        self._rows.append(np.asarray(features, dtype=np.float64))
+        self.count += len(features)
+        if self.count > self._dimensions:
+            self._merge()
+
+    def _merge(self) -> None:
+        # Chan et al. 1979: merging keeps precision where a plain sum of squares cancels.
+        if self._scatter is None:
+            self._scatter = np.zeros((self._dimensions, self._dimensions))
+        for rows in self._rows:
+            mean = rows.mean(axis=0)
+            centred, shift, total = rows - mean, mean - self._mean, self._merged + len(rows)
+            self._scatter += centred.T @ centred + np.outer(shift, shift) * (self._merged * len(rows) / total)
+            self._mean = self._mean + shift * (len(rows) / total)
+            self._merged = total
+        self._rows = []
 
     @property
     def mean(self) -> Array:
-        return self._mean
+        return np.concatenate(self._rows).mean(axis=0) if self._merged == 0 else self._mean
 
     @property
     def covariance(self) -> Array:
         """Unbiased; needs two rows."""
         if self.count < 2:
             raise InputError(f"a covariance needs at least 2 images, given {self.count}")
+        self._merge()
+        assert self._scatter is not None
         return self._scatter / (self.count - 1)
+
+    @property
+    def factor(self) -> Array | None:
+        """F [N, D] with F'F the covariance, as long as the rows are kept."""
+        if self._merged or self.count < 2:
+            return None
+        return (np.concatenate(self._rows) - self.mean) / np.sqrt(self.count - 1)
 
     @staticmethod
     def of(batches: Iterable[NDArray[np.floating]]) -> Moments:
@@ -74,6 +100,11 @@ class Reference:
         values, vectors = np.linalg.eigh(self.covariance)
         return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
+    @cached_property
+    def triangle(self) -> Array:
+        """Upper triangular R with R'R the covariance, in Fortran's order; unlike Cholesky's it always exists."""
+        return np.asfortranarray(np.linalg.qr(self.root, mode="r"))
+
     @property
     def content(self) -> str:
         """sha256 of mean and covariance: two references of one name are told apart."""
@@ -81,7 +112,24 @@ class Reference:
 
     def distance(self, moments: Moments) -> float:
         """Frechet distance of `moments` to this reference."""
-        return _distance(self.mean, self.covariance, self.root, moments.mean, moments.covariance)
+        factor = moments.factor
+        if factor is None:
+            return _distance(self.mean, self.covariance, self.root, moments.mean, moments.covariance)
+        return self._distance_of_few(moments.mean, factor)
+
+    def _distance_of_few(self, mean: Array, factor: Array) -> float:
+        """The same of N <= D rows.
+
+        S' = F'F has at most N eigenvalues, and with S = R'R those of R S' R' are those of the N x N matrix
+        (R F')'(R F'): at N 512 and D 2048 a fiftieth of the work.
+        """
+        # What is C's order of F is Fortran's of F': nothing is copied.
+        product = blas.dtrmm(1.0, self.triangle, factor.T)
+        gram = blas.dsyrk(1.0, product, trans=1)
+        eigenvalues = np.linalg.eigvalsh(gram, UPLO="U")
+        cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+        gap = self.mean - mean
+        return float(gap @ gap + np.trace(self.covariance) + np.square(factor).sum() - 2 * cross)
 
     def save(self, path: Path) -> None:
         """Writes an .npz with `mu` and `sigma`, as the field exchanges them, and what they were made from."""

@@ -6,9 +6,10 @@ two plans with the same seed differ by their widths and times alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,12 +39,35 @@ class Noise:
         """The noise that an ancestral solver adds after step `step`, [B, *shape]."""
         return self._draw(images, step + 1)
 
+    def on(self, device: torch.device, dtype: torch.dtype, images: range, step: int | None = None) -> Tensor:
+        """The starting noise, or with `step` the fresh noise after it, as a tensor that nobody writes to."""
+        drawn = self.initial(images) if step is None else self.fresh(images, step)
+        return torch.from_numpy(drawn).to(device, dtype)
+
     def _draw(self, images: range, block: int) -> np.ndarray:
         # The highest word of the counter separates steps; a draw would need 2^192 numbers to run into the next.
         drawn = np.empty((len(images), *self.shape), dtype=np.float32)
         for row, image in enumerate(images):
             generator = np.random.Generator(np.random.Philox(key=[self.seed, image], counter=[0, 0, 0, block]))
             drawn[row] = generator.standard_normal(self.shape, dtype=np.float32)
+        return drawn
+
+
+@dataclass(frozen=True)
+class KeptNoise(Noise):
+    """Noise that stays on the device once drawn, `limit` bytes at most: every plan of a search is made of the same."""
+
+    limit: float = 0.0
+
+    def on(self, device: torch.device, dtype: torch.dtype, images: range, step: int | None = None) -> Tensor:
+        kept: dict[tuple[object, ...], Tensor] = self.__dict__.setdefault("_kept", {})
+        key = (device, dtype, images, step)
+        if key in kept:
+            return kept[key]
+        drawn = super().on(device, dtype, images, step)
+        # Each plan reads it in the same order: to let the oldest go for the newest would keep nothing that is read.
+        if step is None or sum(tensor.nbytes for tensor in kept.values()) + drawn.nbytes <= self.limit:
+            kept[key] = drawn
         return drawn
 
 
@@ -55,11 +79,25 @@ class State:
     x0: Tensor | None = None
 
 
+class Kept(Protocol):
+    """States of earlier plans, by prefix; see prefixes.py."""
+
+    def positions(self, run: PlanRun, state: State) -> range:
+        """The steps before which a state is kept."""
+
+    def longest(self, keys: Sequence[tuple[object, ...]]) -> tuple[int, State] | None:
+        """Index and state of the last key that is kept."""
+
+    def keep(self, key: tuple[object, ...], state: State) -> None:
+        """Keeps a state."""
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Denoisers by width, the noise schedule and the noise, on one device.
 
-    `denoisers` maps each width to a `Denoiser`; `clip` clamps every predicted clean image to [-1, 1].
+    `denoisers` maps each width to a `Denoiser`; `clip` clamps every predicted clean image to [-1, 1]; `prefixes` are
+    states to start from, of plans on these same denoisers.
     """
 
     denoisers: Mapping[float, Denoiser]
@@ -68,16 +106,34 @@ class Sampler:
     device: torch.device
     dtype: torch.dtype = torch.float32
     clip: bool = False
+    prefixes: Kept | None = None
 
-    def sample(self, plan: Plan, images: int, batch: int) -> Iterator[Tensor]:
-        """The images 0 ... images - 1 of the plan in batches [B, *shape], on the sampler's device."""
+    def sample(
+        self, plan: Plan, images: int, batch: int, begun: Callable[[int, int], None] = lambda position, images: None
+    ) -> Iterator[Tensor]:
+        """The images 0 ... images - 1 of the plan in batches [B, *shape], on the sampler's device.
+
+        `begun` is told, for each batch, how many steps a kept prefix has spared it, and how many images it has.
+        """
         run = self.prepare(plan)
         for first in range(0, images, batch):
             indices = range(first, min(first + batch, images))
-            state = self.start(indices)
-            for position in range(len(run)):
-                state = self.step(state, run, position, indices)
-            yield state.x
+            yield self._run(run, indices, begun).x
+
+    def _run(self, run: PlanRun, indices: range, begun: Callable[[int, int], None]) -> State:
+        state, first, keys = self.start(indices), 0, {}
+        if self.prefixes is not None:
+            positions = self.prefixes.positions(run, state)
+            keys = {p: (self.noise.seed, indices, run.prefix_key(p)) for p in positions}
+            found = self.prefixes.longest(list(keys.values()))
+            if found is not None:
+                first, state = positions[found[0]], found[1]
+        begun(first, len(indices))
+        for position in range(first, len(run)):
+            if self.prefixes is not None and position in keys:
+                self.prefixes.keep(keys[position], state if run.steps[position].before else State(state.x))
+            state = self.step(state, run, position, indices)
+        return state
 
     def prepare(self, plan: Plan) -> PlanRun:
         """The plan's coefficients, made once.  Raises InputError for a width or solver that is not there."""
@@ -88,24 +144,34 @@ class Sampler:
 
     def start(self, images: range) -> State:
         """The state before the first step."""
-        return State(torch.from_numpy(self.noise.initial(images)).to(self.device, self.dtype))
+        return State(self.noise.on(self.device, self.dtype, images))
 
     @torch.inference_mode()
     def step(self, state: State, run: PlanRun, position: int, images: range) -> State:
         """One network call and the solver's update (see solvers.py for the equation)."""
-        c, taken = run.coefficients, run.plan.taken[position]
-        alpha, sigma, a, b, before, fresh = (float(v[position]) for v in (c.alpha, c.sigma, c.a, c.b, c.c, c.d))
-        t = torch.full((state.x.shape[0],), run.plan.times[taken], device=self.device, dtype=torch.float32)
-        eps = self.denoisers[run.plan.widths[taken]](state.x, t).to(self.dtype)
-        x0 = (state.x - sigma * eps) / alpha
+        c, taken = run.steps[position], run.taken[position]
+        eps = self.denoisers[run.plan.widths[taken]](state.x, run.time(position, len(state.x), self.device))
+        x0 = (state.x - c.sigma * eps.to(self.dtype)).div_(c.alpha)
         if self.clip:
-            x0 = x0.clamp(-1, 1)
-        x = a * state.x + b * x0
-        if before and state.x0 is not None:
-            x += before * state.x0
-        if fresh:
-            x += fresh * torch.from_numpy(self.noise.fresh(images, taken)).to(self.device, self.dtype)
+            x0.clamp_(-1, 1)
+        x = (c.a * state.x).add_(c.b * x0)
+        if c.before and state.x0 is not None:
+            x += c.before * state.x0
+        if c.fresh:
+            x += c.fresh * self.noise.on(self.device, self.dtype, images, taken)
         return State(x, x0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step's coefficients as plain floats, in the order of solvers.py's `Coefficients`."""
+
+    alpha: float
+    sigma: float
+    a: float
+    b: float
+    before: float
+    fresh: float
 
 
 @dataclass(frozen=True)
@@ -116,16 +182,42 @@ class PlanRun:
     schedule: NoiseSchedule
 
     def __len__(self) -> int:
-        return len(self.plan.taken)
+        return len(self.taken)
+
+    @cached_property
+    def taken(self) -> tuple[int, ...]:
+        """The positions in the plan of the steps that it takes."""
+        return self.plan.taken
 
     @cached_property
     def coefficients(self) -> Coefficients:
-        times = np.array([self.plan.times[i] for i in self.plan.taken])
+        times = np.array([self.plan.times[i] for i in self.taken])
         return SOLVERS[self.plan.solver](self.schedule, times)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The coefficients a step: nothing is left to convert while sampling."""
+        c = self.coefficients
+        return tuple(Step(*row) for row in np.stack([c.alpha, c.sigma, c.a, c.b, c.c, c.d], axis=1).tolist())
+
+    @property
+    def multistep(self) -> bool:
+        """Whether some step reads the clean image that the step before predicted."""
+        return any(step.before for step in self.steps)
+
+    def time(self, position: int, batch: int, device: torch.device) -> Tensor:
+        """The time of a step for a whole batch, [batch]; made once for all steps."""
+        tables: dict[tuple[int, torch.device], Tensor] = self.__dict__.setdefault("_times", {})
+        if (batch, device) not in tables:
+            times = torch.tensor([self.plan.times[i] for i in self.taken], dtype=torch.float32)
+            tables[batch, device] = times[:, None].expand(-1, batch).contiguous().to(device)
+        return tables[batch, device][position]
 
     def prefix_key(self, position: int) -> tuple[object, ...]:
         """All that the state before step `position` depends on, beside the noise: equal keys, equal states."""
-        taken = self.plan.taken
-        steps = tuple((taken[i], self.plan.times[taken[i]], self.plan.widths[taken[i]]) for i in range(position))
-        following = self.plan.times[taken[position]] if position < len(taken) else None
-        return (self.plan.solver, steps, following)
+        following = self.plan.times[self.taken[position]] if position < len(self) else None
+        return (self.plan.solver, self._called[:position], following)
+
+    @cached_property
+    def _called(self) -> tuple[tuple[int, float, float], ...]:
+        return tuple((i, self.plan.times[i], self.plan.widths[i]) for i in self.taken)

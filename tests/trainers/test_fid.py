@@ -171,3 +171,34 @@ def test_statistics_of_another_form_are_refused(
     np.savez(tmp_path / "a.npz", mu=mean, sigma=covariance)
     with pytest.raises(InputError, match=rf"a\.npz holds no reference statistics: .*{reason}"):
         Reference.load(tmp_path / "a.npz")
+
+
+# --- fewer images than dimensions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 7, 63, 64, 65, 200])
+@pytest.mark.parametrize("reference_rows", [20, 3000])
+def test_the_distance_of_few_images_is_that_of_their_moments(count: int, reference_rows: int) -> None:
+    rng = np.random.default_rng(count)
+    real, made = rng.normal(size=(reference_rows, 64)) @ rng.normal(size=(64, 64)), 2 * rng.normal(size=(count, 64)) + 1
+    reference = Reference(real.mean(0), np.cov(real.T), reference_rows, "", "", "")  # of 20 rows it is singular
+    moments = Moments.of(made[i : i + 9] for i in range(0, count, 9))
+    assert (moments.factor is not None) == (count <= 64)
+    expected = frechet_distance(reference.mean, reference.covariance, made.mean(0), np.cov(made.T))
+    assert reference.distance(moments) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [5, 16, 17, 40])
+def test_moments_are_the_same_before_and_after_the_rows_are_let_go(count: int) -> None:
+    rows = np.random.default_rng(0).normal(3, 2, (count, 16))
+    moments = Moments.of(rows[i : i + 4] for i in range(0, count, 4))
+    for _ in range(2):  # asking for the covariance merges the rows
+        assert moments.mean == pytest.approx(rows.mean(0), rel=1e-12)
+        assert moments.covariance == pytest.approx(np.cov(rows.T), rel=1e-9, abs=1e-12)
+
+
+def test_the_triangle_is_a_root_of_a_singular_covariance_too() -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 16))
+    reference = Reference(rows.mean(0), np.cov(rows.T), 5, "", "", "")
+    assert reference.triangle.T @ reference.triangle == pytest.approx(reference.covariance, abs=1e-12)
+    assert np.array_equal(reference.triangle, np.triu(reference.triangle))

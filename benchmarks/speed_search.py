@@ -1,0 +1,268 @@
+"""Speed of a search around its networks: driver, utilisation, workers side by side, memory, shared prefixes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import ray
+
+from benchmarks.speed_networks import Row, at_least, at_most
+from search import run as runs
+from search import tables
+from search.config import RunSettings
+from search.directory import find_supernet
+from search.executor import ray_session
+from search.study import Ledger
+from search.worker import Evaluate, LoadEvaluator
+from trainers.config import validate
+from trainers.evaluation import Evaluation, EvaluatorParts
+from trainers.plan import Plan
+from trainers.supernet import read_card, settings_json
+
+
+class Simulated:
+    """Loads an evaluator that sleeps for `seconds` and makes up a score; `paired` is when it began."""
+
+    seconds = 0.0
+
+    def __init__(self, parts: EvaluatorParts) -> None:
+        self._seconds, self._costs = self.seconds, {w: 2e-9 * cost.macs for w, cost in parts.costs.items()}
+
+    def __call__(self) -> Evaluate:
+        return self.evaluate
+
+    def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+        began = time.time()
+        time.sleep(self._seconds)
+        shares = np.array(plan.widths) * np.linspace(0.5, 1.5, len(plan.widths))
+        gflops = sum(self._costs[width] for width in plan.widths)
+        fid = 10 - 9 * float(shares.mean())
+        return Evaluation(fid, gflops, gflops, "made up", images, noise_seed, self._seconds, paired=began)
+
+
+class Clock:
+    """A view that notes, at each result, the wall clock and what the driver has spent of its processor."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.busy: list[float] = []
+
+    def update(self, ledger: Ledger, total: int, workers: int) -> None:
+        self.wall.append(time.perf_counter())
+        self.busy.append(time.process_time())
+
+
+def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSettings:
+    """The digits run's own settings, or changed ones, searching into `directory` on its supernet."""
+    from search.config import load_settings
+
+    preset = load_settings(Path(runs.__file__).parent / "presets" / "digits.yaml")
+    supernet = find_supernet(run)
+    card = read_card(supernet)
+    changed = settings_json(preset) | {"directory": str(directory), "name": "bench", "supernet": str(supernet)}
+    changed |= {"network": settings_json(card.network), "diffusion": settings_json(card.diffusion)}
+    changed["tracking"] |= {"uri": f"sqlite:///{directory / 'mlflow.db'}"}
+    for name, values in groups.items():
+        changed[name] = changed[name] | values
+    return validate(RunSettings, changed)
+
+
+@contextmanager
+def searched(run: Path, load: type | None = None, **groups: dict[str, Any]) -> Iterator[tuple[Path, Clock]]:
+    """A whole search, tables, MLflow and all, in a directory that is deleted; the evaluator may be replaced."""
+    with tempfile.TemporaryDirectory() as scratch:
+        clock = Clock()
+        settings = settings_of(run, Path(scratch), **groups)
+        with patch.object(runs, "LoadEvaluator", load or LoadEvaluator):
+            yield runs.search(settings, False, clock, lambda text: None), clock
+
+
+def trials_of(directory: Path) -> pd.DataFrame:
+    return tables.read_table(directory / tables.TRIALS, "trials")
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def prefixes(run: Path, quick: bool) -> list[Row]:
+    """Row 4: network calls of the default search, with what shared prefixes spared."""
+    with searched(run, budget={"trials": 24 if quick else 120}) as (directory, _):
+        trials = trials_of(directory)
+    share = trials.calls.sum() / (trials.calls + trials.calls_saved).sum()
+    gflops = 1 - trials.gflops_saved.sum() / (trials.gflops * trials.images).sum()
+    details = f"{len(trials)} trials, {trials.worker.nunique()} workers, each with what it kept itself; "
+    details += f"{gflops:.2f} of the network FLOPs"
+    return [at_most("network calls with shared prefixes", share, 0.75, details)]
+
+
+def driver(run: Path, quick: bool) -> list[Row]:
+    """Row 5: what a trial costs beside its evaluation, from ask to MLflow."""
+    rows = []
+    trials, window = (60, 15) if quick else (2050, 100)
+    for genes, most in ((10, 40),) if quick else ((10, 40), (1000, 50)):
+        groups: dict[str, dict[str, Any]] = {"budget": {"trials": trials}, "workers": {"engine": "plain"}}
+        if genes == 1000:
+            groups |= {"sampler": {"steps": 1000}, "space": {"encoding": "steps"}, "training": {"held_out_images": 16}}
+        with searched(run, Simulated, **groups) as (_, clock):
+            wall, busy = (1000 * np.diff(np.array(seconds)) for seconds in (clock.wall, clock.busy))
+        first, last = (slice(0, window) if quick else slice(50, 150)), slice(len(wall) - window, None)
+        details = f"mean over {trials} trials; of it {busy.mean():.0f} ms of the driver's processor"
+        rows.append(at_most(f"driver time a trial, {genes:,} genes, ms", float(wall.mean()), most, details))
+        growth = float(wall[last].mean() / wall[first].mean())
+        details = f"{window} trials up to trial {trials} against trials {first.start} to {first.stop}"
+        details += f"; of the driver's processor {busy[last].mean() / busy[first].mean():.2f}"
+        rows.append(at_most(f"growth of driver time, {genes:,} genes", growth, 1.3, details))
+    return rows
+
+
+def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[float, int]:
+    """The share of their time that sleeping workers spent evaluating, from the moment when all had begun until one had
+    nothing more to do; and how many there were."""
+
+    class Sleeping(Simulated):
+        pass
+
+    Sleeping.seconds = seconds
+    groups = {"budget": {"trials": workers * each}, "workers": {"count": workers, "cpus": 0.01, "engine": "plain"}}
+    with searched(run, Sleeping, **groups) as (directory, _):
+        trials = trials_of(directory)
+    began = trials.groupby("worker").paired
+    start, end = began.min().max(), (began.max() + seconds).min()
+    busy = sum(max(0.0, min(end, b + seconds) - max(start, b)) for b in trials.paired)
+    return busy / ((end - start) * len(began)), len(began)
+
+
+def utilised(run: Path, quick: bool) -> list[Row]:
+    """Row 6: eight workers that sleep for a second."""
+    workers = 2 if quick else 8
+    share, seen = utilisation(run, workers, 1.0, 10 if quick else 25)
+    return [at_least(f"utilisation of {workers} simulated workers, 1 s", share, 0.95, f"{seen} took part")]
+
+
+def two_workers(run: Path, quick: bool) -> list[Row]:
+    """Row 7: evaluations a minute of two real workers and of one, without what differs by luck: shared prefixes."""
+    rates = {}
+    for count in (1, 2):
+        groups = {
+            "budget": {"trials": 12 if quick else 60},
+            "workers": {"count": count, "prefix_mb": 0.0, "engine": "plain"},
+            "screen": {"rung": "none"},
+        }
+        with searched(run, **groups) as (directory, clock):
+            gflops = trials_of(directory).sort_values("elapsed").gflops.to_numpy()
+        # By the networks' work, not by the number: the plans of the two searches differ in cost.
+        done = slice(2 * count, None)
+        rates[count] = gflops[done].sum() / (clock.wall[-1] - clock.wall[2 * count - 1])
+    details = "network FLOPs a second of a digits search after its start, prefixes not shared"
+    return [at_least("two workers against one", rates[2] / rates[1], 1.7, details)]
+
+
+def memory(run: Path, quick: bool) -> list[Row]:
+    """Row 8: what a second worker adds, with the weights of DDSM's network (143 MB)."""
+    from benchmarks.speed_networks import ddsm
+    from search.config import WorkerSettings
+
+    weights = {name: value.detach().numpy().copy() for name, value in ddsm().widest.named_parameters()}
+    size = sum(array.nbytes for array in weights.values())
+    with ray_session(WorkerSettings(count=2)):
+        shared = ray.put(weights)
+        holders = [ray.remote(num_cpus=0.1)(Holder).remote(shared) for _ in range(2)]
+        first, second = (ray.get(holder.memory.remote()) for holder in holders)
+        for holder in holders:
+            ray.kill(holder)
+    figure = (first["resident"] - second["own"]) / size
+    details = f"weights {size / 1e6:.0f} MB; first worker's resident {first['resident'] / 1e6:.0f} MB, second adds "
+    details += f"{second['own'] / 1e6:.0f} MB; of the mapped store it shares {second['mapped'] / 1e6:.0f} MB"
+    return [at_least("weights that a second worker does not add", figure, 1.0, details)]
+
+
+class Holder:
+    """A worker's part that has to do with weights: the widest subnet on the node's one copy."""
+
+    def __init__(self, weights: dict[str, np.ndarray]) -> None:
+        import torch
+
+        from benchmarks.speed_networks import DDSM
+        from trainers.supernet import Supernet
+
+        with torch.device("meta"):
+            supernet = Supernet(DDSM, 3, 32)
+        supernet.widest.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, assign=True)
+        self._subnet = supernet.eval().subnet(1.0)
+        with torch.inference_mode():
+            self._subnet(torch.randn(1, 3, 32, 32), torch.zeros(1))
+
+    def memory(self) -> dict[str, int]:
+        return memory_of(os.getpid())
+
+
+def memory_of(process: int) -> dict[str, int]:
+    """Bytes of a process: resident, its own alone, and mapped from Ray's store together with others (Linux)."""
+    found, name = {"resident": 0, "own": 0, "mapped": 0}, ""
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            name = line
+        elif words[0] == "Rss:":
+            found["resident"] += 1024 * int(words[1])
+            found["mapped"] += 1024 * int(words[1]) if "plasma" in name else 0
+        elif words[0] in ("Private_Clean:", "Private_Dirty:"):
+            found["own"] += 1024 * int(words[1])
+    return found
+
+
+# --- simulation -------------------------------------------------------------------------------------------------------
+
+
+def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Utilisation by workers and seconds; ask, tell, memory and size of the storage by the number of trials."""
+    rows = []
+    for workers in (2, 4) if quick else (2, 8, 32, 64):
+        for seconds in (1.0,) if quick else (1.0, 10.0):
+            share, seen = utilisation(run, workers, seconds, 6 if quick else 12)
+            rows.append({"workers": workers, "began": seen, "evaluation (s)": seconds, "utilisation": f"{share:.3f}"})
+    return pd.DataFrame(rows), _growth(run, (100, 300) if quick else (100, 1000, 2000, 5000))
+
+
+def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
+    from search.ingredients import Ingredients, load_or_measure_costs
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = settings_of(run, Path(scratch), budget={"trials": counts[-1]}, workers={"engine": "plain"})
+        directory = settings.search_directory
+        directory.mkdir(parents=True)
+        ingredients = Ingredients.load(settings)
+        with ray_session(settings.workers):
+            costs = load_or_measure_costs(ingredients, directory)
+        ledger = runs.open_ledger(ingredients, costs, directory)
+        score = Simulated(ingredients.parts(costs, "cpu", 1)).evaluate
+        asks: list[float] = []
+        tells: list[float] = []
+        for done in range(1, counts[-1] + 1):
+            begin = time.perf_counter()
+            asked = ledger.ask()
+            asks.append(time.perf_counter() - begin)
+            if asked is None:
+                break
+            evaluation = score(ingredients.plan_of(asked.genome), 512, 0)
+            begin = time.perf_counter()
+            ledger.tell(asked.number, evaluation, "here")
+            tells.append(time.perf_counter() - begin)
+            if done in counts:
+                ask, tell = (1000 * statistics.median(spent[-50:]) for spent in (asks, tells))
+                stored = sum(file.stat().st_size for file in directory.glob("study.db*")) / 1e6
+                own = memory_of(os.getpid())["own"] / 1e6
+                known = {"ask (ms)": f"{ask:.1f}", "tell (ms)": f"{tell:.1f}"}
+                rows.append({"trials": done} | known | {"driver (MB)": f"{own:.0f}", "storage (MB)": f"{stored:.2f}"})
+    return pd.DataFrame(rows)

@@ -1,0 +1,138 @@
+"""Shared prefixes: fewer calls of the network, the same images to the bit, within a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainers.config import DiffusionSettings, NetworkSettings
+from trainers.noise import noise_schedule, time_grid
+from trainers.plan import SKIP, Plan
+from trainers.prefixes import PLANS, Prefixes
+from trainers.sampling import Denoiser, KeptNoise, Noise, Sampler, State
+from trainers.solvers import SOLVERS
+from trainers.supernet import Supernet
+
+SCHEDULE = noise_schedule(DiffusionSettings())
+TIMES = tuple(map(float, time_grid(SCHEDULE, "trailing", 6)))
+CPU = torch.device("cpu")
+IMAGE = 8 * 8 * 4
+"""Bytes of one image."""
+
+PLANS_IN_TURN = [
+    (0.25, 0.5, 0.5, 0.75, 1.0, 0.25),
+    (0.25, 0.5, 0.5, 0.25, SKIP, 1.0),  # three steps shared
+    (0.25, 0.5, SKIP, 0.75, 1.0, 0.25),  # the second step now spans a gap: one step shared
+    (0.25, 0.5, 0.5, 0.75, 1.0, 1.0),  # five
+    (1.0, 0.5, 0.5, 0.75, 1.0, 0.25),  # none
+]
+SHARED = [0, 3, 1, 5, 0]
+
+
+class Counting:
+    """Denoisers that count the images they were called on."""
+
+    def __init__(self, denoisers: dict[float, Denoiser]) -> None:
+        self.calls = 0
+        self.by_width = {width: self._counted(denoise) for width, denoise in denoisers.items()}
+
+    def _counted(self, denoise: Denoiser) -> Denoiser:
+        def counted(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            self.calls += len(x)
+            return denoise(x, t)
+
+        return counted
+
+
+@pytest.fixture(scope="module")
+def subnets(network: NetworkSettings, random_supernet: Callable[..., Supernet]) -> dict[float, Denoiser]:
+    supernet = random_supernet(network)
+    return {width: supernet.subnet(width) for width in supernet.widths}
+
+
+def images(sampler: Sampler, plan: Plan, begun: Callable[[int, int], None] = lambda p, n: None) -> torch.Tensor:
+    return torch.cat(list(sampler.sample(plan, 7, 4, begun)))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_images_are_the_same_to_the_bit_and_only_what_is_new_is_computed(
+    subnets: dict[float, Denoiser], solver: str
+) -> None:
+    counting = Counting(subnets)
+    bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
+    sharing = replace(bare, denoisers=counting.by_width, noise=KeptNoise(3, (1, 8, 8), 2**20), prefixes=Prefixes(2**20))
+    for widths, shared in zip(PLANS_IN_TURN, SHARED, strict=True):
+        plan, begun = Plan(TIMES, widths, solver), list[tuple[int, int]]()
+        counting.calls = 0
+        assert torch.equal(images(sharing, plan, lambda *told, to=begun: to.append(told)), images(bare, plan))
+        assert begun == [(shared, 4), (shared, 3)]
+        assert counting.calls == 7 * (len(plan.taken) - shared)
+
+
+def test_another_seed_shares_nothing(subnets: dict[float, Denoiser]) -> None:
+    sharing = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU, prefixes=Prefixes(2**20))
+    plan = Plan(TIMES, PLANS_IN_TURN[0])
+    images(sharing, plan)
+    other = replace(sharing, noise=Noise(4, (1, 8, 8)))
+    assert torch.equal(images(other, plan), images(replace(other, prefixes=None), plan))
+
+
+@pytest.mark.parametrize("room", [0, 1, 3, 7, 40])
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_the_limit_is_kept_and_changes_no_image(subnets: dict[float, Denoiser], solver: str, room: int) -> None:
+    prefixes = Prefixes(room * 4 * IMAGE)
+    bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
+    for widths in PLANS_IN_TURN * 2:
+        plan = Plan(TIMES, widths, solver)
+        assert torch.equal(images(replace(bare, prefixes=prefixes), plan), images(bare, plan))
+        assert prefixes.bytes <= room * 4 * IMAGE
+    assert (prefixes.bytes > 0) == (room > (1 if solver == "dpmpp_2m" else 0))  # two tensors a state there
+
+
+def test_the_prefix_that_was_used_last_is_let_go_last() -> None:
+    state = State(torch.zeros(4, 1, 8, 8))
+    prefixes = Prefixes(2 * 4 * IMAGE)
+    prefixes.keep(("a",), state)
+    prefixes.keep(("b",), state)
+    assert prefixes.longest([("a",)]) is not None
+    prefixes.keep(("c",), state)
+    assert prefixes.longest([("b",)]) is None
+    assert [prefixes.longest([("a",), ("x",)]), prefixes.longest([("a",), ("c",)])] == [(0, state), (1, state)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 999])
+@pytest.mark.parametrize("each_plan", [1, 5, 19, 1000])
+def test_states_are_kept_at_evenly_spread_steps_as_many_as_there_is_room_for(steps: int, each_plan: int) -> None:
+    times = tuple(float(t) for t in range(steps, 0, -1))
+    sampler = Sampler({1.0: lambda x, t: x}, SCHEDULE, Noise(0, (1, 8, 8)), CPU)
+    run, state = sampler.prepare(Plan(times, (1.0,) * steps)), sampler.start(range(4))
+    positions = list(Prefixes(each_plan * PLANS * 4 * IMAGE).positions(run, state))
+    assert len(positions) <= each_plan
+    assert 2 * (len(positions) + 1) > min(each_plan, steps - 1)  # half the room at least is used
+    assert len({b - a for a, b in zip([0, *positions], positions, strict=False)}) <= 1
+    if each_plan >= steps - 1:
+        assert positions == list(range(1, steps))
+
+
+# --- noise that stays -------------------------------------------------------------------------------------------------
+
+
+def test_kept_noise_is_the_noise_and_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, drawn = Noise(3, (1, 8, 8)), list[tuple[range, int]]()
+    kept = KeptNoise(3, (1, 8, 8), 4 * IMAGE)
+    draw = Noise._draw
+    monkeypatch.setattr(
+        Noise, "_draw", lambda self, images, block: drawn.append((images, block)) or draw(self, images, block)
+    )
+    for _ in range(2):
+        for step in (None, 0, 1):
+            expected = plain.on(CPU, torch.float32, range(4), step)
+            drawn.clear()
+            assert torch.equal(kept.on(CPU, torch.float32, range(4), step), expected)
+    # The start and, within the limit of one batch, nothing more: fresh noise is drawn each time.
+    assert drawn == [(range(4), 2)]
+    kept.on(CPU, torch.float32, range(4))
+    assert drawn == [(range(4), 2)]

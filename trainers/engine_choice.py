@@ -1,0 +1,168 @@
+"""Which engine a search runs on: subnets and real inputs in, every candidate's measurement and the choice out.
+
+The choice is made once a search and then given to all of its workers: two engines agree to a tolerance only, and scores
+must not depend on the worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainers.config import Settings
+from trainers.cost import measure_latencies
+from trainers.engine import PLAIN, Engine, Layout, Precision
+from trainers.errors import InputError
+
+TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Largest relative root mean square difference to the plain float32 network's prediction, at any width and input."""
+
+LEAST_GAIN = 1.1
+"""How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
+the plain network alone shares the widest weights with the other workers of its node."""
+
+LEAST_SECONDS = 30.0
+"""What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and
+two of equal seeds have equal scores to the bit whatever else the machine did while it measured."""
+
+COMPILE_SECONDS = 10.0
+"""What compiling one width takes at least on a CPU (measured: 9 to 34 s); less can't be won back by a small search."""
+
+ENOUGH = 10.0
+"""Seconds after which the measurement of a width makes do with three runs."""
+
+
+class Measured(Settings):
+    """One candidate: ms per image and call a width, narrowest first, and why it was not to be had, if so."""
+
+    engine: Engine
+    latency_ms: tuple[float, ...] = ()
+    difference: float = 0.0
+    startup_seconds: float = 0.0
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]) as a
+    sampler meets them."""
+
+    subnet: Callable[[float], nn.Module]
+    widths: tuple[float, ...]
+    inputs: Sequence[tuple[Tensor, Tensor]]
+    device: torch.device
+
+    @torch.inference_mode()
+    def measure(self, engines: Sequence[Engine]) -> list[Measured]:
+        """All engines side by side, width by width."""
+        shape = self.inputs[0][0].shape
+        found = [Measured(engine=engine) for engine in engines]
+        for width in self.widths:
+            running = [engine.run(self.subnet(width), self.device, shape[0]) for engine in engines]
+            reference = PLAIN.run(self.subnet(width), self.device, shape[0])
+            first_calls = [_seconds(each, *self.inputs[0]) for each in running]
+            differences = [_difference(each, reference, self.inputs) for each in running]
+            latencies = measure_latencies(running, tuple(shape[1:]), shape[0], self.device, enough=ENOUGH)
+            found = [
+                before.model_copy(
+                    update={
+                        "latency_ms": (*before.latency_ms, latency),
+                        "difference": max(before.difference, difference),
+                        "startup_seconds": before.startup_seconds + first,
+                    }
+                )
+                for before, first, latency, difference in zip(found, first_calls, latencies, differences, strict=True)
+            ]
+        return [_checked(one) for one in found]
+
+
+def choose_engine(
+    bench: Bench, name: Literal["auto"] | Layout, precision: Literal["auto"] | Precision, calls: float
+) -> tuple[Measured, list[Measured]]:
+    """The engine to use, and all that was measured, the plain one first.  `calls` is how many calls on one image a
+    worker is expected to make: compiling has to pay within them.
+
+    What is not `auto` is taken as given; InputError where it changes the numbers too much or can't be had.
+    """
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
+    if precision != "auto":
+        precisions = (precision,)
+    names: tuple[Layout, ...] = ("plain", "channels_last") if name == "auto" else (name,)
+    wanted = [Engine(name=layout, precision=each) for layout in names for each in precisions]
+    eager = [engine for engine in wanted if engine.name != "compiled"]
+    measured = bench.measure([PLAIN, *(engine for engine in eager if engine != PLAIN)])
+    compiling = [Engine(name="compiled", precision=each) for each in precisions if name in ("auto", "compiled")]
+    plain_seconds = 1e-3 * _mean(measured[0]) * calls
+    for engine in compiling:
+        startup = COMPILE_SECONDS * len(bench.widths)
+        if name == "auto" and plain_seconds < 2 * startup:
+            reason = (
+                f"not tried: compiling takes {startup:.0f} s and more, and a worker is to spend about "
+                f"{plain_seconds:.0f} s in networks"
+            )
+            measured.append(Measured(engine=engine, refused=reason))
+            continue
+        try:
+            measured.append(bench.measure([engine])[0])
+        except Exception as error:  # a missing C++ compiler, or whatever the compiler itself may raise
+            said = next(iter(str(error).splitlines()), "")
+            measured.append(Measured(engine=engine, refused=f"can't be compiled here: {type(error).__name__}: {said}"))
+    if name != "auto" or precision != "auto":
+        possible = [one for one in measured if one.engine in [*wanted, *compiling]]
+    else:
+        possible = measured
+    return _pick(possible, measured, calls), measured
+
+
+def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: float) -> Measured:
+    allowed = [one for one in possible if not one.refused]
+    if not allowed:
+        raise InputError(
+            f"workers.engine {possible[0].engine.name}, workers.precision {possible[0].engine.precision}: "
+            f"{possible[0].refused}"
+        )
+
+    def seconds(one: Measured) -> float:
+        return 1e-3 * _mean(one) * calls + one.startup_seconds
+
+    best, plain = min(allowed, key=seconds), measured[0]
+    little = seconds(plain) < max(LEAST_GAIN * seconds(best), LEAST_SECONDS + seconds(best))
+    return plain if plain in allowed and little else best
+
+
+def _seconds(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> float:
+    begin = time.perf_counter()
+    network(x, t)
+    return time.perf_counter() - begin
+
+
+def _mean(one: Measured) -> float:
+    return sum(one.latency_ms) / len(one.latency_ms)
+
+
+def _difference(
+    network: Callable[[Tensor, Tensor], Tensor],
+    reference: Callable[[Tensor, Tensor], Tensor],
+    inputs: Sequence[tuple[Tensor, Tensor]],
+) -> float:
+    differences = []
+    for x, t in inputs:
+        expected = reference(x, t).double()
+        change, scale = (network(x, t) - expected).square().mean().sqrt(), expected.square().mean().sqrt()
+        differences.append(float(change / scale) if scale else float(change))
+    return float(np.max(differences))  # NaN if one is
+
+
+def _checked(one: Measured) -> Measured:
+    most = TOLERANCE[one.engine.precision]
+    if one.engine == PLAIN or one.difference <= most:
+        return one
+    return one.model_copy(
+        update={"refused": f"changes the network's prediction by {one.difference:.2g}, more than {most:g} of its size"}
+    )
