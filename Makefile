@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test check format clean screenshots
+.PHONY: help quickstart test test-cluster check format clean screenshots
 .PHONY: bench-search bench-variation bench-tracking bench-faults bench-transfer bench-speed
 
 help:  ## say what there is
@@ -21,6 +21,9 @@ quickstart: $(READY)  ## train, search, confirm and report on digits
 
 test: $(READY)  ## all tests, 10 minutes at most on 2 cores
 	$(BIN)/python -m pytest
+
+test-cluster: $(READY)  ## a search on a real cluster on this machine: several nodes, PostgreSQL, MLflow server, token
+	$(BIN)/python -m pytest tests/cluster -m cluster -rs
 
 check: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

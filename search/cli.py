@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from search.cli_cluster import add_to as add_cluster
 from search.cli_models import add_to as add_models
 from search.interrupt import InterruptedSearchError
 from trainers.errors import InputError
@@ -361,6 +362,7 @@ def compare(
     out.print(f"report: {write_comparison([find_search(path)[0] for path in searches], out_)}")
 
 
+add_cluster(app)
 add_models(app)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from search.addresses import without_literal_secret
 from trainers.config import SamplerSettings, Settings, TrainerSettings, validate
 from trainers.errors import InputError
 from trainers.files import write_text
@@ -114,6 +115,8 @@ class TrackingSettings(Settings):
     uri: str | None = "sqlite:///runs/mlflow.db"
     experiment: str | None = Field(None, description="default: family and space")
 
+    _no_secret = field_validator("uri")(without_literal_secret)
+
 
 class RunSettings(TrainerSettings):
     """All settings of a supernet and of a search over it."""
@@ -135,6 +138,8 @@ class RunSettings(TrainerSettings):
     storage: str | None = Field(None, description="Optuna storage: null (SQLite in the search), journal, or a URL")
     tracking: TrackingSettings = TrackingSettings()
     search_seed: int = Field(0, ge=0)
+
+    _no_secret = field_validator("storage", "directory", "supernet")(without_literal_secret)
 
     @field_validator("seeds")
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.addresses import hidden
 from search.config import RunSettings
 from trainers.errors import InputError
 
@@ -42,7 +43,7 @@ def attempt(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
     except Exception as error:
-        line = next(iter(str(error).splitlines()), "")
+        line = next(iter(hidden(error).splitlines()), "")
         return Finding(what, False, line or type(error).__name__)
 
 

@@ -19,9 +19,11 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from search.config import WorkerSettings
+from search.placement import slots_now, worker_count
 from search.study import Asked, Ledger
 from search.worker import EvaluationError, EvaluationWorker, ListWorker, Load
 from trainers.errors import InputError
@@ -99,30 +101,6 @@ def keep_to_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def worker_count(workers: WorkerSettings) -> int:
-    """As many workers as the settings say, or as fit on the cluster now; one at least, for nodes that are to come."""
-    return workers.count if workers.count is not None else max(1, _slots(workers))
-
-
-def slots_now(workers: WorkerSettings) -> int:
-    """How many workers fit on the cluster as it is.  InputError when not one does."""
-    slots = _slots(workers)
-    if slots < 1:
-        resources = ray.cluster_resources()
-        asked = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
-        there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-        raise InputError(f"a worker asks for {asked}; the cluster has {there}")
-    return slots
-
-
-def _slots(workers: WorkerSettings) -> int:
-    resources = ray.cluster_resources()
-    slots = resources.get("CPU", 0) / workers.cpus
-    if workers.gpus:
-        slots = min(slots, resources.get("GPU", 0) / workers.gpus)
-    return int(slots)
-
-
 def run_trials(
     ledger: Ledger, load: Load, job: Job, workers: WorkerSettings, on_result: OnResult, limit: float
 ) -> None:
@@ -151,6 +129,7 @@ def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, lim
                 trainable,
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
+                    scheduler=FirstFree(),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
@@ -245,6 +224,24 @@ class LedgerSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a restore that never happens
+
+
+class FirstFree(FIFOScheduler):
+    """Hands a worker that is free a plan that is new, never one whose own worker is still starting.
+
+    Tune's own choice is the first plan that waits, and it ends that plan's worker for it: with evaluations shorter than
+    the start of a process, the places of a node that joins would never be taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        waiting = {trial.trial_id: trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING"}
+        new = sorted(waiting.keys() - self._seen)
+        self._seen = set(waiting)  # Tune starts a worker for each of the others at once
+        return waiting[new[0]] if new else None
 
 
 class Watch(tune.Callback):

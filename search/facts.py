@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 import platform
 import uuid
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from search.ingredients import Ingredients
 from search.study import Ledger
 from trainers.cost import WidthCost
 from trainers.files import read_json
+
+SEARCH_ID = "STEPFRONT_SEARCH_ID"
+"""Names the search before it has begun: a job that was submitted bears the id of its search."""
 
 
 def search_facts(
@@ -36,7 +40,7 @@ def search_facts(
     full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
-        "search_id": before.get("search_id") or uuid.uuid4().hex[:12],
+        "search_id": before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12],
         "name": settings.name,
         "dataset": ingredients.data.name,
         "fingerprint": ingredients.data.fingerprint,

@@ -14,6 +14,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from search.addresses import hidden, resolved
 from trainers.errors import InputError
 
 OWN_STUDY = "stepfront"
@@ -26,11 +27,14 @@ T = TypeVar("T")
 
 
 def open_storage(url: str | None, directory: Path) -> BaseStorage:
-    """SQLite in `directory` (default), `journal` (a file there), or a database by its URL.
+    """SQLite in `directory` (default), `journal` (a file there), or a database by its URL, whose `${NAME}`s are the
+    environment's.
 
     Raises InputError when the storage can't be opened.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    named = url
+    url = resolved(url) if url else url
     try:
         if url == "journal":
             path = directory / JOURNAL_FILE
@@ -51,11 +55,11 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         return RDBStorage(url, engine_kwargs=options)
     except ImportError:
         raise InputError(
-            f"the driver of the storage {_without_secret(url)} is not installed; for PostgreSQL: pip install "
+            f"the driver of the storage {hidden(named)} is not installed; for PostgreSQL: pip install "
             "'stepfront[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
-        place = _without_secret(url) if url else str(directory / DATABASE_FILE)
+        place = hidden(named) if named else str(directory / DATABASE_FILE)
         raise InputError(f"the search's storage {place} can't be opened: {_first_line(error)}") from error
 
 
@@ -154,12 +158,4 @@ def _root(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _without_secret(url: str | None) -> str:
-    """A database's URL without its password."""
-    head, at, tail = str(url).rpartition("@")
-    scheme, _, user = head.partition("://")
-    shown = scheme.partition("+")[0]
-    return f"{shown}://{user.partition(':')[0]}@{tail}" if at else str(url)
+    return next(iter(hidden(error).strip().splitlines()), type(error).__name__)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.addresses import hidden, resolved
 from search.config import RunSettings
 from search.metrics import export_gauges
 from search.tables import Snapshot
@@ -136,7 +137,7 @@ class Mirror:
             self.problem = ""
             return True
         except Exception as error:  # whatever MLflow, its database or its server raise must not end a search
-            self.problem = f"MLflow at {self._uri}: {next(iter(str(error).splitlines()), type(error).__name__)}"
+            self.problem = f"MLflow at {self._uri}: {next(iter(hidden(error).splitlines()), type(error).__name__)}"
             return False
         finally:
             _write_state(self._directory, self._written)
@@ -159,9 +160,10 @@ def set_environment() -> None:
 
 
 def make_client(uri: str | None) -> MlflowClient:
-    """A client of the tracking store; MLflow's chatter about it is kept from the terminal."""
+    """A client of the tracking store, whose `${NAME}`s are the environment's; its chatter is kept from the terminal."""
     from mlflow import MlflowClient
 
+    uri = resolved(uri) if uri else uri
     for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from search.addresses import resolved
 from search.directory import find_search, read_snapshot
 from search.saved_view import view_path
 from search.tracking import artifact_folder, read_state, set_environment, tracking_uri
@@ -39,8 +40,9 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
 
     The host check refuses requests that name another host, so that no page of another origin can reach the server.
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
-    command += ["--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    if "${" not in uri:  # a password is not for the list of processes: `server_environment` holds it
+        command += ["--backend-store-uri", uri]
     if (artifacts := artifact_folder(uri)) is not None:
         command += ["--default-artifact-root", artifacts]
     names = {host, "localhost", "127.0.0.1"} | ({socket.gethostname()} if host in ("0.0.0.0", "::") else set())
@@ -69,7 +71,7 @@ def open_ui(path: Path, host: str, port: int, say: Callable[[str], None]) -> Non
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # A session of its own: Ctrl-C reaches the server through us alone, once.
         server = subprocess.Popen(
-            server_command(uri, host, port), stdout=log, stderr=log, env=server_environment(), start_new_session=True
+            server_command(uri, host, port), stdout=log, stderr=log, env=server_environment(uri), start_new_session=True
         )
         # Whoever ends us ends the server, too.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -87,9 +89,10 @@ def open_ui(path: Path, host: str, port: int, say: Callable[[str], None]) -> Non
             _end(server)
 
 
-def server_environment() -> dict[str, str]:
+def server_environment(uri: str = "") -> dict[str, str]:
     """Without background jobs, which a view of runs does not need: they would be ten more processes."""
-    return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    store = {"MLFLOW_BACKEND_STORE_URI": resolved(uri)} if "${" in uri else {}
+    return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | store
 
 
 class _NotUpError(Exception):

@@ -167,7 +167,8 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown setting {key!r}; possible here: {', '.join(_keys_at(model, where[:-1]))}"
     given = first.get("input")
-    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    # What was given may hold a password, which the message has hidden.
+    shown = "" if isinstance(given, dict) or "***" in message else f" (given: {given!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"
 
