@@ -185,7 +185,7 @@ def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
 def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
     """A space too large to enumerate: shares of the hypervolume of the union of all fronts."""
     # Scores of another supernet, or of other defaults, are not these.
-    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json()
+    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json(include={"seeds", "variation", "screen"})
     kept = work / f"runs-{stages}-{images}-{budget}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     kept.mkdir(parents=True, exist_ok=True)
     every = [(m, seed) for seed in range(seeds) for m in range(len(METHODS))]
