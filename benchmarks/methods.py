@@ -18,8 +18,9 @@ from search.ddsm import DDSMSearch
 from search.encodings import Encoding, Levels
 from search.rungs import make_screening
 from search.sampler import BlockNSGAII
-from search.seeds import SeedSource, make_seeds
+from search.seeds import SeedSource, earlier_opinions, make_seeds
 from search.study import Ledger, Limits
+from search.surrogate import PlanFeatures
 from trainers.evaluation import Evaluation
 
 NO_SCREEN = ScreenSettings(rung="none", offspring=1)
@@ -45,7 +46,7 @@ def ours(
     screening = make_screening(
         screen,
         encoding,
-        source.gap,
+        lambda: PlanFeatures(encoding, source.gap(), earlier_opinions(seeds, encoding, source.gap())),
         lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
     sampler = BlockNSGAII(

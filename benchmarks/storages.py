@@ -18,6 +18,7 @@ from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, make_seeds
 from search.storage import open_storage
 from search.study import Ledger, Limits
+from search.surrogate import PlanFeatures
 from trainers.evaluation import Evaluation
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -60,7 +61,9 @@ def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
     gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, and wrong enough to have to be learnt
     source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
     defaults = RunSettings()
-    screening = make_screening(defaults.screen, encoding, source.gap, lambda levels: [float(cost[levels].sum())])
+    screening = make_screening(
+        defaults.screen, encoding, lambda: PlanFeatures(encoding, gap), lambda levels: [float(cost[levels].sum())]
+    )
     seeds = make_seeds(defaults.seeds, source)
     sampler = BlockNSGAII(encoding, defaults.variation, 0, seeds, defaults.screen.offspring, screening)
     ledger = Ledger(

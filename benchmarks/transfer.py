@@ -55,6 +55,7 @@ def starts(earlier: Path) -> dict[str, dict[str, int]]:
         COLD: {"uniform": 4, "random": 16},
         "4 uniform, 16 gap": {"uniform": 4, "gap": 16},
         "defaults: 4 uniform, 8 gap, 8 monotone": dict(RunSettings().seeds),
+        "warm: 4 uniform, 8 of the front": {"uniform": 4} | dict.fromkeys(front, 8),
         "warm: 4 uniform, 16 of the front": {"uniform": 4} | front,
         "warm, as --from does: those and the defaults": dict(warm),
     }

@@ -16,7 +16,8 @@ from search.config import RunSettings, parse_constraint
 from search.directory import COSTS_FILE, FACTS_FILE
 from search.encodings import Encoding, Levels, make_encoding
 from search.executor import worker_count
-from search.seeds import SeedSource
+from search.seeds import SeedSource, earlier_opinions
+from search.surrogate import PlanFeatures
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, pick_device
 from trainers.data import ImageData, load_data, to_float
@@ -190,6 +191,12 @@ class Ingredients:
         subnets = {width: supernet.subnet(width) for width in self.card.network.widths}
         images = self.data.held_out_images[: self.settings.training.held_out_images]
         return gap_table(subnets, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
+
+    @cached_property
+    def plan_features(self) -> PlanFeatures:
+        """What the model of FID sees of a plan."""
+        earlier = earlier_opinions(self.settings.seeds, self.encoding, self.gap)
+        return PlanFeatures(self.encoding, self.gap, earlier)
 
     def spec(self, costs: dict[float, WidthCost]) -> dict[str, Any]:
         """What two searches must have in common for their scores to compare."""

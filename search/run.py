@@ -26,7 +26,6 @@ from search.sampler import BlockNSGAII
 from search.seeds import make_seeds
 from search.storage import delete_study, open_storage, study_name
 from search.study import Ledger, Limits
-from search.surrogate import PlanFeatures
 from search.tables import Snapshot
 from search.tracking import Mirror
 from search.worker import LoadEvaluator
@@ -170,7 +169,7 @@ def screening_of(ingredients: Ingredients, costs: dict[float, WidthCost]) -> Scr
     return make_screening(
         ingredients.settings.screen,
         ingredients.encoding,
-        lambda: ingredients.gap,
+        lambda: ingredients.plan_features,
         lambda levels: [prices[name](levels) for name in evaluation.objectives[1:]],
         paired,
     )
@@ -227,7 +226,7 @@ def write_tables(
     progress = tables.progress_table(ledger)
     controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
     encoding, gap = ingredients.encoding, ingredients.gap
-    rungs = rungs_table(trials, gap_score(encoding, gap), PlanFeatures(encoding, gap), encoding.unpack)
+    rungs = rungs_table(trials, gap_score(encoding, gap), ingredients.plan_features, encoding.unpack)
     facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"rung_tau": correlations(rungs)}
     tables.write_table(rungs, directory / tables.RUNGS)
     if not (directory / tables.CONTROLS).exists():

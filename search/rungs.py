@@ -26,15 +26,12 @@ from search.encodings import SKIP_LEVEL, Encoding, Levels
 from search.front import domination_rank, hypervolume
 from search.sampler import GENOME
 from search.study import Ledger
-from search.surrogate import PlanFeatures, Surrogate
+from search.surrogate import LEAST_TRIALS, PlanFeatures, Surrogate
 
 Array = NDArray[np.float64]
 
 RungScore = Callable[[Levels], float]
 """Levels of a plan -> its score on a cheap rung; NaN where the rung can't say."""
-
-LEAST_TRIALS = 12
-"""Complete trials before a rank correlation says anything."""
 
 CHEAP_RUNGS = ("gap", "paired", "model")
 
@@ -151,12 +148,12 @@ class Screening:
 def make_screening(
     screen: ScreenSettings,
     encoding: Encoding,
-    gap: Callable[[], Array],
+    features: Callable[[], PlanFeatures],
     costs_of: Callable[[Levels], list[float]],
     paired: Callable[[], RungScore] | None = None,
 ) -> Screening | None:
-    """The screening of the settings; None where every child is evaluated.  `gap` makes the gap table and `paired` the
-    paired score, where they are wanted."""
+    """The screening of the settings; None where every child is evaluated.  `features` and `paired` make the features of
+    plans (with the gap table) and the paired score, where they are wanted."""
 
     def levels_of(trial: FrozenTrial) -> Levels:
         return encoding.unpack(trial.user_attrs[GENOME])
@@ -167,9 +164,9 @@ def make_screening(
 
     rung: Rung
     if screen.rung == "model":
-        rung = ModelRung(PlanFeatures(encoding, gap()), levels_of)
+        rung = ModelRung(features(), levels_of)
     elif screen.rung == "gap":
-        summed = gap_score(encoding, gap())
+        summed = gap_score(encoding, features().gap)
         rung = CarriedRung(summed, lambda trial: summed(levels_of(trial)))
     elif screen.rung == "paired" and paired is not None:
         rung = CarriedRung(paired(), known_paired)

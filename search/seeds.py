@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.encodings import Encoding, Levels
+from search.front import domination_rank
 from search.sampler import Proposal
-from search.tables import FRONT, read_table
+from search.surrogate import LEAST_TRIALS, Opinion, PlanFeatures, opinion_of
+from search.tables import FRONT, TRIALS, read_table
 from trainers.errors import InputError
 
 Array = NDArray[np.float64]
@@ -135,11 +138,33 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
     chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
     plans = []
     for i in chosen:
-        widths = np.asarray(front["widths"].iloc[i], dtype=np.float64)
-        # A step of ours takes the width of theirs at the same share of the way from noise to image.
-        at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(widths)).astype(int)
-        plans.append(encoding.levels_of(tuple(widths[at])))
+        plans.append(mapped_levels(front["widths"].iloc[i], encoding))
     return plans
+
+
+def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
+    """The plan of another search, with its width at each step, as the nearest one of this encoding."""
+    theirs = np.asarray(widths, dtype=np.float64)
+    # A step of ours takes the width of theirs at the same share of the way from noise to image.
+    at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(theirs)).astype(int)
+    return encoding.levels_of(tuple(theirs[at]))
+
+
+def earlier_opinions(wanted: Mapping[str, int], encoding: Encoding, gap: Array) -> tuple[Opinion, ...]:
+    """What the searches whose fronts are among the seeds learnt from all their trials, one opinion a search."""
+    opinions = []
+    for name in wanted:
+        if name.startswith("front:") and wanted[name]:
+            trials = read_table(Path(name.removeprefix("front:")) / TRIALS, "trials")
+            trials = trials[trials["state"] == "complete"]
+            if len(trials) < LEAST_TRIALS:
+                continue
+            scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)
+            plans = [mapped_levels(widths, encoding) for widths in trials["widths"]]
+            opinions.append(
+                opinion_of(PlanFeatures(encoding, gap), plans, scores[:, 0], partial(domination_rank, scores))
+            )
+    return tuple(opinions)
 
 
 def least_gap_plans(encoding: Encoding, width_costs: Array, gap: Array, most_states: int = 50_000) -> list[Levels]:

@@ -22,24 +22,36 @@ from search.encodings import SKIP_LEVEL, Encoding, Levels
 
 Array = NDArray[np.float64]
 
+Worth = Callable[[], NDArray[np.int64]]
+"""Ranks of trials [N], asked for only where not all can be learnt; the smallest are."""
+
 MOST_STRETCHES = 20
 """A plan of more units than this is seen as the mean levels of so many stretches of it."""
 
 MOST_TRIALS = 150
 """Learning costs the cube of this, at every proposal."""
 
+LEAST_TRIALS = 12
+"""Complete trials before a rank correlation says anything."""
+
 _REFIT = 1.25  # the kernel is fitted anew when there are so many times as many trials
+
+
+Opinion = Callable[[Levels], float]
+"""What an earlier search would say of a plan: its log FID there, in standard deviations from the mean."""
 
 
 @dataclass(frozen=True)
 class PlanFeatures:
-    """What the model sees of a plan.  `gap` [steps, widths] is the gap table."""
+    """What the model sees of a plan.  `gap` [steps, widths] is the gap table; `earlier` what other searches taught."""
 
     encoding: Encoding
     gap: Array
+    earlier: tuple[Opinion, ...] = ()
 
     def __call__(self, levels: Levels) -> Array:
-        """Levels [units] -> mean level and, with skip, share of steps left out of each stretch; half the log gap."""
+        """Levels [units] -> mean level and, with skip, share of steps left out of each stretch; half the log gap; the
+        opinions of earlier searches."""
         e = self.encoding
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
         gap = float(per_unit[np.arange(e.units), levels][taken].sum())
@@ -47,7 +59,8 @@ class PlanFeatures:
         columns = [_stretches(np.where(taken, levels, 0) / max(1, e.highest))]
         if e.skip:
             columns.append(_stretches(1.0 - taken))
-        return np.concatenate([*columns, [0.5 * np.log(max(gap, 0.0) + max(floor, 1e-12))]])
+        known = [0.5 * np.log(max(gap, 0.0) + max(floor, 1e-12)), *(opinion(levels) for opinion in self.earlier)]
+        return np.concatenate([*columns, known])
 
     @cached_property
     def _unit_gap(self) -> Array:
@@ -70,7 +83,7 @@ class Surrogate:
         self._model: GaussianProcessRegressor | None = None
         self._mean, self._scale = 0.0, 1.0
 
-    def learn(self, features: Sequence[Array], fid: Array, worth: Callable[[], NDArray[np.int64]]) -> Array:
+    def learn(self, features: Sequence[Array], fid: Array, worth: Worth) -> Array:
         """Takes all trials in, in the order of their results; returns what the model says of each without knowing its
         score (leave-one-out, in log FID; Rasmussen & Williams 2006, eq. 5.12).
 
@@ -113,6 +126,14 @@ class Surrogate:
             warnings.simplefilter("ignore")  # a bound that is met is no mistake
             self._kernel = GaussianProcessRegressor(start).fit(x[:count], scaled).kernel_
         self._fitted_on = count
+
+
+def opinion_of(features: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth) -> Opinion:
+    """What the search that scored `plans` [N] with `fid` [N] would say of any plan of the same encoding."""
+    model = Surrogate()
+    model.learn([features(levels) for levels in plans], fid, worth)
+    mean, scale = float(np.log(fid).mean()), float(np.log(fid).std()) or 1.0
+    return lambda levels: (float(model.predict([features(levels)])[0][0]) - mean) / scale
 
 
 def _last_refit(count: int) -> int:
