@@ -61,9 +61,8 @@ def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
     gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, and wrong enough to have to be learnt
     source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
     defaults = RunSettings()
-    screening = make_screening(
-        defaults.screen, encoding, lambda: PlanFeatures(encoding, gap), lambda levels: [float(cost[levels].sum())]
-    )
+    features = PlanFeatures(encoding, gap)
+    screening = make_screening(defaults.screen, encoding, lambda: features, lambda levels: [float(cost[levels].sum())])
     seeds = make_seeds(defaults.seeds, source)
     sampler = BlockNSGAII(encoding, defaults.variation, 0, seeds, defaults.screen.offspring, screening)
     ledger = Ledger(

@@ -130,8 +130,8 @@ def resume(search: Search) -> None:
 def extend(
     search: Search,
     trials: Annotated[int | None, typer.Option(min=1, help="so many more trials")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="so many more minutes")] = None,
-    tflops: Annotated[float | None, typer.Option(min=0, help="so many more network FLOPs, in 1e12")] = None,
+    minutes: Annotated[float | None, typer.Option(min=1e-3, help="so many more minutes")] = None,
+    tflops: Annotated[float | None, typer.Option(min=1e-9, help="so many more network FLOPs, in 1e12")] = None,
 ) -> None:
     """Go on with a finished search: the same study, the same MLflow run, more budget."""
     from search.directory import extended_settings

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from search import tables
 from search.config import RunSettings, load_settings
+from search.study import spent_so_far
 from search.tables import Snapshot
 from trainers.config import validate
 from trainers.errors import InputError
@@ -46,10 +48,19 @@ def anchored(settings: RunSettings) -> RunSettings:
             "features": settings.features.model_copy(
                 update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
             ),
+            "seeds": {_anchored_seed(name): count for name, count in settings.seeds.items()},
             "storage": absolute_file(settings.storage),
             "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),
         }
     )
+
+
+def _anchored_seed(name: str) -> str:
+    """`front:SEARCH` with the search's own directory, absolute."""
+    path = Path(name.removeprefix("front:"))
+    if not name.startswith("front:") or (path.is_absolute() and path.name == "search"):
+        return name
+    return f"front:{find_search(path)[0].absolute()}"
 
 
 def _settings_at(directory: Path) -> RunSettings:
@@ -90,6 +101,21 @@ def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSetting
     return validate(RunSettings, settings_json(settings) | {"seeds": fronts | settings.seeds})
 
 
+def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
+    """Copies front and trials of each search that this one begins from into its own directory, once: it can then be
+    resumed, with the same seeds and the same model, when those have moved, gone on or gone.  Where each copy lies."""
+    kept = {}
+    for name in settings.seeds:
+        if not name.startswith("front:"):
+            continue
+        place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]
+        for table in (tables.TRIALS, tables.FRONT):
+            if not (place / table).exists():
+                tables.write_table(tables.read_table(Path(name.removeprefix("front:")) / table, "front"), place / table)
+        kept[name] = place
+    return kept
+
+
 def resume_settings(path: Path) -> RunSettings:
     """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
     for directory in (path, path / "search"):
@@ -100,14 +126,15 @@ def resume_settings(path: Path) -> RunSettings:
 
 def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
     """The settings of the search in `path` with more budget than it has spent so far, in what is asked for alone."""
-    directory, settings = find_search(path)
+    settings = resume_settings(path)
     if trials is None and minutes is None and tflops is None:
         raise InputError("say how much further: --trials, --minutes or --tflops")
-    facts = read_json(directory / FACTS_FILE, "search")
+    # Of the study: the facts beside it may be older, where a driver was killed.
+    spent = spent_so_far(settings.storage, settings.search_directory)
     budget = {
-        "trials": trials and int(facts["evaluations"]) + int(facts["failed"]) + trials,
-        "minutes": minutes and float(facts["seconds"]) / 60 + minutes,
-        "tflops": tflops and float(facts["network_gflops"]) / 1000 + tflops,
+        "trials": trials and spent.trials + trials,
+        "minutes": minutes and spent.seconds / 60 + minutes,
+        "tflops": tflops and spent.tflops + tflops,
         "patience": None,
     }
     return validate(RunSettings, settings_json(settings) | {"budget": budget})

@@ -344,7 +344,7 @@ def score_plans(
             try:
                 results[index] = ray.get(ready[0])
                 idle.append(worker)
-            except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+            except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
                 _end_actor(worker)
                 idle.append(actor.remote(shared))
                 if attempt < workers.attempts:

@@ -13,7 +13,7 @@ import ray
 import torch
 
 from search.config import RunSettings, parse_constraint
-from search.directory import COSTS_FILE, FACTS_FILE
+from search.directory import COSTS_FILE, FACTS_FILE, keep_earlier
 from search.encodings import Encoding, Levels, make_encoding
 from search.executor import worker_count
 from search.seeds import SeedSource, earlier_opinions
@@ -132,7 +132,8 @@ class Ingredients:
         ends = [np.full(self.encoding.units, level) for level in (0, self.encoding.highest)]
         for name, sign, bound in limits:
             extreme = prices[name](ends[0] if sign == "<=" else ends[1])
-            if (extreme > bound) if sign == "<=" else (extreme < bound) and not self.encoding.skip:
+            # With skip a plan may be cheaper than any of one width; none is dearer than the widest.
+            if (extreme > bound and not self.encoding.skip) if sign == "<=" else extreme < bound:
                 raise InputError(
                     f"no plan keeps the constraint {name} {sign} {bound:g}: of one width alone, the "
                     f"{'narrowest' if sign == '<=' else 'widest'} has {extreme:.4g}"
@@ -170,6 +171,7 @@ class Ingredients:
             gap=lambda: self.gap,
             seed=self.settings.search_seed,
             affordable=self.affordable(costs),
+            earlier=keep_earlier(self.settings, self.settings.search_directory),
         )
 
     def noised(self, batch: int) -> list[tuple[np.ndarray, float]]:
@@ -195,7 +197,8 @@ class Ingredients:
     @cached_property
     def plan_features(self) -> PlanFeatures:
         """What the model of FID sees of a plan."""
-        earlier = earlier_opinions(self.settings.seeds, self.encoding, self.gap)
+        kept = keep_earlier(self.settings, self.settings.search_directory)
+        earlier = earlier_opinions(self.settings.seeds, self.encoding, self.gap, kept)
         return PlanFeatures(self.encoding, self.gap, earlier)
 
     def spec(self, costs: dict[float, WidthCost]) -> dict[str, Any]:

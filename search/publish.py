@@ -16,6 +16,7 @@ from search import tables
 from search.config import RunSettings
 from search.directory import read_snapshot
 from search.ingredients import Ingredients, read_costs
+from search.lock import directory_lock
 from search.tracking import Mirror
 from search.ui import server_of, ui_link
 from trainers.data import to_pixels
@@ -86,9 +87,15 @@ def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str
 
 def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
     """Brings MLflow in line with the tables and stores the artifacts."""
-    mirror = Mirror(settings, directory)
-    if mirror.uri is None:
+    if settings.tracking.uri is None:
         return "", ""
+    with directory_lock(directory):  # a search that runs writes for itself; two writers would write trials twice
+        return _log_to_mlflow(settings, directory, finished)
+
+
+def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    mirror = Mirror(settings, directory)
+    assert mirror.uri is not None
     snapshot = read_snapshot(directory)
     problem = mirror.close(snapshot, directory, finished, summary_sentences(read_tables(directory))[0])
     link = ui_link(server_of(mirror.uri), mirror.run.experiment_id, str(snapshot.facts["search_id"]))

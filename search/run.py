@@ -104,6 +104,7 @@ class View(Protocol):
 
 def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command: str = "") -> Path:
     """Runs the search of the settings to the end of its budget, from where it stands; returns its directory."""
+    settings = anchored(settings)
     directory = settings.search_directory
     with directory_lock(directory):
         stage("reading supernet, images and features")
@@ -116,7 +117,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
             ledger = open_ledger(ingredients, costs, directory)
-            save_settings(anchored(settings), directory / SETTINGS_FILE)
+            save_settings(settings, directory / SETTINGS_FILE)
             if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                 stage("searching")
                 with second_one_ends(f"go on with: stepfront resume {directory.parent}"):

@@ -11,7 +11,7 @@ random    an independent level for each unit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class SeedSource:
     """What seeds are made from: the encoding, the cost of each width (any unit), log-SNR and gap at each step.
 
     `gap` [steps, widths] is only asked for where `gap` seeds are wanted.  Seeds that are not `affordable` are left out,
-    the full width excepted, which all others are held against.
+    the full width excepted, which all others are held against.  `earlier` says where the tables of `front:SEARCH` are
+    kept, where not in SEARCH itself.
     """
 
     encoding: Encoding
@@ -42,6 +43,7 @@ class SeedSource:
     gap: Callable[[], Array]
     seed: int = 0
     affordable: Callable[[Levels], bool] = lambda levels: True
+    earlier: Mapping[str, Path] = field(default_factory=dict)
 
 
 def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
@@ -63,7 +65,7 @@ def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
 
 def _levels_of(name: str, count: int, source: SeedSource) -> Sequence[Levels]:
     if name.startswith("front:"):
-        return front_levels(Path(name.removeprefix("front:")), count, source.encoding)
+        return front_levels(source.earlier.get(name, Path(name.removeprefix("front:"))), count, source.encoding)
     return SEED_KINDS[name](count, source)
 
 
@@ -150,12 +152,15 @@ def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
     return encoding.levels_of(tuple(theirs[at]))
 
 
-def earlier_opinions(wanted: Mapping[str, int], encoding: Encoding, gap: Array) -> tuple[Opinion, ...]:
+def earlier_opinions(
+    wanted: Mapping[str, int], encoding: Encoding, gap: Array, kept: Mapping[str, Path] | None = None
+) -> tuple[Opinion, ...]:
     """What the searches whose fronts are among the seeds learnt from all their trials, one opinion a search."""
     opinions = []
     for name in wanted:
         if name.startswith("front:") and wanted[name]:
-            trials = read_table(Path(name.removeprefix("front:")) / TRIALS, "trials")
+            place = (kept or {}).get(name, Path(name.removeprefix("front:")))
+            trials = read_table(place / TRIALS, "trials")
             trials = trials[trials["state"] == "complete"]
             if len(trials) < LEAST_TRIALS:
                 continue

@@ -16,9 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from search.addresses import hidden, resolved
 from trainers.errors import InputError
+from trainers.files import write_text
 
 OWN_STUDY = "stepfront"
-JOURNAL_FILE, DATABASE_FILE = "study.journal", "study.db"
+JOURNAL_FILE, DATABASE_FILE, NAME_FILE = "study.journal", "study.db", "study.name"
 
 PATIENCE = 120.0
 """Seconds for which a storage that is locked or away is waited for."""
@@ -67,8 +68,11 @@ def study_name(url: str | None, directory: Path) -> str:
     """The study's name: a storage inside the search's directory has but one; a database is shared by many searches."""
     if url in (None, "journal"):
         return OWN_STUDY
-    place = str(directory.resolve())
-    return f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    kept = directory / NAME_FILE
+    if not kept.exists():  # once: a search that is moved keeps its study
+        place = str(directory.resolve())
+        write_text(kept, f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}\n")
+    return kept.read_text(encoding="utf-8").strip()
 
 
 def delete_study(url: str | None, directory: Path) -> None:

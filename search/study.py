@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config import parse_constraint
 from search.front import front_indices, hypervolume_history
 from search.sampler import GENOME, BlockNSGAII, Proposal
-from search.storage import OWN_STUDY, patiently
+from search.storage import OWN_STUDY, open_storage, patiently, study_name
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
@@ -53,6 +54,33 @@ class Asked:
     number: int
     genome: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a search has used of its budget."""
+
+    trials: int
+    seconds: float
+    tflops: float
+
+
+def spent_so_far(url: str | None, directory: Path) -> Spent:
+    """What the study in `directory` says.  InputError when there is none."""
+    storage, name = open_storage(url, directory), study_name(url, directory)
+    try:
+        trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+    except KeyError:
+        raise InputError(
+            f"no study of the search in {directory}; it was never begun, or its storage is another"
+        ) from None
+    results = [trial.user_attrs[RESULT] for trial in trials if RESULT in trial.user_attrs]
+    scored = [result for result in results if not result.get("error")]
+    return Spent(
+        trials=sum(trial.state.is_finished() for trial in trials),
+        seconds=max((result.get("elapsed", 0.0) for result in results), default=0.0),
+        tflops=sum(result["gflops"] * result["images"] for result in scored) / 1000,
+    )
 
 
 class Ledger:
@@ -96,6 +124,7 @@ class Ledger:
         self._volumes: list[float] = []
         self._volume_front = np.zeros((0, len(objectives)))
         self._finish_told()
+        self._failed_before = self.failed
         self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
         self._begin = time.monotonic()
 
@@ -230,8 +259,8 @@ class Ledger:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the first trials have failed and none has a score: there is no sense in going on."""
-        return self.failed >= HOPELESS and not self.complete
+        """Whether many trials have failed since the search was taken up and none ever had a score."""
+        return self.failed - self._failed_before >= HOPELESS and not self.complete
 
     @property
     def elapsed(self) -> float:
@@ -270,7 +299,7 @@ class Ledger:
         """
         if self._reference is not None:
             return self._reference
-        stored = self.storage.get_study_user_attrs(self._study_id).get("reference_point")
+        stored = patiently(partial(self.storage.get_study_user_attrs, self._study_id)).get("reference_point")
         if stored is None:
             first = self.trials[: max(1, min(len(self.sampler.seeds), 4))]
             scored = [trial for trial in first if trial.state == TrialState.COMPLETE] or self.complete[:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from search import run, tables
 from search.confirm import confirm
 from search.controls import METHODS, run_controls
-from search.directory import extended_settings, resume_settings
+from search.directory import extended_settings, resume_settings, warm_settings
 from search.executor import Job, run_trials, score_plans
 from search.front import front_indices
 from search.ingredients import Ingredients, load_or_measure_costs
@@ -369,6 +370,20 @@ def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     here = load()(plan, 16, 5)
     assert (there.fid, there.paired) == (here.fid, here.paired)
     assert not here.error
+
+
+def test_a_search_that_began_from_another_goes_on_when_that_is_gone(fresh: Path, cluster: None) -> None:
+    parent = do_search(fresh, "budget.trials=14")
+    child = tiny_settings(fresh, "name=child", f"supernet={fresh / 'tiny' / 'supernet'}", "budget.trials=6")
+    settings = warm_settings(child, [parent])
+    directory = run.search(settings, False, Silent(), lambda text: None)
+    trials = pd.read_parquet(directory / "trials.parquet")
+    assert f"front:{parent}" in set(trials["origin"])
+    earlier = Ingredients.load(settings).plan_features.earlier
+    assert len(earlier) == 1  # what the parent's 14 trials taught is handed over with its front
+    shutil.rmtree(parent)
+    run.search(extended_settings(directory, 3, None, None), False, Silent(), lambda text: None)
+    assert len(pd.read_parquet(directory / "trials.parquet")) == 9
 
 
 def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) -> None:

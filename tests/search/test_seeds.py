@@ -10,7 +10,18 @@ import pandas as pd
 import pytest
 
 from search.encodings import Encoding, Stages, Steps
-from search.seeds import SEED_KINDS, SeedSource, cut_levels, least_gap_plans, make_seeds, monotone_levels, snr_levels
+from search.rungs import rank_correlation
+from search.seeds import (
+    SEED_KINDS,
+    SeedSource,
+    cut_levels,
+    earlier_opinions,
+    least_gap_plans,
+    make_seeds,
+    monotone_levels,
+    snr_levels,
+)
+from search.surrogate import PlanFeatures
 from trainers.errors import InputError
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -127,3 +138,30 @@ def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) ->
 def test_a_missing_front_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no front at"):
         make_seeds({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
+
+
+def test_an_earlier_search_has_an_opinion_of_plans_that_it_never_saw(tmp_path: Path) -> None:
+    here = source(Stages(20, WIDTHS, False, 10))
+    gap = here.gap()
+    rng = np.random.default_rng(5)
+    worth = np.linspace(3, 0.2, 10)  # early stages matter there: not what the gap says
+
+    def fid(levels: np.ndarray) -> float:
+        return float(1 + ((3 - levels) * worth).sum())
+
+    # The earlier search had other steps and widths.
+    there = Stages(40, (0.25, 0.5, 0.75, 1.0), False, 10)
+    plans = rng.integers(0, 4, (40, 10))
+    rows = [{"state": "complete", "widths": list(there.step_widths(one)), "fid": fid(one)} for one in plans]
+    table = pd.DataFrame(rows).assign(gflops=[float(MACS[one].sum()) for one in plans])
+    table.to_parquet(tmp_path / "trials.parquet")
+    (opinion,) = earlier_opinions({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
+    unseen = rng.integers(0, 4, (100, 10))
+    said, true = np.array([opinion(one) for one in unseen]), np.array([fid(one) for one in unseen])
+    assert rank_correlation(said, true) > 0.8
+    assert abs(said.mean()) < 0.5  # in standard deviations from the mean
+    features = PlanFeatures(here.encoding, gap, (opinion,))
+    assert features(unseen[0])[-1] == opinion(unseen[0])
+    table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
+    assert earlier_opinions({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
+    assert earlier_opinions({"uniform": 4}, here.encoding, gap) == ()

@@ -14,7 +14,7 @@ import pytest
 
 from search import storage
 from search.storage import open_storage, patiently, study_name
-from search.study import Ledger
+from search.study import Ledger, spent_so_far
 from tests.search.servers import Postgres, running_postgres
 from tests.search.test_study import make_ledger, run, told
 from trainers.errors import InputError
@@ -148,7 +148,7 @@ def test_no_password_is_ever_shown(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         open_storage("postgresql://me:secret@127.0.0.1:1/x", tmp_path)
     assert "secret" not in str(raised.value)
-    assert "postgresql://me@127.0.0.1:1/x" in str(raised.value)
+    assert "postgresql://me:***@127.0.0.1:1/x" in str(raised.value)
 
 
 def test_a_database_file_that_was_cut_short_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -161,3 +161,16 @@ def test_a_database_file_that_was_cut_short_is_refused_in_one_line(tmp_path: Pat
         open_storage(None, tmp_path)
     assert "\n" not in str(raised.value)
     assert storage.DATABASE_FILE in str(raised.value)
+
+
+def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path) -> None:
+    (tmp_path / "run" / "search").mkdir(parents=True)
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    name = study_name(url, tmp_path / "run" / "search")
+    run(make_ledger("memory", tmp_path, storage=open_storage(url, tmp_path), name=name), most=7)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert study_name(url, tmp_path / "moved" / "search") == name
+    assert spent_so_far(url, tmp_path / "moved" / "search").trials == 7
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="no study of the search in"):
+        spent_so_far(url, tmp_path / "other")
