@@ -9,26 +9,21 @@ written directly, and a server of one worker on loopback over HTTP.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import socket
-import subprocess
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.screenshots import server
 from search.config import settings_from
 from search.front import front_size_history, hypervolume_history
 from search.mlflow_runs import find_search_run, finish_search, write_search
 from search.tables import TRIAL_COLUMNS, Snapshot, front_table
 from search.tracking import Mirror, Written, make_client, set_environment
-from search.ui import server_command, server_environment
 from trainers.plan import runs_text
 
 STEPS, STAGES, GENERATION = 20, 10, 20
@@ -120,25 +115,6 @@ def measure_waiting(folder: Path) -> tuple[float, float]:
     return waits[0], waits[1]
 
 
-@contextlib.contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """MLflow's server as `stepfront ui` starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = server_command(f"sqlite:///{folder / 'server.db'}", "127.0.0.1", port)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=server_environment())
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def page(rows: dict[str, dict[str, Any]], waits: tuple[float, float], megabytes: float) -> str:
     """The page of documentation."""
     load = os.getloadavg()[2]
@@ -187,7 +163,7 @@ def main() -> None:
         rows = {"SQLite file": measure(f"sqlite:///{folder / 'direct.db'}", given.trials)}
         print(rows, flush=True)
         megabytes = (folder / "direct.db").stat().st_size / 1e6
-        with server(folder) as uri:
+        with server(f"sqlite:///{folder / 'server.db'}") as uri:
             rows["server, one worker, HTTP"] = measure(uri, given.server_trials)
         text = page(rows, measure_waiting(folder), megabytes)
     given.out.write_text(text, encoding="utf-8")
