@@ -5,7 +5,9 @@ The study is the truth.  Tables, facts, report and MLflow are views of it, and c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,8 @@ from search.doctor import Finding, attempt
 from search.front import front_indices
 from search.ingredients import Ingredients, read_costs
 from search.lock import directory_lock
-from search.run import open_ledger, write_tables
+from search.run import REBUILD, open_ledger, write_tables
+from search.storage import finished_numbers, is_file, put_aside
 from search.study import Ledger
 from trainers.errors import InputError
 from trainers.files import read_json
@@ -28,18 +31,46 @@ from trainers.files import read_json
 def examine_search(path: Path) -> list[Finding]:
     """All findings about a search directory.  InputError when no search was begun there, or one is running."""
     settings = resume_settings(path)
-    with directory_lock(settings.search_directory):
-        return _Checkup(settings).findings()
+    with directory_lock(settings.search_directory), closing(_Checkup(settings)) as checkup:
+        return checkup.findings()
 
 
 def repair(path: Path) -> RunSettings:
-    """Rebuilds tables and facts from the study.  InputError when study or ingredients can't be used."""
+    """Rebuilds tables and facts from the study, and a study that is damaged from its table.
+
+    InputError when neither can be used, or the ingredients can't.
+    """
     settings = resume_settings(path)
     directory = settings.search_directory
-    with directory_lock(directory):
-        checkup = _Checkup(settings)
+    with directory_lock(directory), closing(_Checkup(settings)) as checkup:
+        _rebuild_study(checkup)
         write_tables(checkup.ingredients, checkup.ledger, checkup.costs, directory, checkup.command)
     return settings
+
+
+def _rebuild_study(checkup: _Checkup) -> None:
+    """Where the study lacks trials that the table has: the file is put aside and the study filled from the table.
+
+    What was told after the table was last written is lost; trials in flight are asked again.
+    """
+    settings, directory = checkup.settings, checkup.directory
+    study, told = finished_numbers(settings.storage, directory), tables.told_numbers(directory)
+    if study is not None and told <= study:
+        return
+    where = f"the study of {directory} is damaged or lacks trials"
+    if not told:
+        raise InputError(f"{where}, and {tables.TRIALS} has none to rebuild it from; begin anew with --fresh")
+    if study and study - told:
+        raise InputError(
+            f"{where}, but has {len(study - told)} that {tables.TRIALS} lacks: which is older is for you to say"
+        )
+    if study and not is_file(settings.storage):
+        raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
+    known = tables.told_trials(tables.read_table(directory / tables.TRIALS, "trials"))
+    if is_file(settings.storage):
+        put_aside(settings.storage, directory)
+    with closing(open_ledger(checkup.ingredients, checkup.costs, directory)) as empty:
+        empty.restore(known)
 
 
 @dataclass
@@ -52,8 +83,11 @@ class _Checkup:
 
     @cached_property
     def ingredients(self) -> Ingredients:
-        begun = (self.directory / FACTS_FILE).exists()
-        return Ingredients.of_search(self.settings, self.directory) if begun else Ingredients.load(self.settings)
+        try:
+            read_json(self.directory / FACTS_FILE, "search")
+        except InputError:  # missing or damaged: the study knows the supernet's digest as well
+            return Ingredients.load(self.settings)
+        return Ingredients.of_search(self.settings, self.directory)
 
     @cached_property
     def costs(self) -> dict:
@@ -67,13 +101,20 @@ class _Checkup:
 
     @property
     def command(self) -> str:
-        path = self.directory / FACTS_FILE
-        return str(read_json(path, "search").get("command", "")) if path.exists() else ""
+        with contextlib.suppress(InputError):
+            return str(read_json(self.directory / FACTS_FILE, "search").get("command", ""))
+        return ""
+
+    def close(self) -> None:
+        """Lets go of the storage, where it was opened."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
 
     def findings(self) -> list[Finding]:
         checks: list[tuple[str, Callable[[], str]]] = [
             ("supernet", self._supernet),
             ("costs", lambda: f"measured on {next(iter(self.costs.values())).device}"),
+            ("facts", self._facts),
             ("study", self._study),
             ("tables", self._tables),
             ("front", self._front),
@@ -87,7 +128,18 @@ class _Checkup:
             f"{found.data.name} {found.data.fingerprint[:12]}"
         )
 
+    def _facts(self) -> str:
+        try:
+            return f"search {read_json(self.directory / FACTS_FILE, 'search').get('search_id')}"
+        except InputError as error:
+            raise InputError(f"{error}; {_MEND}") from None
+
     def _study(self) -> str:
+        study, told = finished_numbers(self.settings.storage, self.directory), tables.told_numbers(self.directory)
+        if study is None:
+            raise InputError(f"damaged; {REBUILD}")
+        if lost := told - study:
+            raise InputError(f"lacks {len(lost)} of the trials in {tables.TRIALS}; {REBUILD}")
         ledger = self.ledger
         said = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.waiting} cut off"
         return said + ("; `stepfront resume` goes on" if ledger.waiting or not ledger.spent() else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import math
 import os
@@ -17,6 +18,7 @@ from search.directory import FACTS_FILE
 from search.ingredients import Ingredients
 from search.study import Ledger
 from trainers.cost import WidthCost
+from trainers.errors import InputError
 from trainers.files import read_json
 
 SEARCH_ID = "STEPFRONT_SEARCH_ID"
@@ -34,13 +36,15 @@ def search_facts(
     """search.json: what was searched, on what, and what it took."""
     settings = ingredients.settings
     path = directory / FACTS_FILE
-    before = read_json(path, "search") if path.exists() else {}
+    before: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # not there yet, or damaged: the study keeps the search's id as well
+        before = read_json(path, "search")
     full_plan = ingredients.uniform_plan(1.0).runs
     full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
     full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
-        "search_id": before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12],
+        "search_id": ledger.identity(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
         "dataset": ingredients.data.name,
         "fingerprint": ingredients.data.fingerprint,

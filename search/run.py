@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from search.lock import directory_lock
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
 from search.seeds import make_seeds
-from search.storage import delete_study, open_storage, study_name
+from search.storage import delete_study, finished_numbers, open_storage, study_name
 from search.study import Ledger, Limits
 from search.tables import Snapshot
 from search.tracking import Mirror
@@ -116,14 +117,28 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
                 empty_directory(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
-            ledger = open_ledger(ingredients, costs, directory)
-            save_settings(settings, directory / SETTINGS_FILE)
-            if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
-                stage("searching")
-                with second_one_ends(f"go on with: stepfront resume {directory.parent}"):
-                    _execute(ingredients, costs, ledger, directory, view, command)
-        write_tables(ingredients, ledger, costs, directory, command)
+            check_nothing_lost(settings, directory)
+            with closing(open_ledger(ingredients, costs, directory)) as ledger:
+                save_settings(settings, directory / SETTINGS_FILE)
+                if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
+                    stage("searching")
+                    with second_one_ends(f"go on with: stepfront resume {directory.parent}"):
+                        _execute(ingredients, costs, ledger, directory, view, command)
+                write_tables(ingredients, ledger, costs, directory, command)
     return directory
+
+
+def check_nothing_lost(settings: RunSettings, directory: Path) -> None:
+    """InputError when the study is damaged, or lacks trials that the table beside it has: a search that went on would
+    write over them."""
+    study = finished_numbers(settings.storage, directory)
+    if study is None:
+        raise InputError(f"the study in {directory} is damaged; {REBUILD}")
+    if lost := tables.told_numbers(directory) - study:
+        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {tables.TRIALS}; {REBUILD}")
+
+
+REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `--fresh` begins anew"
 
 
 def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directory: Path) -> Ledger:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -64,9 +67,54 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         raise InputError(f"the search's storage {place} can't be opened: {_first_line(error)}") from error
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Lets go of the storage's files.  SQLite's are then one, without a log beside it, and may be copied."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
+    """The numbers of the study's finished trials; None where its file is damaged.
+
+    Raises InputError where a database does not answer.
+    """
+    storage = None
+    try:
+        storage = open_storage(url, directory)
+        found = storage.get_all_trials(storage.get_study_id_from_name(study_name(url, directory)), deepcopy=False)
+    except KeyError:
+        return set()
+    except Exception as error:  # a damaged file raises what sqlite3, SQLAlchemy or json please
+        if is_file(url) and "locked" not in str(error):
+            return None
+        raise InputError(f"the search's storage can't be read: {_root(error)}") from error
+    finally:
+        if storage is not None:
+            close_storage(storage)
+    return {trial.number for trial in found if trial.state.is_finished()}
+
+
+def is_file(url: str | None) -> bool:
+    """Whether the study lies in a file inside the search's directory."""
+    return url in (None, "journal")
+
+
+def put_aside(url: str | None, directory: Path) -> Path:
+    """Renames the study's file, so that a new one can be begun; its new name, beside it."""
+    path = directory / (JOURNAL_FILE if url == "journal" else DATABASE_FILE)
+    aside = next(
+        place for n in itertools.count(1) if not (place := path.with_name(f"{path.name}.damaged-{n}")).exists()
+    )
+    for ending in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{ending}", f"{aside}{ending}")
+    return aside
+
+
 def study_name(url: str | None, directory: Path) -> str:
     """The study's name: a storage inside the search's directory has but one; a database is shared by many searches."""
-    if url in (None, "journal"):
+    if is_file(url):
         return OWN_STUDY
     kept = directory / NAME_FILE
     if not kept.exists():  # once: a search that is moved keeps its study

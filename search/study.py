@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config import parse_constraint
 from search.front import front_indices, hypervolume_history
 from search.sampler import GENOME, BlockNSGAII, Proposal
-from search.storage import OWN_STUDY, open_storage, patiently, study_name
+from search.storage import OWN_STUDY, close_storage, open_storage, patiently, study_name
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
@@ -74,6 +74,8 @@ def spent_so_far(url: str | None, directory: Path) -> Spent:
         raise InputError(
             f"no study of the search in {directory}; it was never begun, or its storage is another"
         ) from None
+    finally:
+        close_storage(storage)
     results = [trial.user_attrs[RESULT] for trial in trials if RESULT in trial.user_attrs]
     scored = [result for result in results if not result.get("error")]
     return Spent(
@@ -120,6 +122,7 @@ class Ledger:
         self._complete: list[FrozenTrial] | None = None
         self._scores: np.ndarray | None = None
         self.exhausted = False
+        self._identity: str | None = None
         self._reference: list[float] | None = None
         self._volumes: list[float] = []
         self._volume_front = np.zeros((0, len(objectives)))
@@ -174,6 +177,39 @@ class Ledger:
             return
         self._write_attribute(trial, "attempt", attempt + 1)
         self._queue.append(trial)
+
+    def restore(self, known: Mapping[int, tuple[Proposal, Mapping[str, Any]]]) -> None:
+        """Fills an empty study with finished trials, by their numbers: what was proposed, and the result that was told.
+
+        A number that is missing was being evaluated: it is proposed anew and waits to be asked.
+        """
+        if self.trials:
+            raise ValueError(f"the study holds {len(self.trials)} trials already")
+        for number in range(max(known, default=-1) + 1):
+            proposal, result = known.get(number, (None, None))
+            proposal = proposal or self.sampler.propose(self.study, self.trials, number)
+            if proposal is None:
+                break
+            trial = self._record(proposal)
+            if result is None:
+                self._queue.append(trial)
+            else:
+                self._write_attribute(trial, RESULT, dict(result))
+                self._close(trial)
+        self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
+
+    def identity(self, proposed: str) -> str:
+        """The search's id, kept with the study: the first that was proposed."""
+        if self._identity is None:
+            stored = patiently(partial(self.storage.get_study_user_attrs, self._study_id)).get("search_id")
+            if stored is None:
+                patiently(partial(self.storage.set_study_user_attr, self._study_id, "search_id", proposed))
+            self._identity = str(stored or proposed)
+        return self._identity
+
+    def close(self) -> None:
+        """Lets go of the storage's files."""
+        close_storage(self.storage)
 
     def _record(self, proposal: Proposal) -> FrozenTrial:
         attributes = {GENOME: proposal.genome, "origin": proposal.origin, "parents": list(proposal.parents)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from optuna.trial import TrialState
 
 from search.encodings import Encoding
 from search.front import domination_rank, front_indices, front_size_history, interval, knee_index
-from search.sampler import GENOME
+from search.sampler import GENOME, Proposal
 from search.study import Ledger
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
@@ -98,6 +99,32 @@ TRIAL_COLUMNS = [
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
     *("violation", "calls", "calls_saved", "gflops_saved"),
 ]
+
+
+def told_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str, Any]]]:
+    """What a study knew of each trial: what was proposed and what was told, as `Ledger.restore` takes it."""
+    found = {}
+    for row in trials.to_dict("records"):
+        proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]))
+        result = {"error": str(row["error"]), "elapsed": _told(row["elapsed"])}
+        if row["state"] == "complete":
+            names = [f.name for f in fields(Evaluation)] + ["worker", "elapsed"]
+            result |= {name: _told(row[name]) for name in names}
+        found[int(row["trial"])] = (proposal, result)
+    return found
+
+
+def told_numbers(directory: Path) -> set[int]:
+    """The trials of a search's table; none where it is missing or damaged, for it can be made again."""
+    with contextlib.suppress(InputError):
+        return set(map(int, read_table(directory / TRIALS, "trials")["trial"]))
+    return set()
+
+
+def _told(value: Any) -> Any:
+    """A table's value as JSON has it: Python's own, and None where there is none."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def scored_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:

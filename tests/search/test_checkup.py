@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from search import checkup, tables
-from search.directory import find_search
+from search import checkup, run, tables
+from search.directory import FACTS_FILE, find_search, resume_settings
+from search.storage import OWN_STUDY, close_storage, open_storage
 from tests.search.conftest import tiny_settings
+from tests.search.test_run import Silent
 from trainers.errors import InputError
+from trainers.files import read_json
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,14 @@ def search(finished: Path, tmp_path: Path) -> Path:
     """A copy of it, elsewhere: a search may be moved with its supernet."""
     shutil.copytree(finished / "tiny", tmp_path / "moved")
     return tmp_path / "moved"
+
+
+def told(search: Path) -> list[tuple]:
+    """All that the study knows of its trials, times of its own aside."""
+    storage = open_storage(None, search / "search")
+    trials = storage.get_all_trials(storage.get_study_id_from_name(OWN_STUDY))
+    close_storage(storage)
+    return [(t.number, t.state, t.values, t.user_attrs, t.constraints) for t in trials]
 
 
 def failures(search: Path) -> dict[str, str]:
@@ -73,12 +86,64 @@ def test_another_supernet_is_found(search: Path, trained: Path) -> None:
     assert "does not belong to its card" in failures(search)["supernet"]
 
 
-def test_a_storage_cut_short_is_found(search: Path) -> None:
-    study = search / "search" / "study.db"
-    for beside in study.parent.glob("study.db-*"):
-        beside.unlink()
-    study.write_bytes(study.read_bytes()[:5000])
-    assert "can't be opened" in failures(search)["study"]
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "gone", "of an older copy"])
+def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: str, search: Path) -> None:
+    directory, study = search / "search", search / "search" / "study.db"
+    assert not list(directory.glob("study.db-*"))  # a search that has ended leaves one file, which may be copied
+    trials, facts = pd.read_parquet(directory / tables.TRIALS), read_json(directory / FACTS_FILE, "search")
+    before = told(search)
+    if damage == "cut short":
+        study.write_bytes(study.read_bytes()[:5000])
+    elif damage == "emptied":
+        study.write_bytes(b"")
+    elif damage == "gone":
+        study.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(study)) as connection, connection:
+            connection.execute("DELETE FROM trials WHERE number >= 5")
+    assert "--repair" in failures(search)["study"]
+    with pytest.raises(InputError, match=r"damaged|lacks"):
+        run.search(resume_settings(search), False, Silent(), lambda text: None)
+    checkup.repair(search)
+    assert failures(search) == {}
+    assert told(search) == before
+    pd.testing.assert_frame_equal(pd.read_parquet(directory / tables.TRIALS), trials)
+    now = read_json(directory / FACTS_FILE, "search")
+    assert {key: now[key] for key in ("search_id", "evaluations", "reference")} == {
+        key: facts[key] for key in ("search_id", "evaluations", "reference")
+    }
+    if damage != "gone":
+        assert (directory / "study.db.damaged-1").exists()
+
+
+def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_again(search: Path) -> None:
+    trials = search / "search" / tables.TRIALS
+    whole = pd.read_parquet(trials)
+    whole[whole["trial"] != 6].to_parquet(trials)
+    (search / "search" / "study.db").unlink()
+    checkup.repair(search)
+    said = {found.what: found.says for found in checkup.examine_search(search)}
+    assert said["study"].startswith("8 complete, 0 failed, 1 cut off")
+    run.search(resume_settings(search), False, Silent(), lambda text: None)
+    assert pd.read_parquet(trials)["trial"].tolist() == list(range(9))
+
+
+def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None:
+    (search / "search" / "study.db").write_bytes(b"no database at all")
+    (search / "search" / tables.TRIALS).unlink()
+    with pytest.raises(InputError, match=r"trials\.parquet has none to rebuild it from"):
+        checkup.repair(search)
+    assert (search / "search" / "study.db").read_bytes() == b"no database at all"
+
+
+def test_damaged_facts_are_found_and_made_again_with_the_same_id(search: Path) -> None:
+    facts = search / "search" / FACTS_FILE
+    before = read_json(facts, "search")
+    facts.write_text(facts.read_text()[:100])
+    assert "not a readable search" in failures(search)["facts"]
+    checkup.repair(search)
+    assert failures(search) == {}
+    assert read_json(facts, "search")["search_id"] == before["search_id"]
 
 
 def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:
