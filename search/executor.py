@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -323,9 +324,18 @@ def score_plans(
     actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
     # An actor that the cluster has no room for would hold its plan for ever.
     count = min(worker_count(workers), slots_now(workers), len(plans))
-    idle = [actor.remote(shared) for _ in range(count)]
+    idle, ready_at = [], {}
+
+    def start() -> None:
+        worker = actor.remote(shared)
+        idle.append(worker)
+        ready_at[worker] = worker.ready.remote()
+
+    for _ in range(count):
+        start()
     todo = [(index, 1) for index in reversed(range(len(plans)))]
-    waiting: dict[Any, tuple[int, int, Any, float]] = {}
+    waiting: dict[Any, tuple[int, int, Any]] = {}
+    since: dict[Any, float] = {}
     results: dict[int, Evaluation] = {}
     try:
         while len(results) < len(plans):
@@ -333,24 +343,27 @@ def score_plans(
                 index, attempt = todo.pop()
                 worker, (plan, noise_seed) = idle.pop(), plans[index]
                 future = worker.score.remote(plan, images, noise_seed)
-                waiting[future] = (index, attempt, worker, time.monotonic())
+                waiting[future] = (index, attempt, worker)
             ready = ray.wait(list(waiting), num_returns=1, timeout=1)[0]
-            for _, _, worker, since in waiting.values():
-                if time.monotonic() - since > limit:
+            for future, (_, _, worker) in waiting.items():
+                # The clock starts with the evaluation: a worker may have to wait for a place, and to load its parts.
+                if future not in since and ray.wait([ready_at[worker]], timeout=0)[0]:
+                    since[future] = time.monotonic()
+                if time.monotonic() - since.get(future, math.inf) > limit:
                     _end_actor(worker)  # its future fails at once
             if not ready:
                 continue
-            index, attempt, worker, since = waiting.pop(ready[0])
+            index, attempt, worker = waiting.pop(ready[0])
             try:
                 results[index] = ray.get(ready[0])
                 idle.append(worker)
             except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
                 _end_actor(worker)
-                idle.append(actor.remote(shared))
+                start()
                 if attempt < workers.attempts:
                     todo.append((index, attempt + 1))
                     continue
-                late = time.monotonic() - since > limit
+                late = time.monotonic() - since.get(ready[0], math.inf) > limit
                 reason = f"it took longer than {limit:.0f} s" if late else reason_of(error)
                 nothing = float("nan")
                 results[index] = Evaluation(nothing, nothing, nothing, "", images, plans[index][1], error=reason)

@@ -5,7 +5,7 @@ Ranking and hypervolume are Optuna's (its functions are not public; they are use
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,15 @@ from trainers.errors import InputError
 Array = NDArray[np.float64]
 
 
-def domination_rank(scores: Array, penalty: Array | None = None) -> NDArray[np.int64]:
-    """[N, M] -> rank [N]; 0 is the front.  `penalty` [N] is the summed violation of constraints (Deb 2002)."""
+def domination_rank(scores: Array, penalty: Array | None = None, enough: int | None = None) -> NDArray[np.int64]:
+    """[N, M] -> rank [N]; 0 is the front.  `penalty` [N] is the summed violation of constraints (Deb 2002).
+
+    With `enough`, ranks are told apart until that many scores have one; all others share the next.
+    """
     if not len(scores):
         return np.zeros(0, dtype=np.int64)
-    return np.asarray(_fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty))
+    ranks = _fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty, n_below=enough)
+    return np.asarray(ranks)
 
 
 def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int64]:
@@ -48,34 +52,56 @@ def hypervolume(scores: Array, reference: Sequence[float], only_front: bool = Fa
     return float(compute_hypervolume(inside, point, assume_pareto=only_front)) if len(inside) else 0.0
 
 
+def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -> Array:
+    """By how much each point [N, M] alone would add to the hypervolume of a front [F, M], [N]; NaN adds nothing."""
+    points, limit = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if points.shape[1] > 2:
+        before = hypervolume(front, reference)
+        joined = (np.vstack([front, point]) for point in points)
+        gains = [hypervolume(both, reference) - before if np.isfinite(both[-1]).all() else 0.0 for both in joined]
+        return np.array(gains)
+    # Below a front of two objectives lie columns: from each of its points to the next, as high as the point is.
+    front = front[(front < limit).all(axis=1)]
+    front = front[np.lexsort(front.T[::-1])]
+    starts = np.concatenate([[-np.inf], front[:, 0]])
+    ends = np.concatenate([front[:, 0], [limit[0]]])
+    heights = np.minimum.accumulate(np.concatenate([[limit[1]], front[:, 1]]))
+    widths = np.clip(ends - np.maximum(starts, points[:, :1]), 0, None)
+    return np.nan_to_num((widths * np.clip(heights - points[:, 1:], 0, None)).sum(axis=1))
+
+
+class GrowingFront:
+    """The front of scores that come one after another, its size and its hypervolume after each."""
+
+    def __init__(self, reference: Sequence[float]) -> None:
+        self._reference = list(reference)
+        self.scores: Array = np.zeros((0, len(self._reference)))
+        self.sizes: list[int] = []
+        self.volumes: list[float] = []
+
+    def add(self, scores: Array) -> None:
+        """[N, M], in their order; rows with NaN change nothing."""
+        for score in scores:
+            volume = self.volumes[-1] if self.volumes else 0.0
+            if np.isfinite(score).all() and not (self.scores <= score).all(axis=1).any():
+                self.scores = np.vstack([self.scores[~(score <= self.scores).all(axis=1)], score])
+                volume = hypervolume(self.scores, self._reference, only_front=True)
+            self.sizes.append(len(self.scores))
+            self.volumes.append(volume)
+
+
 def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
     """The hypervolume of the first 1, 2, ... N scores, [N]; rows with NaN add nothing."""
-    history, volume = np.zeros(len(scores)), 0.0
-    for i, front in enumerate(_growing_front(scores)):
-        if front is not None:
-            volume = hypervolume(front, reference, only_front=True)
-        history[i] = volume
-    return history
+    growing = GrowingFront(reference)
+    growing.add(scores)
+    return np.array(growing.volumes)
 
 
 def front_size_history(scores: Array) -> NDArray[np.int64]:
     """How many distinct points the front of the first 1, 2, ... N scores has, [N]."""
-    sizes, size = np.zeros(len(scores), dtype=np.int64), 0
-    for i, front in enumerate(_growing_front(scores)):
-        size = size if front is None else len(front)
-        sizes[i] = size
-    return sizes
-
-
-def _growing_front(scores: Array) -> Iterator[Array | None]:
-    """The front after each score; None where it did not change, as after most scores."""
-    front = np.zeros((0, scores.shape[1] if scores.ndim == 2 else 2))
-    for score in scores:
-        if np.isfinite(score).all() and not (front <= score).all(axis=1).any():
-            front = np.vstack([front[~(score <= front).all(axis=1)], score])
-            yield front
-        else:
-            yield None
+    growing = GrowingFront([np.inf] * (scores.shape[1] if scores.ndim == 2 else 2))
+    growing.add(scores)
+    return np.array(growing.sizes, dtype=np.int64)
 
 
 def knee_index(scores: Array) -> int:

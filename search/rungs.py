@@ -23,7 +23,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from search.config import ScreenSettings
 from search.encodings import SKIP_LEVEL, Encoding, Levels
-from search.front import domination_rank, hypervolume
+from search.front import domination_rank, hypervolume_gains
 from search.sampler import GENOME
 from search.study import Ledger
 from search.surrogate import LEAST_TRIALS, PlanFeatures, Surrogate
@@ -104,16 +104,15 @@ class ModelRung:
         self._model = Surrogate()
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
-        for trial in trials:
-            if trial.number not in self._kept:
-                self._kept[trial.number] = self._features(self._levels_of(trial))
-        without = self._model.learn(
-            [self._kept[trial.number] for trial in trials], scores[:, 0], lambda: domination_rank(scores)
-        )
+        if fresh := [trial for trial in trials if trial.number not in self._kept]:
+            seen = self._features([self._levels_of(trial) for trial in fresh])
+            self._kept |= {trial.number: row for trial, row in zip(fresh, seen, strict=True)}
+        known = np.array([self._kept[trial.number] for trial in trials])
+        without = self._model.learn(known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
         return rank_correlation(without, scores[:, 0])
 
     def predict(self, children: Sequence[Levels]) -> Array:
-        mean, deviation = self._model.predict([self._features(levels) for levels in children])
+        mean, deviation = self._model.predict(self._features(children))
         return np.exp(mean - deviation)
 
 
@@ -180,13 +179,7 @@ def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[
 
     `expected` [children], `costs` [children, objectives - 1], `front` [points, objectives] with fid first.
     """
-    points = np.column_stack([expected, costs])
-    beaten = np.any(np.all(front[None] <= points[:, None], axis=2), axis=1) | ~np.isfinite(points).all(axis=1)
-    gains = np.zeros(len(points))
-    for i in np.flatnonzero(~beaten):
-        left = front[~(points[i] <= front).all(axis=1)]
-        gains[i] = hypervolume(np.vstack([left, points[i]]), reference, only_front=True)
-    return int(np.argmax(gains)) if gains.max() > hypervolume(front, reference) else 0
+    return int(np.argmax(hypervolume_gains(np.column_stack([expected, costs]), front, reference)))
 
 
 def rungs_table(
@@ -199,7 +192,7 @@ def rungs_table(
     without = np.full(len(fid), np.nan)
     if len(fid) >= LEAST_TRIALS:
         scores = complete[["fid", "gflops"]].to_numpy(dtype=np.float64)
-        without = np.exp(Surrogate().learn([features(one) for one in levels], fid, lambda: domination_rank(scores)))
+        without = np.exp(Surrogate().learn(features(levels), fid, lambda most: domination_rank(scores, enough=most)))
     columns = {"gap": [score(one) for one in levels], "paired": complete["paired"], "model": without, "fid": fid}
     wide = pd.DataFrame(
         {"trial": complete["trial"].astype(int), **{k: np.asarray(v, float) for k, v in columns.items()}}

@@ -166,9 +166,8 @@ def earlier_opinions(
                 continue
             scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)
             plans = [mapped_levels(widths, encoding) for widths in trials["widths"]]
-            opinions.append(
-                opinion_of(PlanFeatures(encoding, gap), plans, scores[:, 0], partial(domination_rank, scores))
-            )
+            ranks = partial(domination_rank, scores, None)
+            opinions.append(opinion_of(PlanFeatures(encoding, gap), plans, scores[:, 0], ranks))
     return tuple(opinions)
 
 

@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config import parse_constraint
-from search.front import front_indices, hypervolume_history
+from search.front import GrowingFront
 from search.sampler import GENOME, BlockNSGAII, Proposal
 from search.storage import OWN_STUDY, close_storage, open_storage, patiently, study_name
 from trainers.errors import InputError
@@ -86,7 +86,10 @@ def spent_so_far(url: str | None, directory: Path) -> Spent:
 
 
 class Ledger:
-    """All trials of one search.  `spec` says what its scores depend on; another search's storage is refused."""
+    """All trials of one search.  `spec` says what its scores depend on; another search's storage is refused.
+
+    `complete` are the trials with scores, in the order in which they were told; `finished` counts the failed ones too.
+    """
 
     def __init__(
         self,
@@ -119,17 +122,25 @@ class Ledger:
         )
         self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         self._live: set[int] = set()
-        self._complete: list[FrozenTrial] | None = None
+        self.complete: list[FrozenTrial] = []
+        self.finished = 0
         self._scores: np.ndarray | None = None
         self.exhausted = False
         self._identity: str | None = None
         self._reference: list[float] | None = None
-        self._volumes: list[float] = []
-        self._volume_front = np.zeros((0, len(objectives)))
+        self._grown: GrowingFront | None = None
         self._finish_told()
+        self._take_stock()
         self._failed_before = self.failed
-        self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
         self._begin = time.monotonic()
+
+    def _take_stock(self) -> None:
+        """What is kept beside the trials, from them alone."""
+        done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        self.complete = sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number))
+        self.finished = sum(trial.state.is_finished() for trial in self.trials)
+        self._before = self._last = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
+        self._scores = self._grown = None
 
     # --- asking and telling ------------------------------------------------------------------------------------------
 
@@ -159,9 +170,10 @@ class Ledger:
             self.fail(number, evaluation.error or f"not finite: {said}")
             return
         result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(evaluation).items()}
-        result |= {"worker": worker, "elapsed": round(self.elapsed, 3)}
+        result |= {"worker": worker, "elapsed": self._now()}
         self._write_attribute(trial, RESULT, result)
         self._close(trial)
+        self._count(trial)
 
     def fail(self, number: int, reason: str) -> None:
         """A trial that its worker did not finish: it is asked again, of another one, and fails after some attempts."""
@@ -171,9 +183,10 @@ class Ledger:
         self._live.discard(number)
         attempt = int(trial.user_attrs.get("attempt", 1))
         if attempt >= self.attempts:
-            result = {"error": f"{reason} (attempt {attempt} of {self.attempts})", "elapsed": round(self.elapsed, 3)}
+            result = {"error": f"{reason} (attempt {attempt} of {self.attempts})", "elapsed": self._now()}
             self._write_attribute(trial, RESULT, result)
             self._close(trial)
+            self._count(trial)
             return
         self._write_attribute(trial, "attempt", attempt + 1)
         self._queue.append(trial)
@@ -196,7 +209,7 @@ class Ledger:
             else:
                 self._write_attribute(trial, RESULT, dict(result))
                 self._close(trial)
-        self._before = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
+        self._take_stock()
 
     def identity(self, proposed: str) -> str:
         """The search's id, kept with the study: the first that was proposed."""
@@ -235,6 +248,17 @@ class Ledger:
 
         return create
 
+    def _now(self) -> float:
+        """The search's clock in ms, later than at any result before: it orders them, at a resume too."""
+        self._last = max(round(self.elapsed, 3), round(self._last + 1e-3, 3))
+        return self._last
+
+    def _count(self, trial: FrozenTrial) -> None:
+        self.finished += 1
+        if trial.state == TrialState.COMPLETE:
+            self.complete.append(trial)
+            self._scores = None
+
     def _close(self, trial: FrozenTrial) -> None:
         """Gives a trial the state that its result says; what was written last decides, so a crash loses nothing."""
         result = trial.user_attrs[RESULT]
@@ -252,7 +276,6 @@ class Ledger:
         trial.state, trial.values = state, values
         trial.datetime_complete = datetime.now()
         self._live.discard(trial.number)
-        self._complete = self._scores = None
 
     def _set_state(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
         # Done already by a write whose answer was lost: there is one writer, so it was this one.
@@ -277,21 +300,8 @@ class Ledger:
         return dict(trial.user_attrs.get(RESULT, {}))
 
     @property
-    def complete(self) -> list[FrozenTrial]:
-        """Trials with scores, in the order in which they were told."""
-        if self._complete is None:
-            done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-            self._complete = sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number))
-        return self._complete
-
-    @property
-    def finished(self) -> int:
-        """Trials that are complete or failed."""
-        return sum(trial.state.is_finished() for trial in self.trials)
-
-    @property
     def failed(self) -> int:
-        return sum(trial.state == TrialState.FAIL for trial in self.trials)
+        return self.finished - len(self.complete)
 
     @property
     def hopeless(self) -> bool:
@@ -349,21 +359,22 @@ class Ledger:
 
     def hypervolumes(self) -> np.ndarray:
         """The hypervolume after each complete trial, [N]."""
-        reference = self.reference_point()
-        if reference is None:
-            return np.zeros(len(self.complete))
-        # Results only ever join at the end, so what was computed before stays.
-        fresh = self.counted_scores()[len(self._volumes) :]
-        grown = hypervolume_history(np.vstack([self._volume_front, fresh]), reference)[len(self._volume_front) :]
-        self._volumes += grown.tolist()
-        seen = np.vstack([self._volume_front, fresh[np.isfinite(fresh).all(axis=1)]])
-        self._volume_front = seen[front_indices(seen)]
-        return np.array(self._volumes)
+        grown = self._growth()
+        return np.zeros(len(self.complete)) if grown is None else np.array(grown.volumes)
 
     def front_scores(self) -> np.ndarray:
-        """[points, objectives] of the front so far, constraints kept."""
-        self.hypervolumes()
-        return self._volume_front
+        """[points, objectives] of the front so far, constraints kept; empty before there is a reference point."""
+        grown = self._growth()
+        return np.zeros((0, len(self.objectives))) if grown is None else grown.scores
+
+    def _growth(self) -> GrowingFront | None:
+        """The front as it grew, up to the last result.  Results only ever join at the end."""
+        if (reference := self.reference_point()) is None:
+            return None
+        self._grown = self._grown or GrowingFront(reference)
+        if len(self._grown.sizes) < len(self.complete):
+            self._grown.add(self.counted_scores()[len(self._grown.sizes) :])
+        return self._grown
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

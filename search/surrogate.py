@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
 
@@ -22,8 +22,8 @@ from search.encodings import SKIP_LEVEL, Encoding, Levels
 
 Array = NDArray[np.float64]
 
-Worth = Callable[[], NDArray[np.int64]]
-"""Ranks of trials [N], asked for only where not all can be learnt; the smallest are."""
+Worth = Callable[[int], NDArray[np.int64]]
+"""How many are wanted -> ranks of all trials [N], asked for only where not all can be learnt; the smallest are."""
 
 MOST_STRETCHES = 20
 """A plan of more units than this is seen as the mean levels of so many stretches of it."""
@@ -37,8 +37,8 @@ LEAST_TRIALS = 12
 _REFIT = 1.25  # the kernel is fitted anew when there are so many times as many trials
 
 
-Opinion = Callable[[Levels], float]
-"""What an earlier search would say of a plan: its log FID there, in standard deviations from the mean."""
+Opinion = Callable[[Sequence[Levels]], Array]
+"""What an earlier search would say of plans: their log FID there, in standard deviations from the mean, [N]."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class PlanFeatures:
     gap: Array
     earlier: tuple[Opinion, ...] = ()
 
-    def __call__(self, levels: Levels) -> Array:
-        """Levels [units] -> mean level and, with skip, share of steps left out of each stretch; half the log gap; the
-        opinions of earlier searches."""
-        e = self.encoding
+    def __call__(self, plans: Sequence[Levels]) -> Array:
+        """N plans' levels [units] -> [N, features]: mean level and, with skip, share of steps left out of each stretch;
+        half the log gap; the opinions of earlier searches."""
+        e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
-        gap = float(per_unit[np.arange(e.units), levels][taken].sum())
+        gap = np.where(taken, per_unit[np.arange(e.units), levels], 0.0).sum(axis=1)
         floor = 0.01 * float(per_unit[:, 0].sum())
         columns = [_stretches(np.where(taken, levels, 0) / max(1, e.highest))]
         if e.skip:
             columns.append(_stretches(1.0 - taken))
-        known = [0.5 * np.log(max(gap, 0.0) + max(floor, 1e-12)), *(opinion(levels) for opinion in self.earlier)]
-        return np.concatenate([*columns, known])
+        known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(opinion(plans) for opinion in self.earlier)]
+        return np.column_stack([*columns, *known])
 
     @cached_property
     def _unit_gap(self) -> Array:
@@ -68,9 +68,10 @@ class PlanFeatures:
 
 
 def _stretches(values: Array) -> Array:
-    count = min(len(values), MOST_STRETCHES)
-    edges = np.arange(count + 1) * len(values) // count
-    return np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    units = values.shape[1]
+    count = min(units, MOST_STRETCHES)
+    edges = np.arange(count + 1) * units // count
+    return np.add.reduceat(values, edges[:-1], axis=1) / np.diff(edges)
 
 
 class Surrogate:
@@ -80,41 +81,40 @@ class Surrogate:
     def __init__(self) -> None:
         self._kernel: Kernel | None = None
         self._fitted_on = 0
-        self._model: GaussianProcessRegressor | None = None
+        self._posterior: _Posterior | None = None
         self._mean, self._scale = 0.0, 1.0
 
-    def learn(self, features: Sequence[Array], fid: Array, worth: Worth) -> Array:
-        """Takes all trials in, in the order of their results; returns what the model says of each without knowing its
-        score (leave-one-out, in log FID; Rasmussen & Williams 2006, eq. 5.12).
+    def learn(self, features: Array, fid: Array, worth: Worth) -> Array:
+        """Takes all trials [N, features] in, in the order of their results; returns what the model says of each without
+        knowing its score (leave-one-out, in log FID).
 
         Of more than `MOST_TRIALS` those with the smallest `worth` (their domination rank) are learnt; NaN stands for
         the others.
         """
-        x, y = np.asarray(features), np.log(np.maximum(fid, 1e-9))
+        x, y = features, np.log(np.maximum(fid, 1e-9))
         chosen = np.arange(len(y))
         if len(y) > MOST_TRIALS:
-            chosen = np.sort(np.argsort(worth(), kind="stable")[:MOST_TRIALS])
-        self._fit_kernel(x, y)
+            chosen = np.sort(np.argsort(worth(MOST_TRIALS), kind="stable")[:MOST_TRIALS])
+        all_x, all_y = x, y
         self._mean, self._scale = float(y[chosen].mean()), float(y[chosen].std()) or 1.0
         x, y = x[chosen], (y[chosen] - self._mean) / self._scale
-        self._model = GaussianProcessRegressor(self._kernel, optimizer=None).fit(x, y)
-        factor = solve_triangular(self._model.L_, np.eye(len(y)), lower=True, check_finite=False)
+        self._posterior = _Posterior(self._fit_kernel(all_x, all_y), x, y)
         without = np.full(len(fid), np.nan)
-        without[chosen] = (y - self._model.alpha_.ravel() / (factor**2).sum(axis=0)) * self._scale + self._mean
+        without[chosen] = self._posterior.leave_one_out() * self._scale + self._mean
         return without
 
-    def predict(self, features: Sequence[Array]) -> tuple[Array, Array]:
+    def predict(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of log FID, [N] each."""
-        assert self._model is not None, "learn comes first"
-        mean, deviation = self._model.predict(np.asarray(features), return_std=True)
+        assert self._posterior is not None, "learn comes first"
+        mean, deviation = self._posterior(features)
         return mean * self._scale + self._mean, deviation * self._scale
 
-    def _fit_kernel(self, x: Array, y: Array) -> None:
+    def _fit_kernel(self, x: Array, y: Array) -> Kernel:
         """Maximises the likelihood of the first n trials, with n growing by a quarter: cheap, and the same at a resume
         as without one."""
         count = _last_refit(min(len(y), MOST_TRIALS))
-        if count == self._fitted_on:
-            return
+        if self._kernel is not None and count == self._fitted_on:
+            return self._kernel
         first = y[:count]
         start = (
             ConstantKernel(1.0, (1e-3, 1e3)) * RBF(1.0, (0.1, 30.0))
@@ -126,14 +126,40 @@ class Surrogate:
             warnings.simplefilter("ignore")  # a bound that is met is no mistake
             self._kernel = GaussianProcessRegressor(start).fit(x[:count], scaled).kernel_
         self._fitted_on = count
+        return self._kernel
+
+
+class _Posterior:
+    """The process given x [N, features], y [N] (Rasmussen & Williams 2006, algorithm 2.1); scikit-learn's own costs
+    three times as much a proposal, most of it checks and a likelihood that nobody asks for."""
+
+    def __init__(self, kernel: Kernel, x: Array, y: Array) -> None:
+        self._kernel, self._x, self._y = kernel, x, y
+        self._inverse = solve_triangular(
+            cholesky(kernel(x) + 1e-10 * np.eye(len(y)), lower=True, check_finite=False),
+            np.eye(len(y)),
+            lower=True,
+            check_finite=False,
+        )
+        self._alpha = self._inverse.T @ (self._inverse @ y)
+
+    def leave_one_out(self) -> Array:
+        """The mean at each x without its y (eq. 5.12), [N]."""
+        return np.asarray(self._y - self._alpha / (self._inverse**2).sum(axis=0))
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation at x [M, features], noise included, [M] each."""
+        across = self._kernel(x, self._x)
+        variance = self._kernel.diag(x) - ((self._inverse @ across.T) ** 2).sum(axis=0)
+        return across @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
 
 
 def opinion_of(features: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth) -> Opinion:
     """What the search that scored `plans` [N] with `fid` [N] would say of any plan of the same encoding."""
     model = Surrogate()
-    model.learn([features(levels) for levels in plans], fid, worth)
+    model.learn(features(plans), fid, worth)
     mean, scale = float(np.log(fid).mean()), float(np.log(fid).std()) or 1.0
-    return lambda levels: (float(model.predict([features(levels)])[0][0]) - mean) / scale
+    return lambda plans: (model.predict(features(plans))[0] - mean) / scale
 
 
 def _last_refit(count: int) -> int:

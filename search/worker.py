@@ -86,6 +86,9 @@ class ListWorker:
     def __init__(self, load: Load) -> None:
         self._evaluate = load()
 
+    def ready(self) -> None:
+        """Returns once the evaluator is loaded."""
+
     def score(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         return attempt(lambda: self._evaluate, plan, images, noise_seed)
 

@@ -10,6 +10,7 @@ from search.front import (
     front_indices,
     front_size_history,
     hypervolume,
+    hypervolume_gains,
     hypervolume_history,
     interval,
     knee_index,
@@ -49,6 +50,33 @@ def test_history_is_the_hypervolume_of_each_prefix() -> None:
 
 def _finite(scores: np.ndarray) -> np.ndarray:
     return scores[np.isfinite(scores).all(axis=1)]
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_gains_are_what_each_point_alone_adds(objectives: int) -> None:
+    rng = np.random.default_rng(2)
+    scores, points, reference = rng.random((40, objectives)), rng.random((50, objectives)), [0.8] * objectives
+    points[3, 0], points[4] = np.nan, scores[5]
+    front = scores[front_indices(scores)]
+    before = hypervolume(scores, reference)
+    expected = [hypervolume(np.vstack([scores, point]), reference) - before for point in points]
+    expected[3] = 0.0
+    assert max(expected) > 0.005
+    for known in (front, front[::-1], front[:1]):
+        gains = hypervolume_gains(points, known, reference)
+        if len(known) > 1:
+            np.testing.assert_allclose(gains, expected, atol=1e-12)
+        assert (gains >= 0).all()
+    alone = hypervolume_gains(points[:1], np.zeros((0, objectives)), reference)
+    np.testing.assert_allclose(alone, hypervolume(points[:1], reference))
+
+
+def test_ranks_are_told_apart_as_far_as_is_asked() -> None:
+    scores = np.random.default_rng(3).random((200, 2))
+    whole, some = domination_rank(scores), domination_rank(scores, enough=30)
+    last = np.sort(whole)[29]
+    assert np.array_equal(some[whole <= last], whole[whole <= last])
+    assert (some[whole > last] == last + 1).all()
 
 
 def test_ranks_agree_with_pymoo() -> None:

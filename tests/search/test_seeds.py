@@ -157,11 +157,11 @@ def test_an_earlier_search_has_an_opinion_of_plans_that_it_never_saw(tmp_path: P
     table.to_parquet(tmp_path / "trials.parquet")
     (opinion,) = earlier_opinions({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
     unseen = rng.integers(0, 4, (100, 10))
-    said, true = np.array([opinion(one) for one in unseen]), np.array([fid(one) for one in unseen])
+    said, true = opinion(list(unseen)), np.array([fid(one) for one in unseen])
     assert rank_correlation(said, true) > 0.8
     assert abs(said.mean()) < 0.5  # in standard deviations from the mean
     features = PlanFeatures(here.encoding, gap, (opinion,))
-    assert features(unseen[0])[-1] == opinion(unseen[0])
+    assert np.array_equal(features(unseen)[:, -1], opinion(list(unseen)))
     table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
     assert earlier_opinions({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
     assert earlier_opinions({"uniform": 4}, here.encoding, gap) == ()

@@ -182,6 +182,31 @@ def test_limits_by_flops_time_and_stall(tmp_path: Path) -> None:
     assert len(history) < 500
 
 
+@pytest.mark.parametrize("constraints", [(), ("gflops <= 12",)])
+def test_the_elite_is_what_optuna_chooses_among_all_trials(constraints: tuple[str, ...]) -> None:
+    from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
+
+    ledger = make_ledger("memory", Path(), constraints=constraints, limits=Limits(trials=80))
+    for count in (4, 20, 80):
+        run(ledger, most=count - ledger.finished)
+        chosen = NSGAIIElitePopulationSelectionStrategy(population_size=6)(ledger.study, list(ledger.trials))
+        elite = ledger.sampler._current_elite(ledger.study, ledger.trials)
+        assert [trial.number for trial in elite] == [trial.number for trial in chosen]
+        assert len(elite) == min(count, 6)
+
+
+def test_results_of_one_moment_keep_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ledger = make_ledger("sqlite", tmp_path)
+    monkeypatch.setattr("search.study.time.monotonic", lambda: 0.0)
+    asked = [ledger.ask() for _ in range(4)]
+    for one in reversed(asked):
+        assert one is not None
+        ledger.tell(one.number, score(one), "w")
+    order = [trial.number for trial in ledger.complete]
+    assert order == [3, 2, 1, 0]
+    assert [trial.number for trial in make_ledger("sqlite", tmp_path).complete] == order
+
+
 def test_constraints_dominate(tmp_path: Path) -> None:
     ledger = run(make_ledger("sqlite", tmp_path, constraints=("gflops <= 12",), limits=Limits(trials=60)))
     free = run(make_ledger("memory", tmp_path, limits=Limits(trials=60)))
