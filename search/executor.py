@@ -32,6 +32,7 @@ from trainers.evaluation import Evaluation
 from trainers.plan import Plan
 
 OnResult = Callable[[], None]
+OnStep = Callable[[], None]
 
 _SLOTS_FOR = 3.0
 """Seconds for which the cluster's size is taken as known."""
@@ -103,21 +104,27 @@ def keep_to_loopback() -> None:
 
 
 def run_trials(
-    ledger: Ledger, load: Load, job: Job, workers: WorkerSettings, on_result: OnResult, limit: float
+    ledger: Ledger,
+    load: Load,
+    job: Job,
+    workers: WorkerSettings,
+    on_result: OnResult,
+    limit: float,
+    on_step: OnStep = lambda: None,
 ) -> None:
     """Evaluates until the ledger has nothing more to ask.  Needs a `ray_session`.
 
     An evaluation that takes longer than `limit` seconds, or whose worker raises, dies or goes away with its node, is
-    asked again of another worker; the others do not wait for it.
+    asked again of another worker; the others do not wait for it.  `on_step` is called whenever something has moved.
     """
     slots_now(workers)  # refuses workers that could never start
     searcher = LedgerSearcher(ledger, job, workers, on_result)
-    _run_tune(searcher, load, workers, limit)
+    _run_tune(searcher, load, workers, limit, on_step)
     if searcher.error is not None:
         raise searcher.error
 
 
-def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, limit: float) -> None:
+def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, limit: float, on_step: OnStep) -> None:
     trainable = tune.with_resources(
         tune.with_parameters(EvaluationWorker, load=load), {"cpu": workers.cpus, "gpu": workers.gpus}
     )
@@ -141,7 +148,7 @@ def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, lim
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
-                    callbacks=[Watch(searcher, limit)],
+                    callbacks=[Watch(searcher, limit, on_step)],
                 ),
             ).fit()
     finally:
@@ -249,8 +256,8 @@ class Watch(tune.Callback):
     """Tells the searcher what Tune does not: why a trial failed, that one's worker died while it was handed over (Tune
     drops such a trial in silence), and that one takes too long, whose worker it ends."""
 
-    def __init__(self, searcher: LedgerSearcher, limit: float) -> None:
-        self._searcher, self._limit = searcher, limit
+    def __init__(self, searcher: LedgerSearcher, limit: float, on_step: OnStep) -> None:
+        self._searcher, self._limit, self._on_step = searcher, limit, on_step
         self._trials: dict[str, tuple[Any, float]] = {}
         self._seen = 0
         self._overdue: set[str] = set()
@@ -273,6 +280,7 @@ class Watch(tune.Callback):
                 self._overdue.add(trial_id)
                 _end_actor(trial.temporary_state.ray_actor)
         self._trials = {trial_id: self._trials[trial_id] for trial_id in in_flight if trial_id in self._trials}
+        self._on_step()
 
     def _reason(self, trial: Any) -> str:
         if trial.trial_id in self._overdue:

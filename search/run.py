@@ -216,7 +216,15 @@ def _execute(
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     try:
         limit = evaluation_limit(settings, costs, settings.evaluation.images)
-        run_trials(ledger, LoadEvaluator(parts), job, settings.workers, on_result, limit)
+        run_trials(
+            ledger,
+            LoadEvaluator(parts),
+            job,
+            settings.workers,
+            on_result,
+            limit,
+            on_step=lambda: mirror.gauges.queue(ledger),
+        )
     except KeyboardInterrupt:
         if len(ledger.complete):
             mirror.update(write_tables(ingredients, ledger, costs, directory, command))

@@ -314,6 +314,11 @@ class Ledger:
         return self._before + time.monotonic() - self._begin
 
     @property
+    def in_flight(self) -> int:
+        """Trials that were asked and not yet told."""
+        return len(self._live)
+
+    @property
     def waiting(self) -> int:
         """Trials that were cut off and wait to be asked again."""
         return len(self._queue)

@@ -88,16 +88,25 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
                 "calls": int(result.get("calls", 0)),
                 "calls_saved": int(result.get("calls_saved", 0)),
                 "gflops_saved": float(result.get("gflops_saved", 0.0)),
+                **{name: _number(result.get(name)) for name in PART_SECONDS},
+                "prefix_states": int(result.get("prefix_states", 0)),
+                "prefix_mb": float(result.get("prefix_mb", 0.0)),
+                "device": result.get("device", ""),
             }
         )
     return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
+
+PART_SECONDS = ("sampling_seconds", "features_seconds", "distance_seconds")
+"""Of a trial's `seconds`, those of its parts; NaN in tables of searches that are older than these columns."""
 
 TRIAL_COLUMNS = [
     *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "paired"),
     "fid",
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
     *("violation", "calls", "calls_saved", "gflops_saved"),
+    *PART_SECONDS,
+    *("prefix_states", "prefix_mb", "device"),
 ]
 
 
@@ -109,7 +118,7 @@ def told_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str, Any
         result = {"error": str(row["error"]), "elapsed": _told(row["elapsed"])}
         if row["state"] == "complete":
             names = [f.name for f in fields(Evaluation)] + ["worker", "elapsed"]
-            result |= {name: _told(row[name]) for name in names}
+            result |= {name: _told(row[name]) for name in names if name in row}  # an older table has fewer
         found[int(row["trial"])] = (proposal, result)
     return found
 
@@ -133,7 +142,8 @@ def scored_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
     row |= {"plan": plan.runs, "widths": list(plan.widths), "times": list(plan.times), "solver": plan.solver}
     row |= {name: getattr(evaluation, name) for name in ("fid", "features", "gflops", "latency_ms", "images")}
     row |= {name: getattr(evaluation, name) for name in ("noise_seed", "seconds", "error", "paired")}
-    row |= {name: getattr(evaluation, name) for name in ("calls", "calls_saved", "gflops_saved")}
+    row |= {name: getattr(evaluation, name) for name in ("calls", "calls_saved", "gflops_saved", *PART_SECONDS)}
+    row |= {name: getattr(evaluation, name) for name in ("prefix_states", "prefix_mb", "device")}
     state = "failed" if evaluation.error else "complete"
     return row | {"rung": "fid", "worker": "", "state": state, "elapsed": float("nan"), "violation": 0.0}
 

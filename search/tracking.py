@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from search.addresses import hidden, resolved
 from search.config import RunSettings
-from search.metrics import export_gauges
+from search.metrics import Gauges
 from search.tables import Snapshot
 from trainers.files import read_json, write_json
 
@@ -57,6 +57,7 @@ class Mirror:
     def __init__(self, settings: RunSettings, directory: Path) -> None:
         set_environment()
         self.problem = ""
+        self.gauges = Gauges(settings.name)
         self._settings, self._directory = settings, directory
         self._uri = tracking_uri(settings.tracking.uri)
         self._written = read_state(directory)
@@ -74,7 +75,7 @@ class Mirror:
         self._newest = snapshot
         self._wake.set()
         waiting = len(snapshot.trials) - len(self._written.children) if self._uri is not None else 0
-        export_gauges(self._settings.name, snapshot, waiting)
+        self.gauges.tables(snapshot, waiting)
 
     def stop(self, timeout: float = 10) -> None:
         """Ends the thread once its write in progress is done; what it lacks is left to `close` or to a later run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import SamplerSettings
-from trainers.cost import WidthCost, plan_gflops, plan_latency_ms
+from trainers.cost import WidthCost, device_name, plan_gflops, plan_latency_ms
 from trainers.engine import PLAIN, Engine
 from trainers.features import FeatureNetwork, PackedFeatures
 from trainers.fid import Moments, Reference
@@ -34,7 +35,10 @@ class Evaluation:
     `paired` is the mean squared difference of the first `PAIRED_IMAGES` images to those of the full width from the same
     noise: a far cheaper score, had on the way.  `calls` are the network's calls, one an image and step, that were made,
     `calls_saved` those that a prefix shared with an earlier plan has spared, `gflops_saved` what these would have cost.
-    `gflops` and `latency_ms` are those of the whole plan, per image.
+    `gflops` and `latency_ms` are those of the whole plan, per image; the latency is that of the device which the search
+    measured, whatever `device` evaluated.  `seconds` are those of the whole evaluation, of which the images, their
+    features and the moments and distance of these took a part each; the rest made subnets and `paired`.
+    `prefix_states` and `prefix_mb` are what the worker keeps of recent plans by now.
     """
 
     fid: float
@@ -50,6 +54,12 @@ class Evaluation:
     calls: int = field(default=0, compare=False)
     calls_saved: int = field(default=0, compare=False)
     gflops_saved: float = field(default=0.0, compare=False)
+    sampling_seconds: float = field(default=float("nan"), compare=False)
+    features_seconds: float = field(default=float("nan"), compare=False)
+    distance_seconds: float = field(default=float("nan"), compare=False)
+    prefix_states: int = field(default=0, compare=False)
+    prefix_mb: float = field(default=0.0, compare=False)
+    device: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Evaluator:
             torch.set_num_threads(parts.threads)
         self._parts = parts
         self._device = torch.device(parts.device)
+        self._device_name = device_name(self._device)
         # The arrays may be read-only views of shared memory; nothing here ever writes to them.
         weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
         self._supernet = supernet_from_weights(parts.card, weights)
@@ -96,20 +107,26 @@ class Evaluator:
 
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Frechet distance of `images` images of the plan on the noise of `noise_seed`."""
-        begin = time.perf_counter()
+        begin, clock = time.perf_counter(), _Clock(self._device)
         first: list[Tensor] = []
         spared: list[tuple[int, int]] = []
 
         def batches() -> Iterator[np.ndarray]:
             sampler = self._sampler(plan, noise_seed)
+            clock.lap("subnets")
             for batch in sampler.sample(plan, images, self._parts.batch, lambda *begun: spared.append(begun)):
+                clock.lap("sampling")
                 missing = PAIRED_IMAGES - sum(map(len, first))
                 if missing > 0:
                     first.append(batch[:missing])
-                yield self._features(batch)
+                rows = self._features(batch)
+                clock.lap("features")
+                yield rows
+                clock.lap("distance")  # the moments have taken them in
 
         moments = Moments.of(batches())
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
+        clock.lap("distance")
         return Evaluation(
             fid=fid,
             gflops=plan_gflops(plan, self._parts.costs),
@@ -120,6 +137,12 @@ class Evaluator:
             seconds=time.perf_counter() - begin,
             error="" if math.isfinite(fid) else "the score is not finite: the sampled images or their features are not",
             paired=self._paired(plan, torch.cat(first), noise_seed),
+            sampling_seconds=clock.seconds["sampling"],
+            features_seconds=clock.seconds["features"],
+            distance_seconds=clock.seconds["distance"],
+            prefix_states=len(self._prefixes),
+            prefix_mb=self._prefixes.bytes / 2**20,
+            device=self._device_name,
             **self._savings(plan, spared),
         )
 
@@ -162,6 +185,22 @@ class Evaluator:
             clip=self._parts.sampler.clip,
             prefixes=self._prefixes,
         )
+
+
+class _Clock:
+    """Seconds since it was made, by part.  What a part gave the device to do is done when it ends: one wait a batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._device, self._last = device, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """The time since the last lap was this part's."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[part] += now - self._last
+        self._last = now
 
 
 class _Savings(TypedDict):

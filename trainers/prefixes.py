@@ -26,6 +26,9 @@ class Prefixes:
         self._states: OrderedDict[Key, State] = OrderedDict()
         self.bytes = 0
 
+    def __len__(self) -> int:
+        return len(self._states)
+
     def positions(self, run: PlanRun, state: State) -> range:
         """The steps before which this plan's state is worth keeping, evenly spread: all of them where there is room."""
         each = state.x.nbytes * (2 if run.multistep else 1)

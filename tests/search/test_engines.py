@@ -72,6 +72,17 @@ def test_prefixes_spare_calls_and_every_call_is_told_of(searched: Path) -> None:
     assert facts["network_calls_saved"] == trials.calls_saved.sum()
 
 
+def test_the_table_says_what_each_evaluation_took_and_where(searched: Path) -> None:
+    trials = pd.read_parquet(searched / tables.TRIALS)
+    parts = trials[list(tables.PART_SECONDS)]
+    assert (parts > 0).all(axis=None)
+    assert (parts.sum(axis=1) <= trials.seconds).all()
+    kept = trials[trials.prefix_states > 0]
+    assert len(kept)
+    assert (kept.prefix_mb <= 256).all()
+    assert set(trials.device) == {read_costs(searched)[1.0].device}
+
+
 def test_scores_of_another_engine_are_refused(searched: Path, trained: Path) -> None:
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
     ingredients, costs = Ingredients.load(settings), read_costs(searched)

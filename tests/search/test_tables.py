@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from search.tables import front_table, with_confirmation
+from benchmarks.tracking import made_up_search
+from search.tables import front_table, told_trials, with_confirmation
 
 
 def trials() -> pd.DataFrame:
@@ -47,3 +48,12 @@ def test_confirmation_judges_by_the_searchs_own_objectives() -> None:
 def test_infeasible_trials_are_never_on_the_front() -> None:
     table = trials().assign(violation=[0.0, 0.5, 0.0])
     assert front_table(table, ("fid", "gflops"))["trial"].tolist() == [2, 0]
+
+
+def test_a_table_older_than_its_newest_columns_tells_what_it_knows() -> None:
+    table = made_up_search(5).trials
+    newest = ["sampling_seconds", "features_seconds", "distance_seconds", "prefix_states", "prefix_mb", "device"]
+    now, older = told_trials(table), told_trials(table.drop(columns=newest))
+    assert set(now[3][1]) - set(older[3][1]) == set(newest)
+    assert {key: value for key, value in now[3][1].items() if key not in newest} == older[3][1]
+    assert now[3][0] == older[3][0]

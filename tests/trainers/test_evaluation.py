@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
-from trainers.cost import count_width
+from trainers.cost import count_width, device_name
 from trainers.data import ImageData, to_pixels
 from trainers.errors import InputError
 from trainers.evaluation import PAIRED_IMAGES, Evaluation, Evaluator, EvaluatorParts
@@ -169,3 +169,27 @@ def test_clip_is_taken_from_the_sampler_settings(parts: EvaluatorParts, evaluate
     clipped = Evaluator(replace(parts, sampler=SamplerSettings(clip=True)))
     assert float(next(clipped.sample(MIXED, 20, 5)).abs().max()) <= 1
     assert float(next(evaluate.sample(MIXED, 20, 5)).abs().max()) > 1
+
+
+def test_an_evaluation_tells_how_long_its_parts_took_and_what_is_kept(parts: EvaluatorParts) -> None:
+    evaluate = Evaluator(parts)
+    first = evaluate(MIXED, 100, 5)
+    told = (first.sampling_seconds, first.features_seconds, first.distance_seconds)
+    assert min(told) > 0
+    assert sum(told) <= first.seconds  # the rest made subnets and the paired score's images
+    assert first.device == device_name(torch.device("cpu"))
+    # Before every step but the first: two batches of the plan, and the full width's for the paired score.
+    assert first.prefix_states == 3 * (len(TIMES) - 1)
+    assert first.prefix_mb == pytest.approx(3 * (100 + PAIRED_IMAGES) * 64 * 4 / 2**20)  # float32 images of 8 x 8
+    again = evaluate(MIXED, 100, 5)
+    assert (again.prefix_states, again.prefix_mb) == (first.prefix_states, first.prefix_mb)
+    assert again.sampling_seconds < first.seconds
+
+
+def test_latency_is_that_of_the_search_whatever_the_worker(parts: EvaluatorParts) -> None:
+    here = Evaluator(parts)(MIXED, 20, 0)
+    costs = {width: cost.model_copy(update={"latency_ms": 7.0}) for width, cost in parts.costs.items()}
+    elsewhere = Evaluator(replace(parts, costs=costs))(MIXED, 20, 0)
+    assert here.latency_ms == pytest.approx(sum(MIXED.widths))
+    assert elsewhere.latency_ms == pytest.approx(7.0 * len(TIMES))
+    assert here.device == elsewhere.device
