@@ -98,12 +98,29 @@ def points_section(tables: SearchTables) -> str:
             decimal(row.fid_confirmed),
             interval(row.fid_low, row.fid_high),
             _belongs(row.fid_confirmed, row.belongs),
-            significant(row.latency_ms),
-            row.origin,
         )
         for row in rows(tables.front)
     ]
-    return html_table((*columns, ">ms", "origin"), points) if points else ""
+    if tables.front.kid.notna().any():
+        columns = (*columns, ">KID", "interval", ">precision", ">recall")
+        points = [(*point, *_beside_fid(row)) for point, row in zip(points, rows(tables.front), strict=True)]
+    points = [(*point, *_last(row)) for point, row in zip(points, rows(tables.front), strict=True)]
+    return _of_features(tables) + html_table((*columns, ">ms", "origin"), points) if points else ""
+
+
+def _last(row: Any) -> tuple[str, str]:
+    return significant(row.latency_ms), row.origin
+
+
+def _beside_fid(row: Any) -> tuple[str, ...]:
+    ends = "" if pd.isna(row.kid_low) else f"[{significant(row.kid_low)}, {significant(row.kid_high)}]"
+    return significant(row.kid), ends, decimal(row.precision), decimal(row.recall)
+
+
+def _of_features(tables: SearchTables) -> str:
+    """What a table's scores are computed on."""
+    features = tables.facts.get("features")
+    return paragraph(f"All scores are of the features {features}." if features else "")
 
 
 def _belongs(confirmed: float, belongs: bool) -> str:
@@ -132,6 +149,7 @@ def controls_section(tables: SearchTables) -> str:
             (method_name(m.method), f"{m.evaluations:,}", significant(m.hypervolume, 4), percent(m.share, 1), _spent(m))
             for m in rows(methods)
         ]
+        parts.append(_of_features(tables))
         parts.append(paragraph("The share is of the hypervolume of the best front that all methods make together."))
         parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">spent in networks"), lines))
     if len(tables.versus):
@@ -149,11 +167,13 @@ def controls_section(tables: SearchTables) -> str:
             for v in rows(tables.versus.sort_values("gflops"))
         ]
         parts.append("<h3>Each front point against the best control of equal or lower cost</h3>")
+        parts.append(_of_features(tables))
         parts.append(html_table(columns, held_against))
     confirmed = confirmed_versus(tables.confirm)
     if len(confirmed):
         columns = (">trial", ">GFLOPs", ">FID", ">best control's FID", ">control's GFLOPs", "control", ">difference")
         parts.append("<h3>The same on fresh noise</h3>")
+        parts.append(_of_features(tables))
         parts.append(paragraph("Means over the noise seeds that both share; below zero the front is better."))
         parts.append(
             html_table(
