@@ -86,9 +86,11 @@ def front_section(tables: SearchTables) -> str:
 
 def points_section(tables: SearchTables) -> str:
     """The front as a table."""
-    columns = ("label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front")
+    columns = ["label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front"]
+    beside = bool(tables.front.kid.notna().any())
+    columns += [">KID", "interval", ">precision", ">recall"] if beside else []
     points = [
-        (
+        [
             row.label.replace(",", ", "),
             row.trial,
             short_plan(row.plan, PLAN_LENGTH),
@@ -98,23 +100,18 @@ def points_section(tables: SearchTables) -> str:
             decimal(row.fid_confirmed),
             interval(row.fid_low, row.fid_high),
             _belongs(row.fid_confirmed, row.belongs),
-        )
+            *(_beside_fid(row) if beside else []),
+            significant(row.latency_ms),
+            row.origin,
+        ]
         for row in rows(tables.front)
     ]
-    if tables.front.kid.notna().any():
-        columns = (*columns, ">KID", "interval", ">precision", ">recall")
-        points = [(*point, *_beside_fid(row)) for point, row in zip(points, rows(tables.front), strict=True)]
-    points = [(*point, *_last(row)) for point, row in zip(points, rows(tables.front), strict=True)]
     return _of_features(tables) + html_table((*columns, ">ms", "origin"), points) if points else ""
 
 
-def _last(row: Any) -> tuple[str, str]:
-    return significant(row.latency_ms), row.origin
-
-
-def _beside_fid(row: Any) -> tuple[str, ...]:
+def _beside_fid(row: Any) -> list[str]:
     ends = "" if pd.isna(row.kid_low) else f"[{significant(row.kid_low)}, {significant(row.kid_high)}]"
-    return significant(row.kid), ends, decimal(row.precision), decimal(row.recall)
+    return [significant(row.kid), ends, decimal(row.precision), decimal(row.recall)]
 
 
 def _of_features(tables: SearchTables) -> str:

@@ -246,12 +246,12 @@ def _number(value: Any) -> float:
 
 
 def read_confirmed(directory: Path) -> pd.DataFrame | None:
-    """All confirmed scores of a search, or None where it was never confirmed; what an older table lacks is filled in."""
+    """All confirmed scores of a search, or None where it was never confirmed; what older tables lack is filled in."""
     path = directory / CONFIRM
     if not path.exists():
         return None
     table = read_table(path, "confirmed scores")
-    older = dict.fromkeys(BESIDE_FID, np.nan) | {"real_images": 0, "features": "", "used": True}
+    older: dict[str, Any] = dict.fromkeys(BESIDE_FID, np.nan) | {"real_images": 0, "features": "", "used": True}
     return table.assign(**{name: value for name, value in older.items() if name not in table})
 
 

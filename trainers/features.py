@@ -177,9 +177,11 @@ def real_features(
     directory: Path,
     device: torch.device,
 ) -> NDArray[np.float32] | None:
-    """Rows [N, D] of at most `settings.real_images` training images, made and saved in `directory` where they are absent
-    or were made from other data; None where the reference is of other images than `data`, or does not say, and where
-    the images are too few for a neighbourhood."""
+    """Rows [N, D] of at most `settings.real_images` training images, made and saved in `directory` where they are not
+    there or were made from other data.
+
+    None where the reference is of other images than `data`, or does not say, and where the images are too few.
+    """
     wanted = min(settings.real_images, len(data.images))
     if (reference.data_fingerprint, reference.digest) != (data.fingerprint, packed.digest) or wanted < _FEW:
         return None

@@ -71,11 +71,11 @@ def hypervolume_figure(data: HypervolumeData) -> Figure:
             hover = f"%{{y:.5~g}}<extra>{name}</extra>"
             trace = go.Scatter(**ends, mode="lines", line=line, hovertemplate=hover, **group)
             figure.add_trace(trace, row=1, col=column)
+    starts = {"autorangeoptions": {"clipmin": data.floor, "minallowed": data.floor}}
     figure.update_layout(
         layout(420),
         xaxis=axis("evaluations"),
         xaxis2=axis(f"{data.unit} spent in networks"),
-        yaxis=axis(f"hypervolume, {data.fid_name}")
-        | {"autorangeoptions": {"clipmin": data.floor, "minallowed": data.floor}},
+        yaxis=axis(f"hypervolume, {data.fid_name}") | starts,
     )
     return figure

@@ -42,10 +42,8 @@ def plans_data(tables: SearchTables) -> PlansData:
     for row, plan in zip(widths, plans, strict=True):
         row[: len(plan)] = plan
     levels = [float(level) for level in np.unique(widths[np.isfinite(widths)]) if level > 0]
-    rows = zip(front.gflops, front.fid, strict=True)
-    return PlansData(
-        widths, levels, [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in rows], tables.fid_name
-    )
+    labels = [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in zip(front.gflops, front.fid, strict=True)]
+    return PlansData(widths, levels, labels, tables.fid_name)
 
 
 def width_colours(levels: list[float]) -> list[str]:

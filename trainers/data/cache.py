@@ -66,7 +66,7 @@ class PixelCache:
         beside = self._folder / f".{self._key}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self._folder / f".{self._key}.lock", "wb")
+            self._lock = open(self._folder / f".{self._key}.lock", "wb")  # noqa: SIM115  # until `release`
             fcntl.flock(self._lock, fcntl.LOCK_EX)  # whoever holds it is decoding these very images
             if (self.entry / CARD).exists():
                 raise AlreadyMadeError

@@ -1,4 +1,4 @@
-"""Where decoded pixels are gathered: bytes in; one array out, in memory up to a limit and mapped from a file beyond it."""
+"""Where decoded pixels are gathered: bytes in; one array out, in memory up to a limit, else mapped from a file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _CHUNK = 1 << 24
 
 
 class Room:
-    """Memory for `most_bytes` of pixels, and files for what goes beyond.  `begin` gives the files' folder when the first
-    is needed; what lies there at the end is deleted."""
+    """Memory for `most_bytes` of pixels, and files for what goes beyond.
+
+    `begin` gives the files' folder when the first is needed; what lies there at the end is deleted.
+    """
 
     def __init__(
         self, most_bytes: float, begin: Callable[[], Path], progress: Progress = lambda done, total: None
