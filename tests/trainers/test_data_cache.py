@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_or_was_cut_off_is_named(tmp_path: Path) 
     load("folder", path, cache=str(tmp_path / "cache"), memory_mb=LITTLE)
     (entry,) = (entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir())
     os.truncate(entry / "train.npy", 500)
-    with pytest.raises(InputError, match="is damaged .*; delete it"):
+    with pytest.raises(InputError, match=r"is damaged .*; delete it"):
         load("folder", path, cache=str(tmp_path / "cache"), memory_mb=LITTLE)
 
 
