@@ -18,7 +18,7 @@ from dashboards.figures import (
 )
 from dashboards.figures.comparison import search_names
 from dashboards.page import Section, embedded, html_table, paragraph
-from dashboards.tables import SearchTables, TableError, number, read_tables
+from dashboards.tables import SearchTables, TableError, fid_name, number, read_tables
 from dashboards.wording import MISSING, decimal, percent, significant
 
 STEPPED = "Lower left is better. Each line stands at the best FID its search found for the cost."
@@ -96,7 +96,7 @@ def _table(searches: Sequence[SearchTables]) -> str:
 def _fronts(searches: Sequence[SearchTables]) -> str:
     if not searches:
         return ""
-    return embedded("fronts", comparison_figure(comparison_data(searches)), STEPPED)
+    return embedded("fronts", comparison_figure(comparison_data(searches), fid_name=fid_name(searches)), STEPPED)
 
 
 def _relative(searches: Sequence[SearchTables]) -> str:
@@ -104,13 +104,13 @@ def _relative(searches: Sequence[SearchTables]) -> str:
     if len(fronts) < 2 or len({tables.full for tables in searches}) == 1:
         return ""  # in units of one and the same full width, the figure would be the one above
     caption = "Each front in shares of its own search's full width at every step, which stands at 1 and 1."
-    return embedded("relative", comparison_figure(fronts, relative=True), caption)
+    return embedded("relative", comparison_figure(fronts, relative=True, fid_name=fid_name(searches)), caption)
 
 
 def _attainment(searches: Sequence[SearchTables]) -> str:
     data = attainment_data([tables.front for tables in searches])
     caption = "What one, half or all of the searches reach for the cost: the nearer the lines, the less is luck."
-    return embedded("attainment", attainment_figure(data, len(searches)), caption)
+    return embedded("attainment", attainment_figure(data, len(searches), fid_name(searches)), caption)
 
 
 def _plans(searches: Sequence[SearchTables]) -> str:

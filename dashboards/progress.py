@@ -105,7 +105,9 @@ class TrainingProgress(_Progress):
 
 def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
     """The front for a terminal.  The share of full width needs to know what full width costs."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.caption = Text(f"FID on the features {', '.join(map(str, features))}") if features else None
     table.add_column("point")
     table.add_column("trial", justify="right")
     table.add_column("plan", overflow="fold")

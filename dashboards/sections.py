@@ -86,9 +86,11 @@ def front_section(tables: SearchTables) -> str:
 
 def points_section(tables: SearchTables) -> str:
     """The front as a table."""
-    columns = ("label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front")
+    columns = ["label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front"]
+    beside = bool(tables.front.kid.notna().any())
+    columns += [">KID", "interval", ">precision", ">recall"] if beside else []
     points = [
-        (
+        [
             row.label.replace(",", ", "),
             row.trial,
             short_plan(row.plan, PLAN_LENGTH),
@@ -98,12 +100,24 @@ def points_section(tables: SearchTables) -> str:
             decimal(row.fid_confirmed),
             interval(row.fid_low, row.fid_high),
             _belongs(row.fid_confirmed, row.belongs),
+            *(_beside_fid(row) if beside else []),
             significant(row.latency_ms),
             row.origin,
-        )
+        ]
         for row in rows(tables.front)
     ]
-    return html_table((*columns, ">ms", "origin"), points) if points else ""
+    return _of_features(tables) + html_table((*columns, ">ms", "origin"), points) if points else ""
+
+
+def _beside_fid(row: Any) -> list[str]:
+    ends = "" if pd.isna(row.kid_low) else f"[{significant(row.kid_low)}, {significant(row.kid_high)}]"
+    return [significant(row.kid), ends, decimal(row.precision), decimal(row.recall)]
+
+
+def _of_features(tables: SearchTables) -> str:
+    """What a table's scores are computed on."""
+    features = tables.facts.get("features")
+    return paragraph(f"All scores are of the features {features}." if features else "")
 
 
 def _belongs(confirmed: float, belongs: bool) -> str:
@@ -132,6 +146,7 @@ def controls_section(tables: SearchTables) -> str:
             (method_name(m.method), f"{m.evaluations:,}", significant(m.hypervolume, 4), percent(m.share, 1), _spent(m))
             for m in rows(methods)
         ]
+        parts.append(_of_features(tables))
         parts.append(paragraph("The share is of the hypervolume of the best front that all methods make together."))
         parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">spent in networks"), lines))
     if len(tables.versus):
@@ -149,11 +164,13 @@ def controls_section(tables: SearchTables) -> str:
             for v in rows(tables.versus.sort_values("gflops"))
         ]
         parts.append("<h3>Each front point against the best control of equal or lower cost</h3>")
+        parts.append(_of_features(tables))
         parts.append(html_table(columns, held_against))
     confirmed = confirmed_versus(tables.confirm)
     if len(confirmed):
         columns = (">trial", ">GFLOPs", ">FID", ">best control's FID", ">control's GFLOPs", "control", ">difference")
         parts.append("<h3>The same on fresh noise</h3>")
+        parts.append(_of_features(tables))
         parts.append(paragraph("Means over the noise seeds that both share; below zero the front is better."))
         parts.append(
             html_table(

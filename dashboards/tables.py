@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ COLUMNS = {
     "progress": ("evaluation", "hypervolume", "network_gflops"),
     "rungs": ("trial", "rung", "score"),
 }
+OPTIONAL = {"front": ("kid", "kid_low", "kid_high", "precision", "recall")}
+"""Columns that searches have not always had; NaN where they are absent."""
 REQUIRED = ("trials", "front")
 TEXTS = {"origin", "plan", "state", "error", "label", "method", "control_method", "control_plan", "kind", "rung"}
 
@@ -62,6 +64,11 @@ class SearchTables:
         return str(self.facts.get("name") or self.directory.resolve().name)
 
     @property
+    def fid_name(self) -> str:
+        """FID with the features that it is computed on, without which it says nothing: FID (classifier)."""
+        return fid_name([self])
+
+    @property
     def full(self) -> FullWidth:
         """Full width as search.json states it."""
         stated = _mapping(self.facts.get("full"))
@@ -92,6 +99,8 @@ def read_tables(directory: Path) -> SearchTables:
     facts = _read_json(directory / "search.json", dict)
     frames = {name: _read_frame(directory / f"{name}.parquet") for name in COLUMNS}
     frames["front"] = frames["front"].sort_values("gflops", ignore_index=True)
+    if "used" in frames["confirm"]:  # the rows whose number of images all points share
+        frames["confirm"] = frames["confirm"][frames["confirm"]["used"].astype(bool)]
     settings = directory / "settings.yaml"
     index = directory / "images" / "index.json"
     return SearchTables(
@@ -101,6 +110,12 @@ def read_tables(directory: Path) -> SearchTables:
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=[entry for entry in _read_json(index, list) if isinstance(entry, dict)] if index.is_file() else [],
     )
+
+
+def fid_name(searches: Sequence[SearchTables]) -> str:
+    """FID with the features of all these searches."""
+    features = dict.fromkeys(str(tables.facts["features"]) for tables in searches if tables.facts.get("features"))
+    return f"FID ({', '.join(features)})" if features else "FID"
 
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,6 +153,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
         raise TableError(f"{path} is not a readable table: {' '.join(str(error).split())}") from error
     if missing := [column for column in columns if column not in frame]:
         raise TableError(f"{path} lacks {', '.join(missing)}; it has {', '.join(frame.columns)}")
+    frame = frame.assign(**{column: math.nan for column in OPTIONAL.get(path.stem, ()) if column not in frame})
     # Parquet's null reads as NaN, which is no text.
     return frame.fillna(dict.fromkeys(TEXTS & set(frame.columns), ""))
 

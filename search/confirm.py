@@ -7,6 +7,7 @@ never saw; the quality that anyone reads is computed from these scores alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def confirm(
 ) -> Path:
     """Scores front, uniform plans and the best controls again and rewrites front and facts.
 
-    Scores that are there already, with as many images, are kept: a second call costs nothing.
+    Scores that are there already, with as many images, are not made again: a second call costs nothing.  Those of other
+    numbers of images are kept beside them.
     """
     directory, settings = find_search(path)
     images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
@@ -48,20 +50,35 @@ def confirm(
     with directory_lock(directory):
         ingredients = Ingredients.of_search(settings, directory)
         wanted = _wanted(directory, ingredients)
+        real = ingredients.real()
         noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
         known = tables.read_confirmed(directory)
-        known = known[known["images"] == images] if known is not None else None
-        done = set(zip(known["plan"], known["noise_seed"], strict=True)) if known is not None else set()
+        done = _done(known, images, 0 if real is None else min(images, len(real)))
         jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
-        fresh = _score(ingredients, directory, jobs, images, on_result) if jobs else []
-        kept = known[known["noise_seed"].isin(noise_seeds)] if known is not None else None
-        table = pd.concat([part for part in (kept, pd.DataFrame(fresh)) if part is not None and len(part)])
+        fresh = pd.DataFrame(_score(ingredients, real, directory, jobs, images, on_result) if jobs else [])
         # Kind, label and trial are those of now: a front that has moved keeps the scores of plans that it still holds.
         now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
-        table = now.merge(table[["plan", "noise_seed", "images", "fid"]].drop_duplicates(), on="plan")
-        tables.write_table(table, directory / tables.CONFIRM)
+        table = tables.mark_used(now.merge(_scores(known, fresh), on="plan"))
+        tables.write_table(table.assign(features=ingredients.features.name), directory / tables.CONFIRM)
         apply_confirmation(directory)
     return directory
+
+
+SCORES = ["plan", "noise_seed", "images", "fid", *tables.BESIDE_FID, "real_images"]
+
+
+def _done(known: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
+    """Plans and seeds that need not be scored again; KID and the like depend on the number of real images, too."""
+    if known is None:
+        return set()
+    same = known[(known["images"] == images) & (known["real_images"] == real_images)]
+    return set(zip(same["plan"], same["noise_seed"], strict=True))
+
+
+def _scores(known: pd.DataFrame | None, fresh: pd.DataFrame) -> pd.DataFrame:
+    """All scores, one a plan, seed and number of images; the fresh ones are last, and stand."""
+    parts = [part[SCORES] for part in (known, fresh) if part is not None and len(part)]
+    return pd.concat(parts).drop_duplicates(["plan", "noise_seed", "images"], keep="last")
 
 
 def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
@@ -100,6 +117,7 @@ def _best_controls(directory: Path) -> pd.DataFrame:
 
 def _score(
     ingredients: Ingredients,
+    real: np.ndarray | None,
     directory: Path,
     jobs: list[tuple[dict[str, Any], int]],
     images: int,
@@ -109,7 +127,8 @@ def _score(
     unique: dict[tuple[str, int], Plan] = {(row["plan"], seed): row["_plan"] for row, seed in jobs}
     with ray_session(settings.workers):
         costs = load_or_measure_costs(ingredients, directory)
-        load = LoadEvaluator(ingredients.parts(costs, worker_device(settings), threads_per_worker(settings)))
+        parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
+        load = LoadEvaluator(replace(parts, real=real))
         asked = [(plan, seed) for (_, seed), plan in unique.items()]
         limit = evaluation_limit(settings, costs, images)
         evaluations = score_plans(asked, images, load, settings.workers, limit, on_result)
@@ -117,7 +136,9 @@ def _score(
     for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
         if evaluation.error:
             raise InputError(f"the plan {plan} can't be confirmed: {evaluation.error}")
-        rows.append({"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid})
+        row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
+        row |= {name: getattr(evaluation, name, float("nan")) for name in tables.BESIDE_FID}
+        rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
     return rows
 
 
@@ -128,6 +149,7 @@ def apply_confirmation(directory: Path) -> None:
     if confirmed is None:
         return
     objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
+    confirmed = confirmed[confirmed["used"]]
     front = tables.with_confirmation(snapshot.front, confirmed, objectives)
     tables.write_table(front, directory / tables.FRONT)
     facts = dict(snapshot.facts)

@@ -209,6 +209,7 @@ def summarise(directory: Path) -> None:
     reference = _reference(snapshot.facts, objectives, pd.concat([complete, controls]))
     methods = [("search", complete), *((str(name), rows) for name, rows in controls.groupby("method", sort=False))]
     union = hypervolume(_scores(pd.concat([complete, controls]), objectives), reference)
+    features = str(snapshot.facts.get("features", ""))
     rows = []
     for name, table in methods:
         volume = hypervolume(_scores(table, objectives), reference)
@@ -219,6 +220,7 @@ def summarise(directory: Path) -> None:
                 "evaluations": len(table),
                 "hypervolume": volume,
                 "share": volume / union,
+                "features": features,
                 "network_gflops": spent,
             }
         )
@@ -239,6 +241,7 @@ def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") ->
                 "trial": int(point["trial"]),
                 "gflops": float(point["gflops"]),
                 "fid": float(point["fid"]),
+                "features": str(point.get("features", "")),
                 "control_method": None if best is None else str(best["method"]),
                 "control_plan": None if best is None else str(best["plan"]),
                 "control_gflops": float("nan") if best is None else float(best["gflops"]),

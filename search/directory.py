@@ -44,7 +44,9 @@ def anchored(settings: RunSettings) -> RunSettings:
         update={
             "directory": absolute(settings.directory),
             "supernet": absolute(str(settings.supernet_directory)),
-            "data": settings.data.model_copy(update={"path": absolute(settings.data.path)}),
+            "data": settings.data.model_copy(
+                update={"path": absolute(settings.data.path), "cache": absolute(settings.data.cache)}
+            ),
             "features": settings.features.model_copy(
                 update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
             ),

@@ -20,12 +20,12 @@ from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, pick_device
-from trainers.data import ImageData, load_data, to_float
+from trainers.data import ImageData, Progress, load_data, to_float
 from trainers.engine import PLAIN
 from trainers.engine_choice import Bench, Measured, choose_engine
 from trainers.errors import InputError
 from trainers.evaluation import EvaluatorParts
-from trainers.features import PackedFeatures, prepare_features
+from trainers.features import PackedFeatures, prepare_features, real_features
 from trainers.fid import Reference
 from trainers.files import read_json, write_json
 from trainers.gap import gap_table
@@ -56,13 +56,13 @@ class Ingredients:
     reference: Reference
 
     @staticmethod
-    def load(settings: RunSettings) -> Ingredients:
+    def load(settings: RunSettings, progress: Progress = lambda done, total: None) -> Ingredients:
         """InputError when the supernet is missing, damaged, or was made from other data."""
         directory = settings.supernet_directory
         if not (directory / CARD_FILE).exists():
             raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
         card = read_card(directory)
-        data = load_data(settings.data)
+        data = load_data(settings.data, progress)
         check_fingerprint(card, data.fingerprint, directory)
         if card.network != settings.network:
             raise InputError(f"the supernet in {directory} has another network than these settings")
@@ -85,6 +85,18 @@ class Ingredients:
                 f"(digest {str(facts.get('supernet_digest'))[:12]}, not {found.card.digest[:12]}); search anew"
             )
         return found
+
+    def real(self) -> np.ndarray | None:
+        """Feature rows [N, D] of real images; None where only statistics of them are there."""
+        settings = self.settings
+        return real_features(
+            self.data,
+            self.features,
+            self.reference,
+            settings.features,
+            settings.supernet_directory,
+            pick_device("auto"),
+        )
 
     @cached_property
     def times(self) -> tuple[float, ...]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _ARTIFACTS = {".html", ".parquet", ".csv", ".svg", ".png", ".yaml", ".json"}
 FRONT_COLOUR, OTHER_COLOUR, SEARCH_COLOUR = "#d55e00", "#9aa5b1", "#0072b2"
 AT_FULL_QUALITY = "cheapest at full-width quality"
+CONFIRMED = ("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall")
 MOST_AXES = 12
 """How many widths a trial shows at most: axes of the UI's parallel coordinates."""
 
@@ -143,6 +144,7 @@ def _write_child(
     trial, complete = str(row["trial"]), row["state"] == "complete"
     tags = {"mlflow.parentRunId": written.run_id, "kind": "trial", "search_id": search_id, "trial": trial}
     tags |= {"worker": row["worker"], "origin": row["origin"], "mlflow.runColor": _colour(rank)}
+    tags |= {"features": row["features"]} if row.get("features") else {}
     if not complete:
         tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
     run = client.create_run(written.experiment_id, run_name=f"trial {trial}", tags=tags)
@@ -185,6 +187,7 @@ def finish_search(
     """Ranks, labels, the saved view, the note, the artifacts and the end of the parent run."""
     _write_ranks(client, written, _ranks(snapshot.trials, settings.evaluation.objectives))
     _write_labels(client, written, snapshot)
+    _write_confirmed(client, written, snapshot)
     state = saved_view(settings.evaluation.objectives, width_axes(settings), str(snapshot.facts["search_id"]))
     name = f"{settings.name}: the front"
     client.set_experiment_tag(written.experiment_id, *view_tag(state, str(snapshot.facts["search_id"]), name))
@@ -218,6 +221,17 @@ def _write_labels(client: MlflowClient, written: Written, snapshot: Snapshot) ->
     written.labels = wanted
 
 
+def _write_confirmed(client: MlflowClient, written: Written, snapshot: Snapshot) -> None:
+    """The scores on fresh noise as metrics of the front's trials, once, and again when they have changed."""
+    front = snapshot.front
+    for _, row in front[front["fid_confirmed"].notna()].iterrows():
+        trial = str(row["trial"])
+        scores = {name: float(row[name]) for name in CONFIRMED if name in row and math.isfinite(float(row[name]))}
+        if trial in written.children and written.confirmed.get(trial) != scores:
+            client.log_batch(written.children[trial], metrics=_metrics(scores))
+            written.confirmed[trial] = scores
+
+
 def experiment_name(settings: RunSettings) -> str:
     """One experiment a model family and space: the UI's charts and views are per experiment."""
     space = settings.space
@@ -242,7 +256,9 @@ def describe(snapshot: Snapshot, summary: str = "", parents: list[dict[str, str]
     for parent in parents or []:
         link = f"#/experiments/{parent['experiment_id']}/runs/{parent['run_id']}"
         lines += [f"Begun from the front of [{parent['name']}]({link}), search {parent['search_id']}.", ""]
-    lines += ["| trial | plan | GFLOPs | FID | |", "|---|---|---|---|---|"]
+    features = snapshot.facts.get("features")
+    fid = f"FID ({features})" if features else "FID"
+    lines += [f"| trial | plan | GFLOPs | {fid} | |", "|---|---|---|---|---|"]
     for _, row in snapshot.front.iterrows():
         lines.append(f"| {row['trial']} | `{row['plan']}` | {row['gflops']:.4g} | {row['fid']:.4g} | {row['label']} |")
     return "\n".join(lines)[:7900]

@@ -22,6 +22,7 @@ from search.ingredients import (
 )
 from search.interrupt import second_one_ends
 from search.lock import directory_lock
+from search.reading import reading
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
 from search.seeds import make_seeds
@@ -56,7 +57,7 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
     directory = settings.supernet_directory
     with directory_lock(directory):
         stage("reading the images")
-        data = load_data(settings.data)
+        data = load_data(settings.data, reading(stage))
         pick_device(settings.training.device)
         check_features(data, settings.features)
         done = (directory / CARD_FILE).exists()
@@ -109,7 +110,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
     directory = settings.search_directory
     with directory_lock(directory):
         stage("reading supernet, images and features")
-        ingredients = Ingredients.load(settings)
+        ingredients = Ingredients.load(settings, reading(stage))
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not cost what is there
@@ -246,13 +247,13 @@ def write_tables(
     front = tables.front_table(trials, settings.evaluation.objectives)
     confirmed = tables.read_confirmed(directory)
     if confirmed is not None:
-        front = tables.with_confirmation(front, confirmed, settings.evaluation.objectives)
+        front = tables.with_confirmation(front, confirmed[confirmed["used"]], settings.evaluation.objectives)
     progress = tables.progress_table(ledger)
     controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
     encoding, gap = ingredients.encoding, ingredients.gap
     rungs = rungs_table(trials, gap_score(encoding, gap), ingredients.plan_features, encoding.unpack)
     facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"rung_tau": correlations(rungs)}
-    tables.write_table(rungs, directory / tables.RUNGS)
+    tables.write_table(rungs.assign(features=ingredients.features.name), directory / tables.RUNGS)
     if not (directory / tables.CONTROLS).exists():
         tables.write_table(controls.reset_index(drop=True), directory / tables.CONTROLS)
     tables.write_table(trials, directory / tables.TRIALS)

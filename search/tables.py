@@ -36,7 +36,14 @@ NOT_CONFIRMED: dict[str, Any] = {
     "confirm_images": 0,
     "confirm_seeds": 0,
     "belongs": True,
+    "kid": np.nan,
+    "kid_low": np.nan,
+    "kid_high": np.nan,
+    "precision": np.nan,
+    "recall": np.nan,
 }
+BESIDE_FID = ("kid", "precision", "recall")
+"""Scores that confirmed points have beside FID, where features of real images are there."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,7 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
             "trial": [trial.number for trial in complete],
             "generation": np.arange(len(complete)) // ledger.sampler.variation.population,
             "hypervolume": volumes,
+            "features": [r.get("features", "") for r in results],
             "front_size": front_size_history(scores),
             "best_fid": np.fmin.accumulate(scores[:, 0]),
             "network_gflops": spent,
@@ -248,9 +256,23 @@ def _number(value: Any) -> float:
 
 
 def read_confirmed(directory: Path) -> pd.DataFrame | None:
-    """The confirmed scores of a search, or None where it was never confirmed."""
+    """All confirmed scores of a search, or None where it was never confirmed; what older tables lack is filled in."""
     path = directory / CONFIRM
-    return read_table(path, "confirmed scores") if path.exists() else None
+    if not path.exists():
+        return None
+    table = read_table(path, "confirmed scores")
+    older: dict[str, Any] = dict.fromkeys(BESIDE_FID, np.nan) | {"real_images": 0, "features": "", "used": True}
+    return table.assign(**{name: value for name, value in older.items() if name not in table})
+
+
+def mark_used(confirmed: pd.DataFrame) -> pd.DataFrame:
+    """The scores with a column `used`: those that front and report are made of.
+
+    Scores of different numbers of images do not compare.  So all have the same: the number at which most plans have
+    scores, and of several such the largest.
+    """
+    plans = confirmed.groupby("images")["plan"].nunique()
+    return confirmed.assign(used=confirmed["images"] == max(plans.index, key=lambda images: (plans[images], images)))
 
 
 def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
@@ -262,6 +284,9 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
             rows = by_plan[plan]
             front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
             front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
+            if "kid" in rows:
+                front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(rows["kid"].to_numpy(dtype=np.float64))
+                front.loc[i, ["precision", "recall"]] = [float(rows[name].mean()) for name in ("precision", "recall")]
     scored = front["fid_confirmed"].notna().to_numpy()
     if scored.any():
         points = front.loc[scored, ["fid_confirmed", *objectives[1:]]].to_numpy(dtype=np.float64)

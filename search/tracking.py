@@ -41,13 +41,14 @@ _ENVIRONMENT = {
 
 @dataclass
 class Written:
-    """What MLflow holds already: its ids, and by trial the child run, its rank and its label."""
+    """What MLflow holds already: its ids, and by trial the child run, its rank, its label and its confirmed scores."""
 
     experiment_id: str = ""
     run_id: str = ""
     children: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    confirmed: dict[str, dict[str, float]] = field(default_factory=dict)
     evaluations: int = 0
 
 

@@ -29,6 +29,8 @@ class DataSettings(Settings):
     flip: bool = Field(False, description="mirror training images at random")
     held_out: float = Field(0.1, gt=0, lt=1, description="share kept from training where the data has no split")
     limit: int | None = Field(None, ge=16, description="use only the first N training images")
+    memory_mb: float = Field(4096, gt=0, description="decoded pixels beyond this are mapped from a file in `cache`")
+    cache: str = Field("runs/cache", min_length=1, description="where pixels larger than memory are kept, decoded once")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
@@ -115,6 +117,7 @@ class FeatureSettings(Settings):
         None, description=".pt (TorchScript), .pt2 (torch.export), or .pth (state dict of FID's Inception-v3)"
     )
     reference: str | None = Field(None, description=".npz with mu and sigma; default: of the training images")
+    real_images: int = Field(10_000, ge=16, description="training images that KID, precision and recall see at most")
     classifier_epochs: int = Field(10, ge=1)
     seed: int = Field(0, ge=0)
 

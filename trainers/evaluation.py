@@ -7,11 +7,12 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.config import SamplerSettings
@@ -23,6 +24,7 @@ from trainers.noise import noise_schedule
 from trainers.plan import Plan
 from trainers.prefixes import Prefixes
 from trainers.sampling import Denoiser, KeptNoise, Sampler
+from trainers.scores import kernel_distance, precision_recall
 from trainers.supernet import SupernetCard, supernet_from_weights
 
 PAIRED_IMAGES = 32
@@ -63,12 +65,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Confirmation(Evaluation):
+    """An evaluation with the scores beside FID, of as many generated images as there are rows of real ones, or of all;
+    NaN where there are no real ones."""
+
+    kid: float = float("nan")
+    precision: float = float("nan")
+    recall: float = float("nan")
+    real_images: int = 0
+
+
+@dataclass(frozen=True)
 class EvaluatorParts:
     """All that an evaluator is made of, as plain arrays and bytes that travel to any worker.
 
     `weights` are the widest network's parameters as numpy arrays: an object store shares them between the processes of
     a node without a copy.  Scores depend on `engine` in their last digits: all workers of a search are given the same.
     `prefix_mb` bounds the states that are kept of recent plans, and `noise_mb` the fresh noise of ancestral solvers.
+    With `real`, feature rows [N, D] of real images, every evaluation is a `Confirmation`.
     """
 
     card: SupernetCard
@@ -83,6 +97,7 @@ class EvaluatorParts:
     engine: Engine = PLAIN
     prefix_mb: float = 256.0
     noise_mb: float = 256.0
+    real: NDArray[np.float32] | None = None
 
 
 class Evaluator:
@@ -110,6 +125,8 @@ class Evaluator:
         begin, clock = time.perf_counter(), _Clock(self._device)
         first: list[Tensor] = []
         spared: list[tuple[int, int]] = []
+        rows: list[NDArray[np.float32]] = []
+        kept = 0 if self._parts.real is None else min(images, len(self._parts.real))
 
         def batches() -> Iterator[np.ndarray]:
             sampler = self._sampler(plan, noise_seed)
@@ -119,15 +136,17 @@ class Evaluator:
                 missing = PAIRED_IMAGES - sum(map(len, first))
                 if missing > 0:
                     first.append(batch[:missing])
-                rows = self._features(batch)
+                features = self._features(batch)
+                if missing := kept - sum(map(len, rows)):
+                    rows.append(features[:missing])
                 clock.lap("features")
-                yield rows
+                yield features
                 clock.lap("distance")  # the moments have taken them in
 
         moments = Moments.of(batches())
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
         clock.lap("distance")
-        return Evaluation(
+        scored = Evaluation(
             fid=fid,
             gflops=plan_gflops(plan, self._parts.costs),
             latency_ms=plan_latency_ms(plan, self._parts.costs),
@@ -144,6 +163,20 @@ class Evaluator:
             prefix_mb=self._prefixes.bytes / 2**20,
             device=self._device_name,
             **self._savings(plan, spared),
+        )
+        return scored if self._parts.real is None or scored.error else self._beside(scored, np.concatenate(rows))
+
+    def _beside(self, scored: Evaluation, rows: NDArray[np.float32]) -> Confirmation:
+        assert self._parts.real is not None
+        # Equal numbers of both, as precision and recall are defined on.
+        real = self._parts.real[: len(rows)]
+        precision, recall = precision_recall(real, rows)
+        return Confirmation(
+            **{each.name: getattr(scored, each.name) for each in fields(scored)},
+            kid=kernel_distance(real, rows),
+            precision=precision,
+            recall=recall,
+            real_images=len(real),
         )
 
     def _savings(self, plan: Plan, spared: Sequence[tuple[int, int]]) -> _Savings:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +26,13 @@ from trainers.classifier import (
     train_classifier,
 )
 from trainers.config import FeatureSettings
-from trainers.data import ImageData, to_float
+from trainers.data import ImageData, blocks, to_float
 from trainers.errors import InputError
 from trainers.feature_files import Features, open_feature_file
 from trainers.fid import Moments, Reference
+from trainers.real_features import Draw, RealFeatures
+
+_FEW = 16  # images
 
 
 class FeatureNetwork:
@@ -128,7 +132,9 @@ def prepare_features(
         reference = Reference.load(path)
         if (reference.data_fingerprint, reference.digest) == (data.fingerprint, packed.digest):
             return packed, reference
-    reference = make_reference(data, packed, device)
+    draw = Draw(len(data.images), settings.real_images)
+    reference = make_reference(data, packed, device, draw=draw)
+    _keep_drawn(draw, data, packed, _drawn_path(directory, settings.name))
     reference.save(path)
     return packed, reference
 
@@ -146,9 +152,56 @@ def _with_reference(
     return replace(packed, name=f"{packed.name} against {path.stem} ({reference.content[:8]}{unknown})"), reference
 
 
-def make_reference(data: ImageData, packed: PackedFeatures, device: torch.device, batch: int = 500) -> Reference:
-    """Statistics of the training images under the features."""
+def make_reference(
+    data: ImageData, packed: PackedFeatures, device: torch.device, batch: int = 500, draw: Draw | None = None
+) -> Reference:
+    """Statistics of the training images under the features; `draw` takes the rows that it wants on the way."""
     features = packed.unpack(device)
-    batches = (features(to_float(data.images[first : first + batch])) for first in range(0, len(data.images), batch))
-    moments = Moments.of(batches)
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for number, images in enumerate(blocks(data.images, batch)):
+            rows = features(to_float(images))
+            if draw is not None:
+                draw.take(number * batch, rows)
+            yield rows
+
+    moments = Moments.of(batches())
     return Reference(moments.mean, moments.covariance, moments.count, packed.name, packed.digest, data.fingerprint)
+
+
+def real_features(
+    data: ImageData,
+    packed: PackedFeatures,
+    reference: Reference,
+    settings: FeatureSettings,
+    directory: Path,
+    device: torch.device,
+) -> NDArray[np.float32] | None:
+    """Rows [N, D] of at most `settings.real_images` training images, made and saved in `directory` where they are not
+    there or were made from other data.
+
+    None where the reference is of other images than `data`, or does not say, and where the images are too few.
+    """
+    wanted = min(settings.real_images, len(data.images))
+    if (reference.data_fingerprint, reference.digest) != (data.fingerprint, packed.digest) or wanted < _FEW:
+        return None
+    path = _drawn_path(directory, settings.name)
+    if path.exists():
+        kept = RealFeatures.load(path)
+        if (kept.data_fingerprint, kept.digest) == (data.fingerprint, packed.digest) and len(kept.rows) >= wanted:
+            return kept.rows[:wanted]
+    draw = Draw(len(data.images), wanted)
+    features, batch = packed.unpack(device), 500
+    drawn = [features(to_float(data.images[draw.chosen[i : i + batch]])) for i in range(0, wanted, batch)]
+    draw.rows = np.concatenate(drawn)
+    _keep_drawn(draw, data, packed, path)
+    return draw.rows
+
+
+def _keep_drawn(draw: Draw, data: ImageData, packed: PackedFeatures, path: Path) -> None:
+    assert draw.rows is not None
+    RealFeatures(draw.rows, packed.digest, data.fingerprint).save(path)
+
+
+def _drawn_path(directory: Path, name: str) -> Path:
+    return directory / f"real-{name}.npz"

@@ -220,6 +220,8 @@ class _Run:
         settings = settings_json(self.settings)
         for key in ("checkpoint_every", "held_out_images", "device"):
             del settings["training"][key]
+        for key in ("memory_mb", "cache"):
+            del settings["data"][key]
         del settings["features"]
         return hashlib.sha256(json.dumps([settings, self.data.fingerprint], sort_keys=True).encode()).hexdigest()
 

@@ -32,7 +32,7 @@ def _best(front: pd.DataFrame, cost: float) -> float:
     return float(affordable.min()) if len(affordable) else np.nan
 
 
-def attainment_figure(data: pd.DataFrame, searches: int) -> Figure:
+def attainment_figure(data: pd.DataFrame, searches: int, fid_name: str = "FID") -> Figure:
     """A step line a share of the searches; of two searches, half of them is one."""
     import plotly.graph_objects as go
 
@@ -50,6 +50,6 @@ def attainment_figure(data: pd.DataFrame, searches: int) -> Figure:
     figure.update_layout(
         layout(460, hovermode="closest"),
         xaxis=axis("GFLOPs per image", data.gflops.to_numpy(float)),
-        yaxis=axis("FID", values[np.isfinite(values)]),
+        yaxis=axis(fid_name, values[np.isfinite(values)]),
     )
     return figure

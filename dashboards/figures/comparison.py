@@ -61,7 +61,7 @@ def _area(points: np.ndarray, reference: np.ndarray) -> float:
     return float((np.diff(costs) * (reference[1] - np.minimum.accumulate(ordered[:, 1]))).sum())
 
 
-def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False) -> Figure:
+def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False, fid_name: str = "FID") -> Figure:
     """A step line a search; `relative` for fronts in shares of full width."""
     import plotly.graph_objects as go
 
@@ -85,7 +85,7 @@ def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False) -
     figure.update_layout(
         layout(560, hovermode="closest"),
         xaxis=axis("GFLOPs, as a share of full width" if relative else "GFLOPs per image", points[:, 0]),
-        yaxis=axis("FID, as a multiple of full width's" if relative else "FID", points[:, 1]),
+        yaxis=axis(f"{fid_name}, as a multiple of full width's" if relative else fid_name, points[:, 1]),
     )
     return figure
 

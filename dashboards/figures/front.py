@@ -39,6 +39,7 @@ class FrontData:
     full: FullWidth
     dominated: int  # how many dominated trials there are
     drawn: int  # how many of them are drawn
+    fid_name: str = "FID"
 
 
 def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontData:
@@ -56,7 +57,7 @@ def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontDat
         moments[-1] = Moment(moments[-1].generation, moments[-1].trials, tables.front)
     controls = scored(tables.controls)
     by_method = {str(method): points for method, points in controls.groupby("method", sort=False)}
-    return FrontData(moments, by_method, tables.full, len(dominated), len(kept))
+    return FrontData(moments, by_method, tables.full, len(dominated), len(kept), tables.fid_name)
 
 
 def non_dominated(trials: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +86,7 @@ def front_figure(data: FrontData) -> Figure:
     figure.update_layout(
         layout(620, hovermode="closest", margin={"l": 60, "r": 20, "t": 80, "b": 60}),
         xaxis=axis("GFLOPs per image", gflops),
-        yaxis=axis("FID", fid),
+        yaxis=axis(data.fid_name, fid),
         sliders=_sliders(data, len(figure.data)) if len(data.moments) > 1 else [],
     )
     return figure
@@ -169,7 +170,8 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
     symbols = np.where(still, "diamond", "diamond-open").tolist()
     text = [
         f"trial {row.trial} on fresh noise<br>FID {decimal(row.fid_confirmed)}, "
-        f"{decimal(row.fid_low)} to {decimal(row.fid_high)}<br>{'still' if row.belongs else 'no longer'} on the front"
+        f"{decimal(row.fid_low)} to {decimal(row.fid_high)}{_beside(row)}<br>"
+        f"{'still' if row.belongs else 'no longer'} on the front"
         for row in rows(confirmed)
     ]
     return go.Scatter(
@@ -183,6 +185,14 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
         text=text,
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _beside(row: Any) -> str:
+    """The scores beside FID, where the point has them."""
+    if pd.isna(row.kid):
+        return ""
+    ends = f"{significant(row.kid_low)} to {significant(row.kid_high)}"
+    return f"<br>KID {significant(row.kid)}, {ends}; precision {decimal(row.precision)}, recall {decimal(row.recall)}"
 
 
 def _sliders(data: FrontData, traces: int) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class HypervolumeData:
     hypervolume: np.ndarray
     methods: dict[str, float]  # best first, without the search itself
     floor: float  # where the figure's hypervolume axis starts
+    fid_name: str = "FID"
 
 
 def hypervolume_data(tables: SearchTables) -> HypervolumeData:
@@ -46,6 +47,7 @@ def hypervolume_data(tables: SearchTables) -> HypervolumeData:
         hypervolume=hypervolume,
         methods=dict(zip(methods.method.astype(str), methods.hypervolume.astype(float), strict=True)),
         floor=float(max(0.0, lowest - 0.1 * (hypervolume.max() - lowest))),
+        fid_name=tables.fid_name,
     )
 
 
@@ -69,10 +71,11 @@ def hypervolume_figure(data: HypervolumeData) -> Figure:
             hover = f"%{{y:.5~g}}<extra>{name}</extra>"
             trace = go.Scatter(**ends, mode="lines", line=line, hovertemplate=hover, **group)
             figure.add_trace(trace, row=1, col=column)
+    starts = {"autorangeoptions": {"clipmin": data.floor, "minallowed": data.floor}}
     figure.update_layout(
         layout(420),
         xaxis=axis("evaluations"),
         xaxis2=axis(f"{data.unit} spent in networks"),
-        yaxis=axis("hypervolume") | {"autorangeoptions": {"clipmin": data.floor, "minallowed": data.floor}},
+        yaxis=axis(f"hypervolume, {data.fid_name}") | starts,
     )
     return figure

@@ -25,6 +25,7 @@ class LatencyData:
     trials: np.ndarray
     front: np.ndarray
     controls: dict[str, np.ndarray]
+    fid_name: str = "FID"
 
     @property
     def empty(self) -> bool:
@@ -46,7 +47,8 @@ def latency_data(tables: SearchTables) -> LatencyData:
     others = shares(complete[~complete.trial.isin(tables.front.trial)])
     controls = scored(tables.controls)
     by_method = {str(method): shares(rows) for method, rows in controls.groupby("method", sort=False)}
-    return LatencyData(others[-MOST_TRIALS:], shares(tables.front), {m: p for m, p in by_method.items() if len(p)})
+    measured = {method: points for method, points in by_method.items() if len(points)}
+    return LatencyData(others[-MOST_TRIALS:], shares(tables.front), measured, tables.fid_name)
 
 
 def latency_figure(data: LatencyData) -> Figure:
@@ -58,7 +60,7 @@ def latency_figure(data: LatencyData) -> Figure:
         mark = method_mark(method)
         marker = {"color": mark.colour, "symbol": mark.symbol, "size": 9}
         groups.append((f"control: {method_name(method)}", points, marker))
-    groups.append(("front", data.front, {"color": FRONT, "size": 9}))
+    groups.append((f"front, {data.fid_name}", data.front, {"color": FRONT, "size": 9}))
     most = max([1.0, *(float(points.max()) for _, points, _ in groups if len(points))])
     figure = go.Figure(
         go.Scatter(

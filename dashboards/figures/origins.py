@@ -19,6 +19,7 @@ class OriginsData:
     origins: list[str]
     made: list[int]
     on_front: list[int]
+    fid_name: str = "FID"
 
 
 def origins_data(tables: SearchTables) -> OriginsData:
@@ -26,7 +27,8 @@ def origins_data(tables: SearchTables) -> OriginsData:
     made = tables.trials.origin.value_counts()
     on_front = tables.front.origin.value_counts()
     origins = sorted((str(origin) for origin in made.index), key=lambda origin: (-int(made[origin]), origin))
-    return OriginsData(origins, [int(made[o]) for o in origins], [int(on_front.get(o, 0)) for o in origins])
+    fronts = [int(on_front.get(origin, 0)) for origin in origins]
+    return OriginsData(origins, [int(made[origin]) for origin in origins], fronts, tables.fid_name)
 
 
 def origins_figure(data: OriginsData) -> Figure:
@@ -34,7 +36,7 @@ def origins_figure(data: OriginsData) -> Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    titles = ("trials made", "of these on the front")
+    titles = ("trials made", f"of these on the front, {data.fid_name}")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for column, (counts, colour) in enumerate(((data.made, MUTED), (data.on_front, FRONT)), start=1):
         # Bars are drawn from the bottom up; the origin with most trials is to stand on top.

@@ -29,6 +29,7 @@ class PlansData:
     widths: np.ndarray
     levels: list[float]  # the widths that occur, narrowest first, without 0
     labels: list[str]
+    fid_name: str = "FID"
 
 
 def plans_data(tables: SearchTables) -> PlansData:
@@ -41,8 +42,8 @@ def plans_data(tables: SearchTables) -> PlansData:
     for row, plan in zip(widths, plans, strict=True):
         row[: len(plan)] = plan
     levels = [float(level) for level in np.unique(widths[np.isfinite(widths)]) if level > 0]
-    rows = zip(front.gflops, front.fid, strict=True)
-    return PlansData(widths, levels, [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in rows])
+    labels = [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in zip(front.gflops, front.fid, strict=True)]
+    return PlansData(widths, levels, labels, tables.fid_name)
 
 
 def width_colours(levels: list[float]) -> list[str]:
@@ -118,7 +119,7 @@ def _axes(data: PlansData) -> dict[str, Any]:
         "xaxis": plain | {"title": {"text": "step (noise → image)"}, "range": [0.5, steps + 0.5]},
         "yaxis": plain
         | {
-            "title": {"text": "GFLOPs / FID"},
+            "title": {"text": f"GFLOPs / {data.fid_name}"},
             "tickvals": list(range(0, rows, every)),
             "ticktext": data.labels[::every],
             "range": [-0.5, rows - 0.5],

@@ -28,6 +28,7 @@ class RungPair:
     high: np.ndarray
     tau: float
     count: int
+    fid_name: str = "FID"
 
 
 def rungs_data(tables: SearchTables) -> list[RungPair]:
@@ -42,7 +43,7 @@ def rungs_data(tables: SearchTables) -> list[RungPair]:
         if len(both) >= 2:
             low, high = both[lower].to_numpy(float), both[upper].to_numpy(float)
             tau, count = _stated(tables, lower, upper) or (kendall_tau(low, high), len(both))
-            pairs.append(RungPair(lower, upper, low, high, tau, count))
+            pairs.append(RungPair(lower, upper, low, high, tau, count, tables.fid_name))
     return pairs
 
 
@@ -76,7 +77,11 @@ def rungs_figure(pairs: list[RungPair]) -> Figure:
             x=pair.low, y=pair.high, mode="markers", marker=marker, hovertemplate=hover, showlegend=False
         )
         figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(axis(f"rung {pair.lower}", pair.low), row=1, col=column)
-        figure.update_yaxes(axis(f"rung {pair.upper}", pair.high), row=1, col=column)
+        figure.update_xaxes(axis(_title(pair.lower, pair), pair.low), row=1, col=column)
+        figure.update_yaxes(axis(_title(pair.upper, pair), pair.high), row=1, col=column)
     figure.update_layout(layout(400))
     return figure
+
+
+def _title(rung: str, pair: RungPair) -> str:
+    return f"rung fid, {pair.fid_name}" if rung == "fid" else f"rung {rung}"

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from dashboards.figures import (
+    attainment_data,
+    attainment_figure,
     comparison_data,
     comparison_figure,
     front_data,
@@ -22,6 +24,7 @@ from dashboards.figures import (
     origins_figure,
     plans_data,
     plans_figure,
+    relative_data,
     rungs_data,
     rungs_figure,
     save_front_picture,
@@ -29,7 +32,7 @@ from dashboards.figures import (
 from dashboards.figures.front import non_dominated
 from dashboards.figures.rungs import kendall_tau
 from dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
-from dashboards.tables import SearchTables, read_tables
+from dashboards.tables import SearchTables, fid_name, read_tables
 
 
 @pytest.fixture
@@ -204,3 +207,23 @@ def test_the_picture_is_of_the_kind_its_suffix_says(
 def test_another_suffix_is_refused(tables: SearchTables, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.png, \.svg"):
         save_front_picture(tables, tmp_path / "front.gif")
+
+
+def test_every_figure_says_of_which_features_its_fid_is(tables: SearchTables) -> None:
+    fid = "FID (pixels)"
+    fronts = comparison_data([tables, tables])
+    figures = {
+        "front": front_figure(front_data(tables)),
+        "plans": plans_figure(plans_data(tables)),
+        "hypervolume": hypervolume_figure(hypervolume_data(tables)),
+        "origins": origins_figure(origins_data(tables)),
+        "rungs": rungs_figure(rungs_data(tables)),
+        "latency": latency_figure(latency_data(tables)),
+        "comparison": comparison_figure(fronts, fid_name=fid_name([tables, tables])),
+        "relative": comparison_figure(relative_data([tables, tables]), relative=True, fid_name=fid_name([tables])),
+        "attainment": attainment_figure(attainment_data(list(fronts.values())), 2, fid_name([tables])),
+    }
+    assert {name for name, figure in figures.items() if fid not in str(figure.layout) + str(figure.data)} == set()
+    other = replace(tables, facts=tables.facts | {"features": "inception"})
+    assert fid_name([tables, other, tables]) == "FID (pixels, inception)"
+    assert fid_name([replace(tables, facts={})]) == "FID"

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from dashboards.images import fitting_png, halved
 from dashboards.page import MOST_BYTES
 from dashboards.report import write_comparison, write_report
-from dashboards.tables import TableError
+from dashboards.tables import TableError, read_tables
 
 ROOT = Path(__file__).parents[2]
 SECTIONS_OF: dict[str, set[str]] = {
@@ -196,3 +196,22 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     from matplotlib.image import imsave
 
     imsave(path, pixels)
+
+
+def test_the_report_has_the_scores_beside_fid_where_there_are_any(search: Path) -> None:
+    assert "KID" not in own_text(write_report(search))  # an older search, without the columns
+    front = pd.read_parquet(search / "front.parquet")
+    beside = {"kid": 0.00123, "kid_low": -0.0004, "kid_high": 0.0028, "precision": 0.71, "recall": 0.52}
+    front.assign(**beside).to_parquet(search / "front.parquet")
+    text = own_text(write_report(search))
+    assert "KID" in text
+    for cell in ("0.00123", "[-0.000400, 0.00280]", "0.71", "0.52"):
+        assert f">{cell}</td>" in text
+    assert "KID 0.00123, -0.000400 to 0.00280; precision 0.71, recall 0.52" in text  # the hover
+
+
+def test_only_confirmed_scores_in_use_are_compared(search: Path) -> None:
+    confirm = pd.read_parquet(search / "confirm.parquet")
+    more = pd.concat([confirm.assign(used=False, fid=0.0, images=64), confirm.assign(used=True)])
+    more.to_parquet(search / "confirm.parquet")
+    pd.testing.assert_frame_equal(read_tables(search).confirm.drop(columns="used"), confirm, check_dtype=False)

@@ -97,7 +97,8 @@ def test_the_front_as_a_table(search: Path, make_search: Callable[..., Path]) ->
     console = Console(file=out, width=160)
     front = read_tables(search).front
     console.print(front_table(front, full_gflops=12.0))
-    lines = out.getvalue().splitlines()
+    *lines, caption = out.getvalue().splitlines()
+    assert caption.strip() == "FID on the features pixels"
     assert " ".join(lines[0].split()) == "point trial plan GFLOPs of full FID confirmed latency ms"
     assert len(lines) == 1 + len(front)
     assert "100%" in lines[-1]

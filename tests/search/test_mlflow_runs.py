@@ -178,3 +178,23 @@ def test_the_widths_shown_are_one_a_stage() -> None:
 def test_artifacts_lie_beside_a_database_file_wherever_the_command_runs(tmp_path: Path) -> None:
     assert artifact_folder(f"sqlite:///{tmp_path}/mlflow.db") == (tmp_path / "mlartifacts").as_uri()
     assert artifact_folder("http://127.0.0.1:5000") is None
+
+
+def test_confirmed_points_bear_their_scores_on_fresh_noise_and_are_written_once(settings: RunSettings) -> None:
+    whole, written = made_up_search(10), Written()
+    scores = {"fid_confirmed": 2.5, "fid_low": 2.0, "fid_high": 3.0, "kid": -0.001, "precision": 0.5, "recall": 0.25}
+    unknown = {"kid_low": float("nan"), "kid_high": float("nan")}
+    front = whole.front.assign(**scores, **unknown)
+    front.loc[front.index[1:], "fid_confirmed"] = float("nan")
+    confirmed = Snapshot(whole.trials, whole.progress, front, whole.facts)
+    client = Counting(make_client(settings.tracking.uri))
+    find_search_run(client, settings, written, confirmed)  # type: ignore[arg-type]
+    write_search(client, settings, written, confirmed)  # type: ignore[arg-type]
+    artifacts = Path(settings.directory) / "none"
+    finish_search(client, settings, written, confirmed, artifacts, True, "")  # type: ignore[arg-type]
+    for run in children(settings, written):
+        own = {name: value for name, value in run.data.metrics.items() if name in scores.keys() | unknown.keys()}
+        assert own == (scores if int(run.data.tags["trial"]) == front["trial"].iloc[0] else {})
+    calls = dict(client.calls)
+    finish_search(client, settings, written, confirmed, artifacts, True, "")  # type: ignore[arg-type]
+    assert client.calls["log_batch"] == calls["log_batch"] + 1  # the note alone

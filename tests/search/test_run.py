@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dashboards.report import write_report
 from search import run, tables
 from search.confirm import confirm
 from search.controls import METHODS, run_controls
@@ -133,6 +134,29 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     confirm(directory, None, None, lambda done, total: called.append(done))
     assert not called  # scores that are there are kept
     assert (directory / "confirm.parquet").stat().st_mtime_ns >= scored
+    assert np.isfinite(front[["kid", "kid_low", "kid_high"]].to_numpy()).all()
+    assert front[["precision", "recall"]].stack().between(0, 1).all()
+    for _, row in front.iterrows():
+        mine = confirmed[confirmed["plan"] == row["plan"]].drop_duplicates("noise_seed")
+        assert row["kid"] == pytest.approx(mine["kid"].mean())
+        assert row["precision"] == pytest.approx(mine["precision"].mean())
+    assert set(confirmed["real_images"]) == {32}
+    for name in ("trials", "front", "progress", "rungs", "controls", "confirm"):
+        assert set(pd.read_parquet(directory / f"{name}.parquet")["features"]) == {"classifier"}, name
+    # Scores of another number of images come beside these, and the larger number is what the front is judged by.
+    confirm(directory, 48, None)
+    both = pd.read_parquet(directory / "confirm.parquet")
+    keys = ["plan", "kind", "noise_seed", "images"]
+    pd.testing.assert_frame_equal(
+        both[both["images"] == 32].sort_values(keys).reset_index(drop=True).drop(columns="used"),
+        confirmed.sort_values(keys).reset_index(drop=True).drop(columns="used"),
+    )
+    assert set(both.loc[both["used"], "images"]) == {48}
+    assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
+    confirm(directory, 32, None, lambda done, total: called.append(done))
+    assert not called
+    assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
+    assert "KID" in write_report(directory).read_text()
 
 
 def test_controls_at_equal_evaluations(fresh: Path, cluster: None) -> None:
@@ -150,6 +174,7 @@ def test_controls_at_equal_evaluations(fresh: Path, cluster: None) -> None:
     cuts = controls[controls["method"] == "one_cut"]["plan"]
     assert all(len(plan.split()) == 2 for plan in cuts)
     versus = pd.read_parquet(directory / "versus.parquet")
+    assert {*versus["features"], *methods["features"], *controls["features"]} == {"classifier"}
     for _, row in versus.iterrows():
         affordable = controls[controls["gflops"] <= row["gflops"] * (1 + 1e-9)]
         assert row["control_fid"] == pytest.approx(affordable["fid"].min())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmarks.tracking import made_up_search
-from search.tables import front_table, told_trials, with_confirmation
+from search.tables import CONFIRM, front_table, mark_used, read_confirmed, told_trials, with_confirmation, write_table
 
 
 def trials() -> pd.DataFrame:
@@ -57,3 +60,42 @@ def test_a_table_older_than_its_newest_columns_tells_what_it_knows() -> None:
     assert set(now[3][1]) - set(older[3][1]) == set(newest)
     assert {key: value for key, value in now[3][1].items() if key not in newest} == older[3][1]
     assert now[3][0] == older[3][0]
+
+
+def test_front_and_report_use_the_number_of_images_that_most_plans_share_and_of_several_the_largest() -> None:
+    def used(scores: dict[int, str]) -> set[int]:
+        rows = [{"images": count, "plan": plan, "noise_seed": 1} for count, plans in scores.items() for plan in plans]
+        table = mark_used(pd.DataFrame(rows))
+        assert len(table) == len(rows)
+        return set(table.loc[table["used"], "images"])
+
+    assert used({1024: "abc", 10_000: "abc"}) == {10_000}
+    assert used({1024: "abc", 512: "abc"}) == {1024}
+    assert used({1024: "abcd", 10_000: "abc"}) == {1024}  # d came later, and has no dear score to be held against
+    assert used({64: "a"}) == {64}
+
+
+def test_a_confirmed_front_has_the_scores_beside_fid() -> None:
+    front = front_table(trials(), ("fid", "gflops"))
+    rows = [
+        {"plan": "b", "noise_seed": seed, "images": 8, "fid": 2.0, "kid": kid, "precision": 0.5, "recall": 0.25 * seed}
+        for seed, kid in ((1, 0.1), (2, 0.3))
+    ]
+    judged = with_confirmation(front, pd.DataFrame(rows), ("fid", "gflops")).set_index("plan")
+    point = judged.loc["b"]
+    assert (point["kid"], point["precision"], point["recall"]) == pytest.approx((0.2, 0.5, 0.375))
+    half = 12.7062 * 0.1  # Student's t of one degree of freedom times the standard error of the mean
+    assert (point["kid_low"], point["kid_high"]) == pytest.approx((0.2 - half, 0.2 + half), rel=1e-4)
+    assert judged.loc["a", ["kid", "kid_low", "kid_high", "precision", "recall"]].isna().all()
+
+
+def test_confirmed_scores_of_an_older_search_are_read(tmp_path: Path) -> None:
+    older = pd.DataFrame([{"plan": "b", "noise_seed": s, "images": 8, "fid": 2.0 + s, "kind": "front"} for s in (1, 2)])
+    write_table(older, tmp_path / CONFIRM)
+    table = read_confirmed(tmp_path)
+    assert table is not None
+    assert table["used"].all()
+    assert (table["real_images"] == 0).all()
+    judged = with_confirmation(front_table(trials(), ("fid", "gflops")), table, ("fid", "gflops")).set_index("plan")
+    assert judged.loc["b", "fid_confirmed"] == 3.5
+    assert np.isnan(judged.loc["b", "kid"])

@@ -12,13 +12,14 @@ import torch
 
 from trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
 from trainers.cost import count_width, device_name
-from trainers.data import ImageData, to_pixels
+from trainers.data import ImageData, to_float, to_pixels
 from trainers.errors import InputError
-from trainers.evaluation import PAIRED_IMAGES, Evaluation, Evaluator, EvaluatorParts
+from trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation, Evaluator, EvaluatorParts
 from trainers.features import prepare_features
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import SKIP, Plan
 from trainers.sampling import Noise, Sampler
+from trainers.scores import kernel_distance, precision_recall
 from trainers.supernet import Supernet, save_supernet
 
 TIMES = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 4)))
@@ -193,3 +194,21 @@ def test_latency_is_that_of_the_search_whatever_the_worker(parts: EvaluatorParts
     assert here.latency_ms == pytest.approx(sum(MIXED.widths))
     assert elsewhere.latency_ms == pytest.approx(7.0 * len(TIMES))
     assert here.device == elsewhere.device
+
+
+def test_with_real_rows_an_evaluation_has_the_scores_beside_fid(
+    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData
+) -> None:
+    features = parts.features.unpack(torch.device("cpu"))
+    real = features(to_float(digits.images[:60]))
+    scored = Evaluator(replace(parts, real=real))(MIXED, 100, 5)
+    assert isinstance(scored, Confirmation)
+    plain = evaluate(MIXED, 100, 5)
+    assert not isinstance(plain, Confirmation)  # what a search pays for is as it was
+    assert (scored.fid, scored.paired, scored.real_images) == (plain.fid, plain.paired, 60)
+    rows = np.concatenate([features(batch) for batch in evaluate.sample(MIXED, 100, 5)])[:60]
+    assert scored.kid == pytest.approx(kernel_distance(real, rows), rel=1e-9)
+    assert (scored.precision, scored.recall) == precision_recall(real, rows)
+    fewer = Evaluator(replace(parts, real=real))(MIXED, 20, 5)
+    assert isinstance(fewer, Confirmation)
+    assert fewer.real_images == 20

@@ -20,7 +20,14 @@ from trainers.classifier import CLASSIFIER_CARD, CLASSIFIER_WEIGHTS, Classifier,
 from trainers.config import FeatureSettings
 from trainers.data import ImageData, to_float
 from trainers.errors import InputError
-from trainers.features import PackedFeatures, check_features, make_reference, pack_features, prepare_features
+from trainers.features import (
+    PackedFeatures,
+    check_features,
+    make_reference,
+    pack_features,
+    prepare_features,
+    real_features,
+)
 from trainers.fid import Moments, Reference
 
 CPU = torch.device("cpu")
@@ -200,7 +207,7 @@ def test_a_feature_file_computes_what_its_network_computes(
     np.testing.assert_allclose(packed.unpack(CPU)(images), expected, atol=1e-6)
     np.testing.assert_allclose(reference.mean, rows.mean(0), atol=1e-5)
     assert reference.features == "pooled"
-    assert [path.name for path in tmp_path.iterdir()] == ["reference-pooled.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real-pooled.npz", "reference-pooled.npz"]
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pt2"])
@@ -358,3 +365,54 @@ def test_what_cannot_serve_is_noticed_before_anything_is_trained(
         assert "'pooled' can't take images of 3x8x8: " in refused(path, data=colour)
     (tmp_path / "weights.pth").write_bytes(b"")
     assert "is no state dict (.pth)" in refused(tmp_path / "weights.pth")
+
+
+# --- features of real images ------------------------------------------------------------------------------------------
+
+
+def test_features_of_real_images_are_a_fixed_draw_kept_beside_the_reference(
+    feature_files: dict[str, Path], digits: ImageData, tmp_path: Path
+) -> None:
+    few = FeatureSettings(name="pooled", path=str(feature_files[".pt"]), real_images=40)
+    packed, reference = prepare_features(digits, few, tmp_path, CPU)
+    kept = tmp_path / "real-pooled.npz"
+    made = kept.stat().st_mtime_ns
+    rows = real_features(digits, packed, reference, few, tmp_path, CPU)
+    assert rows is not None
+    assert kept.stat().st_mtime_ns == made  # a by-product of the reference
+    every = packed.unpack(CPU)(to_float(digits.images))
+    assert rows.shape == (40, 3)
+    nearest = np.abs(every[None] - rows[:, None]).sum(2).argmin(1)
+    np.testing.assert_allclose(rows, every[nearest], atol=1e-6)
+    assert len(set(nearest)) == 40
+    more = few.model_copy(update={"real_images": 10**6})
+    all_rows = real_features(digits, packed, reference, more, tmp_path, CPU)
+    assert all_rows is not None
+    assert len(all_rows) == len(digits.images)
+    np.testing.assert_allclose(all_rows[:40], rows, atol=1e-6)  # a smaller draw is the first part of a larger one
+    np.testing.assert_allclose(np.sort(all_rows, 0), np.sort(every, 0), atol=1e-6)
+    kept.unlink()  # as where the reference is older
+    again = real_features(digits, packed, reference, few, tmp_path, CPU)
+    assert again is not None
+    np.testing.assert_allclose(again, rows, atol=1e-6)
+    other = replace(digits, fingerprint="0" * 64)
+    of_other = replace(reference, data_fingerprint=other.fingerprint)
+    assert real_features(other, packed, of_other, few, tmp_path, CPU) is not None
+    assert kept.stat().st_mtime_ns != made  # those of other data are not taken
+
+
+def test_statistics_alone_have_no_features_of_real_images(
+    feature_files: dict[str, Path], own: Path, digits: ImageData, tmp_path: Path
+) -> None:
+    made = Reference.load(own)
+    np.savez(tmp_path / "theirs.npz", mu=made.mean, sigma=made.covariance)
+    settings = FeatureSettings(
+        name="pooled", path=str(feature_files[".pt"]), reference=str(tmp_path / "theirs.npz"), real_images=20
+    )
+    packed, reference = prepare_features(digits, settings, tmp_path / "new", CPU)
+    assert real_features(digits, packed, reference, settings, tmp_path / "new", CPU) is None
+    assert not (tmp_path / "new").exists()
+    # Our own file of the very images that are at hand says which they are.
+    known = settings.model_copy(update={"reference": str(own)})
+    packed, reference = prepare_features(digits, known, tmp_path / "new", CPU)
+    assert real_features(digits, packed, reference, known, tmp_path / "new", CPU) is not None

@@ -5,5 +5,17 @@
 
 from trainers.data.dataset import ImageData, fingerprint, load_data, to_float, to_pixels
 from trainers.data.pixels import Labels, Pixels, Split
+from trainers.data.room import Progress, blocks
 
-__all__ = ["ImageData", "Labels", "Pixels", "Split", "fingerprint", "load_data", "to_float", "to_pixels"]
+__all__ = [
+    "ImageData",
+    "Labels",
+    "Pixels",
+    "Progress",
+    "Split",
+    "blocks",
+    "fingerprint",
+    "load_data",
+    "to_float",
+    "to_pixels",
+]

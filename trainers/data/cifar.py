@@ -11,6 +11,7 @@ import io
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -19,23 +20,26 @@ import numpy as np
 from trainers.config import DataSettings
 from trainers.data.archive import tar_members
 from trainers.data.pixels import Labels, Pixels, Split, to_shape
+from trainers.data.room import Pile, Room
 from trainers.errors import InputError
 
 _BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
 _ROW = 3 * 32 * 32
+_AT_ONCE = 1000
 
 
-def read_cifar(settings: DataSettings) -> tuple[Split, Split | None]:
+def read_cifar(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
     """The training batches in order, and the test batch as held-out images; labels of CIFAR-100 are the fine ones."""
     path = Path(str(settings.path))
     if not path.exists():
         raise InputError(f"no data at {path}")
-    batches: dict[str, Split] = {}
+    batches: dict[str, _Batch] = {}
     folders = set()
     for name, content in _batch_files(path):
         folders.add(name.parent)
         place = f"{path}: {name}"
-        batches[name.stem] = _binary(content, name, place) if name.suffix else _pickled(content, place)
+        split = _binary(content, name, place) if name.suffix else _pickled(content, place)
+        batches[name.stem] = _Batch.of(split, settings, room, path)
     if len(folders) > 1:
         raise InputError(f"{path} holds more than one CIFAR: {', '.join(sorted(map(str, folders)))}; name one of them")
     train = [batches[name] for name in sorted(batches, key=_number) if not name.startswith("test")]
@@ -44,32 +48,58 @@ def read_cifar(settings: DataSettings) -> tuple[Split, Split | None]:
             f"no CIFAR batches in {path}; expected data_batch_1 (or train) and test_batch (or test), or the same with "
             ".bin, in a folder or a .tar.gz"
         )
-    test = [split for name, split in batches.items() if name.startswith("test")]
-    return _joined(train, settings, path), _joined(test, settings, path) if test else None
+    test = [batch for name, batch in batches.items() if name.startswith("test")]
+    return _joined(train, room), _joined(test, room) if test else None
+
+
+def is_batch_name(name: str) -> bool:
+    """Whether a file of this name is read."""
+    return bool(_BATCH.fullmatch(name))
 
 
 def _number(name: str) -> int:
     return int("".join(filter(str.isdigit, name)) or 0)
 
 
-def _joined(batches: list[Split], settings: DataSettings, path: Path) -> Split:
-    images = np.concatenate([images for images, _ in batches])
-    labels = np.concatenate([labels for _, labels in batches if labels is not None])
-    return to_shape(images, settings, str(path)), labels
+@dataclass
+class _Batch:
+    """A batch in the settings' shape, until the others are there: an archive holds them in any order."""
+
+    pixels: Pile
+    shape: tuple[int, ...]
+    labels: Labels
+
+    @staticmethod
+    def of(split: tuple[Pixels, Labels], settings: DataSettings, room: Room, path: Path) -> _Batch:
+        images, labels = split
+        pile, shape = Pile(room), images.shape[1:]
+        for first in range(0, len(images), _AT_ONCE):
+            block = to_shape(images[first : first + _AT_ONCE], settings, str(path))
+            pile.add(block.tobytes())
+            shape = block.shape[1:]
+        return _Batch(pile, shape, labels)
+
+
+def _joined(batches: list[_Batch], room: Room) -> Split:
+    whole = Pile(room)
+    for batch in batches:
+        for content in batch.pixels.emptied():
+            whole.add(content)
+    return whole.array().reshape(-1, *batches[0].shape), np.concatenate([batch.labels for batch in batches])
 
 
 def _batch_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Each batch's name and bytes, one at a time."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if _BATCH.fullmatch(file.name) and file.is_file():
+            if is_batch_name(file.name) and file.is_file():
                 yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes()
         return
-    for member, content in tar_members(path, lambda member: bool(_BATCH.fullmatch(PurePosixPath(member).name))):
+    for member, content in tar_members(path, lambda member: is_batch_name(PurePosixPath(member).name)):
         yield PurePosixPath(member), content
 
 
-def _binary(content: bytes, name: PurePosixPath, place: str) -> Split:
+def _binary(content: bytes, name: PurePosixPath, place: str) -> tuple[Pixels, Labels]:
     """Rows of a label and 3,072 pixels (CIFAR-10), or of a coarse and a fine label and the pixels (CIFAR-100)."""
     labels = 1 if "batch" in name.stem else 2
     if not content or len(content) % (labels + _ROW):
@@ -78,7 +108,7 @@ def _binary(content: bytes, name: PurePosixPath, place: str) -> Split:
     return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64)
 
 
-def _pickled(content: bytes, place: str) -> Split:
+def _pickled(content: bytes, place: str) -> tuple[Pixels, Labels]:
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
         fields = {name.decode() if isinstance(name, bytes) else name: value for name, value in batch.items()}

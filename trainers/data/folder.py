@@ -9,12 +9,18 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from trainers.config import DataSettings
 from trainers.data.pixels import SPLITS, Gathered, Split
+from trainers.data.room import Room
 from trainers.errors import InputError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
-def read_folder(settings: DataSettings) -> tuple[Split, Split | None]:
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is read."""
+    return PurePath(name).suffix.lower() in _SUFFIXES
+
+
+def read_folder(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
     """Classes are the subfolders in alphabetical order; train/ and val/ or test/ are the split where they exist."""
     path = Path(str(settings.path))
     if not path.exists():
@@ -31,12 +37,12 @@ def read_folder(settings: DataSettings) -> tuple[Split, Split | None]:
     for name, p, class_name in zip(names, parts, classes, strict=True):
         label = numbers[class_name] if len(numbers) > 1 else None
         members[SPLITS[p[strip]] if has_splits else "train"].append((name, label))
-    train = _gather(members["train"][: settings.limit], settings, path)
-    return train, _gather(members["held_out"], settings, path) if members["held_out"] else None
+    train = _gather(members["train"][: settings.limit], settings, path, room)
+    return train, _gather(members["held_out"], settings, path, room) if members["held_out"] else None
 
 
-def _gather(members: list[tuple[str, int | None]], settings: DataSettings, path: Path) -> Split:
-    gathered = Gathered(settings, path)
+def _gather(members: list[tuple[str, int | None]], settings: DataSettings, path: Path, room: Room) -> Split:
+    gathered = Gathered(settings, path, room, len(members))
     contents = _contents(path, [name for name, _ in members])
     for (name, label), content in zip(members, contents, strict=True):
         gathered.add(content, f"{path}: {name}", label)
@@ -75,7 +81,7 @@ def _no_zip(path: Path, error: Exception) -> InputError:
 
 def _is_image(name: PurePath) -> bool:
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return name.suffix.lower() in _SUFFIXES and not hidden
+    return is_image_name(name.name) and not hidden
 
 
 def _common_folders(parts: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trainers.config import DataSettings
 from trainers.data.pixels import Gathered, Split
+from trainers.data.room import Room
 from trainers.data.shards import find_shards
 from trainers.errors import InputError
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
 _ROWS = 256
+SUFFIX = ".parquet"
 
 
-def read_parquet(settings: DataSettings) -> tuple[Split, Split | None]:
+def read_parquet(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
     """Column image or img: {bytes, path} or the bytes themselves; column label, labels or fine_label, or none."""
     path = Path(str(settings.path))
-    train, held_out = find_shards(path, (".parquet",))
-    return _gather(train, settings, path, settings.limit), _gather(held_out, settings, path) if held_out else None
+    train, held_out = find_shards(path, (SUFFIX,))
+    first = _gather(train, settings, path, room, settings.limit)
+    return first, _gather(held_out, settings, path, room) if held_out else None
 
 
-def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | None = None) -> Split:
-    gathered = Gathered(settings, path)
+def _gather(files: list[Path], settings: DataSettings, path: Path, room: Room, limit: int | None = None) -> Split:
+    total = sum(map(_row_count, files))
+    gathered = Gathered(settings, path, room, total if limit is None else min(total, limit))
     for file in files:
         for number, (image, label) in enumerate(_rows(file)):
             if gathered.count == limit:
@@ -41,16 +46,27 @@ def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | 
 
 def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
     """Image and label of each row; a few rows are in memory at a time."""
+    with _opened(file) as table:
+        image, label = _columns(file, table.schema_arrow)
+        columns = [image] if label is None else [image, label]
+        for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
+            labels = [None] * len(batch) if label is None else batch.column(label).to_pylist()
+            yield from zip(batch.column(image).to_pylist(), labels, strict=True)
+
+
+def _row_count(file: Path) -> int:
+    with _opened(file) as table:
+        return int(table.metadata.num_rows)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
-            image, label = _columns(file, table.schema_arrow)
-            columns = [image] if label is None else [image, label]
-            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
-                labels = [None] * len(batch) if label is None else batch.column(label).to_pylist()
-                yield from zip(batch.column(image).to_pylist(), labels, strict=True)
+            yield table
     except (pyarrow.ArrowException, OSError) as error:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{file} is not a whole Parquet file: {line}") from None

@@ -1,7 +1,7 @@
 """What every reader ends in: pictures or arrays brought to the settings' channels and size, as one array.
 
-`decode` and `Gathered` take pictures one at a time, so that no reader holds more than the result and the picture that
-it is at; `to_shape` takes arrays that are whole already.
+`decode` and `Gathered` take pictures one at a time, so that no reader holds more than the picture that it is at and the
+result, or of a result larger than memory as much as the settings grant; `to_shape` takes arrays that are whole already.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainers.config import DataSettings
+from trainers.data.room import Pile, Pixels, Room
 from trainers.errors import InputError
 
-Pixels: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 Split: TypeAlias = tuple[Pixels, Labels | None]
 
@@ -41,11 +41,12 @@ def decode(content: bytes, name: str) -> Image.Image:
 class Gathered:
     """The pixels of pictures that are added one by one: grey until the first colour picture, of one size."""
 
-    def __init__(self, settings: DataSettings, place: Path | str) -> None:
-        self._settings, self._place = settings, place
+    def __init__(self, settings: DataSettings, place: Path | str, room: Room, total: int | None = None) -> None:
+        self._settings, self._place, self._room = settings, place, room
+        self.total = total  # how many pictures there will be, where that is known or can be estimated
         self._channels = settings.channels or 1
         self._sizes: set[tuple[int, int]] = set()
-        self._buffer = bytearray()  # grows in place: a list to be stacked would need the memory twice
+        self._pile = Pile(room)
         self._labels: list[int] = []
         self.count = 0
 
@@ -57,10 +58,12 @@ class Gathered:
         array = as_array(image, self._channels, self._settings.size)
         self._sizes.add(array.shape[1:])
         if len(self._sizes) == 1:  # otherwise only the sizes are of interest any more
-            self._buffer += array.tobytes()
+            self._pile.add(array.tobytes())
         if label is not None:
             self._labels.append(label)
         self.count += 1
+        if self.total:
+            self._room.progress(self.count, max(self.count, self.total))
 
     def split(self) -> Split:
         """All pictures [N, C, H, W], and their labels where each has one.  InputError where they do not go together."""
@@ -72,14 +75,16 @@ class Gathered:
         if self._labels and len(self._labels) < self.count:
             raise InputError(f"{self._place}: {self.count} images but {len(self._labels)} labels; all or none needed")
         shape = (self.count, self._channels, *next(iter(self._sizes)))
-        pixels = np.frombuffer(self._buffer, np.uint8).reshape(shape)
+        pixels = self._pile.array().reshape(shape)
         return square(pixels, str(self._place)), np.array(self._labels, np.int64) if self._labels else None
 
     def _to_colour(self) -> None:
         if self._sizes:
             height, width = next(iter(self._sizes))
-            grey = np.frombuffer(self._buffer, np.uint8).reshape(-1, 1, height, width)
-            self._buffer = bytearray(grey.repeat(3, axis=1).tobytes())
+            colour, side = Pile(self._room), height * width
+            for piece in self._pile.emptied(side):
+                colour.add(np.frombuffer(piece, np.uint8).reshape(-1, 1, side).repeat(3, axis=1).tobytes())
+            self._pile = colour
         self._channels = 3
 
 
@@ -115,4 +120,5 @@ def square(pixels: Pixels, place: str) -> Pixels:
     if pixels.shape[2] != pixels.shape[3] or not pixels.shape[2]:
         given = f"{pixels.shape[3]}x{pixels.shape[2]}"
         raise InputError(f"{place}: images of {given} pixels; set data.size to make them square")
-    return np.ascontiguousarray(pixels)
+    # A mapped array that is contiguous stays one, by its type, too.
+    return pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)

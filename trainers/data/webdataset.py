@@ -9,22 +9,26 @@ from pathlib import Path
 from trainers.config import DataSettings
 from trainers.data.archive import tar_members
 from trainers.data.pixels import Gathered, Split
+from trainers.data.room import Room
 from trainers.data.shards import find_shards
 from trainers.errors import InputError
 
 _IMAGES = {"png", "jpg", "jpeg", "webp"}
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-def read_webdataset(settings: DataSettings) -> tuple[Split, Split | None]:
+def read_webdataset(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
     """Samples in the order of the archives; what else a sample holds (json, txt) is passed over."""
     path = Path(str(settings.path))
-    train, held_out = find_shards(path, (".tar", ".tar.gz", ".tgz"))
-    return _gather(train, settings, path, settings.limit), _gather(held_out, settings, path) if held_out else None
+    train, held_out = find_shards(path, SUFFIXES)
+    first = _gather(train, settings, path, room, settings.limit)
+    return first, _gather(held_out, settings, path, room) if held_out else None
 
 
-def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | None = None) -> Split:
-    gathered = Gathered(settings, path)
-    for file in files:
+def _gather(files: list[Path], settings: DataSettings, path: Path, room: Room, limit: int | None = None) -> Split:
+    gathered = Gathered(settings, path, room)
+    sizes = [file.stat().st_size for file in files]
+    for number, file in enumerate(files):
         for key, members in groupby(_members(file), key=lambda member: member[0]):
             if gathered.count == limit:
                 return gathered.split()
@@ -32,6 +36,8 @@ def _gather(files: list[Path], settings: DataSettings, path: Path, limit: int | 
             label = _label(contents.get("cls"), f"{file}: {key}.cls")
             for extension in sorted(_IMAGES & contents.keys()):
                 gathered.add(contents[extension], f"{file}: {key}.{extension}", label)
+        estimate = round(gathered.count * sum(sizes) / max(1, sum(sizes[: number + 1])))
+        gathered.total = estimate if limit is None else min(estimate, limit)
     return gathered.split()
 
 
