@@ -5,7 +5,7 @@ A class-conditional network takes a label a row; the one after the last class is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,7 +18,6 @@ from trainers.errors import InputError
 if TYPE_CHECKING:
     from trainers.data import ImageData, Labels
     from trainers.sampling import Denoiser
-    from trainers.supernet import SupernetCard
 
 Conditional: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """x [B, ...], t [B], label [B] -> predicted noise [B, ...]."""
@@ -79,12 +78,14 @@ class Condition:
         return guided(network, torch.from_numpy(self.labels(images)).to(device), len(self.counts), self.guidance)
 
 
-def condition_of(card: SupernetCard, guidance: float, seed: int, label: int | None = None) -> Condition | None:
-    """The condition under which this supernet samples the images of `seed`; None for an unconditional one.
+def make_condition(
+    classes: int | None, counts: Sequence[int], guidance: float, seed: int, label: int | None = None
+) -> Condition | None:
+    """The condition under which a supernet of so many classes samples the images of `seed`; None for an unconditional
+    one.  Without `counts`, as in a supernet of unknown images, all classes are as likely.
 
-    InputError for a label that is no class of it, and for a label or guidance where there are no classes.
+    InputError for a label that is none of the classes, and for a label or guidance where there are none.
     """
-    classes = card.network.classes
     if classes is None:
         if label is not None or guidance != 1:
             asked = f"guidance {guidance:g}" if label is None else f"label {label}"
@@ -94,7 +95,7 @@ def condition_of(card: SupernetCard, guidance: float, seed: int, label: int | No
         return None
     if label is not None and not 0 <= label < classes:
         raise InputError(f"no class {label}; possible: 0 to {classes - 1}")
-    return Condition(seed, card.label_counts or (1,) * classes, guidance, label)
+    return Condition(seed, tuple(counts) or (1,) * classes, guidance, label)
 
 
 def guided(network: Conditional, labels: Tensor, null: int, scale: float) -> Denoiser:

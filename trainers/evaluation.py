@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.conditioning import condition_of
+from trainers.conditioning import Condition, make_condition
 from trainers.config import SamplerSettings
 from trainers.cost import WidthCost, plan_gflops, plan_latency_ms
 from trainers.data import Labels
@@ -144,8 +144,12 @@ class Evaluator:
 
     def labels(self, images: int, noise_seed: int, label: int | None = None) -> Labels | None:
         """The labels [images] of what `sample` gives; None for an unconditional supernet."""
-        condition = condition_of(self._parts.card, self._parts.sampler.guidance, noise_seed, label)
+        condition = self._condition(noise_seed, label)
         return None if condition is None else condition.labels(range(images))
+
+    def _condition(self, noise_seed: int, label: int | None) -> Condition | None:
+        card, guidance = self._parts.card, self._parts.sampler.guidance
+        return make_condition(card.network.classes, card.label_counts, guidance, noise_seed, label)
 
     def paired(self, plan: Plan, noise_seed: int, images: int = PAIRED_IMAGES) -> float:
         """The score `paired` alone, for the price of `images` images."""
@@ -172,7 +176,7 @@ class Evaluator:
             self._device,
             clip=self._parts.sampler.clip,
             prefixes=self._prefixes,
-            condition=condition_of(self._parts.card, self._parts.sampler.guidance, noise_seed, label),
+            condition=self._condition(noise_seed, label),
         )
 
 
