@@ -98,16 +98,14 @@ class Point:
             weights = load_file(path, device=str(self.device))
             self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["time_channels"])
 
-    def sample(
-        self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int | None] | None = None
-    ) -> np.ndarray:
+    def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
         """Image `numbers[i]` of noise seed `seeds[i]`, for each i: uint8 [N, H, W, C].  A seed and a number give the
-        same image whatever else is asked for; of class `labels[i]`, where there are classes, or None to draw one.
+        same image whatever else is asked for; of class `labels[i]` where there are classes, which None draws.
 
         ValueError for a label that is no class.
         """
         asked, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
-        told = self._labels(asked, labels or [None] * len(asked))
+        told = self._labels(asked, labels)
         parts = []
         for first in range(0, len(asked), batch):
             part = slice(first, first + batch)
@@ -140,23 +138,23 @@ class Point:
             return unconditional
         return unconditional + scale * (network(x, t, labels) - unconditional)
 
-    def _labels(self, asked: list[tuple[int, int]], given: Sequence[int | None]) -> Tensor | None:
-        """The labels [N]: those given, and where there is None a function of seed and number."""
+    def _labels(self, asked: list[tuple[int, int]], given: Sequence[int] | None) -> Tensor | None:
+        """The labels [N]: those given, or a function of seed and number; None where there are no classes."""
         if "condition" not in self.plan:
-            if any(label is not None for label in given):
+            if given is not None:
                 raise ValueError("these networks have no classes, so no label can be given")
             return None
         counts = self.plan["condition"]["counts"]
-        labels = []
-        for (seed, number), label in zip(asked, given, strict=True):
-            if label is None:
-                generator = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[number // 4, 0, 1, 0]))
-                drawn = generator.random(number % 4 + 1)[-1]
-                label = int(np.searchsorted(np.cumsum(counts) / sum(counts), drawn, side="right"))
+        labels = [self._drawn(counts, *each) for each in asked] if given is None else list(given)
+        for label in labels:
             if not 0 <= label < len(counts):
                 raise ValueError(f"no class {label}; possible: 0 to {len(counts) - 1}")
-            labels.append(label)
         return torch.tensor(labels, device=self.device)
+
+    def _drawn(self, counts: list[int], seed: int, number: int) -> int:
+        generator = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[number // 4, 0, 1, 0]))
+        drawn = generator.random(number % 4 + 1)[-1]
+        return int(np.searchsorted(np.cumsum(counts) / sum(counts), drawn, side="right"))
 
     def _noise(self, asked: list[tuple[int, int]], block: int) -> Tensor:
         """Noise is a function of seed, image and step: a counter-based generator (Philox)."""
@@ -176,6 +174,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("images.npz"))
     given = parser.parse_args()
     point = Point(Path(__file__).resolve().parent)
-    images = point.sample([given.seed] * given.images, range(given.images), [given.label] * given.images)
+    labels = None if given.label is None else [given.label] * given.images
+    images = point.sample([given.seed] * given.images, range(given.images), labels)
     np.savez_compressed(given.out, images=images)
     print(f"{given.images} images of the plan {point.plan['plan']} in {given.out}")

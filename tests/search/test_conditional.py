@@ -21,6 +21,7 @@ from search.ingredients import Ingredients, read_costs
 from search.publish import draw_images, log_to_mlflow, make_evaluator, sample_pixels
 from search.register import register
 from search.tables import pick_point, plan_of_row
+from search.tracking import make_client, read_state
 from tests.search.conftest import TINY, tiny_settings
 from tests.search.test_cli import call
 from tests.search.test_points_in_use import Silent
@@ -175,6 +176,15 @@ def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:
     np.testing.assert_array_equal(named, sampled(searched))
     threes = model.predict(pd.DataFrame({"seed": seeds, "label": [3] * IMAGES}))
     np.testing.assert_array_equal(threes, sampled(searched, 3))
+    with pytest.raises(ValueError, match="no class 10; possible: 0 to 9"):
+        model.predict(pd.DataFrame({"seed": [SEED], "label": [10]}))
+
+
+def test_mlflow_knows_the_guidance(searched: Path) -> None:
+    _, settings = find_search(searched)
+    client = make_client(str(settings.tracking.uri))
+    params = client.get_run(read_state(searched).run_id).data.params
+    assert (params["guidance"], params["steps"]) == ("2.0", str(STEPS))
 
 
 # --- what does not belong together ------------------------------------------------------------------------------------
