@@ -227,36 +227,43 @@ def front(
     out.print(f"{len(points)} points written to {export}")
 
 
-@app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --out knee.png")
+@app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --label 3 --out threes.png")
 def sample(
     search: Search,
     point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
     images: Annotated[int, typer.Option(min=1)] = 64,
     seed: Annotated[int, typer.Option(min=0, help="noise seed")] = 0,
+    label: Annotated[
+        int | None, typer.Option(help="the class of all images; default: drawn as often as in the training data")
+    ] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="the grid; default: SEARCH/samples/POINT.png")] = None,
 ) -> None:
-    """Sample images of a front point: a grid as .png and all images as .npz beside it."""
+    """Sample images of a front point: a grid (class by class, where there are any) as .png and all images as .npz
+    beside it."""
     import numpy as np
 
     from search.directory import find_search, read_snapshot
     from search.ingredients import Ingredients
-    from search.publish import make_evaluator, sample_pixels
+    from search.publish import by_class, make_evaluator, sample_pixels
     from search.tables import pick_point, plan_of_row
     from trainers.files import write_atomically
     from trainers.pictures import save_grid
 
     directory, settings = find_search(search)
     row = pick_point(read_snapshot(directory).front, point)
-    grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}.png"
+    suffix = "" if label is None else f"-label-{label}"
+    grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
     if grid.suffix != ".png":
         raise InputError(f"the grid is a .png file, given {grid}")
     evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
-    pixels = sample_pixels(evaluator, plan_of_row(row), images, seed)
-    save_grid(pixels, grid)
+    labels = evaluator.labels(images, seed, label)
+    pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
+    save_grid(by_class(pixels, labels), grid)
+    arrays: dict[str, Any] = {"images": np.moveaxis(pixels, 1, 3)} | ({} if labels is None else {"labels": labels})
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:
-            np.savez_compressed(file, images=np.moveaxis(pixels, 1, 3), plan=row["plan"], noise_seed=seed)
+            np.savez_compressed(file, **arrays, plan=row["plan"], noise_seed=seed)
 
     write_atomically(grid.with_suffix(".npz"), write)
     out.print(f"trial {row['trial']}: {row['plan']}, {row['gflops']:.4g} GFLOPs, FID {row['fid']:.4g}")

@@ -125,7 +125,8 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     loaded, card = load_supernet(settings.supernet_directory)
     if facts.get("supernet_digest") != card.digest:
         raise InputError(f"the supernet in {settings.supernet_directory} is another than {directory} was searched with")
-    PlanPipeline.of_plan(loaded, card, plan_of_row(row), settings.sampler.clip).save_pretrained(out)
+    sampler = settings.sampler
+    PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance).save_pretrained(out)
     typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")
     typer.echo(f"from trainers.imports.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})")
 

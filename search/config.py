@@ -159,6 +159,17 @@ class RunSettings(TrainerSettings):
             raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
         return self
 
+    @model_validator(mode="after")
+    def _guidance_has_classes(self) -> Self:
+        guidance = self.sampler.guidance
+        if guidance != 1 and self.network.classes is None:
+            raise ValueError(f"sampler.guidance {guidance:g} needs a class-conditional network: give network.classes")
+        if guidance != 1 and not self.training.drop_labels:
+            raise ValueError(
+                f"sampler.guidance {guidance:g} needs training.drop_labels above 0: it trains the null class"
+            )
+        return self
+
     @property
     def run_directory(self) -> Path:
         return Path(self.directory) / self.name

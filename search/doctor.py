@@ -105,9 +105,11 @@ def _mlflow(settings: RunSettings) -> str:
 
 
 def _data(settings: RunSettings) -> str:
+    from trainers.conditioning import check_classes
     from trainers.data import load_data
 
     data = load_data(settings.data)
+    check_classes(data, settings.network.classes)
     labels = f"{data.classes} classes" if data.labels is not None else "no labels"
     shape = f"{data.resolution}x{data.resolution}x{data.channels}"
     return f"{len(data.images)} + {len(data.held_out_images)} images {shape}, {labels}, {data.fingerprint[:12]}"

@@ -18,6 +18,7 @@ from torch import nn
 from search import tables
 from search.directory import find_search, read_snapshot
 from search.ingredients import Ingredients
+from trainers.conditioning import make_condition
 from trainers.errors import InputError
 from trainers.files import file_digest, write_atomically, write_json, write_text
 from trainers.noise import noise_schedule
@@ -60,6 +61,9 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
         "steps": _steps(plan, ingredients),
         "point": point_facts(row, facts),
     }
+    guidance = ingredients.settings.sampler.guidance
+    if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
+        content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
     write_json(out / PLAN_FILE, content)
     for stale in set(out.glob("width-*.safetensors")) - {out / network["file"] for network in networks}:

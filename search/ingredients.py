@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from search.encodings import Encoding, Levels, make_encoding
 from search.executor import worker_count
 from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
+from trainers.conditioning import calls_a_step, check_classes
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, pick_device
-from trainers.data import ImageData, Progress, load_data, to_float
+from trainers.data import ImageData, Labels, Progress, load_data, to_float
 from trainers.engine import PLAIN
 from trainers.engine_choice import Bench, Measured, choose_engine
 from trainers.errors import InputError
@@ -31,7 +32,7 @@ from trainers.files import read_json, write_json
 from trainers.gap import gap_table
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
-from trainers.sampling import Noise
+from trainers.sampling import Denoiser, Noise
 from trainers.supernet import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -66,6 +67,7 @@ class Ingredients:
         check_fingerprint(card, data.fingerprint, directory)
         if card.network != settings.network:
             raise InputError(f"the supernet in {directory} has another network than these settings")
+        check_classes(data, card.network.classes)
         weights = read_weights(directory / WEIGHTS_FILE)
         if weights_digest(weights) != card.digest:
             raise InputError(f"{directory / WEIGHTS_FILE} does not belong to its card: the weights' digest differs")
@@ -124,8 +126,10 @@ class Ingredients:
             return lambda levels: float((self.encoding.lengths * table[levels]).sum())
 
         widths = [costs[width] for width in self.card.network.widths]
-        latencies = [cost.latency_ms if cost.latency_ms is not None else float("nan") for cost in widths]
-        return {"gflops": summed([2e-9 * cost.macs for cost in widths]), "latency_ms": summed(latencies)}
+        return {
+            "gflops": summed([cost.step_gflops for cost in widths]),
+            "latency_ms": summed([cost.step_ms for cost in widths]),
+        }
 
     def affordable(self, costs: dict[float, WidthCost]) -> Callable[[Levels], bool]:
         """Whether levels keep the constraints that are known before an evaluation: those of cost.
@@ -186,6 +190,11 @@ class Ingredients:
             earlier=keep_earlier(self.settings, self.settings.search_directory),
         )
 
+    def held_out_labels(self, rows: np.ndarray | slice) -> Labels | None:
+        """Labels of held-out images; None for an unconditional supernet."""
+        labels = self.data.held_out_labels
+        return labels[rows] if labels is not None and self.card.network.classes is not None else None
+
     def noised(self, batch: int) -> list[tuple[np.ndarray, float]]:
         """(x [batch, C, H, W], time) as a sampler meets them: held-out images under its own noise, from pure noise to
         almost none."""
@@ -203,8 +212,12 @@ class Ingredients:
         """The gap table [steps, widths] on held-out images."""
         supernet = supernet_from_weights(self.card, {k: torch.from_numpy(v) for k, v in self.weights.items()})
         subnets = {width: supernet.subnet(width) for width in self.card.network.widths}
-        images = self.data.held_out_images[: self.settings.training.held_out_images]
-        return gap_table(subnets, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
+        held_out = slice(self.settings.training.held_out_images)
+        images, labels = self.data.held_out_images[held_out], self.held_out_labels(held_out)
+        denoisers: dict[float, Denoiser] = {**subnets}
+        if labels is not None:
+            denoisers = {w: partial(subnet, label=torch.from_numpy(labels)) for w, subnet in subnets.items()}
+        return gap_table(denoisers, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
 
     @cached_property
     def plan_features(self) -> PlanFeatures:
@@ -220,7 +233,8 @@ class Ingredients:
             "supernet": self.card.digest,
             "data": self.data.fingerprint,
             "features": f"{self.features.name} {self.features.digest[:12]}",
-            "sampler": s.sampler.model_dump(mode="json"),
+            # Guidance 1 is left out, as in searches older than it.
+            "sampler": s.sampler.model_dump(mode="json", exclude={"guidance"} if s.sampler.guidance == 1 else None),
             "space": s.space.model_dump(mode="json"),
             "images": s.evaluation.images,
             "noise_seed": s.evaluation.noise_seed,
@@ -235,7 +249,7 @@ def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], image
     """Seconds after which an evaluation of `images` images counts as hung."""
     if settings.workers.limit_minutes is not None:
         return 60 * settings.workers.limit_minutes
-    latency = 1e-3 * (costs[1.0].latency_ms or 0.0) * settings.sampler.steps * images
+    latency = 0.0 if costs[1.0].latency_ms is None else 1e-3 * costs[1.0].step_ms * settings.sampler.steps * images
     return 600 + 20 * latency
 
 
@@ -272,14 +286,17 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
     workers, batch = settings.workers, min(settings.evaluation.batch, settings.evaluation.images)
     inputs = ingredients.noised(batch)
     evaluations = (settings.budget.trials or 1000) / worker_count(workers)
-    calls = evaluations * settings.evaluation.images * settings.sampler.steps
+    each = calls_a_step(settings.sampler.guidance)
+    calls = evaluations * settings.evaluation.images * settings.sampler.steps * each
+    labels = ingredients.held_out_labels(np.arange(batch) % len(ingredients.data.held_out_images))
 
     @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
     def measure(weights: dict[str, np.ndarray]) -> tuple[Measured, list[Measured], str] | str:
         torch.set_num_threads(threads_per_worker(settings))
         device = pick_device(worker_device(settings))
         supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
-        tensors = [(torch.from_numpy(x).to(device), torch.full((len(x),), t, device=device)) for x, t in inputs]
+        label = () if labels is None else (torch.from_numpy(labels.copy()).to(device),)
+        tensors = [(torch.from_numpy(x).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs]
         bench = Bench(supernet.subnet, card.network.widths, tensors, device)
         try:
             return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
@@ -293,7 +310,7 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
     costs = {}
     for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
-        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine}
+        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine, "calls": each}
         costs[width] = counted.model_copy(update=known)
     return costs, measured
 

@@ -67,7 +67,8 @@ def _begin(client: MlflowClient, settings: RunSettings, written: Written, facts:
     tags |= {k: str(facts[k]) for k in ("dataset", "fingerprint", "supernet_digest", "features") if k in facts}
     written.run_id = client.create_run(written.experiment_id, run_name=settings.name, tags=tags).info.run_id
     # Only what can never change at a resume is a parameter; MLflow refuses to change one.
-    fixed = {k: facts[k] for k in ("dataset", "features", "steps", "solver", "encoding", "widths") if k in facts}
+    names = ("dataset", "features", "steps", "solver", "guidance", "encoding", "widths")
+    fixed = {k: facts[k] for k in names if facts.get(k) is not None}
     # The saved view sorts by rank; so the search's own run stands first, and its series are among the first 100 runs.
     first = _metrics({"domination_rank": -1})
     client.log_batch(written.run_id, metrics=first, params=[Param(k, str(v)) for k, v in fixed.items()])

@@ -33,9 +33,16 @@ def make_evaluator(ingredients: Ingredients, directory: Path) -> Evaluator:
     return Evaluator(ingredients.parts(read_costs(directory), "cpu", 0))
 
 
-def sample_pixels(evaluator: Evaluator, plan: Plan, images: int, noise_seed: int) -> np.ndarray:
-    """Images of a plan as uint8 [N, C, H, W]."""
-    return np.concatenate([to_pixels(batch) for batch in evaluator.sample(plan, images, noise_seed)])
+def sample_pixels(
+    evaluator: Evaluator, plan: Plan, images: int, noise_seed: int, label: int | None = None
+) -> np.ndarray:
+    """Images of a plan as uint8 [N, C, H, W], all of the class `label` where one is given."""
+    return np.concatenate([to_pixels(batch) for batch in evaluator.sample(plan, images, noise_seed, label)])
+
+
+def by_class(pixels: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """The images [N, ...] class by class; as they are where there are no classes."""
+    return pixels if labels is None else pixels[np.argsort(labels, kind="stable")]
 
 
 def draw_images(ingredients: Ingredients, directory: Path) -> None:
@@ -49,8 +56,9 @@ def draw_images(ingredients: Ingredients, directory: Path) -> None:
     index: list[dict[str, Any]] = []
     for title, row in chosen:
         name = "full.png" if title == "full width" else f"trial-{row['trial']}.png"
-        pixels = sample_pixels(evaluator, tables.plan_of_row(row), GRID_IMAGES, int(row["noise_seed"]))
-        save_grid(pixels, directory / "images" / name)
+        seed = int(row["noise_seed"])
+        pixels = sample_pixels(evaluator, tables.plan_of_row(row), GRID_IMAGES, seed)
+        save_grid(by_class(pixels, evaluator.labels(GRID_IMAGES, seed)), directory / "images" / name)
         entry = {"file": name, "title": title, "plan": row["plan"], "gflops": float(row["gflops"])}
         index.append(entry | {"fid": float(row["fid"])})
     write_json(directory / "images" / "index.json", index)

@@ -138,8 +138,9 @@ def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     channels, height, width = content["image_shape"]
+    optional = ["image", "label"] if "condition" in content else ["image"]
     signature = ModelSignature(
-        Schema([ColSpec("long", "seed"), ColSpec("long", "image", required=False)]),
+        Schema([ColSpec("long", "seed"), *(ColSpec("long", name, required=False) for name in optional)]),
         Schema([TensorSpec(np.dtype(np.uint8), (-1, height, width, channels))]),
     )
     mlflow.pyfunc.save_model(
@@ -147,7 +148,7 @@ def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
         python_model=str(PROGRAM),
         artifacts={"point": str(point)},
         signature=signature,
-        input_example=pd.DataFrame({"seed": [0], "image": [0]}),
+        input_example=pd.DataFrame({"seed": [0]} | {name: [0] for name in optional}),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         metadata=dict(content["point"]),
     )
@@ -156,7 +157,8 @@ def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
 def _description(facts: Mapping[str, Any]) -> str:
     return (
         f"Points of the front of the search {facts.get('name')} ({facts.get('dataset')}). predict takes a table with "
-        "columns seed and image (may be left out) and returns uint8 images [N, H, W, C]."
+        "columns seed, image and, where there are classes, label (both may be left out) and returns uint8 images "
+        "[N, H, W, C]."
     )
 
 

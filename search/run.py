@@ -31,6 +31,7 @@ from search.study import Ledger, Limits
 from search.tables import Snapshot
 from search.tracking import Mirror
 from search.worker import LoadEvaluator
+from trainers.conditioning import check_classes
 from trainers.cost import WidthCost, pick_device
 from trainers.data import load_data
 from trainers.errors import InputError
@@ -60,6 +61,7 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
         data = load_data(settings.data, reading(stage))
         pick_device(settings.training.device)
         check_features(data, settings.features)
+        check_classes(data, settings.network.classes)
         done = (directory / CARD_FILE).exists()
         if fresh:  # only now: a mistake in the settings must not cost what is there
             if done and "imported" in read_card(directory).made_with:
@@ -89,10 +91,12 @@ def _check_same_training(card: SupernetCard, settings: RunSettings, directory: P
         return
     now = settings_json(settings)
     for group in ("network", "diffusion", "training"):
-        for key in made[group]:
-            if key not in ("checkpoint_every", "held_out_images", "device") and made[group][key] != now[group].get(key):
+        # Settings that are younger than the supernet had what is now their default.
+        then = settings_json(type(getattr(settings, group))()) | made[group]
+        for key in then:
+            if key not in ("checkpoint_every", "held_out_images", "device") and then[key] != now[group].get(key):
                 raise InputError(
-                    f"the supernet in {directory} was trained with {group}.{key} {made[group][key]!r}, not "
+                    f"the supernet in {directory} was trained with {group}.{key} {then[key]!r}, not "
                     f"{now[group].get(key)!r}; give another name, or start over with --fresh"
                 )
 
@@ -158,7 +162,8 @@ def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directo
     )
     budget = settings.budget
     full = len(ingredients.times)
-    full_costs = {"gflops": 2e-9 * costs[1.0].macs * full, "latency_ms": (costs[1.0].latency_ms or 0.0) * full}
+    latency = 0.0 if costs[1.0].latency_ms is None else costs[1.0].step_ms
+    full_costs = {"gflops": costs[1.0].step_gflops * full, "latency_ms": latency * full}
     ledger = Ledger(
         storage=open_storage(settings.storage, directory),
         name=study_name(settings.storage, directory),

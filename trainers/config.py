@@ -51,6 +51,7 @@ class NetworkSettings(Settings):
     groups: int = Field(32, ge=1, description="most groups of a group norm")
     group_channels: int = Field(4, ge=1, description="fewest channels in a group")
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    classes: PositiveInt | None = Field(None, description="of a class-conditional network; null: unconditional")
     skips: Literal["segment", "prefix"] = Field("segment", description="how concatenated skips are sliced")
     # What networks made elsewhere differ in; `stepfront import` sets it.
     norm_eps: float = Field(1e-5, gt=0, description="added to a group norm's variance")
@@ -102,6 +103,9 @@ class TrainingSettings(Settings):
     clip: float = Field(1.0, gt=0, description="largest norm of the summed gradient")
     ema: float = Field(0.999, ge=0, lt=1)
     distill: float = Field(0.0, ge=0, le=1, description="share of the widest network's output in narrower targets")
+    drop_labels: float = Field(
+        0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
     checkpoint_every: int = Field(500, ge=1)
     held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
@@ -139,6 +143,9 @@ class SamplerSettings(Settings):
     grid: Literal["leading", "trailing", "quadratic", "logsnr"] = "trailing"
     steps: int = Field(20, ge=1, le=1000)
     clip: bool = Field(False, description="clamp each prediction of the clean image to [-1, 1]")
+    guidance: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="scale of classifier-free guidance; any but 0 and 1 takes two calls"
+    )
 
 
 class TrainerSettings(Settings):
@@ -149,6 +156,13 @@ class TrainerSettings(Settings):
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
     features: FeatureSettings = FeatureSettings()
+
+    @model_validator(mode="after")
+    def _labels_to_drop(self) -> Self:
+        drop = self.training.drop_labels
+        if self.network.classes is None and drop != TrainingSettings().drop_labels:
+            raise ValueError(f"training.drop_labels {drop:g} needs a class-conditional network: give network.classes")
+        return self
 
 
 def validate(model: type[Model], given: Mapping[str, Any]) -> Model:

@@ -11,18 +11,20 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import NetworkSettings, Settings
 from trainers.engine import PLAIN, Engine
 from trainers.errors import InputError
 from trainers.plan import SKIP, Plan
-from trainers.sampling import Denoiser
+from trainers.sampling import Network
 from trainers.supernet import build_backbone
 
 
 class WidthCost(Settings):
-    """Cost of one network call at one width, per image; `engine` is how the network was run for its latency."""
+    """Cost of one network call at one width, per image; `engine` is how the network was run for its latency, `calls`
+    how many of them a step makes: two under guidance."""
 
     width: float
     macs: int
@@ -31,6 +33,17 @@ class WidthCost(Settings):
     batch: int | None = None
     device: str | None = None
     engine: Engine = PLAIN
+    calls: int = 1
+
+    @property
+    def step_gflops(self) -> float:
+        """FLOPs of one step, in 1e9."""
+        return 2e-9 * (self.macs * self.calls)
+
+    @property
+    def step_ms(self) -> float:
+        """Latency of one step, in ms; NaN where it was not measured."""
+        return float("nan") if self.latency_ms is None else self.latency_ms * self.calls
 
 
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
@@ -47,17 +60,16 @@ def count_width(settings: NetworkSettings, image_channels: int, resolution: int,
 
 def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     """FLOPs of the whole plan for one image, in 1e9."""
-    return sum(2e-9 * costs[width].macs for width in plan.widths if width != SKIP)
+    return sum(costs[width].step_gflops for width in plan.widths if width != SKIP)
 
 
 def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     """Latency of the whole plan per image: the sum over its steps, in ms; NaN where a width was not measured."""
-    each = [costs[width].latency_ms for width in plan.widths if width != SKIP]
-    return sum(ms if ms is not None else float("nan") for ms in each)
+    return sum(costs[width].step_ms for width in plan.widths if width != SKIP)
 
 
 def measure_latency(
-    network: Denoiser, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
+    network: Network, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
 ) -> float:
     """Median over `runs` of the time of one call on `batch` images, in ms per image, after two warm-up calls."""
     return measure_latencies([network], image_shape, batch, device, runs)[0]
@@ -65,16 +77,18 @@ def measure_latency(
 
 @torch.inference_mode()
 def measure_latencies(
-    networks: Sequence[Denoiser],
+    networks: Sequence[Network],
     image_shape: tuple[int, ...],
     batch: int,
     device: torch.device,
     runs: int = 9,
     enough: float = math.inf,
+    label: Sequence[Tensor] = (),
 ) -> list[float]:
     """`measure_latency` of several networks, called in turns: what else the machine does then slows them all alike.
 
-    After three runs no more are begun once `enough` seconds have passed.
+    After three runs no more are begun once `enough` seconds have passed.  Networks with classes need one `label`
+    [batch].
     """
     x, t = torch.randn(batch, *image_shape, device=device), torch.zeros(batch, device=device)
     seconds: list[list[float]] = [[] for _ in networks]
@@ -85,7 +99,7 @@ def measure_latencies(
         for network, spent in zip(networks, seconds, strict=True):
             _wait_for(device)
             begin = time.perf_counter()
-            network(x, t)
+            network(x, t, *label)
             _wait_for(device)
             if run >= 2:
                 spent.append(time.perf_counter() - begin)

@@ -39,7 +39,7 @@ PLAIN = Engine()
 
 
 class Running:
-    """A denoiser: x [B, C, H, W] float32, t [B] -> predicted noise float32."""
+    """A network that runs: x [B, C, H, W] float32, t [B], label [B] for one with classes -> predicted noise float32."""
 
     def __init__(self, network: nn.Module, engine: Engine, device: torch.device, batch: int) -> None:
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
@@ -51,9 +51,9 @@ class Running:
         self._compiled = compiled(self._network) if engine.name == "compiled" else None
         self._batch = batch
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
         call = self._compiled if self._compiled is not None and len(x) == self._batch else self._network
-        eps: Tensor = call(x.to(self._dtype, memory_format=self._format), t)
+        eps: Tensor = call(x.to(self._dtype, memory_format=self._format), t, *label)
         return eps.to(torch.float32, memory_format=torch.contiguous_format)
 
 

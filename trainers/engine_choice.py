@@ -50,25 +50,25 @@ class Measured(Settings):
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]) as a
-    sampler meets them."""
+    """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]), and
+    label [batch] for one with classes, as a sampler meets them."""
 
     subnet: Callable[[float], nn.Module]
     widths: tuple[float, ...]
-    inputs: Sequence[tuple[Tensor, Tensor]]
+    inputs: Sequence[tuple[Tensor, ...]]
     device: torch.device
 
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
         """All engines side by side, width by width."""
-        shape = self.inputs[0][0].shape
+        shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
         found = [Measured(engine=engine) for engine in engines]
         for width in self.widths:
             running = [engine.run(self.subnet(width), self.device, shape[0]) for engine in engines]
             reference = PLAIN.run(self.subnet(width), self.device, shape[0])
-            first_calls = [_seconds(each, *self.inputs[0]) for each in running]
+            first_calls = [_seconds(each, self.inputs[0]) for each in running]
             differences = [_difference(each, reference, self.inputs) for each in running]
-            latencies = measure_latencies(running, tuple(shape[1:]), shape[0], self.device, enough=ENOUGH)
+            latencies = measure_latencies(running, tuple(shape[1:]), shape[0], self.device, enough=ENOUGH, label=label)
             found = [
                 before.model_copy(
                     update={
@@ -136,9 +136,9 @@ def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: flo
     return plain if plain in allowed and little else best
 
 
-def _seconds(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> float:
+def _seconds(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
     begin = time.perf_counter()
-    network(x, t)
+    network(*inputs)
     return time.perf_counter() - begin
 
 
@@ -147,14 +147,12 @@ def _mean(one: Measured) -> float:
 
 
 def _difference(
-    network: Callable[[Tensor, Tensor], Tensor],
-    reference: Callable[[Tensor, Tensor], Tensor],
-    inputs: Sequence[tuple[Tensor, Tensor]],
+    network: Callable[..., Tensor], reference: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]
 ) -> float:
     differences = []
-    for x, t in inputs:
-        expected = reference(x, t).double()
-        change, scale = (network(x, t) - expected).square().mean().sqrt(), expected.square().mean().sqrt()
+    for each in inputs:
+        expected = reference(*each).double()
+        change, scale = (network(*each) - expected).square().mean().sqrt(), expected.square().mean().sqrt()
         differences.append(float(change / scale) if scale else float(change))
     return float(np.max(differences))  # NaN if one is
 

@@ -15,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.conditioning import Condition, make_condition
 from trainers.config import SamplerSettings
 from trainers.cost import WidthCost, device_name, plan_gflops, plan_latency_ms
+from trainers.data import Labels
 from trainers.engine import PLAIN, Engine
 from trainers.features import FeatureNetwork, PackedFeatures
 from trainers.fid import Moments, Reference
 from trainers.noise import noise_schedule
 from trainers.plan import Plan
 from trainers.prefixes import Prefixes
-from trainers.sampling import Denoiser, KeptNoise, Sampler
+from trainers.sampling import KeptNoise, Network, Sampler
 from trainers.scores import kernel_distance, precision_recall
 from trainers.supernet import SupernetCard, supernet_from_weights
 
@@ -35,12 +37,12 @@ class Evaluation:
     """What one plan scored.  `error` is the reason where it has no score.
 
     `paired` is the mean squared difference of the first `PAIRED_IMAGES` images to those of the full width from the same
-    noise: a far cheaper score, had on the way.  `calls` are the network's calls, one an image and step, that were made,
-    `calls_saved` those that a prefix shared with an earlier plan has spared, `gflops_saved` what these would have cost.
-    `gflops` and `latency_ms` are those of the whole plan, per image; the latency is that of the device which the search
-    measured, whatever `device` evaluated.  `seconds` are those of the whole evaluation, of which the images, their
-    features and the moments and distance of these took a part each; the rest made subnets and `paired`.
-    `prefix_states` and `prefix_mb` are what the worker keeps of recent plans by now.
+    noise: a far cheaper score, had on the way.  `calls` are the network's calls, one an image and step (under guidance
+    two), that were made, `calls_saved` those that a prefix shared with an earlier plan has spared, `gflops_saved` what
+    these would have cost.  `gflops` and `latency_ms` are those of the whole plan, per image; the latency is that of the
+    device which the search measured, whatever `device` evaluated.  `seconds` are those of the whole evaluation, of
+    which the images, their features and the moments and distance of these took a part each; the rest made subnets and
+    `paired`.  `prefix_states` and `prefix_mb` are what the worker keeps of recent plans by now.
     """
 
     fid: float
@@ -113,7 +115,7 @@ class Evaluator:
         weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
         self._supernet = supernet_from_weights(parts.card, weights)
         self._features: FeatureNetwork = parts.features.unpack(self._device)
-        self._subnets: dict[float, Denoiser] = {}
+        self._subnets: dict[float, Network] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
         shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
@@ -180,17 +182,30 @@ class Evaluator:
         )
 
     def _savings(self, plan: Plan, spared: Sequence[tuple[int, int]]) -> _Savings:
-        each = [2e-9 * self._parts.costs[plan.widths[i]].macs for i in plan.taken]
-        saved = sum(steps * images for steps, images in spared)
+        costs = [self._parts.costs[plan.widths[i]] for i in plan.taken]
+        each, calls = [cost.step_gflops for cost in costs], costs[0].calls
+        saved = calls * sum(steps * images for steps, images in spared)
         return {
-            "calls": sum(len(each) * images for _, images in spared) - saved,
+            "calls": calls * sum(len(each) * images for _, images in spared) - saved,
             "calls_saved": saved,
             "gflops_saved": sum(images * sum(each[:steps]) for steps, images in spared),
         }
 
-    def sample(self, plan: Plan, images: int, noise_seed: int) -> Iterator[Tensor]:
-        """The plan's images in batches [B, C, H, W], in about [-1, 1]."""
-        return self._sampler(plan, noise_seed).sample(plan, images, self._parts.batch)
+    def sample(self, plan: Plan, images: int, noise_seed: int, label: int | None = None) -> Iterator[Tensor]:
+        """The plan's images in batches [B, C, H, W], in about [-1, 1]; all of the class `label` where one is given.
+
+        InputError for a label that is no class of the supernet.
+        """
+        return self._sampler(plan, noise_seed, label).sample(plan, images, self._parts.batch)
+
+    def labels(self, images: int, noise_seed: int, label: int | None = None) -> Labels | None:
+        """The labels [images] of what `sample` gives; None for an unconditional supernet."""
+        condition = self._condition(noise_seed, label)
+        return None if condition is None else condition.labels(range(images))
+
+    def _condition(self, noise_seed: int, label: int | None) -> Condition | None:
+        card, guidance = self._parts.card, self._parts.sampler.guidance
+        return make_condition(card.network.classes, card.label_counts, guidance, noise_seed, label)
 
     def paired(self, plan: Plan, noise_seed: int, images: int = PAIRED_IMAGES) -> float:
         """The score `paired` alone, for the price of `images` images."""
@@ -203,7 +218,7 @@ class Evaluator:
             self._full = {key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 
-    def _sampler(self, plan: Plan, noise_seed: int) -> Sampler:
+    def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:
         plan.check_widths(self._supernet.widths)
         if noise_seed != self._noise.seed:
             self._noise = replace(self._noise, seed=noise_seed)  # what was kept of another seed is let go
@@ -217,6 +232,7 @@ class Evaluator:
             self._device,
             clip=self._parts.sampler.clip,
             prefixes=self._prefixes,
+            condition=self._condition(noise_seed, label),
         )
 
 

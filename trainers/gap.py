@@ -28,7 +28,8 @@ def gap_table(
 ) -> NDArray[np.float64]:
     """[steps, widths]: mean squared error of the predicted noise minus that of the widest, the same noise for all.
 
-    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.
+    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.  Of a class-conditional network it is the loss
+    of the conditional prediction, which was trained, whatever the guidance: hand in denoisers that know the labels.
     """
     x0 = to_float(images).to(device)
     widths = sorted(denoisers)

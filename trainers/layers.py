@@ -30,6 +30,12 @@ def linear(inputs: Segments, outputs: Segments) -> nn.Linear:
     return cast(nn.Linear, _remember(layer, weight=(outputs, inputs), bias=(outputs,)))
 
 
+def embedding(rows: int, channels: Segments) -> nn.Embedding:
+    """A learned vector for each whole number below `rows`."""
+    layer = nn.Embedding(rows, sum(channels))
+    return cast(nn.Embedding, _remember(layer, weight=((rows,), channels)))
+
+
 def norm(channels: Segments, most_groups: int, group_channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """A group norm with as many groups as divide the channels, `most_groups` at most."""
     layer = nn.GroupNorm(groups_for(sum(channels), most_groups, group_channels), sum(channels), eps)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.conditioning import Condition
 from trainers.errors import InputError
 from trainers.noise import NoiseSchedule
 from trainers.plan import Plan
@@ -22,6 +23,9 @@ from trainers.solvers import SOLVERS, Coefficients
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """x [B, ...], t [B] -> predicted noise [B, ...]; a plain subnet, or an analytic stand-in."""
+
+Network = Callable[..., Tensor]
+"""A `Denoiser`, or a conditional network: x [B, ...], t [B], label [B] -> predicted noise [B, ...]."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +100,18 @@ class Kept(Protocol):
 class Sampler:
     """Denoisers by width, the noise schedule and the noise, on one device.
 
-    `denoisers` maps each width to a `Denoiser`; `clip` clamps every predicted clean image to [-1, 1]; `prefixes` are
-    states to start from, of plans on these same denoisers.
+    `denoisers` maps each width to its network, which `condition` tells the labels where it has classes; `clip` clamps
+    every predicted clean image to [-1, 1]; `prefixes` are states to start from, of plans on these same denoisers.
     """
 
-    denoisers: Mapping[float, Denoiser]
+    denoisers: Mapping[float, Network]
     schedule: NoiseSchedule
     noise: Noise
     device: torch.device
     dtype: torch.dtype = torch.float32
     clip: bool = False
     prefixes: Kept | None = None
+    condition: Condition | None = None
 
     def sample(
         self, plan: Plan, images: int, batch: int, begun: Callable[[int, int], None] = lambda position, images: None
@@ -124,7 +129,7 @@ class Sampler:
         state, first, keys = self.start(indices), 0, {}
         if self.prefixes is not None:
             positions = self.prefixes.positions(run, state)
-            keys = {p: (self.noise.seed, indices, run.prefix_key(p)) for p in positions}
+            keys = {p: (self.noise.seed, self.condition, indices, run.prefix_key(p)) for p in positions}
             found = self.prefixes.longest(list(keys.values()))
             if found is not None:
                 first, state = positions[found[0]], found[1]
@@ -148,9 +153,11 @@ class Sampler:
 
     @torch.inference_mode()
     def step(self, state: State, run: PlanRun, position: int, images: range) -> State:
-        """One network call and the solver's update (see solvers.py for the equation)."""
+        """One prediction and the solver's update (see solvers.py for the equation)."""
         c, taken = run.steps[position], run.taken[position]
-        eps = self.denoisers[run.plan.widths[taken]](state.x, run.time(position, len(state.x), self.device))
+        network = self.denoisers[run.plan.widths[taken]]
+        predict = network if self.condition is None else self.condition.denoiser(network, images, self.device)
+        eps = predict(state.x, run.time(position, len(state.x), self.device))
         x0 = (state.x - c.sigma * eps.to(self.dtype)).div_(c.alpha)
         if self.clip:
             x0.clamp_(-1, 1)

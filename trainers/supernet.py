@@ -36,6 +36,7 @@ class SupernetCard(Settings):
     data_name: str
     data_fingerprint: str
     digest: str
+    label_counts: tuple[int, ...] = Field((), description="training images of each class; empty: not known, or none")
     made_with: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -47,7 +48,8 @@ def build_backbone(settings: NetworkSettings, image_channels: int, resolution: i
 class Supernet(nn.Module):
     """The widest network, and the rule by which narrower ones are cut from it.  Width is an argument, never a state.
 
-    x [B, C, H, W], t [B] in training-time units, width -> predicted noise [B, C, H, W].
+    x [B, C, H, W], t [B] in training-time units, width, label [B] where there are classes -> predicted noise
+    [B, C, H, W].
     """
 
     def __init__(self, settings: NetworkSettings, image_channels: int, resolution: int) -> None:
@@ -71,10 +73,11 @@ class Supernet(nn.Module):
         super().train(mode)
         return self
 
-    def forward(self, x: Tensor, t: Tensor, width: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None) -> Tensor:
+        inputs = (x, t) if label is None else (x, t, label)
         if width == 1.0:
-            return self.widest(x, t)
-        return functional_call(self._skeleton(width), self.sliced(width), (x, t))
+            return self.widest(*inputs)
+        return functional_call(self._skeleton(width), self.sliced(width), inputs)
 
     def sliced(self, width: float) -> dict[str, Tensor]:
         """The parameters of `width` as differentiable slices of the widest ones."""
@@ -122,6 +125,7 @@ def save_supernet(
     data_name: str,
     data_fingerprint: str,
     made_with: Mapping[str, Any] | None = None,
+    label_counts: tuple[int, ...] = (),
 ) -> SupernetCard:
     """Writes supernet.safetensors, then supernet.json beside it; the card's digest binds the two."""
     weights = {name: value.detach().cpu().contiguous() for name, value in supernet.widest.state_dict().items()}
@@ -134,6 +138,7 @@ def save_supernet(
         data_name=data_name,
         data_fingerprint=data_fingerprint,
         digest=weights_digest(weights),
+        label_counts=label_counts,
         made_with=dict(made_with or {}),
     )
     write_atomically(Path(directory) / WEIGHTS_FILE, lambda path: save_file(weights, path))
@@ -215,8 +220,8 @@ def starting_weights(
     directory: Path, network: NetworkSettings, diffusion: DiffusionSettings, own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], SupernetCard]:
     """The weights in `directory` with which a training of these settings can begin: those that fit `own` in name and
-    shape.  Images of another size or number of colours leave a few layers to be drawn anew; widths and dropout may
-    differ, too.
+    shape.  Images of another size or number of colours or classes leave a few layers to be drawn anew; widths and
+    dropout may differ, too.
 
     Raises InputError when another setting of the network or of the noise differs.
     """
@@ -224,7 +229,7 @@ def starting_weights(
     theirs = settings_json(card.network) | settings_json(card.diffusion)
     ours = settings_json(network) | settings_json(diffusion)
     for key in theirs:
-        if key not in ("widths", "dropout") and theirs[key] != ours[key]:
+        if key not in ("widths", "dropout", "classes") and theirs[key] != ours[key]:
             raise InputError(
                 f"training.start: the supernet in {directory} has {key} {theirs[key]!r}, these settings {ours[key]!r}"
             )

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainers.conditioning import check_classes, label_counts
 from trainers.config import TrainerSettings
 from trainers.cost import pick_device
 from trainers.data import ImageData, to_float
@@ -49,7 +50,8 @@ def train_supernet(
 ) -> SupernetCard:
     """Trains to the end, from the checkpoint in `directory` where there is one, and saves the averaged weights there.
 
-    Raises InputError when the checkpoint is damaged or was made with other settings or data, or the training diverges.
+    Raises InputError when the checkpoint is damaged or was made with other settings or data, when network.classes does
+    not fit the labels, or when the training diverges.
     """
     run = _Run(settings, data, Path(directory))
     run.load_checkpoint()
@@ -69,7 +71,10 @@ def train_supernet(
         "held_out_losses": {str(width): loss for width, loss in losses.items()},
         "started_from": run.started_from,
     }
-    return save_supernet(run.averaged, run.directory, settings.diffusion, data.name, data.fingerprint, made_with)
+    counts = label_counts(data, settings.network.classes)
+    return save_supernet(
+        run.averaged, run.directory, settings.diffusion, data.name, data.fingerprint, made_with, counts
+    )
 
 
 class _Run:
@@ -78,6 +83,7 @@ class _Run:
     def __init__(self, settings: TrainerSettings, data: ImageData, directory: Path) -> None:
         self.settings, self.training, self.data, self.directory = settings, settings.training, data, directory
         self.device = pick_device(self.training.device)
+        check_classes(data, settings.network.classes)
         with torch.random.fork_rng():
             torch.manual_seed(self.training.seed)
             self.supernet = Supernet(settings.network, data.channels, data.resolution)
@@ -116,9 +122,9 @@ class _Run:
         for i, width in enumerate(self._sandwich(generator)):
             if i and not self.training.distill:
                 draw = self._noisy_batch(generator)  # fresh images, times and noise: less variance for nothing
-            x, t, eps = draw
+            x, t, eps, label = draw
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                predicted = self.supernet(x, t, width)
+                predicted = self.supernet(x, t, width, label)
             goal = eps if target is None else torch.lerp(eps, target, self.training.distill)
             F.mse_loss(predicted.float(), goal).backward()
             if self.training.distill and target is None:
@@ -136,7 +142,7 @@ class _Run:
         chosen = [between[int(torch.randint(len(between), (), generator=generator))]] if between else []
         return [widths[-1], *([widths[0]] if len(widths) > 1 else []), *chosen]
 
-    def _noisy_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _noisy_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         rows = torch.randint(len(self.data.images), (self.training.batch,), generator=generator)
         x0 = to_float(self.data.images[rows.numpy()])
         if self.settings.data.flip:
@@ -144,7 +150,16 @@ class _Run:
             x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
         t = torch.randint(len(self.alpha), (len(x0),), generator=generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
-        return self._noisy(x0.to(self.device), t, eps), t, eps
+        return self._noisy(x0.to(self.device), t, eps), t, eps, self._labels(rows, generator)
+
+    def _labels(self, rows: Tensor, generator: torch.Generator) -> Tensor | None:
+        """The labels of images, some of them dropped to the null class; None for an unconditional network."""
+        classes = self.settings.network.classes
+        if classes is None or self.data.labels is None:
+            return None
+        labels = torch.from_numpy(self.data.labels[rows.numpy()])
+        dropped = torch.rand(len(labels), generator=generator) < self.training.drop_labels
+        return labels.masked_fill(dropped, classes).to(self.device)
 
     def _noisy(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return self.alpha[t, None, None, None] * x0 + self.sigma[t, None, None, None] * eps
@@ -169,8 +184,10 @@ class _Run:
         x0 = to_float(self.data.held_out_images[:count]).to(self.device)
         t = torch.linspace(0, len(self.alpha) - 1, count).long().to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
-        x = self._noisy(x0, t, eps)
-        return {w: float(F.mse_loss(self.averaged(x, t, w).float(), eps)) for w in self.averaged.widths}
+        x, label = self._noisy(x0, t, eps), None
+        if self.settings.network.classes is not None and self.data.held_out_labels is not None:
+            label = torch.from_numpy(self.data.held_out_labels[:count]).to(self.device)
+        return {w: float(F.mse_loss(self.averaged(x, t, w, label).float(), eps)) for w in self.averaged.widths}
 
     # --- checkpoints: one safetensors file, so that weights, moments and step can never disagree ---------------------
 
@@ -223,6 +240,9 @@ class _Run:
         for key in ("memory_mb", "cache"):
             del settings["data"][key]
         del settings["features"]
+        settings.get("sampler", {}).pop("guidance", None)
+        if self.settings.network.classes is None:  # as in checkpoints from before there were classes
+            del settings["network"]["classes"], settings["training"]["drop_labels"]
         return hashlib.sha256(json.dumps([settings, self.data.fingerprint], sort_keys=True).encode()).hexdigest()
 
 

@@ -2,7 +2,8 @@
 
 Column `seed` is the noise seed; column `image`, the number of the image within that seed, may be left out: then the
 rows of a seed are its images 0, 1, 2, ...  So a table of 64 rows with seed 0 gives the images of
-`stepfront sample --seed 0 --images 64`.  Returns uint8 [N, H, W, C].
+`stepfront sample --seed 0 --images 64`.  Column `label`, the class of each image, is for models with classes and may
+be left out: labels are then drawn as often as in the training data.  Returns uint8 [N, H, W, C].
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class PlanModel(mlflow.pyfunc.PythonModel):
             raise ValueError("seeds are whole numbers from 0 on, and at least one is needed")
         counted = model_input.groupby("seed").cumcount()
         numbers = model_input["image"].fillna(counted) if "image" in model_input else counted
-        return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist()))
+        labels = model_input["label"].tolist() if "label" in model_input else None
+        return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist(), labels))
 
 
 mlflow.models.set_model(PlanModel())

@@ -5,6 +5,10 @@
 plan.json holds, for each step, the width to run, its time, and the solver's coefficients:
 
     x_next = a x + b x0 + c x0_before + d z,      x0 = (x - sigma eps) / alpha
+
+Where the networks have classes, `condition` holds how often each label is drawn, and the scale of guidance:
+
+    eps = eps_null + scale (eps_label - eps_null)
 """
 
 from __future__ import annotations
@@ -25,16 +29,18 @@ from torch import Tensor
 
 
 class UNet:
-    """The network of one width: x [B, C, H, W], t [B] -> the predicted noise.  The weights' names tell its blocks."""
+    """The network of one width: x [B, C, H, W], t [B], label [B] where there are classes -> the predicted noise.  The
+    weights' names tell its blocks."""
 
     def __init__(self, weights: dict[str, Tensor], groups: dict[str, int], time_channels: int) -> None:
         self.weights, self.groups, self.time_channels = weights, groups, time_channels
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         half = torch.arange(0, self.time_channels, 2, device=t.device)
         angles = t[:, None] * torch.exp(half * (-math.log(10000.0) / self.time_channels))[None]
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.time_channels]
-        time = F.silu(self.linear("time.2", F.silu(self.linear("time.0", waves))))
+        time = self.linear("time.2", F.silu(self.linear("time.0", waves)))
+        time = F.silu(time if label is None else time + self.weights["label.weight"][label])
         skips = [h := self.conv("head", x)]
         for block in self.blocks("down"):
             skips.append(h := self.block(block, h, time))
@@ -92,19 +98,26 @@ class Point:
             weights = load_file(path, device=str(self.device))
             self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["time_channels"])
 
-    def sample(self, seeds: Sequence[int], numbers: Sequence[int]) -> np.ndarray:
+    def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
         """Image `numbers[i]` of noise seed `seeds[i]`, for each i: uint8 [N, H, W, C].  A seed and a number give the
-        same image whatever else is asked for."""
+        same image whatever else is asked for; of class `labels[i]` where there are classes, which None draws.
+
+        ValueError for a label that is no class.
+        """
         asked, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
-        parts = [self._batch(asked[first : first + batch]) for first in range(0, len(asked), batch)]
+        told = self._labels(asked, labels)
+        parts = []
+        for first in range(0, len(asked), batch):
+            part = slice(first, first + batch)
+            parts.append(self._batch(asked[part], None if told is None else told[part]))
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _batch(self, asked: list[tuple[int, int]]) -> np.ndarray:
+    def _batch(self, asked: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
         x, before = self._noise(asked, 0), None
         for step in self.plan["steps"]:
             t = torch.full((len(asked),), step["time"], device=self.device)
-            x0 = (x - step["sigma"] * self.networks[step["width"]](x, t)) / step["alpha"]
+            x0 = (x - step["sigma"] * self._predict(self.networks[step["width"]], x, t, labels)) / step["alpha"]
             x0 = x0.clamp(-1, 1) if self.plan["clip"] else x0
             x = step["a"] * x + step["b"] * x0
             if step["c"] and before is not None:
@@ -113,6 +126,35 @@ class Point:
                 x += step["d"] * self._noise(asked, step["number"] + 1)
             before = x0
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
+
+    def _predict(self, network: UNet, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return network(x, t)
+        scale, null = self.plan["condition"]["guidance"], len(self.plan["condition"]["counts"])
+        if scale == 1.0:
+            return network(x, t, labels)
+        unconditional = network(x, t, torch.full_like(labels, null))
+        if scale == 0.0:
+            return unconditional
+        return unconditional + scale * (network(x, t, labels) - unconditional)
+
+    def _labels(self, asked: list[tuple[int, int]], given: Sequence[int] | None) -> Tensor | None:
+        """The labels [N]: those given, or a function of seed and number; None where there are no classes."""
+        if "condition" not in self.plan:
+            if given is not None:
+                raise ValueError("these networks have no classes, so no label can be given")
+            return None
+        counts = self.plan["condition"]["counts"]
+        labels = [self._drawn(counts, *each) for each in asked] if given is None else list(given)
+        for label in labels:
+            if not 0 <= label < len(counts):
+                raise ValueError(f"no class {label}; possible: 0 to {len(counts) - 1}")
+        return torch.tensor(labels, device=self.device)
+
+    def _drawn(self, counts: list[int], seed: int, number: int) -> int:
+        generator = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[number // 4, 0, 1, 0]))
+        drawn = generator.random(number % 4 + 1)[-1]
+        return int(np.searchsorted(np.cumsum(counts) / sum(counts), drawn, side="right"))
 
     def _noise(self, asked: list[tuple[int, int]], block: int) -> Tensor:
         """Noise is a function of seed, image and step: a counter-based generator (Philox)."""
@@ -128,8 +170,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Samples the plan in this folder.")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label", type=int, help="the class of all images; default: drawn as in the training data")
     parser.add_argument("--out", type=Path, default=Path("images.npz"))
     given = parser.parse_args()
     point = Point(Path(__file__).resolve().parent)
-    np.savez_compressed(given.out, images=point.sample([given.seed] * given.images, range(given.images)))
+    labels = None if given.label is None else [given.label] * given.images
+    images = point.sample([given.seed] * given.images, range(given.images), labels)
+    np.savez_compressed(given.out, images=images)
     print(f"{given.images} images of the plan {point.plan['plan']} in {given.out}")

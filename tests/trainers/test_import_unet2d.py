@@ -141,6 +141,24 @@ def test_a_network_of_ours_goes_to_diffusers(tmp_path: Path) -> None:
         torch.testing.assert_close(theirs(x, TIMES).sample, supernet(x, TIMES.float()), atol=1e-5, rtol=0)
 
 
+def test_a_conditional_network_of_ours_goes_to_diffusers_with_its_null_class(tmp_path: Path) -> None:
+    supernet = Supernet(NetworkSettings(base=16, multipliers=(1, 2), groups=4, classes=5), 1, 8).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in supernet.parameters():
+            weights.add_(0.2 * torch.randn(weights.shape, generator=generator))
+    save_supernet(supernet, tmp_path / "ours", DiffusionSettings(), "digits", "f" * 64)
+    export_unet2d(tmp_path / "ours", tmp_path / "theirs")
+    theirs, x = diffusers.UNet2DModel.from_pretrained(tmp_path / "theirs").eval(), torch.randn(3, 1, 8, 8)
+    label = torch.tensor([4, 0, 5])
+    with torch.no_grad():
+        expected = supernet(x, TIMES.float(), 1.0, label)
+        torch.testing.assert_close(theirs(x, TIMES, class_labels=label).sample, expected, atol=1e-5, rtol=0)
+        assert torch.equal(expected[2], supernet(x, TIMES.float())[2])
+    with pytest.raises(InputError, match="num_class_embeds"):  # whether its last class is a null class, no file says
+        import_unet2d(tmp_path / "theirs", tmp_path / "again")
+
+
 def test_a_ddsm_checkpoint_goes_to_diffusers(tmp_path: Path) -> None:
     weights = random_weights(64, [1, 2], 1, {1})
     torch.save({"ema_model": weights}, tmp_path / "ckpt.pt")

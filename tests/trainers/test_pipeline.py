@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainers.conditioning import Condition
 from trainers.config import DiffusionSettings, NetworkSettings
 from trainers.errors import InputError
 from trainers.noise import noise_schedule
@@ -53,6 +54,23 @@ def test_the_pipeline_draws_what_the_sampler_draws_also_from_its_folder(
     assert loaded.scheduler.plan == PLAN
     assert torch.equal(loaded(4, seed=7, output_type="pt").images, expected)
     assert not torch.equal(loaded(4, seed=8, output_type="pt").images, expected)
+
+
+@pytest.mark.parametrize("label", [None, 2])
+def test_a_conditional_pipeline_draws_what_the_sampler_draws(
+    label: int | None, network: NetworkSettings, random_supernet: Callable[..., Supernet], tmp_path: Path
+) -> None:
+    supernet, counts = random_supernet(network.model_copy(update={"classes": 3}), 3), (1, 0, 4)
+    card = save_supernet(supernet, tmp_path / "supernet", DiffusionSettings(), "digits", "f" * 64, label_counts=counts)
+    denoisers = {width: supernet.subnet(width) for width in supernet.widths}
+    condition, noise = Condition(7, counts, 2.5, label), Noise(7, (3, 8, 8))
+    sampler = Sampler(denoisers, noise_schedule(card.diffusion), noise, torch.device("cpu"), condition=condition)
+    expected = next(sampler.sample(PLAN, 4, 4))
+    PlanPipeline.of_plan(supernet, card, PLAN, guidance=2.5).save_pretrained(tmp_path / "pipeline")
+    loaded = quiet(PlanPipeline.from_pretrained(tmp_path / "pipeline"))
+    assert torch.equal(loaded(4, seed=7, output_type="pt", label=label).images, expected)
+    with pytest.raises(InputError, match="no class 3; possible: 0 to 2"):
+        loaded(4, label=3)
 
 
 def test_the_width_of_each_step_is_the_plans(

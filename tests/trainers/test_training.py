@@ -76,10 +76,10 @@ def test_every_step_has_the_widest_the_narrowest_and_one_between(
     calls: list[float] = []
     forward = Supernet.forward
 
-    def recording(self: Supernet, x: Tensor, t: Tensor, width: float = 1.0) -> Tensor:
+    def recording(self: Supernet, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None) -> Tensor:
         if self.training:
             calls.append(width)
-        return forward(self, x, t, width)
+        return forward(self, x, t, width, label)
 
     monkeypatch.setattr(Supernet, "forward", recording)
     train_supernet(settings({"widths": widths}, steps=20), digits, tmp_path)

@@ -1,6 +1,7 @@
 """The DDPM U-Net (Ho et al. 2020, appendix B) at one width: settings and a width in, a plain torch module out.
 
-x [B, C, H, W] in about [-1, 1] plus noise, t [B] in training-time units -> the predicted noise [B, C, H, W].
+x [B, C, H, W] in about [-1, 1] plus noise, t [B] in training-time units -> the predicted noise [B, C, H, W].  A network
+with classes takes label [B], too: an embedding is added to that of the time (Dhariwal & Nichol 2021, appendix A).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from trainers.config import NetworkSettings
 from trainers.errors import InputError
-from trainers.layers import Segments, conv, linear, norm
+from trainers.layers import Segments, conv, embedding, linear, norm
 
 
 def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> UNet:
@@ -99,8 +100,19 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
         nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = F.silu(self.time(sinusoid(t, self.time_channels, self.frequencies).to(x.dtype)))
+        # Last, so that all else begins as in the unconditional network; zero, so that it begins as that network does.
+        self.label = embedding(settings.classes + 1, time) if settings.classes else None
+        if self.label is not None:
+            nn.init.zeros_(self.label.weight)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """`label` [B] from 0 on; the number of classes, or none given, is the null class."""
+        time = self.time(sinusoid(t, self.time_channels, self.frequencies).to(x.dtype))
+        if self.label is not None:
+            if label is None:
+                label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
+            time = time + self.label(label)
+        time = F.silu(time)
         h = self.head(x)
         skips = [h]
         for block in self.down:

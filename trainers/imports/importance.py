@@ -105,6 +105,8 @@ class _Walk:
         self.read(network.time[2], [time])
         self.time = self.new(_out(network.time[2]))
         self.write(network.time[2], self.time)
+        if network.label is not None:
+            self.time.places.append((network.label.weight, 1, 0))
 
         h = self.new(_out(network.head))
         self.write(network.head, h)

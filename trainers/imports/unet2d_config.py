@@ -133,7 +133,10 @@ def read_schedule(path: Path) -> DiffusionSettings:
 
 
 def config_of(network: UNet, settings: NetworkSettings, image_channels: int, resolution: int) -> dict[str, Any]:
-    """The config.json of a network at full width.  InputError when its norms differ in their groups."""
+    """The config.json of a network at full width; its null class is one more class there.
+
+    InputError when its norms differ in their groups.
+    """
     groups = sorted({m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)})
     if len(groups) > 1:
         raise InputError(
@@ -156,4 +159,5 @@ def config_of(network: UNet, settings: NetworkSettings, image_channels: int, res
         norm_num_groups=groups[0],
         norm_eps=settings.norm_eps,
     )
-    return {"_class_name": "UNet2DModel"} | config.model_dump(mode="json")
+    classes = {} if settings.classes is None else {"num_class_embeds": settings.classes + 1}
+    return {"_class_name": "UNet2DModel"} | config.model_dump(mode="json") | classes

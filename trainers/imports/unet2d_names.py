@@ -67,6 +67,8 @@ def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> 
                     theirs[f"{there}.to_{part}.{kind}"] = own
             else:
                 theirs[f"{there}.{kind}"] = value
+    if network.label is not None:
+        theirs["class_embedding.weight"] = ours["label.weight"]
     return theirs
 
 
