@@ -29,10 +29,10 @@ _WHOLE_OR_NOT_AT_ALL = ("s3", "gcs", "abfs")
 
 def training_key(settings: TrainerSettings, data: ImageData) -> str:
     """A digest of all that decides the weights; where and by how many they are computed is not among it."""
-    decisive = settings_json(settings)
-    for key in NOT_IN_THE_WEIGHTS:
-        del decisive["training"][key]
-    del decisive["features"]
+    content = settings_json(settings)
+    decisive = {group: dict(content[group]) for group in ("data", "network", "diffusion", "training")}
+    for group, key in (("data", "path"), *(("training", key) for key in NOT_IN_THE_WEIGHTS)):
+        del decisive[group][key]
     return hashlib.sha256(json.dumps([decisive, data.fingerprint], sort_keys=True).encode()).hexdigest()
 
 
