@@ -77,6 +77,10 @@ class Share:
 
 def work(share: Share) -> None:
     """A worker: one process of the group, from the last checkpoint to the end of the training."""
+    try:
+        share.told.qsize()
+    except ray.exceptions.RayActorError:
+        return  # the driver has stopped listening: what it was told can't be mended by beginning anew
     data, directory = ray.get(share.images), share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
@@ -92,7 +96,7 @@ def work(share: Share) -> None:
         try:
             train_share(share.settings, data, directory, _Reporter(share.told), share.store, group)
         except InputError as error:
-            share.told.put(error)  # to begin anew would end the same way; the driver stops here
+            share.told.put(error)  # to begin anew would end the same way: the driver stops at it
             raise
 
 

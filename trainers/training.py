@@ -270,12 +270,13 @@ class _Run:
         tensors: dict[str, Tensor] = {}
         averaged = dict(self.averaged.widest.named_parameters())
         for name, weights in self.parameters.items():
-            state, none = self.optimizer.state[weights], torch.zeros_like(weights)  # none before the first step
+            # Adam makes its moments in the first step.
+            state = self.optimizer.state[weights] or {k: torch.zeros_like(weights) for k in ("exp_avg", "exp_avg_sq")}
             tensors |= {
                 f"weights.{name}": weights.detach(),
                 f"averaged.{name}": averaged[name].detach(),
-                f"first.{name}": state.get("exp_avg", none),
-                f"second.{name}": state.get("exp_avg_sq", none),
+                f"first.{name}": state["exp_avg"],
+                f"second.{name}": state["exp_avg_sq"],
             }
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
         metadata = {"step": str(self.step), "made_from": training_key(self.settings, self.data)}
