@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from search.addresses import without_literal_secret
-from trainers.config import SamplerSettings, Settings, TrainerSettings, validate
+from trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 from trainers.errors import InputError
 from trainers.files import write_text
 
@@ -140,6 +140,12 @@ class RunSettings(TrainerSettings):
     search_seed: int = Field(0, ge=0)
 
     _no_secret = field_validator("storage", "directory", "supernet")(without_literal_secret)
+
+    @field_validator("training")
+    @classmethod
+    def _no_secret_in_checkpoints(cls, training: TrainingSettings) -> TrainingSettings:
+        without_literal_secret(training.checkpoints)
+        return training
 
     @field_validator("seeds")
     @classmethod

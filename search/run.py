@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search import tables
+from search.addresses import resolved
 from search.config import RunSettings, save_settings
 from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
@@ -30,10 +31,12 @@ from search.storage import delete_study, finished_numbers, open_storage, study_n
 from search.study import Ledger, Limits
 from search.tables import Snapshot
 from search.tracking import Mirror
+from search.training_runs import TrainingLog, warn_of
 from search.worker import LoadEvaluator
+from trainers.checkpoints import NOT_IN_THE_WEIGHTS, Store, training_key
 from trainers.conditioning import check_classes
 from trainers.cost import WidthCost, pick_device
-from trainers.data import load_data
+from trainers.data import ImageData, load_data
 from trainers.errors import InputError
 from trainers.evaluation import Evaluator
 from trainers.features import check_features, prepare_features
@@ -45,7 +48,7 @@ from trainers.supernet import (
     read_card,
     settings_json,
 )
-from trainers.training import Report, train_supernet
+from trainers.training import Report, TrainingReport, train_supernet
 
 RUNG = "fid"
 
@@ -59,7 +62,8 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
     with directory_lock(directory):
         stage("reading the images")
         data = load_data(settings.data, reading(stage))
-        pick_device(settings.training.device)
+        # Workers have devices of their own; the driver of a cluster may lack theirs.
+        device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
         check_features(data, settings.features)
         check_classes(data, settings.network.classes)
         done = (directory / CARD_FILE).exists()
@@ -68,9 +72,9 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
                 raise InputError(
                     f"{directory} holds an imported supernet; --fresh would delete it: train in another one"
                 )
-            for path in directory.iterdir():
-                if path.name != "lock":
-                    path.unlink()
+            if store := _checkpoint_store(settings, data):
+                store.delete()
+            empty_directory(directory)
             done = False
         if done:
             card = read_card(directory)
@@ -79,10 +83,35 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
         else:
             save_settings(settings, directory / SETTINGS_FILE)
             stage("training the supernet")
-            card = train_supernet(settings, data, directory, report)
+            card = _train_supernet(settings, data, directory, report)
+        warn_of(TrainingLog(settings, data, directory).close(finished=True))
         stage("preparing features and reference statistics")
-        prepare_features(data, settings.features, directory, pick_device(settings.training.device))
+        prepare_features(data, settings.features, directory, device)
     return card, not done
+
+
+def _train_supernet(settings: RunSettings, data: ImageData, directory: Path, report: Report) -> SupernetCard:
+    log, store = TrainingLog(settings, data, directory), _checkpoint_store(settings, data)
+
+    def told(state: TrainingReport) -> None:
+        log.add(state)
+        report(state)
+
+    try:
+        if settings.training.workers == 1:
+            return train_supernet(settings, data, directory, told, store)
+        from search.train_cluster import train_on_cluster
+
+        return train_on_cluster(settings, data, directory, told, store)
+    except BaseException:
+        log.close(finished=False, timeout=10)
+        raise
+
+
+def _checkpoint_store(settings: RunSettings, data: ImageData) -> Store | None:
+    """What training.checkpoints names; None where the supernet's directory is the only place."""
+    uri = settings.training.checkpoints
+    return None if uri is None else Store(resolved(uri), training_key(settings, data))
 
 
 def _check_same_training(card: SupernetCard, settings: RunSettings, directory: Path) -> None:
@@ -94,7 +123,7 @@ def _check_same_training(card: SupernetCard, settings: RunSettings, directory: P
         # Settings that are younger than the supernet had what is now their default.
         then = settings_json(type(getattr(settings, group))()) | made[group]
         for key in then:
-            if key not in ("checkpoint_every", "held_out_images", "device") and then[key] != now[group].get(key):
+            if key not in NOT_IN_THE_WEIGHTS and then[key] != now[group].get(key):
                 raise InputError(
                     f"the supernet in {directory} was trained with {group}.{key} {then[key]!r}, not "
                     f"{now[group].get(key)!r}; give another name, or start over with --fresh"

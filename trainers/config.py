@@ -108,9 +108,25 @@ class TrainingSettings(Settings):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
     checkpoint_every: int = Field(500, ge=1)
+    checkpoints: str | None = Field(
+        None, description="URI of a pyarrow file system that keeps the checkpoint, too; null: the supernet's directory"
+    )
+    samples_every: int = Field(1, ge=0, description="checkpoints from one grid of samples to the next; 0: no grids")
     held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
+    workers: int = Field(1, ge=1, description="processes that share each batch, by Ray Train; 1: this process alone")
+    restarts: int = Field(10, ge=0, description="how often the workers go on from the checkpoint when one is lost")
+    accumulate: int = Field(1, ge=1, description="micro-batches in which a process takes its share of the batch")
     device: str = "auto"
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _an_image_a_part(self) -> Self:
+        if self.workers * self.accumulate > self.batch:
+            raise ValueError(
+                f"a batch of {self.batch} images can't be cut into {self.workers} workers x {self.accumulate} "
+                "micro-batches; raise training.batch"
+            )
+        return self
 
 
 class FeatureSettings(Settings):
