@@ -19,11 +19,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.screenshots import server
-from search.config import settings_from
+from search.config import save_settings, settings_from
+from search.directory import SETTINGS_FILE
 from search.front import front_size_history, hypervolume_history
+from search.mlflow_process import MlflowProcess
 from search.mlflow_runs import find_search_run, finish_search, write_search
 from search.tables import TRIAL_COLUMNS, Snapshot, front_table
-from search.tracking import Mirror, Written, make_client, set_environment
+from search.tracking import Written, make_client, set_environment
 from trainers.plan import runs_text
 
 STEPS, STAGES, GENERATION = 20, 10, 20
@@ -104,14 +106,16 @@ def measure(uri: str, count: int) -> dict[str, Any]:
 
 def measure_waiting(folder: Path) -> tuple[float, float]:
     """What a search waits when it hands a snapshot over: with a SQLite file, and with a server that is away, in ms."""
-    whole, waits = made_up_search(200), []
+    waits = []
     for uri in (f"sqlite:///{folder / 'waiting.db'}", "http://127.0.0.1:9"):
         directory = folder / f"search-{len(waits)}"
         directory.mkdir()
-        mirror = Mirror(settings_from({"name": "made-up", "tracking": {"uri": uri}}), directory)
+        settings = settings_from({"name": "made-up", "tracking": {"uri": uri}})
+        save_settings(settings, directory / SETTINGS_FILE)
+        mirror = MlflowProcess(settings, directory)
         begin = time.perf_counter()
         for _ in range(100):
-            mirror.update(whole)
+            mirror.update()
         waits.append(10 * (time.perf_counter() - begin))
         mirror.stop(0)
     return waits[0], waits[1]

@@ -23,6 +23,8 @@ from search.ingredients import (
 )
 from search.interrupt import second_one_ends
 from search.lock import directory_lock
+from search.metrics import Gauges
+from search.mlflow_process import MlflowProcess
 from search.reading import reading
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
@@ -30,7 +32,6 @@ from search.seeds import make_seeds
 from search.storage import delete_study, finished_numbers, open_storage, study_name
 from search.study import Ledger, Limits
 from search.tables import Snapshot
-from search.tracking import Mirror
 from search.training_runs import TrainingLog, warn_of
 from search.worker import LoadEvaluator
 from trainers.checkpoints import NOT_IN_THE_WEIGHTS, Store, training_key
@@ -51,6 +52,9 @@ from trainers.supernet import (
 from trainers.training import Report, TrainingReport, train_supernet
 
 RUNG = "fid"
+
+LEAST_PAUSE = 5.0
+"""Seconds between two writings of the tables while a search runs."""
 
 Stage = Callable[[str], None]
 """Told what is being done, in a few words."""
@@ -236,16 +240,23 @@ def _execute(
 ) -> None:
     settings = ingredients.settings
     workers = worker_count(settings.workers)
-    mirror = Mirror(settings, directory)
-    last_written = time.monotonic()
+    mlflow, gauges = MlflowProcess(settings, directory), Gauges(settings.name)
+    next_writing = time.monotonic() + LEAST_PAUSE
+
+    def write() -> None:
+        snapshot = write_tables(ingredients, ledger, costs, directory, command)
+        mlflow.update()
+        gauges.tables(snapshot, mlflow.waiting(len(snapshot.trials)))
 
     def on_result() -> None:
-        nonlocal last_written
+        nonlocal next_writing
         view.update(ledger, settings.budget.trials or 0, workers)
-        due = ledger.finished % settings.variation.population == 0 and time.monotonic() - last_written > 5
+        due = ledger.finished % settings.variation.population == 0 and time.monotonic() > next_writing
         if due and len(ledger.complete):
-            mirror.update(write_tables(ingredients, ledger, costs, directory, command))
-            last_written = time.monotonic()
+            begin = time.monotonic()
+            write()
+            # Tables of thousands of trials take their time, and a worker may wait for it: a fiftieth is enough.
+            next_writing = time.monotonic() + max(LEAST_PAUSE, 50 * (time.monotonic() - begin))
 
     parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
@@ -258,14 +269,14 @@ def _execute(
             settings.workers,
             on_result,
             limit,
-            on_step=lambda: mirror.gauges.queue(ledger),
+            on_step=lambda: gauges.queue(ledger),
         )
     except KeyboardInterrupt:
         if len(ledger.complete):
-            mirror.update(write_tables(ingredients, ledger, costs, directory, command))
+            write()
         raise
     finally:
-        mirror.stop()
+        mlflow.stop()
 
 
 def write_tables(

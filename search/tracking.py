@@ -1,24 +1,23 @@
-"""MLflow's thread: snapshots of a search's tables in; the search's runs brought in line with them, without a wait.
+"""MLflow and how to reach it: snapshots of a search's tables in; the search's runs brought in line with them.
 
-A background thread mirrors the newest snapshot; the search never waits for it.  What MLflow lacks is found by comparing
-the tables with what was written (mlflow.json beside them, or the server's own runs), so a server that was away, or a
-driver that was killed, is made good by the next snapshot or by a later run.
+What MLflow lacks is found by comparing the tables with what was written (mlflow.json beside them, or the server's own
+runs), so a server that was away, or a driver that was killed, is made good by the next snapshot or by a later run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.addresses import hidden, resolved
 from search.config import RunSettings
-from search.metrics import Gauges
 from search.tables import Snapshot
 from trainers.files import read_json, write_json
 
@@ -53,37 +52,19 @@ class Written:
 
 
 class Mirror:
-    """Writes snapshots to MLflow in a thread of its own.  `problem` says why the last attempt failed, if it did."""
+    """Brings MLflow in line with snapshots.  `problem` says why the last attempt failed, if it did."""
 
     def __init__(self, settings: RunSettings, directory: Path) -> None:
         set_environment()
         self.problem = ""
-        self.gauges = Gauges(settings.name)
         self._settings, self._directory = settings, directory
         self._uri = tracking_uri(settings.tracking.uri)
         self._written = read_state(directory)
         self._known = False
-        self._newest: Snapshot | None = None
-        self._wake, self._closing = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
-        if self._uri is not None:
-            self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
-            self._thread.start()
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Hands over the newest tables; returns at once.  An older snapshot that still waits is replaced: the newer
-        holds all that it held, so the queue is never longer than one."""
-        self._newest = snapshot
-        self._wake.set()
-        waiting = len(snapshot.trials) - len(self._written.children) if self._uri is not None else 0
-        self.gauges.tables(snapshot, waiting)
-
-    def stop(self, timeout: float = 10) -> None:
-        """Ends the thread once its write in progress is done; what it lacks is left to `close` or to a later run."""
-        self._closing.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
+    def write(self, newest: Callable[[], Snapshot]) -> bool:
+        """Writes what MLflow lacks of the newest tables; False, with a `problem`, where that failed."""
+        return self._try(lambda: self._write(newest()))
 
     def close(
         self, snapshot: Snapshot, artifacts: Path, finished: bool, summary: str = "", timeout: float | None = None
@@ -93,10 +74,9 @@ class Mirror:
 
         `summary` is a plain sentence that the run's note begins with.
         """
-        if self._thread is None:
+        if self._uri is None:
             return ""
         timeout = 120 + 0.5 * len(snapshot.trials) if timeout is None else timeout
-        self.stop(timeout)
 
         def finish() -> None:
             from search.mlflow_runs import finish_search
@@ -118,24 +98,10 @@ class Mirror:
     def uri(self) -> str | None:
         return self._uri
 
-    def _run(self) -> None:
-        wait = 1.0
-        while not self._closing.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            if self._newest is None or self._closing.is_set():
-                continue
-            if self._try(partial(self._write, self._newest)):
-                wait = 1.0
-            else:
-                # The server is away: come back later, with the newest snapshot there is then.
-                self._closing.wait(wait)
-                wait = min(60.0, 2 * wait)
-                self._wake.set()
-
     def _try(self, action: Callable[[], None]) -> bool:
         try:
-            action()
+            with _one_writer(self._directory):
+                action()
             self.problem = ""
             return True
         except Exception as error:  # whatever MLflow, its database or its server raise must not end a search
@@ -153,6 +119,15 @@ class Mirror:
             find_search_run(client, self._settings, self._written, snapshot)
             self._known = True
         write_search(client, self._settings, self._written, snapshot)
+
+
+@contextlib.contextmanager
+def _one_writer(directory: Path) -> Iterator[None]:
+    """Waits until no other process writes this search: that of a driver which was killed may be in its last request."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "mlflow.lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def set_environment() -> None:
