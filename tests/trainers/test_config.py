@@ -52,7 +52,11 @@ def test_settings_are_frozen() -> None:
     ("given", "key", "possible"),
     [
         ({"trainig": {}}, "'trainig'", "data, diffusion, features, network, training"),
-        ({"data": {"fromat": "idx"}}, "'data.fromat'", "cache, channels, flip, format, held_out, limit, memory_mb, path, size"),
+        (
+            {"data": {"fromat": "idx"}},
+            "'data.fromat'",
+            "cache, channels, flip, format, held_out, limit, memory_mb, path, size",
+        ),
         ({"diffusion": {"beta": 1}}, "'diffusion.beta'", "beta_first, beta_last, schedule, steps"),
     ],
 )
