@@ -146,10 +146,10 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     # Scores of another number of images come beside these, and the larger number is what the front is judged by.
     confirm(directory, 48, None)
     both = pd.read_parquet(directory / "confirm.parquet")
-    keys = ["plan", "kind", "noise_seed", "images"]
+    scores = ["plan", "kind", "noise_seed", "images", "fid", "kid", "precision", "recall"]
     pd.testing.assert_frame_equal(
-        both[both["images"] == 32].sort_values(keys).reset_index(drop=True).drop(columns="used"),
-        confirmed.sort_values(keys).reset_index(drop=True).drop(columns="used"),
+        both.loc[both["images"] == 32, scores].sort_values(scores).reset_index(drop=True),
+        confirmed[scores].sort_values(scores).reset_index(drop=True),
     )
     assert set(both.loc[both["used"], "images"]) == {48}
     assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()

@@ -26,7 +26,7 @@ from trainers.files import read_json, write_json
 
 CARD = "card.json"
 _LAYOUT = 1  # to be raised whenever the same sources would be decoded to other pixels, or lie in other files
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 
 Rows = NDArray[np.intp]
 

@@ -17,7 +17,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Told images done, and how many there are (an estimate where no index says)."""
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 
 class Room:
