@@ -16,12 +16,13 @@ CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER = "job.yaml", "requirements.txt"
 
 
 def supernet_files(directory: Path) -> list[Path]:
-    """The files of a supernet that a search needs: without training's own checkpoint, and without what it left open."""
+    """The files of a supernet that a search needs: without the checkpoint and the records of its training."""
     read_card(directory)
+    not_sent = ("lock", "mlflow.json", "training.parquet")
     return [
         path
         for path in sorted(directory.iterdir())
-        if path.is_file() and not path.name.startswith((".", "checkpoint")) and path.name != "lock"
+        if path.is_file() and not path.name.startswith((".", "checkpoint")) and path.name not in not_sent
     ]
 
 

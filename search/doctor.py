@@ -58,7 +58,8 @@ def _device(settings: RunSettings) -> str:
 
     from trainers.cost import device_name, pick_device
 
-    device = pick_device(settings.training.device)
+    # As `train` does: workers of a cluster have devices of their own.
+    device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
     torch.zeros(1, device=device)
     return f"training on {device_name(device)}; {torch.cuda.device_count()} GPU(s)"
 

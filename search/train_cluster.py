@@ -73,6 +73,7 @@ class Share:
     directory: Path
     store: Store | None
     told: Queue
+    """Reports; an InputError that ends the training; None each time that the workers begin."""
 
 
 def work(share: Share) -> None:
@@ -84,6 +85,8 @@ def work(share: Share) -> None:
     data, directory = ray.get(share.images), share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    if group.first:
+        share.told.put(None)
     with contextlib.ExitStack() as stack:
         if share.store is not None:
             # A folder of its own, new each time: nodes need share nothing, and nothing old is met.
@@ -161,7 +164,7 @@ def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report
 
 def _pass_on(told: Queue, report: Report, ended: list[BaseException | None]) -> None:
     """Hands reports on until the training has ended and none is left.  Raises the InputError that a worker met."""
-    step = 0
+    step, begun = 0, False
     while True:
         last = bool(ended)
         try:
@@ -172,15 +175,18 @@ def _pass_on(told: Queue, report: Report, ended: list[BaseException | None]) -> 
             continue
         if isinstance(message, InputError):
             raise message
-        if message.step < step:
-            said = "a worker was lost at about step %d; all went on from their last checkpoint"
+        if message is not None:
+            step = message.step
+            report(message)
+        elif begun:
+            said = "a worker was lost at about step %d; all go on from the last checkpoint"
             logging.getLogger("stepfront").warning(said, step)
-        step = message.step
-        report(message)
+        else:
+            begun = True
 
 
 def _gpus(settings: RunSettings) -> int:
-    """GPUs of each worker: one where the device is none but the CPU, and the cluster has one for each."""
+    """GPUs of each worker: one, where training.device asks for it or is `auto` and the cluster has one for each."""
     device = settings.training.device
     if device == "auto":
         return int(ray.cluster_resources().get("GPU", 0) >= settings.training.workers)

@@ -35,11 +35,12 @@ def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A directory with the tiny supernet."""
     from search import run
 
     directory = tmp_path_factory.mktemp("trained")
+    shutil.copy(empty_store, directory / "mlflow.db")
     run.train(tiny_settings(directory), False, lambda report: None, lambda text: None)
     return directory
 

@@ -78,6 +78,7 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
     chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
     train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, Store(uri, training_key(chosen, data)))
     assert int(mark.read_text()) != os.getpid()  # a worker was lost indeed
+    assert "a worker was lost at about step" in caplog.text
     assert [state.step for state in seen if state.saved] == [5, 10, 12]
     ours, theirs = weights_of(tmp_path / "net"), weights_of(directory)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
