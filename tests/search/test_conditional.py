@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from search import run, tables
 from search.config import RunSettings, settings_from
@@ -18,7 +19,7 @@ from search.controls import run_controls
 from search.directory import find_search, read_snapshot, resume_settings
 from search.export import export_point
 from search.ingredients import Ingredients, read_costs
-from search.publish import draw_images, log_to_mlflow, make_evaluator, sample_pixels
+from search.publish import GRID_IMAGES, draw_images, draw_report, log_to_mlflow, make_evaluator, sample_pixels
 from search.register import register
 from search.tables import pick_point, plan_of_row
 from search.tracking import make_client, read_state
@@ -29,6 +30,7 @@ from trainers.cost import count_width
 from trainers.errors import InputError
 from trainers.gap import gap_table
 from trainers.noise import noise_schedule
+from trainers.pictures import image_grid
 from trainers.supernet import load_supernet
 
 CLASSES, STEPS, IMAGES, SEED = 10, 6, 12, 3
@@ -142,9 +144,16 @@ def test_sample_takes_a_label(searched: Path, monkeypatch, capsys, tmp_path: Pat
     assert not (tmp_path / "no.png").exists()
 
 
-def test_the_report_draws_images(searched: Path) -> None:
+def test_the_report_draws_classes_in_order_and_says_the_guidance(searched: Path) -> None:
     draw_images(ingredients_of(searched), searched)
-    assert (searched / "images" / "full.png").exists()
+    evaluator = make_evaluator(ingredients_of(searched), searched)
+    pixels = sample_pixels(evaluator, ingredients_of(searched).uniform_plan(1.0), GRID_IMAGES, 0)
+    labels = evaluator.labels(GRID_IMAGES, 0)
+    assert labels is not None
+    in_order = np.stack([pixels[i] for label in range(CLASSES) for i in range(GRID_IMAGES) if labels[i] == label])
+    with Image.open(searched / "images" / "full.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(image_grid(in_order, 8)))
+    assert "6 steps, ddim, guidance 2.0, encoding stages" in draw_report(searched).read_text()
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------
