@@ -13,9 +13,21 @@ from urllib.parse import parse_qsl, quote
 from trainers.errors import InputError
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")
 _PASSWORD = re.compile(r"(://[^:/@\s]*):(?!\d+/)[^@\s]*@")  # not a port, with an @ somewhere in the path
 _SECRET_KEY = re.compile(r"pass|secret|token", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|secret|token)[^=&\s]*)=[^&\s]*", re.IGNORECASE)
+
+
+def is_uri(place: str | None) -> bool:
+    """Whether a place is behind a file system of pyarrow or fsspec, such as s3://bucket/runs."""
+    return place is not None and _URI.match(place) is not None
+
+
+def joined(uri: str, name: str) -> str:
+    """`name` below a URI, before its query."""
+    place, question, query = uri.partition("?")
+    return f"{place.rstrip('/')}/{name}{question}{query}"
 
 
 def without_literal_secret(address: str | None) -> str | None:

@@ -58,14 +58,17 @@ def differing_versions(requirements: str) -> list[str]:
 
 def main() -> None:
     from search.config import load_settings
+    from search.remote import settings_at_home
 
     folder = Path.cwd()
     settings = load_settings(folder / CONFIG_FILE)
     differing = differing_versions((folder / REQUIREMENTS_FILE).read_text(encoding="utf-8"))
     if differing:
         print(f"stepfront: this cluster differs in {', '.join(differing)}", flush=True)
-    if (folder / SUPERNET_FOLDER).is_dir() and place_supernet(folder / SUPERNET_FOLDER, settings.supernet_directory):
-        print(f"stepfront: the supernet that was sent lies in {settings.supernet_directory}", flush=True)
+    if (folder / SUPERNET_FOLDER).is_dir():
+        with settings_at_home(settings, trains=True) as here:
+            if place_supernet(folder / SUPERNET_FOLDER, here.supernet_directory):
+                print(f"stepfront: the supernet that was sent lies in {here.supernet_directory}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rich.console import Console
 from search.cli_cluster import add_to as add_cluster
 from search.cli_models import add_to as add_models
 from search.interrupt import InterruptedSearchError
+from search.typed_uris import kept_at_uri, read_from_uri
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
-Search = Annotated[Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")]
+Search = Annotated[
+    Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory or URI, such as runs/digits")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")
 ]
@@ -82,6 +85,7 @@ def _fail(message: str, code: int = 2) -> None:
 
 
 @app.command(epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500")
+@read_from_uri("from_")
 def train(
     config: Config,
     set_: Overrides = None,
@@ -93,12 +97,15 @@ def train(
     """Train the supernet of a settings file, or go on where a training was cut off."""
     from search.config import load_settings
     from search.directory import find_supernet
+    from search.remote import settings_at_home
 
     begin = [f"training.start={find_supernet(from_)}"] if from_ else []
-    _train(load_settings(config, [*(set_ or []), *begin]), fresh)
+    with settings_at_home(load_settings(config, [*(set_ or []), *begin]), trains=True) as settings:
+        _train(settings, fresh)
 
 
 @app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")
+@read_from_uri("from_")
 def search(
     config: Config,
     set_: Overrides = None,
@@ -110,13 +117,15 @@ def search(
     """Search per-step widths of a trained supernet; go on where a search was cut off."""
     from search.config import load_settings
     from search.directory import warm_settings
+    from search.remote import settings_at_home
 
-    settings = warm_settings(load_settings(config, set_ or []), from_ or [])
-    _search(settings, fresh)
-    _publish(settings)
+    with settings_at_home(warm_settings(load_settings(config, set_ or []), from_ or [])) as settings:
+        _search(settings, fresh)
+        _publish(settings)
 
 
 @app.command(epilog="Example: stepfront resume runs/digits")
+@kept_at_uri("search")
 def resume(search: Search) -> None:
     """Go on with a search that was cut off, with the settings that it was begun with."""
     from search.directory import resume_settings
@@ -127,6 +136,7 @@ def resume(search: Search) -> None:
 
 
 @app.command(epilog="Example: stepfront extend runs/digits --trials 200")
+@kept_at_uri("search")
 def extend(
     search: Search,
     trials: Annotated[int | None, typer.Option(min=1, help="so many more trials")] = None,
@@ -142,6 +152,7 @@ def extend(
 
 
 @app.command(epilog="Example: stepfront sync runs/digits")
+@kept_at_uri("search")
 def sync(search: Search) -> None:
     """Bring MLflow in line with a search, after a server that was away."""
     from search.directory import find_search, read_snapshot
@@ -158,6 +169,7 @@ def sync(search: Search) -> None:
 
 
 @app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")
+@kept_at_uri("search")
 def confirm(
     search: Search,
     images: Annotated[int | None, typer.Option(min=16, help="images a score; default: confirm.images")] = None,
@@ -172,6 +184,7 @@ def confirm(
 
 
 @app.command(epilog="Example: stepfront controls runs/digits --methods uniform,one_cut,monotone --evaluations 60")
+@kept_at_uri("search")
 def controls(
     search: Search,
     methods: Annotated[str, typer.Option(help="comma-separated; default: all")] = "",
@@ -198,6 +211,7 @@ def controls(
 
 
 @app.command(epilog="Example: stepfront front runs/digits --export front.csv")
+@read_from_uri("search")
 def front(
     search: Search,
     export: Annotated[Path | None, typer.Option(help="write a .csv, .json or .parquet file instead")] = None,
@@ -228,6 +242,7 @@ def front(
 
 
 @app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --label 3 --out threes.png")
+@read_from_uri("search")
 def sample(
     search: Search,
     point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
@@ -271,6 +286,7 @@ def sample(
 
 
 @app.command(epilog="Example: stepfront report runs/digits")
+@read_from_uri("search")
 def report(search: Search) -> None:
     """Write the search's report: one HTML page that needs no network."""
     from search.directory import find_search
@@ -288,18 +304,17 @@ def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
     """Train, search, confirm and report on scikit-learn's digits: the whole path in a few minutes."""
     from search.config import settings_from
     from search.presets import preset
+    from search.remote import settings_at_home
 
-    settings = settings_from(preset("digits"), set_ or [])
-    if fresh:
-        _train(settings, fresh=True)
-    else:
-        _train(settings, fresh=False)
-    _search(settings, fresh)
-    _confirm(settings.search_directory, None, None)
-    _publish(settings)
+    with settings_at_home(settings_from(preset("digits"), set_ or []), trains=True) as settings:
+        _train(settings, fresh)
+        _search(settings, fresh)
+        _confirm(settings.search_directory, None, None)
+        _publish(settings)
 
 
 @app.command(epilog="Example: stepfront doctor configs/digits.yaml, or stepfront doctor runs/digits --repair")
+@kept_at_uri("what")
 def doctor(
     what: Annotated[
         Path | None,
@@ -330,6 +345,7 @@ def doctor(
 
 
 @app.command(epilog="Example: stepfront ui runs/digits --port 5001")
+@read_from_uri("search")
 def ui(
     search: Search,
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
@@ -342,6 +358,7 @@ def ui(
 
 
 @app.command(epilog="Example: stepfront register runs/digits --point knee; then mlflow models serve on it")
+@read_from_uri("search")
 def register(
     search: Search,
     point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
@@ -358,6 +375,7 @@ def register(
 
 
 @app.command(epilog="Example: stepfront compare runs/digits runs/digits-2 --out compare.html")
+@read_from_uri("searches")
 def compare(
     searches: Annotated[list[Path], typer.Argument(metavar="SEARCH...", help="directories of searches or runs")],
     out_: Annotated[Path, typer.Option("--out", help="the page")] = Path("compare.html"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.typed_uris import read_from_uri
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("stop", epilog=example.format("stop digits-0123456789ab"))(stop)
 
 
+@read_from_uri("supernet")
 def submit(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")],
     address: Address = HERE,
@@ -66,7 +68,7 @@ def submit(
     found = find_supernet(supernet) if supernet is not None else None
     done = run_submit(settings, address, [word.strip() for word in do.split(",") if word.strip()], found, install)
     typer.echo(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
-    typer.echo(f"job   {done.job_id}; its search: {settings.run_directory} on the cluster")
+    typer.echo(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")
     if follow:
         _follow(address, done.job_id)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.typed_uris import read_from_uri
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def import_diffusers(
     _say(card, out, {"training": training}, "train")
 
 
+@read_from_uri("search")
 def export(
     search: Annotated[
         Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")

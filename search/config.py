@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from search.addresses import without_literal_secret
+from search.addresses import is_uri, joined, without_literal_secret
 from trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 from trainers.errors import InputError
 from trainers.files import write_text
@@ -122,7 +122,9 @@ class RunSettings(TrainerSettings):
     """All settings of a supernet and of a search over it."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    directory: str = Field("runs", description="the run lives in DIRECTORY/NAME")
+    directory: str = Field(
+        "runs", description="the run lives in DIRECTORY/NAME; a folder, or a URI such as s3://b/runs"
+    )
     supernet: str | None = Field(None, description="default: DIRECTORY/NAME/supernet")
     sampler: SamplerSettings = SamplerSettings()
     space: SpaceSettings = SpaceSettings()
@@ -179,6 +181,11 @@ class RunSettings(TrainerSettings):
     @property
     def run_directory(self) -> Path:
         return Path(self.directory) / self.name
+
+    @property
+    def run_place(self) -> str:
+        """The run's directory as it was given, which may be a URI."""
+        return joined(self.directory, self.name) if is_uri(self.directory) else str(self.run_directory)
 
     @property
     def supernet_directory(self) -> Path:

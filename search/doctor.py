@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.addresses import hidden
+from search.addresses import hidden, is_uri
 from search.config import RunSettings
+from search.remote import copy_folder
+from trainers.config import validate
 from trainers.errors import InputError
+from trainers.supernet import settings_json
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Finding:
 def examine(settings: RunSettings | None) -> list[Finding]:
     """All findings; a check that raises is one that failed, with its reason."""
     settings_ = settings or RunSettings()
+    kept_at = settings_.run_place if is_uri(settings_.directory) else None
+    if kept_at is not None:
+        local = {"directory": str(copy_folder(kept_at, "work").parent)}
+        settings_ = validate(RunSettings, settings_json(settings_) | local)
+        settings = settings_
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("device", lambda: _device(settings_)),
@@ -33,6 +41,8 @@ def examine(settings: RunSettings | None) -> list[Finding]:
         ("storage", lambda: _storage(settings_)),
         ("mlflow", lambda: _mlflow(settings_)),
     ]
+    if kept_at is not None:
+        checks.append(("kept at", lambda: _kept_at(kept_at)))
     if settings is not None:
         checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
     return [attempt(what, check) for what, check in checks]
@@ -74,6 +84,12 @@ def _disk(settings: RunSettings) -> str:
     if free < 1:
         raise InputError(f"only {free:.2f} GB free at {directory.resolve()}")
     return f"{free:.0f} GB free at {directory.resolve()}"
+
+
+def _kept_at(uri: str) -> str:
+    from search.store import Store
+
+    return f"{hidden(uri)} answers, with {len(Store(uri).names())} files"
 
 
 def _ray(settings: RunSettings) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainers.errors import InputError
+
+
+class InUseError(InputError):
+    """Another driver is at work there."""
 
 
 @contextlib.contextmanager
@@ -21,8 +26,24 @@ def directory_lock(directory: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise InputError(f"{directory} is in use by another stepfront (process {holder})") from None
+            raise InUseError(f"{directory} is in use by another stepfront (process {holder})") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def waiting_lock(directory: Path, seconds: float = 600) -> Iterator[None]:
+    """Holds the lock as soon as it is free.  InputError when it is not for so many seconds."""
+    until = time.monotonic() + seconds
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(directory_lock(directory))
+                break
+            except InUseError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
         yield

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.addresses import hidden, is_uri
 from search.arrival import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
 from search.config import RunSettings, save_settings
 from search.facts import SEARCH_ID
@@ -80,7 +81,7 @@ def submit(
                 entrypoint=entrypoint(settings, wanted),
                 submission_id=f"{settings.name}-{search_id}",
                 runtime_env=environment,
-                metadata={LABEL: settings.name, "directory": str(settings.run_directory)},
+                metadata={LABEL: settings.name, "directory": settings.run_place},
             )
     return Submitted(job_id, sent, size)
 
@@ -112,6 +113,11 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     }
     uri = settings.tracking.uri
     if uri is not None and re.match(r"sqlite:///(?!/)", uri):
+        if is_uri(settings.directory):
+            raise InputError(
+                f"tracking.uri {uri!r} would lie in the job's temporary folder, and {hidden(settings.directory)} can "
+                "hold no database: give an MLflow server, a path of the cluster's head, or null"
+            )
         file = f"sqlite:///{settings.directory}/mlflow.db"
         changes["tracking"] = settings_json(settings.tracking) | {"uri": file}
     return validate(RunSettings, settings_json(settings) | changes)
@@ -151,5 +157,5 @@ def pinned_requirements() -> list[str]:
 
 def entrypoint(settings: RunSettings, steps: Sequence[str]) -> str:
     """The job's command line."""
-    where = {"train": CONFIG_FILE, "search": CONFIG_FILE, "confirm": shlex.quote(str(settings.run_directory))}
+    where = {"train": CONFIG_FILE, "search": CONFIG_FILE, "confirm": shlex.quote(settings.run_place)}
     return " && ".join(["python -m search.arrival", *(f"python -m search.cli {step} {where[step]}" for step in steps)])

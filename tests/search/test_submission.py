@@ -178,3 +178,12 @@ def test_each_verb_has_an_example() -> None:
     for verb in ("submit", "status", "logs", "stop"):
         shown = CliRunner().invoke(app, [verb, "--help"]).output
         assert f"Example: stepfront {verb}" in " ".join(shown.split())
+
+
+def test_a_job_may_keep_its_run_at_a_uri() -> None:
+    settings = settings_from({"name": "digits", "directory": "s3://bucket/runs?region=x", "tracking": {"uri": None}})
+    there = on_cluster(settings)
+    assert there.run_place == "s3://bucket/runs/digits?region=x"
+    assert entrypoint(there, ["confirm"]).endswith("python -m search.cli confirm 's3://bucket/runs/digits?region=x'")
+    with pytest.raises(InputError, match="can hold no database: give an MLflow server"):
+        on_cluster(settings_from({"name": "digits", "directory": "s3://bucket/runs"}))
