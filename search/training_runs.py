@@ -74,9 +74,11 @@ class TrainingLog:
             "images_per_second": report.images_per_second,
             "learning_rate": report.learning_rate,
         } | {f"loss/{width:g}": loss for width, loss in report.losses.items()}
-        table = self._table()
-        # A checkpoint that was lost is written again, and its row with it.
-        table = pd.concat([table[table["step"] < report.step], pd.DataFrame([row])], ignore_index=True)
+        table = pd.DataFrame([row])
+        if (self._directory / TRAINING).exists():
+            before = self._table()
+            # A checkpoint that was lost is written again, and its row with it.
+            table = pd.concat([before[before["step"] < report.step], table], ignore_index=True)
         write_table(table, self._directory / TRAINING)
         if self._thread is None or not self._thread.is_alive():
             self._start("RUNNING")
@@ -111,8 +113,7 @@ class TrainingLog:
             self.problem = f"MLflow at {hidden(self._uri)}: {line}"
 
     def _table(self) -> pd.DataFrame:
-        path = self._directory / TRAINING
-        return read_table(path, "training") if path.exists() else pd.DataFrame({"step": pd.Series(dtype="int64")})
+        return read_table(self._directory / TRAINING, "training")
 
 
 def grid_name(step: int) -> str:

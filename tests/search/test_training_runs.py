@@ -60,6 +60,7 @@ def test_one_run_has_the_series_of_a_training_that_was_cut_off_and_gone_on_with(
     assert whole.info.status == "FINISHED"
     table = pd.read_parquet(directory / TRAINING)
     assert list(table["step"]) == [5, 10, 12]
+    assert (table["step"].dtype, table["time"].dtype) == ("int64", "int64")
     for name in SERIES:
         history = client.get_metric_history(whole.info.run_id, name)
         assert [(m.step, m.value, m.timestamp) for m in history] == list(
