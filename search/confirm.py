@@ -16,7 +16,7 @@ import pandas as pd
 
 from search import tables
 from search.directory import FACTS_FILE, find_search, read_snapshot
-from search.executor import ray_session, score_plans
+from search.executor import ray_session
 from search.front import interval
 from search.ingredients import (
     Ingredients,
@@ -26,6 +26,7 @@ from search.ingredients import (
     worker_device,
 )
 from search.lock import directory_lock
+from search.plan_lists import score_plans
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
 from trainers.files import write_json

@@ -20,7 +20,7 @@ from search.confirm import apply_confirmation
 from search.ddsm import DDSMSearch
 from search.directory import find_search, read_snapshot
 from search.encodings import Encoding, Levels, Steps
-from search.executor import ray_session, score_plans
+from search.executor import ray_session
 from search.front import front_indices, hypervolume
 from search.ingredients import (
     Ingredients,
@@ -30,6 +30,7 @@ from search.ingredients import (
     worker_device,
 )
 from search.lock import directory_lock
+from search.plan_lists import score_plans
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops
