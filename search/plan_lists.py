@@ -1,4 +1,4 @@
-"""Plans that are known beforehand, as controls and confirmations are: scored on the cluster, without Tune or a study."""
+"""Plans that are known beforehand, as controls and confirmations are, scored on the cluster without Tune or a study."""
 
 from __future__ import annotations
 
