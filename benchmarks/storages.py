@@ -99,9 +99,9 @@ def main() -> None:
     text = (
         f"# `ask` and `tell`\n\nMade by `make bench-storages` on {time.strftime('%Y-%m-%d')}, load"
         f" {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores; {', '.join(f'{k} {v}' for k, v in versions().items())}."
-        f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default seeds and screening (a model learnt"
-        " on the trials chooses among 32 children), one process; medians. The target is 20 ms for both at the thousandth"
-        " trial, in every storage.\n\n"
+        f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default seeds and screening (a model"
+        " learnt on the trials chooses among 32 children), one process; medians. The target is 20 ms for both at the"
+        " thousandth trial, in every storage.\n\n"
     )
     write_text(given.docs / "bench-storages.md", text + markdown(table) + "\n")
     print(table.to_string())
