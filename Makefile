@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format clean screenshots
-.PHONY: bench-search bench-variation bench-tracking bench-faults bench-transfer bench-speed
+.PHONY: bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ bench-variation: $(READY)  ## what each choice of variation, seeds and screening
 
 bench-search: $(READY)  ## hypervolume against evaluations, method by method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search
+
+bench-storages: $(READY)  ## what ask and tell cost with 1,000 genes, in every storage
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.storages
 
 bench-tracking: $(READY)  ## what writing a search to MLflow costs
 	$(BIN)/python -m benchmarks.tracking

@@ -24,7 +24,6 @@ import pandas as pd
 from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
-from benchmarks.storages import storage_rows
 from search.config import RunSettings
 from search.encodings import Encoding, Levels
 from search.facts import versions
@@ -295,7 +294,6 @@ def main() -> None:
                 f" hypervolume of the union of all methods' and seeds' fronts, median of {given.sampled_seeds} seeds."
                 "\n\n" + markdown(table) + "\n"
             )
-    sections.append("## `ask` and `tell` with 1,000 genes\n\n" + markdown(storage_rows(given.work)) + "\n")
     (given.docs / "bench-search.md").write_text("\n".join(sections), encoding="utf-8")
     print(f"written: {given.docs / 'bench-search.md'}")
 

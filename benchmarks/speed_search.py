@@ -235,7 +235,8 @@ def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
-    from search.ingredients import Ingredients, load_or_measure_costs
+    from search.costs import load_or_measure_costs
+    from search.ingredients import Ingredients
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -152,7 +152,7 @@ mean load of {load:.1f}.
 
 Replay is the whole search at once, as after an outage; look-up is what a driver asks the store before its first write.
 The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away:
-writing is a thread's own affair.
+writing is the affair of a process of its own.
 Two searches of {rows["SQLite file"]["trials"]:,} trials make a SQLite file of {megabytes:.0f} MB.
 """
 

@@ -16,10 +16,11 @@ import pandas as pd
 
 from search import tables
 from search.config import RunSettings
+from search.costs import read_costs
 from search.directory import COSTS_FILE, FACTS_FILE, read_snapshot, resume_settings
 from search.doctor import Finding, attempt
 from search.front import front_indices
-from search.ingredients import Ingredients, read_costs
+from search.ingredients import Ingredients
 from search.lock import directory_lock
 from search.run import REBUILD, open_ledger, write_tables
 from search.storage import finished_numbers, is_file, put_aside

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from search.cli_cluster import add_to as add_cluster
 from search.cli_models import add_to as add_models
+from search.cli_points import add_to as add_points
 from search.interrupt import InterruptedSearchError
+from search.terminal import Config, Fresh, LiveView, Overrides, Search, bar, out, stage
 from search.typed_uris import kept_at_uri, read_from_uri
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from search.config import RunSettings
-    from search.study import Ledger
 
 # Heavy imports stand where they are used, so that `stepfront --help` answers at once.
 
@@ -36,17 +33,6 @@ app = typer.Typer(
     epilog="First: stepfront quickstart.  Each verb has --help with an example.",
 )
 INTERRUPTED = "interrupted; the same command goes on from here"
-
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
-Search = Annotated[
-    Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory or URI, such as runs/digits")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="start over; what the verb made before is deleted")]
 
 
 def main() -> None:
@@ -199,7 +185,7 @@ def controls(
 
     directory, settings = find_search(search)
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    with _bar("controls") as told:
+    with bar("controls") as told:
         run_controls(search, wanted, evaluations, lambda method, done, total: told(done, total, f"control {method}"))
     _publish(settings)
     table = pd.read_parquet(directory / tables.METHODS)
@@ -208,95 +194,6 @@ def controls(
         out.print(
             f"{row['method']:<12} {row['evaluations']:>5} evaluations  hypervolume {row['share']:.1%} of all methods'"
         )
-
-
-@app.command(epilog="Example: stepfront front runs/digits --export front.csv")
-@read_from_uri("search")
-def front(
-    search: Search,
-    export: Annotated[Path | None, typer.Option(help="write a .csv, .json or .parquet file instead")] = None,
-) -> None:
-    """Print the front, or export it."""
-    from dashboards.progress import front_table
-    from search.directory import find_search, read_snapshot
-    from search.tables import write_table
-    from trainers.files import write_atomically, write_text
-
-    directory, _ = find_search(search)
-    snapshot = read_snapshot(directory)
-    points = snapshot.front
-    if export is None:
-        out.print(front_table(points, snapshot.facts.get("full", {}).get("gflops")))
-        return
-    if export.suffix == ".parquet":
-        write_table(points, export)
-    elif export.suffix == ".csv":
-        from search.publish import front_csv
-
-        write_atomically(export, lambda path: front_csv(points).to_csv(path, index=False))
-    elif export.suffix == ".json":
-        write_text(export, json.dumps(json.loads(points.to_json(orient="records")), indent=1) + "\n")
-    else:
-        raise InputError(f"can't export to {export}; possible suffixes: .csv .json .parquet")
-    out.print(f"{len(points)} points written to {export}")
-
-
-@app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --label 3 --out threes.png")
-@read_from_uri("search")
-def sample(
-    search: Search,
-    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
-    images: Annotated[int, typer.Option(min=1)] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="noise seed")] = 0,
-    label: Annotated[
-        int | None, typer.Option(help="the class of all images; default: drawn as often as in the training data")
-    ] = None,
-    out_: Annotated[Path | None, typer.Option("--out", help="the grid; default: SEARCH/samples/POINT.png")] = None,
-) -> None:
-    """Sample images of a front point: a grid (class by class, where there are any) as .png and all images as .npz
-    beside it."""
-    import numpy as np
-
-    from search.directory import find_search, read_snapshot
-    from search.ingredients import Ingredients
-    from search.publish import by_class, make_evaluator, sample_pixels
-    from search.tables import pick_point, plan_of_row
-    from trainers.files import write_atomically
-    from trainers.pictures import save_grid
-
-    directory, settings = find_search(search)
-    row = pick_point(read_snapshot(directory).front, point)
-    suffix = "" if label is None else f"-label-{label}"
-    grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
-    if grid.suffix != ".png":
-        raise InputError(f"the grid is a .png file, given {grid}")
-    evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
-    labels = evaluator.labels(images, seed, label)
-    pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
-    save_grid(by_class(pixels, labels), grid)
-    arrays: dict[str, Any] = {"images": np.moveaxis(pixels, 1, 3)} | ({} if labels is None else {"labels": labels})
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays, plan=row["plan"], noise_seed=seed)
-
-    write_atomically(grid.with_suffix(".npz"), write)
-    out.print(f"trial {row['trial']}: {row['plan']}, {row['gflops']:.4g} GFLOPs, FID {row['fid']:.4g}")
-    out.print(f"{images} images in {grid} and {grid.with_suffix('.npz')}")
-
-
-@app.command(epilog="Example: stepfront report runs/digits")
-@read_from_uri("search")
-def report(search: Search) -> None:
-    """Write the search's report: one HTML page that needs no network."""
-    from search.directory import find_search
-    from search.ingredients import Ingredients
-    from search.publish import draw_images, draw_report
-
-    directory, settings = find_search(search)
-    if not (directory / "images" / "index.json").exists():
-        draw_images(Ingredients.of_search(settings, directory), directory)
-    out.print(f"report: {draw_report(directory)}")
 
 
 @app.command(epilog="Example: make quickstart, or stepfront quickstart --fresh")
@@ -344,49 +241,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: stepfront ui runs/digits --port 5001")
-@read_from_uri("search")
-def ui(
-    search: Search,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
-    host: Annotated[str, typer.Option(help="loopback unless told otherwise; there is no log-in")] = "127.0.0.1",
-) -> None:
-    """Open MLflow on the search: start the server that its runs need and print the link to its front."""
-    from search.ui import open_ui
-
-    open_ui(search, host, port, lambda text: out.print(text, markup=False))
-
-
-@app.command(epilog="Example: stepfront register runs/digits --point knee; then mlflow models serve on it")
-@read_from_uri("search")
-def register(
-    search: Search,
-    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
-    name: Annotated[str | None, typer.Option(help="of the model; default: stepfront-NAME")] = None,
-) -> None:
-    """Register a front point as an MLflow model; the aliases knee, best and cheapest follow the front."""
-    from search.register import register as run_register
-
-    done = run_register(search, point, name)
-    said = "is new" if done.new else "was there already"
-    out.print(f"models:/{done.model}/{done.version} {said}: trial {done.point['trial']}, {done.point['plan']}")
-    for alias, (before, now) in done.moved.items():
-        out.print(f"models:/{done.model}@{alias} is version {now}" + (f", was {before}" if before else ""))
-
-
-@app.command(epilog="Example: stepfront compare runs/digits runs/digits-2 --out compare.html")
-@read_from_uri("searches")
-def compare(
-    searches: Annotated[list[Path], typer.Argument(metavar="SEARCH...", help="directories of searches or runs")],
-    out_: Annotated[Path, typer.Option("--out", help="the page")] = Path("compare.html"),
-) -> None:
-    """Several searches in one report: their fronts, what they attain, and their plans side by side."""
-    from dashboards.report import write_comparison
-    from search.directory import find_search
-
-    out.print(f"report: {write_comparison([find_search(path)[0] for path in searches], out_)}")
-
-
+add_points(app)
 add_cluster(app)
 add_models(app)
 
@@ -397,7 +252,7 @@ def _train(settings: RunSettings, fresh: bool) -> None:
 
     with TrainingProgress(out) as progress:
         card, worked = run.train(
-            settings, fresh, lambda r: progress.update(r.step, r.total, r.losses), _stage(settings.name)
+            settings, fresh, lambda r: progress.update(r.step, r.total, r.losses), stage(settings.name)
         )
     losses = card.made_with.get("held_out_losses", {})
     said = ", ".join(f"{float(width):g}: {loss:.4f}" for width, loss in losses.items())
@@ -412,13 +267,13 @@ def _search(settings: RunSettings, fresh: bool) -> None:
 
     with SearchProgress(out) as progress:
         view = LiveView(progress)
-        run.search(settings, fresh, view, _stage(settings.name), command=" ".join(["stepfront", *sys.argv[1:]]))
+        run.search(settings, fresh, view, stage(settings.name), command=" ".join(["stepfront", *sys.argv[1:]]))
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
     from search.confirm import confirm as run_confirm
 
-    with _bar("confirming the front") as told:
+    with bar("confirming the front") as told:
         run_confirm(search, images, seeds, lambda done, total: told(done, total, "confirming the front"))
 
 
@@ -428,7 +283,7 @@ def _publish(settings: RunSettings) -> None:
     from search.publish import publish
 
     directory = settings.search_directory
-    _stage(settings.name)("writing report and MLflow")
+    stage(settings.name)("writing report and MLflow")
     snapshot = read_snapshot(directory)
     problem, opening = publish(settings, directory, finished=snapshot.facts.get("finished") is not None)
     out.print()
@@ -439,51 +294,6 @@ def _publish(settings: RunSettings) -> None:
         out.print(f"MLflow was not written    {problem}; the search is whole without it", markup=False)
     elif opening:
         out.print(f"MLflow                    {opening}", markup=False)
-
-
-class LiveView:
-    """The terminal's view of a running search."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-
-    def update(self, ledger: Ledger, total: int, workers: int) -> None:
-        from search.front import front_indices
-        from search.sampler import GENOME
-
-        complete = ledger.complete
-        scores = ledger.scores(complete)
-        best = []
-        for i in front_indices(scores):
-            result = ledger.result(complete[i])
-            runs = complete[i].user_attrs[GENOME]
-            best.append((result["gflops"], result["fid"], str(runs)))
-        volumes = [float(v) for v in ledger.hypervolumes()]
-        self._progress.update(ledger.finished, total, ledger.failed, best, volumes, workers, ledger.elapsed)
-
-
-def _stage(name: str) -> Callable[[str], None]:
-    return lambda text: out.print(f"{name}: {text}", style="dim")
-
-
-@contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with remaining time; plain lines, one each tenth, where there is no terminal to draw on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    said: dict[str, int] = {}
-    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def tell(done: int, total: int, now: str) -> None:
-            progress.update(task, completed=done, total=total, description=now)
-            tenth = 10 * done // max(1, total)
-            if not out.is_terminal and tenth > said.get(now, -1):
-                said[now] = tenth
-                out.print(f"{now}: {done}/{total}")
-
-        yield tell
 
 
 def environment_for_offline_use() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -64,7 +64,9 @@ class EvaluationSettings(Settings):
     """How a plan is scored."""
 
     images: int = Field(512, ge=16)
-    batch: int = Field(256, ge=1)
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="images of one network call; auto: on a GPU the largest that fits, on a CPU 256"
+    )
     noise_seed: int = Field(0, ge=0)
     objectives: tuple[str, ...] = ("fid", "gflops")
     constraints: tuple[str, ...] = Field((), description="such as 'gflops <= 2.0'")

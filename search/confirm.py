@@ -15,17 +15,13 @@ import numpy as np
 import pandas as pd
 
 from search import tables
+from search.costs import evaluation_limit, load_or_measure_costs
 from search.directory import FACTS_FILE, find_search, read_snapshot
-from search.executor import ray_session, score_plans
+from search.executor import ray_session
 from search.front import interval
-from search.ingredients import (
-    Ingredients,
-    evaluation_limit,
-    load_or_measure_costs,
-    threads_per_worker,
-    worker_device,
-)
+from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
+from search.plan_lists import score_plans
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
 from trainers.files import write_json

@@ -17,19 +17,15 @@ import pandas as pd
 
 from search import tables
 from search.confirm import apply_confirmation
+from search.costs import evaluation_limit, load_or_measure_costs
 from search.ddsm import DDSMSearch
 from search.directory import find_search, read_snapshot
 from search.encodings import Encoding, Levels, Steps
-from search.executor import ray_session, score_plans
+from search.executor import ray_session
 from search.front import front_indices, hypervolume
-from search.ingredients import (
-    Ingredients,
-    evaluation_limit,
-    load_or_measure_costs,
-    threads_per_worker,
-    worker_device,
-)
+from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
+from search.plan_lists import score_plans
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops

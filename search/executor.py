@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ray.tune.search import Searcher
 from search.config import WorkerSettings
 from search.placement import slots_now, worker_count
 from search.study import Asked, Ledger
-from search.worker import EvaluationError, EvaluationWorker, ListWorker, Load
+from search.worker import EvaluationError, EvaluationWorker, Load
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 from trainers.plan import Plan
@@ -278,7 +277,7 @@ class Watch(tune.Callback):
                 self._searcher.lost(trial_id, self._reason(trial))
             elif now - since > self._limit and trial_id not in self._overdue:
                 self._overdue.add(trial_id)
-                _end_actor(trial.temporary_state.ray_actor)
+                end_actor(trial.temporary_state.ray_actor)
         self._trials = {trial_id: self._trials[trial_id] for trial_id in in_flight if trial_id in self._trials}
         self._on_step()
 
@@ -310,73 +309,7 @@ def reason_of(error: BaseException | None) -> str:
     return "its worker died"
 
 
-def _end_actor(actor: Any) -> None:
+def end_actor(actor: Any) -> None:
+    """Ends a worker at once."""
     with contextlib.suppress(Exception):  # it may be gone already
         ray.kill(actor)
-
-
-def score_plans(
-    plans: Sequence[tuple[Plan, int]],
-    images: int,
-    load: Load,
-    workers: WorkerSettings,
-    limit: float,
-    on_result: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Evaluation]:
-    """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`.
-
-    As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
-    score.
-    """
-    shared = ray.put(load)
-    actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
-    # An actor that the cluster has no room for would hold its plan for ever.
-    count = min(worker_count(workers), slots_now(workers), len(plans))
-    idle, ready_at = [], {}
-
-    def start() -> None:
-        worker = actor.remote(shared)
-        idle.append(worker)
-        ready_at[worker] = worker.ready.remote()
-
-    for _ in range(count):
-        start()
-    todo = [(index, 1) for index in reversed(range(len(plans)))]
-    waiting: dict[Any, tuple[int, int, Any]] = {}
-    since: dict[Any, float] = {}
-    results: dict[int, Evaluation] = {}
-    try:
-        while len(results) < len(plans):
-            while idle and todo:
-                index, attempt = todo.pop()
-                worker, (plan, noise_seed) = idle.pop(), plans[index]
-                future = worker.score.remote(plan, images, noise_seed)
-                waiting[future] = (index, attempt, worker)
-            ready = ray.wait(list(waiting), num_returns=1, timeout=1)[0]
-            for future, (_, _, worker) in waiting.items():
-                # The clock starts with the evaluation: a worker may have to wait for a place, and to load its parts.
-                if future not in since and ray.wait([ready_at[worker]], timeout=0)[0]:
-                    since[future] = time.monotonic()
-                if time.monotonic() - since.get(future, math.inf) > limit:
-                    _end_actor(worker)  # its future fails at once
-            if not ready:
-                continue
-            index, attempt, worker = waiting.pop(ready[0])
-            try:
-                results[index] = ray.get(ready[0])
-                idle.append(worker)
-            except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
-                _end_actor(worker)
-                start()
-                if attempt < workers.attempts:
-                    todo.append((index, attempt + 1))
-                    continue
-                late = time.monotonic() - since.get(ready[0], math.inf) > limit
-                reason = f"it took longer than {limit:.0f} s" if late else reason_of(error)
-                nothing = float("nan")
-                results[index] = Evaluation(nothing, nothing, nothing, "", images, plans[index][1], error=reason)
-            on_result(len(results), len(plans))
-    finally:
-        for worker in [*idle, *(held[2] for held in waiting.values())]:
-            _end_actor(worker)
-    return [results[i] for i in range(len(plans))]

@@ -17,7 +17,7 @@ from torch import nn
 
 from search import tables
 from search.directory import find_search, read_snapshot
-from search.ingredients import Ingredients
+from search.ingredients import CPU_BATCH, Ingredients
 from trainers.conditioning import make_condition
 from trainers.errors import InputError
 from trainers.files import file_digest, write_atomically, write_json, write_text
@@ -55,7 +55,7 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
         "clip": ingredients.settings.sampler.clip,
-        "batch": ingredients.settings.evaluation.batch,
+        "batch": CPU_BATCH if (batch := ingredients.settings.evaluation.batch) == "auto" else batch,
         "time_channels": card.network.base,
         "networks": networks,
         "steps": _steps(plan, ingredients),

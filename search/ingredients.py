@@ -9,26 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from search.config import RunSettings, parse_constraint
-from search.directory import COSTS_FILE, FACTS_FILE, keep_earlier
+from search.directory import FACTS_FILE, keep_earlier
 from search.encodings import Encoding, Levels, make_encoding
-from search.executor import worker_count
 from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
-from trainers.conditioning import calls_a_step, check_classes
-from trainers.config import validate
-from trainers.cost import WidthCost, count_width, device_name, pick_device
+from trainers.conditioning import check_classes
+from trainers.cost import WidthCost, pick_device
 from trainers.data import ImageData, Labels, Progress, load_data, to_float
 from trainers.engine import PLAIN
-from trainers.engine_choice import Bench, Measured, choose_engine
 from trainers.errors import InputError
 from trainers.evaluation import EvaluatorParts
 from trainers.features import PackedFeatures, prepare_features, real_features
 from trainers.fid import Reference
-from trainers.files import read_json, write_json
+from trainers.files import read_json
 from trainers.gap import gap_table
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
@@ -43,6 +39,9 @@ from trainers.supernet import (
     supernet_from_weights,
     weights_digest,
 )
+
+CPU_BATCH = 256
+"""Images of one call on a CPU, where more are no faster."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +169,18 @@ class Ingredients:
             self.reference,
             settings.sampler,
             costs,
-            settings.evaluation.batch,
+            self.batch(costs),
             device,
             threads,
             # A driver without the workers' device runs what every device can.
             costs[1.0].engine if device == worker_device(settings) else PLAIN,
             settings.workers.prefix_mb,
         )
+
+    def batch(self, costs: dict[float, WidthCost]) -> int:
+        """Images of one network call: those of the settings, or what fitted when the widths were measured."""
+        given = self.settings.evaluation.batch
+        return (costs[1.0].batch or CPU_BATCH) if given == "auto" else given
 
     def seed_source(self, costs: dict[float, WidthCost]) -> SeedSource:
         """What the first generation and the controls are made from."""
@@ -245,14 +249,6 @@ class Ingredients:
         }
 
 
-def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
-    """Seconds after which an evaluation of `images` images counts as hung."""
-    if settings.workers.limit_minutes is not None:
-        return 60 * settings.workers.limit_minutes
-    latency = 0.0 if costs[1.0].latency_ms is None else 1e-3 * costs[1.0].step_ms * settings.sampler.steps * images
-    return 600 + 20 * latency
-
-
 def worker_device(settings: RunSettings) -> str:
     """A worker with a share of a GPU runs there, any other on its CPUs."""
     return "cuda" if settings.workers.gpus else "cpu"
@@ -261,61 +257,3 @@ def worker_device(settings: RunSettings) -> str:
 def threads_per_worker(settings: RunSettings) -> int:
     """As many threads as CPUs, so that workers do not fight for cores."""
     return max(1, int(settings.workers.cpus))
-
-
-def load_or_measure_costs(ingredients: Ingredients, directory: Path) -> dict[float, WidthCost]:
-    """Costs of a search are measured once and kept: latencies of one search must compare."""
-    if (directory / COSTS_FILE).exists():
-        return read_costs(directory)
-    costs, measured = measure_widths(ingredients)
-    rows = {
-        "widths": [cost.model_dump(mode="json") for cost in costs.values()],
-        "engines": [one.model_dump(mode="json") for one in measured],
-    }
-    write_json(directory / COSTS_FILE, rows)
-    return costs
-
-
-def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], list[Measured]]:
-    """The cost of each width under the engine that a worker finds fastest, and what it found of every engine.
-
-    Measured in a worker: the driver may lack the workers' device.  InputError where the settings force an engine that
-    is not to be had.
-    """
-    settings, card = ingredients.settings, ingredients.card
-    workers, batch = settings.workers, min(settings.evaluation.batch, settings.evaluation.images)
-    inputs = ingredients.noised(batch)
-    evaluations = (settings.budget.trials or 1000) / worker_count(workers)
-    each = calls_a_step(settings.sampler.guidance)
-    calls = evaluations * settings.evaluation.images * settings.sampler.steps * each
-    labels = ingredients.held_out_labels(np.arange(batch) % len(ingredients.data.held_out_images))
-
-    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
-    def measure(weights: dict[str, np.ndarray]) -> tuple[Measured, list[Measured], str] | str:
-        torch.set_num_threads(threads_per_worker(settings))
-        device = pick_device(worker_device(settings))
-        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
-        label = () if labels is None else (torch.from_numpy(labels.copy()).to(device),)
-        tensors = [(torch.from_numpy(x).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs]
-        bench = Bench(supernet.subnet, card.network.widths, tensors, device)
-        try:
-            return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
-        except InputError as error:
-            return str(error)
-
-    found = ray.get(measure.remote(ray.put(ingredients.weights)))
-    if isinstance(found, str):
-        raise InputError(found)
-    chosen, measured, device = found
-    costs = {}
-    for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
-        counted = count_width(card.network, card.image_channels, card.resolution, width)
-        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine, "calls": each}
-        costs[width] = counted.model_copy(update=known)
-    return costs, measured
-
-
-def read_costs(directory: Path) -> dict[float, WidthCost]:
-    """The costs that a search has measured."""
-    rows = [validate(WidthCost, row) for row in read_json(directory / COSTS_FILE, "table of costs")["widths"]]
-    return {row.width: row for row in rows}

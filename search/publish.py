@@ -14,8 +14,9 @@ from dashboards.summary import summary_sentences
 from dashboards.tables import read_tables
 from search import tables
 from search.config import RunSettings
+from search.costs import read_costs
 from search.directory import read_snapshot
-from search.ingredients import Ingredients, read_costs
+from search.ingredients import Ingredients
 from search.lock import directory_lock
 from search.tracking import Mirror
 from search.ui import server_of, ui_link

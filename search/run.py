@@ -11,16 +11,11 @@ from typing import Protocol
 from search import tables
 from search.addresses import resolved
 from search.config import RunSettings, save_settings
+from search.costs import evaluation_limit, load_or_measure_costs
 from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
-from search.ingredients import (
-    Ingredients,
-    evaluation_limit,
-    load_or_measure_costs,
-    threads_per_worker,
-    worker_device,
-)
+from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.interrupt import second_one_ends
 from search.lock import directory_lock
 from search.metrics import Gauges

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -32,7 +33,7 @@ from search.executor import ray_session
 from search.placement import slots_of_node
 from trainers.checkpoints import Store
 from trainers.cost import pick_device
-from trainers.data import ImageData
+from trainers.data import ImageData, load_data
 from trainers.distributed import Group
 from trainers.errors import InputError
 from trainers.supernet import SupernetCard
@@ -66,10 +67,11 @@ def train_on_cluster(
 
 @dataclass(frozen=True)
 class Share:
-    """What a worker is given; `images` lie in Ray's object store, once a node."""
+    """What a worker is given; `images` lie in Ray's object store, once a node, unless they are mapped from a file: each
+    node then maps a file of its own."""
 
     settings: RunSettings
-    images: ray.ObjectRef
+    images: ray.ObjectRef | None
     directory: Path
     store: Store | None
     told: Queue
@@ -82,7 +84,8 @@ def work(share: Share) -> None:
         share.told.qsize()
     except ray.exceptions.RayActorError:
         return  # the driver has stopped listening: what it was told can't be mended by beginning anew
-    data, directory = ray.get(share.images), share.directory
+    data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
+    directory = share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if group.first:
@@ -118,7 +121,8 @@ class _Reporter:
 def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report: Report, store: Store | None) -> None:
     training = settings.training
     told = Queue(actor_options={"num_cpus": 0})
-    share = Share(settings, ray.put(data), directory.absolute(), store, told)
+    images = None if isinstance(data.images, np.memmap) else ray.put(data)
+    share = Share(settings, images, directory.absolute(), store, told)
     scratch = tempfile.mkdtemp(prefix="stepfront-train-")
     on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
     interface = {f"{name}_SOCKET_IFNAME": "lo" for name in ("GLOO", "NCCL")} if on_loopback else {}

@@ -68,6 +68,32 @@ def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     return sum(costs[width].step_ms for width in plan.widths if width != SKIP)
 
 
+@torch.inference_mode()
+def largest_batch(
+    network: Network, image_shape: tuple[int, ...], most: int, device: torch.device, share: float = 1.0, *label: int
+) -> int:
+    """How many images one call may have: `most`, or else the largest power of two below, such that twice as many fit
+    into this process's `share` of the device's memory.  The rest is left to features, prefixes and other widths.
+
+    Raises InputError where two images do not fit.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    batch = most
+    while True:
+        try:
+            x, t = torch.zeros(2 * batch, *image_shape, device=device), torch.zeros(2 * batch, device=device)
+            network(x, t, *(torch.full((2 * batch,), one, device=device) for one in label))
+            return batch
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}") from None
+        x = t = torch.empty(0)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        batch = 1 << (batch - 1).bit_length() - 1
+
+
 def measure_latency(
     network: Network, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
 ) -> float:

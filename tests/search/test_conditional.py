@@ -16,9 +16,10 @@ from PIL import Image
 from search import run, tables
 from search.config import RunSettings, settings_from
 from search.controls import run_controls
+from search.costs import read_costs
 from search.directory import find_search, read_snapshot, resume_settings
 from search.export import export_point
-from search.ingredients import Ingredients, read_costs
+from search.ingredients import Ingredients
 from search.publish import GRID_IMAGES, draw_images, draw_report, log_to_mlflow, make_evaluator, sample_pixels
 from search.register import register
 from search.tables import pick_point, plan_of_row

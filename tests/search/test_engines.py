@@ -11,8 +11,9 @@ import pytest
 
 from search import run, tables
 from search.config import settings_from
+from search.costs import load_or_measure_costs, read_costs
 from search.directory import COSTS_FILE, FACTS_FILE
-from search.ingredients import Ingredients, load_or_measure_costs, read_costs
+from search.ingredients import Ingredients
 from search.study import Ledger
 from search.worker import LoadEvaluator
 from tests.search.conftest import TINY, tiny_settings

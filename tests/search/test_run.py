@@ -19,10 +19,12 @@ from dashboards.report import write_report
 from search import run, tables
 from search.confirm import confirm
 from search.controls import METHODS, run_controls
+from search.costs import load_or_measure_costs
 from search.directory import extended_settings, resume_settings, warm_settings
-from search.executor import Job, run_trials, score_plans
+from search.executor import Job, run_trials
 from search.front import front_indices
-from search.ingredients import Ingredients, load_or_measure_costs
+from search.ingredients import Ingredients
+from search.plan_lists import score_plans
 from search.publish import publish
 from search.study import Ledger
 from search.worker import LoadEvaluator

@@ -4,18 +4,20 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers.config import NetworkSettings
 from trainers.cost import (
     WidthCost,
     count_width,
     device_name,
+    largest_batch,
     measure_latency,
     pick_device,
     plan_gflops,
     plan_latency_ms,
 )
+from trainers.errors import InputError
 from trainers.plan import SKIP, Plan
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
@@ -101,3 +103,29 @@ def test_devices_have_names_that_tell_them_apart() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert device_name(torch.device("cpu")) == "cpu, 1 thread"  # as the tests run
+
+
+@pytest.mark.parametrize(
+    ("fits", "most", "expected"), [(1024, 512, 512), (1023, 512, 256), (600, 300, 300), (2, 512, 1)]
+)
+def test_the_largest_batch_is_one_of_which_two_fit(fits: int, most: int, expected: int) -> None:
+    seen: list[int] = []
+
+    def network(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        seen.append(len(x))
+        assert len(t) == len(label) == len(x)
+        if len(x) > fits:
+            raise torch.OutOfMemoryError("no room")
+        return x
+
+    assert largest_batch(network, (1, 4, 4), most, torch.device("cpu"), 0.5, 0) == expected
+    assert seen[-1] == 2 * expected
+    assert max(seen[:-1], default=2 * most) == 2 * most
+
+
+def test_a_device_with_no_room_for_two_images_says_so() -> None:
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(InputError, match="two images do not fit into 50% of the memory of cpu"):
+        largest_batch(network, (1, 4, 4), 16, torch.device("cpu"), 0.5)
