@@ -20,7 +20,7 @@ quickstart: $(READY)  ## train, search, confirm and report on digits
 	$(BIN)/stepfront quickstart
 
 test: $(READY)  ## all tests, 10 minutes at most on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 test-cluster: $(READY)  ## a search on a real cluster on this machine: several nodes, PostgreSQL, MLflow server, token
 	$(BIN)/python -m pytest tests/cluster -m cluster -rs
