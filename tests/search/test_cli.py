@@ -57,7 +57,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 
 SETTINGS = {
     "unknown key": ("trianing: {steps: 3}", "unknown setting 'trianing'; possible here: budget, confirm, data"),
-    "unknown nested key": ("training: {step: 3}", "unknown setting 'training.step'; possible here: accumulate, batch, "),
+    "unknown nested key": ("training: {step: 3}", "unknown setting 'training.step'; possible here: accumulate, "),
     "wrong type": ("training: {steps: many}", "training.steps: input should be a valid integer (given: 'many')"),
     "number as text": ('training: {steps: "12"}', "training.steps: input should be a valid integer (given: '12')"),
     "impossible width": ("network: {base: 16, widths: [0.3, 1.0]}", "width 0.3 of base 16 is 4.8 channels"),
