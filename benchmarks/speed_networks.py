@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks.slicing import slicing_network
@@ -204,8 +205,8 @@ def distance(run: Path, quick: bool) -> list[Row]:
     for count in (512,) if quick else (512, 1024, 4096):
         made = rng.standard_normal((count, dimensions)) * 1.1
         moments = Moments.of(made[i : i + 256] for i in range(0, count, 256))
-        seconds = in_turns({"": lambda moments=moments: reference.distance(moments)}, 3 if quick else 9)[""]
-        rows.append(
-            at_most(f"Frechet distance of {count:,} images, ms", 1000 * seconds, 50, f"{dimensions} dimensions")
-        )
+        with threadpool_limits(2):  # the target speaks of two cores
+            seconds = in_turns({"": lambda moments=moments: reference.distance(moments)}, 3 if quick else 9)[""]
+        details = f"{dimensions} dimensions, two threads"
+        rows.append(at_most(f"Frechet distance of {count:,} images, ms", 1000 * seconds, 50, details))
     return rows

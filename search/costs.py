@@ -11,14 +11,15 @@ import torch
 from search.config import RunSettings
 from search.directory import COSTS_FILE
 from search.executor import worker_count
-from search.ingredients import CPU_BATCH, Ingredients, threads_per_worker, worker_device
+from search.ingredients import CPU_BATCH, GAP_FILE, GapParts, Ingredients, read_gap, threads_per_worker, worker_device
 from trainers.conditioning import calls_a_step
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, largest_batch, pick_device
 from trainers.engine import PLAIN
 from trainers.engine_choice import Bench, Measured, choose_engine
 from trainers.errors import InputError
-from trainers.files import read_json, write_json
+from trainers.files import read_json, write_atomically, write_json
+from trainers.gap import supernet_gap
 from trainers.supernet import supernet_from_weights
 
 
@@ -72,6 +73,27 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
         known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine, "calls": each}
         costs[width] = counted.model_copy(update=known)
     return costs, measured
+
+
+def keep_gap(ingredients: Ingredients, directory: Path) -> None:
+    """Makes the search's gap table in a worker, on its device, once, and keeps it with the search."""
+    settings, key = ingredients.settings, ingredients.gap_key
+    if read_gap(directory, key) is not None:
+        return
+    workers = settings.workers
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def measure(parts: GapParts) -> np.ndarray:
+        torch.set_num_threads(threads_per_worker(settings))
+        return supernet_gap(*parts, pick_device(worker_device(settings)))
+
+    gap = ray.get(measure.remote(ray.put(ingredients.gap_parts)))
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez(file, gap=gap, made_from=key)
+
+    write_atomically(directory / GAP_FILE, write)
 
 
 def _batch_that_fits(ingredients: Ingredients) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,17 @@ from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
 from trainers.conditioning import check_classes
 from trainers.cost import WidthCost, pick_device
-from trainers.data import ImageData, Labels, Progress, load_data, to_float
+from trainers.data import ImageData, Labels, Pixels, Progress, load_data, to_float
 from trainers.engine import PLAIN
 from trainers.errors import InputError
 from trainers.evaluation import EvaluatorParts
 from trainers.features import PackedFeatures, prepare_features, real_features
 from trainers.fid import Reference
 from trainers.files import read_json
-from trainers.gap import gap_table
+from trainers.gap import supernet_gap
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
-from trainers.sampling import Denoiser, Noise
+from trainers.sampling import Noise
 from trainers.supernet import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -39,6 +41,10 @@ from trainers.supernet import (
     supernet_from_weights,
     weights_digest,
 )
+
+GAP_FILE = "gap.npz"
+
+GapParts = tuple[SupernetCard, dict[str, np.ndarray], tuple[float, ...], Pixels, Labels | None]
 
 CPU_BATCH = 256
 """Images of one call on a CPU, where more are no faster."""
@@ -213,15 +219,21 @@ class Ingredients:
 
     @cached_property
     def gap(self) -> np.ndarray:
-        """The gap table [steps, widths] on held-out images."""
-        supernet = supernet_from_weights(self.card, {k: torch.from_numpy(v) for k, v in self.weights.items()})
-        subnets = {width: supernet.subnet(width) for width in self.card.network.widths}
+        """The gap table [steps, widths] on held-out images: as the search keeps it, or else made here."""
+        kept = read_gap(self.settings.search_directory, self.gap_key)
+        return supernet_gap(*self.gap_parts, torch.device("cpu")) if kept is None else kept
+
+    @property
+    def gap_parts(self) -> GapParts:
+        """What the gap table is made of: card, weights, times, images and their labels."""
         held_out = slice(self.settings.training.held_out_images)
-        images, labels = self.data.held_out_images[held_out], self.held_out_labels(held_out)
-        denoisers: dict[float, Denoiser] = {**subnets}
-        if labels is not None:
-            denoisers = {w: partial(subnet, label=torch.from_numpy(labels)) for w, subnet in subnets.items()}
-        return gap_table(denoisers, noise_schedule(self.card.diffusion), self.times, images, torch.device("cpu"))
+        return self.card, self.weights, self.times, self.data.held_out_images[held_out], self.held_out_labels(held_out)
+
+    @property
+    def gap_key(self) -> str:
+        """Says of which supernet, times and images a gap table is."""
+        made_from = (self.card.digest, self.data.fingerprint, self.times, self.settings.training.held_out_images)
+        return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
     @cached_property
     def plan_features(self) -> PlanFeatures:
@@ -257,3 +269,12 @@ def worker_device(settings: RunSettings) -> str:
 def threads_per_worker(settings: RunSettings) -> int:
     """As many threads as CPUs, so that workers do not fight for cores."""
     return max(1, int(settings.workers.cpus))
+
+
+def read_gap(directory: Path, key: str) -> np.ndarray | None:
+    """The gap table that lies in a search's directory; None where there is none, or one of something else."""
+    try:
+        with np.load(directory / GAP_FILE) as kept:
+            return np.asarray(kept["gap"]) if str(kept["made_from"]) == key else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

@@ -11,7 +11,7 @@ from typing import Protocol
 from search import tables
 from search.addresses import resolved
 from search.config import RunSettings, save_settings
-from search.costs import evaluation_limit, load_or_measure_costs
+from search.costs import evaluation_limit, keep_gap, load_or_measure_costs
 from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
 from search.executor import Job, ray_session, run_trials, slots_now, worker_count
 from search.facts import search_facts
@@ -150,6 +150,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
                 empty_directory(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
+            keep_gap(ingredients, directory)
             check_nothing_lost(settings, directory)
             with closing(open_ledger(ingredients, costs, directory)) as ledger:
                 save_settings(settings, directory / SETTINGS_FILE)

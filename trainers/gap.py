@@ -7,14 +7,16 @@ clean image ranks plans far worse (see docs/search.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainers.data import Pixels, to_float
-from trainers.noise import NoiseSchedule
+from trainers.data import Labels, Pixels, to_float
+from trainers.noise import NoiseSchedule, noise_schedule
 from trainers.sampling import Denoiser, Noise
+from trainers.supernet import SupernetCard, supernet_from_weights
 
 
 @torch.inference_mode()
@@ -42,3 +44,21 @@ def gap_table(
         for column, width in enumerate(widths):
             table[row, column] = float((denoisers[width](x, t) - eps).double().square().mean())
     return table - table[:, -1:]
+
+
+def supernet_gap(
+    card: SupernetCard,
+    weights: Mapping[str, np.ndarray],
+    times: Sequence[float],
+    images: Pixels,
+    labels: Labels | None,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """The gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one."""
+    supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
+    subnets = {width: supernet.subnet(width) for width in card.network.widths}
+    denoisers: dict[float, Denoiser] = {**subnets}
+    if labels is not None:
+        known = torch.from_numpy(np.array(labels)).to(device)
+        denoisers = {width: partial(subnet, label=known) for width, subnet in subnets.items()}
+    return gap_table(denoisers, noise_schedule(card.diffusion), times, images, device)

@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dashboards.report import write_report
 from search import run, tables
 from search.confirm import confirm
 from search.controls import METHODS, run_controls
 from search.costs import load_or_measure_costs
-from search.directory import extended_settings, resume_settings, warm_settings
+from search.directory import extended_settings, find_search, resume_settings, warm_settings
 from search.executor import Job, run_trials
 from search.front import front_indices
-from search.ingredients import Ingredients
+from search.ingredients import Ingredients, read_gap
 from search.plan_lists import score_plans
 from search.publish import publish
 from search.study import Ledger
@@ -31,6 +32,7 @@ from search.worker import LoadEvaluator
 from tests.search.conftest import TINY, tiny_settings
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
+from trainers.gap import supernet_gap
 from trainers.plan import Plan, parse_runs
 
 DESIGN_COLUMNS = {
@@ -57,6 +59,17 @@ def do_search(directory: Path, *overrides: str, fresh: bool = False) -> Path:
 def searched(trained: Path, cluster: None) -> Path:
     """One search that the reading tests share."""
     return do_search(trained)
+
+
+def test_the_gap_table_is_kept_with_the_search(searched: Path) -> None:
+    directory, settings = find_search(searched)
+    found = Ingredients.of_search(settings, directory)
+    kept = read_gap(directory, found.gap_key)
+    assert kept is not None
+    assert np.array_equal(found.gap, kept)
+    np.testing.assert_allclose(kept, supernet_gap(*found.gap_parts, torch.device("cpu")), atol=1e-6)
+    assert read_gap(directory, "of another supernet") is None
+    assert read_gap(directory.parent, found.gap_key) is None
 
 
 def test_training_reports_and_is_not_repeated(trained: Path) -> None:
