@@ -17,10 +17,10 @@ class InUseError(InputError):
 
 
 @contextlib.contextmanager
-def directory_lock(directory: Path) -> Iterator[None]:
-    """Holds DIRECTORY/lock.  InputError when another process holds it; a killed driver leaves it free."""
+def directory_lock(directory: Path, name: str = "lock") -> Iterator[None]:
+    """Holds DIRECTORY/NAME.  InputError when another process holds it; a killed driver leaves it free."""
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "lock", "a+", encoding="utf-8") as file:
+    with open(directory / name, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -34,16 +34,16 @@ def directory_lock(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting_lock(directory: Path, seconds: float = 600) -> Iterator[None]:
+def waiting_lock(directory: Path, seconds: float = 600, name: str = "lock") -> Iterator[None]:
     """Holds the lock as soon as it is free.  InputError when it is not for so many seconds."""
     until = time.monotonic() + seconds
     with contextlib.ExitStack() as held:
         while True:
             try:
-                held.enter_context(directory_lock(directory))
+                held.enter_context(directory_lock(directory, name))
                 break
             except InUseError:
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.5)
+                time.sleep(0.2)
         yield

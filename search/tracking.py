@@ -6,18 +6,17 @@ runs), so a server that was away, or a driver that was killed, is made good by t
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.addresses import hidden, resolved
 from search.config import RunSettings
+from search.lock import waiting_lock
 from search.tables import Snapshot
 from trainers.files import read_json, write_json
 
@@ -100,7 +99,8 @@ class Mirror:
 
     def _try(self, action: Callable[[], None]) -> bool:
         try:
-            with _one_writer(self._directory):
+            # The writer of a driver that was killed may still be in its last request.
+            with waiting_lock(self._directory, name="mlflow.lock"):
                 action()
             self.problem = ""
             return True
@@ -119,15 +119,6 @@ class Mirror:
             find_search_run(client, self._settings, self._written, snapshot)
             self._known = True
         write_search(client, self._settings, self._written, snapshot)
-
-
-@contextlib.contextmanager
-def _one_writer(directory: Path) -> Iterator[None]:
-    """Waits until no other process writes this search: that of a driver which was killed may be in its last request."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "mlflow.lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def set_environment() -> None:
