@@ -198,16 +198,22 @@ class Ledger:
         """
         if self.trials:
             raise ValueError(f"the study holds {len(self.trials)} trials already")
+        # No plan is proposed twice: what comes later is known, too.
+        to_come = {
+            number: create_trial(state=TrialState.RUNNING, user_attrs={GENOME: proposal.genome})
+            for number, (proposal, _) in known.items()
+        }
         for number in range(max(known, default=-1) + 1):
-            proposal, result = known.get(number, (None, None))
-            proposal = proposal or self.sampler.propose(self.study, self.trials, number)
-            if proposal is None:
-                break
+            to_come.pop(number, None)
+            told = known.get(number)
+            others = [*self.trials, *to_come.values()]
+            proposal = told[0] if told else self.sampler.propose(self.study, others, number)
+            assert proposal is not None, "the trial that was lost had a plan of its own"
             trial = self._record(proposal)
-            if result is None:
+            if told is None:
                 self._queue.append(trial)
             else:
-                self._write_attribute(trial, RESULT, dict(result))
+                self._write_attribute(trial, RESULT, dict(told[1]))
                 self._close(trial)
         self._take_stock()
 

@@ -125,7 +125,9 @@ def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_agai
     said = {found.what: found.says for found in checkup.examine_search(search)}
     assert said["study"].startswith("8 complete, 0 failed, 1 cut off")
     run.search(resume_settings(search), False, Silent(), lambda text: None)
-    assert pd.read_parquet(trials)["trial"].tolist() == list(range(9))
+    now = pd.read_parquet(trials)
+    assert now["trial"].tolist() == list(range(9))
+    assert now["genome"].is_unique
 
 
 def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None:
