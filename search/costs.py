@@ -44,26 +44,29 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
     """
     settings, card = ingredients.settings, ingredients.card
     workers, batch = settings.workers, _batch_that_fits(ingredients)
-    inputs = ingredients.noised(batch)
     evaluations = (settings.budget.trials or 1000) / worker_count(workers)
     each = calls_a_step(settings.sampler.guidance)
     calls = evaluations * settings.evaluation.images * settings.sampler.steps * each
     labels = ingredients.held_out_labels(np.arange(batch) % len(ingredients.data.held_out_images))
 
     @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
-    def measure(weights: dict[str, np.ndarray]) -> tuple[Measured, list[Measured], str] | str:
+    def measure(
+        weights: dict[str, np.ndarray], inputs: list[tuple[np.ndarray, float]]
+    ) -> tuple[Measured, list[Measured], str] | str:
         torch.set_num_threads(threads_per_worker(settings))
         device = pick_device(worker_device(settings))
         supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
         label = () if labels is None else (torch.from_numpy(labels.copy()).to(device),)
-        tensors = [(torch.from_numpy(x).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs]
+        tensors = [
+            (torch.from_numpy(x.copy()).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs
+        ]
         bench = Bench(supernet.subnet, card.network.widths, tensors, device)
         try:
             return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
         except InputError as error:
             return str(error)
 
-    found = ray.get(measure.remote(ray.put(ingredients.weights)))
+    found = ray.get(measure.remote(ray.put(ingredients.weights), ray.put(ingredients.noised(batch))))
     if isinstance(found, str):
         raise InputError(found)
     chosen, measured, device = found

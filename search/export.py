@@ -19,6 +19,7 @@ from search import tables
 from search.directory import find_search, read_snapshot
 from search.ingredients import CPU_BATCH, Ingredients
 from trainers.conditioning import make_condition
+from trainers.config import NetworkSettings
 from trainers.errors import InputError
 from trainers.files import file_digest, write_atomically, write_json, write_text
 from trainers.noise import noise_schedule
@@ -46,6 +47,12 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
     card, plan = ingredients.card, tables.plan_of_row(row)
     if card.network.family != "unet":
         raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
+    plain = NetworkSettings()
+    for name in ("head_channels", "norm_eps", "halving", "frequencies"):
+        if (given := getattr(card.network, name)) != getattr(plain, name):
+            raise InputError(
+                f"the program can't run a network with {name} {given!r}, as imported ones have; possible: --as pipeline"
+            )
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in ingredients.weights.items()})
     networks = []
     for width in sorted({plan.widths[i] for i in plan.taken}):

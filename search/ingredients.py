@@ -70,6 +70,12 @@ class Ingredients:
         card = read_card(directory)
         data = load_data(settings.data, progress)
         check_fingerprint(card, data.fingerprint, directory)
+        made = card.made_with.get("settings", {}).get("training", {})
+        if settings.sampler.guidance != 1 and made.get("drop_labels") == 0:
+            raise InputError(
+                f"sampler.guidance {settings.sampler.guidance:g} needs a supernet that was trained with "
+                f"training.drop_labels above 0; {directory} was not"
+            )
         if card.network != settings.network:
             raise InputError(f"the supernet in {directory} has another network than these settings")
         check_classes(data, card.network.classes)
@@ -175,7 +181,7 @@ class Ingredients:
             self.reference,
             settings.sampler,
             costs,
-            self.batch(costs),
+            self.batch(costs) if device == worker_device(settings) else min(CPU_BATCH, self.batch(costs)),
             device,
             threads,
             # A driver without the workers' device runs what every device can.

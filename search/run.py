@@ -75,6 +75,7 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
                 store.delete()
             empty_directory(directory)
             done = False
+        log = TrainingLog(settings, data, directory)
         if done:
             card = read_card(directory)
             check_fingerprint(card, data.fingerprint, directory)
@@ -82,15 +83,17 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
         else:
             save_settings(settings, directory / SETTINGS_FILE)
             stage("training the supernet")
-            card = _train_supernet(settings, data, directory, report)
-        warn_of(TrainingLog(settings, data, directory).close(finished=True))
+            card = _train_supernet(settings, data, directory, report, log)
+        warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
         prepare_features(data, settings.features, directory, device)
     return card, not done
 
 
-def _train_supernet(settings: RunSettings, data: ImageData, directory: Path, report: Report) -> SupernetCard:
-    log, store = TrainingLog(settings, data, directory), _checkpoint_store(settings, data)
+def _train_supernet(
+    settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog
+) -> SupernetCard:
+    store = _checkpoint_store(settings, data)
 
     def told(state: TrainingReport) -> None:
         log.add(state)

@@ -284,9 +284,12 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
             rows = by_plan[plan]
             front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
             front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
-            if "kid" in rows:
-                front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(rows["kid"].to_numpy(dtype=np.float64))
-                front.loc[i, ["precision", "recall"]] = [float(rows[name].mean()) for name in ("precision", "recall")]
+            # Seeds that were scored before there were these scores, or against fewer real images, have no say in them.
+            beside = rows[rows["real_images"] == rows["real_images"].max()].dropna(subset=["kid"])
+            if len(beside):
+                front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(beside["kid"].to_numpy(dtype=np.float64))
+                means = [float(beside[name].mean()) for name in ("precision", "recall")]
+                front.loc[i, ["precision", "recall"]] = means
     scored = front["fid_confirmed"].notna().to_numpy()
     if scored.any():
         points = front.loc[scored, ["fid_confirmed", *objectives[1:]]].to_numpy(dtype=np.float64)

@@ -84,22 +84,22 @@ def work(share: Share) -> None:
         share.told.qsize()
     except ray.exceptions.RayActorError:
         return  # the driver has stopped listening: what it was told can't be mended by beginning anew
-    data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
     directory = share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if group.first:
         share.told.put(None)
     with contextlib.ExitStack() as stack:
-        if share.store is not None:
-            # A folder of its own, new each time: nodes need share nothing, and nothing old is met.
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepfront-")))
-        elif not (directory / CHECKPOINT_FILE).exists():
-            raise InputError(
-                f"{directory} can't be seen from node {ray.util.get_node_ip_address()}; put it on a disk that all "
-                "nodes share, or give training.checkpoints a URI that all reach"
-            )
         try:
+            data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
+            if share.store is not None:
+                # A folder of its own, new each time: nodes need share nothing, and nothing old is met.
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepfront-")))
+            elif not (directory / CHECKPOINT_FILE).exists():
+                raise InputError(
+                    f"{directory} can't be seen from node {ray.util.get_node_ip_address()}; put it on a disk that all "
+                    "nodes share, or give training.checkpoints a URI that all reach"
+                )
             train_share(share.settings, data, directory, _Reporter(share.told), share.store, group)
         except InputError as error:
             share.told.put(error)  # to begin anew would end the same way: the driver stops at it
@@ -122,7 +122,11 @@ def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report
     training = settings.training
     told = Queue(actor_options={"num_cpus": 0})
     images = None if isinstance(data.images, np.memmap) else ray.put(data)
-    share = Share(settings, images, directory.absolute(), store, told)
+    # Workers run in a folder of Ray Train's.
+    places = {"path": settings.data.path, "cache": settings.data.cache}
+    absolute = {name: place and str(Path(place).absolute()) for name, place in places.items()}
+    here = settings.data.model_copy(update=absolute)
+    share = Share(settings.model_copy(update={"data": here}), images, directory.absolute(), store, told)
     scratch = tempfile.mkdtemp(prefix="stepfront-train-")
     on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
     interface = {f"{name}_SOCKET_IFNAME": "lo" for name in ("GLOO", "NCCL")} if on_loopback else {}

@@ -87,8 +87,11 @@ class Store:
 
     def delete(self) -> None:
         """Forgets the training."""
-        if self._files.get_file_info(self._folder).type == fs.FileType.Directory:
-            self._files.delete_dir(self._folder)
+        try:
+            if self._files.get_file_info(self._folder).type == fs.FileType.Directory:
+                self._files.delete_dir(self._folder)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"can't delete the checkpoint at training.checkpoints: {_line(error)}") from None
 
 
 def step_of(file: Path) -> int:

@@ -85,9 +85,10 @@ def largest_batch(
             x, t = torch.zeros(2 * batch, *image_shape, device=device), torch.zeros(2 * batch, device=device)
             network(x, t, *(torch.full((2 * batch,), one, device=device) for one in label))
             return batch
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # OutOfMemoryError is one; beyond 2^31 numbers kernels refuse in other words
             if batch == 1:
-                raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}") from None
+                said = next(iter(str(error).splitlines()), "")
+                raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}: {said}") from None
         x = t = torch.empty(0)
         if device.type == "cuda":
             torch.cuda.empty_cache()

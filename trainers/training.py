@@ -318,7 +318,10 @@ class _Run:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{path} is not a whole checkpoint: {error}; delete it to start over") from None
         if metadata.get("made_from") != training_key(self.settings, self.data):
-            raise InputError(f"{path} was made with other settings or data; delete it, or train elsewhere")
+            raise InputError(
+                f"{path} was made with other settings or data, or by a version of stepfront with other settings; "
+                "go on with that one, train elsewhere, or delete it"
+            )
         self.step = int(metadata["step"])
         self.started_from = json.loads(metadata.get("started_from", "null"))
         averaged = dict(self.averaged.widest.named_parameters())

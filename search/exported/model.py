@@ -34,7 +34,11 @@ class PlanModel(mlflow.pyfunc.PythonModel):
             raise ValueError("seeds are whole numbers from 0 on, and at least one is needed")
         counted = model_input.groupby("seed").cumcount()
         numbers = model_input["image"].fillna(counted) if "image" in model_input else counted
-        labels = model_input["label"].tolist() if "label" in model_input else None
+        labels = None
+        if "label" in model_input:
+            if model_input["label"].isna().any():
+                raise ValueError("give every row a label, or none")
+            labels = model_input["label"].astype(int).tolist()
         return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist(), labels))
 
 
