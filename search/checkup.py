@@ -68,9 +68,10 @@ def _rebuild_study(checkup: _Checkup) -> None:
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
     known = tables.told_trials(tables.read_table(directory / tables.TRIALS, "trials"))
+    ingredients, costs = checkup.ingredients, checkup.costs  # what may be missing is missed before a file is renamed
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
-    with closing(open_ledger(checkup.ingredients, checkup.costs, directory)) as empty:
+    with closing(open_ledger(ingredients, costs, directory)) as empty:
         empty.restore(known)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.addresses import hidden
 from search.cli_cluster import add_to as add_cluster
 from search.cli_models import add_to as add_models
 from search.cli_points import add_to as add_points
@@ -267,7 +268,7 @@ def _search(settings: RunSettings, fresh: bool) -> None:
 
     with SearchProgress(out) as progress:
         view = LiveView(progress)
-        run.search(settings, fresh, view, stage(settings.name), command=" ".join(["stepfront", *sys.argv[1:]]))
+        run.search(settings, fresh, view, stage(settings.name), command=hidden(" ".join(["stepfront", *sys.argv[1:]])))
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:

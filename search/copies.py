@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from search.addresses import hidden
-from search.lease import Lease
+from search.lease import LEASE_SECONDS, Lease
+from search.lock import InUseError
 from search.store import Store
 from trainers.errors import InputError
 from trainers.files import file_digest, read_json, write_atomically, write_json
@@ -43,11 +44,13 @@ class Known:
 
 @dataclass
 class State:
-    """What a copy knows of its URI.  `copy` tells copies apart, `version` is that of the manifest."""
+    """What a copy knows of its URI.  `copy` tells copies apart, `version` is that of the manifest, `pending` one that
+    was about to be written: whether it was is not known."""
 
     copy: str = field(default_factory=lambda: uuid.uuid4().hex)
     version: str | None = None
     files: dict[str, Known] = field(default_factory=dict)
+    pending: str | None = None
 
 
 class Copy:
@@ -74,10 +77,10 @@ class Copy:
                 _log.warning(
                     "nothing lies at %s any more; what lies in %s is brought there again", self.uri, self.folder
                 )
-            self._state.version, self._state.files = None, {}
+            self._state.version, self._state.files = (manifest or {}).get("version"), {}
             return False
         version, digests = (manifest or {}).get("version"), (manifest or {}).get("files", {})
-        moved = manifest is None or version != self._state.version
+        moved = manifest is None or version not in (self._state.version, self._state.pending)
         here = self._signatures()
         changed = self._changed(here)
         if moved and changed:
@@ -94,7 +97,7 @@ class Copy:
                 for name in here.keys() - listed:
                     (self.folder / name).unlink(missing_ok=True)
                     self._known.pop(name, None)
-            self._state.version = version
+            self._state.version, self._state.pending = version, None
         finally:
             self._write_state()  # what was fetched is not fetched again
         return True
@@ -125,8 +128,9 @@ class Copy:
         now = self._signatures()
         changed = self._changed(now)
         gone = self._known.keys() - now.keys()
-        if not changed and not gone and self._state.version is not None:
+        if not changed and not gone and self._state.version is not None and self._state.pending is None:
             return 0
+        self._check_ours()
         staging = self.folder / f".staging-{os.getpid()}"
         try:
             # Tables are set aside before the study and brought after it: the study at the URI is never the older.
@@ -144,27 +148,46 @@ class Copy:
                 del self._known[name]
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        self._state.version = uuid.uuid4().hex
+        self._state.pending = uuid.uuid4().hex
+        self._write_state()
         files = {name: known.digest for name, known in sorted(self._known.items())}
         self._store.write_json(
             MANIFEST,
             {
-                "version": self._state.version,
+                "version": self._state.pending,
                 "written": datetime.now(UTC).isoformat(timespec="seconds"),
                 "files": files,
             },
         )
+        self._state.version, self._state.pending = self._state.pending, None
         self._write_state()
         return len(staged) + len(gone)
 
+    def _check_ours(self) -> None:
+        """A lease may have run out while this machine slept, and another driver have come and gone."""
+        version = (self._store.read_json(MANIFEST) or {}).get("version")
+        if version is not None and version not in (self._state.version, self._state.pending):
+            raise InUseError(f"{self.uri} went on elsewhere")
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lease.  InputError when another driver has it."""
+        """Holds the lease, and renews it while files travel.  InputError when another driver has it."""
         self._write_state()  # the copy has its id before a lease says it
         self._lease.acquire()
+        ending = threading.Event()
+
+        def renew() -> None:
+            while not ending.wait(LEASE_SECONDS / 5):
+                with contextlib.suppress(InputError):  # the next push says what is wrong
+                    self._lease.renew()
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
         try:
             yield
         finally:
+            ending.set()
+            thread.join()
             self._lease.release()
 
     @contextlib.contextmanager
@@ -225,7 +248,7 @@ class Copy:
         try:
             content = read_json(path, "state of a copy")
             files = {name: Known(**known) for name, known in content["files"].items()}
-            return State(content["copy"], content["version"], files)
+            return State(content["copy"], content["version"], files, content.get("pending"))
         except (InputError, KeyError, TypeError, AttributeError):  # damaged: all is compared anew
             return State()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from search import tables
 from search.config import RunSettings, load_settings
+from search.lock import directory_lock
 from search.study import spent_so_far
 from search.tables import Snapshot
 from trainers.config import validate
@@ -132,7 +133,8 @@ def extended_settings(path: Path, trials: int | None, minutes: float | None, tfl
     if trials is None and minutes is None and tflops is None:
         raise InputError("say how much further: --trials, --minutes or --tflops")
     # Of the study: the facts beside it may be older, where a driver was killed.
-    spent = spent_so_far(settings.storage, settings.search_directory)
+    with directory_lock(settings.search_directory):  # a driver at work has the storage to itself
+        spent = spent_so_far(settings.storage, settings.search_directory)
     budget = {
         "trials": trials and spent.trials + trials,
         "minutes": minutes and spent.seconds / 60 + minutes,

@@ -35,9 +35,9 @@ class MlflowProcess:
         """Says that the tables have grown; returns at once."""
         if not self._wanted:
             return
-        if self._process is None or self._process.poll() is not None:
-            self._process = self._start()
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # no room for a process, or a broken pipe: the next writing tries again
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._start()
             assert self._process.stdin is not None
             os.write(self._process.stdin.fileno(), b"\n")
 
@@ -62,7 +62,7 @@ class MlflowProcess:
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         return subprocess.Popen(
-            [sys.executable, "-m", "search.mlflow_process", str(self._directory)],
+            [sys.executable, "-P", "-m", "search.mlflow_process", str(self._directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

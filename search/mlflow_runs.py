@@ -34,6 +34,9 @@ CONFIRMED = ("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high
 MOST_AXES = 12
 """How many widths a trial shows at most: axes of the UI's parallel coordinates."""
 
+MOST_CHARACTERS = 5900
+"""Of a parameter; MLflow lets it be 6,000."""
+
 
 def find_search_run(client: MlflowClient, settings: RunSettings, written: Written, snapshot: Snapshot) -> None:
     """Brings `written` in line with what the server holds of this search; begins the parent run where it has none."""
@@ -41,11 +44,14 @@ def find_search_run(client: MlflowClient, settings: RunSettings, written: Writte
 
     if written.run_id:
         try:
-            client.get_run(written.run_id)
+            # A process that outlived its killed driver may have noted down the run of a search that was begun anew.
+            known = client.get_run(written.run_id).data.tags.get("search_id") == str(snapshot.facts["search_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            written.__dict__.update(Written().__dict__)  # another tracking store: begin anew there
+            known = False  # another tracking store: begin anew there
+        if not known:
+            written.__dict__.update(Written().__dict__)
     if not written.run_id:
         name = settings.tracking.experiment or experiment_name(settings)
         experiment = client.get_experiment_by_name(name)
@@ -57,7 +63,9 @@ def find_search_run(client: MlflowClient, settings: RunSettings, written: Writte
             _begin(client, settings, written, snapshot.facts)
             return
         written.run_id = found[0].info.run_id
-    _find_children(client, written)
+    _find_children(
+        client, written, dict(zip(snapshot.trials["trial"].astype(str), snapshot.trials["genome"], strict=True))
+    )
 
 
 def _begin(client: MlflowClient, settings: RunSettings, written: Written, facts: Mapping[str, Any]) -> None:
@@ -83,7 +91,7 @@ def _begin(client: MlflowClient, settings: RunSettings, written: Written, facts:
     client.log_inputs(written.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "search")])])
 
 
-def _find_children(client: MlflowClient, written: Written) -> None:
+def _find_children(client: MlflowClient, written: Written, genomes: Mapping[str, str]) -> None:
     token = None
     found: dict[str, str] = {}
     while True:
@@ -94,11 +102,13 @@ def _find_children(client: MlflowClient, written: Written) -> None:
             page_token=token,
         )
         for run in page:
-            # A child that a killed driver left open is written again from its table row.
-            if run.info.status == "RUNNING":
+            trial = run.data.tags["trial"]
+            other = genomes.get(trial, "")[:MOST_CHARACTERS] not in ("", run.data.params.get("genome"))
+            # A child that a killed driver left open is written again from its table row; so is one of another plan,
+            # where a study went on from an older copy of itself.
+            if run.info.status == "RUNNING" or other:
                 client.delete_run(run.info.run_id)
                 continue
-            trial = run.data.tags["trial"]
             found[trial] = run.info.run_id
             if "domination_rank" in run.data.metrics:
                 written.ranks[trial] = int(run.data.metrics["domination_rank"])
@@ -155,7 +165,7 @@ def _write_child(
     client.log_batch(
         run.info.run_id,
         metrics=_metrics(values if rank is None else values | {"domination_rank": rank}),
-        params=[Param(k, str(v)[:5900]) for k, v in params.items()],
+        params=[Param(k, str(v)[:MOST_CHARACTERS]) for k, v in params.items()],
     )
     client.set_terminated(run.info.run_id, "FINISHED" if complete else "FAILED")
     written.children[trial] = run.info.run_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from search.config import WorkerSettings
 from search.executor import end_actor, reason_of
 from search.placement import slots_now, worker_count
 from search.worker import ListWorker, Load
+from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 from trainers.plan import Plan
 
@@ -34,38 +34,47 @@ def score_plans(
     actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
     # An actor that the cluster has no room for would hold its plan for ever.
     count = min(worker_count(workers), slots_now(workers), len(plans))
-    idle, ready_at = [], {}
+    idle: list[Any] = []
+    starting: dict[Any, Any] = {}
+    waiting: dict[Any, tuple[int, int, Any, float]] = {}
+    todo = [(index, 1) for index in reversed(range(len(plans)))]
+    results: dict[int, Evaluation] = {}
+    unstarted = 0
 
     def start() -> None:
         worker = actor.remote(shared)
-        idle.append(worker)
-        ready_at[worker] = worker.ready.remote()
+        starting[worker.ready.remote()] = worker
 
     for _ in range(count):
         start()
-    todo = [(index, 1) for index in reversed(range(len(plans)))]
-    waiting: dict[Any, tuple[int, int, Any]] = {}
-    since: dict[Any, float] = {}
-    results: dict[int, Evaluation] = {}
     try:
         while len(results) < len(plans):
+            # Only to workers that are there: one that waits for a place must not hold a plan that another could do.
             while idle and todo:
                 index, attempt = todo.pop()
                 worker, (plan, noise_seed) = idle.pop(), plans[index]
-                future = worker.score.remote(plan, images, noise_seed)
-                waiting[future] = (index, attempt, worker)
-            ready = ray.wait(list(waiting), num_returns=1, timeout=1)[0]
-            for future, (_, _, worker) in waiting.items():
-                # The clock starts with the evaluation: a worker may have to wait for a place, and to load its parts.
-                if future not in since and ray.wait([ready_at[worker]], timeout=0)[0]:
-                    since[future] = time.monotonic()
-                if time.monotonic() - since.get(future, math.inf) > limit:
+                waiting[worker.score.remote(plan, images, noise_seed)] = (index, attempt, worker, time.monotonic())
+            ready = ray.wait([*waiting, *starting], num_returns=1, timeout=1)[0]
+            for _, _, worker, since in waiting.values():
+                if time.monotonic() - since > limit:
                     end_actor(worker)  # its future fails at once
             if not ready:
                 continue
-            index, attempt, worker = waiting.pop(ready[0])
+            (future,) = ready
+            if future in starting:
+                worker = starting.pop(future)
+                try:
+                    ray.get(future)
+                    idle.append(worker)
+                except ray.exceptions.RayError as error:
+                    unstarted += 1
+                    if unstarted >= count * workers.attempts:
+                        raise InputError(f"no worker could be started: {reason_of(error)}") from error
+                    start()
+                continue
+            index, attempt, worker, since = waiting.pop(future)
             try:
-                results[index] = ray.get(ready[0])
+                results[index] = ray.get(future)
                 idle.append(worker)
             except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
                 end_actor(worker)
@@ -73,12 +82,12 @@ def score_plans(
                 if attempt < workers.attempts:
                     todo.append((index, attempt + 1))
                     continue
-                late = time.monotonic() - since.get(ready[0], math.inf) > limit
+                late = time.monotonic() - since > limit
                 reason = f"it took longer than {limit:.0f} s" if late else reason_of(error)
                 nothing = float("nan")
                 results[index] = Evaluation(nothing, nothing, nothing, "", images, plans[index][1], error=reason)
             on_result(len(results), len(plans))
     finally:
-        for worker in [*idle, *(held[2] for held in waiting.values())]:
+        for worker in [*idle, *starting.values(), *(held[2] for held in waiting.values())]:
             end_actor(worker)
     return [results[i] for i in range(len(plans))]

@@ -104,9 +104,10 @@ class ModelRung:
         self._model = Surrogate()
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
-        if fresh := [trial for trial in trials if trial.number not in self._kept]:
-            seen = self._features([self._levels_of(trial) for trial in fresh])
-            self._kept |= {trial.number: row for trial, row in zip(fresh, seen, strict=True)}
+        for trial in trials:
+            if trial.number not in self._kept:
+                # One by one: a product of many rows differs in its last digits, and a resumed search has many at once.
+                self._kept[trial.number] = self._features([self._levels_of(trial)])[0]
         known = np.array([self._kept[trial.number] for trial in trials])
         without = self._model.learn(known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
         return rank_correlation(without, scores[:, 0])

@@ -86,13 +86,20 @@ def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
     except KeyError:
         return set()
     except Exception as error:  # a damaged file raises what sqlite3, SQLAlchemy or json please
-        if is_file(url) and "locked" not in str(error):
+        if is_file(url) and any(map(_is_damage, _chain(error))):
             return None
         raise InputError(f"the search's storage can't be read: {_root(error)}") from error
     finally:
         if storage is not None:
             close_storage(storage)
     return {trial.number for trial in found if trial.state.is_finished()}
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether a file's content is at fault: not a full or read-only disk, a lock, or another version's tables."""
+    if isinstance(error, sqlite3.Error):
+        return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    return isinstance(error, ValueError | KeyError) and not isinstance(error, InputError)  # a journal's broken line
 
 
 def is_file(url: str | None) -> bool:

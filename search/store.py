@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _OBJECTS = ("s3", "gcs", "abfs")
-"""Where a write appears whole, and folders are not made."""
+"""Where folders are not made."""
 
 T = TypeVar("T")
 
@@ -87,15 +87,14 @@ class Store:
 
     def _write(self, name: str, write: Callable[[Any], Any]) -> None:
         at = self._at(name)
-        beside = at
+        folder, _, last = at.rpartition("/")
         if self._system.type_name not in _OBJECTS:
-            folder, _, last = at.rpartition("/")
             self._system.create_dir(folder, recursive=True)
-            beside = f"{folder}/.{last}.part"
+        # Object stores, too: a stream that an exception ends is closed all the same, and what was sent stands there.
+        beside = f"{folder}/.{last}.part"
         with self._system.open_output_stream(beside) as target:
             write(target)
-        if beside != at:
-            self._system.move(beside, at)
+        self._system.move(beside, at)
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -285,7 +285,8 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
             front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
             front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
             # Seeds that were scored before there were these scores, or against fewer real images, have no say in them.
-            beside = rows[rows["real_images"] == rows["real_images"].max()].dropna(subset=["kid"])
+            beside = rows.dropna(subset=["kid"]) if "kid" in rows else rows.head(0)
+            beside = beside[beside["real_images"] == beside["real_images"].max()] if len(beside) else beside
             if len(beside):
                 front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(beside["kid"].to_numpy(dtype=np.float64))
                 means = [float(beside[name].mean()) for name in ("precision", "recall")]

@@ -52,6 +52,13 @@ def _copy(path: Path | None, held: contextlib.ExitStack, brings_back: bool) -> P
     uri = None if path is None else uri_of(path)
     if uri is None:
         return path
+    from search.addresses import without_literal_secret
     from search.remote import fetched, mirrored
+    from trainers.errors import InputError
+
+    try:
+        without_literal_secret(uri)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
     return held.enter_context(mirrored(uri)) if brings_back else fetched(uri)

@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "budget": {"trials": 9},
     "evaluation": {"images": 32, "batch": 16},
     "confirm": {"images": 32, "seeds": 2},
-    "workers": {"count": 2},
+    "workers": {"count": 1},  # each is a process to start; tests that need two say so
 }
 
 

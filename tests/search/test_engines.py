@@ -110,7 +110,7 @@ def test_a_forced_precision_beyond_the_tolerance_is_refused_before_anything_is_s
     fresh: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(fresh, "workers.precision=bfloat16")
-    monkeypatch.setattr("search.ingredients.choose_engine", refuse)
+    monkeypatch.setattr("search.costs.choose_engine", refuse)
     with pytest.raises(InputError, match=r"^workers\.precision bfloat16: changes"):
         load_or_measure_costs(Ingredients.load(settings), settings.search_directory)
     assert not (settings.search_directory / COSTS_FILE).exists()

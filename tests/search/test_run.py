@@ -276,12 +276,12 @@ class FailingLoad:
 
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
-    settings = tiny_settings(fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}")
+    settings = tiny_settings(fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2")
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
     job = Job(ingredients.plan_of, 8, 0)
-    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=6)
+    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=15)
     assert ledger.finished == 12
     results = {trial.user_attrs["genome"]: ledger.result(trial) for trial in ledger.trials}
     assert results["222"]["fid"] == 1.0  # killed once, tried again
@@ -293,7 +293,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     hopeless = {genome for genome in attempts if genome == "111" or genome.startswith("0")}
     assert {attempts[genome] for genome in hopeless} == {3}
     again = [genome for genome, n in attempts.items() if n == 2]
-    assert len(again) == 2  # the killed one, and the one that stopped: ended after 6 s and tried again
+    assert len(again) == 2  # the killed one, and the one that stopped: ended after 15 s and tried again
     stopped = next(genome for genome in again if genome != "222")
     assert np.isfinite(results[stopped]["fid"])
     # The other worker went on in the meantime.
@@ -303,7 +303,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
 
 
 def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -> None:
-    settings = tiny_settings(fresh)
+    settings = tiny_settings(fresh, "workers.count=2")
     times = tuple(float(t) for t in range(6, 0, -1))
     plans = [(Plan(times, (w,) * 6), 0) for w in (1.0, 0.5, 1.0)]
     plans.append((Plan(times, (1.0,) * 4 + (0.5,) * 2), 0))

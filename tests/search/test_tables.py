@@ -79,7 +79,8 @@ def test_a_confirmed_front_has_the_scores_beside_fid() -> None:
     front = front_table(trials(), ("fid", "gflops"))
     rows = [
         {"plan": "b", "noise_seed": seed, "images": 8, "fid": 2.0, "kid": kid, "precision": 0.5, "recall": 0.25 * seed}
-        for seed, kid in ((1, 0.1), (2, 0.3))
+        | {"real_images": real}
+        for seed, kid, real in ((1, 0.1, 60), (2, 0.3, 60), (3, np.nan, 0))  # the third is of an older confirmation
     ]
     judged = with_confirmation(front, pd.DataFrame(rows), ("fid", "gflops")).set_index("plan")
     point = judged.loc["b"]
