@@ -212,7 +212,7 @@ def interrupted(times: int) -> Row:
 
 
 def workers_killed(times: int) -> Row:
-    """The worker that told last is killed, again and again."""
+    """A worker process is killed, again and again."""
     row = Row("a worker killed every few seconds")
     with bench(budget={"trials": 30 + 12 * times}, workers={"count": 2, "attempts": 20}) as b:
         process = b.start("search", str(b.config))
