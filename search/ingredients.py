@@ -280,7 +280,7 @@ def threads_per_worker(settings: RunSettings) -> int:
 def read_gap(directory: Path, key: str) -> np.ndarray | None:
     """The gap table that lies in a search's directory; None where there is none, or one of something else."""
     try:
-        with np.load(directory / GAP_FILE) as kept:
+        with np.load(directory / GAP_FILE, allow_pickle=False) as kept:
             return np.asarray(kept["gap"]) if str(kept["made_from"]) == key else None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
