@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from benchmarks.search import markdown
 from search.facts import versions
@@ -238,8 +239,6 @@ def workers_killed(times: int) -> Row:
 
 def _kill_worker(driver: int) -> bool:
     """Kills one of the driver's evaluating processes; False where none is up."""
-    import psutil
-
     for process in psutil.Process(driver).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.name().startswith("ray::") and "Trainable" in " ".join(process.cmdline()):
