@@ -22,6 +22,9 @@ from trainers.errors import InputError
 from trainers.files import write_text
 
 OWN_STUDY = "stepfront"
+RESULT = "result"
+"""The trial attribute that holds what was told of it."""
+
 JOURNAL_FILE, DATABASE_FILE, NAME_FILE = "study.journal", "study.db", "study.name"
 
 PATIENCE = 120.0
@@ -75,7 +78,7 @@ def close_storage(storage: BaseStorage) -> None:
 
 
 def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
-    """The numbers of the study's finished trials; None where its file is damaged.
+    """The numbers of the study's trials that have a result; None where its file is damaged.
 
     Raises InputError where a database does not answer.
     """
@@ -92,7 +95,8 @@ def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
     finally:
         if storage is not None:
             close_storage(storage)
-    return {trial.number for trial in found if trial.state.is_finished()}
+    # The result is written before the state: a driver or a power line that was cut in between lost nothing.
+    return {trial.number for trial in found if trial.state.is_finished() or RESULT in trial.user_attrs}
 
 
 def _is_damage(error: BaseException) -> bool:

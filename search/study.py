@@ -27,14 +27,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config import parse_constraint
 from search.front import GrowingFront
 from search.sampler import GENOME, BlockNSGAII, Proposal
-from search.storage import OWN_STUDY, close_storage, open_storage, patiently, study_name
+from search.storage import OWN_STUDY, RESULT, close_storage, open_storage, patiently, study_name
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
 HOPELESS = 8
 """Failed trials, with no other, after which a search ends."""
-
-RESULT = "result"
 
 
 @dataclass(frozen=True)

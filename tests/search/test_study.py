@@ -14,7 +14,7 @@ from search.config import VariationSettings
 from search.encodings import Stages
 from search.front import front_indices, hypervolume
 from search.sampler import GENOME, BlockNSGAII, Proposal
-from search.storage import cut_torn_line, open_storage
+from search.storage import cut_torn_line, finished_numbers, open_storage
 from search.study import Asked, Ledger, Limits
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
@@ -106,6 +106,16 @@ def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
     assert ledger.finished == 30
     assert told(make_ledger("journal", tmp_path)) == told(ledger)
     cut_torn_line(tmp_path / "none")  # nothing to cut is no error
+
+
+def test_a_result_whose_state_was_cut_off_counts_as_told(tmp_path: Path) -> None:
+    run(make_ledger("journal", tmp_path), most=5)
+    path = tmp_path / "study.journal"
+    path.write_bytes(path.read_bytes()[:-20])  # of the last trial's state
+    assert finished_numbers("journal", tmp_path) == {0, 1, 2, 3, 4}
+    path.write_bytes(b"no journal\n" + path.read_bytes())
+    assert finished_numbers("journal", tmp_path) is None
+    assert finished_numbers(None, tmp_path) == set()
 
 
 def test_scores_that_are_not_finite_fail_with_their_reason_and_the_search_goes_on(tmp_path: Path) -> None:
