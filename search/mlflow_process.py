@@ -1,7 +1,6 @@
 """MLflow's own process: a search directory in; MLflow kept in line with its tables while the search runs.
 
-In a thread of the driver the same writing held the interpreter for 20 ms a trial, and eight workers that finish one
-evaluation a second each were idle for a tenth of their time (docs/benchmarks.md).
+In a thread of the driver the same writing held the interpreter, and workers waited for their next plan meanwhile.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def score_plans(
                 try:
                     ray.get(future)
                     idle.append(worker)
+                    unstarted = 0  # nodes come and go; only a row of failures says that none will start
                 except ray.exceptions.RayError as error:
                     unstarted += 1
                     if unstarted >= count * workers.attempts:
