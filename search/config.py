@@ -103,6 +103,10 @@ class WorkerSettings(Settings):
     limit_minutes: float | None = Field(
         None, gt=0, description="of one evaluation; null: ten minutes and 20 times the latency measured at full width"
     )
+    ahead: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="hand a worker its next plan before it is done; auto: with several workers and short evaluations",
+    )
     engine: Literal["auto", "plain", "channels_last", "compiled"] = Field(
         "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
     )

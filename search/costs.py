@@ -10,8 +10,8 @@ import torch
 
 from search.config import RunSettings
 from search.directory import COSTS_FILE
-from search.executor import worker_count
 from search.ingredients import CPU_BATCH, GAP_FILE, GapParts, Ingredients, read_gap, threads_per_worker, worker_device
+from search.placement import worker_count
 from trainers.conditioning import calls_a_step
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, largest_batch, pick_device

@@ -95,7 +95,8 @@ def _kept_at(uri: str) -> str:
 def _ray(settings: RunSettings) -> str:
     import ray
 
-    from search.executor import ray_session, worker_count
+    from search.executor import ray_session
+    from search.placement import worker_count
 
     with ray_session(settings.workers):
         count = worker_count(settings.workers)

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 
 from search.config import WorkerSettings
-from search.executor import end_actor, reason_of
 from search.placement import slots_now, worker_count
+from search.searcher import end_actor, reason_of
 from search.worker import ListWorker, Load
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation

@@ -13,16 +13,18 @@ from search.addresses import resolved
 from search.config import RunSettings, save_settings
 from search.costs import evaluation_limit, keep_gap, load_or_measure_costs
 from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
-from search.executor import Job, ray_session, run_trials, slots_now, worker_count
+from search.executor import ray_session, run_trials
 from search.facts import search_facts
 from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.interrupt import second_one_ends
 from search.lock import directory_lock
 from search.metrics import Gauges
 from search.mlflow_process import MlflowProcess
+from search.placement import slots_now, worker_count
 from search.reading import reading
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
+from search.searcher import Job
 from search.seeds import make_seeds
 from search.storage import delete_study, finished_numbers, open_storage, study_name
 from search.study import Ledger, Limits

@@ -327,6 +327,11 @@ class Ledger:
         """Trials that were cut off and wait to be asked again."""
         return len(self._queue)
 
+    @property
+    def left(self) -> int | None:
+        """Trials that the budget still leaves to be asked; None without such a limit."""
+        return None if self.limits.trials is None else max(0, self.limits.trials - self.finished - len(self._live))
+
     def scores(self, trials: Sequence[FrozenTrial] | None = None) -> np.ndarray:
         """[N, objectives] of the given trials, or of all complete ones."""
         if trials is None and self._scores is not None:
@@ -404,7 +409,7 @@ class Ledger:
         return sum(r["gflops"] * r["images"] for r in results) / 1000
 
     def _all_asked(self) -> bool:
-        return self.limits.trials is not None and self.finished + len(self._live) >= self.limits.trials
+        return self.left == 0
 
     def _stalled(self, patience: int) -> bool:
         window = patience * self.sampler.variation.population

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import astuple
+from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -54,30 +58,66 @@ def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: i
 
 
 class EvaluationWorker(tune.Trainable):
-    """One step evaluates one plan.
+    """One step evaluates one plan, and begins with the one that it was handed ahead, if any, before the next step.
 
     Nothing is loaded in `setup`: Tune throws a slowly starting actor away for a warm one, again and again.
     """
 
     def setup(self, config: dict[str, Any], load: Load | None = None) -> None:
-        self._load, self._config = load, config
-        self._evaluate: Evaluate | None = None
+        assert load is not None
+        self._config, self._lane = config, Lane(load)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        job = self._config["job"]
-        evaluation = attempt(self._loaded, Plan(*job["plan"]), job["images"], job["noise_seed"])
+        evaluation = self._lane.evaluate(self._config["job"], self._config.get("ahead"))
         # A tuple, because Tune flattens mappings on their way to the searcher.
         return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
 
-    def _loaded(self) -> Evaluate:
-        if self._evaluate is None:
-            assert self._load is not None
-            self._evaluate = self._load()
-        return self._evaluate
+
+class Lane:
+    """Evaluates jobs one after the other, in a thread of its own: it goes on with the next while a result travels."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._jobs: SimpleQueue[tuple[dict[str, Any], Future[Evaluation]]] = SimpleQueue()
+        self._ahead: tuple[int, Future[Evaluation]] | None = None
+        # A daemon: a worker that is ended does not first finish what nobody asks for any more.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def evaluate(self, job: dict[str, Any], ahead: dict[str, Any] | None) -> Evaluation:
+        """The result of `job`, which may have been begun; `ahead` is begun after it."""
+        begun, self._ahead = self._ahead, None
+        if begun is not None and begun[0] == job["number"]:
+            future = begun[1]
+        else:
+            if begun is not None:
+                begun[1].cancel()  # another worker has it; if it runs, it is waited for
+            future = self._begin(job)
+        if ahead is not None:
+            self._ahead = (ahead["number"], self._begin(ahead))
+        return future.result()
+
+    def _begin(self, job: dict[str, Any]) -> Future[Evaluation]:
+        future: Future[Evaluation] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def _work(self) -> None:
+        load, broken = cache(self._load), False
+        while True:
+            job, future = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if broken:
+                    raise EvaluationError("its worker is to be ended: the evaluation before failed")
+                future.set_result(attempt(load, Plan(*job["plan"]), job["images"], job["noise_seed"]))
+            except BaseException as error:
+                broken = True
+                future.set_exception(error)
 
 
 class ListWorker:

@@ -42,7 +42,7 @@ class _Controller:
 
 
 def test_a_free_worker_gets_a_new_plan_and_never_one_that_has_a_worker_coming() -> None:
-    from search.executor import FirstFree
+    from search.searcher import FirstFree
 
     scheduler, first, second = FirstFree(), _Trial("a_1", "PENDING"), _Trial("a_2", "PENDING")
     assert scheduler.choose_trial_to_run(_Controller(first, second, _Trial("a_0", "RUNNING"))) is first

@@ -22,11 +22,12 @@ from search.confirm import confirm
 from search.controls import METHODS, run_controls
 from search.costs import load_or_measure_costs
 from search.directory import extended_settings, find_search, resume_settings, warm_settings
-from search.executor import Job, run_trials
+from search.executor import run_trials
 from search.front import front_indices
 from search.ingredients import Ingredients, read_gap
 from search.plan_lists import score_plans
 from search.publish import publish
+from search.searcher import Job
 from search.study import Ledger
 from search.worker import LoadEvaluator
 from tests.search.conftest import TINY, tiny_settings
@@ -276,7 +277,9 @@ class FailingLoad:
 
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
-    settings = tiny_settings(fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2")
+    settings = tiny_settings(
+        fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=always"
+    )
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
