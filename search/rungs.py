@@ -60,7 +60,8 @@ class Rung(Protocol):
     """What a screening asks of a cheap rung."""
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
-        """Takes in the trials [N] and their scores [N, objectives], fid first; returns its correlation with fid."""
+        """Takes in the trials [N] and their scores [N, objectives], fid first; returns its correlation with fid.  From
+        call to call trials only join at the end."""
 
     def predict(self, children: Sequence[Levels]) -> Array:
         """The FID that it expects of each child; NaN where it can't say."""
@@ -100,16 +101,17 @@ class ModelRung:
 
     def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels]) -> None:
         self._features, self._levels_of = features, levels_of
-        self._kept: dict[int, Array] = {}
+        self._known: Array | None = None
         self._model = Surrogate()
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
-        for trial in trials:
-            if trial.number not in self._kept:
-                # One by one: a product of many rows differs in its last digits, and a resumed search has many at once.
-                self._kept[trial.number] = self._features([self._levels_of(trial)])[0]
-        known = np.array([self._kept[trial.number] for trial in trials])
-        without = self._model.learn(known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
+        # One by one: a product of many rows differs in its last digits, and a resumed search has many at once.
+        new = [
+            self._features([self._levels_of(trial)])
+            for trial in trials[0 if self._known is None else len(self._known) :]
+        ]
+        self._known = np.vstack(new if self._known is None else [self._known, *new])
+        without = self._model.learn(self._known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
         return rank_correlation(without, scores[:, 0])
 
     def predict(self, children: Sequence[Levels]) -> Array:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseGASampler
 from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
@@ -38,6 +39,33 @@ class Proposal:
     genome: str
     origin: str
     parents: tuple[int, ...] = field(default=())
+
+
+class Known:
+    """What a proposal depends on, kept up as trials come: every genome that was ever asked for, and the complete trials
+    in the order of their results."""
+
+    def __init__(self) -> None:
+        self.genomes: set[str] = set()
+        self.complete: list[FrozenTrial] = []
+        self._values: list[list[float]] = []
+        self._penalties: list[float] = []
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Takes a complete trial in."""
+        self.complete.append(trial)
+        self._values.append(list(trial.values))
+        self._penalties.append(sum(max(0.0, excess) for excess in trial.constraints.values()))
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """[N, objectives] of the complete trials."""
+        return np.array(self._values, dtype=np.float64)
+
+    @property
+    def penalties(self) -> NDArray[np.float64]:
+        """By how much each complete trial breaks its constraints, [N]."""
+        return np.array(self._penalties, dtype=np.float64)
 
 
 Screen = Callable[[Sequence[Levels]], int]
@@ -66,14 +94,14 @@ class BlockNSGAII(BaseGASampler):
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
         self._levels = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
 
-    def propose(self, study: Study, trials: Sequence[FrozenTrial], number: int) -> Proposal | None:
-        """The proposal of this number, given all trials so far; None when every plan of the space has been proposed."""
-        seen = {trial.user_attrs[GENOME] for trial in trials}
+    def propose(self, study: Study, known: Known, number: int) -> Proposal | None:
+        """The proposal of this number, given what is known; None when every plan of the space has been proposed."""
+        seen = known.genomes
         for seed in self.seeds:
             if seed.genome not in seen:
                 return seed
         rng = np.random.default_rng([self.seed, number])
-        elite = self._current_elite(study, trials)
+        elite = self._current_elite(study, known)
         children: list[tuple[Levels, Proposal]] = []
         made: set[str] = set()
         for attempt in range(_TRIES):
@@ -94,22 +122,20 @@ class BlockNSGAII(BaseGASampler):
         """The elite of all completed trials, whatever made them (Optuna's rank and crowding)."""
         return self._elite_of(study, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
-    def _current_elite(self, study: Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        if self._elite[0] != len(complete):
-            self._elite = (len(complete), self._elite_of(study, self._candidates(complete)) if complete else [])
+    def _current_elite(self, study: Study, known: Known) -> list[FrozenTrial]:
+        count = len(known.complete)
+        if self._elite[0] != count:
+            self._elite = (count, self._elite_of(study, self._candidates(known)) if count else [])
         return self._elite[1]
 
-    def _candidates(self, complete: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def _candidates(self, known: Known) -> list[FrozenTrial]:
         """Trials of the best ranks, as many whole ranks as fill the elite: Optuna's choice is the same among these as
         among all, and takes far longer over all."""
         size = self.variation.population
-        if len(complete) <= size:
-            return list(complete)
-        penalty = np.array([sum(max(0.0, excess) for excess in trial.constraints.values()) for trial in complete])
-        ranks = domination_rank(np.array([trial.values for trial in complete]), penalty, enough=size)
-        last = np.sort(ranks)[size - 1]
-        return [trial for trial, rank in zip(complete, ranks, strict=True) if rank <= last]
+        if len(known.complete) <= size:
+            return list(known.complete)
+        ranks = domination_rank(known.scores, known.penalties, enough=size)
+        return [known.complete[i] for i in np.flatnonzero(ranks <= np.sort(ranks)[size - 1])]
 
     def _wanted(self, proposal: Proposal) -> int:
         return self.offspring if self.screen is not None and proposal.origin != "random" else 1

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config import parse_constraint
 from search.front import GrowingFront
-from search.sampler import GENOME, BlockNSGAII, Proposal
+from search.sampler import GENOME, BlockNSGAII, Known, Proposal
 from search.storage import OWN_STUDY, RESULT, close_storage, open_storage, patiently, study_name
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
@@ -86,7 +86,7 @@ def spent_so_far(url: str | None, directory: Path) -> Spent:
 class Ledger:
     """All trials of one search.  `spec` says what its scores depend on; another search's storage is refused.
 
-    `complete` are the trials with scores, in the order in which they were told; `finished` counts the failed ones too.
+    `finished` counts the failed trials too.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Ledger:
         )
         self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         self._live: set[int] = set()
-        self.complete: list[FrozenTrial] = []
+        self._known = Known()
         self.finished = 0
         self._scores: np.ndarray | None = None
         self.exhausted = False
@@ -134,8 +134,11 @@ class Ledger:
 
     def _take_stock(self) -> None:
         """What is kept beside the trials, from them alone."""
+        self._known = Known()
+        self._known.genomes.update(trial.user_attrs[GENOME] for trial in self.trials)
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        self.complete = sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number))
+        for trial in sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number)):
+            self._known.add(trial)
         self.finished = sum(trial.state.is_finished() for trial in self.trials)
         self._before = self._last = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
         self._scores = self._grown = None
@@ -149,7 +152,7 @@ class Ledger:
         elif self.spent() or self._all_asked() or self.hopeless:
             return None
         else:
-            proposal = self.sampler.propose(self.study, self.trials, len(self.trials))
+            proposal = self.sampler.propose(self.study, self._known, len(self.trials))
             if proposal is None:
                 self.exhausted = True
                 return None
@@ -197,15 +200,10 @@ class Ledger:
         if self.trials:
             raise ValueError(f"the study holds {len(self.trials)} trials already")
         # No plan is proposed twice: what comes later is known, too.
-        to_come = {
-            number: create_trial(state=TrialState.RUNNING, user_attrs={GENOME: proposal.genome})
-            for number, (proposal, _) in known.items()
-        }
+        self._known.genomes.update(proposal.genome for proposal, _ in known.values())
         for number in range(max(known, default=-1) + 1):
-            to_come.pop(number, None)
             told = known.get(number)
-            others = [*self.trials, *to_come.values()]
-            proposal = told[0] if told else self.sampler.propose(self.study, others, number)
+            proposal = told[0] if told else self.sampler.propose(self.study, self._known, number)
             assert proposal is not None, "the trial that was lost had a plan of its own"
             trial = self._record(proposal)
             if told is None:
@@ -213,6 +211,7 @@ class Ledger:
             else:
                 self._write_attribute(trial, RESULT, dict(told[1]))
                 self._close(trial)
+                self._count(trial)
         self._take_stock()
 
     def identity(self, proposed: str) -> str:
@@ -235,6 +234,7 @@ class Ledger:
         template._trial_id = patiently(self._creation(template))
         template.number = len(self.trials)
         self.trials.append(template)
+        self._known.genomes.add(proposal.genome)
         return template
 
     def _creation(self, template: FrozenTrial) -> Callable[[], int]:
@@ -260,7 +260,7 @@ class Ledger:
     def _count(self, trial: FrozenTrial) -> None:
         self.finished += 1
         if trial.state == TrialState.COMPLETE:
-            self.complete.append(trial)
+            self._known.add(trial)
             self._scores = None
 
     def _close(self, trial: FrozenTrial) -> None:
@@ -304,6 +304,11 @@ class Ledger:
         return dict(trial.user_attrs.get(RESULT, {}))
 
     @property
+    def complete(self) -> list[FrozenTrial]:
+        """The trials with scores, in the order in which they were told."""
+        return self._known.complete
+
+    @property
     def failed(self) -> int:
         return self.finished - len(self.complete)
 
@@ -336,20 +341,18 @@ class Ledger:
         """[N, objectives] of the given trials, or of all complete ones."""
         if trials is None and self._scores is not None:
             return self._scores
-        given = self.complete if trials is None else trials
-        scores = np.array([trial.values for trial in given], dtype=np.float64).reshape(len(given), len(self.objectives))
-        if trials is None:
-            scores.flags.writeable = False  # it is kept until the next result
-            self._scores = scores
-        return scores
+        if trials is not None:
+            return np.array([trial.values for trial in trials], dtype=np.float64).reshape(-1, len(self.objectives))
+        self._scores = self._known.scores.reshape(-1, len(self.objectives))
+        self._scores.flags.writeable = False  # it is kept until the next result
+        return self._scores
 
     def counted_scores(self) -> np.ndarray:
         """[N, objectives] of all complete trials, NaN where a constraint is broken: such a trial adds no volume."""
         if not self.constraints:
             return self.scores()
         scores = self.scores().copy()
-        broken = [any(excess > 0 for excess in trial.constraints.values()) for trial in self.complete]
-        scores[np.array(broken, dtype=bool)] = np.nan
+        scores[self._known.penalties > 0] = np.nan
         return scores
 
     def reference_point(self) -> list[float] | None:

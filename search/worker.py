@@ -30,7 +30,7 @@ class LoadEvaluator:
 
     def __init__(self, parts: EvaluatorParts) -> None:
         self.parts = parts
-        _ = parts.reference.root  # seconds of work in 2,048 dimensions: made once, it travels with the reference
+        _ = parts.reference.triangle  # seconds of work in 2,048 dimensions: made once, it travels with the reference
 
     def __call__(self) -> Evaluate:
         return Evaluator(self.parts)

@@ -124,7 +124,7 @@ def test_the_root_of_the_reference_travels_to_the_workers(searched: Path, traine
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
     load = LoadEvaluator(Ingredients.load(settings).parts(read_costs(searched), "cpu", 1))
     arrived = pickle.loads(pickle.dumps(load)).parts.reference
-    assert np.array_equal(arrived.__dict__["root"], load.parts.reference.root)
+    assert np.array_equal(arrived.__dict__["triangle"], load.parts.reference.triangle)
 
 
 def test_unknown_engines_are_refused_with_what_is_possible() -> None:

@@ -200,7 +200,7 @@ def test_the_elite_is_what_optuna_chooses_among_all_trials(constraints: tuple[st
     for count in (4, 20, 80):
         run(ledger, most=count - ledger.finished)
         chosen = NSGAIIElitePopulationSelectionStrategy(population_size=6)(ledger.study, list(ledger.trials))
-        elite = ledger.sampler._current_elite(ledger.study, ledger.trials)
+        elite = ledger.sampler._current_elite(ledger.study, ledger._known)
         assert [trial.number for trial in elite] == [trial.number for trial in chosen]
         assert len(elite) == min(count, 6)
 
