@@ -124,8 +124,8 @@ class Reference:
         return np.asarray(blas.dtrmm(1.0, self.triangle, half, side=1, trans_a=1, overwrite_b=1))
 
     def _inner_of_few(self, factor: Array) -> Array:
-        """The upper half of the N x N matrix (R F')'(R F'), with S' = F'F of N <= D rows: it has the same eigenvalues but
-        for zeros, at N 512 and D 2048 for a fiftieth of the work.  `factor` is used up."""
+        """The upper half of the N x N matrix (R F')'(R F'), with S' = F'F of N <= D rows: it has the same eigenvalues
+        but for zeros, at N 512 and D 2048 for a fiftieth of the work.  `factor` is used up."""
         # What is C's order of F is Fortran's of F': nothing is copied.
         product = blas.dtrmm(1.0, self.triangle, factor.T, overwrite_b=1)
         return np.asarray(blas.dsyrk(1.0, product, trans=1))
