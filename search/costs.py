@@ -12,7 +12,7 @@ from search.config import RunSettings
 from search.directory import COSTS_FILE
 from search.ingredients import CPU_BATCH, GAP_FILE, GapParts, Ingredients, read_gap, threads_per_worker, worker_device
 from search.placement import worker_count
-from trainers.conditioning import calls_a_step
+from trainers.conditioning import calls_a_step, guided
 from trainers.config import validate
 from trainers.cost import WidthCost, count_width, device_name, largest_batch, pick_device
 from trainers.engine import PLAIN
@@ -49,6 +49,9 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
     calls = evaluations * settings.evaluation.images * settings.sampler.steps * each
     labels = ingredients.held_out_labels(np.arange(batch) % len(ingredients.data.held_out_images))
 
+    # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
+    scale, null = settings.sampler.guidance, card.network.classes
+
     @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
     def measure(
         weights: dict[str, np.ndarray], inputs: list[tuple[np.ndarray, float]]
@@ -60,7 +63,8 @@ def measure_widths(ingredients: Ingredients) -> tuple[dict[float, WidthCost], li
         tensors = [
             (torch.from_numpy(x.copy()).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs
         ]
-        bench = Bench(supernet.subnet, card.network.widths, tensors, device)
+        guide = None if null is None else lambda network, told: guided(network, told, null, scale)
+        bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
         try:
             return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
         except InputError as error:

@@ -51,12 +51,17 @@ class Measured(Settings):
 @dataclass(frozen=True)
 class Bench:
     """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]), and
-    label [batch] for one with classes, as a sampler meets them."""
+    label [batch] for one with classes, as a sampler meets them.
+
+    `guided` makes of such a network and its labels what a guided sampler calls: guidance amplifies what an engine
+    changes, so it is what must agree.
+    """
 
     subnet: Callable[[float], nn.Module]
     widths: tuple[float, ...]
     inputs: Sequence[tuple[Tensor, ...]]
     device: torch.device
+    guided: Callable[[Callable[..., Tensor], Tensor], Callable[..., Tensor]] | None = None
 
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
@@ -67,7 +72,7 @@ class Bench:
             running = [engine.run(self.subnet(width), self.device, shape[0]) for engine in engines]
             reference = PLAIN.run(self.subnet(width), self.device, shape[0])
             first_calls = [_seconds(each, self.inputs[0]) for each in running]
-            differences = [_difference(each, reference, self.inputs) for each in running]
+            differences = [self._difference(each, reference) for each in running]
             latencies = measure_latencies(running, tuple(shape[1:]), shape[0], self.device, enough=ENOUGH, label=label)
             found = [
                 before.model_copy(
@@ -81,6 +86,19 @@ class Bench:
             ]
         return [_checked(one) for one in found]
 
+    def _difference(self, network: Callable[..., Tensor], reference: Callable[..., Tensor]) -> float:
+        differences = []
+        for each in self.inputs:
+            expected, made = self._predict(reference, each).double(), self._predict(network, each)
+            change, scale = (made - expected).square().mean().sqrt(), expected.square().mean().sqrt()
+            differences.append(float(change / scale) if scale else float(change))
+        return float(np.max(differences))  # NaN if one is
+
+    def _predict(self, network: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
+        if self.guided is None:
+            return network(*given)
+        return self.guided(network, given[2])(*given[:2])
+
 
 def choose_engine(
     bench: Bench, name: Literal["auto"] | Layout, precision: Literal["auto"] | Precision, calls: float
@@ -90,7 +108,7 @@ def choose_engine(
 
     What is not `auto` is taken as given; InputError where it changes the numbers too much or can't be had.
     """
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if _has_bfloat16(bench.device) else ("float32",)
     if precision != "auto":
         precisions = (precision,)
     names: tuple[Layout, ...] = ("plain", "channels_last") if name == "auto" else (name,)
@@ -136,6 +154,14 @@ def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: flo
     return plain if plain in allowed and little else best
 
 
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself; elsewhere it is emulated, and even trying it takes long."""
+    if device.type == "cpu":
+        # There is no public way to ask.
+        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cuda"
+
+
 def _seconds(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
     begin = time.perf_counter()
     network(*inputs)
@@ -144,17 +170,6 @@ def _seconds(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> floa
 
 def _mean(one: Measured) -> float:
     return sum(one.latency_ms) / len(one.latency_ms)
-
-
-def _difference(
-    network: Callable[..., Tensor], reference: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]
-) -> float:
-    differences = []
-    for each in inputs:
-        expected = reference(*each).double()
-        change, scale = (network(*each) - expected).square().mean().sqrt(), expected.square().mean().sqrt()
-        differences.append(float(change / scale) if scale else float(change))
-    return float(np.max(differences))  # NaN if one is
 
 
 def _checked(one: Measured) -> Measured:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from trainers import engine_choice
+from trainers.conditioning import guided
 from trainers.config import NetworkSettings
 from trainers.engine import PLAIN, Engine
 from trainers.engine_choice import TOLERANCE, Bench, Measured, choose_engine
@@ -64,7 +66,7 @@ def test_every_engine_predicts_what_the_plain_one_does_and_leaves_the_shared_wei
 def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried_where_it_cannot_pay(
     bench: Bench,
 ) -> None:
-    chosen, measured = choose_engine(bench, "auto", "auto", calls=1000)
+    chosen, measured = choose_engine(bench, "auto", "float32", calls=1000)
     assert [one.engine.label for one in measured] == ["plain", "channels_last", "compiled"]
     for one in measured[:2]:
         assert len(one.latency_ms) == len(bench.widths)
@@ -73,6 +75,16 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
     assert measured[0].difference == 0
     assert "not tried" in measured[2].refused
     assert chosen in measured[:2]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_tried_by_itself_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    _, measured = choose_engine(bench, "plain", "auto", calls=1000)
+    assert [one.engine.precision for one in measured] == ["float32", "bfloat16"][: 1 + native]
 
 
 def test_what_is_forced_is_taken(bench: Bench) -> None:
@@ -123,6 +135,27 @@ def test_a_forced_precision_that_changes_the_numbers_too_much_is_refused_in_one_
     bench = Bench(lambda width: Rounded(), (1.0,), INPUTS, CPU)
     with pytest.raises(InputError, match=r"workers\.precision bfloat16: changes .* by 0\.1, more than 0\.02"):
         choose_engine(bench, "plain", "bfloat16", calls=10)
+
+
+def test_what_guidance_amplifies_is_what_must_agree() -> None:
+    """Predictions with and without a label that differ little: scale 9 makes 9% of what is 1% of their difference."""
+
+    class Conditional(Rounded):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            scale = 1.01 if self.weight.dtype == torch.bfloat16 and int(label[0]) == 0 else 1.0
+            return scale * x
+
+    x, t = INPUTS[0]
+    inputs = [(x, t, torch.zeros(len(x), dtype=torch.long))]
+
+    def found(scale: float) -> Measured:
+        guide = partial(guided, null=1, scale=scale)
+        return Bench(lambda width: Conditional(), (1.0,), inputs, CPU, guide).measure([Engine(precision="bfloat16")])[0]
+
+    assert found(1.0).difference == pytest.approx(0.01, rel=0.2)  # and what x itself loses
+    assert not found(1.0).refused
+    assert found(9.0).difference == pytest.approx(0.09, rel=0.2)
+    assert "more than 0.02" in found(9.0).refused
 
 
 def test_a_prediction_that_is_not_finite_is_refused() -> None:
