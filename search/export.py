@@ -18,6 +18,7 @@ from torch import nn
 from search import tables
 from search.directory import find_search, read_snapshot
 from search.ingredients import CPU_BATCH, Ingredients
+from trainers.backbones.unet import frequencies
 from trainers.conditioning import make_condition
 from trainers.config import NetworkSettings
 from trainers.errors import InputError
@@ -27,7 +28,7 @@ from trainers.plan import Plan
 from trainers.sampling import PlanRun
 from trainers.supernet import supernet_from_weights
 
-FORMAT = 1
+FORMAT = 2
 PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
 PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
 
@@ -47,12 +48,6 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
     card, plan = ingredients.card, tables.plan_of_row(row)
     if card.network.family != "unet":
         raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
-    plain = NetworkSettings()
-    for name in ("head_channels", "norm_eps", "halving", "frequencies"):
-        if (given := getattr(card.network, name)) != getattr(plain, name):
-            raise InputError(
-                f"the program can't run a network with {name} {given!r}, as imported ones have; possible: --as pipeline"
-            )
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in ingredients.weights.items()})
     networks = []
     for width in sorted({plan.widths[i] for i in plan.taken}):
@@ -63,7 +58,7 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
         "image_shape": [card.image_channels, card.resolution, card.resolution],
         "clip": ingredients.settings.sampler.clip,
         "batch": CPU_BATCH if (batch := ingredients.settings.evaluation.batch) == "auto" else batch,
-        "time_channels": card.network.base,
+        "unet": _shared(card.network),
         "networks": networks,
         "steps": _steps(plan, ingredients),
         "point": point_facts(row, facts),
@@ -96,6 +91,18 @@ def _write_network(network: nn.Module, width: float, out: Path) -> dict[str, Any
     write_atomically(out / name, lambda path: save_file(weights, path))
     groups = {key: layer.num_groups for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
     return {"width": width, "file": name, "sha256": file_digest(out / name), "groups": groups}
+
+
+def _shared(network: NetworkSettings) -> dict[str, Any]:
+    """What the networks of all widths have in common and their weights do not tell."""
+    return {
+        "time_channels": network.base,
+        # Written out: how they are rounded differs with where a network was trained.
+        "frequencies": frequencies(network.base, network.frequencies, torch.device("cpu")).tolist(),
+        "norm_eps": network.norm_eps,
+        "head_channels": network.head_channels,
+        "pad_end": network.halving == "end",
+    }
 
 
 def _steps(plan: Plan, ingredients: Ingredients) -> list[dict[str, float]]:

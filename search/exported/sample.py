@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,14 @@ class UNet:
     """The network of one width: x [B, C, H, W], t [B], label [B] where there are classes -> the predicted noise.  The
     weights' names tell its blocks."""
 
-    def __init__(self, weights: dict[str, Tensor], groups: dict[str, int], time_channels: int) -> None:
-        self.weights, self.groups, self.time_channels = weights, groups, time_channels
+    def __init__(self, weights: dict[str, Tensor], groups: dict[str, int], shared: dict[str, Any]) -> None:
+        """`groups` of each norm; `shared` by all widths: frequencies, norm_eps, head_channels, pad_end."""
+        self.weights, self.groups, self.shared = weights, groups, shared
+        self.frequencies = torch.tensor(shared["frequencies"], device=weights["head.weight"].device)
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        half = torch.arange(0, self.time_channels, 2, device=t.device)
-        angles = t[:, None] * torch.exp(half * (-math.log(10000.0) / self.time_channels))[None]
-        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.time_channels]
+        angles = t[:, None] * self.frequencies[None]
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.shared["time_channels"]]
         time = self.linear("time.2", F.silu(self.linear("time.0", waves)))
         time = F.silu(time if label is None else time + self.weights["label.weight"][label])
         skips = [h := self.conv("head", x)]
@@ -57,9 +57,11 @@ class UNet:
 
     def block(self, name: str, x: Tensor, time: Tensor) -> Tensor:
         if f"{name}.conv.weight" in self.weights:  # halves the resolution on the way down, doubles it on the way up
-            down = name.startswith("down")
-            x = x if down else F.interpolate(x, scale_factor=2, mode="nearest")
-            return self.conv(f"{name}.conv", x, stride=2 if down else 1)
+            if name.startswith("up"):
+                return self.conv(f"{name}.conv", F.interpolate(x, scale_factor=2, mode="nearest"))
+            if self.shared["pad_end"]:  # one zero at the right and the bottom, none at the left and the top
+                return self.conv(f"{name}.conv", F.pad(x, (0, 1, 0, 1)), stride=2, padding=0)
+            return self.conv(f"{name}.conv", x, stride=2)
         h = self.conv(f"{name}.conv1", F.silu(self.norm(f"{name}.norm1", x)))
         h = h + self.linear(f"{name}.time", time)[:, :, None, None]
         h = self.conv(f"{name}.conv2", F.silu(self.norm(f"{name}.norm2", h)))
@@ -68,20 +70,23 @@ class UNet:
 
     def attention(self, name: str, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
+        of_head = self.shared["head_channels"] or channels
         qkv = self.conv(f"{name}.qkv", self.norm(f"{name}.norm", x))
-        q, k, v = (part.unsqueeze(1) for part in qkv.reshape(batch, 3, channels, -1).transpose(2, 3).unbind(1))
-        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
+        q, k, v = qkv.reshape(batch, 3, channels // of_head, of_head, height * width).transpose(3, 4).unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
         return x + self.conv(f"{name}.out", mixed.reshape(batch, channels, height, width))
 
-    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    def conv(self, name: str, x: Tensor, stride: int = 1, padding: int | None = None) -> Tensor:
         weight = self.weights[f"{name}.weight"]
-        return F.conv2d(x, weight, self.weights[f"{name}.bias"], stride=stride, padding=weight.shape[2] // 2)
+        around = weight.shape[2] // 2 if padding is None else padding
+        return F.conv2d(x, weight, self.weights[f"{name}.bias"], stride=stride, padding=around)
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
     def norm(self, name: str, x: Tensor) -> Tensor:
-        return F.group_norm(x, self.groups[name], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return F.group_norm(x, self.groups[name], weight, bias, self.shared["norm_eps"])
 
 
 class Point:
@@ -96,7 +101,7 @@ class Point:
             if hashlib.sha256(path.read_bytes()).hexdigest() != network["sha256"]:
                 raise ValueError(f"{path} does not belong to this plan: its digest is not the one in plan.json")
             weights = load_file(path, device=str(self.device))
-            self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["time_channels"])
+            self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["unet"])
 
     def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
         """Image `numbers[i]` of noise seed `seeds[i]`, for each i: uint8 [N, H, W, C].  A seed and a number give the

@@ -12,20 +12,26 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from search import run, tables
 from search.directory import find_search, read_snapshot
-from search.export import export_point
+from search.export import _shared, _write_network, export_point
+from search.exported.sample import UNet
 from search.ingredients import Ingredients
 from search.publish import log_to_mlflow, make_evaluator, sample_pixels
 from search.register import register
 from search.tables import pick_point, plan_of_row
 from search.tracking import make_client
 from tests.search.conftest import tiny_settings
+from trainers.config import NetworkSettings, validate
 from trainers.errors import InputError
+from trainers.supernet import Supernet
 
 IMAGES, SEED = 20, 3
 
@@ -82,6 +88,34 @@ def test_an_export_samples_the_same_images_without_this_package(searched: Path, 
     assert done_alone.returncode == 0, done_alone.stderr
     with np.load(tmp_path / "images.npz") as alone:
         np.testing.assert_array_equal(alone["images"], sampled(searched, point))
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        {},
+        {"norm_eps": 1e-6, "head_channels": 4, "halving": "end", "frequencies": "diffusers_shifted"},
+        {"norm_eps": 1e-3, "head_channels": 8, "frequencies": "diffusers", "classes": 3},
+        {"frequencies": "ddsm", "skips": "prefix"},
+    ],
+)
+def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Path, imported: dict[str, Any]) -> None:
+    given = {"base": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4], "widths": [0.5, 1.0]} | imported
+    settings = validate(NetworkSettings, given)
+    supernet = Supernet(settings, 1, 8).eval()
+    for parameter in supernet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([999.0, 500.0, 1.0])
+    label = () if settings.classes is None else (torch.tensor([0, 2, 3]),)
+    for width in settings.widths:
+        network = supernet.subnet(width)
+        written = _write_network(network, width, tmp_path)
+        program = UNet(
+            load_file(tmp_path / written["file"]), written["groups"], json.loads(json.dumps(_shared(settings)))
+        )
+        with torch.inference_mode():
+            assert torch.equal(program(x, t, *label), network(x, t, *label))
 
 
 def test_an_export_refuses_weights_of_another_plan(searched: Path, tmp_path: Path) -> None:
