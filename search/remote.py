@@ -24,6 +24,15 @@ CACHE = "STEPFRONT_CACHE"
 """Names the folder of local copies; ~/.cache/stepfront by default."""
 
 
+_uris: dict[Path, str] = {}
+"""What the local copies that this process works in are copies of."""
+
+
+def known_as(folder: Path) -> str:
+    """How a user calls a run: its URI where `folder` is the local copy of one, or the folder."""
+    return hidden(_uris[folder]) if folder in _uris else str(folder)
+
+
 def copy_folder(uri: str, use: str) -> Path:
     """Where the local copy of a run lies: CACHE/<digest of the folder above>-USE/NAME."""
     place, _, query = uri.partition("?")
@@ -58,8 +67,12 @@ def mirrored(uri: str) -> Iterator[Path]:
     copy = Copy(uri, copy_folder(uri, "work"))
     with directory_lock(copy.folder), copy.held():
         copy.fetch()
-        with copy.brought_back():
-            yield copy.folder / part
+        _uris[copy.folder] = uri
+        try:
+            with copy.brought_back():
+                yield copy.folder / part
+        finally:
+            del _uris[copy.folder]
 
 
 def fetched(uri: str) -> Path:

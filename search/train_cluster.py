@@ -202,16 +202,17 @@ def _gpus(settings: RunSettings) -> int:
 
 
 def _check_room(settings: RunSettings) -> None:
-    """InputError where a cluster of this machine, which can't grow, has too few places."""
-    if settings.workers.address is not None:
-        return
+    """InputError where a cluster of this machine, which can't grow, has too few places; of another it is said that they
+    are waited for."""
     place = settings.workers.model_copy(update={"gpus": float(_gpus(settings))})
     slots = sum(slots_of_node(node["Resources"], place) for node in ray.nodes() if node["Alive"])
-    if slots < settings.training.workers:
-        raise InputError(
-            f"training.workers {settings.training.workers}: this machine has room for {slots} of {place.cpus:g} CPUs "
-            f"and {place.gpus:g} GPUs each"
-        )
+    if slots >= settings.training.workers:
+        return
+    room = f"room for {slots} of {place.cpus:g} CPUs and {place.gpus:g} GPUs each"
+    if settings.workers.address is None:
+        raise InputError(f"training.workers {settings.training.workers}: this machine has {room}")
+    said = "training.workers %d: the cluster has %s; waiting for nodes"
+    logging.getLogger("stepfront").warning(said, settings.training.workers, room)
 
 
 def _why(error: BaseException) -> str:

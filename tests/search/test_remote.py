@@ -29,7 +29,7 @@ from search.cli import app
 from search.copies import MANIFEST, Copy
 from search.lease import LEASE
 from search.lock import InUseError
-from search.remote import copy_folder, fetched, mirrored, settings_at_home
+from search.remote import copy_folder, fetched, known_as, mirrored, settings_at_home
 from search.store import Store
 from search.study import Ledger
 from search.typed_uris import uri_of
@@ -216,6 +216,13 @@ def test_an_error_or_ctrl_c_brings_what_is_there_and_goes_on(uri: str, machine: 
         interrupted()
     assert content(uri) == {"trials": b"1"}
     assert Store(uri).read_json(LEASE) is None
+
+
+def test_hints_name_the_uri_and_not_its_copy(uri: str, machine: Machine, tmp_path: Path) -> None:
+    with mirrored(uri) as folder:
+        assert known_as(folder) == uri
+        assert known_as(tmp_path) == str(tmp_path)
+    assert known_as(folder) == str(folder)
 
 
 def test_changes_are_brought_while_the_verb_still_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from search import run
+from search import run, train_cluster
 from search.config import RunSettings
 from search.train_cluster import train_on_cluster
 from tests.search.conftest import tiny_settings
@@ -98,6 +99,13 @@ def test_a_training_that_diverges_is_not_begun_again(cluster: None, tmp_path: Pa
     settings = tiny_settings(tmp_path, *TWO, "training.lr=1e30", "training.warmup=0")
     with pytest.raises(InputError, match="diverged before step 5"):
         run.train(settings, False, lambda state: None, lambda text: None)
+
+
+def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog: pytest.LogCaptureFixture) -> None:
+    settings = tiny_settings(Path(), "training.workers=9", "workers.cpus=8", "workers.address=auto")
+    with caplog.at_level("WARNING", logger="stepfront"):
+        train_cluster._check_room(settings)
+    assert re.search(r"training\.workers 9: the cluster has room for \d+ of 8 CPUs .* waiting for nodes", caplog.text)
 
 
 def test_a_machine_without_room_for_the_workers_says_so(cluster: None, tmp_path: Path) -> None:
