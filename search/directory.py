@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search import tables
+from search.addresses import is_uri
 from search.config import RunSettings, load_settings
 from search.lock import directory_lock
+from search.remote import fetched
 from search.study import spent_so_far
 from search.tables import Snapshot
 from trainers.config import validate
@@ -73,6 +75,8 @@ def _settings_at(directory: Path) -> RunSettings:
     moved = {"directory": str(place.parent), "name": place.name}
     if settings.supernet_directory == settings.run_directory / "supernet" and (place / "supernet").exists():
         moved["supernet"] = str(place / "supernet")
+    elif settings.supernet is not None and is_uri(settings.supernet):
+        moved["supernet"] = str(fetched(settings.supernet))
     else:
         moved["supernet"] = str(settings.supernet_directory)
     return validate(RunSettings, settings_json(settings) | moved)

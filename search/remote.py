@@ -25,12 +25,18 @@ CACHE = "STEPFRONT_CACHE"
 
 
 _uris: dict[Path, str] = {}
-"""What the local copies that this process works in are copies of."""
+"""What the local copies that this process has made are copies of."""
 
 
 def known_as(folder: Path) -> str:
     """How a user calls a run: its URI where `folder` is the local copy of one, or the folder."""
     return hidden(_uris[folder]) if folder in _uris else str(folder)
+
+
+def for_any_machine(settings: RunSettings) -> RunSettings:
+    """The settings with the URI of the supernet in the place of its local copy."""
+    uri = None if settings.supernet is None else _uris.get(Path(settings.supernet))
+    return settings if uri is None else settings.model_copy(update={"supernet": uri})
 
 
 def copy_folder(uri: str, use: str) -> Path:
@@ -63,16 +69,13 @@ def mirrored(uri: str) -> Iterator[Path]:
 
     InputError when another driver holds the URI, it can't be read, or in the end can't be written.
     """
-    uri, part = _run_and_part(uri)
+    given, (uri, part) = uri, _run_and_part(uri)
     copy = Copy(uri, copy_folder(uri, "work"))
     with directory_lock(copy.folder), copy.held():
         copy.fetch()
-        _uris[copy.folder] = uri
-        try:
-            with copy.brought_back():
-                yield copy.folder / part
-        finally:
-            del _uris[copy.folder]
+        _uris.update({copy.folder: uri, copy.folder / part: given})
+        with copy.brought_back():
+            yield copy.folder / part
 
 
 def fetched(uri: str) -> Path:
@@ -81,11 +84,12 @@ def fetched(uri: str) -> Path:
 
     InputError when nothing lies there.
     """
-    uri, part = _run_and_part(uri)
+    given, (uri, part) = uri, _run_and_part(uri)
     folder = copy_folder(uri, "read")
     with waiting_lock(folder):
         if not Copy(uri, folder).fetch(keep_changed=False):
             raise InputError(f"nothing lies at {hidden(uri)}")
+    _uris.update({folder: uri, folder / part: given})
     return folder / part
 
 

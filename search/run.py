@@ -22,7 +22,7 @@ from search.metrics import Gauges
 from search.mlflow_process import MlflowProcess
 from search.placement import slots_now, worker_count
 from search.reading import reading
-from search.remote import known_as
+from search.remote import for_any_machine, known_as
 from search.rungs import RungScore, Screening, correlations, gap_score, make_screening, rungs_table
 from search.sampler import BlockNSGAII
 from search.searcher import Job
@@ -159,7 +159,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             keep_gap(ingredients, directory)
             check_nothing_lost(settings, directory)
             with closing(open_ledger(ingredients, costs, directory)) as ledger:
-                save_settings(settings, directory / SETTINGS_FILE)
+                save_settings(for_any_machine(settings), directory / SETTINGS_FILE)
                 if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                     stage("searching")
                     with second_one_ends(f"go on with: stepfront resume {known_as(directory.parent)}"):
