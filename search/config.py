@@ -110,9 +110,7 @@ class WorkerSettings(Settings):
     engine: Literal["auto", "plain", "channels_last", "compiled"] = Field(
         "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the device has it and it pays"
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")
     prefix_mb: float = Field(256, ge=0, description="memory for states that later plans may share; 0 keeps none")
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
 

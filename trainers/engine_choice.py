@@ -108,7 +108,7 @@ def choose_engine(
 
     What is not `auto` is taken as given; InputError where it changes the numbers too much or can't be had.
     """
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if _has_bfloat16(bench.device) else ("float32",)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
     if precision != "auto":
         precisions = (precision,)
     names: tuple[Layout, ...] = ("plain", "channels_last") if name == "auto" else (name,)
@@ -152,14 +152,6 @@ def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: flo
     best, plain = min(allowed, key=seconds), measured[0]
     little = seconds(plain) < max(LEAST_GAIN * seconds(best), LEAST_SECONDS + seconds(best))
     return plain if plain in allowed and little else best
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by itself; elsewhere it is emulated, and even trying it takes long."""
-    if device.type == "cpu":
-        # There is no public way to ask.
-        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return device.type == "cuda"
 
 
 def _seconds(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:

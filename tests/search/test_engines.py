@@ -38,7 +38,7 @@ def do_search(directory: Path, *overrides: str) -> Path:
 @pytest.fixture(scope="module")
 def searched(trained: Path, cluster: None) -> Path:
     supernet = f"supernet={trained / 'tiny' / 'supernet'}"
-    return do_search(trained, "name=engines", supernet, "workers.engine=channels_last", "workers.precision=float32")
+    return do_search(trained, "name=engines", supernet, "workers.engine=channels_last")
 
 
 def test_the_measurement_is_kept_beside_the_search(searched: Path) -> None:

@@ -66,7 +66,7 @@ def test_every_engine_predicts_what_the_plain_one_does_and_leaves_the_shared_wei
 def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried_where_it_cannot_pay(
     bench: Bench,
 ) -> None:
-    chosen, measured = choose_engine(bench, "auto", "float32", calls=1000)
+    chosen, measured = choose_engine(bench, "auto", "auto", calls=1000)
     assert [one.engine.label for one in measured] == ["plain", "channels_last", "compiled"]
     for one in measured[:2]:
         assert len(one.latency_ms) == len(bench.widths)
@@ -75,16 +75,6 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
     assert measured[0].difference == 0
     assert "not tried" in measured[2].refused
     assert chosen in measured[:2]
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_bfloat16_is_tried_by_itself_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, bench: Bench, native: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    _, measured = choose_engine(bench, "plain", "auto", calls=1000)
-    assert [one.engine.precision for one in measured] == ["float32", "bfloat16"][: 1 + native]
 
 
 def test_what_is_forced_is_taken(bench: Bench) -> None:
