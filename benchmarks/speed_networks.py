@@ -157,8 +157,8 @@ def bare_loop(run: Path, quick: bool) -> list[Row]:
 
 
 def slicing(run: Path, quick: bool) -> list[Row]:
-    """Row 2: materialised subnets against slicing in every call, with the engine that a search would choose; and with the
-    bfloat16 that one can ask for."""
+    """Row 2: materialised subnets against slicing in every call, with the engine that a search would choose; and with
+    the bfloat16 that one can ask for."""
     supernet, batch = ddsm(), 16
     plan = plan_of((0.25, 0.5) if quick else MIX)
     engine, told = (PLAIN, "engine plain (not measured)") if quick else fastest(supernet, batch)
