@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -30,65 +31,104 @@ def score_plans(
     As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
     score.
     """
-    shared = ray.put(load)
-    actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
-    # An actor that the cluster has no room for would hold its plan for ever.
-    count = min(worker_count(workers), slots_now(workers), len(plans))
-    idle: list[Any] = []
-    starting: dict[Any, Any] = {}
-    waiting: dict[Any, tuple[int, int, Any, float]] = {}
-    todo = [(index, 1) for index in reversed(range(len(plans)))]
-    results: dict[int, Evaluation] = {}
-    unstarted = 0
-
-    def start() -> None:
-        worker = actor.remote(shared)
-        starting[worker.ready.remote()] = worker
-
-    for _ in range(count):
-        start()
+    scoring = _Scoring(plans, images, load, workers, limit)
     try:
-        while len(results) < len(plans):
-            # Only to workers that are there: one that waits for a place must not hold a plan that another could do.
-            while idle and todo:
-                index, attempt = todo.pop()
-                worker, (plan, noise_seed) = idle.pop(), plans[index]
-                waiting[worker.score.remote(plan, images, noise_seed)] = (index, attempt, worker, time.monotonic())
-            ready = ray.wait([*waiting, *starting], num_returns=1, timeout=1)[0]
-            for _, _, worker, since in waiting.values():
-                if time.monotonic() - since > limit:
-                    end_actor(worker)  # its future fails at once
-            if not ready:
-                continue
-            (future,) = ready
-            if future in starting:
-                worker = starting.pop(future)
-                try:
-                    ray.get(future)
-                    idle.append(worker)
-                    unstarted = 0  # nodes come and go; only a row of failures says that none will start
-                except ray.exceptions.RayError as error:
-                    unstarted += 1
-                    if unstarted >= count * workers.attempts:
-                        raise InputError(f"no worker could be started: {reason_of(error)}") from error
-                    start()
-                continue
-            index, attempt, worker, since = waiting.pop(future)
-            try:
-                results[index] = ray.get(future)
-                idle.append(worker)
-            except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
-                end_actor(worker)
-                start()
-                if attempt < workers.attempts:
-                    todo.append((index, attempt + 1))
-                    continue
-                late = time.monotonic() - since > limit
-                reason = f"it took longer than {limit:.0f} s" if late else reason_of(error)
-                nothing = float("nan")
-                results[index] = Evaluation(nothing, nothing, nothing, "", images, plans[index][1], error=reason)
-            on_result(len(results), len(plans))
+        while len(scoring.results) < len(plans):
+            if scoring.advance():
+                on_result(len(scoring.results), len(plans))
     finally:
-        for worker in [*idle, *starting.values(), *(held[2] for held in waiting.values())]:
+        scoring.close()
+    return [scoring.results[i] for i in range(len(plans))]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A plan at a worker: its place in the list, how often it has been tried, and since when (monotonic seconds)."""
+
+    index: int
+    attempt: int
+    worker: Any
+    since: float
+
+
+class _Scoring:
+    """Workers that start, wait and score, and what is left to do."""
+
+    def __init__(
+        self, plans: Sequence[tuple[Plan, int]], images: int, load: Load, workers: WorkerSettings, limit: float
+    ) -> None:
+        self._plans, self._images, self._workers, self._limit = plans, images, workers, limit
+        self._load = ray.put(load)
+        self._actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
+        self._todo = [(index, 1) for index in reversed(range(len(plans)))]
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._held: dict[Any, _Held] = {}
+        self.results: dict[int, Evaluation] = {}
+        # An actor that the cluster has no room for would hold its plan for ever.
+        self._count, self._unstarted = min(worker_count(workers), slots_now(workers), len(plans)), 0
+        for _ in range(self._count):
+            self._start()
+
+    def advance(self) -> bool:
+        """Waits for one event, a second at most; whether it was a result.  InputError when no worker will start."""
+        self._hand_out()
+        ready = ray.wait([*self._held, *self._starting], num_returns=1, timeout=1)[0]
+        for held in self._held.values():
+            if time.monotonic() - held.since > self._limit:
+                end_actor(held.worker)  # its future fails at once
+        if not ready:
+            return False
+        if ready[0] in self._starting:
+            self._started(ready[0])
+            return False
+        return self._scored(ready[0])
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for worker in [*self._idle, *self._starting.values(), *(held.worker for held in self._held.values())]:
             end_actor(worker)
-    return [results[i] for i in range(len(plans))]
+
+    def _start(self) -> None:
+        worker = self._actor.remote(self._load)
+        self._starting[worker.ready.remote()] = worker
+
+    def _hand_out(self) -> None:
+        # Only to workers that are there: one that waits for a place must not hold a plan that another could do.
+        while self._idle and self._todo:
+            index, attempt = self._todo.pop()
+            worker, (plan, noise_seed) = self._idle.pop(), self._plans[index]
+            future = worker.score.remote(plan, self._images, noise_seed)
+            self._held[future] = _Held(index, attempt, worker, time.monotonic())
+
+    def _started(self, future: Any) -> None:
+        worker = self._starting.pop(future)
+        try:
+            ray.get(future)
+        except ray.exceptions.RayError as error:
+            self._unstarted += 1
+            if self._unstarted >= self._count * self._workers.attempts:
+                raise InputError(f"no worker could be started: {reason_of(error)}") from error
+            self._start()
+            return
+        self._idle.append(worker)
+        self._unstarted = 0  # nodes come and go; only a row of failures says that none will start
+
+    def _scored(self, future: Any) -> bool:
+        """Whether there is a result: a failure is one only after the last attempt."""
+        held = self._held.pop(future)
+        try:
+            self.results[held.index] = ray.get(future)
+        except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
+            end_actor(held.worker)
+            self._start()
+            if held.attempt < self._workers.attempts:
+                self._todo.append((held.index, held.attempt + 1))
+                return False
+            late = time.monotonic() - held.since > self._limit
+            reason = f"it took longer than {self._limit:.0f} s" if late else reason_of(error)
+            seed, nothing = self._plans[held.index][1], float("nan")
+            self.results[held.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
+            return True
+        self._idle.append(held.worker)
+        return True

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from tests.cluster.conftest import Database, RayCluster, wait_for
 from tests.search.conftest import TINY
@@ -69,7 +71,8 @@ def _done(cluster: RayCluster, job: str) -> int:
 def _actors(cluster: RayCluster) -> list[dict[str, object]]:
     from ray.util.state import list_actors
 
-    return [{"pid": actor.pid, "node_id": actor.node_id} for actor in list_actors(cluster.address, limit=1000)]
+    actors = list_actors(cluster.address, limit=1000)
+    return [{"pid": actor.pid, "node_id": actor.node_id, "class": actor.class_name} for actor in actors]
 
 
 def test_a_lost_node_costs_no_trial_and_a_new_one_is_used(
@@ -157,13 +160,37 @@ def test_a_stopped_search_goes_on_where_it_stood(cluster: RayCluster, config: Pa
     wait_for("its end", lambda: "STOPPED" in cluster.stepfront("status", job[0]).stdout, 60)
     assert "was not running any more" in cluster.stepfront("stop", job[0]).stdout
     before = _done(cluster, job[0])
-    total = before + 6
+    total = before + 12  # more than what was in flight, two a place, which is finished whatever the budget
     more = cluster.stepfront("submit", str(config), *named, "--set", f"budget.trials={total}", "--follow")
     assert more.returncode == 0, more.stdout + more.stderr
     counts = [int(count) for count in re.findall(rf"(\d+)/{total} trials", more.stdout)]
     assert counts[0] > before
     trials = pd.read_parquet(config.parent / "runs" / "stopped" / "search" / "trials.parquet")
     assert list(trials["state"]) == ["complete"] * total
+
+
+def test_a_training_that_spans_nodes_ends_with_the_weights_of_one_process(
+    cluster: RayCluster, config: Path, tmp_path: Path
+) -> None:
+    """Three workers, of which no node has places for more than two."""
+    # Not above: Ray has to be imported with the cluster's environment.
+    from search import run
+    from search.config import load_settings
+
+    spread = ["--set", "name=spread", "--set", "training.workers=3", "--set", "training.batch=18"]
+    done = cluster.stepfront("submit", str(config), "--do", "train", *spread, "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    workers = [actor for actor in _actors(cluster) if "TrainWorker" in str(actor["class"])]
+    assert len(workers) == 3
+    assert len({actor["node_id"] for actor in workers}) == 2
+    alone = ["training.batch=18", "tracking.uri=null", f"directory={tmp_path}", "storage=null"]
+    run.train(load_settings(config, alone), False, lambda state: None, lambda text: None)
+    ours = load_file(config.parent / "runs" / "spread" / "supernet" / "supernet.safetensors")
+    theirs = load_file(tmp_path / "tiny" / "supernet" / "supernet.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, weights in ours.items():
+        # Sums of three parts are rounded otherwise than one sum, twelve times over.
+        torch.testing.assert_close(weights, theirs[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_search_waits_for_the_first_node_of_a_cluster_that_grows_from_none(cluster: RayCluster, config: Path) -> None:
