@@ -6,6 +6,7 @@ algorithms, as shipped, are charged for the repeats that they ask for, because t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from search.encodings import Encoding, Levels
 from search.rungs import make_screening
 from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, earlier_opinions, make_seeds
-from search.study import Ledger, Limits
+from search.study import Asked, Ledger, Limits
 from search.surrogate import PlanFeatures
 from trainers.evaluation import Evaluation
 
@@ -37,8 +38,10 @@ def ours(
     seeds: Mapping[str, int],
     variation: VariationSettings | None = None,
     screen: ScreenSettings = NO_SCREEN,
+    in_flight: int = 1,
 ) -> np.ndarray:
-    """The product's own ledger and sampler, in memory."""
+    """The product's own ledger and sampler, in memory.  `in_flight` plans are always under way, as with so many workers
+    that take equally long."""
     encoding = source.encoding
     full = score(np.full(encoding.units, encoding.highest))[1]
     # The price alone, without the price of a score: levels and width costs give it as the plan would.
@@ -63,9 +66,14 @@ def ours(
     )
     if screening is not None:
         screening.watch(ledger)
-    while (asked := ledger.ask()) is not None:
-        fid, gflops = score(encoding.unpack(asked.genome))
-        ledger.tell(asked.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
+    under_way: deque[Asked] = deque()
+    while (asked := ledger.ask()) is not None or under_way:
+        if asked is not None:
+            under_way.append(asked)
+        if asked is None or len(under_way) == in_flight:
+            first = under_way.popleft()
+            fid, gflops = score(encoding.unpack(first.genome))
+            ledger.tell(first.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
     return ledger.scores(ledger.complete)
 
 

@@ -46,8 +46,9 @@ class Method:
     run: Runner
 
 
-def _ours(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
-    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation, DEFAULTS.screen)
+def _ours(source: SeedSource, score: methods.Score, budget: int, seed: int, in_flight: int = 1) -> np.ndarray:
+    settings = DEFAULTS.seeds, DEFAULTS.variation, DEFAULTS.screen
+    return methods.ours(source, score, budget, seed, *settings, in_flight=in_flight)
 
 
 def _unseeded(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
@@ -84,6 +85,9 @@ METHODS = (
     Method("DDSM's algorithm", _by_encoding(methods.ddsm)),
     Method("random, no repeats", _by_encoding(methods.random_plans)),
 )
+
+IN_FLIGHT = tuple(Method(f"ours, default, {n} plans under way", partial(_ours, in_flight=n)) for n in (2, 4, 16))
+"""Two workers, two that are handed their plans ahead, and eight of those; on the space with a known front alone."""
 
 
 @dataclass
@@ -129,7 +133,7 @@ def enumerated(
     volume = hypervolume(everything[front_indices(everything)], reference)
     curves: dict[str, list[np.ndarray]] = {}
     spent: dict[str, list[float]] = {}
-    for method in METHODS:
+    for method in (METHODS[0], *IN_FLIGHT, *METHODS[1:]):
         for seed in range(seeds):
             scores = method.run(problem.seed_source(seed), score, budget, seed)
             curves.setdefault(method.name, []).append(_padded(shares(scores, reference, volume), budget))
@@ -274,7 +278,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "search.cli", "train", "configs/digits.yaml"], check=True)
     given.work.mkdir(parents=True, exist_ok=True)
     small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
-    draw(curves, given.docs / "bench-search.svg")
+    draw({method.name: curves[method.name] for method in METHODS}, given.docs / "bench-search.svg")
     sections = [
         f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search {_shown(sys.argv[1:])}`)"
         f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",

@@ -114,6 +114,7 @@ def _export_unet2d(search: Path, point: str, out: Path) -> None:
 
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from search.directory import find_search, read_snapshot
+    from search.remote import arrived
     from search.tables import pick_point, plan_of_row
     from trainers.supernet import load_supernet
 
@@ -124,7 +125,7 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     directory, settings = find_search(search)
     snapshot = read_snapshot(directory)
     row, facts = pick_point(snapshot.front, point), snapshot.facts
-    loaded, card = load_supernet(settings.supernet_directory)
+    loaded, card = load_supernet(arrived(settings.supernet_directory))
     if facts.get("supernet_digest") != card.digest:
         raise InputError(f"the supernet in {settings.supernet_directory} is another than {directory} was searched with")
     sampler = settings.sampler

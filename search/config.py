@@ -105,7 +105,8 @@ class WorkerSettings(Settings):
     )
     ahead: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="hand a worker its next plan before it is done; auto: with several workers and short evaluations",
+        description="hand a worker its next plan before it is done, so a budget of minutes ends up to an evaluation "
+        "later; auto: with several workers and evaluations under 1.5 s",
     )
     engine: Literal["auto", "plain", "channels_last", "compiled"] = Field(
         "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"

@@ -11,7 +11,7 @@ from search import tables
 from search.addresses import is_uri
 from search.config import RunSettings, load_settings
 from search.lock import directory_lock
-from search.remote import fetched
+from search.remote import named
 from search.study import spent_so_far
 from search.tables import Snapshot
 from trainers.config import validate
@@ -76,7 +76,7 @@ def _settings_at(directory: Path) -> RunSettings:
     if settings.supernet_directory == settings.run_directory / "supernet" and (place / "supernet").exists():
         moved["supernet"] = str(place / "supernet")
     elif settings.supernet is not None and is_uri(settings.supernet):
-        moved["supernet"] = str(fetched(settings.supernet))
+        moved["supernet"] = str(named(settings.supernet))  # few verbs need it
     else:
         moved["supernet"] = str(settings.supernet_directory)
     return validate(RunSettings, settings_json(settings) | moved)

@@ -16,6 +16,7 @@ import torch
 from search.config import RunSettings, parse_constraint
 from search.directory import FACTS_FILE, keep_earlier
 from search.encodings import Encoding, Levels, make_encoding
+from search.remote import arrived
 from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
 from trainers.conditioning import check_classes
@@ -64,7 +65,7 @@ class Ingredients:
     @staticmethod
     def load(settings: RunSettings, progress: Progress = lambda done, total: None) -> Ingredients:
         """InputError when the supernet is missing, damaged, or was made from other data."""
-        directory = settings.supernet_directory
+        directory = arrived(settings.supernet_directory)
         if not (directory / CARD_FILE).exists():
             raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
         card = read_card(directory)

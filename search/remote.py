@@ -25,12 +25,29 @@ CACHE = "STEPFRONT_CACHE"
 
 
 _uris: dict[Path, str] = {}
-"""What the local copies that this process has made are copies of."""
+"""What the local copies that this process knows are copies of."""
+_later: set[Path] = set()
+"""Those that are named and not yet fetched."""
 
 
 def known_as(folder: Path) -> str:
     """How a user calls a run: its URI where `folder` is the local copy of one, or the folder."""
     return hidden(_uris[folder]) if folder in _uris else str(folder)
+
+
+def named(uri: str) -> Path:
+    """Where `fetched` will put it; nothing is fetched before `arrived` is asked for."""
+    run, part = _run_and_part(uri)
+    folder = copy_folder(run, "read") / part
+    if folder not in _uris:
+        _uris[folder] = uri
+        _later.add(folder)
+    return folder
+
+
+def arrived(folder: Path) -> Path:
+    """The folder itself, fetched first where it was only named.  InputError when nothing lies at its URI."""
+    return fetched(_uris[folder]) if folder in _later else folder
 
 
 def for_any_machine(settings: RunSettings) -> RunSettings:
@@ -90,6 +107,7 @@ def fetched(uri: str) -> Path:
         if not Copy(uri, folder).fetch(keep_changed=False):
             raise InputError(f"nothing lies at {hidden(uri)}")
     _uris.update({folder: uri, folder / part: given})
+    _later.discard(folder / part)
     return folder / part
 
 

@@ -8,6 +8,7 @@ of time (`workers.ahead`): it goes on by itself, and the driver has a whole eval
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,16 +24,19 @@ from ray.tune.search import Searcher
 from search.config import WorkerSettings
 from search.placement import worker_count
 from search.study import Asked, Ledger
-from search.worker import EvaluationError
+from search.worker import NOT_TRIED, EvaluationError
 from trainers.evaluation import Evaluation
 from trainers.plan import Plan
 
 OnResult = Callable[[], None]
 OnStep = Callable[[], None]
 
-AHEAD_BELOW = 3.0
-"""Seconds of an evaluation above which handing plans ahead gains less than two percent, and costs a proposal that knows
-one result less."""
+AHEAD_BELOW = 1.5
+"""Seconds of an evaluation above which waiting for the driver costs a worker a few percent of its time at most: less
+than what it costs a search to propose with twice as many plans under way (docs/bench-search.md)."""
+
+_LAST = 16
+"""Results whose median says how long an evaluation takes; the first of a worker may include compiling."""
 
 _SLOTS_FOR = 3.0
 """Seconds for which the cluster's size is taken as known."""
@@ -62,8 +66,8 @@ class LedgerSearcher(Searcher):
     wrong is kept in `error`, and the search is ended in order.
 
     A plan that is handed ahead is asked of the ledger and promised to the worker of the trial that it came with.  When
-    that trial ends its worker is the first that is free, and the next trial is the promised one; if another worker
-    should get it after all, it evaluates the plan itself.
+    that trial ends, its worker is free and the next trial is the promised one.  If another worker should get it after
+    all, it evaluates the plan itself.
     """
 
     def __init__(self, ledger: Ledger, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
@@ -72,7 +76,7 @@ class LedgerSearcher(Searcher):
         self._asked: dict[str, Asked] = {}
         self._promised: dict[str, Asked] = {}
         self._due: deque[Asked] = deque()
-        self._told, self._seconds = 0, 0.0
+        self._seconds: deque[float] = deque(maxlen=_LAST)
         self._slots, self._slots_known = 0, -_SLOTS_FOR
         self.error: Exception | None = None
 
@@ -85,8 +89,8 @@ class LedgerSearcher(Searcher):
         try:
             if len(self._asked) >= self._places():
                 return None
-            asked = self._due.popleft() if self._due else self._ledger.ask()
-            ahead = self._ledger.ask() if asked is not None and self._hands_ahead() else None
+            asked = self._next()
+            ahead = self._next() if asked is not None and self._hands_ahead() else None
         except Exception as error:
             self.error = error
             return Searcher.FINISHED
@@ -102,11 +106,18 @@ class LedgerSearcher(Searcher):
         if result is None or "evaluation" not in result:
             return  # the watch knows why, and says so
         evaluation = Evaluation(*result["evaluation"])
-        self._told, self._seconds = self._told + 1, self._seconds + evaluation.seconds
+        self._seconds.append(evaluation.seconds)
+        if trial_id in self._promised:
+            # To the front: its own worker has begun it, and is the next to be given a trial.
+            self._due.appendleft(self._promised.pop(trial_id))
         self._end(trial_id, lambda asked: self._ledger.tell(asked.number, evaluation, result["worker"]))
 
     def lost(self, trial_id: str, reason: str) -> None:
         """A trial that will never have a result from this worker."""
+        if trial_id in self._promised:
+            self._due.append(self._promised.pop(trial_id))
+        if reason == NOT_TRIED and trial_id in self._asked:
+            self._due.append(self._asked.pop(trial_id))
         self._end(trial_id, lambda asked: self._ledger.fail(asked.number, reason))
 
     @property
@@ -118,13 +129,14 @@ class LedgerSearcher(Searcher):
         asked = self._asked.pop(trial_id, None)
         if asked is None:
             return
-        if trial_id in self._promised:
-            self._due.append(self._promised.pop(trial_id))
         try:
             say(asked)
             self._on_result()
         except Exception as problem:
             self.error = self.error or problem
+
+    def _next(self) -> Asked | None:
+        return self._due.popleft() if self._due else self._ledger.ask()
 
     def _hands_ahead(self) -> bool:
         places, left = self._places(), self._ledger.left
@@ -132,7 +144,7 @@ class LedgerSearcher(Searcher):
             return False  # these are for workers that are free
         if self._workers.ahead == "auto":
             # Of one worker a search is the same at every run; and it has nobody to share the driver with.
-            return places > 1 and self._told > 0 and self._seconds / self._told < AHEAD_BELOW
+            return places > 1 and len(self._seconds) > 0 and statistics.median(self._seconds) < AHEAD_BELOW
         return self._workers.ahead == "always"
 
     def _places(self) -> int:

@@ -36,6 +36,10 @@ class LoadEvaluator:
         return Evaluator(self.parts)
 
 
+NOT_TRIED = "its worker is being ended for an earlier failure"
+"""The reason of a plan that was not begun, and is charged with no attempt."""
+
+
 class EvaluationError(Exception):
     """An evaluation without a score; its message is the reason, in one line."""
 
@@ -76,29 +80,37 @@ class EvaluationWorker(tune.Trainable):
         # A tuple, because Tune flattens mappings on their way to the searcher.
         return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
 
+    def cleanup(self) -> None:
+        self._lane.close(timeout=10)
+
 
 class Lane:
     """Evaluates jobs one after the other, in a thread of its own: it goes on with the next while a result travels."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._jobs: SimpleQueue[tuple[dict[str, Any], Future[Evaluation]]] = SimpleQueue()
-        self._ahead: tuple[int, Future[Evaluation]] | None = None
+        self._jobs: SimpleQueue[tuple[dict[str, Any], Future[Evaluation]] | None] = SimpleQueue()
+        self._begun: dict[int, Future[Evaluation]] = {}
         # A daemon: a worker that is ended does not first finish what nobody asks for any more.
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def evaluate(self, job: dict[str, Any], ahead: dict[str, Any] | None) -> Evaluation:
         """The result of `job`, which may have been begun; `ahead` is begun after it."""
-        begun, self._ahead = self._ahead, None
-        if begun is not None and begun[0] == job["number"]:
-            future = begun[1]
-        else:
-            if begun is not None:
-                begun[1].cancel()  # another worker has it; if it runs, it is waited for
-            future = self._begin(job)
-        if ahead is not None:
-            self._ahead = (ahead["number"], self._begin(ahead))
+        future = self._begun.pop(job["number"], None)
+        # What another worker has got instead is dropped; where it runs, it is waited for.
+        self._begun = {number: other for number, other in self._begun.items() if not other.cancel()}
+        future = future or self._begin(job)
+        if ahead is not None and ahead["number"] not in self._begun:
+            self._begun[ahead["number"]] = self._begin(ahead)
         return future.result()
+
+    def close(self, timeout: float) -> None:
+        """Begins nothing more, and gives what runs so many seconds to end."""
+        for future in self._begun.values():
+            future.cancel()
+        self._jobs.put(None)
+        self._thread.join(timeout)
 
     def _begin(self, job: dict[str, Any]) -> Future[Evaluation]:
         future: Future[Evaluation] = Future()
@@ -107,13 +119,13 @@ class Lane:
 
     def _work(self) -> None:
         load, broken = cache(self._load), False
-        while True:
-            job, future = self._jobs.get()
+        while (given := self._jobs.get()) is not None:
+            job, future = given
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 if broken:
-                    raise EvaluationError("its worker is to be ended: the evaluation before failed")
+                    raise EvaluationError(NOT_TRIED)
                 future.set_result(attempt(load, Plan(*job["plan"]), job["images"], job["noise_seed"]))
             except BaseException as error:
                 broken = True

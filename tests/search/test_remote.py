@@ -371,3 +371,10 @@ def test_a_search_at_a_uri_goes_on_on_another_machine(
     assert len(pd.read_csv(tmp_path / "front.csv")) == len(pd.read_parquet(bucket / "tiny" / "search" / tables.FRONT))
     checked = runner.invoke(app, ["doctor", f"file://{bucket}/tiny"])
     assert checked.exit_code == 0, checked.output
+    # Who reads tables needs no supernet.
+    machine("d")
+    shutil.rmtree(bucket / "nets")
+    shown = runner.invoke(app, ["front", f"file://{bucket}/tiny"])
+    assert shown.exit_code == 0, shown.output
+    missing = runner.invoke(app, ["confirm", f"file://{bucket}/tiny"])
+    assert str(missing.exception) == f"nothing lies at file://{bucket}/nets"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import astuple
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from search.costs import load_or_measure_costs
 from search.executor import run_trials
 from search.ingredients import Ingredients
 from search.searcher import Job, LedgerSearcher
-from search.study import Asked
-from search.worker import EvaluationError, Lane
+from search.study import Asked, Ledger
+from search.worker import NOT_TRIED, EvaluationError, Lane
 from tests.search.conftest import tiny_settings
 from trainers.evaluation import Evaluation
 from trainers.plan import Plan
@@ -50,10 +50,13 @@ def made(seconds: float = 0.1, fid: float = 1.0) -> Evaluation:
 
 @pytest.fixture
 def searcher_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., LedgerSearcher]:
+    """Searchers over `Counting`; each knows its number of places for good, as `workers.count` says it."""
+    monkeypatch.setattr("search.searcher.worker_count", lambda workers: workers.count)
+
     def make(budget: int, places: int, ahead: str) -> LedgerSearcher:
-        monkeypatch.setattr("search.searcher.worker_count", lambda workers: places)
         job = Job(lambda genome: Plan((1.0,), (1.0,)), 8, 0)
-        return LedgerSearcher(Counting(budget), job, WorkerSettings(ahead=ahead), lambda: None)  # type: ignore[arg-type]
+        workers = WorkerSettings(ahead=ahead, count=places)  # type: ignore[arg-type]
+        return LedgerSearcher(Counting(budget), job, workers, lambda: None)  # type: ignore[arg-type]
 
     return make
 
@@ -72,9 +75,34 @@ def test_a_promised_plan_follows_the_trial_that_it_was_handed_with(searcher_of: 
     assert numbers(searcher.suggest("b")) == (2, 3)
     assert searcher.suggest("c") is None, "both places are taken"
     finish(searcher, "b")
+    assert numbers(searcher.suggest("c")) == (3, 4)
     finish(searcher, "a")
-    assert numbers(searcher.suggest("c")) == (3, 4), "b's worker was free first"
     assert numbers(searcher.suggest("d")) == (1, 5)
+
+
+def test_when_places_go_away_every_other_worker_still_gets_what_it_was_promised(
+    searcher_of: Callable[..., LedgerSearcher],
+) -> None:
+    searcher = searcher_of(60, 3, "always")
+    running = {name: numbers(searcher.suggest(name)) for name in ("a-0", "b-0", "c-0")}
+    for turn in range(1, 50):
+        if turn == 5:
+            searcher._slots = 2  # known for some seconds
+        if not running:
+            break
+        first = next(iter(running))
+        _, promised = running.pop(first)
+        finish(searcher, first)
+        name = f"{first[0]}-{turn}"
+        config = searcher.suggest(name)
+        if config is None or config == Searcher.FINISHED:
+            continue  # its worker is let go
+        assert promised in (None, numbers(config)[0])
+        running[name] = numbers(config)
+    told = searcher._ledger.told  # type: ignore[attr-defined]
+    assert len(told) == len(set(told)) >= 45
+    assert len(running) == 2
+    assert set(range(max(told))) - set(told) <= {number for pair in running.values() for number in pair}
 
 
 def test_what_a_lost_worker_was_promised_is_handed_to_the_next(searcher_of: Callable[..., LedgerSearcher]) -> None:
@@ -83,6 +111,16 @@ def test_what_a_lost_worker_was_promised_is_handed_to_the_next(searcher_of: Call
     searcher.lost("a", "its worker died")
     assert numbers(searcher.suggest("b"))[0] == 1
     assert searcher._ledger.failed == [0], "the plan that was only promised has not been tried"  # type: ignore[attr-defined]
+
+
+def test_a_plan_that_a_broken_worker_did_not_begin_is_handed_on_and_charged_nothing(
+    searcher_of: Callable[..., LedgerSearcher],
+) -> None:
+    searcher = searcher_of(100, 2, "never")
+    searcher.suggest("a")
+    searcher.lost("a", NOT_TRIED)
+    assert searcher._ledger.failed == []  # type: ignore[attr-defined]
+    assert numbers(searcher.suggest("b"))[0] == 0
 
 
 @pytest.mark.parametrize("budget", [1, 3, 4, 9])
@@ -105,15 +143,25 @@ def test_the_budget_is_met_exactly_and_its_last_plans_wait_for_free_workers(
     assert not running
 
 
-def test_auto_hands_ahead_only_where_it_pays(searcher_of: Callable[..., LedgerSearcher]) -> None:
-    short, long, alone = searcher_of(100, 2, "auto"), searcher_of(100, 2, "auto"), searcher_of(100, 1, "auto")
-    for searcher, places, seconds in ((short, 2, 0.5), (long, 2, 60.0), (alone, 1, 0.5)):
-        searcher._slots, searcher._slots_known = places, time.monotonic()
-        assert numbers(searcher.suggest("a")) == (0, None), "nothing is known of the evaluations yet"
-        finish(searcher, "a", seconds)
-    assert numbers(short.suggest("b")) == (1, 2)
-    assert numbers(long.suggest("b")) == (1, None)
-    assert numbers(alone.suggest("b")) == (1, None), "one worker's search is the same at every run"
+@pytest.mark.parametrize(
+    ("places", "seconds", "handed"),
+    [
+        (2, [0.5], True),
+        (2, [40.0, 0.5, 0.5], True),  # the first one compiled
+        (2, [60.0], False),
+        (1, [0.5], False),  # one worker's search is the same at every run
+    ],
+)
+def test_auto_hands_ahead_only_where_it_pays(
+    searcher_of: Callable[..., LedgerSearcher], places: int, seconds: list[float], handed: bool
+) -> None:
+    searcher = searcher_of(100, places, "auto")
+    assert numbers(searcher.suggest("a"))[1] is None, "nothing is known of the evaluations yet"
+    finish(searcher, "a", seconds[0])
+    for i, each in enumerate(seconds[1:]):
+        searcher.suggest(f"b{i}")
+        finish(searcher, f"b{i}", each)
+    assert (numbers(searcher.suggest("c"))[1] is not None) == handed
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
@@ -167,12 +215,32 @@ def test_a_lane_evaluates_what_it_is_asked_whatever_it_was_handed_ahead() -> Non
     assert lane.evaluate(job_of(8), None).fid == 8
 
 
+def test_a_lane_finds_what_it_has_begun_even_if_another_job_came_between() -> None:
+    recorder = Recorder()
+    lane = Lane(recorder)
+    lane.evaluate(job_of(0), job_of(1))
+    until(lambda: recorder.done == [0, 1])
+    assert lane.evaluate(job_of(7), job_of(1)).fid == 7
+    assert lane.evaluate(job_of(1), None).fid == 1
+    assert recorder.done == [0, 1, 7]
+
+
+def test_a_lane_that_is_closed_begins_nothing_more() -> None:
+    recorder = Recorder()
+    lane = Lane(recorder)
+    lane.evaluate(job_of(0), None)
+    lane.close(timeout=20)
+    lane._begin(job_of(1))
+    assert not lane._thread.is_alive()
+    assert recorder.done == [0]
+
+
 def test_a_lane_begins_nothing_after_a_failure() -> None:
     recorder = Recorder()
     lane = Lane(recorder)
     with pytest.raises(EvaluationError, match=r"RuntimeError: on fire \(test_searcher.py"):
         lane.evaluate(job_of(0, width=0.5), job_of(1))
-    with pytest.raises(EvaluationError, match="the evaluation before failed"):
+    with pytest.raises(EvaluationError, match=NOT_TRIED):
         lane.evaluate(job_of(1), None)
     assert recorder.done == [0]
 
@@ -188,32 +256,59 @@ def test_a_failure_ahead_is_raised_when_its_result_is_asked_for() -> None:
 
 
 class Sleeping:
-    """An evaluator that sleeps, and says in `paired` when it began."""
+    """An evaluator that sleeps, says in `paired` when it began, and notes in a file that it did."""
+
+    def __init__(self, begun: Path) -> None:
+        self.begun = begun
 
     def __call__(self) -> Callable[[Plan, int, int], Evaluation]:
         def evaluate(plan: Plan, images: int, noise_seed: int) -> Evaluation:
             began = time.time()
-            time.sleep(0.5)
+            with open(self.begun, "a") as file:
+                file.write(".")
+            time.sleep(0.4)
             return Evaluation(10 - sum(plan.widths), sum(plan.widths), 1.0, "made up", images, noise_seed, paired=began)
 
         return evaluate
 
 
-def test_a_worker_goes_on_before_the_driver_knows_its_result(fresh: Path, cluster: None) -> None:
-    """A driver that takes 0.2 s for a result: workers that are handed their plans ahead do not wait for it."""
-    settings = tiny_settings(
-        fresh, "budget.trials=16", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=always"
-    )
+def searched(fresh: Path, on_result: Callable[[], None], *overrides: str) -> tuple[Ledger, int]:
+    """The ledger of a search with an evaluator that sleeps, and how many evaluations were begun."""
+    basic = ("budget.trials=16", "screen.rung=none", "seeds={uniform: 3}", "workers.ahead=always")
+    settings = tiny_settings(fresh, *basic, *overrides)
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
-    run_trials(ledger, Sleeping(), Job(ingredients.plan_of, 8, 0), settings.workers, lambda: time.sleep(0.2), limit=30)
-    results = [ledger.result(trial) for trial in ledger.trials]
-    assert len(results) == ledger.finished == 16
-    assert len({t.user_attrs["genome"] for t in ledger.trials}) == 16
-    pauses = []
-    for worker in {result["worker"] for result in results}:
-        begins = sorted(result["paired"] for result in results if result["worker"] == worker)
-        pauses += [after - before - 0.5 for before, after in itertools.pairwise(begins)]
-    pauses.sort()
-    assert pauses[len(pauses) // 2] < 0.1, "half the driver's time for a result"
+    job = Job(ingredients.plan_of, 8, 0)
+    run_trials(ledger, Sleeping(fresh / "begun"), job, settings.workers, on_result, limit=60)
+    assert len(ledger.trials) == len(ledger.complete) == 16
+    assert len({trial.user_attrs["genome"] for trial in ledger.trials}) == 16
+    return ledger, len((fresh / "begun").read_text())
+
+
+def test_a_worker_goes_on_before_the_driver_knows_its_result(fresh: Path, cluster: None) -> None:
+    told: list[float] = []
+
+    def slow_driver() -> None:
+        told.append(time.time())
+        time.sleep(0.2)
+
+    ledger, begun = searched(fresh, slow_driver, "workers.count=2")
+    assert begun == 16
+    # `complete` is in the order of the results, as `told` is.
+    results = [(Ledger.result(trial), at) for trial, at in zip(ledger.complete, told, strict=True)]
+    gone_on = 0
+    for worker in {result["worker"] for result, _ in results}:
+        own = [(result["paired"], at) for result, at in results if result["worker"] == worker]
+        gone_on += sum(began < at_before for (_, at_before), (began, _) in pairwise(own))
+    assert gone_on >= 7, "half of the evaluations that have one before them"
+
+
+def test_a_place_that_goes_away_makes_no_plan_be_evaluated_twice(
+    fresh: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr("search.searcher.worker_count", lambda workers: 2 if len(told) < 5 else 1)
+    monkeypatch.setattr("search.searcher._SLOTS_FOR", 0.0)
+    _, begun = searched(fresh, lambda: told.append(0.0))
+    assert begun <= 17, "the plan that the lost place was promised may have been begun there"
