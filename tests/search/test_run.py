@@ -278,7 +278,7 @@ class FailingLoad:
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(
-        fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=always"
+        fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=never"
     )
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
