@@ -127,7 +127,7 @@ def driver(run: Path, quick: bool) -> list[Row]:
 
 def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[float, int]:
     """The share of their time that sleeping workers spent evaluating, from the moment when all had begun until one had
-    nothing more to do; and how many there were."""
+    nothing more to do, NaN where that came first; and how many there were."""
 
     class Sleeping(Simulated):
         pass
@@ -138,6 +138,8 @@ def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[flo
         trials = trials_of(directory)
     began = trials.groupby("worker").paired
     start, end = began.min().max(), (began.max() + seconds).min()
+    if end <= start:
+        return float("nan"), len(began)  # the budget was spent before the last of them had begun
     busy = sum(max(0.0, min(end, b + seconds) - max(start, b)) for b in trials.paired)
     return busy / ((end - start) * len(began)), len(began)
 
