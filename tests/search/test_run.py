@@ -269,7 +269,7 @@ class FailingLoad:
                 os.kill(os.getpid(), signal.SIGKILL)
             mixed = plan.widths[0] != 0.25 and len(set(plan.widths)) > 1
             if mixed and not (stopped := self.mark.with_suffix(".stopped")).exists():
-                stopped.write_text("stopped once")
+                stopped.write_text(str(plan.widths))
                 os.kill(os.getpid(), signal.SIGSTOP)  # hangs so hard that nothing in the process can notice
             return Evaluation(fid, float(sum(plan.widths)), 1.0, "made", images, noise_seed)
 
@@ -277,6 +277,7 @@ class FailingLoad:
 
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
+    # Not ahead: a process that ends before its result has travelled takes the plan before along.
     settings = tiny_settings(
         fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=never"
     )
@@ -295,9 +296,12 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     attempts = {trial.user_attrs["genome"]: trial.user_attrs.get("attempt", 1) for trial in ledger.trials}
     hopeless = {genome for genome in attempts if genome == "111" or genome.startswith("0")}
     assert {attempts[genome] for genome in hopeless} == {3}
-    again = [genome for genome, n in attempts.items() if n == 2]
-    assert len(again) == 2  # the killed one, and the one that stopped: ended after 15 s and tried again
-    stopped = next(genome for genome in again if genome != "222")
+    # The killed one, and the one that stopped: ended after 15 s and tried again.  On a machine so busy that a process
+    # takes as long to start, twice.
+    said = (fresh / "mark.stopped").read_text()
+    stopped = next(genome for genome in attempts if str(ingredients.plan_of(genome).widths) == said)
+    assert attempts["222"] >= 2
+    assert attempts[stopped] >= 2
     assert np.isfinite(results[stopped]["fid"])
     # The other worker went on in the meantime.
     asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
