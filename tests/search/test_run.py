@@ -285,7 +285,9 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     ledger = run.open_ledger(ingredients, costs, settings.search_directory)
     job = Job(ingredients.plan_of, 8, 0)
-    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=15)
+    run_trials(
+        ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=30
+    )  # longer than a process takes to start
     assert ledger.finished == 12
     results = {trial.user_attrs["genome"]: ledger.result(trial) for trial in ledger.trials}
     assert results["222"]["fid"] == 1.0  # killed once, tried again
@@ -296,12 +298,10 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     attempts = {trial.user_attrs["genome"]: trial.user_attrs.get("attempt", 1) for trial in ledger.trials}
     hopeless = {genome for genome in attempts if genome == "111" or genome.startswith("0")}
     assert {attempts[genome] for genome in hopeless} == {3}
-    # The killed one, and the one that stopped: ended after 15 s and tried again.  On a machine so busy that a process
-    # takes as long to start, twice.
+    # The killed one, and the one that stopped: ended at the limit and tried again.
     said = (fresh / "mark.stopped").read_text()
     stopped = next(genome for genome in attempts if str(ingredients.plan_of(genome).widths) == said)
-    assert attempts["222"] >= 2
-    assert attempts[stopped] >= 2
+    assert {genome for genome, n in attempts.items() if n == 2} == {"222", stopped}
     assert np.isfinite(results[stopped]["fid"])
     # The other worker went on in the meantime.
     asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
