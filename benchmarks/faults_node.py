@@ -19,12 +19,16 @@ from search.executor import keep_to_loopback
 from search.run import search
 from search.study import Ledger
 
+_LAST = 10
+"""Results before the end at which a search waits for a node that is joining."""
+
 
 class _Exchange:
     """The search's view: every so many results a node is taken away and another put in its place."""
 
     def __init__(self, cluster: Cluster, times: int) -> None:
         self.cluster, self.left, self.injected, self.joined = cluster, times, 0, 0
+        self._replacing: list[threading.Thread] = []
         self.nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
         self.recovery: list[float] = []
         self._since: float | None = None
@@ -38,7 +42,11 @@ class _Exchange:
         if self.left and len(ledger.complete) >= self._next:
             self.left, self.injected, self._next = self.left - 1, self.injected + 1, self._next + 25
             self._complete = lambda: len(ledger.complete)
-            threading.Thread(target=self._replace, daemon=True).start()
+            self._replacing.append(threading.Thread(target=self._replace, daemon=True))
+            self._replacing[-1].start()
+        if len(ledger.complete) >= total - _LAST:
+            for replacing in self._replacing:
+                replacing.join()  # a search is not over before its nodes have joined, however slow the machine is
 
     def _replace(self) -> None:
         self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
