@@ -27,6 +27,7 @@ from search.worker import Evaluate, LoadEvaluator
 from trainers.config import validate
 from trainers.evaluation import Evaluation, EvaluatorParts
 from trainers.plan import Plan
+from trainers.prefixes import Shared
 from trainers.supernet import read_card, settings_json
 
 
@@ -35,7 +36,7 @@ class Simulated:
 
     seconds = 0.0
 
-    def __init__(self, parts: EvaluatorParts) -> None:
+    def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
         self._seconds, self._costs = self.seconds, {w: 2e-9 * cost.macs for w, cost in parts.costs.items()}
 
     def __call__(self) -> Evaluate:
@@ -95,14 +96,25 @@ def trials_of(directory: Path) -> pd.DataFrame:
 
 
 def prefixes(run: Path, quick: bool) -> list[Row]:
-    """Row 4: network calls of the default search, with what shared prefixes spared."""
-    with searched(run, budget={"trials": 24 if quick else 120}) as (directory, _):
-        trials = trials_of(directory)
-    share = trials.calls.sum() / (trials.calls + trials.calls_saved).sum()
-    gflops = 1 - trials.gflops_saved.sum() / (trials.gflops * trials.images).sum()
-    details = f"{len(trials)} trials, {trials.worker.nunique()} workers, each with what it kept itself; "
-    details += f"{gflops:.2f} of the network FLOPs"
-    return [at_most("network calls with shared prefixes", share, 0.75, details)]
+    """Row 4: network calls of the default search, with what shared prefixes spared, of a few workers and of many."""
+    budget = {"trials": 24 if quick else 120}
+
+    def made(**workers: Any) -> tuple[float, str]:
+        with searched(run, budget=budget, workers=workers) as (directory, _):
+            trials = trials_of(directory)
+        gflops = 1 - trials.gflops_saved.sum() / (trials.gflops * trials.images).sum()
+        share = trials.calls.sum() / (trials.calls + trials.calls_saved).sum()
+        return share, f"{len(trials)} trials, {trials.worker.nunique()} workers; {gflops:.2f} of the network FLOPs"
+
+    few, told = made()
+    many, told_of_many = made(count=8, cpus=0.25)
+    with patch.object(runs, "share_prefixes", lambda workers: None):
+        alone, _ = made(count=8, cpus=0.25)
+    told_of_many += f"; {alone:.2f} of the calls where each worker has only what it kept itself"
+    return [
+        at_most("network calls with shared prefixes", few, 0.75, told),
+        at_most("the same with eight workers", many, 0.75, told_of_many),
+    ]
 
 
 def driver(run: Path, quick: bool) -> list[Row]:

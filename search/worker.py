@@ -17,6 +17,7 @@ from ray import tune
 
 from trainers.evaluation import Evaluation, Evaluator, EvaluatorParts
 from trainers.plan import Plan
+from trainers.prefixes import Shared
 
 Evaluate = Callable[[Plan, int, int], Evaluation]
 """plan, images, noise seed -> its evaluation."""
@@ -26,14 +27,15 @@ Load = Callable[[], Evaluate]
 
 
 class LoadEvaluator:
-    """Loads the real evaluator.  Its arrays are shared, read-only, by all workers of a node."""
+    """Loads the real evaluator.  Its arrays are shared, read-only, by all workers of a node; so are, with `shared`, the
+    states of recent plans."""
 
-    def __init__(self, parts: EvaluatorParts) -> None:
-        self.parts = parts
+    def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
+        self.parts, self.shared = parts, shared
         _ = parts.reference.triangle  # seconds of work in 2,048 dimensions: made once, it travels with the reference
 
     def __call__(self) -> Evaluate:
-        return Evaluator(self.parts)
+        return Evaluator(self.parts, self.shared)
 
 
 NOT_TRIED = "its worker is being ended for an earlier failure"

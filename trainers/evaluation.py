@@ -24,7 +24,7 @@ from trainers.features import FeatureNetwork, PackedFeatures
 from trainers.fid import Moments, Reference
 from trainers.noise import noise_schedule
 from trainers.plan import Plan
-from trainers.prefixes import Prefixes
+from trainers.prefixes import Prefixes, Shared
 from trainers.sampling import KeptNoise, Network, Sampler
 from trainers.scores import kernel_distance, precision_recall
 from trainers.supernet import SupernetCard, supernet_from_weights
@@ -103,9 +103,12 @@ class EvaluatorParts:
 
 
 class Evaluator:
-    """Materialised subnets, a feature network and the reference, resident on one device."""
+    """Materialised subnets, a feature network and the reference, resident on one device.
 
-    def __init__(self, parts: EvaluatorParts) -> None:
+    `shared` are states of evaluators of the same parts in other processes.
+    """
+
+    def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
         if parts.threads:
             torch.set_num_threads(parts.threads)
         self._parts = parts
@@ -120,7 +123,7 @@ class Evaluator:
         self._schedule = noise_schedule(parts.card.diffusion)
         shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
         self._noise = KeptNoise(0, shape, parts.noise_mb * 2**20)
-        self._prefixes = Prefixes(parts.prefix_mb * 2**20)
+        self._prefixes = Prefixes(parts.prefix_mb * 2**20, shared, self._device)
 
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Frechet distance of `images` images of the plan on the noise of `noise_seed`."""

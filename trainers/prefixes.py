@@ -8,22 +8,44 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.cost import device_name
 from trainers.sampling import PlanRun, State
 
 PLANS = 8
 """Of so many plans that share nothing the states fit the limit; with less room, each keeps fewer."""
 
-Key = tuple[Hashable, ...]
+Arrays = tuple[np.ndarray, np.ndarray | None]
+"""A state as it travels between processes: x [B, C, H, W], and the clean image that the step before predicted."""
+
+
+class Shared(Protocol):
+    """States of other processes that run the same networks; a key names the device's kind, too."""
+
+    def longest(self, keys: Sequence[str]) -> tuple[int, Arrays] | None:
+        """Index in `keys` (shortest prefix first) and state of the longest prefix that is there."""
+
+    def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
+        """Gives states to the others."""
 
 
 class Prefixes:
-    """At most `limit` bytes of states; those that no plan has passed through for longest are let go."""
+    """At most `limit` bytes of states on `device`; those that no plan has passed through for longest are let go.
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._states: OrderedDict[Key, State] = OrderedDict()
+    What other processes `shared` is looked up where the own states end, and kept.
+    """
+
+    def __init__(self, limit: float, shared: Shared | None = None, device: torch.device | None = None) -> None:
+        self._limit, self._shared, self._device = limit, shared, device or torch.device("cpu")
+        self._kind = device_name(self._device)
+        self._states: OrderedDict[str, State] = OrderedDict()
+        self._fresh: list[tuple[str, State]] = []
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -38,24 +60,49 @@ class Prefixes:
         apart = math.ceil(len(run) / (kept + 1))
         return range(apart, len(run), apart)
 
-    def longest(self, keys: Sequence[Key]) -> tuple[int, State] | None:
+    def longest(self, keys: Sequence[str]) -> tuple[int, State] | None:
         """Index in `keys` (shortest prefix first) and state of the longest prefix that is kept."""
         for key in keys:
             if key in self._states:
                 self._states.move_to_end(key)
-        for index in reversed(range(len(keys))):
-            if keys[index] in self._states:
-                return index, self._states[keys[index]]
-        return None
+        own = next((index for index in reversed(range(len(keys))) if keys[index] in self._states), -1)
+        if self._shared is not None and own + 1 < len(keys):
+            found = self._shared.longest([self._name(key) for key in keys[own + 1 :]])
+            if found is not None:
+                own += 1 + found[0]
+                x, x0 = found[1]
+                self._insert(keys[own], State(self._tensor(x), None if x0 is None else self._tensor(x0)))
+        return (own, self._states[keys[own]]) if own >= 0 else None
 
-    def keep(self, key: Key, state: State) -> None:
+    def keep(self, key: str, state: State) -> None:
         """Keeps a state, and lets the stalest go until all fit."""
         if key in self._states or _bytes(state) > self._limit:
             return
+        self._insert(key, state)
+        if self._shared is not None:
+            self._fresh.append((key, state))
+
+    def publish(self) -> None:
+        """Shares what was kept since the last time: at once, so that no copy from a device interrupts a plan."""
+        if self._shared is not None and self._fresh:
+            self._shared.offer([(self._name(key), _arrays(state)) for key, state in self._fresh])
+            self._fresh = []
+
+    def _name(self, key: str) -> str:
+        return f"{self._kind} {key}"  # a device of another kind may round otherwise
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.copy()).to(self._device)  # a view would hold the others' memory
+
+    def _insert(self, key: str, state: State) -> None:
         self._states[key] = state
         self.bytes += _bytes(state)
         while self.bytes > self._limit:
             self.bytes -= _bytes(self._states.popitem(last=False)[1])
+
+
+def _arrays(state: State) -> Arrays:
+    return state.x.cpu().numpy(), None if state.x0 is None else state.x0.cpu().numpy()
 
 
 def _bytes(state: State) -> int:

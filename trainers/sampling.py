@@ -6,6 +6,7 @@ two plans with the same seed differ by their widths and times alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,11 +90,14 @@ class Kept(Protocol):
     def positions(self, run: PlanRun, state: State) -> range:
         """The steps before which a state is kept."""
 
-    def longest(self, keys: Sequence[tuple[object, ...]]) -> tuple[int, State] | None:
+    def longest(self, keys: Sequence[str]) -> tuple[int, State] | None:
         """Index and state of the last key that is kept."""
 
-    def keep(self, key: tuple[object, ...], state: State) -> None:
+    def keep(self, key: str, state: State) -> None:
         """Keeps a state."""
+
+    def publish(self) -> None:
+        """The plan has run on a batch: what was kept of it may be shared."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ class Sampler:
         state, first, keys = self.start(indices), 0, {}
         if self.prefixes is not None:
             positions = self.prefixes.positions(run, state)
-            keys = {p: (self.noise.seed, self.condition, indices, run.prefix_key(p)) for p in positions}
+            noise = f"{self.noise.seed} {self.condition} {indices}"
+            keys = {p: f"{noise} {run.prefix_key(p)}" for p in positions}
             found = self.prefixes.longest(list(keys.values()))
             if found is not None:
                 first, state = positions[found[0]], found[1]
@@ -138,6 +143,8 @@ class Sampler:
             if self.prefixes is not None and position in keys:
                 self.prefixes.keep(keys[position], state if run.steps[position].before else State(state.x))
             state = self.step(state, run, position, indices)
+        if self.prefixes is not None:
+            self.prefixes.publish()
         return state
 
     def prepare(self, plan: Plan) -> PlanRun:
@@ -220,11 +227,18 @@ class PlanRun:
             tables[batch, device] = times[:, None].expand(-1, batch).contiguous().to(device)
         return tables[batch, device][position]
 
-    def prefix_key(self, position: int) -> tuple[object, ...]:
-        """All that the state before step `position` depends on, beside the noise: equal keys, equal states."""
-        following = self.plan.times[self.taken[position]] if position < len(self) else None
-        return (self.plan.solver, self._called[:position], following)
+    def prefix_key(self, position: int) -> str:
+        """A digest of all that the state before step `position` depends on, beside the noise: equal keys, equal states,
+        in every process."""
+        return self._prefix_keys[position]
 
     @cached_property
-    def _called(self) -> tuple[tuple[int, float, float], ...]:
-        return tuple((i, self.plan.times[i], self.plan.widths[i]) for i in self.taken)
+    def _prefix_keys(self) -> tuple[str, ...]:
+        digest, keys = hashlib.sha256(self.plan.solver.encode()), []
+        for i in self.taken:
+            # The solver's update of the step before reads the time of this one.
+            following = digest.copy()
+            following.update(repr(self.plan.times[i]).encode())
+            keys.append(following.hexdigest())
+            digest.update(repr((i, self.plan.times[i], self.plan.widths[i])).encode())
+        return tuple(keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from trainers.config import DiffusionSettings, NetworkSettings
 from trainers.noise import noise_schedule, time_grid
 from trainers.plan import SKIP, Plan
-from trainers.prefixes import PLANS, Prefixes
+from trainers.prefixes import PLANS, Arrays, Prefixes
 from trainers.sampling import Denoiser, KeptNoise, Noise, Sampler, State
 from trainers.solvers import SOLVERS
 from trainers.supernet import Supernet
@@ -72,6 +72,51 @@ def test_images_are_the_same_to_the_bit_and_only_what_is_new_is_computed(
         assert counting.calls == 7 * (len(plan.taken) - shared)
 
 
+class Table:
+    """What processes share, in one: states as they would travel."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Arrays] = {}
+
+    def longest(self, keys: Sequence[str]) -> tuple[int, Arrays] | None:
+        there = [index for index, key in enumerate(keys) if key in self.states]
+        return (there[-1], self.states[keys[there[-1]]]) if there else None
+
+    def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
+        for key, arrays in states:
+            assert key not in self.states, "nothing is offered twice"
+            for array in arrays:
+                if array is not None:
+                    array.flags.writeable = False  # as in an object store
+            self.states[key] = arrays
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_processes_share_prefixes_and_images_stay_the_same_to_the_bit(
+    subnets: dict[float, Denoiser], solver: str
+) -> None:
+    counting, table = Counting(subnets), Table()
+    bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
+    workers = [replace(bare, denoisers=counting.by_width, prefixes=Prefixes(2**20, table)) for _ in range(2)]
+    for number, (widths, shared) in enumerate(zip(PLANS_IN_TURN, SHARED, strict=True)):
+        plan = Plan(TIMES, widths, solver)
+        counting.calls = 0
+        assert torch.equal(images(workers[number % 2], plan), images(bare, plan))
+        assert counting.calls == 7 * (len(plan.taken) - shared)  # as many as one worker alone would make
+
+
+def test_what_comes_from_another_process_is_kept_within_the_limit(subnets: dict[float, Denoiser]) -> None:
+    table, room = Table(), 3 * 4 * IMAGE
+    bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
+    images(replace(bare, prefixes=Prefixes(2**20, table)), Plan(TIMES, PLANS_IN_TURN[0]))
+    small = Prefixes(room, table)
+    for widths in PLANS_IN_TURN:
+        assert torch.equal(
+            images(replace(bare, prefixes=small), Plan(TIMES, widths)), images(bare, Plan(TIMES, widths))
+        )
+        assert small.bytes <= room
+
+
 def test_another_seed_shares_nothing(subnets: dict[float, Denoiser]) -> None:
     sharing = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU, prefixes=Prefixes(2**20))
     plan = Plan(TIMES, PLANS_IN_TURN[0])
@@ -95,12 +140,12 @@ def test_the_limit_is_kept_and_changes_no_image(subnets: dict[float, Denoiser], 
 def test_the_prefix_that_was_used_last_is_let_go_last() -> None:
     state = State(torch.zeros(4, 1, 8, 8))
     prefixes = Prefixes(2 * 4 * IMAGE)
-    prefixes.keep(("a",), state)
-    prefixes.keep(("b",), state)
-    assert prefixes.longest([("a",)]) is not None
-    prefixes.keep(("c",), state)
-    assert prefixes.longest([("b",)]) is None
-    assert [prefixes.longest([("a",), ("x",)]), prefixes.longest([("a",), ("c",)])] == [(0, state), (1, state)]
+    prefixes.keep("a", state)
+    prefixes.keep("b", state)
+    assert prefixes.longest(["a"]) is not None
+    prefixes.keep("c", state)
+    assert prefixes.longest(["b"]) is None
+    assert [prefixes.longest(["a", "x"]), prefixes.longest(["a", "c"])] == [(0, state), (1, state)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 20, 999])
