@@ -181,7 +181,7 @@ def controls(
     import pandas as pd
 
     from search import tables
-    from search.controls import METHODS, run_controls
+    from search.controls import METHODS, advice, run_controls
     from search.directory import find_search
 
     directory, settings = find_search(search)
@@ -195,6 +195,8 @@ def controls(
         out.print(
             f"{row['method']:<12} {row['evaluations']:>5} evaluations  hypervolume {row['share']:.1%} of all methods'"
         )
+    if hint := advice(tables.read_table(directory / tables.VERSUS, "controls"), settings):
+        out.print(hint)
 
 
 @app.command(epilog="Example: make quickstart, or stepfront quickstart --fresh")

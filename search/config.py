@@ -15,7 +15,7 @@ from trainers.config import SamplerSettings, Settings, TrainerSettings, Training
 from trainers.errors import InputError
 from trainers.files import write_text
 
-SEED_NAMES = ("uniform", "cuts", "monotone", "snr", "gap", "random")
+SEED_NAMES = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
 OBJECTIVES = ("fid", "gflops", "latency_ms")
 _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
 
@@ -26,7 +26,15 @@ class SpaceSettings(Settings):
     encoding: Literal["stages", "steps", "cuts"] = "stages"
     stages: int = Field(10, ge=1, le=1000, description="equal stages of encoding `stages`")
     cuts: int = Field(2, ge=1, le=3, description="most cut points of encoding `cuts`")
-    skip: bool = Field(False, description="steps may also be left out")
+    skip: bool | Literal["even"] = Field(
+        False, description="steps may also be left out; even: any number of steps, on the time grid of that number"
+    )
+
+    @model_validator(mode="after")
+    def _even_has_units(self) -> Self:
+        if self.skip == "even" and self.encoding == "cuts":
+            raise ValueError("skip: even needs encoding stages or steps, not cuts")
+        return self
 
 
 class VariationSettings(Settings):
@@ -112,7 +120,9 @@ class WorkerSettings(Settings):
         "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")
-    prefix_mb: float = Field(256, ge=0, description="memory for states that later plans may share; 0 keeps none")
+    prefix_mb: float = Field(
+        256, ge=0, description="memory for states that later plans may share, a worker and once more a node; 0: none"
+    )
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
 
 
@@ -137,7 +147,8 @@ class RunSettings(TrainerSettings):
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
     seeds: dict[str, int] = Field(
-        {"uniform": 4, "gap": 8, "monotone": 8}, description="plans of the first generation, by kind"
+        {"uniform": 4, "gap": 8, "monotone": 8, "fewer_steps": 8},
+        description="plans of the first generation, by kind; fewer_steps only where steps may be skipped",
     )
     screen: ScreenSettings = ScreenSettings()
     budget: BudgetSettings = BudgetSettings()
@@ -172,6 +183,13 @@ class RunSettings(TrainerSettings):
     def _steps_exist(self) -> Self:
         if self.sampler.steps > self.diffusion.steps:
             raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _even_stages_are_equal(self) -> Self:
+        stages, steps = self.space.stages, self.sampler.steps
+        if self.space.skip == "even" and self.space.encoding == "stages" and stages < steps and steps % stages:
+            raise ValueError(f"space.skip: even needs space.stages that divide sampler.steps {steps}, not {stages}")
         return self
 
     @model_validator(mode="after")

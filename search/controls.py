@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from search import tables
+from search.config import RunSettings
 from search.confirm import apply_confirmation
 from search.costs import evaluation_limit, load_or_measure_costs
 from search.ddsm import DDSMSearch
@@ -27,10 +28,10 @@ from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
 from search.plan_lists import score_plans
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
+from search.shared_prefixes import share_prefixes
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops
 from trainers.errors import InputError
-from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
 
 METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_steps", "ddsm")
@@ -43,12 +44,8 @@ def control_plans(method: str, count: int, ingredients: Ingredients, source: See
     """At most `count` plans of a family, spread evenly over cost where it is larger."""
     settings = ingredients.settings
     if method == "fewer_steps":
-        schedule = noise_schedule(ingredients.card.diffusion)
-        plans = []
-        for steps in range(1, settings.sampler.steps + 1):
-            times = tuple(map(float, time_grid(schedule, settings.sampler.grid, steps)))
-            plans.append(Plan(times, (1.0,) * steps, settings.sampler.solver))
-        return plans[-count:]
+        every = range(1, settings.sampler.steps + 1)
+        return [Plan(ingredients.times_of(n), (1.0,) * n, settings.sampler.solver) for n in every][-count:]
     families: dict[str, Callable[[SeedSource, int], Sequence[Levels]]] = {
         "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
         "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),
@@ -120,7 +117,8 @@ class _Scorer:
     ) -> None:
         self._ingredients, self._directory, self._costs = ingredients, directory, costs
         settings = ingredients.settings
-        self._load = LoadEvaluator(ingredients.parts(costs, worker_device(settings), threads_per_worker(settings)))
+        parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
+        self._load = LoadEvaluator(parts, share_prefixes(settings.workers))
         path = directory / tables.CONTROLS
         before = tables.read_table(path, "controls") if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
@@ -245,6 +243,17 @@ def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") ->
             }
         )
     return pd.DataFrame(rows)
+
+
+def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
+    """What a search should look for, too, going by `versus`; None where nothing is to be said."""
+    beaten = int(((compared["control_method"] == "fewer_steps") & (compared["control_fid"] < compared["fid"])).sum())
+    if not beaten or settings.space.skip == "even":
+        return None
+    return (
+        f"fewer full-width steps beat {beaten} of {len(compared)} front points at equal or lower cost; a search with "
+        "--set space.skip=even looks for such plans, too"
+    )
 
 
 def _scores(table: pd.DataFrame, objectives: list[str]) -> np.ndarray:

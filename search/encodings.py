@@ -121,6 +121,40 @@ class Steps(Stages):
         super().__init__(steps, widths, skip, steps)
 
 
+class EvenStages(Stages):
+    """K stages of equal length, of which any number is taken, spread evenly from the noise to the image: a sampler of
+    that many steps, with a level for each of its stages.
+
+    Steps left out here and there make a grid of uneven steps, which costs quality that the same number of even ones
+    does not (docs/results.md).
+    """
+
+    def __init__(self, steps: int, widths: tuple[float, ...], stages: int) -> None:
+        super().__init__(steps, widths, True, stages)
+
+    def project(self, levels: Levels) -> Levels:
+        """The levels that are taken, in their order, with the units that are left out spread evenly between."""
+        levels = super().project(levels)
+        return self._spread(levels[levels != SKIP_LEVEL])
+
+    def step_widths(self, levels: Levels) -> tuple[float, ...]:
+        """Levels [units] -> a width for each step that is taken, [at most steps]."""
+        return tuple(width for width in super().step_widths(levels) if width != SKIP)
+
+    def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
+        """Any widths a step -> the nearest levels of a plan with about as many steps."""
+        given = np.array([width for width in step_widths if width != SKIP])
+        each = self.steps // self.units
+        taken = min(self.units, max(1, round(len(given) / each)))
+        middles = ((np.arange(taken) + 0.5) * len(given) / taken).astype(int)
+        return self._spread(np.abs(given[middles][:, None] - np.array(self.widths)[None]).argmin(axis=1))
+
+    def _spread(self, taken: Levels) -> Levels:
+        levels = np.full(self.units, SKIP_LEVEL)
+        levels[np.arange(len(taken)) * self.units // len(taken)] = taken
+        return levels
+
+
 class Cuts(Encoding):
     """At most `cuts` cut points between steps, and a level for each run between them."""
 
@@ -169,8 +203,9 @@ def run_bounds(levels: Levels) -> NDArray[np.int64]:
 
 def make_encoding(space: SpaceSettings, steps: int, widths: tuple[float, ...]) -> Encoding:
     """The encoding that the settings name."""
-    if space.encoding == "steps":
-        return Steps(steps, widths, space.skip)
+    stages = steps if space.encoding == "steps" else space.stages
+    if space.skip == "even":
+        return EvenStages(steps, widths, stages)
     if space.encoding == "cuts":
         return Cuts(steps, widths, space.skip, space.cuts)
-    return Stages(steps, widths, space.skip, space.stages)
+    return Stages(steps, widths, space.skip, stages)

@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from search.remote import arrived
 from search.seeds import SeedSource, earlier_opinions
 from search.surrogate import PlanFeatures
 from trainers.conditioning import check_classes
+from trainers.config import DiffusionSettings
 from trainers.cost import WidthCost, pick_device
 from trainers.data import ImageData, Labels, Pixels, Progress, load_data, to_float
 from trainers.engine import PLAIN
@@ -115,8 +116,11 @@ class Ingredients:
     @cached_property
     def times(self) -> tuple[float, ...]:
         """The sampler's times, noise first."""
-        sampler = self.settings.sampler
-        return tuple(map(float, time_grid(noise_schedule(self.card.diffusion), sampler.grid, sampler.steps)))
+        return self.times_of(self.settings.sampler.steps)
+
+    def times_of(self, steps: int) -> tuple[float, ...]:
+        """The times of a sampler of so many steps on the same grid, noise first."""
+        return _grid(self.card.diffusion, self.settings.sampler.grid, steps)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -127,8 +131,10 @@ class Ingredients:
         return self.plan_at(self.encoding.unpack(genome))
 
     def plan_at(self, levels: Levels) -> Plan:
-        """The plan of levels."""
-        return Plan(self.times, self.encoding.step_widths(levels), self.settings.sampler.solver)
+        """The plan of levels; one of fewer steps is on the time grid of that many."""
+        widths = self.encoding.step_widths(levels)
+        times = self.times if len(widths) == len(self.times) else self.times_of(len(widths))
+        return Plan(times, widths, self.settings.sampler.solver)
 
     def prices(self, costs: dict[float, WidthCost]) -> dict[str, Callable[[Levels], float]]:
         """What is known of levels before any evaluation, by the name of the objective; sums as those of cost.py."""
@@ -266,6 +272,11 @@ class Ingredients:
             # None, as in searches older than engines: these ran the plain network, too.
             "engine": None if engine == PLAIN else engine.label,
         }
+
+
+@lru_cache
+def _grid(diffusion: DiffusionSettings, grid: str, steps: int) -> tuple[float, ...]:
+    return tuple(map(float, time_grid(noise_schedule(diffusion), grid, steps)))
 
 
 def worker_device(settings: RunSettings) -> str:

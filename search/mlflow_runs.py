@@ -247,7 +247,8 @@ def experiment_name(settings: RunSettings) -> str:
     """One experiment a model family and space: the UI's charts and views are per experiment."""
     space = settings.space
     units = {"stages": f"{space.stages} stages", "steps": "each step", "cuts": f"{space.cuts} cuts"}[space.encoding]
-    return f"stepfront {settings.network.family}, {units}{', skip' if space.skip else ''}"
+    skip = {False: "", True: ", skip", "even": ", any number of steps"}[space.skip]
+    return f"stepfront {settings.network.family}, {units}{skip}"
 
 
 def width_axes(settings: RunSettings) -> int:

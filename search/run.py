@@ -27,6 +27,7 @@ from search.rungs import RungScore, Screening, correlations, gap_score, make_scr
 from search.sampler import BlockNSGAII
 from search.searcher import Job
 from search.seeds import make_seeds
+from search.shared_prefixes import share_prefixes
 from search.storage import delete_study, finished_numbers, open_storage, study_name
 from search.study import Ledger, Limits
 from search.tables import Snapshot
@@ -266,7 +267,7 @@ def _execute(
         limit = evaluation_limit(settings, costs, settings.evaluation.images)
         run_trials(
             ledger,
-            LoadEvaluator(parts),
+            LoadEvaluator(parts, share_prefixes(settings.workers)),
             job,
             settings.workers,
             on_result,
@@ -286,7 +287,7 @@ def write_tables(
 ) -> Snapshot:
     """Brings the search's tables and facts in line with its study."""
     settings = ingredients.settings
-    trials = tables.trials_table(ledger, ingredients.encoding, ingredients.times, settings.sampler.solver, RUNG)
+    trials = tables.trials_table(ledger, ingredients.plan_of, RUNG)
     if not (trials["state"] == "complete").any():
         reasons = trials["error"].value_counts()
         why = f"; the commonest reason: {reasons.index[0]}" if len(reasons) else ""

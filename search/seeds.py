@@ -5,7 +5,8 @@ monotone  widths that never shrink toward the     snr       width from the step'
           clean end, at random                              Step-Adaptive Training (arXiv 2312.13307)
 gap       plans of least summed gap, at costs     front:S   the front of an earlier search S, mapped to this one's
           spread evenly                                     widths and steps
-random    an independent level for each unit
+random    an independent level for each unit      fewer_steps  the full width at some steps, spread evenly, and the
+                                                            others left out; none where steps can't be
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search.encodings import Encoding, Levels
+from search.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
 from search.front import domination_rank
 from search.sampler import Proposal
 from search.surrogate import LEAST_TRIALS, Opinion, PlanFeatures, opinion_of
@@ -132,6 +133,21 @@ def gap_levels(count: int, source: SeedSource) -> list[Levels]:
     return spread_by_cost(least_gap_plans(source.encoding, source.width_costs, source.gap()), count, source)
 
 
+def fewer_steps_levels(count: int, source: SeedSource) -> list[Levels]:
+    """The widest at 1 to all but one of the units, spread evenly from the first on, and the others left out.
+
+    None where steps can't be left out, or where the encoding can't hold every second one so.
+    """
+    e = source.encoding
+    plans: list[Levels] = []
+    for taken in range(1, e.units if e.skip else 1):
+        levels = np.full(e.units, SKIP_LEVEL)
+        levels[np.arange(taken) * e.units // taken] = e.highest
+        if np.array_equal(e.project(levels), levels):
+            plans.append(levels)
+    return spread_by_cost(plans, count, source)
+
+
 def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels]:
     """The front of the search in `directory`, with widths and steps mapped to the nearest of this encoding."""
     front = read_table(directory / FRONT, "front")
@@ -147,6 +163,8 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
 def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
     """The plan of another search, with its width at each step, as the nearest one of this encoding."""
     theirs = np.asarray(widths, dtype=np.float64)
+    if isinstance(encoding, EvenStages) and len(theirs) <= encoding.steps:
+        return encoding.levels_of(tuple(theirs))  # with as many steps
     # A step of ours takes the width of theirs at the same share of the way from noise to image.
     at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(theirs)).astype(int)
     return encoding.levels_of(tuple(theirs[at]))
@@ -212,7 +230,8 @@ def spread_by_cost(plans: Sequence[Levels], count: int, source: SeedSource) -> l
     plans = [plan for plan in plans if source.affordable(source.encoding.project(plan))]
     if len(plans) <= count:
         return list(plans)
-    costs = np.array([(source.encoding.lengths * source.width_costs[plan]).sum() for plan in plans])
+    each = np.array([*source.width_costs, 0.0])  # level -1, a step that is left out, is the last entry
+    costs = np.array([(source.encoding.lengths * each[plan]).sum() for plan in plans])
     free = np.ones(len(plans), dtype=bool)
     chosen = []
     for target in np.linspace(costs.min(), costs.max(), count + 2)[1:-1]:
@@ -230,6 +249,7 @@ SEED_KINDS: dict[str, Callable[[int, SeedSource], Sequence[Levels]]] = {
     "monotone": monotone_levels,
     "snr": snr_levels,
     "gap": gap_levels,
+    "fewer_steps": fewer_steps_levels,
     "random": random_levels,
 }
 """Makers of seeds by name; `front:SEARCH` beside them."""

@@ -18,7 +18,7 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
 
-from search.encodings import SKIP_LEVEL, Encoding, Levels
+from search.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
 
 Array = NDArray[np.float64]
 
@@ -50,14 +50,19 @@ class PlanFeatures:
     earlier: tuple[Opinion, ...] = ()
 
     def __call__(self, plans: Sequence[Levels]) -> Array:
-        """N plans' levels [units] -> [N, features]: mean level and, with skip, share of steps left out of each stretch;
-        half the log gap; the opinions of earlier searches."""
+        """N plans' levels [units] -> [N, features]: mean level and, with skip, share of steps left out of each stretch
+        (of the whole, where steps are even); half the log gap; the opinions of earlier searches."""
         e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
+        left_out = (levels == SKIP_LEVEL).mean(axis=1, keepdims=True)
+        if isinstance(e, EvenStages):
+            levels = np.array([_filled(row) for row in levels]).reshape(levels.shape)
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
         gap = np.where(taken, per_unit[np.arange(e.units), levels], 0.0).sum(axis=1)
         floor = 0.01 * float(per_unit[:, 0].sum())
         columns = [_stretches(np.where(taken, levels, 0) / max(1, e.highest))]
-        if e.skip:
+        if isinstance(e, EvenStages):
+            columns.append(-np.log1p(-left_out))
+        elif e.skip:
             columns.append(_stretches(1.0 - taken))
         known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(opinion(plans) for opinion in self.earlier)]
         return np.column_stack([*columns, *known])
@@ -65,6 +70,12 @@ class PlanFeatures:
     @cached_property
     def _unit_gap(self) -> Array:
         return np.add.reduceat(self.gap, np.cumsum(self.encoding.lengths) - self.encoding.lengths, axis=0)
+
+
+def _filled(levels: Levels) -> Levels:
+    """Levels [units] of even steps, each that is left out as the one before it: its step spans it."""
+    taken = np.flatnonzero(levels != SKIP_LEVEL)
+    return levels[taken[np.searchsorted(taken, np.arange(len(levels)), side="right") - 1]]
 
 
 def _stretches(values: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from optuna.trial import TrialState
 
-from search.encodings import Encoding
 from search.front import domination_rank, front_indices, front_size_history, interval, knee_index
 from search.sampler import GENOME, Proposal
 from search.study import Ledger
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 from trainers.files import write_atomically
-from trainers.plan import Plan, runs_text
+from trainers.plan import Plan
 
 TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
 CONTROLS, METHODS, VERSUS, CONFIRM, RUNGS = (
@@ -56,8 +55,8 @@ class Snapshot:
     facts: Mapping[str, Any]
 
 
-def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], solver: str, rung: str) -> pd.DataFrame:
-    """One row a finished trial, in the order of their numbers."""
+def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan], rung: str) -> pd.DataFrame:
+    """One row a finished trial, in the order of their numbers; `plan_of` reads a genome."""
     generations = {t.number: i // ledger.sampler.variation.population for i, t in enumerate(ledger.complete)}
     rows = []
     last = 0
@@ -66,7 +65,7 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
             continue
         result = ledger.result(trial)
         last = generations.get(trial.number, last)
-        widths = encoding.step_widths(encoding.unpack(trial.user_attrs[GENOME]))
+        plan = plan_of(trial.user_attrs[GENOME])
         rows.append(
             {
                 "trial": trial.number,
@@ -74,10 +73,10 @@ def trials_table(ledger: Ledger, encoding: Encoding, times: Sequence[float], sol
                 "origin": trial.user_attrs["origin"],
                 "parents": list(trial.user_attrs["parents"]),
                 "genome": trial.user_attrs[GENOME],
-                "plan": runs_text(widths),
-                "widths": list(widths),
-                "times": [float(t) for t in times],
-                "solver": solver,
+                "plan": plan.runs,
+                "widths": list(plan.widths),
+                "times": list(plan.times),
+                "solver": plan.solver,
                 "rung": rung,
                 "paired": _number(result.get("paired")),
                 "fid": _number(result.get("fid")),

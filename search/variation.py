@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.encodings import Encoding, Levels, run_bounds
+from search.encodings import SKIP_LEVEL, Encoding, Levels, run_bounds
 
 Generator = np.random.Generator
 
@@ -38,7 +38,7 @@ def make_child(
     mutated = unchanged or rng.random() < 0.5
     if mutated:
         for _ in range(int(rng.integers(1, most_mutations + 1))):
-            levels = _pick(rng, MUTATIONS)(rng, levels, encoding)
+            levels = _pick(rng, mutations_of(encoding))(rng, levels, encoding)
     return Child(encoding.project(levels), "mutation" if mutated else "crossover", crossed)
 
 
@@ -110,12 +110,28 @@ def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
     return child if np.array_equal(encoding.project(child), child) else levels.copy()
 
 
-MUTATIONS: tuple[Callable[[Generator, Levels, Encoding], Levels], ...] = (
-    shift_boundary,
-    change_run,
-    change_stretch,
-    exchange,
-)
+def thin(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Leaves out every second of the units that a stretch takes; or takes all of it again, each left-out unit as the
+    one before.  Equally often, where steps may be left out: no sequence of the others gets there past worse plans."""
+    start, end = np.sort(rng.integers(0, len(levels) + 1, 2))
+    child = levels.copy()
+    if rng.random() < 0.5:
+        taken = start + np.flatnonzero(levels[start:end] != SKIP_LEVEL)
+        child[taken[1::2]] = SKIP_LEVEL
+    else:
+        for i in range(max(1, int(start)), int(end)):
+            child[i] = child[i - 1] if child[i] == SKIP_LEVEL else child[i]
+    return child
+
+
+Mutation = Callable[[Generator, Levels, Encoding], Levels]
+
+MUTATIONS: tuple[Mutation, ...] = (shift_boundary, change_run, change_stretch, exchange)
+
+
+def mutations_of(encoding: Encoding) -> tuple[Mutation, ...]:
+    """The mutations of plans of this encoding."""
+    return (*MUTATIONS, thin) if encoding.skip else MUTATIONS
 
 
 def _other_level(rng: Generator, level: int, encoding: Encoding) -> int:

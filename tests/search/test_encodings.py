@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.config import SpaceSettings
-from search.encodings import SKIP_LEVEL, Cuts, Encoding, Stages, Steps, make_encoding, run_bounds
+from search.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps, make_encoding, run_bounds
 from trainers.errors import InputError
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -42,6 +42,32 @@ def test_round_trips_and_lengths(encoding: Encoding) -> None:
         assert any(widths)
         assert np.array_equal(encoding.levels_of(widths), levels)
         assert np.array_equal(encoding.project(levels), levels)
+
+
+@pytest.mark.parametrize("encoding", [EvenStages(20, WIDTHS, 10), EvenStages(13, WIDTHS, 13), EvenStages(5, WIDTHS, 9)])
+def test_even_stages_are_a_plan_of_that_many_steps_in_one_form(encoding: EvenStages) -> None:
+    rng, each = np.random.default_rng(0), encoding.steps // encoding.units
+    for _ in range(50):
+        raw = rng.integers(SKIP_LEVEL, 4, encoding.units)
+        levels = encoding.project(raw)
+        taken = np.flatnonzero(levels != SKIP_LEVEL)
+        if (raw != SKIP_LEVEL).any():
+            assert list(levels[taken]) == [level for level in raw if level != SKIP_LEVEL]
+        assert taken[0] == 0  # pure noise is never begun at a later time
+        assert np.ptp(np.diff([*taken, encoding.units])) <= 1
+        assert np.array_equal(encoding.project(levels), levels)
+        assert np.array_equal(encoding.unpack(encoding.pack(levels)), levels)
+        widths = encoding.step_widths(levels)
+        assert widths == tuple(WIDTHS[level] for level in levels[taken] for _ in range(each))
+        assert np.array_equal(encoding.levels_of(widths), levels)
+        assert encoding.lengths[taken].sum() == len(widths)  # so a plan's price is read off its levels
+
+
+def test_even_stages_read_plans_of_other_lengths() -> None:
+    encoding = EvenStages(20, WIDTHS, 10)
+    assert encoding.step_widths(encoding.levels_of((1.0,) * 50)) == (1.0,) * 20
+    assert encoding.step_widths(encoding.levels_of((0.5, 0.5, 1.0))) == (0.5, 0.5, 1.0, 1.0)
+    assert encoding.step_widths(encoding.levels_of((0.5, 0.0, 0.0, 0.0, 1.0, 0.0))) == (1.0, 1.0)
 
 
 def test_distinct_levels_have_distinct_genomes() -> None:

@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from search.encodings import Encoding, Stages, Steps
+from search.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
 from search.rungs import rank_correlation
 from search.seeds import (
     SEED_KINDS,
     SeedSource,
     cut_levels,
     earlier_opinions,
+    fewer_steps_levels,
     least_gap_plans,
     make_seeds,
+    mapped_levels,
     monotone_levels,
     snr_levels,
+    spread_by_cost,
 )
 from search.surrogate import PlanFeatures
 from trainers.errors import InputError
@@ -48,16 +51,17 @@ def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
 
 
 def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
-    free = source(Stages(20, WIDTHS, False, 10))
-    bound = replace(free, affordable=lambda levels: bool(2 * MACS[levels].sum() <= 120))
+    costs_of = np.array([*MACS, 0.0])  # the last is level -1, a step that is left out
     for kind in SEED_KINDS:
+        free = source(Stages(20, WIDTHS, kind == "fewer_steps", 10))
+        bound = replace(free, affordable=lambda levels: bool(2 * costs_of[levels].sum() <= 120))
         wanted = {"uniform": 4} if kind == "uniform" else {"uniform": 1, kind: 6}
         seeds = make_seeds(wanted, bound)
         assert seeds[0].genome == "3" * 10
-        costs = [2 * MACS[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
+        costs = [2 * costs_of[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
         assert max(costs) <= 120
         # The range is used up to the bound, not thinned out from plans beyond it.
-        assert len(costs) >= (2 if kind == "uniform" else 5)
+        assert len(costs) >= {"uniform": 2, "fewer_steps": 3}.get(kind, 5)  # of these two there are no more
         assert kind in ("uniform", "random") or max(costs) > 80
 
 
@@ -74,6 +78,39 @@ def test_monotone_plans_never_narrow_toward_the_clean_end_and_spread_over_cost()
     assert all((np.diff(plan) >= 0).all() for plan in plans)
     costs = sorted(MACS[plan].sum() for plan in plans)
     assert costs[0] < 40 < 120 < costs[-1]
+
+
+def test_fewer_steps_are_the_full_width_at_evenly_spread_steps() -> None:
+    for encoding in (Steps(20, WIDTHS, True), EvenStages(20, WIDTHS, 20)):
+        plans = fewer_steps_levels(50, source(encoding))
+        taken = [np.flatnonzero(plan != SKIP_LEVEL) for plan in plans]
+        assert [len(steps) for steps in taken] == list(range(1, 20))
+        for plan, steps in zip(plans, taken, strict=True):
+            assert set(plan[steps]) == {3}
+            assert steps[0] == 0
+            assert np.ptp(np.diff([*steps, 20])) <= 1
+    few = [int((plan != SKIP_LEVEL).sum()) for plan in fewer_steps_levels(3, source(Steps(20, WIDTHS, True)))]
+    assert sorted(few) == [5, 10, 14]  # a quarter, a half and three quarters between 1 and 19 steps
+
+
+def test_there_are_no_plans_of_fewer_steps_where_none_may_be_skipped() -> None:
+    assert not fewer_steps_levels(8, source(Steps(20, WIDTHS, False)))
+    assert all(
+        np.array_equal(plan, Cuts(20, WIDTHS, True, 2).project(plan))
+        for plan in fewer_steps_levels(8, source(Cuts(20, WIDTHS, True, 2)))
+    )
+
+
+def test_a_step_that_is_left_out_costs_nothing() -> None:
+    given = source(Stages(4, WIDTHS, True, 4))
+    cheap, dear, between = np.array([-1, -1, -1, 0]), np.array([3, 3, 3, 3]), np.array([3, -1, 3, -1])
+    assert [list(p) for p in spread_by_cost([cheap, dear, between], 1, given)] == [list(between)]
+
+
+def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
+    encoding = EvenStages(20, WIDTHS, 20)
+    assert encoding.step_widths(mapped_levels((0.5,) * 5 + (1.0,) * 5, encoding)) == (0.5,) * 5 + (1.0,) * 5
+    assert encoding.step_widths(mapped_levels((0.5,) * 25 + (1.0,) * 25, encoding)) == (0.5,) * 10 + (1.0,) * 10
 
 
 def test_cut_plans_have_one_or_two_rising_cuts() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import ray
 
 from search.config import WorkerSettings
-from search.executor import ray_session
 from search.shared_prefixes import NodePrefixes, PrefixIndex, share_prefixes
 
 STATE = np.arange(1000, dtype=np.float32)
@@ -59,14 +57,8 @@ class Worker:
         return found and (found[0], [None if array is None else array.copy() for array in found[1]])
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[None]:
-    with ray_session(WorkerSettings(count=2)):
-        yield
-
-
 @pytest.fixture
-def shared(session: None) -> NodePrefixes:
+def shared(cluster: None) -> NodePrefixes:
     made = share_prefixes(WorkerSettings(count=2))
     assert made is not None
     return made
@@ -123,6 +115,6 @@ def test_without_the_index_workers_go_on_alone(shared: NodePrefixes) -> None:
     assert time.monotonic() - begin < 20  # it is not waited for again and again
 
 
-def test_a_worker_alone_shares_nothing(session: None) -> None:
+def test_a_worker_alone_shares_nothing(cluster: None) -> None:
     assert share_prefixes(WorkerSettings(count=1)) is None
     assert share_prefixes(WorkerSettings(count=2, prefix_mb=0)) is None

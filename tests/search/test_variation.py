@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.encodings import Cuts, Encoding, Stages, Steps, run_bounds
+from search.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps, run_bounds
 from search.variation import (
     MUTATIONS,
     change_run,
     exchange,
     make_child,
+    mutations_of,
     one_point,
     shift_boundary,
+    thin,
     two_point,
 )
 
@@ -22,6 +24,7 @@ SPACES = [
     Stages(23, WIDTHS, True, 7),
     Steps(200, WIDTHS, True),
     Cuts(50, WIDTHS, False, 2),
+    EvenStages(20, WIDTHS, 10),
 ]
 
 
@@ -82,6 +85,32 @@ def test_change_run_changes_one_whole_run() -> None:
     for _ in range(50):
         changed = np.flatnonzero(change_run(rng, levels, Stages(20, WIDTHS, False, 10)) != levels)
         assert list(changed) in ([0, 1, 2, 3], [4, 5, 6], [7, 8, 9])
+
+
+def test_thin_leaves_out_every_second_unit_of_a_stretch_or_takes_all_of_it() -> None:
+    rng, levels = np.random.default_rng(0), np.array([3, 2, -1, 1, -1, -1, 0, 3, 2, 1])
+    thinner = fuller = 0
+    for _ in range(200):
+        child = thin(rng, levels, Steps(10, WIDTHS, True))
+        changed = np.flatnonzero(child != levels)
+        if not len(changed):
+            continue
+        if (child[changed] == SKIP_LEVEL).all():
+            taken = np.flatnonzero(levels != SKIP_LEVEL)
+            assert set(np.diff(np.searchsorted(taken, changed))) <= {2}
+            thinner += 1
+        else:
+            assert (levels[changed] == SKIP_LEVEL).all()
+            assert np.array_equal(child[changed], child[changed - 1])
+            fuller += 1
+    assert thinner > 50
+    assert fuller > 30
+
+
+def test_only_plans_that_may_skip_are_thinned() -> None:
+    assert [thin in mutations_of(encoding) for encoding in SPACES] == [encoding.skip for encoding in SPACES]
+    for encoding in (Stages(1, WIDTHS, True, 1), EvenStages(1, WIDTHS, 1)):
+        assert list(encoding.project(thin(np.random.default_rng(0), np.array([2]), encoding))) == [2]
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
