@@ -77,6 +77,7 @@ def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
             f"directory={run.parent}",
             f"supernet={run / 'supernet'}",
             f"space.stages={stages}",
+            "space.skip=false",
             f"sampler.steps={steps}",
             f"evaluation.images={images}",
             f"evaluation.batch={min(images, 256)}",

@@ -27,13 +27,20 @@ class SpaceSettings(Settings):
     stages: int = Field(10, ge=1, le=1000, description="equal stages of encoding `stages`")
     cuts: int = Field(2, ge=1, le=3, description="most cut points of encoding `cuts`")
     skip: bool | Literal["even"] = Field(
-        False, description="steps may also be left out; even: any number of steps, on the time grid of that number"
+        "even",
+        description="even: any number of steps, on the time grid of that number; true: steps may be left out, and the "
+        "solver spans the gap; false, the default of cuts: all steps",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cuts_take_all(cls, given: Any) -> Any:
+        return {"skip": False} | given if isinstance(given, dict) and given.get("encoding") == "cuts" else given
 
     @model_validator(mode="after")
     def _even_has_units(self) -> Self:
         if self.skip == "even" and self.encoding == "cuts":
-            raise ValueError("skip: even needs encoding stages or steps, not cuts")
+            raise ValueError("skip: even needs encoding stages or steps, not cuts; possible: true, false")
         return self
 
 
@@ -183,13 +190,6 @@ class RunSettings(TrainerSettings):
     def _steps_exist(self) -> Self:
         if self.sampler.steps > self.diffusion.steps:
             raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
-        return self
-
-    @model_validator(mode="after")
-    def _even_stages_are_equal(self) -> Self:
-        stages, steps = self.space.stages, self.sampler.steps
-        if self.space.skip == "even" and self.space.encoding == "stages" and stages < steps and steps % stages:
-            raise ValueError(f"space.skip: even needs space.stages that divide sampler.steps {steps}, not {stages}")
         return self
 
     @model_validator(mode="after")

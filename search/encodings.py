@@ -122,7 +122,7 @@ class Steps(Stages):
 
 
 class EvenStages(Stages):
-    """K stages of equal length, of which any number is taken, spread evenly from the noise to the image: a sampler of
+    """K equal stages, of which any number is taken, spread evenly from the noise to the image: a sampler of
     that many steps, with a level for each of its stages.
 
     Steps left out here and there make a grid of uneven steps, which costs quality that the same number of even ones
@@ -144,15 +144,24 @@ class EvenStages(Stages):
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
         """Any widths a step -> the nearest levels of a plan with about as many steps."""
         given = np.array([width for width in step_widths if width != SKIP])
-        each = self.steps // self.units
-        taken = min(self.units, max(1, round(len(given) / each)))
-        middles = ((np.arange(taken) + 0.5) * len(given) / taken).astype(int)
+        # Of two numbers of stages that come as near, and where stages differ in length make as many steps, the larger.
+        taken = self.units - int(np.abs(self._totals[::-1] - len(given)).argmin())
+        ends = np.cumsum(self.lengths[self._places(taken)])
+        middles = ((ends - 0.5 * np.diff(ends, prepend=0)) / ends[-1] * len(given)).astype(int)
         return self._spread(np.abs(given[middles][:, None] - np.array(self.widths)[None]).argmin(axis=1))
 
     def _spread(self, taken: Levels) -> Levels:
         levels = np.full(self.units, SKIP_LEVEL)
-        levels[np.arange(len(taken)) * self.units // len(taken)] = taken
+        levels[self._places(len(taken))] = taken
         return levels
+
+    @cached_property
+    def _totals(self) -> NDArray[np.int64]:
+        """Steps of a plan that takes 1, 2, ... units."""
+        return np.array([self.lengths[self._places(taken)].sum() for taken in range(1, self.units + 1)])
+
+    def _places(self, taken: int) -> NDArray[np.int64]:
+        return np.arange(taken) * self.units // taken
 
 
 class Cuts(Encoding):

@@ -160,7 +160,8 @@ def _write_child(
         tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
     run = client.create_run(written.experiment_id, run_name=f"trial {trial}", tags=tags)
     params = {key: row[key] for key in ("plan", "origin", "generation", "genome")}
-    params |= {f"w{i:02d}": f"{width:g}" for i, width in enumerate(widths)}
+    params["steps"] = sum(width > 0 for width in row["widths"])
+    params |= {name: f"{width:g}" for name, width in zip(width_names(len(widths)), widths, strict=True)}
     values = {k: row[k] for k in ("fid", "gflops", "latency_ms", "seconds", "generation")}
     client.log_batch(
         run.info.run_id,
@@ -199,7 +200,8 @@ def finish_search(
     _write_ranks(client, written, _ranks(snapshot.trials, settings.evaluation.objectives))
     _write_labels(client, written, snapshot)
     _write_confirmed(client, written, snapshot)
-    state = saved_view(settings.evaluation.objectives, width_axes(settings), str(snapshot.facts["search_id"]))
+    axes = [*(["steps"] if settings.space.skip else []), *width_names(width_axes(settings))]
+    state = saved_view(settings.evaluation.objectives, axes, str(snapshot.facts["search_id"]))
     name = f"{settings.name}: the front"
     client.set_experiment_tag(written.experiment_id, *view_tag(state, str(snapshot.facts["search_id"]), name))
     parents = parent_searches(snapshot.facts)
@@ -255,6 +257,11 @@ def width_axes(settings: RunSettings) -> int:
     """How many widths of a plan are shown: one a stage or step, as long as they are few."""
     units = settings.space.stages if settings.space.encoding == "stages" else settings.sampler.steps
     return min(MOST_AXES, units, settings.sampler.steps)
+
+
+def width_names(count: int) -> list[str]:
+    """What the widths of a plan are called, as parameters of a trial."""
+    return [f"w{i:02d}" for i in range(count)]
 
 
 def thinned(widths: Any, count: int) -> list[float]:

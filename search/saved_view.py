@@ -14,14 +14,14 @@ from typing import Any
 SERIES = ("hypervolume", "gflops_at_full_quality")
 
 
-def saved_view(objectives: Sequence[str], width_columns: int, search_id: str) -> dict[str, Any]:
-    """The state of the runs page: the search's own run, then its trials, the front first; FID against each cost, widths
-    in parallel, and the search's course."""
+def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -> dict[str, Any]:
+    """The state of the runs page: the search's own run, then its trials, the front first; FID against each cost, the
+    parameters named by `axes` in parallel, and the search's course."""
     charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
     charts.append(
         {
             **_chart("PARALLEL"),
-            "selectedParams": [f"w{i:02d}" for i in range(width_columns)],
+            "selectedParams": list(axes),
             "selectedMetrics": ["gflops", "fid"],
             "showAllRuns": False,
         }

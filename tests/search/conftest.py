@@ -18,7 +18,7 @@ TINY: dict[str, Any] = {
     "training": {"steps": 12, "batch": 16, "warmup": 2, "checkpoint_every": 5, "held_out_images": 32},
     "features": {"classifier_epochs": 1},
     "sampler": {"steps": 6},
-    "space": {"stages": 3},
+    "space": {"stages": 3, "skip": False},
     "variation": {"population": 4},
     "budget": {"trials": 9},
     "evaluation": {"images": 32, "batch": 16},

@@ -44,9 +44,19 @@ def test_round_trips_and_lengths(encoding: Encoding) -> None:
         assert np.array_equal(encoding.project(levels), levels)
 
 
-@pytest.mark.parametrize("encoding", [EvenStages(20, WIDTHS, 10), EvenStages(13, WIDTHS, 13), EvenStages(5, WIDTHS, 9)])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        EvenStages(20, WIDTHS, 10),
+        EvenStages(13, WIDTHS, 13),
+        EvenStages(5, WIDTHS, 9),
+        EvenStages(23, WIDTHS, 7),
+        EvenStages(50, WIDTHS, 33),
+        EvenStages(1000, WIDTHS, 10),
+    ],
+)
 def test_even_stages_are_a_plan_of_that_many_steps_in_one_form(encoding: EvenStages) -> None:
-    rng, each = np.random.default_rng(0), encoding.steps // encoding.units
+    rng = np.random.default_rng(0)
     for _ in range(50):
         raw = rng.integers(SKIP_LEVEL, 4, encoding.units)
         levels = encoding.project(raw)
@@ -58,8 +68,10 @@ def test_even_stages_are_a_plan_of_that_many_steps_in_one_form(encoding: EvenSta
         assert np.array_equal(encoding.project(levels), levels)
         assert np.array_equal(encoding.unpack(encoding.pack(levels)), levels)
         widths = encoding.step_widths(levels)
-        assert widths == tuple(WIDTHS[level] for level in levels[taken] for _ in range(each))
-        assert np.array_equal(encoding.levels_of(widths), levels)
+        assert widths == tuple(WIDTHS[levels[unit]] for unit in taken for _ in range(encoding.lengths[unit]))
+        if not np.ptp(encoding.lengths):
+            assert np.array_equal(encoding.levels_of(widths), levels)
+        assert len(encoding.step_widths(encoding.levels_of(widths))) == len(widths)
         assert encoding.lengths[taken].sum() == len(widths)  # so a plan's price is read off its levels
 
 

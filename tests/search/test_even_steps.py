@@ -60,23 +60,29 @@ def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: P
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_who_loses_to_fewer_steps_is_told(trained: Path) -> None:
+def test_who_loses_to_fewer_steps_is_told() -> None:
     compared = pd.DataFrame(
         {"control_method": ["fewer_steps", "fewer_steps", "cuts", None], "control_fid": [1.0, 3.0, 1.0, np.nan]}
     ).assign(fid=2.0)
-    told = advice(compared, RunSettings())
+    fixed = settings_from({}, ["space.skip=false"])
+    told = advice(compared, fixed)
     assert told is not None
     assert "beat 1 of 4 front points" in told
     assert "space.skip=even" in told
-    assert advice(compared.iloc[1:], RunSettings()) is None
-    assert advice(compared, settings_from({}, ["space.skip=even"])) is None
+    assert advice(compared.iloc[1:], fixed) is None
+    assert advice(compared, RunSettings()) is None
+
+
+def test_steps_are_even_unless_the_encoding_is_cuts() -> None:
+    assert RunSettings().space.skip == "even"
+    assert settings_from({}, ["space.encoding=cuts"]).space.skip is False
+    assert settings_from({"space": {"encoding": "cuts", "skip": True}}).space.skip is True
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         (["space.encoding=cuts"], "skip: even needs encoding stages or steps"),
-        (["space.stages=7"], "space.stages that divide sampler.steps 20, not 7"),
         (["space.skip=evn"], "space.skip"),
     ],
 )
