@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -108,7 +108,7 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
 
     few, told = made()
     many, told_of_many = made(count=8, cpus=0.25)
-    with patch.object(runs, "share_prefixes", lambda workers: None):
+    with patch.object(runs, "shared_prefixes", lambda workers: nullcontext()):
         alone, _ = made(count=8, cpus=0.25)
     told_of_many += f"; {alone:.2f} of the calls where each worker has only what it kept itself"
     return [

@@ -24,6 +24,7 @@ FACTS = {
     "calls_a_step": "network calls a step",
     "widths": "widths",
     "encoding": "encoding",
+    "skip": "steps may be left out",
     "reference_point": "reference point (GFLOPs, FID)",
     "device": "device",
     "engine": "engine of the networks",

@@ -43,7 +43,8 @@ PLAN_LENGTH = 400
 def head(tables: SearchTables) -> str:
     """The title, what was searched on, and the summary."""
     facts = tables.facts
-    asked = {"dataset": "on {}", "steps": "{} steps", "solver": "{}", "guidance": "guidance {}"}
+    steps = "up to {} steps" if facts.get("skip") else "{} steps"
+    asked = {"dataset": "on {}", "steps": steps, "solver": "{}", "guidance": "guidance {}"}
     asked |= {"encoding": "encoding {}", "device": "{}"}
     about = ", ".join(text.format(facts[key]) for key, text in asked.items() if facts.get(key) not in (None, ""))
     points = "".join(f"<li>{escape(sentence)}</li>" for sentence in summary_sentences(tables))

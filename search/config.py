@@ -26,7 +26,7 @@ class SpaceSettings(Settings):
     encoding: Literal["stages", "steps", "cuts"] = "stages"
     stages: int = Field(10, ge=1, le=1000, description="equal stages of encoding `stages`")
     cuts: int = Field(2, ge=1, le=3, description="most cut points of encoding `cuts`")
-    skip: bool | Literal["even"] = Field(
+    skip: Literal[False, True, "even"] = Field(
         "even",
         description="even: any number of steps, on the time grid of that number; true: steps may be left out, and the "
         "solver spans the gap; false, the default of cuts: all steps",

@@ -22,7 +22,7 @@ from search.front import interval
 from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
 from search.plan_lists import score_plans
-from search.shared_prefixes import share_prefixes
+from search.shared_prefixes import shared_prefixes
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
 from trainers.files import write_json
@@ -125,10 +125,11 @@ def _score(
     with ray_session(settings.workers):
         costs = load_or_measure_costs(ingredients, directory)
         parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
-        load = LoadEvaluator(replace(parts, real=real), share_prefixes(settings.workers))
         asked = [(plan, seed) for (_, seed), plan in unique.items()]
         limit = evaluation_limit(settings, costs, images)
-        evaluations = score_plans(asked, images, load, settings.workers, limit, on_result)
+        with shared_prefixes(settings.workers) as shared:
+            load = LoadEvaluator(replace(parts, real=real), shared)
+            evaluations = score_plans(asked, images, load, settings.workers, limit, on_result)
     rows = []
     for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
         if evaluation.error:

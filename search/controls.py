@@ -28,7 +28,7 @@ from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
 from search.plan_lists import score_plans
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
-from search.shared_prefixes import share_prefixes
+from search.shared_prefixes import NodePrefixes, shared_prefixes
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops
 from trainers.errors import InputError
@@ -100,9 +100,10 @@ def run_controls(
         with ray_session(settings.workers):
             costs = load_or_measure_costs(ingredients, directory)
             source = ingredients.seed_source(costs)
-            scorer = _Scorer(ingredients, costs, directory, snapshot.trials)
-            for method in methods:
-                scorer.method(method, count, source, on_result)
+            with shared_prefixes(settings.workers) as shared:
+                scorer = _Scorer(ingredients, costs, directory, snapshot.trials, shared)
+                for method in methods:
+                    scorer.method(method, count, source, on_result)
         scorer.save()
         summarise(directory)
         apply_confirmation(directory)
@@ -113,12 +114,17 @@ class _Scorer:
     """Scores each plan once, whichever methods ask for it, and keeps what earlier calls scored."""
 
     def __init__(
-        self, ingredients: Ingredients, costs: dict[float, WidthCost], directory: Path, trials: pd.DataFrame
+        self,
+        ingredients: Ingredients,
+        costs: dict[float, WidthCost],
+        directory: Path,
+        trials: pd.DataFrame,
+        shared: NodePrefixes | None,
     ) -> None:
         self._ingredients, self._directory, self._costs = ingredients, directory, costs
         settings = ingredients.settings
         parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
-        self._load = LoadEvaluator(parts, share_prefixes(settings.workers))
+        self._load = LoadEvaluator(parts, shared)
         path = directory / tables.CONTROLS
         before = tables.read_table(path, "controls") if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
@@ -251,8 +257,10 @@ def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
     if not beaten or settings.space.skip == "even":
         return None
     return (
-        f"fewer full-width steps beat {beaten} of {len(compared)} front points at equal or lower cost; a search with "
-        "--set space.skip=even looks for such plans, too"
+        f"fewer full-width steps beat {beaten} of {len(compared)} front points at equal or lower cost; a search under "
+        "another name with --set space.skip=even"
+        + (" --set space.encoding=steps" if settings.space.encoding == "cuts" else "")
+        + " looks for such plans, too"
     )
 
 

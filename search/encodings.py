@@ -68,6 +68,10 @@ class Encoding(ABC):
     def highest(self) -> int:
         return len(self.widths) - 1
 
+    def draw(self, rng: np.random.Generator) -> Levels:
+        """An independent level for each unit, [units]."""
+        return rng.integers(self.lowest, self.highest + 1, self.units)
+
     def step_widths(self, levels: Levels) -> tuple[float, ...]:
         """Levels [units] -> a width for each step [steps]."""
         table = np.array([*self.widths, SKIP])  # index -1 is the last entry: skip
@@ -136,6 +140,17 @@ class EvenStages(Stages):
         """The levels that are taken, in their order, with the units that are left out spread evenly between."""
         levels = super().project(levels)
         return self._spread(levels[levels != SKIP_LEVEL])
+
+    def unpack(self, genome: str) -> Levels:
+        """The inverse of `pack`.  InputError also where the steps that are taken are not spread evenly."""
+        levels = super().unpack(genome)
+        if not np.array_equal(self.project(levels), levels):
+            raise InputError(f"{genome!r} is no genome of {self.units} even stages")
+        return levels
+
+    def draw(self, rng: np.random.Generator) -> Levels:
+        """Any number of units, each as likely, and an independent level for each, [units]."""
+        return self._spread(rng.integers(0, self.highest + 1, int(rng.integers(1, self.units + 1))))
 
     def step_widths(self, levels: Levels) -> tuple[float, ...]:
         """Levels [units] -> a width for each step that is taken, [at most steps]."""

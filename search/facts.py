@@ -60,6 +60,7 @@ def search_facts(
         "calls_a_step": costs[1.0].calls,
         "widths": list(ingredients.card.network.widths),
         "encoding": settings.space.encoding,
+        "skip": settings.space.skip,
         "objectives": list(settings.evaluation.objectives),
         "full": full_facts,
         "reference": dict(zip(ledger.objectives, point, strict=True)) if (point := ledger.reference_point()) else None,

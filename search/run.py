@@ -27,7 +27,7 @@ from search.rungs import RungScore, Screening, correlations, gap_score, make_scr
 from search.sampler import BlockNSGAII
 from search.searcher import Job
 from search.seeds import make_seeds
-from search.shared_prefixes import share_prefixes
+from search.shared_prefixes import shared_prefixes
 from search.storage import delete_study, finished_numbers, open_storage, study_name
 from search.study import Ledger, Limits
 from search.tables import Snapshot
@@ -265,15 +265,16 @@ def _execute(
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     try:
         limit = evaluation_limit(settings, costs, settings.evaluation.images)
-        run_trials(
-            ledger,
-            LoadEvaluator(parts, share_prefixes(settings.workers)),
-            job,
-            settings.workers,
-            on_result,
-            limit,
-            on_step=lambda: gauges.queue(ledger),
-        )
+        with shared_prefixes(settings.workers) as shared:
+            run_trials(
+                ledger,
+                LoadEvaluator(parts, shared),
+                job,
+                settings.workers,
+                on_result,
+                limit,
+                on_step=lambda: gauges.queue(ledger),
+            )
     except KeyboardInterrupt:
         if len(ledger.complete):
             write()

@@ -160,8 +160,7 @@ class BlockNSGAII(BaseGASampler):
         return elite[min(i, j)] if rng.random() < 0.5 else elite[i]
 
     def _random(self, rng: np.random.Generator) -> tuple[Levels, Proposal]:
-        raw = rng.integers(self.encoding.lowest, self.encoding.highest + 1, self.encoding.units)
-        levels = self.encoding.project(raw)
+        levels = self.encoding.project(self.encoding.draw(rng))
         return levels, Proposal(self.encoding.pack(levels), "random")
 
     def _any_unseen(self, seen: set[str]) -> Proposal | None:

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from search.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
+from search.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages
 from search.front import domination_rank
 from search.sampler import Proposal
 from search.surrogate import LEAST_TRIALS, Opinion, PlanFeatures, opinion_of
@@ -80,7 +81,7 @@ def uniform_levels(count: int, source: SeedSource) -> list[Levels]:
 def random_levels(count: int, source: SeedSource) -> list[Levels]:
     """More than enough independent ones, since some may repeat."""
     rng, e = np.random.default_rng([source.seed, 1]), source.encoding
-    return [rng.integers(e.lowest, e.highest + 1, e.units) for _ in range(4 * count)]
+    return [e.draw(rng) for _ in range(4 * count)]
 
 
 def monotone_levels(count: int, source: SeedSource) -> list[Levels]:
@@ -136,15 +137,14 @@ def gap_levels(count: int, source: SeedSource) -> list[Levels]:
 def fewer_steps_levels(count: int, source: SeedSource) -> list[Levels]:
     """The widest at 1 to all but one of the units, spread evenly from the first on, and the others left out.
 
-    None where steps can't be left out, or where the encoding can't hold every second one so.
+    None where steps can't be left out, nor of cuts, which can't leave out every second one.
     """
     e = source.encoding
     plans: list[Levels] = []
-    for taken in range(1, e.units if e.skip else 1):
+    for taken in range(1, e.units if e.skip and isinstance(e, Stages) else 1):
         levels = np.full(e.units, SKIP_LEVEL)
         levels[np.arange(taken) * e.units // taken] = e.highest
-        if np.array_equal(e.project(levels), levels):
-            plans.append(levels)
+        plans.append(levels)
     return spread_by_cost(plans, count, source)
 
 
@@ -153,6 +153,7 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
     front = read_table(directory / FRONT, "front")
     if not len(front):
         raise InputError(f"the search in {directory} has no front to start from")
+    front = _alike(front, encoding)
     chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
     plans = []
     for i in chosen:
@@ -160,11 +161,18 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
     return plans
 
 
+def _alike(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
+    """Those of another search's plans that differ in ways that the encoding can tell apart: unless it has any number of
+    steps, the ones of most steps."""
+    lengths = plans["widths"].map(len)
+    return plans if isinstance(encoding, EvenStages) else plans[lengths == lengths.max()]
+
+
 def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
     """The plan of another search, with its width at each step, as the nearest one of this encoding."""
     theirs = np.asarray(widths, dtype=np.float64)
-    if isinstance(encoding, EvenStages) and len(theirs) <= encoding.steps:
-        return encoding.levels_of(tuple(theirs))  # with as many steps
+    if isinstance(encoding, EvenStages):
+        return encoding.levels_of(tuple(theirs))  # with about as many steps
     # A step of ours takes the width of theirs at the same share of the way from noise to image.
     at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(theirs)).astype(int)
     return encoding.levels_of(tuple(theirs[at]))
@@ -179,7 +187,7 @@ def earlier_opinions(
         if name.startswith("front:") and wanted[name]:
             place = (kept or {}).get(name, Path(name.removeprefix("front:")))
             trials = read_table(place / TRIALS, "trials")
-            trials = trials[trials["state"] == "complete"]
+            trials = _alike(trials[trials["state"] == "complete"], encoding)
             if len(trials) < LEAST_TRIALS:
                 continue
             scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)

@@ -53,7 +53,7 @@ class PlanFeatures:
         """N plans' levels [units] -> [N, features]: mean level and, with skip, share of steps left out of each stretch
         (of the whole, where steps are even); half the log gap; the opinions of earlier searches."""
         e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
-        left_out = (levels == SKIP_LEVEL).mean(axis=1, keepdims=True)
+        share = (levels != SKIP_LEVEL).mean(axis=1, keepdims=True)
         if isinstance(e, EvenStages):
             levels = np.array([_filled(row) for row in levels]).reshape(levels.shape)
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
@@ -61,7 +61,7 @@ class PlanFeatures:
         floor = 0.01 * float(per_unit[:, 0].sum())
         columns = [_stretches(np.where(taken, levels, 0) / max(1, e.highest))]
         if isinstance(e, EvenStages):
-            columns.append(-np.log1p(-left_out))
+            columns.append(-np.log(share))
         elif e.skip:
             columns.append(_stretches(1.0 - taken))
         known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(opinion(plans) for opinion in self.earlier)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.encodings import SKIP_LEVEL, Encoding, Levels, run_bounds
+from search.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, run_bounds
 
 Generator = np.random.Generator
 
@@ -100,8 +100,10 @@ def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels
 def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
     """Exchanges the levels of two units that span as many steps: another plan of exactly the same cost."""
     child = levels.copy()
-    for i in rng.permutation(len(levels)) if np.ptp(levels) else ():
-        others = np.flatnonzero((levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
+    # To exchange a step that is left out of even ones changes nothing: they are spread again.
+    free = levels != SKIP_LEVEL if isinstance(encoding, EvenStages) else np.ones(len(levels), dtype=bool)
+    for i in rng.permutation(np.flatnonzero(free)) if np.ptp(levels) else ():
+        others = np.flatnonzero(free & (levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
         if len(others):
             j = int(_pick(rng, others))
             child[i], child[j] = levels[j], levels[i]
@@ -130,8 +132,8 @@ MUTATIONS: tuple[Mutation, ...] = (shift_boundary, change_run, change_stretch, e
 
 
 def mutations_of(encoding: Encoding) -> tuple[Mutation, ...]:
-    """The mutations of plans of this encoding."""
-    return (*MUTATIONS, thin) if encoding.skip else MUTATIONS
+    """The mutations of plans of this encoding; a few cuts can't leave out every second step."""
+    return (*MUTATIONS, thin) if encoding.skip and isinstance(encoding, Stages) else MUTATIONS
 
 
 def _other_level(rng: Generator, level: int, encoding: Encoding) -> int:

@@ -22,7 +22,7 @@ from trainers.data import Labels
 from trainers.engine import PLAIN, Engine
 from trainers.features import FeatureNetwork, PackedFeatures
 from trainers.fid import Moments, Reference
-from trainers.noise import noise_schedule
+from trainers.noise import noise_schedule, time_grid
 from trainers.plan import Plan
 from trainers.prefixes import Prefixes, Shared
 from trainers.sampling import KeptNoise, Network, Sampler
@@ -215,9 +215,12 @@ class Evaluator:
         return self._paired(plan, torch.cat(list(self.sample(plan, images, noise_seed))), noise_seed)
 
     def _paired(self, plan: Plan, first: Tensor, noise_seed: int) -> float:
-        key = (plan.times, plan.solver, noise_seed, len(first))
+        key = (plan.solver, noise_seed, len(first))
         if key not in self._full:
-            full = replace(plan, widths=(self._supernet.widths[-1],) * len(plan.times))
+            # At all of the sampler's steps, of which a plan may have fewer: else any plan at full width would be equal.
+            steps = self._parts.sampler.steps
+            times = time_grid(self._schedule, self._parts.sampler.grid, steps)
+            full = Plan(tuple(map(float, times)), (self._supernet.widths[-1],) * steps, plan.solver)
             self._full = {key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 

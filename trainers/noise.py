@@ -73,11 +73,16 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
     elif grid == "trailing":
         times = np.round(np.arange(total, 0, -total / steps))[:steps][::-1] - 1
     elif grid == "quadratic":
-        times = _distinct(np.round(np.linspace(0, math.sqrt(0.8 * total), steps) ** 2))
+        times = _distinct(np.round(_even(0, math.sqrt(0.8 * total), steps) ** 2))
     else:
         ends = schedule.half_log_snr(np.array([0.0, total - 1.0]))
-        times = schedule.time_of(np.linspace(ends[0], ends[1], steps))
+        times = schedule.time_of(_even(ends[0], ends[1], steps))
     return times[::-1].astype(np.float64)
+
+
+def _even(clean: float, noisy: float, steps: int) -> Array:
+    # One step can only begin where there is noise.
+    return np.linspace(clean, noisy, steps) if steps > 1 else np.array([noisy])
 
 
 def _distinct(times: Array) -> Array:

@@ -133,8 +133,9 @@ class Sampler:
         state, first, keys = self.start(indices), 0, {}
         if self.prefixes is not None:
             positions = self.prefixes.positions(run, state)
-            noise = f"{self.noise.seed} {self.condition} {indices}"
-            keys = {p: f"{noise} {run.prefix_key(p)}" for p in positions}
+            noise = hashlib.sha256(f"{self.noise.seed} {self.condition} {indices}".encode()).hexdigest()
+            # A plan that does not look back keeps no x0: its state is not that of one that does.
+            keys = {p: f"{noise} {run.prefix_key(p)} {bool(run.steps[p].before)}" for p in positions}
             found = self.prefixes.longest(list(keys.values()))
             if found is not None:
                 first, state = positions[found[0]], found[1]
@@ -235,10 +236,11 @@ class PlanRun:
     @cached_property
     def _prefix_keys(self) -> tuple[str, ...]:
         digest, keys = hashlib.sha256(self.plan.solver.encode()), []
-        for i in self.taken:
-            # The solver's update of the step before reads the time of this one.
+        for i in (*self.taken, None):
+            # The solver's update of the step before reads the time of this one, if there is one.
             following = digest.copy()
-            following.update(repr(self.plan.times[i]).encode())
+            following.update(repr(None if i is None else self.plan.times[i]).encode())
             keys.append(following.hexdigest())
-            digest.update(repr((i, self.plan.times[i], self.plan.widths[i])).encode())
+            if i is not None:
+                digest.update(repr((i, self.plan.times[i], self.plan.widths[i])).encode())
         return tuple(keys)

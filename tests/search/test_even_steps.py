@@ -83,7 +83,7 @@ def test_steps_are_even_unless_the_encoding_is_cuts() -> None:
     ("given", "says"),
     [
         (["space.encoding=cuts"], "skip: even needs encoding stages or steps"),
-        (["space.skip=evn"], "space.skip"),
+        (["space.skip=evn"], r"space.skip: input should be False, True or 'even' \(given: 'evn'\)$"),
     ],
 )
 def test_what_even_steps_cannot_be(given: list[str], says: str) -> None:

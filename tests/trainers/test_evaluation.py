@@ -46,7 +46,7 @@ def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPa
         width: count_width(card.network, 1, 8, width).model_copy(update={"latency_ms": width})
         for width in supernet.widths
     }
-    return EvaluatorParts(card, weights, packed, reference, SamplerSettings(), costs, batch=64)
+    return EvaluatorParts(card, weights, packed, reference, SamplerSettings(steps=4), costs, batch=64)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,14 @@ def test_the_paired_score_of_the_full_width_is_nothing(evaluate: Evaluator) -> N
     assert evaluate.paired(FULL, 5) == 0
 
 
+def test_the_paired_score_of_fewer_full_width_steps_is_something(evaluate: Evaluator) -> None:
+    times = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 2)))
+    fewer = Plan(times, (1.0,) * 2)
+    ours, theirs = (torch.cat(list(evaluate.sample(p, PAIRED_IMAGES, 5))) for p in (fewer, FULL))
+    assert evaluate.paired(fewer, 5) == pytest.approx(float((ours - theirs).double().square().mean()), rel=1e-6)
+    assert evaluate.paired(fewer, 5) > 1e-4
+
+
 @pytest.mark.parametrize("plan", [MIXED, ANCESTRAL], ids=["ddim", "ddpm with a skip"])
 def test_the_paired_score_is_the_squared_difference_to_the_full_width(evaluate: Evaluator, plan: Plan) -> None:
     full = replace(plan, widths=(1.0,) * 4)
@@ -167,7 +175,7 @@ def test_shared_weights_are_never_written(parts: EvaluatorParts, evaluate: Evalu
 
 
 def test_clip_is_taken_from_the_sampler_settings(parts: EvaluatorParts, evaluate: Evaluator) -> None:
-    clipped = Evaluator(replace(parts, sampler=SamplerSettings(clip=True)))
+    clipped = Evaluator(replace(parts, sampler=SamplerSettings(steps=4, clip=True)))
     assert float(next(clipped.sample(MIXED, 20, 5)).abs().max()) <= 1
     assert float(next(evaluate.sample(MIXED, 20, 5)).abs().max()) > 1
 

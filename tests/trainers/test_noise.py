@@ -71,6 +71,11 @@ def test_quadratic_grid_is_dense_at_the_clean_end() -> None:
     assert np.diff(np.sqrt(times)) == pytest.approx(-np.sqrt(800) / 9, abs=0.15), "equal steps of the root"
 
 
+def test_one_step_begins_at_noise() -> None:
+    assert [time_grid(LINEAR, grid, 1).tolist() for grid in ("trailing", "logsnr")] == [[999], [pytest.approx(999)]]
+    assert time_grid(LINEAR, "quadratic", 1).tolist() == [800]
+
+
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("steps", [2, 10, 30, 100, 500, 999, 1000])
