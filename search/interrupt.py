@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+
+def _say(line: str) -> None:
+    # Past Python's buffers: a signal may come while they are being written, and they can't be entered twice.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 class InterruptedSearchError(Exception):
@@ -16,26 +21,36 @@ class InterruptedSearchError(Exception):
 
 
 @contextlib.contextmanager
-def second_one_ends(hint: str) -> Iterator[None]:
-    """Within: the first Ctrl-C raises KeyboardInterrupt, and from then on the next ends the process, with code 130."""
+def second_one_ends(hint: str) -> Iterator[Callable[[], None]]:
+    """Within: the first Ctrl-C raises KeyboardInterrupt, and from then on the next ends the process, with code 130.
+
+    What it gives is to be called now and then, and raises KeyboardInterrupt once more where the first was lost, as one
+    is that comes while Python runs a destructor or a callback from C.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
-    before = signal.getsignal(signal.SIGINT)
+    before, asked = signal.getsignal(signal.SIGINT), False
 
     def at_once(number: int, frame: FrameType | None) -> None:
         # Nothing is lost: results are in the study as soon as they are told, and files are renamed when whole.
-        print(f"stepfront: stopped at once; {hint}", file=sys.stderr, flush=True)
+        _say(f"stepfront: stopped at once; {hint}")
         os._exit(130)
 
     def first(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         signal.signal(signal.SIGINT, at_once)
-        print("stepfront: stopping; once more ends at once", file=sys.stderr, flush=True)
+        _say("stepfront: stopping; once more ends at once")
         raise KeyboardInterrupt
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, first)
     try:
-        yield
+        yield check
     except KeyboardInterrupt:
         # The second stays armed: what follows, such as ending Ray, takes seconds, too.
         raise InterruptedSearchError(f"interrupted; {hint}") from None

@@ -163,8 +163,9 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
                 save_settings(for_any_machine(settings), directory / SETTINGS_FILE)
                 if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                     stage("searching")
-                    with second_one_ends(f"go on with: stepfront resume {known_as(directory.parent)}"):
-                        _execute(ingredients, costs, ledger, directory, view, command)
+                    hint = f"go on with: stepfront resume {known_as(directory.parent)}"
+                    with second_one_ends(hint) as check_interrupt:
+                        _execute(ingredients, costs, ledger, directory, view, command, check_interrupt)
                 write_tables(ingredients, ledger, costs, directory, command)
     return directory
 
@@ -240,6 +241,7 @@ def _execute(
     directory: Path,
     view: View,
     command: str,
+    check_interrupt: Callable[[], None],
 ) -> None:
     settings = ingredients.settings
     workers = worker_count(settings.workers)
@@ -261,6 +263,10 @@ def _execute(
             # Tables of thousands of trials take their time, and a worker may wait for it: a fiftieth is enough.
             next_writing = time.monotonic() + max(LEAST_PAUSE, 50 * (time.monotonic() - begin))
 
+    def on_step() -> None:
+        check_interrupt()
+        gauges.queue(ledger)
+
     parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
     job = Job(ingredients.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     try:
@@ -273,7 +279,7 @@ def _execute(
                 settings.workers,
                 on_result,
                 limit,
-                on_step=lambda: gauges.queue(ledger),
+                on_step,
             )
     except KeyboardInterrupt:
         if len(ledger.complete):
