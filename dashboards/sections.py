@@ -168,7 +168,7 @@ def controls_section(tables: SearchTables) -> str:
         parts.append("<h3>Each front point against the best control of equal or lower cost</h3>")
         parts.append(_of_features(tables))
         parts.append(html_table(columns, held_against))
-    confirmed = confirmed_versus(tables.confirm)
+    confirmed = confirmed_versus(tables.confirm, tables.controls)
     if len(confirmed):
         columns = (">trial", ">GFLOPs", ">FID", ">best control's FID", ">control's GFLOPs", "control", ">difference")
         parts.append("<h3>The same on fresh noise</h3>")
@@ -194,10 +194,10 @@ def controls_section(tables: SearchTables) -> str:
     return "".join(parts)
 
 
-def confirmed_versus(confirm: pd.DataFrame) -> pd.DataFrame:
+def confirmed_versus(confirm: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     """For each front point the best control of equal or lower cost, both by their means on fresh noise.
 
-    Points without such a control are left out.
+    A front point whose plan is among the `controls` counts as one, too.  Points without such a control are left out.
     """
     if confirm.empty:
         return confirm
@@ -210,15 +210,19 @@ def confirmed_versus(confirm: pd.DataFrame) -> pd.DataFrame:
         ],
         columns=["kind", "plan", "trial", "label", "gflops", "fid"],
     )
-    controls = means[means["kind"] == "control"]
+    methods = dict(zip(controls["plan"], controls["method"], strict=True)) if len(controls) else {}
+    means["method"] = means["plan"].map(methods).astype(object)
+    is_control = means["kind"] == "control"
+    means.loc[is_control, "method"] = means.loc[is_control, "label"]
+    scored = means[means["method"].notna()]
     found = []
     for point in rows(means[means["kind"] == "front"].sort_values("gflops")):
-        affordable = controls[controls["gflops"] <= point.gflops * (1 + 1e-9)]
+        affordable = scored[scored["gflops"] <= point.gflops * (1 + 1e-9)]
         if len(affordable):
             best = affordable.loc[affordable["fid"].idxmin()]
             found.append(
                 {"trial": point.trial, "gflops": point.gflops, "fid": point.fid}
-                | {"control": best["label"], "control_gflops": best["gflops"], "control_fid": best["fid"]}
+                | {"control": best["method"], "control_gflops": best["gflops"], "control_fid": best["fid"]}
             )
     return pd.DataFrame(found)
 

@@ -33,6 +33,8 @@ def _saved(tables: SearchTables) -> list[str]:
     quality = _quality(savings, ("fid", "fid_low", "fid_high"))
     against = _quality(savings, ("full_fid", "full_low", "full_high"))
     costs = " against ".join(significant(savings.get(key)) for key in ("gflops", "full_gflops"))
+    if share <= 0:
+        return [f"On fresh noise every cheaper plan of the front was shown to be worse than full width, FID {against}."]
     plan = short_plan(str(savings.get("plan") or ""), PLAN_LENGTH)
     return [
         f"The plan {plan} needs {percent(share)} fewer FLOPs than full width at every step and was not shown to be "

@@ -29,6 +29,14 @@ def test_a_confirmed_search_says_what_it_saves_with_its_interval(tables: SearchT
     assert "FID 18.30 [17.90, 18.70] against 18.10 [17.80, 18.40]" in first
 
 
+def test_a_confirmed_search_that_saves_nothing_says_so(tables: SearchTables) -> None:
+    facts = {**tables.facts, "savings": {**tables.savings, "flops_saved": 0.0}}
+    first = summary_sentences(replace(tables, facts=facts))[0]
+    assert first.startswith(
+        "On fresh noise every cheaper plan of the front was shown to be worse than full width, FID 18.10"
+    )
+
+
 def test_the_closest_control_is_named(tables: SearchTables) -> None:
     said = "two cut comes closest: it covers 97.3% of the best known front's hypervolume, the search 99.1%."
     assert f"Of the controls, {said}" in summary_sentences(tables)
