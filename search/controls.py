@@ -44,8 +44,9 @@ def control_plans(method: str, count: int, ingredients: Ingredients, source: See
     """At most `count` plans of a family, spread evenly over cost where it is larger."""
     settings = ingredients.settings
     if method == "fewer_steps":
-        every = range(1, settings.sampler.steps + 1)
-        return [Plan(ingredients.times_of(n), (1.0,) * n, settings.sampler.solver) for n in every][-count:]
+        # Their cost is their number; the largest, which is all of the steps, is always among them.
+        steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
+        return [Plan(ingredients.times_of(n), (1.0,) * n, settings.sampler.solver) for n in sorted(map(int, steps))]
     families: dict[str, Callable[[SeedSource, int], Sequence[Levels]]] = {
         "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
         "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),

@@ -12,7 +12,8 @@ import pytest
 from dashboards.report import write_report
 from search import checkup
 from search.config import RunSettings, settings_from
-from search.controls import advice, run_controls
+from search.controls import advice, control_plans, run_controls
+from search.costs import read_costs
 from search.directory import find_search
 from search.ingredients import Ingredients
 from tests.search.test_run import do_search
@@ -52,6 +53,17 @@ def test_it_has_its_strongest_control_among_its_own_plans(searched: Path) -> Non
     assert len(both) >= 4
     assert list(controls.loc[both, "fid"]) == list(trials.loc[both, "fid"])
     assert list(controls.loc[both, "gflops"]) == pytest.approx(list(trials.loc[both, "gflops"]))
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(100, [1, 2, 3, 4, 5, 6]), (3, [1, 4, 6]), (2, [1, 6]), (1, [6])])
+def test_fewer_steps_than_there_are_evaluations_for_are_spread_evenly(
+    searched: Path, count: int, lengths: list[int]
+) -> None:
+    ingredients = Ingredients.of_search(find_search(searched)[1], searched)
+    source = ingredients.seed_source(read_costs(searched))
+    plans = control_plans("fewer_steps", count, ingredients, source)
+    assert [len(plan.widths) for plan in plans] == lengths
+    assert {width for plan in plans for width in plan.widths} == {1.0}
 
 
 def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: Path) -> None:
