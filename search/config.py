@@ -123,7 +123,7 @@ class WorkerSettings(Settings):
         description="hand a worker its next plan before it is done, so a budget of minutes ends up to an evaluation "
         "later; auto: with several workers and evaluations under 1.5 s",
     )
-    engine: Literal["auto", "plain", "channels_last", "compiled"] = Field(
+    engine: Literal["auto", "plain", "channels_last", "winograd", "compiled"] = Field(
         "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from trainers.config import Settings
+from trainers.winograd import use_winograd
 
-Layout = Literal["plain", "channels_last", "compiled"]
+EngineName = Literal["plain", "channels_last", "winograd", "compiled"]
 Precision = Literal["float32", "bfloat16"]
 
 
 class Engine(Settings):
-    """`compiled` is torch.compile over channels-last weights."""
+    """`winograd` and `compiled` (by torch.compile) work on channels-last weights; `winograd` is for float32 on CPUs."""
 
-    name: Layout = "plain"
+    name: EngineName = "plain"
     precision: Precision = "float32"
 
     @property
@@ -48,6 +49,8 @@ class Running:
         self._network = network.to(device, self._dtype)
         if engine.name != "plain":
             self._network.to(memory_format=self._format)  # type: ignore[call-overload]
+        if engine.name == "winograd":
+            use_winograd(self._network)
         self._compiled = compiled(self._network) if engine.name == "compiled" else None
         self._batch = batch
 

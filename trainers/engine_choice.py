@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainers import winograd
 from trainers.config import Settings
 from trainers.cost import measure_latencies
-from trainers.engine import PLAIN, Engine, Layout, Precision
+from trainers.engine import PLAIN, Engine, EngineName, Precision
 from trainers.errors import InputError
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -63,6 +64,10 @@ class Bench:
     device: torch.device
     guided: Callable[[Callable[..., Tensor], Tensor], Callable[..., Tensor]] | None = None
 
+    def has_layers(self, suit: Callable[[nn.Module], bool]) -> bool:
+        """Whether the widest network has a layer of such a kind."""
+        return any(suit(layer) for layer in self.subnet(max(self.widths)).modules())
+
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
         """All engines side by side, width by width."""
@@ -101,7 +106,7 @@ class Bench:
 
 
 def choose_engine(
-    bench: Bench, name: Literal["auto"] | Layout, precision: Literal["auto"] | Precision, calls: float
+    bench: Bench, name: Literal["auto"] | EngineName, precision: Literal["auto"] | Precision, calls: float
 ) -> tuple[Measured, list[Measured]]:
     """The engine to use, and all that was measured, the plain one first.  `calls` is how many calls on one image a
     worker is expected to make: compiling has to pay within them.
@@ -111,8 +116,11 @@ def choose_engine(
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
     if precision != "auto":
         precisions = (precision,)
-    names: tuple[Layout, ...] = ("plain", "channels_last") if name == "auto" else (name,)
-    wanted = [Engine(name=layout, precision=each) for layout in names for each in precisions]
+    names: tuple[EngineName, ...] = ("plain", "channels_last") if name == "auto" else (name,)
+    wanted = [Engine(name=each_name, precision=each) for each_name in names for each in precisions]
+    # In fewer digits its transforms lose too much, and on GPUs cuDNN has its own.
+    if name == "auto" and bench.device.type == "cpu" and "float32" in precisions and bench.has_layers(winograd.suits):
+        wanted.append(Engine(name="winograd"))
     eager = [engine for engine in wanted if engine.name != "compiled"]
     measured = bench.measure([PLAIN, *(engine for engine in eager if engine != PLAIN)])
     compiling = [Engine(name="compiled", precision=each) for each in precisions if name in ("auto", "compiled")]

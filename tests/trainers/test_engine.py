@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers import engine_choice
+from trainers import engine_choice, winograd
 from trainers.conditioning import guided
 from trainers.config import NetworkSettings
 from trainers.engine import PLAIN, Engine
@@ -18,7 +18,7 @@ from trainers.errors import InputError
 from trainers.supernet import Supernet
 
 CPU = torch.device("cpu")
-CHANNELS_LAST = Engine(name="channels_last")
+CHANNELS_LAST, WINOGRAD = Engine(name="channels_last"), Engine(name="winograd")
 INPUTS = [(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((4,), 500.0))]
 
 
@@ -41,12 +41,19 @@ def test_the_plain_engine_is_the_subnet_to_the_bit_on_the_shared_weights(superne
 
 
 @pytest.mark.parametrize(
-    "engine", [CHANNELS_LAST, Engine(precision="bfloat16"), CHANNELS_LAST.model_copy(update={"precision": "bfloat16"})]
+    "engine",
+    [
+        CHANNELS_LAST,
+        WINOGRAD,
+        Engine(precision="bfloat16"),
+        CHANNELS_LAST.model_copy(update={"precision": "bfloat16"}),
+    ],
 )
 @torch.inference_mode()
 def test_every_engine_predicts_what_the_plain_one_does_and_leaves_the_shared_weights(
-    supernet: Supernet, engine: Engine
+    monkeypatch: pytest.MonkeyPatch, supernet: Supernet, engine: Engine
 ) -> None:
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
     x, t = INPUTS[0]
     before = {name: value.clone() for name, value in supernet.widest.named_parameters()}
     strides = {name: value.stride() for name, value in supernet.widest.named_parameters()}
@@ -77,8 +84,20 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
     assert chosen in measured[:2]
 
 
+def test_winograd_is_tried_on_cpus_where_a_layer_suits_and_in_all_digits(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    _, measured = choose_engine(bench, "auto", "auto", calls=10)
+    assert [one.engine.label for one in measured] == ["plain", "channels_last", "winograd", "compiled"]
+    assert 0 < measured[2].difference <= 1e-4
+    assert not measured[2].refused
+    _, measured = choose_engine(bench, "auto", "bfloat16", calls=10)
+    assert "winograd" not in {one.engine.name for one in measured}
+
+
 def test_what_is_forced_is_taken(bench: Bench) -> None:
-    for name in ("plain", "channels_last"):
+    for name in ("plain", "channels_last", "winograd"):
         chosen, measured = choose_engine(bench, name, "float32", calls=10)
         assert chosen.engine == Engine(name=name)
         assert {one.engine for one in measured} == {PLAIN, Engine(name=name)}
