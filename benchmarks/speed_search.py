@@ -30,6 +30,9 @@ from trainers.plan import Plan
 from trainers.prefixes import Shared
 from trainers.supernet import read_card, settings_json
 
+GATE_SECONDS = 500.0
+"""For how long sleeping workers wait for the last of them."""
+
 
 class Simulated:
     """Loads an evaluator that sleeps for `seconds` and makes up a score; `paired` is when it began."""
@@ -147,11 +150,20 @@ def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[flo
     nothing more to do, NaN where that came first; and how many there were."""
 
     class Sleeping(Simulated):
-        pass
+        gate = ""
+
+        def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+            # None goes on before all are there: two cores that start many workers would be busy with the first few's
+            # results for so long that the last came when the budget was spent.
+            (Path(self.gate) / str(os.getpid())).touch()
+            end = time.monotonic() + GATE_SECONDS
+            while len(os.listdir(self.gate)) < workers and time.monotonic() < end:
+                time.sleep(0.1)
+            return super().evaluate(plan, images, noise_seed)
 
     Sleeping.seconds = seconds
     groups = {"budget": {"trials": workers * each}, "workers": {"count": workers, "cpus": 0.01, "engine": "plain"}}
-    with searched(run, Sleeping, **groups) as (directory, _):
+    with tempfile.TemporaryDirectory() as Sleeping.gate, searched(run, Sleeping, **groups) as (directory, _):
         trials = trials_of(directory)
     began = trials.groupby("worker").paired
     start, end = began.min().max(), (began.max() + seconds).min()

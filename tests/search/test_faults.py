@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import faults_bench
 from benchmarks.faults import FAULTS
 
 SHORT = {"interrupt": 2, "workers": 1, "node": 1, "settings": 500}
@@ -18,7 +18,7 @@ SHORT = {"interrupt": 2, "workers": 1, "node": 1, "settings": 500}
 
 @pytest.mark.parametrize("name", SHORT)
 def test_nothing_is_lost_and_nothing_counted_twice(name: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "SUPERNET", trained / "tiny" / "supernet")
+    monkeypatch.setattr(faults_bench, "SUPERNET", trained / "tiny" / "supernet")
     row = FAULTS[name][0](SHORT[name])
     assert row.injected == SHORT[name]
     assert (row.lost, row.twice) == (0, 0)
