@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -59,6 +59,10 @@ def import_diffusers(
     resolution: Annotated[int | None, typer.Option(min=4, help="default: the model's sample_size")] = None,
     sort: Annotated[bool, typer.Option(help="put the most important channels first")] = True,
     betas: Betas = None,
+    null_class: Annotated[
+        Literal["last", "none"] | None,
+        typer.Option(help="of a model with classes: whether the last stands for no class, as guidance needs"),
+    ] = None,
 ) -> None:
     """A UNet2DModel as the widest network of a supernet, ready to be fine-tuned by the sandwich rule.
 
@@ -66,7 +70,7 @@ def import_diffusers(
     """
     from trainers.imports.unet2d import import_unet2d
 
-    card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas))
+    card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas), null_class)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
     _say(card, out, {"training": training}, "train")
 

@@ -16,6 +16,7 @@ from trainers.config import DiffusionSettings, NetworkSettings
 from trainers.errors import InputError
 from trainers.imports.ddsm import import_ddsm
 from trainers.imports.unet2d import CONFIG_FILE, ORIGIN_FILE, WEIGHTS_FILE, export_unet2d, import_unet2d
+from trainers.imports.unet2d_config import NullClass
 from trainers.noise import noise_schedule
 from trainers.supernet import Supernet, load_supernet, save_supernet
 
@@ -59,9 +60,9 @@ WIDTHS = {name: (0.5, 1.0) if "no power" in name else (0.25, 0.5, 0.75, 1.0) for
 TIMES = torch.tensor([0, 37, 999])
 
 
-def make(name: str, folder: Path) -> nn.Module:
+def make(name: str, folder: Path, **changes: Any) -> nn.Module:
     """A UNet2DModel with random weights, saved in `folder`."""
-    network = diffusers.UNet2DModel(**CONFIGS[name]).eval()
+    network = diffusers.UNet2DModel(**CONFIGS[name] | changes).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, weights in network.named_parameters():
@@ -155,8 +156,41 @@ def test_a_conditional_network_of_ours_goes_to_diffusers_with_its_null_class(tmp
         expected = supernet(x, TIMES.float(), 1.0, label)
         torch.testing.assert_close(theirs(x, TIMES, class_labels=label).sample, expected, atol=1e-5, rtol=0)
         assert torch.equal(expected[2], supernet(x, TIMES.float())[2])
-    with pytest.raises(InputError, match="num_class_embeds"):  # whether its last class is a null class, no file says
-        import_unet2d(tmp_path / "theirs", tmp_path / "again")
+    import_unet2d(tmp_path / "theirs", tmp_path / "again", null_class="last")
+    again, card = load_supernet(tmp_path / "again")
+    assert card.network.classes == 5
+    assert "drop_labels" not in card.made_with
+    with torch.no_grad():
+        torch.testing.assert_close(again(x, TIMES.float(), 1.0, label), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("null_class", ["last", "none"])
+def test_a_conditional_model_comes_in_with_or_without_a_null_class_and_goes_back_as_it_came(
+    null_class: NullClass, tmp_path: Path
+) -> None:
+    theirs, x = make("many heads", tmp_path / "in", num_class_embeds=7), images("many heads")
+    card = import_unet2d(tmp_path / "in", tmp_path / "out", null_class=null_class)
+    assert card.network.classes == {"last": 6, "none": 7}[null_class]
+    supernet, _ = load_supernet(tmp_path / "out")
+    label = torch.tensor([0, 6, 3])
+    with torch.no_grad():
+        expected = theirs(x, TIMES, class_labels=label).sample
+        torch.testing.assert_close(supernet(x, TIMES.float(), 1.0, label), expected, atol=1e-5, rtol=0)
+        others = theirs(x, TIMES, class_labels=label.roll(1)).sample
+        assert (others - expected).abs().max() > 0.01  # the labels do count
+        if null_class == "none":
+            assert not supernet.widest.label.weight[7].any()
+    export_unet2d(tmp_path / "out", tmp_path / "back")
+    back = diffusers.UNet2DModel.from_pretrained(tmp_path / "back").eval()
+    assert back.config.num_class_embeds == 7
+    for key, weights in theirs.state_dict().items():
+        assert torch.equal(weights, back.state_dict()[key]), key
+
+
+def test_a_null_class_needs_classes(tmp_path: Path) -> None:
+    make("many heads", tmp_path / "in")
+    with pytest.raises(InputError, match=r"a null class \('last'\) needs num_class_embeds"):
+        import_unet2d(tmp_path / "in", tmp_path / "out", null_class="last")
 
 
 def test_a_ddsm_checkpoint_goes_to_diffusers(tmp_path: Path) -> None:
@@ -207,7 +241,11 @@ def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> Non
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other class": ({"_class_name": "UNet2DConditionModel"}, "is of a UNet2DConditionModel; only UNet2DModel"),
-    "classes": ({"num_class_embeds": 10}, r"num_class_embeds: input should be null \(given: 10\)"),
+    "classes": ({"num_class_embeds": 10}, r"num_class_embeds is 10, and no file says .*--null-class last or"),
+    "other classes": (
+        {"class_embed_type": "timestep"},
+        r"class_embed_type: input should be null \(given: 'timestep'\)",
+    ),
     "scale and shift": ({"resnet_time_scale_shift": "scale_shift"}, r"should be 'default' \(given: 'scale_shift'\)"),
     "activation": ({"act_fn": "gelu"}, r"act_fn: input should be 'silu' or 'swish' \(given: 'gelu'\)"),
     "centred input": ({"center_input_sample": True}, "center_input_sample: input should be False"),

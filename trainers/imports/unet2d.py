@@ -1,8 +1,8 @@
 """UNet2DModel folders of diffusers: a config.json and safetensors in, a supernet out; and its full width back again.
 
 Folders are read and written as files; diffusers itself is not needed.  What maps exactly: positional time embedding,
-(Attn)DownBlock2D and (Attn)UpBlock2D, convolutions for up and down, SiLU, no classes, and multiples of the first
-block's channels.
+(Attn)DownBlock2D and (Attn)UpBlock2D, convolutions for up and down, SiLU, classes by number, and multiples of the
+first block's channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from trainers.errors import InputError
 from trainers.files import file_digest, read_json, write_atomically, write_json
 from trainers.imports.assembly import assemble, save_imported
 from trainers.imports.importance import restore_channels, sort_channels
-from trainers.imports.unet2d_config import UNet2DConfig, config_of, deduce_settings, read_config, read_schedule
+from trainers.imports.unet2d_config import (
+    NullClass,
+    UNet2DConfig,
+    config_of,
+    deduce_settings,
+    read_config,
+    read_schedule,
+)
 from trainers.imports.unet2d_names import to_ours, to_theirs
 from trainers.supernet import SupernetCard, load_supernet, read_weights
 
@@ -35,9 +42,11 @@ def import_unet2d(
     resolution: int | None = None,
     sort: bool = True,
     diffusion: DiffusionSettings | None = None,
+    null_class: NullClass | None = None,
 ) -> SupernetCard:
     """Makes `directory` a supernet whose widest network is the folder's, channels sorted by importance unless told
     otherwise.  `resolution` where the config has no sample_size; a pipeline's folder says its noise schedule itself.
+    `null_class` where there are classes: without one, guidance other than 1 is refused until a training drops labels.
 
     Raises InputError for a folder that is none, and for a network that ours can't be equal to.
     """
@@ -47,7 +56,7 @@ def import_unet2d(
         folder = folder / "unet"
     config = read_config(folder / CONFIG_FILE)
     resolution = resolution or _resolution(config, folder / CONFIG_FILE)
-    settings = deduce_settings(config, widths, resolution, folder / CONFIG_FILE)
+    settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
     source = folder / WEIGHTS_FILE
     with torch.device("meta"):
         skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
@@ -55,8 +64,11 @@ def import_unet2d(
     supernet = assemble(settings, config.in_channels, resolution, weights, source)
     orders = sort_channels(_unet(supernet.widest)) if sort else []
     made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
+    if null_class == "none":
+        made_with["drop_labels"] = 0
     card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
+    origin["null_class"] = null_class
     write_json(Path(directory) / ORIGIN_FILE, origin)
     return card
 
@@ -68,15 +80,18 @@ def export_unet2d(source: Path, folder: Path) -> None:
     norms differ in their groups, which one UNet2DModel's can't.
     """
     supernet, card = load_supernet(Path(source))
-    network, flip = _unet(supernet.widest), True
+    network, flip, null_class = _unet(supernet.widest), True, None
     if (Path(source) / ORIGIN_FILE).exists():
         origin = read_json(Path(source) / ORIGIN_FILE, "origin of an import")
         if origin.get("digest") == card.digest:
-            flip = bool(origin["flip_sin_to_cos"])
+            flip, null_class = bool(origin["flip_sin_to_cos"]), origin.get("null_class")
             if origin["orders"]:
                 restore_channels(network, origin["orders"])
     config = config_of(network, card.network, card.image_channels, card.resolution) | {"flip_sin_to_cos": flip}
     weights = {name: value.contiguous() for name, value in to_theirs(network, card.network, flip).items()}
+    if null_class == "none":  # the one that it has here was none of its own
+        config["num_class_embeds"] -= 1
+        weights["class_embedding.weight"] = weights["class_embedding.weight"][:-1].clone()
     folder = Path(folder)
     write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, {"format": "pt"}))
     write_json(folder / CONFIG_FILE, config)

@@ -13,6 +13,9 @@ from trainers.config import DiffusionSettings, NetworkSettings, Settings, valida
 from trainers.errors import InputError
 from trainers.files import read_json
 
+NullClass = Literal["last", "none"]
+"""Whether the last of a UNet2DModel's classes is the one that stands for no class."""
+
 
 class UNet2DConfig(Settings):
     """The keys of config.json with diffusers' defaults, each of a type that our U-Net can be equal to."""
@@ -48,7 +51,7 @@ class UNet2DConfig(Settings):
     resnet_time_scale_shift: Literal["default"] = "default"
     add_attention: Literal[True] = True
     class_embed_type: None = None
-    num_class_embeds: None = None
+    num_class_embeds: PositiveInt | None = None
 
     @property
     def attend(self) -> list[bool]:
@@ -88,8 +91,19 @@ def _check(config: UNet2DConfig, path: Path) -> None:
             raise InputError(f"{path}: {key} is {getattr(config, key)!r}; possible: {possible}")
 
 
-def deduce_settings(config: UNet2DConfig, widths: tuple[float, ...], resolution: int, path: Path) -> NetworkSettings:
-    """The network settings that a UNet2DModel's config amounts to."""
+def deduce_settings(
+    config: UNet2DConfig, widths: tuple[float, ...], resolution: int, null_class: NullClass | None, path: Path
+) -> NetworkSettings:
+    """The network settings that a UNet2DModel's config amounts to.  InputError where `null_class` has to be given, or
+    can't be."""
+    embeds = config.num_class_embeds
+    if embeds is None and null_class is not None:
+        raise InputError(f"{path}: a null class ({null_class!r}) needs num_class_embeds, and there is none")
+    if embeds is not None and null_class is None:
+        raise InputError(
+            f"{path}: num_class_embeds is {embeds}, and no file says whether the last of them is a null class, trained "
+            "for guidance; say --null-class last or --null-class none"
+        )
     channels, base = config.block_out_channels, config.block_out_channels[0]
     given = {
         "base": base,
@@ -104,6 +118,7 @@ def deduce_settings(config: UNet2DConfig, widths: tuple[float, ...], resolution:
         "head_channels": config.attention_head_dim,
         "halving": "centred" if config.downsample_padding else "end",
         "frequencies": "diffusers_shifted" if config.freq_shift else "diffusers",
+        "classes": embeds and embeds - (null_class == "last"),
     }
     try:
         return validate(NetworkSettings, given)
@@ -158,6 +173,6 @@ def config_of(network: UNet, settings: NetworkSettings, image_channels: int, res
         attention_head_dim=settings.head_channels,
         norm_num_groups=groups[0],
         norm_eps=settings.norm_eps,
+        num_class_embeds=None if network.label is None else network.label.num_embeddings,
     )
-    classes = {} if settings.classes is None else {"num_class_embeds": settings.classes + 1}
-    return {"_class_name": "UNet2DModel"} | config.model_dump(mode="json") | classes
+    return {"_class_name": "UNet2DModel"} | config.model_dump(mode="json")

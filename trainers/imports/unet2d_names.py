@@ -38,6 +38,10 @@ def to_ours(
             if ".attention." in here and value.ndim == 2:
                 value = value[:, :, None, None]  # attention's linear maps are 1x1 convolutions here
             ours[f"{here}.{kind}"] = value
+    if settings.classes is not None:
+        classes = take("class_embedding.weight")
+        # A model without a null class has one here that adds nothing, until a training has dropped labels.
+        ours["label.weight"] = classes if len(classes) > settings.classes else nn.functional.pad(classes, (0, 0, 0, 1))
     if left:
         raise InputError(f"{source}: the tensor {min(left)} belongs to no layer that its config asks for")
     if ours["time.0.weight"].shape[1] == settings.base:
