@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -34,11 +34,11 @@ class PrefixIndex:
     """Which states lie on each node, `limit` bytes of them at most: those of one plan and batch come and go together,
     and the ones asked for least lately go first.
 
-    Made an actor by `shared_prefixes`.
+    Made an actor by `shared_prefixes`.  What lay on a node that is gone is forgotten when another comes.
     """
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
+    def __init__(self, limit: float, alive: Callable[[], Collection[str]]) -> None:
+        self._limit, self._alive = limit, alive
         self._where: dict[tuple[str, str], tuple[int, int]] = {}  # node, key -> parcel, place in it
         self._parcels: dict[str, OrderedDict[int, tuple[Any, Sequence[str], int]]] = {}
         self._bytes: Counter[str] = Counter()
@@ -58,6 +58,8 @@ class PrefixIndex:
     def keep(self, node: str, keys: Sequence[str], reference: list[Any], size: int) -> None:
         """Takes in states of so many bytes, and lets the stalest go until all fit."""
         self._made += 1
+        if node not in self._parcels:
+            self._forget_gone_nodes()
         self._parcels.setdefault(node, OrderedDict())[self._made] = (reference[0], keys, size)
         self._bytes[node] += size
         for place, key in enumerate(keys):
@@ -69,6 +71,12 @@ class PrefixIndex:
         """Lets a state go that is no longer to be had, and those that it lay among."""
         if (node, key) in self._where:
             self._drop(node, self._where[node, key][0])
+
+    def _forget_gone_nodes(self) -> None:
+        for gone in self._parcels.keys() - set(self._alive()):
+            for parcel in list(self._parcels[gone]):
+                self._drop(gone, parcel)
+            del self._parcels[gone]
 
     def _drop(self, node: str, parcel: int) -> None:
         _, keys, size = self._parcels[node].pop(parcel)
@@ -133,12 +141,20 @@ def shared_prefixes(workers: WorkerSettings) -> Iterator[NodePrefixes | None]:
         yield None
         return
     here = NodeAffinitySchedulingStrategy(_node(), soft=True)
-    index = ray.remote(PrefixIndex).options(num_cpus=0, scheduling_strategy=here).remote(workers.prefix_mb * 2**20)
+    index = (
+        ray.remote(PrefixIndex)
+        .options(num_cpus=0, scheduling_strategy=here)
+        .remote(workers.prefix_mb * 2**20, _alive_nodes)
+    )
     try:
         yield NodePrefixes(index)
     finally:
         with contextlib.suppress(Exception):  # Ray itself may have ended
             ray.kill(index)
+
+
+def _alive_nodes() -> list[str]:
+    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
 
 
 def _node() -> str:

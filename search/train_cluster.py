@@ -49,6 +49,10 @@ from trainers.training import (
 REPORT_SECONDS = 1.0
 """How often the first worker says where it is, between checkpoints."""
 
+GROUP_SECONDS = 6 * 3600
+"""How long workers wait for each other.  A node's first decoding of very many images takes hours, in which the others
+wait at their first step; that a worker is lost Ray notices by itself."""
+
 
 def train_on_cluster(
     settings: RunSettings, data: ImageData, directory: Path, report: Report, store: Store | None = None
@@ -131,10 +135,10 @@ def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report
     on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
     interface = {f"{name}_SOCKET_IFNAME": "lo" for name in ("GLOO", "NCCL")} if on_loopback else {}
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    gpus = _gpus(settings)
+    gpus, patience = _gpus(settings), {"timeout_s": GROUP_SECONDS}
     trainer = TorchTrainer(
         partial(work, share),
-        torch_config=LoopbackTorch(folder=scratch) if on_loopback else None,
+        torch_config=LoopbackTorch(folder=scratch, **patience) if on_loopback else TorchConfig(**patience),
         scaling_config=ScalingConfig(
             num_workers=training.workers,
             use_gpu=gpus > 0,

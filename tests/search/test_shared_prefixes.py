@@ -20,11 +20,12 @@ from tests.search.conftest import tiny_settings
 from trainers.cost import count_width
 from trainers.plan import Plan
 
+NODES = ["one", "other"]
 STATE = np.arange(1000, dtype=np.float32)
 
 
 def test_the_index_keeps_to_its_limit_a_node_and_lets_the_stalest_go() -> None:
-    index = PrefixIndex(limit=30)
+    index = PrefixIndex(30, NODES.copy)
     for node in ("one", "other"):
         for key in "abc":
             index.keep(node, [key, key + "+"], [f"{key} of {node}"], 10)
@@ -39,7 +40,7 @@ def test_the_index_keeps_to_its_limit_a_node_and_lets_the_stalest_go() -> None:
 
 
 def test_the_index_names_the_first_of_equals_and_drops_what_is_gone() -> None:
-    index = PrefixIndex(limit=30)
+    index = PrefixIndex(30, NODES.copy)
     index.keep("one", ["a", "b"], ["first"], 10)
     index.keep("one", ["b", "c"], ["second"], 10)
     assert index.longest("one", ["a", "b"]) == (1, ["first"], 1)
@@ -50,6 +51,19 @@ def test_the_index_names_the_first_of_equals_and_drops_what_is_gone() -> None:
     index.keep("one", ["d"], ["d"], 10)
     index.keep("one", ["e"], ["e"], 10)
     assert index.longest("one", ["c"]) == (0, ["second"], 1)  # a gave its room back, once
+
+
+def test_what_lay_on_a_node_that_is_gone_is_forgotten_when_another_comes() -> None:
+    nodes = ["one", "other"]
+    index = PrefixIndex(30, nodes.copy)
+    for node in nodes:
+        index.keep(node, ["a"], [f"of {node}"], 10)
+    nodes[0] = "new"
+    assert index.longest("one", ["a"]) is not None  # nothing is asked of Ray before there is a new node
+    index.keep("new", ["a"], ["of new"], 10)
+    assert index.longest("one", ["a"]) is None
+    assert index.longest("other", ["a"]) == (0, ["of other"], 0)
+    assert index.longest("new", ["a"]) == (0, ["of new"], 0)
 
 
 class Worker:
@@ -119,7 +133,7 @@ def test_an_index_that_hangs_is_waited_for_once_and_told_no_more(shared: NodePre
         def longest(self, node: str, keys: object) -> None:
             time.sleep(1000)
 
-    shared._index = ray.remote(Hanging).options(num_cpus=0).remote(1e9)
+    shared._index = ray.remote(Hanging).options(num_cpus=0).remote(1e9, list)
     first, begin = worker_of(shared), time.monotonic()
     ray.get([first.longest.remote(["k"]), first.offer.remote("k"), *(first.longest.remote(["k"]) for _ in range(20))])
     assert time.monotonic() - begin < 20  # the start of a process and two seconds
@@ -131,7 +145,7 @@ def test_what_the_index_has_not_taken_in_is_no_more_than_a_batch(shared: NodePre
         def keep(self, *given: object) -> None:
             time.sleep(1000)
 
-    shared._index, put = ray.remote(Slow).options(num_cpus=0).remote(1e9), []
+    shared._index, put = ray.remote(Slow).options(num_cpus=0).remote(1e9, list), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "put", lambda states: put.append(states) or "a reference")
         for key in "abc":
