@@ -14,13 +14,14 @@ import numpy as np
 import optuna
 from optuna.storages import InMemoryStorage
 
+from search.budget import Limits
 from search.config import ScreenSettings, VariationSettings
 from search.ddsm import DDSMSearch
 from search.encodings import Encoding, Levels
 from search.rungs import make_screening
 from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, earlier_opinions, make_seeds
-from search.study import Asked, Ledger, Limits
+from search.study import Asked, Ledger
 from search.surrogate import PlanFeatures
 from trainers.evaluation import Evaluation
 

@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.search import markdown
+from search.budget import Limits
 from search.config import RunSettings
 from search.encodings import Steps
 from search.facts import versions
@@ -22,7 +23,7 @@ from search.rungs import make_screening
 from search.sampler import BlockNSGAII
 from search.seeds import SeedSource, make_seeds
 from search.storage import open_storage
-from search.study import Ledger, Limits
+from search.study import Ledger
 from search.surrogate import PlanFeatures
 from trainers.evaluation import Evaluation
 from trainers.files import write_text

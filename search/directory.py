@@ -9,10 +9,10 @@ from pathlib import Path
 
 from search import tables
 from search.addresses import is_uri
+from search.budget import spent_so_far
 from search.config import RunSettings, load_settings
 from search.lock import directory_lock
 from search.remote import named
-from search.study import spent_so_far
 from search.tables import Snapshot
 from trainers.config import validate
 from trainers.errors import InputError

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from search import tables
 from search.addresses import resolved
+from search.budget import Limits
 from search.config import RunSettings, save_settings
 from search.costs import evaluation_limit, keep_gap, load_or_measure_costs
 from search.directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
@@ -29,7 +30,7 @@ from search.searcher import Job
 from search.seeds import make_seeds
 from search.shared_prefixes import shared_prefixes
 from search.storage import delete_study, finished_numbers, open_storage, study_name
-from search.study import Ledger, Limits
+from search.study import Ledger
 from search.tables import Snapshot
 from search.training_runs import TrainingLog, warn_of
 from search.worker import LoadEvaluator

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,25 +23,16 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.budget import Limits
 from search.config import parse_constraint
 from search.front import GrowingFront
 from search.sampler import GENOME, BlockNSGAII, Known, Proposal
-from search.storage import OWN_STUDY, RESULT, close_storage, open_storage, patiently, study_name
+from search.storage import OWN_STUDY, RESULT, close_storage, patiently
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
 HOPELESS = 8
 """Failed trials, with no other, after which a search ends."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a search ends.  None is no limit."""
-
-    trials: int | None = None
-    seconds: float | None = None
-    tflops: float | None = None
-    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,35 +42,6 @@ class Asked:
     number: int
     genome: str
     attempt: int
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a search has used of its budget."""
-
-    trials: int
-    seconds: float
-    tflops: float
-
-
-def spent_so_far(url: str | None, directory: Path) -> Spent:
-    """What the study in `directory` says.  InputError when there is none."""
-    storage, name = open_storage(url, directory), study_name(url, directory)
-    try:
-        trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    except KeyError:
-        raise InputError(
-            f"no study of the search in {directory}; it was never begun, or its storage is another"
-        ) from None
-    finally:
-        close_storage(storage)
-    results = [trial.user_attrs[RESULT] for trial in trials if RESULT in trial.user_attrs]
-    scored = [result for result in results if not result.get("error")]
-    return Spent(
-        trials=sum(trial.state.is_finished() for trial in trials),
-        seconds=max((result.get("elapsed", 0.0) for result in results), default=0.0),
-        tflops=sum(result["gflops"] * result["images"] for result in scored) / 1000,
-    )
 
 
 class Ledger:

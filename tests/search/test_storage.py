@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from search import storage
+from search.budget import spent_so_far
 from search.storage import open_storage, patiently, study_name
-from search.study import Ledger, spent_so_far
+from search.study import Ledger
 from tests.search.servers import Postgres, running_postgres
 from tests.search.test_study import make_ledger, run, told
 from trainers.errors import InputError

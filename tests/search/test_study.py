@@ -10,12 +10,13 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from search.budget import Limits
 from search.config import VariationSettings
 from search.encodings import Stages
 from search.front import front_indices, hypervolume
 from search.sampler import GENOME, BlockNSGAII, Proposal
 from search.storage import cut_torn_line, finished_numbers, open_storage
-from search.study import Asked, Ledger, Limits
+from search.study import Asked, Ledger
 from trainers.errors import InputError
 from trainers.evaluation import Evaluation
 
