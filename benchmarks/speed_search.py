@@ -31,7 +31,7 @@ from trainers.prefixes import Shared
 from trainers.supernet import read_card, settings_json
 
 GATE_SECONDS = 500.0
-"""For how long sleeping workers wait for the last of them."""
+"""For how long after the start of a search its sleeping workers wait for the last of them."""
 
 
 class Simulated:
@@ -150,24 +150,23 @@ def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[flo
     nothing more to do, NaN where that came first; and how many there were."""
 
     class Sleeping(Simulated):
-        gate = ""
+        gate, latest = "", 0.0
 
         def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
             # None goes on before all are there: two cores that start many workers would be busy with the first few's
             # results for so long that the last came when the budget was spent.
             (Path(self.gate) / str(os.getpid())).touch()
-            end = time.monotonic() + GATE_SECONDS
-            while len(os.listdir(self.gate)) < workers and time.monotonic() < end:
+            while len(os.listdir(self.gate)) < workers and time.time() < self.latest:
                 time.sleep(0.1)
             return super().evaluate(plan, images, noise_seed)
 
-    Sleeping.seconds = seconds
+    Sleeping.seconds, Sleeping.latest = seconds, time.time() + GATE_SECONDS
     groups = {"budget": {"trials": workers * each}, "workers": {"count": workers, "cpus": 0.01, "engine": "plain"}}
     with tempfile.TemporaryDirectory() as Sleeping.gate, searched(run, Sleeping, **groups) as (directory, _):
         trials = trials_of(directory)
     began = trials.groupby("worker").paired
     start, end = began.min().max(), (began.max() + seconds).min()
-    if end <= start:
+    if end <= start or len(began) < workers:
         return float("nan"), len(began)  # the budget was spent before the last of them had begun
     busy = sum(max(0.0, min(end, b + seconds) - max(start, b)) for b in trials.paired)
     return busy / ((end - start) * len(began)), len(began)

@@ -61,7 +61,7 @@ def import_diffusers(
     betas: Betas = None,
     null_class: Annotated[
         Literal["last", "none"] | None,
-        typer.Option(help="of a model with classes: whether the last stands for no class, as guidance needs"),
+        typer.Option(help="needed for a model with classes: whether the last stands for no class, as guidance needs"),
     ] = None,
 ) -> None:
     """A UNet2DModel as the widest network of a supernet, ready to be fine-tuned by the sandwich rule.

@@ -124,7 +124,9 @@ class WorkerSettings(Settings):
         "later; auto: with several workers and evaluations under 1.5 s",
     )
     engine: Literal["auto", "plain", "channels_last", "winograd", "compiled"] = Field(
-        "auto", description="how networks are run; auto: what a measurement on a worker finds fastest, once a search"
+        "auto",
+        description="how networks are run; auto: what a measurement on a worker finds fastest, once a search; "
+        "winograd: for float32 on CPUs",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")
     prefix_mb: float = Field(

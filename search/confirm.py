@@ -21,7 +21,7 @@ from search.executor import ray_session
 from search.front import interval
 from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
-from search.plan_lists import score_plans
+from search.plan_lists import PlanScorer
 from search.shared_prefixes import shared_prefixes
 from search.worker import LoadEvaluator
 from trainers.errors import InputError
@@ -129,7 +129,8 @@ def _score(
         limit = evaluation_limit(settings, costs, images)
         with shared_prefixes(settings.workers) as shared:
             load = LoadEvaluator(replace(parts, real=real), shared)
-            evaluations = score_plans(asked, images, load, settings.workers, limit, on_result)
+            with PlanScorer(load, settings.workers, limit) as scorer:
+                evaluations = scorer.score(asked, images, on_result)
     rows = []
     for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
         if evaluation.error:

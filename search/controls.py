@@ -26,9 +26,9 @@ from search.executor import ray_session
 from search.front import front_indices, hypervolume
 from search.ingredients import Ingredients, threads_per_worker, worker_device
 from search.lock import directory_lock
-from search.plan_lists import score_plans
+from search.plan_lists import PlanScorer
 from search.seeds import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
-from search.shared_prefixes import NodePrefixes, shared_prefixes
+from search.shared_prefixes import shared_prefixes
 from search.worker import LoadEvaluator
 from trainers.cost import WidthCost, plan_gflops
 from trainers.errors import InputError
@@ -101,17 +101,22 @@ def run_controls(
         with ray_session(settings.workers):
             costs = load_or_measure_costs(ingredients, directory)
             source = ingredients.seed_source(costs)
-            with shared_prefixes(settings.workers) as shared:
-                scorer = _Scorer(ingredients, costs, directory, snapshot.trials, shared)
+            parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
+            limit = evaluation_limit(settings, costs, settings.evaluation.images)
+            with (
+                shared_prefixes(settings.workers) as shared,
+                PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit) as scorer,
+            ):
+                table = _Controls(ingredients, costs, directory, snapshot.trials, scorer)
                 for method in methods:
-                    scorer.method(method, count, source, on_result)
-        scorer.save()
+                    table.method(method, count, source, on_result)
+        table.save()
         summarise(directory)
         apply_confirmation(directory)
     return directory
 
 
-class _Scorer:
+class _Controls:
     """Scores each plan once, whichever methods ask for it, and keeps what earlier calls scored."""
 
     def __init__(
@@ -120,12 +125,9 @@ class _Scorer:
         costs: dict[float, WidthCost],
         directory: Path,
         trials: pd.DataFrame,
-        shared: NodePrefixes | None,
+        scorer: PlanScorer,
     ) -> None:
-        self._ingredients, self._directory, self._costs = ingredients, directory, costs
-        settings = ingredients.settings
-        parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
-        self._load = LoadEvaluator(parts, shared)
+        self._ingredients, self._directory, self._costs, self._scorer = ingredients, directory, costs, scorer
         path = directory / tables.CONTROLS
         before = tables.read_table(path, "controls") if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
@@ -170,14 +172,8 @@ class _Scorer:
         evaluation = self._ingredients.settings.evaluation
         fresh = list({_key(plan): plan for plan in plans if _key(plan) not in self._known}.values())
         if fresh:
-            scored = score_plans(
-                [(plan, evaluation.noise_seed) for plan in fresh],
-                evaluation.images,
-                self._load,
-                self._ingredients.settings.workers,
-                evaluation_limit(self._ingredients.settings, self._costs, evaluation.images),
-                on_result,
-            )
+            asked = [(plan, evaluation.noise_seed) for plan in fresh]
+            scored = self._scorer.score(asked, evaluation.images, on_result)
             for plan, result in zip(fresh, scored, strict=True):
                 self._known[_key(plan)] = tables.scored_row(plan, result)
         return [dict(self._known[_key(plan)]) | {"method": method} for plan in plans]

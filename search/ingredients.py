@@ -72,7 +72,12 @@ class Ingredients:
         card = read_card(directory)
         data = load_data(settings.data, progress)
         check_fingerprint(card, data.fingerprint, directory)
-        made = card.made_with | card.made_with.get("settings", {}).get("training", {})  # an import has no settings
+        if settings.sampler.guidance != 1 and card.made_with.get("null_class") == "none":
+            raise InputError(
+                f"sampler.guidance {settings.sampler.guidance:g} needs a null class, and {directory} was imported "
+                "without one; train it further (stepfront train drops labels), or give guidance 1"
+            )
+        made = card.made_with.get("settings", {}).get("training", {})
         if settings.sampler.guidance != 1 and made.get("drop_labels") == 0:
             raise InputError(
                 f"sampler.guidance {settings.sampler.guidance:g} needs a supernet that was trained with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ray
 
@@ -18,29 +18,6 @@ from trainers.evaluation import Evaluation
 from trainers.plan import Plan
 
 
-def score_plans(
-    plans: Sequence[tuple[Plan, int]],
-    images: int,
-    load: Load,
-    workers: WorkerSettings,
-    limit: float,
-    on_result: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Evaluation]:
-    """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.  Needs a `ray_session`.
-
-    As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
-    score.
-    """
-    scoring = _Scoring(plans, images, load, workers, limit)
-    try:
-        while len(scoring.results) < len(plans):
-            if scoring.advance():
-                on_result(len(scoring.results), len(plans))
-    finally:
-        scoring.close()
-    return [scoring.results[i] for i in range(len(plans))]
-
-
 @dataclass(frozen=True)
 class _Held:
     """A plan at a worker: its place in the list, how often it has been tried, and since when (monotonic seconds)."""
@@ -51,27 +28,59 @@ class _Held:
     since: float
 
 
-class _Scoring:
-    """Workers that start, wait and score, and what is left to do."""
+class PlanScorer:
+    """Workers that score one list of plans after the other: they start with the first list and end with the context.
 
-    def __init__(
-        self, plans: Sequence[tuple[Plan, int]], images: int, load: Load, workers: WorkerSettings, limit: float
-    ) -> None:
-        self._plans, self._images, self._workers, self._limit = plans, images, workers, limit
+    Needs a `ray_session`.  An evaluation that takes longer than `limit` seconds is ended.
+    """
+
+    def __init__(self, load: Load, workers: WorkerSettings, limit: float) -> None:
+        self._workers, self._limit = workers, limit
         self._load = ray.put(load)
         self._actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
-        self._todo = [(index, 1) for index in reversed(range(len(plans)))]
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._held: dict[Any, _Held] = {}
-        self.results: dict[int, Evaluation] = {}
-        # An actor that the cluster has no room for would hold its plan for ever.
-        self._count, self._unstarted = min(worker_count(workers), slots_now(workers), len(plans)), 0
-        for _ in range(self._count):
-            self._start()
+        self._plans: Sequence[tuple[Plan, int]] = ()
+        self._images = 0
+        self._todo: list[tuple[int, int]] = []
+        self._results: dict[int, Evaluation] = {}
+        self._unstarted = 0
 
-    def advance(self) -> bool:
-        """Waits for one event, a second at most; whether it was a result.  InputError when no worker will start."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._all():
+            end_actor(worker)
+
+    def score(
+        self,
+        plans: Sequence[tuple[Plan, int]],
+        images: int,
+        on_result: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Evaluation]:
+        """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.
+
+        As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
+        score.  InputError when no worker will start.
+        """
+        self._plans, self._images, self._results = plans, images, {}
+        self._todo = [(index, 1) for index in reversed(range(len(plans)))]
+        # An actor that the cluster has no room for would never start.
+        count = min(worker_count(self._workers), slots_now(self._workers), len(plans))
+        for _ in range(count - len(self._all())):
+            self._start()
+        while len(self._results) < len(plans):
+            if self._advance():
+                on_result(len(self._results), len(plans))
+        return [self._results[i] for i in range(len(plans))]
+
+    def _all(self) -> list[Any]:
+        return [*self._idle, *self._starting.values(), *(held.worker for held in self._held.values())]
+
+    def _advance(self) -> bool:
+        """Waits for one event, a second at most; whether it was a result."""
         self._hand_out()
         ready = ray.wait([*self._held, *self._starting], num_returns=1, timeout=1)[0]
         for held in self._held.values():
@@ -83,11 +92,6 @@ class _Scoring:
             self._started(ready[0])
             return False
         return self._scored(ready[0])
-
-    def close(self) -> None:
-        """Ends all workers."""
-        for worker in [*self._idle, *self._starting.values(), *(held.worker for held in self._held.values())]:
-            end_actor(worker)
 
     def _start(self) -> None:
         worker = self._actor.remote(self._load)
@@ -107,7 +111,7 @@ class _Scoring:
             ray.get(future)
         except ray.exceptions.RayError as error:
             self._unstarted += 1
-            if self._unstarted >= self._count * self._workers.attempts:
+            if self._unstarted >= (1 + len(self._all())) * self._workers.attempts:
                 raise InputError(f"no worker could be started: {reason_of(error)}") from error
             self._start()
             return
@@ -118,7 +122,7 @@ class _Scoring:
         """Whether there is a result: a failure is one only after the last attempt."""
         held = self._held.pop(future)
         try:
-            self.results[held.index] = ray.get(future)
+            self._results[held.index] = ray.get(future)
         except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
             end_actor(held.worker)
             self._start()
@@ -128,7 +132,7 @@ class _Scoring:
             late = time.monotonic() - held.since > self._limit
             reason = f"it took longer than {self._limit:.0f} s" if late else reason_of(error)
             seed, nothing = self._plans[held.index][1], float("nan")
-            self.results[held.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
+            self._results[held.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
             return True
         self._idle.append(held.worker)
         return True

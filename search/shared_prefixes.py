@@ -76,7 +76,7 @@ class PrefixIndex:
         for gone in self._parcels.keys() - set(self._alive()):
             for parcel in list(self._parcels[gone]):
                 self._drop(gone, parcel)
-            del self._parcels[gone]
+            del self._parcels[gone], self._bytes[gone]
 
     def _drop(self, node: str, parcel: int) -> None:
         _, keys, size = self._parcels[node].pop(parcel)

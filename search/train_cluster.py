@@ -49,9 +49,8 @@ from trainers.training import (
 REPORT_SECONDS = 1.0
 """How often the first worker says where it is, between checkpoints."""
 
-GROUP_SECONDS = 6 * 3600
-"""How long workers wait for each other.  A node's first decoding of very many images takes hours, in which the others
-wait at their first step; that a worker is lost Ray notices by itself."""
+DECODING_SECONDS = 6 * 3600.0
+"""How long workers wait for one whose node has yet to decode its images; for a step they wait for half an hour."""
 
 
 def train_on_cluster(
@@ -95,7 +94,8 @@ def work(share: Share) -> None:
         share.told.put(None)
     with contextlib.ExitStack() as stack:
         try:
-            data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
+            with group.together(DECODING_SECONDS):
+                data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
             if share.store is not None:
                 # A folder of its own, new each time: nodes need share nothing, and nothing old is met.
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepfront-")))
@@ -135,10 +135,10 @@ def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report
     on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
     interface = {f"{name}_SOCKET_IFNAME": "lo" for name in ("GLOO", "NCCL")} if on_loopback else {}
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    gpus, patience = _gpus(settings), {"timeout_s": GROUP_SECONDS}
+    gpus = _gpus(settings)
     trainer = TorchTrainer(
         partial(work, share),
-        torch_config=LoopbackTorch(folder=scratch, **patience) if on_loopback else TorchConfig(**patience),
+        torch_config=LoopbackTorch(folder=scratch) if on_loopback else None,
         scaling_config=ScalingConfig(
             num_workers=training.workers,
             use_gpu=gpus > 0,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -43,6 +45,18 @@ class Group:
         dist.all_reduce(flat)
         for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
+
+    @contextmanager
+    def together(self, patience: float) -> Iterator[None]:
+        """What is done inside may take some of the processes up to `patience` seconds longer than others, which wait at
+        its end; a step of a training waits no longer than `torch.distributed` was told to."""
+        if self.size == 1:
+            yield
+            return
+        waiting = dist.new_group(timeout=timedelta(seconds=patience), backend="gloo")
+        yield
+        dist.barrier(group=waiting)
+        dist.destroy_process_group(waiting)
 
     def check_same(self, step: int) -> None:
         """RuntimeError where the processes are not all at the same step: a shared disk may show one of them a file

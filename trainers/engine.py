@@ -1,4 +1,4 @@
-"""How a network is run on a device: its memory layout, whether it is compiled, and its precision.
+"""How a network is run on a device: its memory layout, its convolutions, whether it is compiled, and its precision.
 
 What is fastest differs from device to device and from network to network, so it is measured, on the device that will do
 the work; what changes the numbers by more than a stated tolerance is refused.
@@ -47,10 +47,10 @@ class Running:
         self._format = torch.contiguous_format if engine.name == "plain" else torch.channels_last
         # New tensors where anything changes: the given weights may be shared and are never written to.
         self._network = network.to(device, self._dtype)
-        if engine.name != "plain":
-            self._network.to(memory_format=self._format)  # type: ignore[call-overload]
         if engine.name == "winograd":
             use_winograd(self._network)
+        if engine.name != "plain":
+            self._network.to(memory_format=self._format)  # type: ignore[call-overload]
         self._compiled = compiled(self._network) if engine.name == "compiled" else None
         self._batch = batch
 

@@ -26,7 +26,8 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 
 LEAST_GAIN = 1.1
 """How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
-the plain network alone shares the widest weights with the other workers of its node."""
+the plain network alone shares the widest weights with the other workers of its node (Winograd's convolutions share
+these, too, but hold filters of four times their size)."""
 
 LEAST_SECONDS = 30.0
 """What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and
@@ -63,10 +64,6 @@ class Bench:
     inputs: Sequence[tuple[Tensor, ...]]
     device: torch.device
     guided: Callable[[Callable[..., Tensor], Tensor], Callable[..., Tensor]] | None = None
-
-    def has_layers(self, suit: Callable[[nn.Module], bool]) -> bool:
-        """Whether the widest network has a layer of such a kind."""
-        return any(suit(layer) for layer in self.subnet(max(self.widths)).modules())
 
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
@@ -118,11 +115,12 @@ def choose_engine(
         precisions = (precision,)
     names: tuple[EngineName, ...] = ("plain", "channels_last") if name == "auto" else (name,)
     wanted = [Engine(name=each_name, precision=each) for each_name in names for each in precisions]
-    # In fewer digits its transforms lose too much, and on GPUs cuDNN has its own.
-    if name == "auto" and bench.device.type == "cpu" and "float32" in precisions and bench.has_layers(winograd.suits):
+    if name == "auto" and "float32" in precisions:
         wanted.append(Engine(name="winograd"))
     eager = [engine for engine in wanted if engine.name != "compiled"]
-    measured = bench.measure([PLAIN, *(engine for engine in eager if engine != PLAIN)])
+    unfit = {engine: reason for engine in eager if (reason := _unfit(engine, bench))}
+    measured = bench.measure([PLAIN, *(engine for engine in eager if engine not in (PLAIN, *unfit))])
+    measured += [Measured(engine=engine, refused=reason) for engine, reason in unfit.items()]
     compiling = [Engine(name="compiled", precision=each) for each in precisions if name in ("auto", "compiled")]
     plain_seconds = 1e-3 * _mean(measured[0]) * calls
     for engine in compiling:
@@ -144,6 +142,19 @@ def choose_engine(
     else:
         possible = measured
     return _pick(possible, measured, calls), measured
+
+
+def _unfit(engine: Engine, bench: Bench) -> str:
+    """Why an engine makes no sense on this device or for this network; empty where it does."""
+    if engine.name != "winograd":
+        return ""
+    if bench.device.type != "cpu":
+        return "is for CPUs; on GPUs cuDNN has Winograd's convolutions of its own"
+    if engine.precision != "float32":
+        return "is for float32: in fewer digits its transforms lose too much"
+    if not any(map(winograd.suits, bench.subnet(max(bench.widths)).modules())):
+        return "the network has no 3x3 convolution of enough channels for it"
+    return ""
 
 
 def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: float) -> Measured:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,16 +105,13 @@ class Reference:
         return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()
 
     def distance(self, moments: Moments) -> float:
-        """Frechet distance of `moments` to this reference; NaN where a feature is not finite."""
+        """Frechet distance of `moments` to this reference."""
         factor = moments.factor
         if factor is None:
             other = moments.covariance
-            spread = np.trace(other)
+            spread, inner = np.trace(other), self._inner(other)
         else:
-            spread = np.einsum("nd,nd->", factor, factor)
-        if not np.isfinite(spread):
-            return math.nan
-        inner = self._inner(other) if factor is None else self._inner_of_few(factor)
+            spread, inner = np.einsum("nd,nd->", factor, factor), self._inner_of_few(factor)
         # SciPy's, as the products are: the threads of NumPy's own BLAS would fight with those of SciPy's for the cores.
         eigenvalues = eigvalsh(inner, lower=False, overwrite_a=True, check_finite=False)
         cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()

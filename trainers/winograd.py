@@ -3,19 +3,102 @@
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4.  A tile of 6x6 pixels
 and the 3x3 filter are each transformed to 36 numbers, multiplied one by one (over the channels: 36 matrix products),
 and transformed back to 4x4 pixels.  cuDNN does this by itself; what PyTorch calls on CPUs does not.  A subnet's weights
-never change, so its filters are transformed once; they take four times the memory of its weights.
+never change, so its filters are transformed once, and kept beside the weights in four times their memory.
+
+`python -m benchmarks.winograd` shows what it gains layer by layer, and so what the constants here should be.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LEAST_CHANNELS = 40
+"""Of c channels in and k out, c k / (c + k) must be this: the transforms cost c + k, what they save c k."""
+
+LEAST_SAVING = 2.0
+"""Products without over products with tiles: 4 where 4 divides the resolution, 1 for images of 2x2."""
+
+CHUNK_BYTES = 1 << 20
+"""Of one buffer of a thread.  What a chunk writes must still be in the processor's cache when it is read."""
+
+LEAST_TILES = 128
+"""Of a chunk: each reads all of the filters, and those may not fit into the cache."""
+
 OUT, IN = 4, 6
 """Pixels of a tile along an axis, after and before the convolution."""
+
+
+def use_winograd(network: nn.Module) -> None:
+    """Puts WinogradConv2d in the place of every layer of `network` that it suits."""
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if suits(layer):
+                setattr(parent, name, WinogradConv2d(layer))  # type: ignore[arg-type]
+
+
+def suits(layer: nn.Module) -> bool:
+    """Whether `layer` is a plain 3x3 convolution of enough channels for this to pay."""
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.padding_mode != "zeros":
+        return False
+    of = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    c, k = layer.in_channels, layer.out_channels
+    return of == ((3, 3), (1, 1), (1, 1), (1, 1)) and c * k >= LEAST_CHANNELS * (c + k)
+
+
+class WinogradConv2d(nn.Module):
+    """What `layer` computes (see `suits`), to about 2e-6 of its size in float32.  Inference only."""
+
+    _filters: Tensor
+    _to_tiles: Tensor
+    _from_tiles: Tensor
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self._direct = layer.weight, layer.bias  # as they are: the widest ones are shared with other processes
+        weight = layer.weight
+        # In float64: it is done once, and the filters' error would be in all that is computed.
+        change = torch.tensor(_FILTER, dtype=torch.float64, device=weight.device)
+        filters = torch.einsum("ai,bj,kcij->abck", change, change, weight.double())
+        self.register_buffer("_filters", filters.flatten(0, 1).to(weight.dtype).contiguous())
+        # Both axes at once: one dense product in place of many small sums.
+        for name, rows in (("_to_tiles", _INPUT), ("_from_tiles", _OUTPUT)):
+            matrix = torch.tensor(rows, dtype=torch.float64, device=weight.device)
+            self.register_buffer(name, torch.kron(matrix, matrix).to(weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, H, W] -> [N, K, H, W], in channels-last memory where x is or tiles pay."""
+        (weight, bias), (images, channels, height, width) = self._direct, x.shape
+        down, across, outputs = -(-height // OUT), -(-width // OUT), len(weight)
+        if not images or height * width * 9 < LEAST_SAVING * down * across * IN * IN:
+            return F.conv2d(x, weight, bias, padding=1)
+        tiles_of_cache = CHUNK_BYTES * torch.get_num_threads() // (IN * IN * max(channels, outputs) * x.element_size())
+        most = max(1, max(tiles_of_cache, LEAST_TILES) // (down * across))
+        chunk = -(-images // -(-images // most))  # as many chunks as that makes, of equal size
+        many = chunk * down * across
+
+        pixels = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, across * OUT - width + 1, 1, down * OUT - height + 1))
+        tiles = pixels.unfold(1, IN, OUT).unfold(2, IN, OUT).permute(4, 5, 0, 1, 2, 3)  # [IN, IN, N, down, across, C]
+        result = x.new_empty(images, down, OUT, across, OUT, outputs)
+        cut, before = x.new_empty(IN * IN, many * channels), x.new_empty(IN * IN, many * channels)
+        product, after = x.new_empty(IN * IN, many, outputs), x.new_empty(OUT * OUT, many * outputs)
+        for first in range(0, images, chunk):
+            # The last chunk may be shorter; what it leaves in the buffers is computed and not taken.
+            here = min(chunk, images - first)
+            cut.view(IN, IN, chunk, down, across, channels)[:, :, :here].copy_(tiles[:, :, first : first + here])
+            torch.mm(self._to_tiles, cut, out=before)
+            torch.bmm(before.view(IN * IN, many, channels), self._filters, out=product)
+            torch.mm(self._from_tiles, product.view(IN * IN, -1), out=after)
+            whole = after.view(OUT, OUT, chunk, down, across, outputs).permute(2, 3, 0, 4, 1, 5)[:here]
+            taken = result[first : first + here]
+            if bias is None:
+                taken.copy_(whole)
+            else:
+                torch.add(whole, bias, out=taken)
+        whole = result.view(images, down * OUT, across * OUT, outputs)
+        return whole[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+
 
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -39,80 +122,3 @@ _OUTPUT = (
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-
-LEAST_CHANNELS = 40
-"""Of c channels in and k out, c k / (c + k) must be this: the transforms cost c + k, what they save c k."""
-
-LEAST_SAVING = 2.0
-"""Products without over products with tiles: 4 where 4 divides the resolution, 1 for images of 2x2."""
-
-CHUNK_BYTES = 1 << 20
-"""Of one buffer of a thread.  What a chunk writes must still be in the processor's cache when it is read."""
-
-LEAST_TILES = 128
-"""Of a chunk: each reads all of the filters, which are four times the weights and may not fit into the cache."""
-
-
-class WinogradConv2d(nn.Module):
-    """What `layer` computes (see `suits`), to about 2e-6 of its size in float32.  Inference only."""
-
-    _filters: Tensor
-    _to_tiles: Tensor
-    _from_tiles: Tensor
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer
-        weight = layer.weight
-        # In float64: it is done once, and the filters' error would be in all that is computed.
-        change = torch.tensor(_FILTER, dtype=torch.float64, device=weight.device)
-        filters = torch.einsum("ai,bj,kcij->abck", change, change, weight.double())
-        self.register_buffer("_filters", filters.flatten(0, 1).to(weight.dtype).contiguous())
-        # Both axes at once: one dense product in place of many small sums.
-        for name, rows in (("_to_tiles", _INPUT), ("_from_tiles", _OUTPUT)):
-            matrix = torch.tensor(rows, dtype=torch.float64, device=weight.device)
-            self.register_buffer(name, torch.kron(matrix, matrix).to(weight.dtype))
-        self._bias = weight.new_zeros(()) if layer.bias is None else layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] -> [N, K, H, W], channels last."""
-        (images, channels, height, width), outputs = x.shape, self.layer.out_channels
-        down, across = -(-height // OUT), -(-width // OUT)
-        if height * width * 9 < LEAST_SAVING * down * across * IN * IN:
-            return cast(Tensor, self.layer(x))
-        tiles_of_cache = CHUNK_BYTES * torch.get_num_threads() // (IN * IN * max(channels, outputs) * x.element_size())
-        chunk = min(images, max(1, max(tiles_of_cache, LEAST_TILES) // (down * across)))
-        many = chunk * down * across
-
-        pixels = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, across * OUT - width + 1, 1, down * OUT - height + 1))
-        tiles = pixels.unfold(1, IN, OUT).unfold(2, IN, OUT).permute(4, 5, 0, 1, 2, 3)  # [IN, IN, N, down, across, C]
-        result = x.new_empty(images, down, OUT, across, OUT, outputs)
-        cut, before = x.new_zeros(IN * IN, many * channels), x.new_empty(IN * IN, many * channels)
-        product, after = x.new_empty(IN * IN, many, outputs), x.new_empty(OUT * OUT, many * outputs)
-        for first in range(0, images, chunk):
-            # The last chunk may be shorter; what it leaves in the buffers is computed and not taken.
-            here = min(chunk, images - first)
-            cut.view(IN, IN, chunk, down, across, channels)[:, :, :here].copy_(tiles[:, :, first : first + here])
-            torch.mm(self._to_tiles, cut, out=before)
-            torch.bmm(before.view(IN * IN, many, channels), self._filters, out=product)
-            torch.mm(self._from_tiles, product.view(IN * IN, -1), out=after)
-            whole = after.view(OUT, OUT, chunk, down, across, outputs).permute(2, 3, 0, 4, 1, 5)
-            torch.add(whole[:here], self._bias, out=result[first : first + here])
-        return result.view(images, down * OUT, across * OUT, outputs)[:, :height, :width].permute(0, 3, 1, 2)
-
-
-def suits(layer: nn.Module) -> bool:
-    """Whether `layer` is a plain 3x3 convolution of enough channels for this to pay (on a CPU with AVX-512)."""
-    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.padding_mode != "zeros":
-        return False
-    of = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    c, k = layer.in_channels, layer.out_channels
-    return of == ((3, 3), (1, 1), (1, 1), (1, 1)) and c * k >= LEAST_CHANNELS * (c + k)
-
-
-def use_winograd(network: nn.Module) -> None:
-    """Puts WinogradConv2d in the place of every layer of `network` that it suits."""
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if suits(layer):
-                setattr(parent, name, WinogradConv2d(layer))  # type: ignore[arg-type]

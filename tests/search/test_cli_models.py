@@ -71,14 +71,23 @@ def test_a_ddsm_checkpoint_is_ready_to_be_searched(monkeypatch, capsys, tmp_path
         torch.testing.assert_close(supernet(x, t.float(), 0.5), expected, atol=1e-5, rtol=0)
 
 
-def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("classes", [None, 10])
+def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(  # type: ignore[no-untyped-def]
+    monkeypatch, capsys, tmp_path: Path, classes: int | None
+) -> None:
     diffusers = pytest.importorskip("diffusers")
     kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-    channels = {"in_channels": 1, "out_channels": 1, "block_out_channels": (16, 32)}
+    channels = {"in_channels": 1, "out_channels": 1, "block_out_channels": (16, 32), "num_class_embeds": classes}
     network = diffusers.UNet2DModel(sample_size=8, norm_num_groups=4, layers_per_block=1, **kinds, **channels)
     network.save_pretrained(tmp_path / "in")
     start = tmp_path / "runs" / "net" / "start"
-    code, said, _ = call(monkeypatch, capsys, "import", "diffusers", str(tmp_path / "in"), "--out", str(start))
+    words = ["import", "diffusers", str(tmp_path / "in"), "--out", str(start)]
+    if classes:
+        code, _, error = call(monkeypatch, capsys, *words)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "say --null-class last or --null-class none" in error
+        words += ["--null-class", "none"]
+    code, said, _ = call(monkeypatch, capsys, *words)
     assert code == 0
     assert f"stepfront train {start / 'config.yaml'}" in said
     edits = ("data.format=digits", "data.path=null", "training.steps=2", "training.batch=8", "data.limit=100")
@@ -91,8 +100,10 @@ def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(monkeypatch, capsys
     assert code == 0
     back, (supernet, _) = diffusers.UNet2DModel.from_pretrained(tmp_path / "back"), load_supernet(trained)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([5, 700])
+    label = None if classes is None else torch.tensor([3, 10])  # a class, and the null class that was trained here
     with torch.no_grad():
-        torch.testing.assert_close(back(x, t).sample, supernet(x, t.float()), atol=1e-5, rtol=0)
+        expected = supernet(x, t.float(), 1.0, label)
+        torch.testing.assert_close(back(x, t, class_labels=label).sample, expected, atol=1e-5, rtol=0)
 
 
 WRONG = {

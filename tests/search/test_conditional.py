@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +30,11 @@ from tests.search.test_cli import call
 from tests.search.test_points_in_use import Silent
 from trainers.cost import count_width
 from trainers.errors import InputError
+from trainers.files import read_json, write_json
 from trainers.gap import gap_table
 from trainers.noise import noise_schedule
 from trainers.pictures import image_grid
-from trainers.supernet import load_supernet
+from trainers.supernet import CARD_FILE, load_supernet
 
 CLASSES, STEPS, IMAGES, SEED = 10, 6, 12, 3
 
@@ -199,6 +201,20 @@ def test_mlflow_knows_the_guidance(searched: Path) -> None:
 
 
 # --- what does not belong together ------------------------------------------------------------------------------------
+
+
+def test_a_model_that_came_without_a_null_class_is_not_guided(searched: Path, tmp_path: Path) -> None:
+    _, settings = find_search(searched)
+    shutil.copytree(settings.supernet_directory, tmp_path / "net")
+    card = read_json(tmp_path / "net" / CARD_FILE, "card")
+    card["made_with"] = {"imported": "diffusers", "null_class": "none"}
+    write_json(tmp_path / "net" / CARD_FILE, card)
+    imported = settings.model_copy(update={"supernet": str(tmp_path / "net")})
+    with pytest.raises(InputError, match=r"guidance 2 needs a null class, and .* was imported without one; train it"):
+        Ingredients.load(imported)
+    unguided = settings.sampler.model_copy(update={"guidance": 1.0})
+    Ingredients.load(imported.model_copy(update={"sampler": unguided}))
+
 
 WRONG = {
     "guidance without classes": (("sampler.guidance=2",), "sampler.guidance 2 needs a class-conditional network"),

@@ -25,7 +25,7 @@ from search.directory import extended_settings, find_search, resume_settings, wa
 from search.executor import run_trials
 from search.front import front_indices
 from search.ingredients import Ingredients, read_gap
-from search.plan_lists import score_plans
+from search.plan_lists import PlanScorer
 from search.publish import publish
 from search.searcher import Job
 from search.study import Ledger
@@ -314,8 +314,12 @@ def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -
     times = tuple(float(t) for t in range(6, 0, -1))
     plans = [(Plan(times, (w,) * 6), 0) for w in (1.0, 0.5, 1.0)]
     plans.append((Plan(times, (1.0,) * 4 + (0.5,) * 2), 0))
-    scored = score_plans(plans, 8, FailingLoad(fresh / "mark"), settings.workers, limit=4)
-    assert [e.fid for e in scored] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0]
+    with PlanScorer(FailingLoad(fresh / "mark"), settings.workers, limit=4) as scorer:
+        scored = scorer.score(plans, 8)
+        there = set(map(id, scorer._all()))
+        again = scorer.score(plans[2:3], 8)
+        assert set(map(id, scorer._all())) == there  # they stay for the next list
+    assert [e.fid for e in [*scored, *again]] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0, 1.0]
     assert "on fire" in scored[1].error
 
 
@@ -413,7 +417,8 @@ def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     costs = load_or_measure_costs(ingredients, settings.search_directory)
     load = LoadEvaluator(ingredients.parts(costs, "cpu", 1))
     plan = ingredients.uniform_plan(0.5)
-    (there,) = score_plans([(plan, 5)], 16, load, settings.workers, limit=300)
+    with PlanScorer(load, settings.workers, limit=300) as scorer:
+        (there,) = scorer.score([(plan, 5)], 16)
     here = load()(plan, 16, 5)
     assert (there.fid, there.paired) == (here.fid, here.paired)
     assert not here.error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import ray
 
+from search import shared_prefixes as shared_prefixes_module
 from search.config import WorkerSettings
 from search.ingredients import Ingredients
 from search.shared_prefixes import NodePrefixes, PrefixIndex, shared_prefixes
@@ -101,6 +102,7 @@ def found_by(worker: Any, keys: list[str]) -> Any:
 
 
 def test_one_process_finds_what_another_offered(shared: NodePrefixes) -> None:
+    assert shared_prefixes_module._node() in shared_prefixes_module._alive_nodes()
     first, second = worker_of(shared), worker_of(shared)
     assert ray.get(second.longest.remote(["k", "k+"])) is None
     ray.get(first.offer.remote("k"))

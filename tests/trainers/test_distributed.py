@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,26 @@ def one_of_two(rank: int, directory: Path, chosen: TrainerSettings) -> None:
     train_share(chosen, data, directory, report, None, Group(rank, 2))
     (directory / f"{rank}.json").write_text(json.dumps({"read": images.read, "reported": seen}))
     dist.destroy_process_group()
+
+
+def late_by_more_than_a_step_may_take(rank: int, directory: Path) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    patience = timedelta(seconds=6)
+    dist.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=2, timeout=patience)
+    group = Group(rank, 2)
+    with group.together(60):
+        time.sleep(9 * rank)
+    group.check_same(3)
+    (directory / f"{rank}").touch()
+    dist.destroy_process_group()
+
+
+def test_processes_wait_for_one_that_decodes_its_images_first(tmp_path: Path) -> None:
+    mp.spawn(late_by_more_than_a_step_may_take, (tmp_path,), nprocs=2)
+    assert (tmp_path / "0").exists()
+    assert (tmp_path / "1").exists()
+    with Group().together(0):  # one alone needs no torch.distributed
+        pass
 
 
 def weights_of(directory: Path) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -74,29 +75,39 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
     bench: Bench,
 ) -> None:
     chosen, measured = choose_engine(bench, "auto", "auto", calls=1000)
-    assert [one.engine.label for one in measured] == ["plain", "channels_last", "compiled"]
+    assert [one.engine.label for one in measured] == ["plain", "channels_last", "winograd", "compiled"]
+    assert measured[2].refused == "the network has no 3x3 convolution of enough channels for it"
     for one in measured[:2]:
         assert len(one.latency_ms) == len(bench.widths)
         assert min(one.latency_ms) > 0
         assert one.difference <= 1e-4
     assert measured[0].difference == 0
-    assert "not tried" in measured[2].refused
+    assert "not tried" in measured[3].refused
     assert chosen in measured[:2]
 
 
-def test_winograd_is_tried_on_cpus_where_a_layer_suits_and_in_all_digits(
-    monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_winograd_is_tried_in_all_digits_and_where_a_layer_suits(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    with pytest.raises(
+        InputError, match=r"workers\.engine winograd, .* float32: the network has no 3x3 convolution of"
+    ):
+        choose_engine(bench, "winograd", "auto", calls=10)
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
     _, measured = choose_engine(bench, "auto", "auto", calls=10)
     assert [one.engine.label for one in measured] == ["plain", "channels_last", "winograd", "compiled"]
-    assert 0 < measured[2].difference <= 1e-4
+    assert len(measured[2].latency_ms) == len(bench.widths)
     assert not measured[2].refused
     _, measured = choose_engine(bench, "auto", "bfloat16", calls=10)
     assert "winograd" not in {one.engine.name for one in measured}
+    with pytest.raises(InputError, match=r"workers\.engine winograd, .* bfloat16: is for float32"):
+        choose_engine(bench, "winograd", "bfloat16", calls=10)
+    gpu = replace(bench, device=torch.device("cuda"))
+    monkeypatch.setattr(Bench, "measure", lambda self, engines: [made(1.0, engine) for engine in engines])
+    with pytest.raises(InputError, match=r"workers\.engine winograd, .*: is for CPUs; on GPUs cuDNN"):
+        choose_engine(gpu, "winograd", "float32", calls=10)
 
 
-def test_what_is_forced_is_taken(bench: Bench) -> None:
+def test_what_is_forced_is_taken(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
     for name in ("plain", "channels_last", "winograd"):
         chosen, measured = choose_engine(bench, name, "float32", calls=10)
         assert chosen.engine == Engine(name=name)

@@ -197,15 +197,6 @@ def test_moments_are_the_same_before_and_after_the_rows_are_let_go(count: int) -
         assert moments.covariance == pytest.approx(np.cov(rows.T), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("count", [4, 20])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_have_no_distance(reference: Reference, count: int, value: float) -> None:
-    rows = np.random.RandomState(1).randn(count, 5)
-    rows[1, 2] = value
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(reference.distance(Moments.of([rows])))
-
-
 def test_the_triangle_is_a_root_of_a_singular_covariance_too() -> None:
     rows = np.random.default_rng(0).normal(size=(5, 16))
     reference = Reference(rows.mean(0), np.cov(rows.T), 5, "", "", "")

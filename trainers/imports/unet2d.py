@@ -46,7 +46,8 @@ def import_unet2d(
 ) -> SupernetCard:
     """Makes `directory` a supernet whose widest network is the folder's, channels sorted by importance unless told
     otherwise.  `resolution` where the config has no sample_size; a pipeline's folder says its noise schedule itself.
-    `null_class` where there are classes: without one, guidance other than 1 is refused until a training drops labels.
+    `null_class` is needed where there are classes: with "none", guidance other than 1 is refused until a training has
+    dropped labels.
 
     Raises InputError for a folder that is none, and for a network that ours can't be equal to.
     """
@@ -60,12 +61,13 @@ def import_unet2d(
     source = folder / WEIGHTS_FILE
     with torch.device("meta"):
         skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
-    weights = to_ours(skeleton, settings, _read_weights(folder), config.flip_sin_to_cos, source)
+    theirs, lacks_null = _read_weights(folder), null_class == "none"
+    weights = to_ours(skeleton, settings, theirs, config.flip_sin_to_cos, lacks_null, source)
     supernet = assemble(settings, config.in_channels, resolution, weights, source)
     orders = sort_channels(_unet(supernet.widest)) if sort else []
     made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
-    if null_class == "none":
-        made_with["drop_labels"] = 0
+    if null_class:
+        made_with["null_class"] = null_class
     card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
     origin["null_class"] = null_class

@@ -18,7 +18,12 @@ LEGACY = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_at
 
 
 def to_ours(
-    network: UNet, settings: NetworkSettings, theirs: Mapping[str, Tensor], cosines_first: bool, source: Path
+    network: UNet,
+    settings: NetworkSettings,
+    theirs: Mapping[str, Tensor],
+    cosines_first: bool,
+    add_null_class: bool,
+    source: Path,
 ) -> dict[str, Tensor]:
     """A UNet2DModel's tensors under the names of `network`.  InputError when one is missing or there is one more."""
     left = {_modern(name): value for name, value in theirs.items()}
@@ -40,8 +45,8 @@ def to_ours(
             ours[f"{here}.{kind}"] = value
     if settings.classes is not None:
         classes = take("class_embedding.weight")
-        # A model without a null class has one here that adds nothing, until a training has dropped labels.
-        ours["label.weight"] = classes if len(classes) > settings.classes else nn.functional.pad(classes, (0, 0, 0, 1))
+        # It adds nothing until a training has dropped labels.
+        ours["label.weight"] = nn.functional.pad(classes, (0, 0, 0, 1)) if add_null_class else classes
     if left:
         raise InputError(f"{source}: the tensor {min(left)} belongs to no layer that its config asks for")
     if ours["time.0.weight"].shape[1] == settings.base:
