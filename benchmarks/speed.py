@@ -41,7 +41,7 @@ Each figure is a ratio, or a time, of what was run side by side in one run of
 
 What MLflow costs is in [bench-tracking.md](bench-tracking.md), `ask` and `tell` alone in
 [bench-storages.md](bench-storages.md), faults in [bench-faults.md](bench-faults.md), hypervolume against evaluations in
-[bench-search.md](bench-search.md), Winograd's convolutions layer by layer in what `python -m benchmarks.winograd` prints.
+[bench-search.md](bench-search.md); `python -m benchmarks.winograd` shows Winograd's convolutions layer by layer.
 """
 
 
