@@ -26,8 +26,8 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 
 LEAST_GAIN = 1.1
 """How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
-the plain network alone shares the widest weights with the other workers of its node (Winograd's convolutions share
-these, too, but hold filters of four times their size)."""
+others take memory of their own in each worker, for weights in another layout or for Winograd's filters, where the plain
+network shares the widest weights with its node."""
 
 LEAST_SECONDS = 30.0
 """What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and

@@ -70,7 +70,6 @@ def import_unet2d(
         made_with["null_class"] = null_class
     card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
-    origin["null_class"] = null_class
     write_json(Path(directory) / ORIGIN_FILE, origin)
     return card
 
@@ -82,16 +81,16 @@ def export_unet2d(source: Path, folder: Path) -> None:
     norms differ in their groups, which one UNet2DModel's can't.
     """
     supernet, card = load_supernet(Path(source))
-    network, flip, null_class = _unet(supernet.widest), True, None
+    network, flip = _unet(supernet.widest), True
     if (Path(source) / ORIGIN_FILE).exists():
         origin = read_json(Path(source) / ORIGIN_FILE, "origin of an import")
         if origin.get("digest") == card.digest:
-            flip, null_class = bool(origin["flip_sin_to_cos"]), origin.get("null_class")
+            flip = bool(origin["flip_sin_to_cos"])
             if origin["orders"]:
                 restore_channels(network, origin["orders"])
     config = config_of(network, card.network, card.image_channels, card.resolution) | {"flip_sin_to_cos": flip}
     weights = {name: value.contiguous() for name, value in to_theirs(network, card.network, flip).items()}
-    if null_class == "none":  # the one that it has here was none of its own
+    if card.made_with.get("null_class") == "none":  # as imported: the one that it has here is none of its own
         config["num_class_embeds"] -= 1
         weights["class_embedding.weight"] = weights["class_embedding.weight"][:-1].clone()
     folder = Path(folder)
