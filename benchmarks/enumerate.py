@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.problem import Problem, load_problem
-from search.rungs import gap_score
-from search.tables import write_table
-from trainers.evaluation import PAIRED_IMAGES
-from trainers.fid import Moments
-from trainers.sampling import Noise, Sampler, State
-from trainers.supernet import read_card
+from stepfront.search.algorithm.screening import gap_score
+from stepfront.search.records.tables import write_table
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.sampler import Sampler, State
+from stepfront.trainers.evaluation import PAIRED_IMAGES
+from stepfront.trainers.metrics.fid import Moments
+from stepfront.trainers.networks.supernet import read_card
 
 
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:

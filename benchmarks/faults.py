@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.faults_bench import Row, bench
 from benchmarks.search import markdown
-from search.facts import versions
+from stepfront.search.driver.search_facts import versions
 
 
 def driver_killed(times: int, seed: int = 0) -> Row:
@@ -175,8 +175,8 @@ def storage_cut_short(times: int, seed: int = 0) -> Row:
     """A journal cut somewhere in its last line, as by a power cut, and resumed."""
     row, rng = Row("journal file cut in its last line"), random.Random(seed)
     with bench(budget={"trials": 12 + 4 * times}, storage="journal") as b:
-        from search.sampler import GENOME
-        from search.storage import open_storage
+        from stepfront.search.algorithm.nsga2 import GENOME
+        from stepfront.search.study.optuna_storage import open_storage
 
         def told() -> dict[int, tuple[str, str]]:
             storage = open_storage("journal", b.directory)
@@ -226,9 +226,9 @@ def node_removed(times: int) -> Row:
 
 def bad_settings(count: int, seed: int = 0) -> Row:
     """Settings files with one to three values replaced by nonsense: settings or one line, never anything else."""
-    from search.config import load_settings, settings_from
-    from search.presets import preset
-    from trainers.errors import InputError
+    from stepfront.errors import InputError
+    from stepfront.search.config import load_settings, settings_from
+    from stepfront.search.presets import preset
 
     row, rng, refused = Row("bad settings files"), random.Random(seed), 0
     whole = settings_from(preset("digits")).model_dump(mode="json")

@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from search.front import front_indices
-from search.storage import DATABASE_FILE
+from stepfront.search.pareto import front_indices
+from stepfront.search.study.optuna_storage import DATABASE_FILE
 
 SETTINGS: dict[str, Any] = {
     "name": "faults",
@@ -84,13 +84,13 @@ class Bench:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """A verb in a process of its own, which does not outlive the bench."""
         with open(self.work / "driver.log", "ab") as log:
-            command = [sys.executable, "-m", "search.cli", *words]
+            command = [sys.executable, "-m", "stepfront", *words]
             self.started.append(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment))
         return self.started[-1]
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A verb, to its end."""
-        command = [sys.executable, "-m", "search.cli", *words]
+        command = [sys.executable, "-m", "stepfront", *words]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=600)
 
     def told(self) -> dict[int, tuple[str, str]]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from search.config import load_settings
-from search.executor import keep_to_loopback
-from search.run import search
-from search.study import Ledger
+from stepfront.search.config import load_settings
+from stepfront.search.driver.run import search
+from stepfront.search.execution.executor import keep_to_loopback
+from stepfront.search.study.ledger import Ledger
 
 _LAST = 10
 """Results before the end at which a search waits for a node that is joining."""

@@ -14,16 +14,16 @@ import numpy as np
 import optuna
 from optuna.storages import InMemoryStorage
 
-from search.budget import Limits
-from search.config import ScreenSettings, VariationSettings
-from search.ddsm import DDSMSearch
-from search.encodings import Encoding, Levels
-from search.rungs import make_screening
-from search.sampler import BlockNSGAII
-from search.seeds import SeedSource, earlier_opinions, make_seeds
-from search.study import Asked, Ledger
-from search.surrogate import PlanFeatures
-from trainers.evaluation import Evaluation
+from stepfront.search.algorithm.ddsm import DDSMSearch
+from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.initial_plans import SeedSource, earlier_opinions, make_seeds
+from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.algorithm.screening import make_screening
+from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.config import ScreenSettings, VariationSettings
+from stepfront.search.study.budget import Limits
+from stepfront.search.study.ledger import Asked, Ledger
+from stepfront.trainers.evaluation import Evaluation
 
 NO_SCREEN = ScreenSettings(rung="none", offspring=1)
 

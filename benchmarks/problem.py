@@ -8,16 +8,16 @@ from pathlib import Path
 
 from torch import nn
 
-from search.config import load_settings
-from search.directory import SETTINGS_FILE
-from search.encodings import Encoding, Levels
-from search.ingredients import Ingredients
-from search.seeds import SeedSource
-from trainers.cost import count_width, plan_gflops
-from trainers.evaluation import Evaluator
-from trainers.noise import NoiseSchedule, noise_schedule
-from trainers.plan import Plan
-from trainers.supernet import supernet_from_weights
+from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.initial_plans import SeedSource
+from stepfront.search.config import load_settings
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
+from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.inference.cost import count_width, plan_gflops
+from stepfront.trainers.networks.supernet import supernet_from_weights
 
 
 @dataclass

@@ -27,10 +27,10 @@ from typing import Any
 from aiohttp import ClientSession, ClientWebSocketResponse
 from PIL import Image
 
-from search.directory import find_search, read_snapshot
-from search.saved_view import view_path
-from search.tracking import read_state, set_environment, tracking_uri
-from search.ui import server_command, server_environment
+from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.tracking.mirror import read_state, set_environment, tracking_uri
+from stepfront.search.tracking.saved_view import view_path
+from stepfront.search.tracking.server import server_command, server_environment
 
 OUT = Path("docs/screenshots")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -182,7 +182,7 @@ async def shoot_all(program: str, search: Path, out: Path) -> None:
 def _registered(uri: str, model: str) -> bool:
     from mlflow.exceptions import MlflowException
 
-    from search.tracking import make_client
+    from stepfront.search.tracking.mirror import make_client
 
     try:
         make_client(uri).get_registered_model(model)

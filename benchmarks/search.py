@@ -24,12 +24,12 @@ import pandas as pd
 from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
-from search.config import RunSettings
-from search.encodings import Encoding, Levels
-from search.facts import versions
-from search.front import front_indices, hypervolume, hypervolume_history
-from search.seeds import SeedSource
-from trainers.supernet import read_card
+from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.initial_plans import SeedSource
+from stepfront.search.config import RunSettings
+from stepfront.search.driver.search_facts import versions
+from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
+from stepfront.trainers.networks.supernet import read_card
 
 BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()
@@ -247,7 +247,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def rung_lines(table: pd.DataFrame) -> str:
     """Kendall's tau of the cheap rungs over the whole space and over its better half."""
-    from search.rungs import rank_correlation
+    from stepfront.search.algorithm.screening import rank_correlation
 
     good = table[table["fid"] <= table["fid"].median()]
     rows = []
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--sampled-images", type=int, default=128)
     given = parser.parse_args()
     if not (given.run / "supernet" / "supernet.json").exists():
-        subprocess.run([sys.executable, "-m", "search.cli", "train", "configs/digits.yaml"], check=True)
+        subprocess.run([sys.executable, "-m", "stepfront", "train", "configs/digits.yaml"], check=True)
     given.work.mkdir(parents=True, exist_ok=True)
     small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
     draw({method.name: curves[method.name] for method in METHODS}, given.docs / "bench-search.svg")

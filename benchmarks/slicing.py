@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.config import NetworkSettings
-from trainers.layers import Segments
-from trainers.supernet import Supernet, build_backbone
+from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.networks.layers import Segments
+from stepfront.trainers.networks.supernet import Supernet, build_backbone
 
 
 def slicing_network(supernet: Supernet, width: float) -> nn.Module:

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 
-from trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
-from trainers.data import ImageData, load_data
-from trainers.imports.unet2d import export_unet2d, import_unet2d
-from trainers.supernet import SupernetCard
-from trainers.training import train_supernet
+from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.interop.unet2d import export_unet2d, import_unet2d
+from stepfront.trainers.networks.supernet import SupernetCard
+from stepfront.trainers.training.trainer import train_supernet
 
 SEEDS = 4
 FULL = NetworkSettings(base=32, multipliers=(1, 2), groups=8, group_channels=4, widths=(1.0,))

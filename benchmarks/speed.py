@@ -18,9 +18,9 @@ import torch
 from benchmarks import speed_networks, speed_search
 from benchmarks.search import markdown
 from benchmarks.speed_networks import Row
-from search.facts import versions
-from trainers.errors import InputError
-from trainers.files import write_text
+from stepfront.errors import InputError
+from stepfront.files import write_text
+from stepfront.search.driver.search_facts import versions
 
 ROWS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "bare": speed_networks.bare_loop,

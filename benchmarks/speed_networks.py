@@ -15,16 +15,17 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks.slicing import slicing_network
-from search.directory import find_supernet
-from trainers.config import DiffusionSettings, NetworkSettings
-from trainers.cost import count_width
-from trainers.engine import PLAIN, Engine
-from trainers.engine_choice import Bench, choose_engine
-from trainers.fid import Moments, Reference
-from trainers.noise import noise_schedule, time_grid
-from trainers.plan import Plan
-from trainers.sampling import KeptNoise, Sampler
-from trainers.supernet import Supernet, load_supernet
+from stepfront.search.records.run_directory import find_supernet
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.diffusion.noise import KeptNoise
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.sampler import Sampler
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.inference.engine import PLAIN, Engine
+from stepfront.trainers.inference.engine_choice import Bench, choose_engine
+from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.networks.supernet import Supernet, load_supernet
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), skips="prefix")
 """The U-Net of DDSM's CIFAR-10 experiments."""

@@ -17,18 +17,18 @@ import pandas as pd
 import ray
 
 from benchmarks.speed_networks import Row, at_least, at_most
-from search import run as runs
-from search import tables
-from search.config import RunSettings
-from search.directory import find_supernet
-from search.executor import ray_session
-from search.study import Ledger
-from search.worker import Evaluate, LoadEvaluator
-from trainers.config import validate
-from trainers.evaluation import Evaluation, EvaluatorParts
-from trainers.plan import Plan
-from trainers.prefixes import Shared
-from trainers.supernet import read_card, settings_json
+from stepfront.search.config import RunSettings
+from stepfront.search.driver import run as runs
+from stepfront.search.execution.executor import ray_session
+from stepfront.search.execution.worker import Evaluate, LoadEvaluator
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import find_supernet
+from stepfront.search.study.ledger import Ledger
+from stepfront.trainers.config import validate
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation, EvaluatorParts
+from stepfront.trainers.inference.prefix_cache import Shared
+from stepfront.trainers.networks.supernet import read_card, settings_json
 
 GATE_SECONDS = 500.0
 """For how long after the start of a search its sleeping workers wait for the last of them."""
@@ -68,7 +68,7 @@ class Clock:
 
 def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSettings:
     """The digits run's own settings, or changed ones, searching into `directory` on its supernet."""
-    from search.config import load_settings
+    from stepfront.search.config import load_settings
 
     preset = load_settings(Path(runs.__file__).parent / "presets" / "digits.yaml")
     supernet = find_supernet(run)
@@ -200,7 +200,7 @@ def two_workers(run: Path, quick: bool) -> list[Row]:
 def memory(run: Path, quick: bool) -> list[Row]:
     """Row 8: what a second worker adds, with the weights of DDSM's network (143 MB)."""
     from benchmarks.speed_networks import ddsm
-    from search.config import WorkerSettings
+    from stepfront.search.config import WorkerSettings
 
     weights = {name: value.detach().numpy().copy() for name, value in ddsm().widest.named_parameters()}
     size = sum(array.nbytes for array in weights.values())
@@ -223,7 +223,7 @@ class Holder:
         import torch
 
         from benchmarks.speed_networks import DDSM
-        from trainers.supernet import Supernet
+        from stepfront.trainers.networks.supernet import Supernet
 
         with torch.device("meta"):
             supernet = Supernet(DDSM, 3, 32)
@@ -265,8 +265,8 @@ def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
-    from search.costs import load_or_measure_costs
-    from search.ingredients import Ingredients
+    from stepfront.search.problem.costs import load_or_measure_costs
+    from stepfront.search.problem.problem import Ingredients
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,18 +15,18 @@ import pandas as pd
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.search import markdown
-from search.budget import Limits
-from search.config import RunSettings
-from search.encodings import Steps
-from search.facts import versions
-from search.rungs import make_screening
-from search.sampler import BlockNSGAII
-from search.seeds import SeedSource, make_seeds
-from search.storage import open_storage
-from search.study import Ledger
-from search.surrogate import PlanFeatures
-from trainers.evaluation import Evaluation
-from trainers.files import write_text
+from stepfront.files import write_text
+from stepfront.search.algorithm.encodings import Steps
+from stepfront.search.algorithm.initial_plans import SeedSource, make_seeds
+from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.algorithm.screening import make_screening
+from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.config import RunSettings
+from stepfront.search.driver.search_facts import versions
+from stepfront.search.study.budget import Limits
+from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.optuna_storage import open_storage
+from stepfront.trainers.evaluation import Evaluation
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 GENES = 1000

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.screenshots import server
-from search.config import save_settings, settings_from
-from search.directory import SETTINGS_FILE
-from search.front import front_size_history, hypervolume_history
-from search.mlflow_process import MlflowProcess
-from search.mlflow_runs import find_search_run, finish_search, write_search
-from search.tables import TRIAL_COLUMNS, Snapshot, front_table
-from search.tracking import Written, make_client, set_environment
-from trainers.plan import runs_text
+from stepfront.search.config import save_settings, settings_from
+from stepfront.search.pareto import front_size_history, hypervolume_history
+from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.search.records.tables import TRIAL_COLUMNS, Snapshot, front_table
+from stepfront.search.tracking.mirror import Written, make_client, set_environment
+from stepfront.search.tracking.search_runs import find_search_run, finish_search, write_search
+from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.trainers.diffusion.plan import runs_text
 
 STEPS, STAGES, GENERATION = 20, 10, 20
 OUT = Path("docs/bench-tracking.md")

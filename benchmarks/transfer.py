@@ -20,12 +20,12 @@ import pandas as pd
 from benchmarks import methods
 from benchmarks.problem import load_problem
 from benchmarks.search import SampledScore, markdown
-from search.config import RunSettings
-from search.directory import find_search, warm_settings
-from search.encodings import Levels
-from search.facts import versions
-from search.front import front_indices, hypervolume, hypervolume_history
-from trainers.supernet import read_card
+from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.config import RunSettings
+from stepfront.search.driver.search_facts import versions
+from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
+from stepfront.search.records.run_directory import find_search, warm_settings
+from stepfront.trainers.networks.supernet import read_card
 
 COLD = "cold: 4 uniform, 16 random"
 

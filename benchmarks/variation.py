@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import search.variation as variation
+import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
 from benchmarks.search import TableScore, markdown, reference_point, shares
-from search.config import RunSettings, ScreenSettings, VariationSettings
-from search.front import front_indices, hypervolume
+from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
+from stepfront.search.pareto import front_indices, hypervolume
 
 RANDOM = {"random": 20}
 

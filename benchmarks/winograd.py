@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.search import markdown
 from benchmarks.speed_networks import in_turns
-from trainers.winograd import WinogradConv2d, suits
+from stepfront.trainers.inference.winograd import WinogradConv2d, suits
 
 BATCH = 16
 LAYERS = [

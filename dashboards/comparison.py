@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from dashboards.figures import (
+from stepfront.dashboards.figures import (
     attainment_data,
     attainment_figure,
     comparison_data,
@@ -16,10 +16,10 @@ from dashboards.figures import (
     plans_figure,
     relative_data,
 )
-from dashboards.figures.comparison import search_names
-from dashboards.page import Section, embedded, html_table, paragraph
-from dashboards.tables import SearchTables, TableError, fid_name, number, read_tables
-from dashboards.wording import MISSING, decimal, percent, significant
+from stepfront.dashboards.figures.comparison import search_names
+from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
+from stepfront.dashboards.page import Section, embedded, html_table, paragraph
+from stepfront.dashboards.tables import SearchTables, TableError, fid_name, number, read_tables
 
 STEPPED = "Lower left is better. Each line stands at the best FID its search found for the cost."
 

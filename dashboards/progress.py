@@ -14,8 +14,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.tables import rows
-from dashboards.wording import MISSING, decimal, duration, interval, percent, ratio, short_plan, significant
+from stepfront.dashboards.formatting import (
+    MISSING,
+    decimal,
+    duration,
+    interval,
+    percent,
+    ratio,
+    short_plan,
+    significant,
+)
+from stepfront.dashboards.tables import rows
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_BEST = 5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dashboards.comparison import comparison_sections, parents_section
-from dashboards.facts import facts_section
-from dashboards.images import images_body
-from dashboards.page import Section, paragraph, room_for_images, write_page
-from dashboards.sections import (
+from stepfront.dashboards.comparison import comparison_sections, parents_section
+from stepfront.dashboards.images import images_body
+from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
+from stepfront.dashboards.provenance import facts_section
+from stepfront.dashboards.sections import (
     controls_section,
     front_section,
     head,
@@ -21,7 +21,7 @@ from dashboards.sections import (
     points_section,
     rungs_section,
 )
-from dashboards.tables import TableError, read_tables
+from stepfront.dashboards.tables import TableError, read_tables
 
 
 def write_report(directory: Path, out: Path | None = None) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.figures import (
+from stepfront.dashboards.figures import (
     front_data,
     front_figure,
     hypervolume_data,
@@ -21,10 +21,7 @@ from dashboards.figures import (
     rungs_data,
     rungs_figure,
 )
-from dashboards.page import embedded, html_table, paragraph
-from dashboards.summary import summary_sentences
-from dashboards.tables import SearchTables, number, rows
-from dashboards.wording import (
+from stepfront.dashboards.formatting import (
     MISSING,
     decimal,
     duration,
@@ -36,6 +33,9 @@ from dashboards.wording import (
     short_plan,
     significant,
 )
+from stepfront.dashboards.page import embedded, html_table, paragraph
+from stepfront.dashboards.summary import summary_sentences
+from stepfront.dashboards.tables import SearchTables, number, rows
 
 PLAN_LENGTH = 400
 

@@ -6,8 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards.tables import SearchTables, number
-from dashboards.wording import decimal, duration, flops, interval, method_name, percent, plural, short_plan, significant
+from stepfront.dashboards.formatting import (
+    decimal,
+    duration,
+    flops,
+    interval,
+    method_name,
+    percent,
+    plural,
+    short_plan,
+    significant,
+)
+from stepfront.dashboards.tables import SearchTables, number
 
 PLAN_LENGTH = 120
 

@@ -10,7 +10,7 @@ import os
 import re
 from urllib.parse import parse_qsl, quote
 
-from trainers.errors import InputError
+from stepfront.errors import InputError
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from search.addresses import is_uri, joined, without_literal_secret
-from trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
-from trainers.errors import InputError
-from trainers.files import write_text
+from stepfront.errors import InputError
+from stepfront.files import write_text
+from stepfront.search.addresses import is_uri, joined, without_literal_secret
+from stepfront.trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 
 SEED_NAMES = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
 OBJECTIVES = ("fid", "gflops", "latency_ms")

@@ -88,8 +88,8 @@ def pinned(package: str) -> str:
 
 
 def test_configs_are_valid_and_the_shipped_preset_is_the_one_in_configs() -> None:
-    from search.config import load_settings
-    from search.presets import preset
+    from stepfront.search.config import load_settings
+    from stepfront.search.presets import preset
 
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         load_settings(path)

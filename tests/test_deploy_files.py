@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
-from search.config import settings_from
+from stepfront.search.config import settings_from
 from tests.test_cluster_files import pinned
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
@@ -180,7 +180,7 @@ def pods(manifest: Any) -> Iterator[Manifest]:
 
 
 def test_the_settings_of_the_job_are_valid_and_meet_its_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.addresses import resolved
+    from stepfront.search.addresses import resolved
 
     settings = settings_from(yaml.safe_load(one("rayjob.yaml", "ConfigMap")["data"]["search.yaml"]))
     head = CLUSTERS["rayjob.yaml"]["headGroupSpec"]["template"]["spec"]["containers"][0]

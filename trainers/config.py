@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from trainers.errors import InputError
+from stepfront.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -15,19 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.conditioning import Condition, make_condition
-from trainers.config import SamplerSettings
-from trainers.cost import WidthCost, device_name, plan_gflops, plan_latency_ms
-from trainers.data import Labels
-from trainers.engine import PLAIN, Engine
-from trainers.features import FeatureNetwork, PackedFeatures
-from trainers.fid import Moments, Reference
-from trainers.noise import noise_schedule, time_grid
-from trainers.plan import Plan
-from trainers.prefixes import Prefixes, Shared
-from trainers.sampling import KeptNoise, Network, Sampler
-from trainers.scores import kernel_distance, precision_recall
-from trainers.supernet import SupernetCard, supernet_from_weights
+from stepfront.trainers.config import SamplerSettings
+from stepfront.trainers.data import Labels
+from stepfront.trainers.devices import device_name
+from stepfront.trainers.diffusion.conditioning import Condition, make_condition
+from stepfront.trainers.diffusion.noise import KeptNoise
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.sampler import Sampler
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.diffusion.types import Network
+from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
+from stepfront.trainers.inference.engine import PLAIN, Engine
+from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
+from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
+from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
+from stepfront.trainers.networks.supernet import SupernetCard, supernet_from_weights
 
 PAIRED_IMAGES = 32
 

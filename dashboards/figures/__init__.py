@@ -1,14 +1,19 @@
 """Figures in two steps: `..._data(tables)` gives plain numbers, `..._figure(data)` the drawing of them."""
 
-from dashboards.figures.attainment import attainment_data, attainment_figure
-from dashboards.figures.comparison import comparison_data, comparison_figure, hypervolume_shares, relative_data
-from dashboards.figures.front import front_data, front_figure
-from dashboards.figures.hypervolume import hypervolume_data, hypervolume_figure
-from dashboards.figures.latency import latency_data, latency_figure
-from dashboards.figures.origins import origins_data, origins_figure
-from dashboards.figures.picture import save_front_picture
-from dashboards.figures.plans import plans_data, plans_figure
-from dashboards.figures.rungs import rungs_data, rungs_figure
+from stepfront.dashboards.figures.attainment import attainment_data, attainment_figure
+from stepfront.dashboards.figures.comparison import (
+    comparison_data,
+    comparison_figure,
+    hypervolume_shares,
+    relative_data,
+)
+from stepfront.dashboards.figures.front import front_data, front_figure
+from stepfront.dashboards.figures.hypervolume import hypervolume_data, hypervolume_figure
+from stepfront.dashboards.figures.latency import latency_data, latency_figure
+from stepfront.dashboards.figures.origins import origins_data, origins_figure
+from stepfront.dashboards.figures.picture import save_front_picture
+from stepfront.dashboards.figures.plans import plans_data, plans_figure
+from stepfront.dashboards.figures.proxies import rungs_data, rungs_figure
 
 __all__ = [
     "attainment_data",

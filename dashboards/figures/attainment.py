@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dashboards.figures.style import DASHES, FRONT, MUTED, axis, layout
+from stepfront.dashboards.figures.style import DASHES, FRONT, MUTED, axis, layout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

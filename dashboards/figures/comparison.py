@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dashboards.figures.style import DASHES, LINE_COLOURS, axis, layout
-from dashboards.tables import SearchTables, rows
-from dashboards.wording import decimal, percent, short_plan, significant
+from stepfront.dashboards.figures.style import DASHES, LINE_COLOURS, axis, layout
+from stepfront.dashboards.formatting import decimal, percent, short_plan, significant
+from stepfront.dashboards.tables import SearchTables, rows
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

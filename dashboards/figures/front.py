@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
-from dashboards.tables import FullWidth, SearchTables, rows, scored
-from dashboards.wording import decimal, method_name, short_plan, significant
+from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
+from stepfront.dashboards.formatting import decimal, method_name, short_plan, significant
+from stepfront.dashboards.tables import FullWidth, SearchTables, rows, scored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter

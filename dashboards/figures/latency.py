@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
-from dashboards.tables import SearchTables, scored
-from dashboards.wording import method_name
+from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
+from stepfront.dashboards.formatting import method_name
+from stepfront.dashboards.tables import SearchTables, scored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

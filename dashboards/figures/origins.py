@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dashboards.figures.style import FRONT, MUTED, layout
-from dashboards.tables import SearchTables
+from stepfront.dashboards.figures.style import FRONT, MUTED, layout
+from stepfront.dashboards.tables import SearchTables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

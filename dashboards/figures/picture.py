@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboards.figures.front import FrontData, extent, front_data
-from dashboards.figures.style import FRONT, FULL, MUTED, axis_type, method_mark
-from dashboards.tables import SearchTables
-from dashboards.wording import method_name
+from stepfront.dashboards.figures.front import FrontData, extent, front_data
+from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis_type, method_mark
+from stepfront.dashboards.formatting import method_name
+from stepfront.dashboards.tables import SearchTables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

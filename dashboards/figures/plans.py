@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboards.figures.style import layout
-from dashboards.tables import SearchTables
-from dashboards.wording import decimal, significant
+from stepfront.dashboards.figures.style import layout
+from stepfront.dashboards.formatting import decimal, significant
+from stepfront.dashboards.tables import SearchTables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -116,8 +116,8 @@ def _reaches(where: dict[str, Any]) -> bool:
 @pytest.fixture(scope="session")
 def mlflow_server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An MLflow server over HTTP, on the database, as deploy/compose runs it."""
-    from search.addresses import resolved
-    from search.ui import server_environment
+    from stepfront.search.addresses import resolved
+    from stepfront.search.tracking.server import server_environment
 
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
@@ -174,7 +174,7 @@ class RayCluster:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         clean |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": str(self.token_file)} | environment
         return subprocess.run(
-            [sys.executable, "-m", "search.cli", *words, "--address", self.address],
+            [sys.executable, "-m", "stepfront", *words, "--address", self.address],
             capture_output=True,
             text=True,
             env=clean,

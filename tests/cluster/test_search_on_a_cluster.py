@@ -92,8 +92,8 @@ def test_what_was_in_flight_on_the_lost_node_was_asked_again(
 ) -> None:
     import optuna
 
-    from search.config import load_settings
-    from search.storage import open_storage, study_name
+    from stepfront.search.config import load_settings
+    from stepfront.search.study.optuna_storage import open_storage, study_name
 
     _, search, _, _ = finished
     storage = load_settings(config).storage
@@ -112,7 +112,7 @@ def test_the_job_bears_the_id_of_its_search(finished: tuple[str, Path, str, dict
 
 
 def test_mlflow_has_every_trial(finished: tuple[str, Path, str, dict[int, str]], mlflow_server: str) -> None:
-    from search.tracking import make_client, read_state
+    from stepfront.search.tracking.mirror import make_client, read_state
 
     _, search, _, _ = finished
     client, written = make_client(mlflow_server), read_state(search)
@@ -130,7 +130,7 @@ def test_no_secret_was_written_down(
 ) -> None:
     from urllib.parse import quote
 
-    from search.tracking import make_client, read_state
+    from stepfront.search.tracking.mirror import make_client, read_state
 
     job, search, said, _ = finished
     secrets = [cluster.token_file.read_text(), database.password, quote(database.password, safe="")]
@@ -174,8 +174,8 @@ def test_a_training_that_spans_nodes_ends_with_the_weights_of_one_process(
 ) -> None:
     """Three workers, of which no node has places for more than two."""
     # Not above: Ray has to be imported with the cluster's environment.
-    from search import run
-    from search.config import load_settings
+    from stepfront.search.config import load_settings
+    from stepfront.search.driver import run
 
     spread = ["--set", "name=spread", "--set", "training.workers=3", "--set", "training.batch=18"]
     done = cluster.stepfront("submit", str(config), "--do", "train", *spread, "--follow")

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.comparison import parents_section
-from dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
-from dashboards.page import MOST_BYTES
-from dashboards.report import write_comparison, write_report
-from dashboards.tables import read_tables
-from search.front import hypervolume
+from stepfront.dashboards.comparison import parents_section
+from stepfront.dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
+from stepfront.dashboards.page import MOST_BYTES
+from stepfront.dashboards.report import write_comparison, write_report
+from stepfront.dashboards.tables import read_tables
+from stepfront.search.pareto import hypervolume
 
 
 def front(*points: tuple[float, float]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.figures import (
+from stepfront.dashboards.figures import (
     attainment_data,
     attainment_figure,
     comparison_data,
@@ -29,10 +29,10 @@ from dashboards.figures import (
     rungs_figure,
     save_front_picture,
 )
-from dashboards.figures.front import non_dominated
-from dashboards.figures.rungs import kendall_tau
-from dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
-from dashboards.tables import SearchTables, fid_name, read_tables
+from stepfront.dashboards.figures.front import non_dominated
+from stepfront.dashboards.figures.proxies import kendall_tau
+from stepfront.dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
+from stepfront.dashboards.tables import SearchTables, fid_name, read_tables
 
 
 @pytest.fixture

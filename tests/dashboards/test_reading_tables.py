@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboards.tables import TableError, number, read_tables
+from stepfront.dashboards.tables import TableError, number, read_tables
 
 
 def test_every_table_of_a_search_is_read(search: Path) -> None:

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from dashboards.images import fitting_png, halved
-from dashboards.page import MOST_BYTES
-from dashboards.report import write_comparison, write_report
-from dashboards.tables import TableError, read_tables
+from stepfront.dashboards.images import fitting_png, halved
+from stepfront.dashboards.page import MOST_BYTES
+from stepfront.dashboards.report import write_comparison, write_report
+from stepfront.dashboards.tables import TableError, read_tables
 
 ROOT = Path(__file__).parents[2]
 SECTIONS_OF: dict[str, set[str]] = {

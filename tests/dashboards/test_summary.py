@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards.summary import luck_of_the_front, summary_sentences
-from dashboards.tables import SearchTables, read_tables
+from stepfront.dashboards.summary import luck_of_the_front, summary_sentences
+from stepfront.dashboards.tables import SearchTables, read_tables
 
 
 @pytest.fixture

@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from dashboards.wording import decimal, duration, flops, interval, percent, plural, ratio, short_plan, significant
+from stepfront.dashboards.formatting import (
+    decimal,
+    duration,
+    flops,
+    interval,
+    percent,
+    plural,
+    ratio,
+    short_plan,
+    significant,
+)
 
 
 @pytest.mark.parametrize(

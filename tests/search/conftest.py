@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from search.config import RunSettings, settings_from
+from stepfront.search.config import RunSettings, settings_from
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -37,7 +37,7 @@ def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A directory with the tiny supernet."""
-    from search import run
+    from stepfront.search.driver import run
 
     directory = tmp_path_factory.mktemp("trained")
     shutil.copy(empty_store, directory / "mlflow.db")
@@ -55,8 +55,8 @@ def fresh(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """One Ray on this machine for all tests that need one."""
-    from search.config import WorkerSettings
-    from search.executor import ray_session
+    from stepfront.search.config import WorkerSettings
+    from stepfront.search.execution.executor import ray_session
 
     with ray_session(WorkerSettings(count=2)):
         yield
@@ -65,7 +65,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow SQLite file without runs: copying it is far quicker than the migrations that make one."""
-    from search.tracking import make_client
+    from stepfront.search.tracking.mirror import make_client
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     make_client(f"sqlite:///{path}").search_experiments()

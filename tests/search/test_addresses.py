@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy
 import yaml
 
-from search.addresses import hidden, resolved
-from search.config import load_settings, save_settings, settings_from
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.search.addresses import hidden, resolved
+from stepfront.search.config import load_settings, save_settings, settings_from
 
 HELD = [
     "postgresql://me:hunter2@db/stepfront",
@@ -85,7 +85,7 @@ def test_passwords_are_hidden_in_any_text(text: str, shown: str) -> None:
 
 
 def test_an_absent_database_is_said_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.storage import open_storage
+    from stepfront.search.study.optuna_storage import open_storage
 
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
     with pytest.raises(InputError) as caught:
@@ -99,8 +99,8 @@ def test_an_absent_tracking_server_is_said_without_its_password(
 ) -> None:
     import pandas as pd
 
-    from search.tables import Snapshot
-    from search.tracking import Mirror, make_client
+    from stepfront.search.records.tables import Snapshot
+    from stepfront.search.tracking.mirror import Mirror, make_client
 
     monkeypatch.setenv("MLFLOW_PASSWORD", "hunter2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -116,7 +116,7 @@ def test_an_absent_tracking_server_is_said_without_its_password(
 
 
 def test_the_mlflow_servers_command_line_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.ui import server_command, server_environment
+    from stepfront.search.tracking.server import server_command, server_environment
 
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
     uri = "postgresql://me:${DB_PASSWORD}@db/mlflow"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.config import DataSettings, NetworkSettings
-from trainers.data import ImageData, load_data
-from trainers.noise import NoiseSchedule
-from trainers.supernet import Supernet
+from stepfront.trainers.config import DataSettings, NetworkSettings
+from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.diffusion.schedule import NoiseSchedule
+from stepfront.trainers.networks.supernet import Supernet
 
 WIDTHS = (0.25, 0.375, 0.5, 0.75, 1.0)
 

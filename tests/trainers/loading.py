@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from trainers.config import DataSettings
-from trainers.data import ImageData, load_data
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data import ImageData, load_data
 
 
 def load(format: str, path: Path, **settings: Any) -> ImageData:

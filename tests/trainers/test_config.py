@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainers.config import (
+from stepfront.errors import InputError
+from stepfront.trainers.config import (
     DataSettings,
     DiffusionSettings,
     FeatureSettings,
@@ -18,7 +19,6 @@ from trainers.config import (
     TrainingSettings,
     validate,
 )
-from trainers.errors import InputError
 
 
 def refusal(model: type[Settings], given: Any) -> str:

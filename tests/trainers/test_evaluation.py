@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
-from trainers.cost import count_width, device_name
-from trainers.data import ImageData, to_float, to_pixels
-from trainers.errors import InputError
-from trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation, Evaluator, EvaluatorParts
-from trainers.features import prepare_features
-from trainers.noise import noise_schedule, time_grid
-from trainers.plan import SKIP, Plan
-from trainers.sampling import Noise, Sampler
-from trainers.scores import kernel_distance, precision_recall
-from trainers.supernet import Supernet, save_supernet
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
+from stepfront.trainers.data import ImageData, to_float, to_pixels
+from stepfront.trainers.devices import device_name
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.plan import SKIP, Plan
+from stepfront.trainers.diffusion.sampler import Sampler
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation, Evaluator, EvaluatorParts
+from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
+from stepfront.trainers.networks.supernet import Supernet, save_supernet
 
 TIMES = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 4)))
 MIXED = Plan(TIMES, (0.25, 0.5, 1.0, 0.75))

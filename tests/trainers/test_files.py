@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.errors import InputError
-from trainers.files import file_digest, read_json, write_atomically, write_json, write_text
+from stepfront.errors import InputError
+from stepfront.files import file_digest, read_json, write_atomically, write_json, write_text
 
 
 def left_in(directory: Path) -> list[str]:

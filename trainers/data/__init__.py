@@ -3,9 +3,9 @@
 `dataset` is what the rest calls; each format has a reader in a file of its own, and `pixels` is what they share.
 """
 
-from trainers.data.dataset import ImageData, fingerprint, load_data, to_float, to_pixels
-from trainers.data.pixels import Labels, Pixels, Split
-from trainers.data.room import Progress, blocks
+from stepfront.trainers.data.dataset import ImageData, fingerprint, load_data, to_float, to_pixels
+from stepfront.trainers.data.decode import Labels, Pixels, Split
+from stepfront.trainers.data.spill_buffer import Progress, blocks
 
 __all__ = [
     "ImageData",

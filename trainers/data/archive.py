@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from trainers.errors import InputError
+from stepfront.errors import InputError
 
 _END = 1024  # a whole tar ends in at least two blocks of zeros
 

@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config import DataSettings
-from trainers.data.pixels import Labels, Pixels, Split
-from trainers.data.room import let_go
-from trainers.errors import InputError
-from trainers.files import read_json, write_json
+from stepfront.errors import InputError
+from stepfront.files import read_json, write_json
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import Labels, Pixels, Split
+from stepfront.trainers.data.spill_buffer import let_go
 
 CARD = "card.json"
 _LAYOUT = 1  # to be raised whenever the same sources would be decoded to other pixels, or lie in other files

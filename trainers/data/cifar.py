@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trainers.config import DataSettings
-from trainers.data.archive import tar_members
-from trainers.data.pixels import Labels, Pixels, Split, to_shape
-from trainers.data.room import Pile, Room
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.archive import tar_members
+from stepfront.trainers.data.decode import Labels, Pixels, Split, to_shape
+from stepfront.trainers.data.spill_buffer import Pile, Room
 
 _BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
 _ROW = 3 * 32 * 32

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.config import DataSettings
-from trainers.data.cache import AlreadyMadeError, PixelCache, Rows
-from trainers.data.cifar import is_batch_name, read_cifar
-from trainers.data.digits import read_digits
-from trainers.data.folder import is_image_name, read_folder
-from trainers.data.idx import read_idx
-from trainers.data.npz import read_npz
-from trainers.data.parquet import SUFFIX, read_parquet
-from trainers.data.pixels import Labels, Pixels, Split
-from trainers.data.room import Progress, Room, blocks
-from trainers.data.webdataset import SUFFIXES, read_webdataset
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.cache import AlreadyMadeError, PixelCache, Rows
+from stepfront.trainers.data.cifar import is_batch_name, read_cifar
+from stepfront.trainers.data.decode import Labels, Pixels, Split
+from stepfront.trainers.data.digits import read_digits
+from stepfront.trainers.data.folder import is_image_name, read_folder
+from stepfront.trainers.data.idx import read_idx
+from stepfront.trainers.data.npz import read_npz
+from stepfront.trainers.data.parquet import SUFFIX, read_parquet
+from stepfront.trainers.data.spill_buffer import Progress, Room, blocks
+from stepfront.trainers.data.webdataset import SUFFIXES, read_webdataset
 
 Read: TypeAlias = tuple[Split, Split | None]
 """Training split, and held-out split where the data have one."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainers.config import DataSettings
-from trainers.data.pixels import Split, to_shape
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import Split, to_shape
 
 
 def read_digits(settings: DataSettings) -> tuple[Split, Split | None]:

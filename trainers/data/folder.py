@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
-from trainers.config import DataSettings
-from trainers.data.pixels import SPLITS, Gathered, Split
-from trainers.data.room import Room
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import SPLITS, Gathered, Split
+from stepfront.trainers.data.spill_buffer import Room
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 

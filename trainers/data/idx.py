@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.config import DataSettings
-from trainers.data.pixels import Pixels, Split, to_shape
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import Pixels, Split, to_shape
 
 
 def read_idx(settings: DataSettings) -> tuple[Split, Split | None]:

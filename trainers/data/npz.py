@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config import DataSettings
-from trainers.data.pixels import Split, to_shape
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import Split, to_shape
 
 
 def read_npz(settings: DataSettings) -> tuple[Split, Split | None]:

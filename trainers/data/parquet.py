@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainers.config import DataSettings
-from trainers.data.pixels import Gathered, Split
-from trainers.data.room import Room
-from trainers.data.shards import find_shards
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.decode import Gathered, Split
+from stepfront.trainers.data.shards import find_shards
+from stepfront.trainers.data.spill_buffer import Room
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainers.errors import InputError
+from stepfront.errors import InputError
 
 
 def find_shards(path: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:

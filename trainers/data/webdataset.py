@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from trainers.config import DataSettings
-from trainers.data.archive import tar_members
-from trainers.data.pixels import Gathered, Split
-from trainers.data.room import Room
-from trainers.data.shards import find_shards
-from trainers.errors import InputError
+from stepfront.errors import InputError
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data.archive import tar_members
+from stepfront.trainers.data.decode import Gathered, Split
+from stepfront.trainers.data.shards import find_shards
+from stepfront.trainers.data.spill_buffer import Room
 
 _IMAGES = {"png", "jpg", "jpeg", "webp"}
 SUFFIXES = (".tar", ".tar.gz", ".tgz")

@@ -1,0 +1,87 @@
+"""Whether a cheap rung ranks plans as a dear one does: the trials that were scored on both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stepfront.dashboards.figures.style import BLUE, axis, layout
+from stepfront.dashboards.tables import SearchTables, number
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+RUNGS = ("gap", "paired", "fid")  # from cheap to dear
+MOST_POINTS = 1500
+
+
+@dataclass(frozen=True)
+class RungPair:
+    """The scores [trials] of the same trials on a cheap and on a dear rung, and Kendall's tau-b over `count` trials."""
+
+    lower: str
+    upper: str
+    low: np.ndarray
+    high: np.ndarray
+    tau: float
+    count: int
+    fid_name: str = "FID"
+
+
+def rungs_data(tables: SearchTables) -> list[RungPair]:
+    """Every pair of rungs on which two trials or more were both scored, with the last 1500 of them.  The tau that the
+    search states is taken; where it states none, it is computed from these."""
+    if tables.rungs.empty:
+        return []
+    scores = tables.rungs.pivot_table(index="trial", columns="rung", values="score", aggfunc="last")
+    pairs = []
+    for lower, upper in combinations([rung for rung in RUNGS if rung in scores], 2):
+        both = scores[[lower, upper]].dropna().tail(MOST_POINTS)
+        if len(both) >= 2:
+            low, high = both[lower].to_numpy(float), both[upper].to_numpy(float)
+            tau, count = _stated(tables, lower, upper) or (kendall_tau(low, high), len(both))
+            pairs.append(RungPair(lower, upper, low, high, tau, count, tables.fid_name))
+    return pairs
+
+
+def _stated(tables: SearchTables, lower: str, upper: str) -> tuple[float, int] | None:
+    for entry in tables.facts.get("rung_tau") or []:
+        if (entry.get("lower"), entry.get("upper")) == (lower, upper) and number(entry.get("tau")) is not None:
+            return float(entry["tau"]), int(entry.get("n", 0))
+    return None
+
+
+def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
+    """Kendall's tau-b (1945): concordant less discordant pairs, over the pairs that are not tied in either; NaN when
+    one side is all ties."""
+    above = np.triu_indices(len(a), 1)
+    sign_a, sign_b = (np.sign(np.subtract.outer(values, values)[above]) for values in (a, b))
+    untied = np.sqrt(np.abs(sign_a).sum() * np.abs(sign_b).sum())
+    return float((sign_a * sign_b).sum() / untied) if untied else float("nan")
+
+
+def rungs_figure(pairs: list[RungPair]) -> Figure:
+    """A panel a pair, the cheap rung across."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    titles = [f"τ = {pair.tau:.2f} over {pair.count} trials" for pair in pairs]
+    figure = make_subplots(rows=1, cols=len(pairs), subplot_titles=titles, horizontal_spacing=0.1)
+    for column, pair in enumerate(pairs, start=1):
+        marker = {"color": BLUE, "size": 6, "opacity": 0.6}
+        hover = f"{pair.lower} %{{x:.4~g}}<br>{pair.upper} %{{y:.4~g}}<extra></extra>"
+        trace = go.Scatter(
+            x=pair.low, y=pair.high, mode="markers", marker=marker, hovertemplate=hover, showlegend=False
+        )
+        figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(axis(_title(pair.lower, pair), pair.low), row=1, col=column)
+        figure.update_yaxes(axis(_title(pair.upper, pair), pair.high), row=1, col=column)
+    figure.update_layout(layout(400))
+    return figure
+
+
+def _title(rung: str, pair: RungPair) -> str:
+    return f"rung fid, {pair.fid_name}" if rung == "fid" else f"rung {rung}"

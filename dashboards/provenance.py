@@ -1,0 +1,83 @@
+"""What was run, for those who want to run it again: facts, versions, costs of the widths, failures, settings."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from stepfront.dashboards.formatting import MISSING, plural, significant
+from stepfront.dashboards.page import html_table
+from stepfront.dashboards.tables import SearchTables
+
+FACTS = {
+    "search_id": "search",
+    "dataset": "data set",
+    "fingerprint": "data fingerprint",
+    "supernet_digest": "supernet",
+    "features": "features of FID",
+    "images": "images a score",
+    "noise_seed": "noise seed",
+    "steps": "steps",
+    "solver": "solver",
+    "classes": "classes",
+    "guidance": "guidance towards a class",
+    "calls_a_step": "network calls a step",
+    "widths": "widths",
+    "encoding": "encoding",
+    "skip": "steps may be left out",
+    "reference_point": "reference point (GFLOPs, FID)",
+    "device": "device",
+    "engine": "engine of the networks",
+    "created": "created",
+    "finished": "finished",
+    "parent_searches": "started from",
+    "command": "command",
+}
+MOST_ERRORS = 10
+ERROR_LENGTH = 300
+
+
+def facts_section(tables: SearchTables) -> str:
+    """Only what is known: any part may be missing."""
+    facts = tables.facts
+    known = [(label, _said(facts[key])) for key, label in FACTS.items() if facts.get(key) not in (None, "", [])]
+    parts = [html_table(("fact", "value"), known)] if known else []
+    versions = facts.get("versions")
+    if isinstance(versions, dict) and versions:
+        parts += ["<h3>Versions</h3>", html_table(("package", "version"), sorted(versions.items()))]
+    parts += [_width_costs(facts.get("width_costs")), _failures(tables)]
+    if tables.settings.strip():
+        parts.append(f"<h3>Settings</h3><pre>{escape(tables.settings)}</pre>")
+    return "".join(parts)
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(_said, value)) if isinstance(value, list) else str(value)
+
+
+def _width_costs(costs: Any) -> str:
+    rows = [
+        (
+            cost.get("width", MISSING),
+            significant(cost.get("gmacs")),
+            significant(cost.get("parameters"), 4),
+            significant(cost.get("latency_ms")),
+            cost.get("batch", MISSING),
+            cost.get("device", MISSING),
+        )
+        for cost in (costs if isinstance(costs, list) else [])
+        if isinstance(cost, dict)
+    ]
+    columns = (">width", ">GMACs a call", ">parameters", ">ms a call", ">batch", "device")
+    return f"<h3>What each width costs</h3>{html_table(columns, rows)}" if rows else ""
+
+
+def _failures(tables: SearchTables) -> str:
+    failed = tables.trials[tables.trials.state != "complete"]
+    if failed.empty or "error" not in failed:
+        return ""
+    reasons = failed.error.fillna("").astype(str).str.slice(0, ERROR_LENGTH).value_counts()
+    more = f" The {MOST_ERRORS} most frequent reasons:" if len(reasons) > MOST_ERRORS else ""
+    rows = [(count, reason or MISSING) for reason, count in reasons.head(MOST_ERRORS).items()]
+    table = html_table((">trials", "reason"), rows)
+    return f"<h3>Failures</h3><p>{plural(len(failed), 'trial')} failed.{more}</p>{table}"

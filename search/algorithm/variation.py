@@ -1,0 +1,148 @@
+"""Crossover and mutation that keep a plan's blocks: levels of parents in, levels of a child out.
+
+Gene-wise (uniform) crossover, which Optuna applies to categoricals, would cut two plans of one run each into about
+half as many runs as they have genes; a good plan has few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, run_bounds
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Child:
+    """New levels and the operator that made them."""
+
+    levels: Levels
+    origin: str
+    crossed: bool
+
+
+def make_child(
+    rng: Generator, first: Levels, second: Levels, encoding: Encoding, crossover: float, most_mutations: int
+) -> Child:
+    """A child of two parents: with probability `crossover` their recombination, mutated unless that is new already.
+
+    A recombination is mutated half the time; a child of one parent always, by 1 to `most_mutations` operators.
+    """
+    crossed = rng.random() < crossover
+    levels = recombine(rng, first, second) if crossed else first.copy()
+    unchanged = np.array_equal(levels, first) or np.array_equal(levels, second)
+    mutated = unchanged or rng.random() < 0.5
+    if mutated:
+        for _ in range(int(rng.integers(1, most_mutations + 1))):
+            levels = _pick(rng, mutations_of(encoding))(rng, levels, encoding)
+    return Child(encoding.project(levels), "mutation" if mutated else "crossover", crossed)
+
+
+def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:
+    """One- or two-point crossover, equally often."""
+    return _pick(rng, (one_point, two_point))(rng, first, second)
+
+
+def one_point(rng: Generator, first: Levels, second: Levels) -> Levels:
+    """The start of one parent and the end of the other."""
+    if len(first) < 2:
+        return first.copy()
+    cut = int(rng.integers(1, len(first)))
+    return np.concatenate([first[:cut], second[cut:]])
+
+
+def two_point(rng: Generator, first: Levels, second: Levels) -> Levels:
+    """One parent with a stretch of the other."""
+    start, end = np.sort(rng.integers(0, len(first) + 1, 2))
+    child = first.copy()
+    child[start:end] = second[start:end]
+    return child
+
+
+def shift_boundary(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Moves the boundary between two runs, by a geometrically distributed number of units."""
+    inner = run_bounds(levels)[1:-1]
+    if not len(inner):
+        return change_run(rng, levels, encoding)
+    at = int(_pick(rng, inner))
+    mean = max(1.0, len(levels) / 20)
+    far = int(rng.geometric(1 / mean))
+    child = levels.copy()
+    if rng.random() < 0.5:
+        child[max(0, at - far) : at] = levels[at]
+    else:
+        child[at : at + far] = levels[at - 1]
+    return child
+
+
+def change_run(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Gives one run another level, a neighbouring one two times in three."""
+    bounds = run_bounds(levels)
+    i = int(rng.integers(len(bounds) - 1))
+    child = levels.copy()
+    child[bounds[i] : bounds[i + 1]] = _other_level(rng, int(levels[bounds[i]]), encoding)
+    return child
+
+
+def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Gives a short stretch (one unit, or about a twentieth of them) another level."""
+    length = int(rng.geometric(1 / max(1.0, len(levels) / 20)))
+    start = int(rng.integers(len(levels)))
+    child = levels.copy()
+    child[start : start + length] = _other_level(rng, int(levels[start]), encoding)
+    return child
+
+
+def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Exchanges the levels of two units that span as many steps: another plan of exactly the same cost."""
+    child = levels.copy()
+    # To exchange a step that is left out of even ones changes nothing: they are spread again.
+    free = levels != SKIP_LEVEL if isinstance(encoding, EvenStages) else np.ones(len(levels), dtype=bool)
+    for i in rng.permutation(np.flatnonzero(free)) if np.ptp(levels) else ():
+        others = np.flatnonzero(free & (levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
+        if len(others):
+            j = int(_pick(rng, others))
+            child[i], child[j] = levels[j], levels[i]
+            break
+    # An encoding that would project the exchange elsewhere would change its cost.
+    return child if np.array_equal(encoding.project(child), child) else levels.copy()
+
+
+def thin(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Leaves out every second of the units that a stretch takes; or takes all of it again, each left-out unit as the
+    one before.  Equally often, where steps may be left out: no sequence of the others gets there past worse plans."""
+    start, end = np.sort(rng.integers(0, len(levels) + 1, 2))
+    child = levels.copy()
+    if rng.random() < 0.5:
+        taken = start + np.flatnonzero(levels[start:end] != SKIP_LEVEL)
+        child[taken[1::2]] = SKIP_LEVEL
+    else:
+        for i in range(max(1, int(start)), int(end)):
+            child[i] = child[i - 1] if child[i] == SKIP_LEVEL else child[i]
+    return child
+
+
+Mutation = Callable[[Generator, Levels, Encoding], Levels]
+
+MUTATIONS: tuple[Mutation, ...] = (shift_boundary, change_run, change_stretch, exchange)
+
+
+def mutations_of(encoding: Encoding) -> tuple[Mutation, ...]:
+    """The mutations of plans of this encoding; a few cuts can't leave out every second step."""
+    return (*MUTATIONS, thin) if encoding.skip and isinstance(encoding, Stages) else MUTATIONS
+
+
+def _other_level(rng: Generator, level: int, encoding: Encoding) -> int:
+    near = [other for other in (level - 1, level + 1) if encoding.lowest <= other <= encoding.highest]
+    every = [other for other in range(encoding.lowest, encoding.highest + 1) if other != level]
+    if not every:
+        return level
+    return int(_pick(rng, near if rng.random() < 2 / 3 else every))
+
+
+def _pick(rng: Generator, options):  # type: ignore[no-untyped-def]  # the type of what it is given
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,179 @@
+"""The verbs `stepfront import` and `stepfront export`: models made elsewhere in, and ours out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stepfront.errors import InputError
+from stepfront.search.cli.uri_arguments import read_from_uri
+
+if TYPE_CHECKING:
+    from stepfront.trainers.config import DiffusionSettings
+    from stepfront.trainers.networks.supernet import SupernetCard
+
+import_app = typer.Typer(
+    help="Make a supernet of a model that was trained elsewhere.",
+    no_args_is_help=True,
+    epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
+)
+CONFIG_FILE = "config.yaml"
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="the directory to make")]
+Widths = Annotated[str, typer.Option(help="comma-separated, ascending, ending in 1")]
+Betas = Annotated[str | None, typer.Option(metavar="FIRST,LAST", help="linear noise schedule; default: 1e-4,0.02")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the verbs to the command."""
+    app.add_typer(import_app, name="import")
+    app.command(
+        "export", epilog="Example: stepfront export runs/digits --point 'fid<=12' --out p; then python p/sample.py"
+    )(export)
+
+
+@import_app.command("ddsm", epilog="Example: stepfront import ddsm ckpt_450000.pt --out runs/ddsm/supernet")
+def import_ddsm(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="a .pt file of DDSM's main.py")],
+    out: Out,
+    widths: Widths = "0.25,0.5,0.75,1.0",
+    resolution: Annotated[int, typer.Option(min=4, help="side of the images, in pixels")] = 32,
+    groups: Annotated[int, typer.Option(min=1, help="of its norms: 32, or 16 for --slimmable_g16")] = 32,
+    betas: Betas = None,
+) -> None:
+    """A DDSM checkpoint's averaged weights as a supernet: at each width it computes what DDSM computes."""
+    from stepfront.trainers.interop import ddsm
+
+    card = ddsm.import_ddsm(checkpoint, out, _widths(widths), resolution, groups, _diffusion(betas))
+    _say(card, out, {"supernet": str(out)}, "search")
+
+
+@import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
+def import_diffusers(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="of a UNet2DModel, or of a pipeline with one")],
+    out: Out,
+    widths: Widths = "0.25,0.5,0.75,1.0",
+    resolution: Annotated[int | None, typer.Option(min=4, help="default: the model's sample_size")] = None,
+    sort: Annotated[bool, typer.Option(help="put the most important channels first")] = True,
+    betas: Betas = None,
+    null_class: Annotated[
+        Literal["last", "none"] | None,
+        typer.Option(help="needed for a model with classes: whether the last stands for no class, as guidance needs"),
+    ] = None,
+) -> None:
+    """A UNet2DModel as the widest network of a supernet, ready to be fine-tuned by the sandwich rule.
+
+    Its full width computes what the model computes; narrower widths make sense after `stepfront train`.
+    """
+    from stepfront.trainers.interop.unet2d import import_unet2d
+
+    card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas), null_class)
+    training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
+    _say(card, out, {"training": training}, "train")
+
+
+@read_from_uri("search")
+def export(
+    search: Annotated[
+        Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")
+    ],
+    out: Out,
+    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="program|pipeline|unet2d",
+            help="a program of its own; a diffusers pipeline; or the full width alone as diffusers' UNet2DModel",
+        ),
+    ] = "program",
+) -> None:
+    """Take a front point elsewhere: weights, plan and a program that needs torch, numpy and safetensors alone.
+
+    `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
+    """
+    forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
+    if form not in forms:
+        raise InputError(f"can't export as {form!r}; possible: {', '.join(forms)}")
+    forms[form](search, point, out)
+
+
+def _export_program(search: Path, point: str, out: Path) -> None:
+    from stepfront.search.export.program import export_point
+
+    done = export_point(search, point, out)
+    typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}; run: python {out / 'sample.py'}")
+
+
+def _export_unet2d(search: Path, point: str, out: Path) -> None:
+    from stepfront.search.records.run_directory import find_supernet
+    from stepfront.trainers.interop.unet2d import export_unet2d
+
+    export_unet2d(find_supernet(search), out)
+    typer.echo(f"UNet2DModel: {out}")
+
+
+def _export_pipeline(search: Path, point: str, out: Path) -> None:
+    from stepfront.search.records.run_directory import find_search, read_snapshot
+    from stepfront.search.records.tables import pick_point, plan_of_row
+    from stepfront.search.storage.working_copy import arrived
+    from stepfront.trainers.networks.supernet import load_supernet
+
+    try:
+        from stepfront.trainers.interop.pipeline import PlanPipeline
+    except ImportError as error:
+        raise InputError(f"diffusers can't be imported ({error}); pip install 'stepfront[diffusers]'") from None
+    directory, settings = find_search(search)
+    snapshot = read_snapshot(directory)
+    row, facts = pick_point(snapshot.front, point), snapshot.facts
+    loaded, card = load_supernet(arrived(settings.supernet_directory))
+    if facts.get("supernet_digest") != card.digest:
+        raise InputError(f"the supernet in {settings.supernet_directory} is another than {directory} was searched with")
+    sampler = settings.sampler
+    PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance).save_pretrained(out)
+    typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")
+    typer.echo(
+        f"from stepfront.trainers.interop.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})"
+    )
+
+
+def _widths(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--widths {text!r}; widths look like 0.25,0.5,0.75,1.0") from None
+
+
+def _diffusion(betas: str | None) -> DiffusionSettings | None:
+    from stepfront.trainers.config import DiffusionSettings, validate
+
+    if betas is None:
+        return None
+    try:
+        first, last = map(float, betas.split(","))
+    except ValueError:
+        raise InputError(f"--betas {betas!r}; betas look like 1e-4,0.02") from None
+    return validate(DiffusionSettings, {"beta_first": first, "beta_last": last})
+
+
+def _say(card: SupernetCard, out: Path, settings: dict[str, Any], verb: str) -> None:
+    """Writes settings to go on with beside the supernet, and says so."""
+    import yaml
+
+    from stepfront.files import write_text
+    from stepfront.trainers.inference.cost import count_width
+
+    data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
+    network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
+    diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().parent.name).lstrip("._-") or "imported"
+    content = {"name": name, "data": data, "network": network, "diffusion": diffusion} | settings
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+    write_text(out / CONFIG_FILE, f"# Edit data: the images that the model was trained on.\n{text}")
+    for width in card.network.widths:
+        cost = count_width(card.network, card.image_channels, card.resolution, width)
+        typer.echo(f"width {width:<6g} {cost.macs / 1e6:10.1f} MMACs  {cost.parameters:>12,} parameters")
+    typer.echo(f"supernet: {out}; edit data in {out / CONFIG_FILE}, then: stepfront {verb} {out / CONFIG_FILE}")

@@ -1,0 +1,197 @@
+"""The front on fresh noise: a search in; confirmed scores with intervals, and what is saved at equal quality, out.
+
+The best of many noisy scores is lucky.  Front and full width are scored again, side by side, on noise that the search
+never saw; the quality that anyone reads is computed from these scores alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.errors import InputError
+from stepfront.files import write_json
+from stepfront.search.execution.executor import ray_session
+from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.shared_prefixes import shared_prefixes
+from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.pareto import interval
+from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
+from stepfront.search.problem.problem import Ingredients, threads_per_worker, worker_device
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import FACTS_FILE, find_search, read_snapshot
+from stepfront.search.storage.lock import directory_lock
+from stepfront.trainers.diffusion.plan import Plan
+
+FIRST_SEED = 1_000_000
+"""Noise seeds of confirmations begin here (plus the search's own), far from any that a search uses."""
+
+
+def confirm(
+    path: Path, images: int | None, seeds: int | None, on_result: Callable[[int, int], None] = lambda d, t: None
+) -> Path:
+    """Scores front, uniform plans and the best controls again and rewrites front and facts.
+
+    Scores that are there already, with as many images, are not made again: a second call costs nothing.  Those of other
+    numbers of images are kept beside them.
+    """
+    directory, settings = find_search(path)
+    images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
+    if seeds < 2:
+        raise InputError(f"intervals need at least 2 seeds, given {seeds}")
+    with directory_lock(directory):
+        ingredients = Ingredients.of_search(settings, directory)
+        wanted = _wanted(directory, ingredients)
+        real = ingredients.real()
+        noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
+        known = tables.read_confirmed(directory)
+        done = _done(known, images, 0 if real is None else min(images, len(real)))
+        jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
+        fresh = pd.DataFrame(_score(ingredients, real, directory, jobs, images, on_result) if jobs else [])
+        # Kind, label and trial are those of now: a front that has moved keeps the scores of plans that it still holds.
+        now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
+        table = tables.mark_used(now.merge(_scores(known, fresh), on="plan"))
+        tables.write_table(table.assign(features=ingredients.features.name), directory / tables.CONFIRM)
+        apply_confirmation(directory)
+    return directory
+
+
+SCORES = ["plan", "noise_seed", "images", "fid", *tables.BESIDE_FID, "real_images"]
+
+
+def _done(known: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
+    """Plans and seeds that need not be scored again; KID and the like depend on the number of real images, too."""
+    if known is None:
+        return set()
+    same = known[(known["images"] == images) & (known["real_images"] == real_images)]
+    return set(zip(same["plan"], same["noise_seed"], strict=True))
+
+
+def _scores(known: pd.DataFrame | None, fresh: pd.DataFrame) -> pd.DataFrame:
+    """All scores, one a plan, seed and number of images; the fresh ones are last, and stand."""
+    parts = [part[SCORES] for part in (known, fresh) if part is not None and len(part)]
+    return pd.concat(parts).drop_duplicates(["plan", "noise_seed", "images"], keep="last")
+
+
+def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
+    snapshot = read_snapshot(directory)
+    full = ingredients.uniform_plan(1.0)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
+        plan = tables.plan_of_row(row)
+        cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
+        entry = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"]), **cost, "_plan": plan}
+        rows.setdefault(str(row["plan"]) + (" full" if kind == "full" else ""), entry)
+
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    for _, row in complete[complete["plan"] == full.runs].iterrows():
+        add("full", "full width", int(row["trial"]), row)
+    for _, row in snapshot.front.iterrows():
+        add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
+    for _, row in _best_controls(directory).iterrows():
+        add("control", str(row["method"]), None, row)
+    return list(rows.values())
+
+
+def _best_controls(directory: Path) -> pd.DataFrame:
+    """The uniform plans, and of every other control those that were the best at some front point's cost."""
+    path = directory / tables.CONTROLS
+    if not path.exists():
+        return pd.DataFrame(columns=["method"])
+    controls = tables.read_table(path, "controls")
+    if not (directory / tables.VERSUS).exists():
+        return controls[controls["method"] == "uniform"]
+    versus = tables.read_table(directory / tables.VERSUS, "comparison with the controls")
+    best = controls["plan"].isin(set(versus["control_plan"].dropna()))
+    return controls[best | (controls["method"] == "uniform")].drop_duplicates("plan")
+
+
+def _score(
+    ingredients: Ingredients,
+    real: np.ndarray | None,
+    directory: Path,
+    jobs: list[tuple[dict[str, Any], int]],
+    images: int,
+    on_result: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    settings = ingredients.settings
+    unique: dict[tuple[str, int], Plan] = {(row["plan"], seed): row["_plan"] for row, seed in jobs}
+    with ray_session(settings.workers):
+        costs = load_or_measure_costs(ingredients, directory)
+        parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
+        asked = [(plan, seed) for (_, seed), plan in unique.items()]
+        limit = evaluation_limit(settings, costs, images)
+        with shared_prefixes(settings.workers) as shared:
+            load = LoadEvaluator(replace(parts, real=real), shared)
+            with PlanScorer(load, settings.workers, limit) as scorer:
+                evaluations = scorer.score(asked, images, on_result)
+    rows = []
+    for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
+        if evaluation.error:
+            raise InputError(f"the plan {plan} can't be confirmed: {evaluation.error}")
+        row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
+        row |= {name: getattr(evaluation, name, float("nan")) for name in tables.BESIDE_FID}
+        rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
+    return rows
+
+
+def apply_confirmation(directory: Path) -> None:
+    """Brings front and savings in line with the confirmed scores on the disk."""
+    snapshot = read_snapshot(directory)
+    confirmed = tables.read_confirmed(directory)
+    if confirmed is None:
+        return
+    objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
+    confirmed = confirmed[confirmed["used"]]
+    front = tables.with_confirmation(snapshot.front, confirmed, objectives)
+    tables.write_table(front, directory / tables.FRONT)
+    facts = dict(snapshot.facts)
+    facts["savings"] = savings(front, confirmed, objectives[1])
+    write_json(directory / FACTS_FILE, facts)
+
+
+def savings(front: pd.DataFrame, confirmed: pd.DataFrame, cost: str = "gflops") -> dict[str, Any] | None:
+    """The cheapest confirmed point, by the search's own `cost`, that is not worse than full width; None where there is
+    none.
+
+    Not worse: the interval of the difference to full width, seed by seed, does not lie above zero.  All plans share
+    their noise, so the difference is far less noisy than either score, and this asks more than that two wide intervals
+    overlap.
+    """
+    full = confirmed[confirmed["kind"] == "full"]
+    if not len(full) or not len(front):
+        return None
+    full = full.drop_duplicates("noise_seed")
+    full_fid, full_low, full_high = interval(full["fid"].to_numpy(dtype=np.float64))
+    full_gflops = float(full["gflops"].iloc[0])
+    by_seed = full.set_index("noise_seed")["fid"]
+    for _, point in front.sort_values(cost).iterrows():
+        own = confirmed[(confirmed["plan"] == point["plan"])].drop_duplicates("noise_seed").set_index("noise_seed")
+        difference = interval((own["fid"] - by_seed).dropna().to_numpy(dtype=np.float64))
+        if difference[1] <= 0:
+            break
+    else:
+        return None
+    return {
+        "trial": int(point["trial"]),
+        "plan": str(point["plan"]),
+        "flops_saved": 1 - float(point["gflops"]) / full_gflops,
+        "latency_saved": 1 - float(point["latency_ms"]) / float(full["latency_ms"].iloc[0]),
+        "gflops": float(point["gflops"]),
+        "full_gflops": full_gflops,
+        "fid": float(point["fid_confirmed"]),
+        "fid_low": float(point["fid_low"]),
+        "fid_high": float(point["fid_high"]),
+        "full_fid": full_fid,
+        "full_low": full_low,
+        "full_high": full_high,
+        "difference": difference[0],
+        "difference_low": difference[1],
+        "difference_high": difference[2],
+    }

@@ -1,0 +1,143 @@
+"""What of Ray, storage, MLflow, device and data is usable: settings in, findings out; nothing is changed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.search.addresses import hidden, is_uri
+from stepfront.search.config import RunSettings
+from stepfront.search.storage.working_copy import copy_folder
+from stepfront.trainers.config import validate
+from stepfront.trainers.networks.supernet import settings_json
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    usable: bool
+    says: str
+
+
+def examine(settings: RunSettings | None) -> list[Finding]:
+    """All findings; a check that raises is one that failed, with its reason."""
+    settings_ = settings or RunSettings()
+    kept_at = settings_.run_place if is_uri(settings_.directory) else None
+    if kept_at is not None:
+        local = {"directory": str(copy_folder(kept_at, "work").parent)}
+        settings_ = validate(RunSettings, settings_json(settings_) | local)
+        settings = settings_
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("device", lambda: _device(settings_)),
+        ("disk", lambda: _disk(settings_)),
+        ("ray", lambda: _ray(settings_)),
+        ("storage", lambda: _storage(settings_)),
+        ("mlflow", lambda: _mlflow(settings_)),
+    ]
+    if kept_at is not None:
+        checks.append(("kept at", lambda: _kept_at(kept_at)))
+    if settings is not None:
+        checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
+    return [attempt(what, check) for what, check in checks]
+
+
+def attempt(what: str, check: Callable[[], str]) -> Finding:
+    """What the check says, or why it failed."""
+    try:
+        return Finding(what, True, check())
+    except Exception as error:
+        line = next(iter(hidden(error).splitlines()), "")
+        return Finding(what, False, line or type(error).__name__)
+
+
+def _python() -> str:
+    from stepfront.search.driver.search_facts import versions
+
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _device(settings: RunSettings) -> str:
+    import torch
+
+    from stepfront.trainers.devices import device_name, pick_device
+
+    # As `train` does: workers of a cluster have devices of their own.
+    device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
+    torch.zeros(1, device=device)
+    return f"training on {device_name(device)}; {torch.cuda.device_count()} GPU(s)"
+
+
+def _disk(settings: RunSettings) -> str:
+    directory = settings.run_directory
+    while not directory.exists():
+        directory = directory.parent
+    with tempfile.TemporaryFile(dir=directory):
+        pass
+    free = shutil.disk_usage(directory).free / 1e9
+    if free < 1:
+        raise InputError(f"only {free:.2f} GB free at {directory.resolve()}")
+    return f"{free:.0f} GB free at {directory.resolve()}"
+
+
+def _kept_at(uri: str) -> str:
+    from stepfront.search.storage.file_store import Store
+
+    return f"{hidden(uri)} answers, with {len(Store(uri).names())} files"
+
+
+def _ray(settings: RunSettings) -> str:
+    import ray
+
+    from stepfront.search.execution.executor import ray_session
+    from stepfront.search.execution.placement import worker_count
+
+    with ray_session(settings.workers):
+        count = worker_count(settings.workers)
+        resources = ray.cluster_resources()
+        return f"{count} worker(s) on {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+
+
+def _storage(settings: RunSettings) -> str:
+    from stepfront.search.study.optuna_storage import open_storage
+
+    with tempfile.TemporaryDirectory() as scratch:
+        storage = open_storage(settings.storage, Path(scratch))
+        return f"{settings.storage or 'SQLite'} can be written ({len(storage.get_all_studies())} studies)"
+
+
+def _mlflow(settings: RunSettings) -> str:
+    from stepfront.search.tracking.mirror import make_client, tracking_uri
+
+    uri = tracking_uri(settings.tracking.uri)
+    if uri is None:
+        return "off (tracking.uri is null)"
+    make_client(uri).search_experiments(max_results=1)
+    return f"answers at {uri}"
+
+
+def _data(settings: RunSettings) -> str:
+    from stepfront.trainers.data import load_data
+    from stepfront.trainers.diffusion.conditioning import check_classes
+
+    data = load_data(settings.data)
+    check_classes(data, settings.network.classes)
+    labels = f"{data.classes} classes" if data.labels is not None else "no labels"
+    shape = f"{data.resolution}x{data.resolution}x{data.channels}"
+    return f"{len(data.images)} + {len(data.held_out_images)} images {shape}, {labels}, {data.fingerprint[:12]}"
+
+
+def _supernet(settings: RunSettings) -> str:
+    from stepfront.search.problem.problem import Ingredients
+    from stepfront.trainers.networks.supernet import CARD_FILE
+
+    if not (settings.supernet_directory / CARD_FILE).exists():
+        return f"none yet in {settings.supernet_directory}"
+    found = Ingredients.load(settings)
+    return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"

@@ -1,0 +1,111 @@
+"""What people look at: a search directory in; images, pictures of the front, the report and the MLflow run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.dashboards.figures.picture import save_front_picture
+from stepfront.dashboards.report import write_report
+from stepfront.dashboards.summary import summary_sentences
+from stepfront.dashboards.tables import read_tables
+from stepfront.files import write_atomically, write_json
+from stepfront.search.config import RunSettings
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import read_snapshot
+from stepfront.search.storage.lock import directory_lock
+from stepfront.search.tracking.mirror import Mirror
+from stepfront.search.tracking.server import server_of, ui_link
+from stepfront.trainers.data import to_pixels
+from stepfront.trainers.data.image_grid import save_grid
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluator
+
+GRID_IMAGES = 24
+
+
+def make_evaluator(ingredients: Ingredients, directory: Path) -> Evaluator:
+    """An evaluator in this process, on its CPU, with the costs that the search measured."""
+    return Evaluator(ingredients.parts(read_costs(directory), "cpu", 0))
+
+
+def sample_pixels(
+    evaluator: Evaluator, plan: Plan, images: int, noise_seed: int, label: int | None = None
+) -> np.ndarray:
+    """Images of a plan as uint8 [N, C, H, W], all of the class `label` where one is given."""
+    return np.concatenate([to_pixels(batch) for batch in evaluator.sample(plan, images, noise_seed, label)])
+
+
+def by_class(pixels: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """The images [N, ...] class by class; as they are where there are no classes."""
+    return pixels if labels is None else pixels[np.argsort(labels, kind="stable")]
+
+
+def draw_images(ingredients: Ingredients, directory: Path) -> None:
+    """Grids of the full width and of up to five front points, all from the same noise."""
+    snapshot = read_snapshot(directory)
+    evaluator = make_evaluator(ingredients, directory)
+    full = ingredients.uniform_plan(1.0)
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
+    chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
+    index: list[dict[str, Any]] = []
+    for title, row in chosen:
+        name = "full.png" if title == "full width" else f"trial-{row['trial']}.png"
+        seed = int(row["noise_seed"])
+        pixels = sample_pixels(evaluator, tables.plan_of_row(row), GRID_IMAGES, seed)
+        save_grid(by_class(pixels, evaluator.labels(GRID_IMAGES, seed)), directory / "images" / name)
+        entry = {"file": name, "title": title, "plan": row["plan"], "gflops": float(row["gflops"])}
+        index.append(entry | {"fid": float(row["fid"])})
+    write_json(directory / "images" / "index.json", index)
+
+
+def _few(front: pd.DataFrame) -> pd.DataFrame:
+    """The labelled points, and others evenly picked between, five in all."""
+    labelled = [i for i, label in enumerate(front["label"]) if label]
+    even = np.linspace(0, len(front) - 1, min(5, len(front))).round().astype(int)
+    return front.iloc[sorted(set(labelled + [i for i in even if i not in labelled][: max(0, 5 - len(labelled))]))]
+
+
+def draw_report(directory: Path) -> Path:
+    """The report, and the front as svg, png and csv."""
+    found = read_tables(directory)
+    for suffix in ("svg", "png"):
+        save_front_picture(found, directory / f"front.{suffix}")
+    front = tables.read_table(directory / tables.FRONT, "front")
+    write_atomically(directory / "front.csv", lambda path: front_csv(front).to_csv(path, index=False))
+    return write_report(directory)
+
+
+def front_csv(front: pd.DataFrame) -> pd.DataFrame:
+    """The front without its list columns, which a CSV can't hold."""
+    return front.drop(columns=["parents", "widths", "times"])
+
+
+def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    """Images, report and MLflow.  Returns what went wrong with MLflow, and the command and link that open it."""
+    draw_images(Ingredients.of_search(settings, directory), directory)
+    draw_report(directory)
+    return log_to_mlflow(settings, directory, finished)
+
+
+def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    """Brings MLflow in line with the tables and stores the artifacts."""
+    if settings.tracking.uri is None:
+        return "", ""
+    with directory_lock(directory):  # a search that runs writes for itself; two writers would write trials twice
+        return _log_to_mlflow(settings, directory, finished)
+
+
+def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
+    mirror = Mirror(settings, directory)
+    assert mirror.uri is not None
+    snapshot = read_snapshot(directory)
+    problem = mirror.close(snapshot, directory, finished, summary_sentences(read_tables(directory))[0])
+    link = ui_link(server_of(mirror.uri), mirror.run.experiment_id, str(snapshot.facts["search_id"]))
+    return problem, link if server_of(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

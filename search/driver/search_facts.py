@@ -1,0 +1,113 @@
+"""search.json: what was searched, on what, and what it took, as plain JSON values."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import math
+import os
+import platform
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stepfront.errors import InputError
+from stepfront.files import read_json
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.study.ledger import Ledger
+from stepfront.trainers.inference.cost import WidthCost
+
+SEARCH_ID = "STEPFRONT_SEARCH_ID"
+"""Names the search before it has begun: a job that was submitted bears the id of its search."""
+
+
+def search_facts(
+    ingredients: Ingredients,
+    ledger: Ledger,
+    costs: dict[float, WidthCost],
+    trials: pd.DataFrame,
+    command: str,
+    directory: Path,
+) -> dict[str, Any]:
+    """search.json: what was searched, on what, and what it took."""
+    settings = ingredients.settings
+    path = directory / FACTS_FILE
+    before: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # not there yet, or damaged: the study keeps the search's id as well
+        before = read_json(path, "search")
+    full_plan = ingredients.uniform_plan(1.0).runs
+    full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
+    full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "search_id": ledger.identity(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
+        "name": settings.name,
+        "dataset": ingredients.data.name,
+        "fingerprint": ingredients.data.fingerprint,
+        "supernet_digest": ingredients.card.digest,
+        "features": ingredients.features.name,
+        "images": settings.evaluation.images,
+        "noise_seed": settings.evaluation.noise_seed,
+        "steps": settings.sampler.steps,
+        "solver": settings.sampler.solver,
+        "grid": settings.sampler.grid,
+        "classes": ingredients.card.network.classes,
+        "guidance": None if ingredients.card.network.classes is None else settings.sampler.guidance,
+        "calls_a_step": costs[1.0].calls,
+        "widths": list(ingredients.card.network.widths),
+        "encoding": settings.space.encoding,
+        "skip": settings.space.skip,
+        "objectives": list(settings.evaluation.objectives),
+        "full": full_facts,
+        "reference": dict(zip(ledger.objectives, point, strict=True)) if (point := ledger.reference_point()) else None,
+        "reference_point": _by_fid_last(ledger),
+        "device": next(iter(costs.values())).device,
+        "engine": costs[1.0].engine.label,
+        "versions": versions(),
+        "created": before.get("created") or now,
+        "finished": now if ledger.spent() or ledger.exhausted else None,
+        "command": command,
+        "evaluations": len(ledger.complete),
+        "failed": ledger.failed,
+        "network_gflops": 1000 * ledger.network_tflops(),
+        "network_calls": int(trials["calls"].sum()),
+        "network_calls_saved": int(trials["calls_saved"].sum()),
+        "network_gflops_saved": float(trials["gflops_saved"].sum()),
+        "seconds": round(max((ledger.result(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
+        "width_costs": [
+            {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
+        ],
+        "savings": before.get("savings"),
+        "parent_searches": [name.removeprefix("front:") for name in settings.seeds if name.startswith("front:")],
+    }
+
+
+def _other_costs(cost: WidthCost) -> dict[str, Any]:
+    """The columns of a width's cost beside its MACs."""
+    return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "batch", "device")}
+
+
+def versions() -> dict[str, str]:
+    """What decides scores and speed."""
+    names = ("stepfront", "torch", "numpy", "ray", "optuna", "mlflow", "pandas")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _by_fid_last(ledger: Ledger) -> list[float] | None:
+    """The reference point as dashboards draw it: [gflops, fid]; None with other objectives."""
+    point = ledger.reference_point()
+    return [point[1], point[0]] if point and ledger.objectives == ("fid", "gflops") else None
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None

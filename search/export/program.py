@@ -1,0 +1,131 @@
+"""A front point that leaves the house: a search and a point in; a folder of weights, plan and program out.
+
+The folder needs nothing of this package: plan.json holds the solver's coefficients, a safetensors file each width that
+the plan runs, and sample.py (search/exported/sample.py) is a program of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from stepfront.errors import InputError
+from stepfront.files import file_digest, write_atomically, write_json, write_text
+from stepfront.search.problem.problem import CPU_BATCH, Ingredients
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.diffusion.conditioning import make_condition
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.sampler import PlanRun
+from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.networks.supernet import supernet_from_weights
+from stepfront.trainers.networks.unet import frequencies
+
+FORMAT = 2
+PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
+PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
+
+
+def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
+    """Writes the point's folder and returns its plan.json.  InputError when `out` holds anything else, or when the
+    supernet is no longer the one that was searched."""
+    directory, settings = find_search(path)
+    snapshot = read_snapshot(directory)
+    row = tables.pick_point(snapshot.front, point)
+    _check_free(out)
+    return write_point(Ingredients.of_search(settings, directory), snapshot.facts, row, out)
+
+
+def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
+    """Writes weights, program and, last, the plan that binds them by their digests."""
+    card, plan = ingredients.card, tables.plan_of_row(row)
+    if card.network.family != "unet":
+        raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
+    supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in ingredients.weights.items()})
+    networks = []
+    for width in sorted({plan.widths[i] for i in plan.taken}):
+        networks.append(_write_network(supernet.subnet(width), width, out))
+    content = {
+        "format": FORMAT,
+        "plan": plan.runs,
+        "image_shape": [card.image_channels, card.resolution, card.resolution],
+        "clip": ingredients.settings.sampler.clip,
+        "batch": CPU_BATCH if (batch := ingredients.settings.evaluation.batch) == "auto" else batch,
+        "unet": _shared(card.network),
+        "networks": networks,
+        "steps": _steps(plan, ingredients),
+        "point": point_facts(row, facts),
+    }
+    guidance = ingredients.settings.sampler.guidance
+    if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
+        content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
+    write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
+    write_json(out / PLAN_FILE, content)
+    for stale in set(out.glob("width-*.safetensors")) - {out / network["file"] for network in networks}:
+        stale.unlink()
+    return content
+
+
+def point_facts(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a point comes from and what it scored, as plain JSON values."""
+    origin = ("search_id", "name", "dataset", "fingerprint", "supernet_digest", "features")
+    scores = ("fid", "gflops", "latency_ms", "fid_confirmed", "fid_low", "fid_high")
+    return (
+        {key: facts.get(key) for key in origin}
+        | {"trial": int(row["trial"]), "plan": str(row["plan"]), "solver": str(row["solver"])}
+        | {key: None if pd.isna(row[key]) else float(row[key]) for key in scores}
+        | {key: int(row[key]) for key in ("images", "confirm_images", "confirm_seeds")}
+    )
+
+
+def _write_network(network: nn.Module, width: float, out: Path) -> dict[str, Any]:
+    name = f"width-{width:g}.safetensors"
+    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    write_atomically(out / name, lambda path: save_file(weights, path))
+    groups = {key: layer.num_groups for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
+    return {"width": width, "file": name, "sha256": file_digest(out / name), "groups": groups}
+
+
+def _shared(network: NetworkSettings) -> dict[str, Any]:
+    """What the networks of all widths have in common and their weights do not tell."""
+    return {
+        "time_channels": network.base,
+        # Written out: how they are rounded differs with where a network was trained.
+        "frequencies": frequencies(network.base, network.frequencies, torch.device("cpu")).tolist(),
+        "norm_eps": network.norm_eps,
+        "head_channels": network.head_channels,
+        "pad_end": network.halving == "end",
+    }
+
+
+def _steps(plan: Plan, ingredients: Ingredients) -> list[dict[str, float]]:
+    """The steps that are taken; JSON writes a float so that it is read back bit for bit."""
+    found = PlanRun(plan, noise_schedule(ingredients.card.diffusion)).coefficients
+    columns = {name: getattr(found, name) for name in ("alpha", "sigma", "a", "b", "c", "d")}
+    return [
+        {"number": taken, "time": plan.times[taken], "width": plan.widths[taken]}
+        | {name: float(column[i]) for name, column in columns.items()}
+        for i, taken in enumerate(plan.taken)
+    ]
+
+
+def _check_free(out: Path) -> None:
+    """An export is written over an export, never among other files."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder")
+    others = [path.name for path in sorted(out.iterdir()) if not _ours(path.name)]
+    if others:
+        raise InputError(f"{out} holds other files ({others[0]}); give a new folder")
+
+
+def _ours(name: str) -> bool:
+    return name in (PLAN_FILE, PROGRAM_FILE) or (name.startswith("width-") and name.endswith(".safetensors"))

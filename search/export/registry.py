@@ -1,0 +1,175 @@
+"""A front point as an MLflow model: a search and a point in; a version of a registered model, and its aliases, out.
+
+A version is an exported folder (search/export.py) with a pyfunc around it (search/exported/model.py), so it loads where
+this package is not.  The aliases knee, best and cheapest follow the front: whenever a point of a search is registered,
+each alias that its model has already is moved to the point that bears the label by now.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.errors import InputError
+from stepfront.files import file_digest
+from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.tracking.mirror import make_client, read_state, set_environment, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LABELS = ("knee", "best", "cheapest")
+PROGRAM = Path(__file__).parent / "exported" / "model.py"
+TAGS = ("search_id", "supernet_digest", "trial", "plan", "gflops", "fid", "fid_confirmed", "fid_low", "fid_high")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a call of `register` did: the version that holds the point, and the aliases that moved, with their versions
+    (None where the alias is new) before."""
+
+    model: str
+    version: str
+    new: bool
+    point: dict[str, Any]
+    moved: dict[str, tuple[str | None, str]]
+
+
+def register(path: Path, point: str, name: str | None = None) -> Registered:
+    """Registers a point of a search and brings the aliases in line with its front.
+
+    A point that is registered already, with the same scores, gets no second version.  InputError when the search is not
+    in MLflow, when the name can't be one, or when the supernet is no longer the one that was searched.
+    """
+    directory, settings = find_search(path)
+    front = read_snapshot(directory).front
+    row = tables.pick_point(front, point)
+    uri = tracking_uri(settings.tracking.uri)
+    written = read_state(directory)
+    if uri is None:
+        raise InputError("this search keeps out of MLflow (tracking.uri is null), so nothing can be registered")
+    if not written.run_id:
+        raise InputError(f"the search in {directory} is not in MLflow yet; first: stepfront sync {path}")
+    model = name or f"stepfront-{settings.name}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
+        raise InputError(f"a model can't be called {model!r}; possible: letters, digits, spaces and . _ -")
+    set_environment()
+    registry = _Registry(make_client(uri), model, written.run_id, Ingredients.of_search(settings, directory), directory)
+    version, new = registry.version_of(row)
+    return Registered(model, version, new, registry.facts_of(row), registry.move_aliases(front, row, version))
+
+
+class _Registry:
+    """One registered model and the search whose points go into it."""
+
+    def __init__(
+        self, client: MlflowClient, model: str, run_id: str, ingredients: Ingredients, directory: Path
+    ) -> None:
+        from mlflow.exceptions import MlflowException
+
+        self._client, self._model, self._run_id = client, model, run_id
+        self._ingredients, self._facts = ingredients, read_snapshot(directory).facts
+        try:
+            client.get_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            client.create_registered_model(model, description=_description(self._facts))
+
+    def facts_of(self, row: pd.Series) -> dict[str, Any]:
+        return point_facts(row, self._facts)
+
+    def version_of(self, row: pd.Series) -> tuple[str, bool]:
+        """The version that holds the point with these scores; a new one, and True, where there is none."""
+        with tempfile.TemporaryDirectory() as scratch:
+            point = Path(scratch) / "point"
+            content = write_point(self._ingredients, self._facts, row, point)
+            digest = file_digest(point / PLAN_FILE)
+            found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
+            if found:
+                return str(found[0].version), False
+            folder = Path(scratch) / "model"
+            save_model(content, point, folder)
+            place = f"models/trial-{row['trial']}-{digest[:8]}"
+            self._client.log_artifacts(self._run_id, str(folder), place)
+        tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
+        source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"
+        made = self._client.create_model_version(
+            self._model, source, self._run_id, tags=tags | {"digest": digest}, description=_says(content["point"])
+        )
+        return str(made.version), True
+
+    def move_aliases(self, front: pd.DataFrame, row: pd.Series, version: str) -> dict[str, tuple[str | None, str]]:
+        """Sets the labels of the point as aliases, and moves those aliases whose label went to another point."""
+        before = {str(k): str(v) for k, v in self._client.get_registered_model(self._model).aliases.items()}
+        moved = {}
+        for label in LABELS:
+            if label in str(row["label"]).split(","):
+                target = version
+            elif label in before:
+                target, _ = self.version_of(tables.pick_point(front, label))
+            else:
+                continue
+            if before.get(label) != target:
+                self._client.set_registered_model_alias(self._model, label, target)
+                moved[label] = (before.get(label), target)
+        return moved
+
+
+def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
+    """Writes the exported folder `point` as an MLflow model."""
+    os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # it would ask a package index
+    import importlib.metadata
+
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    channels, height, width = content["image_shape"]
+    optional = ["image", "label"] if "condition" in content else ["image"]
+    signature = ModelSignature(
+        Schema([ColSpec("long", "seed"), *(ColSpec("long", name, required=False) for name in optional)]),
+        Schema([TensorSpec(np.dtype(np.uint8), (-1, height, width, channels))]),
+    )
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(PROGRAM),
+        artifacts={"point": str(point)},
+        signature=signature,
+        input_example=pd.DataFrame({"seed": [0]} | {name: [0] for name in optional}),
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        metadata=dict(content["point"]),
+    )
+
+
+def _description(facts: Mapping[str, Any]) -> str:
+    return (
+        f"Points of the front of the search {facts.get('name')} ({facts.get('dataset')}). predict takes a table with "
+        "columns seed, image and, where there are classes, label (both may be left out) and returns uint8 images "
+        "[N, H, W, C]."
+    )
+
+
+def _short(value: Any) -> str:
+    """Numbers as people read them; the model's own metadata have every digit."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _says(point: Mapping[str, Any]) -> str:
+    confirmed = point["fid_confirmed"]
+    scores = f"{point['gflops']:.4g} GFLOPs, FID {point['fid']:.4g} ({point['features']})"
+    if confirmed is not None:
+        scores += f", on fresh noise {confirmed:.4g} [{point['fid_low']:.4g}, {point['fid_high']:.4g}]"
+    return f"`{point['plan']}`: {scores}"

@@ -1,0 +1,78 @@
+"""What a job does first on a cluster's head: the folder that was sent in; its supernet in its place, and a word on each
+version that differs from those that the job was written against, out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.trainers.networks.supernet import CARD_FILE, read_card
+
+CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER = "job.yaml", "requirements.txt", "supernet"
+
+
+def supernet_files(directory: Path) -> list[Path]:
+    """The files of a supernet that a search needs: without the checkpoint and the records of its training."""
+    read_card(directory)
+    not_sent = ("lock", "mlflow.json", "training.parquet")
+    return [
+        path
+        for path in sorted(directory.iterdir())
+        if path.is_file() and not path.name.startswith((".", "checkpoint")) and path.name not in not_sent
+    ]
+
+
+def place_supernet(sent: Path, directory: Path) -> bool:
+    """Copies a supernet to where the settings want it; False where it lies already.
+
+    InputError where another one lies: its searches would no longer fit.
+    """
+    if (directory / CARD_FILE).exists():
+        if read_card(directory).digest != read_card(sent).digest:
+            raise InputError(f"{directory} holds another supernet than the one that was sent; give another name")
+        return False
+    directory.mkdir(parents=True, exist_ok=True)
+    # The card last: it is what says that a supernet is there.
+    for path in sorted(supernet_files(sent), key=lambda path: path.name == CARD_FILE):
+        shutil.copyfile(path, directory / path.name)
+    return True
+
+
+def differing_versions(requirements: str) -> list[str]:
+    """Of `name==version` lines, those that this machine has otherwise, in words."""
+    differing = []
+    for line in requirements.split():
+        name, _, version = line.partition("==")
+        try:
+            here = importlib.metadata.version(name.partition("[")[0]).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            here = "none"
+        if here != version:
+            differing.append(f"{name} {here} (sent from {version})")
+    return differing
+
+
+def main() -> None:
+    from stepfront.search.config import load_settings
+    from stepfront.search.storage.working_copy import settings_at_home
+
+    folder = Path.cwd()
+    settings = load_settings(folder / CONFIG_FILE)
+    differing = differing_versions((folder / REQUIREMENTS_FILE).read_text(encoding="utf-8"))
+    if differing:
+        print(f"stepfront: this cluster differs in {', '.join(differing)}", flush=True)
+    if (folder / SUPERNET_FOLDER).is_dir():
+        with settings_at_home(settings, trains=True) as here:
+            if place_supernet(folder / SUPERNET_FOLDER, here.supernet_directory):
+                print(f"stepfront: the supernet that was sent lies in {here.supernet_directory}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"stepfront: {error}")

@@ -1,0 +1,166 @@
+"""A search on its way to a cluster: settings in; a Ray job that the cluster has taken out.
+
+What is sent is a folder made for the purpose: this program's own source, one settings file and the versions that it
+was written against; a trained supernet where one is named.  Never the folder that the command is called from, so that
+neither data nor runs go anywhere by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+import shlex
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepfront import SOURCE_ROOT
+from stepfront.errors import InputError
+from stepfront.files import write_text
+from stepfront.search.addresses import hidden, is_uri
+from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.driver.search_facts import SEARCH_ID
+from stepfront.search.jobs.client import LABEL, jobs_client
+from stepfront.search.jobs.job_entrypoint import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
+from stepfront.trainers.config import validate
+from stepfront.trainers.networks.supernet import settings_json
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+STEPS = ("train", "search", "confirm")
+"""What a job may do, in this order."""
+
+START_SECONDS = 60.0
+PACKAGE = "stepfront"
+
+_IN_ORDER = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+"""`stepfront stop` is the Ctrl-C of a job: the search ends in order."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that the cluster has taken: its id, and what was sent, file by folder, with its size in bytes."""
+
+    job_id: str
+    sent: tuple[str, ...]
+    size: int
+
+
+def submit(
+    settings: RunSettings,
+    address: str,
+    steps: Sequence[str] = ("search",),
+    supernet: Path | None = None,
+    install: bool = False,
+) -> Submitted:
+    """Hands a job to the cluster whose dashboard is at `address`.
+
+    `install` asks Ray to install the pinned requirements on each node first.  InputError when a path of the settings
+    would not outlive the job, when no dashboard answers, or when it refuses the token.
+    """
+    wanted = [step for step in STEPS if step in steps]
+    if not wanted or set(steps) - set(STEPS):
+        raise InputError(f"a job can't do {','.join(steps) or 'nothing'}; possible, in this order: {','.join(STEPS)}")
+    settings = on_cluster(settings)
+    search_id = uuid.uuid4().hex[:12]
+    with tempfile.TemporaryDirectory(prefix="stepfront-job-") as folder:
+        sent = pack(settings, Path(folder), supernet)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        environment: dict[str, Any] = {"working_dir": folder, "env_vars": _IN_ORDER | {SEARCH_ID: search_id}}
+        if install:
+            environment["pip"] = pinned_requirements()
+        with jobs_client(address) as client:
+            job_id = _hand_over(
+                client,
+                entrypoint=entrypoint(settings, wanted),
+                submission_id=f"{settings.name}-{search_id}",
+                runtime_env=environment,
+                metadata={LABEL: settings.name, "directory": settings.run_place},
+            )
+    return Submitted(job_id, sent, size)
+
+
+def _hand_over(client: JobSubmissionClient, runtime_env: dict[str, Any], **job: Any) -> str:
+    """Submits; a head that has just started refuses jobs for some seconds."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(runtime_env=dict(runtime_env), **job))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
+def on_cluster(settings: RunSettings) -> RunSettings:
+    """The settings as the head runs them: over its own cluster, with nothing kept in the job's temporary folder."""
+    paths = {"directory": settings.directory, "supernet": settings.supernet, "data.path": settings.data.path}
+    paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
+    for key, path in paths.items():
+        if path is not None and "://" not in path and not path.startswith("/"):
+            raise InputError(
+                f"{key} {path!r} would lie in the job's temporary folder; give a path of the cluster's head, such as "
+                f"--set {key}=/shared/stepfront"
+            )
+    changes: dict[str, Any] = {
+        "workers": settings_json(settings.workers) | {"address": settings.workers.address or "auto"}
+    }
+    uri = settings.tracking.uri
+    if uri is not None and re.match(r"sqlite:///(?!/)", uri):
+        if is_uri(settings.directory):
+            raise InputError(
+                f"tracking.uri {uri!r} would lie in the job's temporary folder, and {hidden(settings.directory)} can "
+                "hold no database: give an MLflow server, a path of the cluster's head, or null"
+            )
+        file = f"sqlite:///{settings.directory}/mlflow.db"
+        changes["tracking"] = settings_json(settings.tracking) | {"uri": file}
+    return validate(RunSettings, settings_json(settings) | changes)
+
+
+def pack(settings: RunSettings, folder: Path, supernet: Path | None = None) -> tuple[str, ...]:
+    """Puts what a job needs into `folder`; what that is, in a few words each."""
+    # Follows the links of a checkout: the folder holds plain files.
+    shutil.copytree(SOURCE_ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    save_settings(settings, folder / CONFIG_FILE)
+    write_text(folder / REQUIREMENTS_FILE, "".join(f"{line}\n" for line in pinned_requirements()))
+    sent = [f"{PACKAGE}/", CONFIG_FILE, REQUIREMENTS_FILE]
+    if supernet is not None:
+        (folder / SUPERNET_FOLDER).mkdir()
+        for path in supernet_files(supernet):
+            shutil.copyfile(path, folder / SUPERNET_FOLDER / path.name)
+        sent.append(f"{SUPERNET_FOLDER}/ from {supernet}")
+    return tuple(sent)
+
+
+def pinned_requirements() -> list[str]:
+    """What this program needs, at the versions that it runs with here; Ray is the cluster's own."""
+    try:
+        named = importlib.metadata.requires("stepfront") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    pins = {}
+    for line in named:
+        name = re.match(r"([A-Za-z0-9._-]+)(\[[^]]*\])?", line)
+        if name is None or name[1] == "ray" or ("extra ==" in line and "postgres" not in line):
+            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            pins[name[0]] = importlib.metadata.version(name[1]).partition("+")[0]  # +cpu: a GPU node has another
+    return [f"{name}=={version}" for name, version in sorted(pins.items())]
+
+
+def entrypoint(settings: RunSettings, steps: Sequence[str]) -> str:
+    """The job's command line."""
+    where = {"train": CONFIG_FILE, "search": CONFIG_FILE, "confirm": shlex.quote(settings.run_place)}
+    return " && ".join(
+        [
+            "python -m stepfront.search.jobs.job_entrypoint",
+            *(f"python -m stepfront {step} {where[step]}" for step in steps),
+        ]
+    )

@@ -1,0 +1,129 @@
+"""Dominance, hypervolume, knee and intervals over plain arrays of scores; everything is minimised.
+
+Ranking and hypervolume are Optuna's (its functions are not public; they are used here and nowhere else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _fast_non_domination_rank
+from scipy import stats
+
+from stepfront.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+def domination_rank(scores: Array, penalty: Array | None = None, enough: int | None = None) -> NDArray[np.int64]:
+    """[N, M] -> rank [N]; 0 is the front.  `penalty` [N] is the summed violation of constraints (Deb 2002).
+
+    With `enough`, ranks are told apart until that many scores have one; all others share the next.
+    """
+    if not len(scores):
+        return np.zeros(0, dtype=np.int64)
+    ranks = _fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty, n_below=enough)
+    return np.asarray(ranks)
+
+
+def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int64]:
+    """The non-dominated rows, cheapest (last column) first; of equal rows the first."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if not len(scores):
+        return np.zeros(0, dtype=np.int64)
+    candidates = np.flatnonzero(domination_rank(scores, penalty) == 0)
+    if penalty is not None:
+        candidates = candidates[penalty[candidates] <= 0]
+    _, first = np.unique(scores[candidates], axis=0, return_index=True)
+    kept = candidates[np.sort(first)]
+    return kept[np.lexsort(scores[kept].T)]
+
+
+def hypervolume(scores: Array, reference: Sequence[float], only_front: bool = False) -> float:
+    """The volume between the scores and the reference point; scores that do not dominate it add nothing.
+
+    `only_front` says that no score dominates another, which spares the search for those that do.
+    """
+    scores, point = np.asarray(scores, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    inside = scores[(scores < point).all(axis=1)] if len(scores) else scores
+    return float(compute_hypervolume(inside, point, assume_pareto=only_front)) if len(inside) else 0.0
+
+
+def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -> Array:
+    """By how much each point [N, M] alone would add to the hypervolume of a front [F, M], [N]; NaN adds nothing."""
+    points, limit = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if points.shape[1] > 2:
+        before = hypervolume(front, reference)
+        joined = (np.vstack([front, point]) for point in points)
+        gains = [hypervolume(both, reference) - before if np.isfinite(both[-1]).all() else 0.0 for both in joined]
+        return np.array(gains)
+    # Below a front of two objectives lie columns: from each of its points to the next, as high as the point is.
+    front = front[(front < limit).all(axis=1)]
+    front = front[np.lexsort(front.T[::-1])]
+    starts = np.concatenate([[-np.inf], front[:, 0]])
+    ends = np.concatenate([front[:, 0], [limit[0]]])
+    heights = np.minimum.accumulate(np.concatenate([[limit[1]], front[:, 1]]))
+    widths = np.clip(ends - np.maximum(starts, points[:, :1]), 0, None)
+    return np.nan_to_num((widths * np.clip(heights - points[:, 1:], 0, None)).sum(axis=1))
+
+
+class GrowingFront:
+    """The front of scores that come one after another, its size and its hypervolume after each."""
+
+    def __init__(self, reference: Sequence[float]) -> None:
+        self._reference = list(reference)
+        self.scores: Array = np.zeros((0, len(self._reference)))
+        self.sizes: list[int] = []
+        self.volumes: list[float] = []
+
+    def add(self, scores: Array) -> None:
+        """[N, M], in their order; rows with NaN change nothing."""
+        for score in scores:
+            volume = self.volumes[-1] if self.volumes else 0.0
+            if np.isfinite(score).all() and not (self.scores <= score).all(axis=1).any():
+                self.scores = np.vstack([self.scores[~(score <= self.scores).all(axis=1)], score])
+                volume = hypervolume(self.scores, self._reference, only_front=True)
+            self.sizes.append(len(self.scores))
+            self.volumes.append(volume)
+
+
+def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
+    """The hypervolume of the first 1, 2, ... N scores, [N]; rows with NaN add nothing."""
+    growing = GrowingFront(reference)
+    growing.add(scores)
+    return np.array(growing.volumes)
+
+
+def front_size_history(scores: Array) -> NDArray[np.int64]:
+    """How many distinct points the front of the first 1, 2, ... N scores has, [N]."""
+    growing = GrowingFront([np.inf] * (scores.shape[1] if scores.ndim == 2 else 2))
+    growing.add(scores)
+    return np.array(growing.sizes, dtype=np.int64)
+
+
+def knee_index(scores: Array) -> int:
+    """The row of a front [N, 2] farthest below the line between its two ends, with both axes scaled to [0, 1].
+
+    Fronts of one or two points have no bend: the better first objective wins.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if not len(scores):
+        raise InputError("an empty front has no knee")
+    span = scores.max(axis=0) - scores.min(axis=0)
+    if len(scores) < 3 or (span == 0).any():
+        return int(scores[:, 0].argmin())
+    scaled = (scores - scores.min(axis=0)) / span
+    # In scaled axes the ends are (0, 1) and (1, 0): the distance below their line is 1 - x - y.
+    return int((1 - scaled.sum(axis=1)).argmax())
+
+
+def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean, and Student's interval of the mean over seeds."""
+    mean = float(scores.mean())
+    if len(scores) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.5 + level / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
+    return mean, mean - half, mean + half

@@ -1,0 +1,158 @@
+"""A search directory: where it is, what its files are called, and the settings that go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.files import read_json
+from stepfront.search.addresses import is_uri
+from stepfront.search.config import RunSettings, load_settings
+from stepfront.search.records import tables
+from stepfront.search.records.tables import Snapshot
+from stepfront.search.storage.lock import directory_lock
+from stepfront.search.storage.working_copy import named
+from stepfront.search.study.budget import spent_so_far
+from stepfront.trainers.config import validate
+from stepfront.trainers.networks.supernet import CARD_FILE, settings_json
+
+SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
+
+
+def empty_directory(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.name == "lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def anchored(settings: RunSettings) -> RunSettings:
+    """The settings with every path made absolute, so that they mean the same from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    def absolute_file(url: str | None) -> str | None:
+        scheme = "sqlite:///"
+        return f"{scheme}{absolute(url.removeprefix(scheme))}" if url and url.startswith(scheme) else url
+
+    tracking = settings.tracking
+    return settings.model_copy(
+        update={
+            "directory": absolute(settings.directory),
+            "supernet": absolute(str(settings.supernet_directory)),
+            "data": settings.data.model_copy(
+                update={"path": absolute(settings.data.path), "cache": absolute(settings.data.cache)}
+            ),
+            "features": settings.features.model_copy(
+                update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
+            ),
+            "seeds": {_anchored_seed(name): count for name, count in settings.seeds.items()},
+            "storage": absolute_file(settings.storage),
+            "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),
+        }
+    )
+
+
+def _anchored_seed(name: str) -> str:
+    """`front:SEARCH` with the search's own directory, absolute."""
+    path = Path(name.removeprefix("front:"))
+    if not name.startswith("front:") or (path.is_absolute() and path.name == "search"):
+        return name
+    return f"front:{find_search(path)[0].absolute()}"
+
+
+def _settings_at(directory: Path) -> RunSettings:
+    """The settings of the search in `directory`, which may have been moved since, with or without its supernet."""
+    settings = load_settings(directory / SETTINGS_FILE)
+    place = directory.absolute().parent
+    moved = {"directory": str(place.parent), "name": place.name}
+    if settings.supernet_directory == settings.run_directory / "supernet" and (place / "supernet").exists():
+        moved["supernet"] = str(place / "supernet")
+    elif settings.supernet is not None and is_uri(settings.supernet):
+        moved["supernet"] = str(named(settings.supernet))  # few verbs need it
+    else:
+        moved["supernet"] = str(settings.supernet_directory)
+    return validate(RunSettings, settings_json(settings) | moved)
+
+
+def find_search(path: Path) -> tuple[Path, RunSettings]:
+    """A search directory given as itself or as its run, and its settings."""
+    for directory in (path, path / "search"):
+        if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
+            return directory, _settings_at(directory)
+    raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+
+
+def find_supernet(path: Path) -> Path:
+    """A supernet directory given as itself or as its run."""
+    for directory in (path, path / "supernet"):
+        if (directory / CARD_FILE).exists():
+            return directory.absolute()
+    raise InputError(f"no supernet in {path}; give a directory that `stepfront train` made, such as runs/digits")
+
+
+FRONT_SEEDS = 16
+"""How many plans `--from` takes of an earlier front."""
+
+
+def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
+    """The settings with the fronts of earlier searches among the seeds, right after the uniform plans."""
+    fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_SEEDS for path in searches}
+    return validate(RunSettings, settings_json(settings) | {"seeds": fronts | settings.seeds})
+
+
+def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
+    """Copies front and trials of each search that this one begins from into its own directory, once: it can then be
+    resumed, with the same seeds and the same model, when those have moved, gone on or gone.  Where each copy lies."""
+    kept = {}
+    for name in settings.seeds:
+        if not name.startswith("front:"):
+            continue
+        place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]
+        for table in (tables.TRIALS, tables.FRONT):
+            if not (place / table).exists():
+                tables.write_table(tables.read_table(Path(name.removeprefix("front:")) / table, "front"), place / table)
+        kept[name] = place
+    return kept
+
+
+def resume_settings(path: Path) -> RunSettings:
+    """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
+    for directory in (path, path / "search"):
+        if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
+            return _settings_at(directory)
+    raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
+
+
+def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
+    """The settings of the search in `path` with more budget than it has spent so far, in what is asked for alone."""
+    settings = resume_settings(path)
+    if trials is None and minutes is None and tflops is None:
+        raise InputError("say how much further: --trials, --minutes or --tflops")
+    # Of the study: the facts beside it may be older, where a driver was killed.
+    with directory_lock(settings.search_directory):  # a driver at work has the storage to itself
+        spent = spent_so_far(settings.storage, settings.search_directory)
+    budget = {
+        "trials": trials and spent.trials + trials,
+        "minutes": minutes and spent.seconds / 60 + minutes,
+        "tflops": tflops and spent.tflops + tflops,
+        "patience": None,
+    }
+    return validate(RunSettings, settings_json(settings) | {"budget": budget})
+
+
+def read_snapshot(directory: Path) -> Snapshot:
+    """The tables of a search as they lie on the disk."""
+    return Snapshot(
+        tables.read_table(directory / tables.TRIALS, "trials"),
+        tables.read_table(directory / tables.PROGRESS, "progress"),
+        tables.read_table(directory / tables.FRONT, "front"),
+        read_json(directory / FACTS_FILE, "search"),
+    )

@@ -1,0 +1,72 @@
+"""Files that matter are written beside their place and renamed, so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepfront.errors import InputError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` on a file beside `path`, syncs it to the disk and renames it.  What stood at `path` stays whole
+    until then.  Raises InputError when the disk is full or the place can't be written."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}; nothing there was changed") from error
+    except Exception as error:
+        # safetensors and pyarrow wrap a full disk in errors of their own.
+        if "No space left" in str(error):
+            raise InputError(f"can't write {path}: no space left on the disk; nothing there was changed") from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as UTF-8, atomically."""
+    write_atomically(path, lambda beside: _write(beside, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as readable JSON, atomically.  Not-a-number is refused: other readers could not parse it."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a JSON file; InputError names `what` it should have been when it is missing or damaged."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no {what} at {path}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable {what}: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a {what}: a mapping was expected, not {type(content).__name__}")
+    return content
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,204 @@
+"""Seeds: what each name promises, and the gap optimum against brute force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
+from stepfront.search.algorithm.initial_plans import (
+    SEED_KINDS,
+    SeedSource,
+    cut_levels,
+    earlier_opinions,
+    fewer_steps_levels,
+    least_gap_plans,
+    make_seeds,
+    mapped_levels,
+    monotone_levels,
+    snr_levels,
+    spread_by_cost,
+)
+from stepfront.search.algorithm.screening import rank_correlation
+from stepfront.search.algorithm.surrogate import PlanFeatures
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+MACS = np.array([1.0, 4.0, 9.0, 16.0])
+
+
+def source(encoding: Encoding) -> SeedSource:
+    rng = np.random.default_rng(0)
+    gap = np.sort(rng.random((encoding.steps, len(WIDTHS))), axis=1)[:, ::-1]
+    gap = gap - gap[:, -1:]
+    return SeedSource(encoding, MACS, np.linspace(-5, 5, encoding.steps), lambda: gap, seed=3)
+
+
+def test_uniform_plans_come_first_widest_then_narrowest() -> None:
+    seeds = make_seeds({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
+    assert [s.genome for s in seeds[:4]] == ["3" * 10, "0" * 10, "1" * 10, "2" * 10]
+    assert [s.origin for s in seeds] == ["uniform"] * 4 + ["random"] * 5
+
+
+def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
+    seeds = make_seeds(dict.fromkeys(SEED_KINDS, 10), source(Stages(20, WIDTHS, False, 10)))
+    genomes = [seed.genome for seed in seeds]
+    assert len(genomes) == len(set(genomes)) >= 40
+
+
+def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
+    costs_of = np.array([*MACS, 0.0])  # the last is level -1, a step that is left out
+    for kind in SEED_KINDS:
+        free = source(Stages(20, WIDTHS, kind == "fewer_steps", 10))
+        bound = replace(free, affordable=lambda levels: bool(2 * costs_of[levels].sum() <= 120))
+        wanted = {"uniform": 4} if kind == "uniform" else {"uniform": 1, kind: 6}
+        seeds = make_seeds(wanted, bound)
+        assert seeds[0].genome == "3" * 10
+        costs = [2 * costs_of[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
+        assert max(costs) <= 120
+        # The range is used up to the bound, not thinned out from plans beyond it.
+        assert len(costs) >= {"uniform": 2, "fewer_steps": 3}.get(kind, 5)  # of these two there are no more
+        assert kind in ("uniform", "random") or max(costs) > 80
+
+
+def test_seeds_are_the_same_each_time_and_others_for_another_seed() -> None:
+    wanted = {"random": 8, "monotone": 8}
+    first = source(Stages(20, WIDTHS, False, 10))
+    other = SeedSource(first.encoding, MACS, first.half_log_snr, first.gap, seed=4)
+    assert make_seeds(wanted, first) == make_seeds(wanted, first)
+    assert make_seeds(wanted, first) != make_seeds(wanted, other)
+
+
+def test_monotone_plans_never_narrow_toward_the_clean_end_and_spread_over_cost() -> None:
+    plans = monotone_levels(12, source(Stages(20, WIDTHS, False, 10)))
+    assert all((np.diff(plan) >= 0).all() for plan in plans)
+    costs = sorted(MACS[plan].sum() for plan in plans)
+    assert costs[0] < 40 < 120 < costs[-1]
+
+
+def test_fewer_steps_are_the_full_width_at_evenly_spread_steps() -> None:
+    for encoding in (Steps(20, WIDTHS, True), EvenStages(20, WIDTHS, 20)):
+        plans = fewer_steps_levels(50, source(encoding))
+        taken = [np.flatnonzero(plan != SKIP_LEVEL) for plan in plans]
+        assert [len(steps) for steps in taken] == list(range(1, 20))
+        for plan, steps in zip(plans, taken, strict=True):
+            assert set(plan[steps]) == {3}
+            assert steps[0] == 0
+            assert np.ptp(np.diff([*steps, 20])) <= 1
+    few = [int((plan != SKIP_LEVEL).sum()) for plan in fewer_steps_levels(3, source(Steps(20, WIDTHS, True)))]
+    assert sorted(few) == [5, 10, 14]  # a quarter, a half and three quarters between 1 and 19 steps
+
+
+def test_there_are_no_plans_of_fewer_steps_where_none_may_be_skipped() -> None:
+    assert not fewer_steps_levels(8, source(Steps(20, WIDTHS, False)))
+    assert all(
+        np.array_equal(plan, Cuts(20, WIDTHS, True, 2).project(plan))
+        for plan in fewer_steps_levels(8, source(Cuts(20, WIDTHS, True, 2)))
+    )
+
+
+def test_a_step_that_is_left_out_costs_nothing() -> None:
+    given = source(Stages(4, WIDTHS, True, 4))
+    cheap, dear, between = np.array([-1, -1, -1, 0]), np.array([3, 3, 3, 3]), np.array([3, -1, 3, -1])
+    assert [list(p) for p in spread_by_cost([cheap, dear, between], 1, given)] == [list(between)]
+
+
+def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
+    encoding = EvenStages(20, WIDTHS, 20)
+    assert encoding.step_widths(mapped_levels((0.5,) * 5 + (1.0,) * 5, encoding)) == (0.5,) * 5 + (1.0,) * 5
+    assert encoding.step_widths(mapped_levels((0.5,) * 25 + (1.0,) * 25, encoding)) == (0.5,) * 10 + (1.0,) * 10
+
+
+def test_cut_plans_have_one_or_two_rising_cuts() -> None:
+    for plan in cut_levels(20, source(Stages(20, WIDTHS, False, 10))):
+        assert (np.diff(plan) >= 0).all()
+        assert 2 <= len(set(plan)) <= 3
+
+
+def test_snr_plans_rise_with_the_log_snr() -> None:
+    plans = snr_levels(15, source(Steps(20, WIDTHS, False)))
+    assert all((np.diff(plan) >= 0).all() for plan in plans)
+    assert len({tuple(plan) for plan in plans}) == 15
+
+
+@pytest.mark.parametrize(("steps", "units"), [(5, 5), (11, 5), (12, 4)])
+def test_gap_plans_are_the_whole_front_of_gap_and_cost_by_brute_force(steps: int, units: int) -> None:
+    encoding = Stages(steps, WIDTHS, False, units)
+    given = source(encoding)
+    unit_gap = np.add.reduceat(given.gap(), np.cumsum(encoding.lengths) - encoding.lengths, axis=0)
+
+    def scores(levels: np.ndarray) -> tuple[float, float]:
+        return (
+            float((encoding.lengths * MACS[levels]).sum()),
+            float(unit_gap[np.arange(units), levels].sum()),
+        )
+
+    every = sorted({scores(np.array(i)) for i in np.ndindex(*(4,) * units)})
+    best, expected = np.inf, []
+    for cost, gap in every:
+        if gap < best - 1e-12:
+            best = gap
+            expected.append((cost, gap))
+    found = sorted(scores(plan) for plan in least_gap_plans(encoding, MACS, given.gap()))
+    assert np.allclose(found, expected, atol=1e-9)
+
+
+def test_gap_plans_of_a_thousand_steps_are_optimal_at_their_own_cost() -> None:
+    encoding = Steps(1000, WIDTHS, False)
+    given = source(encoding)
+    plans = least_gap_plans(encoding, MACS, given.gap(), most_states=2000)
+    gaps = np.array([given.gap()[np.arange(1000), plan].sum() for plan in plans])
+    costs = np.array([MACS[plan].sum() for plan in plans])
+    order = np.argsort(costs)
+    assert (np.diff(gaps[order]) <= 1e-9).all()
+    # On the lower hull no plan lies above the line between its neighbours.
+    c, g = costs[order], gaps[order]
+    slopes = np.diff(g) / np.maximum(np.diff(c), 1e-12)
+    assert (np.diff(slopes[np.diff(c) > 0]) >= -1e-6).all()
+    assert costs.min() == 1000
+    assert costs.max() == 16000
+
+
+def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) -> None:
+    widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
+    pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
+    encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
+    seeds = make_seeds({f"front:{tmp_path}": 5}, source(encoding))
+    assert [s.genome for s in seeds] == ["1111112222", "2222222222"]
+    assert {s.origin for s in seeds} == {f"front:{tmp_path}"}
+
+
+def test_a_missing_front_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no front at"):
+        make_seeds({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
+
+
+def test_an_earlier_search_has_an_opinion_of_plans_that_it_never_saw(tmp_path: Path) -> None:
+    here = source(Stages(20, WIDTHS, False, 10))
+    gap = here.gap()
+    rng = np.random.default_rng(5)
+    worth = np.linspace(3, 0.2, 10)  # early stages matter there: not what the gap says
+
+    def fid(levels: np.ndarray) -> float:
+        return float(1 + ((3 - levels) * worth).sum())
+
+    # The earlier search had other steps and widths.
+    there = Stages(40, (0.25, 0.5, 0.75, 1.0), False, 10)
+    plans = rng.integers(0, 4, (40, 10))
+    rows = [{"state": "complete", "widths": list(there.step_widths(one)), "fid": fid(one)} for one in plans]
+    table = pd.DataFrame(rows).assign(gflops=[float(MACS[one].sum()) for one in plans])
+    table.to_parquet(tmp_path / "trials.parquet")
+    (opinion,) = earlier_opinions({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
+    unseen = rng.integers(0, 4, (100, 10))
+    said, true = opinion(list(unseen)), np.array([fid(one) for one in unseen])
+    assert rank_correlation(said, true) > 0.8
+    assert abs(said.mean()) < 0.5  # in standard deviations from the mean
+    features = PlanFeatures(here.encoding, gap, (opinion,))
+    assert np.array_equal(features(unseen)[:, -1], opinion(list(unseen)))
+    table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
+    assert earlier_opinions({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
+    assert earlier_opinions({"uniform": 4}, here.encoding, gap) == ()

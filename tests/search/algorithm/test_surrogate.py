@@ -1,0 +1,98 @@
+"""The surrogate: its leave-one-out answers, what it learns, and that a resume learns the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+
+from stepfront.search.algorithm.encodings import Stages, Steps
+from stepfront.search.algorithm.screening import rank_correlation
+from stepfront.search.algorithm.surrogate import MOST_STRETCHES, MOST_TRIALS, PlanFeatures, Surrogate, _last_refit
+
+ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)
+GAP = np.linspace(1, 3, 20)[:, None] * (3 - np.arange(4))
+
+
+def draw(count: int, seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(0, 4, (count, 10)))
+
+
+def fid_of(levels: np.ndarray) -> float:
+    """Late stages matter, an early one hardly does, and two neighbours help each other: not what the gap says."""
+    worth = np.linspace(0.1, 3, 10)
+    return float(2 + ((3 - levels) * worth).sum() + 0.5 * abs(int(levels[4]) - int(levels[5])))
+
+
+def unranked(most: int) -> np.ndarray:
+    raise AssertionError("few trials are all learnt")
+
+
+def test_leaving_one_out_is_what_a_model_without_that_trial_says() -> None:
+    features, fid = PlanFeatures(ENCODING, GAP)(draw(30)), np.array(list(map(fid_of, draw(30))))
+    model = Surrogate()
+    without = model.learn(features, fid, unranked)
+    kernel = model._kernel
+    logs = np.log(fid)
+    mean, scale = logs.mean(), logs.std()
+    for i in (0, 7, 29):
+        rest = np.arange(30) != i
+        # Mean and scale of all trials are known to the model either way; the kernel is, too.
+        plain = GaussianProcessRegressor(kernel, optimizer=None).fit(features[rest], (logs[rest] - mean) / scale)
+        assert without[i] == pytest.approx(plain.predict(features[i : i + 1])[0] * scale + mean, rel=1e-6)
+    # And of plans that it never saw it says what scikit-learn's own regressor says.
+    whole = GaussianProcessRegressor(kernel, optimizer=None).fit(features, (logs - mean) / scale)
+    unseen = PlanFeatures(ENCODING, GAP)(draw(20, seed=3))
+    expected, deviation = whole.predict(unseen, return_std=True)
+    np.testing.assert_allclose(model.predict(unseen), [expected * scale + mean, deviation * scale], rtol=1e-6)
+
+
+def test_it_ranks_plans_better_than_the_gap_that_it_begins_with() -> None:
+    features = PlanFeatures(ENCODING, GAP)
+    known, unknown = draw(40), draw(200, seed=1)
+    model = Surrogate()
+    model.learn(features(known), np.array(list(map(fid_of, known))), unranked)
+    mean, deviation = model.predict(features(unknown))
+    true = np.log(list(map(fid_of, unknown)))
+    gap = features(unknown)[:, -1]
+    assert rank_correlation(mean, true) > rank_correlation(gap, true) + 0.1
+    assert rank_correlation(mean, true) > 0.85
+    assert (np.abs(mean - true) < 3 * deviation + 0.05).mean() > 0.95
+
+
+def test_a_resumed_search_predicts_the_same() -> None:
+    features = PlanFeatures(ENCODING, GAP)
+    plans = draw(41)
+    x, fid = features(plans), np.array(list(map(fid_of, plans)))
+    steady = Surrogate()
+    for count in range(12, 42):
+        steady.learn(x[:count], fid[:count], unranked)
+    resumed = Surrogate()
+    resumed.learn(x, fid, unranked)
+    children = features(draw(5, seed=2))
+    assert np.array_equal(steady.predict(children)[0], resumed.predict(children)[0])
+
+
+def test_kernels_are_fitted_at_growing_numbers_of_trials() -> None:
+    assert [_last_refit(n) for n in (5, 8, 9, 10, 12, 13, 16, 17)] == [5, 8, 8, 10, 10, 13, 13, 17]
+
+
+def test_of_many_trials_the_best_ranked_are_learnt() -> None:
+    plans = draw(MOST_TRIALS + 50)
+    features, fid = PlanFeatures(ENCODING, GAP)(plans), np.array(list(map(fid_of, plans)))
+    ranks = np.argsort(np.argsort(fid))
+    without = Surrogate().learn(features, fid, lambda most: ranks)
+    assert np.array_equal(np.isfinite(without), ranks < MOST_TRIALS)
+
+
+def test_features_of_long_plans_are_means_of_stretches_and_skips_are_seen() -> None:
+    encoding = Steps(1000, (0.5, 1.0), True)
+    features = PlanFeatures(encoding, np.ones((1000, 2)))
+    levels = np.zeros(1000, dtype=np.int64)
+    levels[:500] = 1
+    levels[-50:] = -1
+    (seen,) = features([levels])
+    assert len(seen) == 2 * MOST_STRETCHES + 1
+    assert seen[:MOST_STRETCHES] == pytest.approx([1.0] * 10 + [0.0] * 10)
+    assert seen[MOST_STRETCHES:-1] == pytest.approx([0.0] * 19 + [1.0])
+    assert seen[-1] == pytest.approx(0.5 * np.log(950 + 10))  # steps that are left out have no gap; the floor is 1%

@@ -1,0 +1,203 @@
+"""The verbs with wrong input: one line that says what was given and what is possible, and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stepfront.search.cli import main as cli
+
+VERBS = (
+    "train",
+    "search",
+    "confirm",
+    "controls",
+    "front",
+    "sample",
+    "report",
+    "quickstart",
+    "doctor",
+    "resume",
+    "extend",
+    "sync",
+    "ui",
+    "register",
+    "export",
+    "compare",
+)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    monkeypatch.setattr(sys, "argv", ["stepfront", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as left:
+        code = int(left.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, said, _ = call(monkeypatch, capsys, verb, "--help")
+    assert code == 0
+    assert "Example:" in said
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    code = "import sys, search.cli; print(sorted({'torch', 'ray', 'optuna', 'mlflow', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+SETTINGS = {
+    "unknown key": ("trianing: {steps: 3}", "unknown setting 'trianing'; possible here: budget, confirm, data"),
+    "unknown nested key": ("training: {step: 3}", "unknown setting 'training.step'; possible here: accumulate, "),
+    "wrong type": ("training: {steps: many}", "training.steps: input should be a valid integer (given: 'many')"),
+    "number as text": ('training: {steps: "12"}', "training.steps: input should be a valid integer (given: '12')"),
+    "impossible width": ("network: {base: 16, widths: [0.3, 1.0]}", "width 0.3 of base 16 is 4.8 channels"),
+    "widths without 1": ("network: {widths: [0.25, 0.5]}", "must ascend within (0, 1] and end in 1.0"),
+    "unknown solver": ("sampler: {solver: euler}", "sampler.solver: input should be 'ddim', 'ddpm'"),
+    "too many steps": ("{sampler: {steps: 500}, diffusion: {steps: 100}}", "sampler.steps 500 exceeds"),
+    "no path": ("data: {format: idx}", "format idx needs a path"),
+    "bad constraint": ("evaluation: {constraints: ['cost < 3']}", "constraints look like 'gflops <= 2.0'"),
+    "unknown seeds": ("seeds: {lucky: 3}", "unknown seeds 'lucky'; possible: uniform, cuts"),
+    "no limit": ("budget: {trials: null}", "a budget needs a limit"),
+    "features without file": ("features: {name: inception}", "features 'inception' need a path"),
+    "bad name": ("name: ../up", "name: "),
+    "no mapping": ("- 1", "holds list; a mapping of settings was expected"),
+    "no yaml": ("a: [", "is no YAML"),
+    "empty": ("", "a mapping of settings was expected"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_bad_settings(case: str, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    text, expected = SETTINGS[case]
+    config = tmp_path / "bad.yaml"
+    config.write_text(text)
+    code, _, error = call(monkeypatch, capsys, "train", str(config))
+    assert code == 2
+    assert expected in error
+    assert error.count("\n") == 1
+    assert error.startswith("stepfront: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+WORDS = {
+    "no file": (("train", "nowhere.yaml"), "no settings file nowhere.yaml"),
+    "no search": (("front", "nowhere"), "no search in nowhere"),
+    "override without value": (("quickstart", "--set", "steps"), "an override looks like budget.trials=200"),
+    "override of a group": (("quickstart", "--set", "name.x=1"), "name is a single value"),
+    "unknown override": (("quickstart", "--set", "training.lrate=1"), "unknown setting 'training.lrate'"),
+    "unknown verb": (("searhc",), "searhc"),
+    "unknown option": (("front", "x", "--exprot", "y"), "--exprot"),
+    "missing argument": (("search",), "CONFIG"),
+    "one seed": (("confirm", "x", "--seeds", "1"), "--seeds"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_bad_words(case: str, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    words, expected = WORDS[case]
+    code, _, error = call(monkeypatch, capsys, *words)
+    assert code == 2
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_and_damaged_data(tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "c.yaml"
+    config.write_text("{name: x, data: {format: idx, path: images}}")
+    code, _, error = call(monkeypatch, capsys, "train", str(config))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "images is no directory" in error
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + b"\0\0\0\x09" * 3)
+    code, _, error = call(monkeypatch, capsys, "train", str(config))
+    assert code == 2
+    assert "cut short: 0 of 729 bytes" in error
+
+
+def test_search_without_a_supernet_says_what_to_do(tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{{name: x, directory: {tmp_path}}}")
+    code, _, error = call(monkeypatch, capsys, "search", str(config))
+    assert code == 2
+    assert "train one first: stepfront train CONFIG" in error
+
+
+def test_exports_and_samples(searched_copy: Path, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    import numpy as np
+    import pandas as pd
+
+    front = pd.read_parquet(searched_copy / "front.parquet")
+    for suffix, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        path = tmp_path / f"front.{suffix}"
+        assert call(monkeypatch, capsys, "front", str(searched_copy), "--export", str(path))[0] == 0
+        assert list(read(path)["trial"]) == list(front["trial"])
+    path = tmp_path / "front.json"
+    assert call(monkeypatch, capsys, "front", str(searched_copy), "--export", str(path))[0] == 0
+    assert [row["trial"] for row in json.loads(path.read_text())] == list(front["trial"])
+    code, _, error = call(monkeypatch, capsys, "front", str(searched_copy), "--export", str(tmp_path / "front.xls"))
+    assert code == 2
+    assert ".csv .json .parquet" in error
+    code, said, _ = call(monkeypatch, capsys, "front", str(searched_copy))
+    assert code == 0
+    assert "cheapest" in said
+
+    grid = tmp_path / "grid.png"
+    words = ("sample", str(searched_copy), "--point", "best", "--images", "5", "--out", str(grid))
+    assert call(monkeypatch, capsys, *words)[0] == 0
+    with np.load(tmp_path / "grid.npz") as arrays:
+        assert arrays["images"].shape == (5, 8, 8, 1)
+        assert arrays["images"].dtype == np.uint8
+        assert str(arrays["plan"]) == front.loc[front["fid"].idxmin(), "plan"]
+    assert grid.exists()
+    code, _, error = call(monkeypatch, capsys, "sample", str(searched_copy), "--point", "nonsense")
+    assert code == 2
+    assert "possible: knee, best, cheapest" in error
+    assert call(monkeypatch, capsys, "report", str(searched_copy))[0] == 0
+    assert (searched_copy / "report.html").exists()
+
+
+@pytest.fixture
+def searched_copy(fresh: Path, cluster: None) -> Path:
+    """A finished tiny search."""
+    from tests.search.driver.test_run import do_search
+
+    return do_search(fresh)
+
+
+def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster: None) -> None:  # type: ignore[no-untyped-def]
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{{name: x, directory: {tmp_path}, tracking: {{uri: null}}}}")
+    code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
+    assert code == 0
+    assert said.count("ok  ") == 8
+    config.write_text(
+        f"{{name: x, directory: {tmp_path}, data: {{format: npz, path: gone.npz}}, tracking: {{uri: null}}}}"
+    )
+    code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
+    assert code == 1
+    assert "FAIL  data       no data file at gone.npz" in said
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    from stepfront.search import config
+
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "load_settings", interrupted)
+    code, _, error = call(monkeypatch, capsys, "train", "any.yaml")
+    assert code == 130
+    assert "interrupted; the same command goes on from here" in error

@@ -1,0 +1,252 @@
+"""A class-conditional supernet with guidance, the whole way: trained, searched, sampled and taken elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from stepfront.errors import InputError
+from stepfront.files import read_json, write_json
+from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.driver import run
+from stepfront.search.driver.baselines import run_controls
+from stepfront.search.driver.publish import (
+    GRID_IMAGES,
+    draw_images,
+    draw_report,
+    log_to_mlflow,
+    make_evaluator,
+    sample_pixels,
+)
+from stepfront.search.export.program import export_point
+from stepfront.search.export.registry import register
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import find_search, read_snapshot, resume_settings
+from stepfront.search.records.tables import pick_point, plan_of_row
+from stepfront.search.tracking.mirror import make_client, read_state
+from stepfront.trainers.data.image_grid import image_grid
+from stepfront.trainers.diffusion.loss_gap import gap_table
+from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.networks.supernet import CARD_FILE, load_supernet
+from tests.search.cli.test_cli import call
+from tests.search.conftest import TINY, tiny_settings
+from tests.search.driver.test_points_in_use import Silent
+
+CLASSES, STEPS, IMAGES, SEED = 10, 6, 12, 3
+
+
+def conditional(directory: Path, *overrides: str) -> RunSettings:
+    given = ("name=digits", f"network.classes={CLASSES}", "sampler.guidance=2.0", "budget.trials=7", *overrides)
+    return tiny_settings(directory, *given)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+    """A finished search with guidance 2 that is in MLflow."""
+    settings = conditional(tmp_path_factory.mktemp("conditional"))
+    run.train(settings, False, lambda report: None, lambda text: None)
+    directory = run.search(settings, False, Silent(), lambda text: None)
+    assert log_to_mlflow(settings, directory, True)[0] == ""
+    return directory
+
+
+def ingredients_of(directory: Path) -> Ingredients:
+    return Ingredients.of_search(find_search(directory)[1], directory)
+
+
+def sampled(directory: Path, label: int | None = None) -> np.ndarray:
+    """What `stepfront sample` makes of the knee, [N, H, W, C]."""
+    row = pick_point(read_snapshot(directory).front, "knee")
+    evaluator = make_evaluator(ingredients_of(directory), directory)
+    return np.moveaxis(sample_pixels(evaluator, plan_of_row(row), IMAGES, SEED, label), 1, 3)
+
+
+def drawn(directory: Path) -> np.ndarray:
+    labels = make_evaluator(ingredients_of(directory), directory).labels(IMAGES, SEED)
+    assert labels is not None
+    return labels
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_cost_counts_two_calls_a_step(searched: Path) -> None:
+    snapshot, costs, found = read_snapshot(searched), read_costs(searched), ingredients_of(searched)
+    macs = {w: count_width(found.card.network, 1, 8, w).macs for w in found.card.network.widths}
+    trials = snapshot.trials
+    assert (trials["state"] == "complete").all()
+    for _, row in trials.iterrows():
+        assert row["gflops"] == pytest.approx(sum(4e-9 * macs[w] for w in row["widths"]), rel=1e-12)
+        latency = sum(2 * (costs[w].latency_ms or 0) for w in row["widths"])
+        assert row["latency_ms"] == pytest.approx(latency, rel=1e-12)
+        assert row["calls"] + row["calls_saved"] == 2 * STEPS * row["images"]
+    facts = snapshot.facts
+    assert (facts["classes"], facts["guidance"], facts["calls_a_step"]) == (CLASSES, 2.0, 2)
+    assert facts["network_gflops"] == pytest.approx((trials["gflops"] * trials["images"]).sum())
+    levels = np.array([0, 2, 1])
+    prices = found.prices(costs)
+    assert prices["gflops"](levels) == pytest.approx(sum(2 * 4e-9 * macs[w] for w in (0.25, 1.0, 0.5)))
+    assert facts["full"]["gflops"] == pytest.approx(STEPS * 4e-9 * macs[1.0])
+
+
+def test_controls_cost_as_much_a_step(searched: Path) -> None:
+    run_controls(searched, ["fewer_steps"], 3)
+    controls = tables.read_table(searched / tables.CONTROLS, "controls")
+    few = controls[controls["method"] == "fewer_steps"]
+    each = read_costs(searched)[1.0]
+    assert each.calls == 2
+    spread = (1, 4, 6)  # of 6 steps, evenly by cost, all of them among it
+    expected = [steps * 4e-9 * each.macs for steps in spread]
+    assert sorted(few["gflops"]) == pytest.approx(expected)
+
+
+def test_the_gap_is_that_of_the_conditional_prediction_whatever_the_guidance(searched: Path) -> None:
+    found = ingredients_of(searched)
+    supernet, card = load_supernet(found.settings.supernet_directory)
+    labels = torch.from_numpy(found.data.held_out_labels[:32])  # type: ignore[index]
+    denoisers = {w: (lambda x, t, w=w: supernet(x, t, w, labels)) for w in supernet.widths}
+    pixels = found.data.held_out_images[:32]
+    expected = gap_table(denoisers, noise_schedule(card.diffusion), found.times, pixels, torch.device("cpu"))  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.gap, expected, rtol=0, atol=1e-7)
+
+
+def test_scores_of_another_guidance_do_not_mix(searched: Path) -> None:
+    settings = resume_settings(searched)
+    other = settings.model_copy(update={"sampler": settings.sampler.model_copy(update={"guidance": 1.0})})
+    with pytest.raises(InputError, match=r"was begun with sampler .*'guidance': 2\.0"):
+        run.search(other, False, Silent(), lambda text: None)
+
+
+def test_the_spec_of_guidance_1_is_that_of_searches_older_than_it(trained: Path, cluster: None) -> None:
+    found = Ingredients.load(tiny_settings(trained))
+    costs = {w: count_width(found.card.network, 1, 8, w) for w in found.card.network.widths}
+    assert found.spec(costs)["sampler"] == {"solver": "ddim", "grid": "trailing", "steps": STEPS, "clip": False}
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_sample_takes_a_label(searched: Path, monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "threes.png"
+    words = ("sample", str(searched), "--images", str(IMAGES), "--seed", str(SEED), "--out")
+    code, _, error = call(monkeypatch, capsys, *words, str(out), "--label", "3")
+    assert (code, error) == (0, "")
+    with np.load(out.with_suffix(".npz")) as file:
+        assert file["labels"].tolist() == [3] * IMAGES
+        np.testing.assert_array_equal(file["images"], sampled(searched, 3))
+    code, _, _ = call(monkeypatch, capsys, *words, str(tmp_path / "all.png"))
+    assert code == 0
+    with np.load(tmp_path / "all.npz") as file:
+        np.testing.assert_array_equal(file["labels"], drawn(searched))
+        np.testing.assert_array_equal(file["images"], sampled(searched))
+    code, _, error = call(monkeypatch, capsys, *words, str(tmp_path / "no.png"), "--label", "10")
+    assert (code, error) == (2, "stepfront: no class 10; possible: 0 to 9\n")
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_the_report_draws_classes_in_order_and_says_the_guidance(searched: Path) -> None:
+    draw_images(ingredients_of(searched), searched)
+    evaluator = make_evaluator(ingredients_of(searched), searched)
+    pixels = sample_pixels(evaluator, ingredients_of(searched).uniform_plan(1.0), GRID_IMAGES, 0)
+    labels = evaluator.labels(GRID_IMAGES, 0)
+    assert labels is not None
+    in_order = np.stack([pixels[i] for label in range(CLASSES) for i in range(GRID_IMAGES) if labels[i] == label])
+    with Image.open(searched / "images" / "full.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(image_grid(in_order, 8)))
+    assert "6 steps, ddim, guidance 2.0, encoding stages" in draw_report(searched).read_text()
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", [None, 3])
+def test_an_exported_program_samples_the_same_images(searched: Path, tmp_path: Path, label: int | None) -> None:
+    done = export_point(searched, "knee", tmp_path / "out")
+    assert done["condition"]["guidance"] == 2.0
+    words = ["--images", str(IMAGES), "--seed", str(SEED), "--out", str(tmp_path / "images.npz")]
+    words += [] if label is None else ["--label", str(label)]
+    program = str(tmp_path / "out" / "sample.py")
+    ran = subprocess.run([sys.executable, "-I", program, *words], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    with np.load(tmp_path / "images.npz") as alone:
+        np.testing.assert_array_equal(alone["images"], sampled(searched, label))
+    ran = subprocess.run([sys.executable, "-I", program, "--label", "10"], capture_output=True, text=True)
+    assert "no class 10; possible: 0 to 9" in ran.stderr
+
+
+def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:
+    done = register(searched, "knee")
+    mlflow.set_tracking_uri(str(find_search(searched)[1].tracking.uri))
+    model = mlflow.pyfunc.load_model(f"models:/{done.model}/{done.version}")
+    assert model.metadata.get_input_schema().input_names() == ["seed", "image", "label"]
+    seeds, labels = [SEED] * IMAGES, drawn(searched)
+    np.testing.assert_array_equal(model.predict(pd.DataFrame({"seed": seeds})), sampled(searched))
+    named = model.predict(pd.DataFrame({"seed": seeds, "label": labels}))
+    np.testing.assert_array_equal(named, sampled(searched))
+    threes = model.predict(pd.DataFrame({"seed": seeds, "label": [3] * IMAGES}))
+    np.testing.assert_array_equal(threes, sampled(searched, 3))
+    with pytest.raises(ValueError, match="no class 10; possible: 0 to 9"):
+        model.predict(pd.DataFrame({"seed": [SEED], "label": [10]}))
+
+
+def test_mlflow_knows_the_guidance(searched: Path) -> None:
+    _, settings = find_search(searched)
+    client = make_client(str(settings.tracking.uri))
+    params = client.get_run(read_state(searched).run_id).data.params
+    assert (params["guidance"], params["steps"]) == ("2.0", str(STEPS))
+
+
+# --- what does not belong together ------------------------------------------------------------------------------------
+
+
+def test_a_model_that_came_without_a_null_class_is_not_guided(searched: Path, tmp_path: Path) -> None:
+    _, settings = find_search(searched)
+    shutil.copytree(settings.supernet_directory, tmp_path / "net")
+    card = read_json(tmp_path / "net" / CARD_FILE, "card")
+    card["made_with"] = {"imported": "diffusers", "null_class": "none"}
+    write_json(tmp_path / "net" / CARD_FILE, card)
+    imported = settings.model_copy(update={"supernet": str(tmp_path / "net")})
+    with pytest.raises(InputError, match=r"guidance 2 needs a null class, and .* was imported without one; train it"):
+        Ingredients.load(imported)
+    unguided = settings.sampler.model_copy(update={"guidance": 1.0})
+    Ingredients.load(imported.model_copy(update={"sampler": unguided}))
+
+
+WRONG = {
+    "guidance without classes": (("sampler.guidance=2",), "sampler.guidance 2 needs a class-conditional network"),
+    "nothing to guide away from": (
+        ("network.classes=10", "sampler.guidance=2", "training.drop_labels=0"),
+        "sampler.guidance 2 needs training.drop_labels above 0",
+    ),
+    "negative": (("network.classes=10", "sampler.guidance=-1"), "sampler.guidance: input should be greater than or"),
+    "no class": (("network.classes=0",), "network.classes: input should be greater than 0"),
+    "labels to drop": (("training.drop_labels=0.3",), "training.drop_labels 0.3 needs a class-conditional network"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings_that_do_not_belong_together(case: str) -> None:
+    overrides, expected = WRONG[case]
+    with pytest.raises(InputError) as refused:
+        settings_from(TINY, overrides)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unconditional_supernet_refuses_labels_and_classes(trained: Path) -> None:
+    with pytest.raises(InputError, match=r"trained with network\.classes None, not 10"):
+        run.train(tiny_settings(trained, "network.classes=10"), False, lambda report: None, lambda text: None)
+    with pytest.raises(InputError, match="has another network than these settings"):
+        Ingredients.load(tiny_settings(trained, "network.classes=10"))

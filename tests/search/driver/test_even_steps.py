@@ -1,0 +1,103 @@
+"""A search over the number of steps (`space.skip: even`), from its seeds to its report and controls."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.dashboards.report import write_report
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.driver import integrity as checkup
+from stepfront.search.driver.baselines import advice, control_plans, run_controls
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records.run_directory import find_search
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from tests.search.driver.test_run import do_search
+
+
+@pytest.fixture(scope="module")
+def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("even")
+    shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
+    seeds = "seeds={uniform: 2, monotone: 2, fewer_steps: 3}"
+    return do_search(place, "space.encoding=steps", "space.skip=even", seeds, "budget.trials=16")
+
+
+def test_a_plan_of_fewer_steps_has_the_times_of_a_sampler_of_so_many(searched: Path) -> None:
+    trials = pd.read_parquet(searched / "trials.parquet")
+    schedule = noise_schedule(Ingredients.of_search(find_search(searched)[1], searched).card.diffusion)
+    lengths = [len(widths) for widths in trials["widths"]]
+    assert lengths[:4] == [6] * 4
+    assert len(set(lengths)) >= 4
+    assert max(lengths) == 6
+    for _, row in trials.iterrows():
+        assert list(row["times"]) == list(time_grid(schedule, "trailing", len(row["widths"])))
+        assert min(row["widths"]) > 0
+    assert trials["plan"].is_unique  # one genome a plan
+    fewer = trials[trials["origin"] == "fewer_steps"]
+    assert len(fewer) == 3
+    assert {width for widths in fewer["widths"] for width in widths} == {1.0}
+
+
+def test_it_has_its_strongest_control_among_its_own_plans(searched: Path) -> None:
+    run_controls(searched, ["fewer_steps"], None)
+    trials = pd.read_parquet(searched / "trials.parquet").set_index("plan")
+    controls = pd.read_parquet(searched / "controls.parquet").query("method == 'fewer_steps'").set_index("plan")
+    both = [plan for plan in controls.index if plan in trials.index]
+    assert len(both) >= 4
+    assert list(controls.loc[both, "fid"]) == list(trials.loc[both, "fid"])
+    assert list(controls.loc[both, "gflops"]) == pytest.approx(list(trials.loc[both, "gflops"]))
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(100, [1, 2, 3, 4, 5, 6]), (3, [1, 4, 6]), (2, [1, 6]), (1, [6])])
+def test_fewer_steps_than_there_are_evaluations_for_are_spread_evenly(
+    searched: Path, count: int, lengths: list[int]
+) -> None:
+    ingredients = Ingredients.of_search(find_search(searched)[1], searched)
+    source = ingredients.seed_source(read_costs(searched))
+    plans = control_plans("fewer_steps", count, ingredients, source)
+    assert [len(plan.widths) for plan in plans] == lengths
+    assert {width for plan in plans for width in plan.widths} == {1.0}
+
+
+def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: Path) -> None:
+    assert [found.says for found in checkup.examine_search(searched.parent) if not found.usable] == []
+    write_report(searched, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_who_loses_to_fewer_steps_is_told() -> None:
+    compared = pd.DataFrame(
+        {"control_method": ["fewer_steps", "fewer_steps", "cuts", None], "control_fid": [1.0, 3.0, 1.0, np.nan]}
+    ).assign(fid=2.0)
+    fixed = settings_from({}, ["space.skip=false"])
+    told = advice(compared, fixed)
+    assert told is not None
+    assert "beat 1 of 4 front points" in told
+    assert "space.skip=even" in told
+    assert advice(compared.iloc[1:], fixed) is None
+    assert advice(compared, RunSettings()) is None
+
+
+def test_steps_are_even_unless_the_encoding_is_cuts() -> None:
+    assert RunSettings().space.skip == "even"
+    assert settings_from({}, ["space.encoding=cuts"]).space.skip is False
+    assert settings_from({"space": {"encoding": "cuts", "skip": True}}).space.skip is True
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["space.encoding=cuts"], "skip: even needs encoding stages or steps"),
+        (["space.skip=evn"], r"space.skip: input should be False, True or 'even' \(given: 'evn'\)$"),
+    ],
+)
+def test_what_even_steps_cannot_be(given: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        settings_from({}, ["sampler.steps=20", "space.skip=even", *given])

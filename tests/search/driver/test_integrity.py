@@ -1,0 +1,156 @@
+"""`stepfront doctor SEARCH`: what it finds in a damaged search directory, and that --repair mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.files import read_json
+from stepfront.search.driver import integrity as checkup
+from stepfront.search.driver import run
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
+from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
+from tests.search.conftest import tiny_settings
+from tests.search.driver.test_run import Silent
+
+
+@pytest.fixture(scope="module")
+def finished(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny search in a folder of its own."""
+    from tests.search.driver.test_run import do_search
+
+    place = tmp_path_factory.mktemp("finished")
+    shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
+    do_search(place)
+    return place
+
+
+@pytest.fixture
+def search(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, elsewhere: a search may be moved with its supernet."""
+    shutil.copytree(finished / "tiny", tmp_path / "moved")
+    return tmp_path / "moved"
+
+
+def told(search: Path) -> list[tuple]:
+    """All that the study knows of its trials, times of its own aside."""
+    storage = open_storage(None, search / "search")
+    trials = storage.get_all_trials(storage.get_study_id_from_name(OWN_STUDY))
+    close_storage(storage)
+    return [(t.number, t.state, t.values, t.user_attrs, t.constraints) for t in trials]
+
+
+def failures(search: Path) -> dict[str, str]:
+    return {found.what: found.says for found in checkup.examine_search(search) if not found.usable}
+
+
+def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> None:
+    assert failures(search) == {}
+    said = {found.what: found.says for found in checkup.examine_search(search)}
+    assert said["tables"] == "9 trials, as in the study"
+    assert said["study"].startswith("9 complete, 0 failed, 0 cut off")
+    assert find_search(search)[1].search_directory == search / "search"
+
+
+@pytest.mark.parametrize("damage", ["trials shorter", "a changed score", "front of other trials", "no tables"])
+def test_views_that_differ_from_the_study_are_found_and_repaired(damage: str, search: Path) -> None:
+    trials = search / "search" / tables.TRIALS
+    whole = pd.read_parquet(trials)
+    if damage == "trials shorter":
+        whole.iloc[:-1].to_parquet(trials)
+    elif damage == "a changed score":
+        whole.assign(fid=whole["fid"] + np.where(whole["trial"] == 3, 1e-3, 0)).to_parquet(trials)
+    elif damage == "front of other trials":
+        front = search / "search" / tables.FRONT
+        pd.read_parquet(front).iloc[1:].to_parquet(front)
+    else:
+        for name in (tables.TRIALS, tables.FRONT, tables.PROGRESS):
+            (search / "search" / name).unlink()
+    assert set(failures(search)) & {"tables", "front"}
+    checkup.repair(search)
+    assert failures(search) == {}
+    pd.testing.assert_frame_equal(pd.read_parquet(trials), whole)
+
+
+def test_another_supernet_is_found(search: Path, trained: Path) -> None:
+    weights = search / "supernet" / "supernet.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    assert "does not belong to its card" in failures(search)["supernet"]
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "gone", "of an older copy"])
+def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: str, search: Path) -> None:
+    directory, study = search / "search", search / "search" / "study.db"
+    assert not list(directory.glob("study.db-*"))  # a search that has ended leaves one file, which may be copied
+    trials, facts = pd.read_parquet(directory / tables.TRIALS), read_json(directory / FACTS_FILE, "search")
+    before = told(search)
+    if damage == "cut short":
+        study.write_bytes(study.read_bytes()[:5000])
+    elif damage == "emptied":
+        study.write_bytes(b"")
+    elif damage == "gone":
+        study.unlink()
+    else:
+        with contextlib.closing(sqlite3.connect(study)) as connection, connection:
+            connection.execute("DELETE FROM trials WHERE number >= 5")
+    assert "--repair" in failures(search)["study"]
+    with pytest.raises(InputError, match=r"damaged|lacks"):
+        run.search(resume_settings(search), False, Silent(), lambda text: None)
+    checkup.repair(search)
+    assert failures(search) == {}
+    assert told(search) == before
+    pd.testing.assert_frame_equal(pd.read_parquet(directory / tables.TRIALS), trials)
+    now = read_json(directory / FACTS_FILE, "search")
+    assert {key: now[key] for key in ("search_id", "evaluations", "reference")} == {
+        key: facts[key] for key in ("search_id", "evaluations", "reference")
+    }
+    if damage != "gone":
+        assert (directory / "study.db.damaged-1").exists()
+
+
+def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_again(search: Path) -> None:
+    trials = search / "search" / tables.TRIALS
+    whole = pd.read_parquet(trials)
+    whole[whole["trial"] != 6].to_parquet(trials)
+    (search / "search" / "study.db").unlink()
+    checkup.repair(search)
+    said = {found.what: found.says for found in checkup.examine_search(search)}
+    assert said["study"].startswith("8 complete, 0 failed, 1 cut off")
+    run.search(resume_settings(search), False, Silent(), lambda text: None)
+    now = pd.read_parquet(trials)
+    assert now["trial"].tolist() == list(range(9))
+    assert now["genome"].is_unique
+
+
+def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None:
+    (search / "search" / "study.db").write_bytes(b"no database at all")
+    (search / "search" / tables.TRIALS).unlink()
+    with pytest.raises(InputError, match=r"trials\.parquet has none to rebuild it from"):
+        checkup.repair(search)
+    assert (search / "search" / "study.db").read_bytes() == b"no database at all"
+
+
+def test_damaged_facts_are_found_and_made_again_with_the_same_id(search: Path) -> None:
+    facts = search / "search" / FACTS_FILE
+    before = read_json(facts, "search")
+    facts.write_text(facts.read_text()[:100])
+    assert "not a readable search" in failures(search)["facts"]
+    checkup.repair(search)
+    assert failures(search) == {}
+    assert read_json(facts, "search")["search_id"] == before["search_id"]
+
+
+def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no search was begun in"):
+        checkup.examine_search(tmp_path)
+    assert tiny_settings(tmp_path).search_directory.exists() is False

@@ -1,0 +1,260 @@
+"""A front point taken into use: exported, registered and served, with the images of `stepfront sample` bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stepfront.errors import InputError
+from stepfront.search.driver import run
+from stepfront.search.driver.publish import log_to_mlflow, make_evaluator, sample_pixels
+from stepfront.search.export.exported.sample import UNet
+from stepfront.search.export.program import _shared, _write_network, export_point
+from stepfront.search.export.registry import register
+from stepfront.search.problem.problem import Ingredients
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.tables import pick_point, plan_of_row
+from stepfront.search.tracking.mirror import make_client
+from stepfront.trainers.config import NetworkSettings, validate
+from stepfront.trainers.networks.supernet import Supernet
+from tests.search.conftest import tiny_settings
+
+IMAGES, SEED = 20, 3
+
+
+class Silent:
+    def update(self, *told: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def searched(trained: Path, cluster: None) -> Path:
+    """A finished search that is in MLflow."""
+    settings = tiny_settings(trained, "name=used", f"supernet={trained / 'tiny' / 'supernet'}")
+    directory = run.search(settings, False, Silent(), lambda text: None)
+    assert log_to_mlflow(settings, directory, True)[0] == ""
+    return directory
+
+
+def sampled(directory: Path, point: str) -> np.ndarray:
+    """What `stepfront sample` makes, [N, H, W, C]."""
+    _, settings = find_search(directory)
+    row = pick_point(read_snapshot(directory).front, point)
+    evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
+    return np.moveaxis(sample_pixels(evaluator, plan_of_row(row), IMAGES, SEED), 1, 3)
+
+
+ALONE = """
+import runpy, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"search", "trainers", "dashboards", "benchmarks", "pandas", "ray", "mlflow"}:
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Refuse())
+program, out = sys.argv[1:]
+sys.argv = ["sample.py", "--images", "20", "--seed", "3", "--out", out]
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("point", ["best", "knee", "cheapest"])
+def test_an_export_samples_the_same_images_without_this_package(searched: Path, tmp_path: Path, point: str) -> None:
+    done = export_point(searched, point, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "plan.json",
+        "sample.py",
+        *(network["file"] for network in done["networks"]),
+    }
+    row = pick_point(read_snapshot(searched).front, point)
+    assert {network["width"] for network in done["networks"]} == set(row["widths"]) - {0.0}
+    program, images = str(tmp_path / "out" / "sample.py"), str(tmp_path / "images.npz")
+    done_alone = subprocess.run([sys.executable, "-I", "-c", ALONE, program, images], capture_output=True, text=True)
+    assert done_alone.returncode == 0, done_alone.stderr
+    with np.load(tmp_path / "images.npz") as alone:
+        np.testing.assert_array_equal(alone["images"], sampled(searched, point))
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        {},
+        {"norm_eps": 1e-6, "head_channels": 4, "halving": "end", "frequencies": "diffusers_shifted"},
+        {"norm_eps": 1e-3, "head_channels": 8, "frequencies": "diffusers", "classes": 3},
+        {"frequencies": "ddsm", "skips": "prefix"},
+    ],
+)
+def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Path, imported: dict[str, Any]) -> None:
+    given = {"base": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4], "widths": [0.5, 1.0]} | imported
+    settings = validate(NetworkSettings, given)
+    supernet = Supernet(settings, 1, 8).eval()
+    for parameter in supernet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(3, 1, 8, 8, generator=generator), torch.tensor([999.0, 500.0, 1.0])
+    label = () if settings.classes is None else (torch.tensor([0, 2, 3]),)
+    for width in settings.widths:
+        network = supernet.subnet(width)
+        written = _write_network(network, width, tmp_path)
+        program = UNet(
+            load_file(tmp_path / written["file"]), written["groups"], json.loads(json.dumps(_shared(settings)))
+        )
+        with torch.inference_mode():
+            assert torch.equal(program(x, t, *label), network(x, t, *label))
+
+
+def test_an_export_refuses_weights_of_another_plan(searched: Path, tmp_path: Path) -> None:
+    export_point(searched, "best", tmp_path / "out")
+    weights = sorted((tmp_path / "out").glob("width-*.safetensors"))[0]
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    program = [sys.executable, str(tmp_path / "out" / "sample.py"), "--images", "1", "--out", str(tmp_path / "no.npz")]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "does not belong to this plan" in done.stderr
+    assert not (tmp_path / "no.npz").exists()
+
+
+def test_an_export_goes_over_an_export_and_never_among_other_files(searched: Path, tmp_path: Path) -> None:
+    export_point(searched, "best", tmp_path / "out")
+    done = export_point(searched, "cheapest", tmp_path / "out")
+    kept = {path.name for path in (tmp_path / "out").glob("width-*")}
+    assert kept == {network["file"] for network in done["networks"]}
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds other files \(thesis.txt\); give a new folder"):
+        export_point(searched, "best", tmp_path / "out")
+
+
+LOAD = """
+import sys, mlflow, numpy as np, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+images = model.predict(pd.DataFrame({"seed": [3] * 20}))
+some = model.predict(pd.DataFrame({"seed": [3, 8, 3], "image": [7, 0, 2]}))
+assert not {"search", "trainers", "dashboards"} & set(sys.modules), "the model leans on this package"
+np.savez(sys.argv[3], images=images, some=some)
+"""
+
+
+def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: Path, tmp_path: Path) -> None:
+    done = register(searched, "knee")
+    _, settings = find_search(searched)
+    made = tmp_path / "made.npz"
+    arguments = [str(settings.tracking.uri), f"models:/{done.model}@knee", str(made)]
+    fresh = subprocess.run(
+        [sys.executable, "-P", "-c", LOAD, *arguments], capture_output=True, text=True, cwd=tmp_path, env=without_us()
+    )
+    assert fresh.returncode == 0, fresh.stderr
+    expected = sampled(searched, "knee")
+    with np.load(made) as found:
+        assert found["images"].dtype == np.uint8
+        np.testing.assert_array_equal(found["images"], expected)
+        np.testing.assert_array_equal(found["some"][[0, 2]], expected[[7, 2]])
+        assert not np.array_equal(found["some"][1], expected[0])  # another seed, another image
+
+
+def without_us() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def test_a_version_carries_where_it_comes_from(searched: Path) -> None:
+    done = register(searched, "best")
+    _, settings = find_search(searched)
+    facts = read_snapshot(searched).facts
+    version = make_client(settings.tracking.uri).get_model_version(done.model, done.version)
+    assert version.tags["search_id"] == facts["search_id"]
+    assert version.tags["supernet_digest"] == facts["supernet_digest"]
+    assert version.tags["plan"] == done.point["plan"]
+    again = register(searched, "best")
+    assert (again.version, again.new, again.moved) == (done.version, False, {})
+
+
+def test_aliases_follow_the_front(searched: Path) -> None:
+    client = make_client(find_search(searched)[1].tracking.uri)
+    register(searched, "best", "followed")
+    before = client.get_registered_model("followed").aliases
+    assert "best" in before
+    path = searched / tables.FRONT
+    whole = tables.read_table(path, "front")
+    other = whole.iloc[[i for i, label in enumerate(whole["label"]) if "best" not in label]]
+    try:
+        tables.write_table(tables.label_front(other.reset_index(drop=True), "fid", "gflops"), path)
+        done = register(searched, "cheapest", "followed")
+        assert "best" in done.moved
+        assert done.moved["best"][0] == str(before["best"])
+        now = client.get_model_version_by_alias("followed", "best")
+        assert int(now.tags["trial"]) == int(other.loc[other["fid"].idxmin(), "trial"])
+    finally:
+        tables.write_table(whole, path)
+
+
+def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a model can't be called 'a/b'"):
+        register(searched, "best", "a/b")
+    state = searched / "mlflow.json"
+    kept = state.read_bytes()
+    state.unlink()
+    try:
+        with pytest.raises(InputError, match="is not in MLflow yet; first: stepfront sync"):
+            register(searched, "best")
+    finally:
+        state.write_bytes(kept)
+
+
+@pytest.fixture
+def served(searched: Path, tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` on the registered knee, without a network."""
+    done = register(searched, "knee")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scripts = str(Path(sys.executable).parent)
+    environment = without_us() | {"MLFLOW_TRACKING_URI": str(find_search(searched)[1].tracking.uri)}
+    environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{done.model}@knee"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with open(tmp_path / "serve.log", "w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "serve.log").read_text()
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_mlflow_serves_the_model(served: str, searched: Path) -> None:
+    def ask(content: dict[str, object]) -> np.ndarray:
+        body = json.dumps(content).encode()
+        request = urllib.request.Request(served, body, {"Content-Type": "application/json"})
+        return np.array(json.load(urllib.request.urlopen(request, timeout=60))["predictions"])
+
+    expected = sampled(searched, "knee")
+    np.testing.assert_array_equal(ask({"dataframe_split": {"columns": ["seed"], "data": [[3]] * 20}}), expected)
+    records = [{"seed": 3, "image": 11}, {"seed": 3, "image": 4}]
+    np.testing.assert_array_equal(ask({"dataframe_records": records}), expected[[11, 4]])
+    with pytest.raises(urllib.error.HTTPError):
+        ask({"dataframe_records": [{"sed": 3}]})

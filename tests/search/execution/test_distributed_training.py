@@ -1,0 +1,115 @@
+"""Training through Ray Train: two workers, one that is lost, checkpoints elsewhere, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings
+from stepfront.search.driver import run
+from stepfront.search.execution import distributed_training as train_cluster
+from stepfront.search.execution.distributed_training import train_on_cluster
+from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.training.checkpoints import Store, training_key
+from stepfront.trainers.training.trainer import CHECKPOINT_FILE, TrainingReport, train_supernet
+from tests.search.conftest import tiny_settings
+
+TWO = ("training.workers=2", "tracking.uri=null", "workers.cpus=0.5")
+
+
+class Deadly:
+    """Images whose second reader is killed, once, when it has read for `steps` steps."""
+
+    def __init__(self, images: np.ndarray, mark: Path, steps: int) -> None:
+        self.images, self.shape, self.mark, self.left = images, images.shape, mark, 3 * steps
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.left -= 1
+        if self.left < 0 and dist.is_initialized() and dist.get_rank() == 1 and not self.mark.exists():
+            self.mark.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.images[rows]
+
+
+def weights_of(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / CHECKPOINT_FILE)
+
+
+@pytest.fixture(scope="module")
+def unbroken(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, ImageData, Path, list[int]]:
+    """Settings, images, the directory of a training by two workers, and the steps of its checkpoints."""
+    directory = tmp_path_factory.mktemp("unbroken")
+    settings = tiny_settings(directory, *TWO)
+    data, steps = load_data(settings.data), list[int]()
+    train_on_cluster(settings, data, directory, lambda state: steps.extend([state.step] if state.saved else []))
+    return settings, data, directory, steps
+
+
+def test_two_workers_end_with_the_weights_of_one_process(
+    unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path
+) -> None:
+    settings, data, directory, steps = unbroken
+    assert steps == [5, 10, 12]
+    train_supernet(settings, data, tmp_path)
+    alone = weights_of(tmp_path)
+    for name, value in weights_of(directory).items():
+        torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=2e-5)
+
+
+def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_one(
+    unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, data, directory, _ = unbroken
+    mark, seen = tmp_path / "killed", list[TrainingReport]()
+    deadly = replace(data, images=Deadly(data.images, mark, steps=8))
+    # The checkpoints are on a file system of pyarrow's: the new group has nothing else to go on from.
+    uri = f"file://{tmp_path}/store"
+    chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
+    train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, Store(uri, training_key(chosen, data)))
+    assert int(mark.read_text()) != os.getpid()  # a worker was lost indeed
+    assert "a worker was lost at about step" in caplog.text
+    assert [state.step for state in seen if state.saved] == [5, 10, 12]
+    ours, theirs = weights_of(tmp_path / "net"), weights_of(directory)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_workers_that_are_lost_too_often_end_the_training_in_one_line(
+    unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path
+) -> None:
+    settings, data, _, _ = unbroken
+    deadly = replace(data, images=Deadly(data.images, tmp_path / "killed", steps=0))
+    never = tiny_settings(tmp_path, *TWO, "training.restarts=0")
+    with pytest.raises(InputError, match=r"^the workers were lost more than 0 times: [^\n]+$"):
+        train_on_cluster(never, deadly, tmp_path / "net", lambda state: None)
+
+
+def test_a_training_that_diverges_is_not_begun_again(cluster: None, tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, *TWO, "training.lr=1e30", "training.warmup=0")
+    with pytest.raises(InputError, match="diverged before step 5"):
+        run.train(settings, False, lambda state: None, lambda text: None)
+
+
+def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog: pytest.LogCaptureFixture) -> None:
+    settings = tiny_settings(Path(), "training.workers=9", "workers.cpus=8", "workers.address=auto")
+    with caplog.at_level("WARNING", logger="stepfront"):
+        train_cluster._check_room(settings)
+    assert re.search(r"training\.workers 9: the cluster has room for \d+ of 8 CPUs .* waiting for nodes", caplog.text)
+
+
+def test_a_machine_without_room_for_the_workers_says_so(cluster: None, tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, "training.workers=9", "tracking.uri=null", "workers.cpus=8")
+    with pytest.raises(InputError, match=r"training\.workers 9: this machine has room for \d+ of 8 CPUs and 0 GPUs"):
+        run.train(settings, False, lambda state: None, lambda text: None)

@@ -1,0 +1,47 @@
+"""Ctrl-C: it ends a search even where the exception that it raises is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from stepfront.search.execution.interrupt import InterruptedSearchError, second_one_ends
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    """Puts the handler back: after a Ctrl-C the second one stays armed."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_ends_in_order_and_says_how_to_go_on(capfd: pytest.CaptureFixture[str]) -> None:
+    def search() -> None:
+        with second_one_ends("go on so") as check:
+            check()
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    with pytest.raises(InterruptedSearchError, match=r"^interrupted; go on so$"):
+        search()
+    assert capfd.readouterr().err == "stepfront: stopping; once more ends at once\n"
+
+
+def test_one_that_was_lost_is_noticed_later() -> None:
+    reached = []
+
+    def search() -> None:
+        with second_one_ends("go on so") as check:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            reached.append("what comes after a lost one")
+            check()
+            reached.append("what comes after the check")
+
+    with pytest.raises(InterruptedSearchError):
+        search()
+    assert reached == ["what comes after a lost one"]

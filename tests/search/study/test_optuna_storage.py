@@ -1,0 +1,177 @@
+"""Storages that are locked, away, full, cut short or shared; a real PostgreSQL server where there is one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.study import optuna_storage as storage
+from stepfront.search.study.budget import spent_so_far
+from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.optuna_storage import open_storage, patiently, study_name
+from tests.search.servers import Postgres, running_postgres
+from tests.search.study.test_ledger import make_ledger, run, told
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    pytest.importorskip("psycopg")
+    try:
+        with running_postgres() as server:
+            yield server
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+def ledger_in(server: Postgres, directory: Path) -> Ledger:
+    directory.mkdir(exist_ok=True)
+    storage = open_storage(server.url, directory)
+    return make_ledger("memory", directory, storage=storage, name=study_name(server.url, directory))
+
+
+def test_a_search_in_postgresql_is_the_same_and_can_be_cut_off(postgres: Postgres, tmp_path: Path) -> None:
+    whole = run(make_ledger("memory", tmp_path))
+    cut = run(ledger_in(postgres, tmp_path / "a"), most=11)
+    cut.ask()
+    again = ledger_in(postgres, tmp_path / "a")
+    assert again.waiting == 1
+    assert told(run(again)) == told(whole)
+    assert not ledger_in(postgres, tmp_path / "b").trials  # another search in the same database
+
+
+def test_a_database_that_goes_away_for_a_while_is_waited_for(postgres: Postgres, tmp_path: Path) -> None:
+    whole = run(make_ledger("memory", tmp_path))
+    ledger = run(ledger_in(postgres, tmp_path / "away"), most=5)
+    postgres.stop()
+    back = threading.Timer(3, postgres.start)
+    back.start()
+    begin = time.monotonic()
+    run(ledger)
+    back.join()
+    assert time.monotonic() - begin >= 2.5
+    assert told(ledger_in(postgres, tmp_path / "away")) == told(whole)  # none lost, none twice
+
+
+def test_a_write_whose_answer_was_lost_is_not_done_twice(tmp_path: Path) -> None:
+    ledger = make_ledger("sqlite", tmp_path)
+    real, calls = ledger.storage.create_new_trial, []
+
+    def lose_the_answer(*args, **kwargs):  # type: ignore[no-untyped-def]
+        made = real(*args, **kwargs)
+        calls.append(made)
+        if len(calls) == 3:
+            raise sqlite3.OperationalError("database is locked")
+        return made
+
+    ledger.storage.create_new_trial = lose_the_answer  # type: ignore[method-assign]
+    run(ledger)
+    assert told(make_ledger("sqlite", tmp_path)) == told(run(make_ledger("memory", tmp_path)))
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
+    ledger = run(make_ledger("sqlite", tmp_path), most=3)
+    other = sqlite3.connect(tmp_path / "study.db", check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    freed = threading.Timer(1.5, other.rollback)
+    freed.start()
+    begin = time.monotonic()
+    assert ledger.ask() is not None
+    assert time.monotonic() - begin > 1
+    freed.join()
+    other.close()
+
+
+def test_waiting_has_a_bound_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked() -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with pytest.raises(InputError, match=r"stayed away for 1 s: database is locked; .*stepfront resume"):
+        patiently(locked, patience=1)
+    full = sqlite3.OperationalError("database or disk is full")
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=r"can't be written: database or disk is full; .*stepfront resume"):
+        patiently(lambda: (_ for _ in ()).throw(full), patience=30)
+    assert time.monotonic() - begin < 1  # waiting would not help
+    with pytest.raises(ZeroDivisionError):
+        patiently(lambda: 1 // 0)  # a mistake of ours is no outage
+    attempts = iter([ConnectionResetError("connection reset"), None])
+
+    def second_time() -> str:
+        error = next(attempts)
+        if error:
+            raise error
+        return "done"
+
+    assert patiently(second_time) == "done"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_full_disk_stops_in_order_and_loses_nothing(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can't be mounted here (needs root)")
+    try:
+        ledger = run(make_ledger(kind, place), most=4)
+        (place / "filler").write_bytes(b"x" * (os.statvfs(place).f_bavail * os.statvfs(place).f_frsize))
+        with pytest.raises(InputError, match=r"can't be written: .*(full|No space).*stepfront resume"):
+            run(ledger)
+        before = [row for row in told(ledger) if row[3] is not None]
+        assert len(before) >= 4
+        (place / "filler").unlink()
+        again = make_ledger(kind, place)
+        assert [row for row in told(again) if row[3] is not None][: len(before)] == before
+        assert told(run(again)) == told(run(make_ledger("memory", tmp_path)))
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # connections may still be open
+
+
+def test_a_lock_that_a_killed_driver_left_beside_the_journal_is_no_hindrance(tmp_path: Path) -> None:
+    run(make_ledger("journal", tmp_path), most=3)
+    lock = tmp_path / "study.journal.lock"
+    lock.symlink_to(tmp_path / "study.journal")
+    begin = time.monotonic()
+    assert make_ledger("journal", tmp_path).finished == 3
+    assert time.monotonic() - begin < 10
+    assert not lock.is_symlink()
+
+
+def test_no_password_is_ever_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        open_storage("postgresql://me:secret@127.0.0.1:1/x", tmp_path)
+    assert "secret" not in str(raised.value)
+    assert "postgresql://me:***@127.0.0.1:1/x" in str(raised.value)
+
+
+def test_a_database_file_that_was_cut_short_is_refused_in_one_line(tmp_path: Path) -> None:
+    run(make_ledger("sqlite", tmp_path))
+    path = tmp_path / "study.db"
+    for beside in ("-wal", "-shm"):
+        path.with_name(path.name + beside).unlink(missing_ok=True)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="can't be opened") as raised:
+        open_storage(None, tmp_path)
+    assert "\n" not in str(raised.value)
+    assert storage.DATABASE_FILE in str(raised.value)
+
+
+def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path) -> None:
+    (tmp_path / "run" / "search").mkdir(parents=True)
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    name = study_name(url, tmp_path / "run" / "search")
+    run(make_ledger("memory", tmp_path, storage=open_storage(url, tmp_path), name=name), most=7)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert study_name(url, tmp_path / "moved" / "search") == name
+    assert spent_so_far(url, tmp_path / "moved" / "search").trials == 7
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="no study of the search in"):
+        spent_so_far(url, tmp_path / "other")

@@ -1,0 +1,95 @@
+"""The noise schedule and the grids of times."""
+
+import numpy as np
+import pytest
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule, time_grid
+
+LINEAR = noise_schedule(DiffusionSettings())
+COSINE = noise_schedule(DiffusionSettings(schedule="cosine"))
+GRIDS = ("leading", "trailing", "quadratic", "logsnr")
+
+
+def test_linear_schedule_has_the_golden_values() -> None:
+    golden = [0.9999, 0.5240853738, 0.07858724288, 0.003350550439, 4.035829765e-05]
+    assert LINEAR.alpha_bar[[0, 249, 499, 749, 999]] == pytest.approx(golden, rel=1e-6)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(LINEAR, "linear"), (COSINE, "squaredcos_cap_v2")])
+def test_schedules_are_those_of_diffusers(ours: NoiseSchedule, theirs: str) -> None:
+    scheduler = DDPMScheduler(1000, beta_schedule=theirs, beta_start=1e-4, beta_end=0.02)
+    np.testing.assert_allclose(ours.alpha_bar, scheduler.alphas_cumprod.double().numpy(), rtol=2e-5)
+
+
+def test_cosine_schedule_is_the_closed_form_until_its_betas_are_capped() -> None:
+    edges = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(COSINE.alpha_bar[:998], edges[1:999] / edges[0], rtol=1e-9)
+    assert COSINE.alpha_bar[999] == pytest.approx(COSINE.alpha_bar[998] * 0.001)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE])
+def test_variance_is_preserved_at_integers_and_between(schedule: NoiseSchedule) -> None:
+    times = np.linspace(0, 999, 777)
+    np.testing.assert_allclose(schedule.alpha(times) ** 2 + schedule.sigma(times) ** 2, 1, rtol=1e-13)
+    integers = np.arange(1000.0)
+    np.testing.assert_allclose(schedule.alpha(integers) ** 2, schedule.alpha_bar, rtol=1e-10)
+    lam = schedule.half_log_snr(times)
+    np.testing.assert_allclose(lam, np.log(schedule.alpha(times) / schedule.sigma(times)), atol=1e-10)
+    assert (np.diff(lam) < 0).all()
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE])
+def test_time_of_is_the_inverse_of_half_log_snr(schedule: NoiseSchedule) -> None:
+    times = np.linspace(0, 999, 1234)
+    np.testing.assert_allclose(schedule.time_of(schedule.half_log_snr(times)), times, atol=1e-7)
+
+
+@pytest.mark.parametrize("grid", ["leading", "trailing"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 20, 50, 100, 300, 999, 1000])
+def test_leading_and_trailing_grids_are_those_of_diffusers(grid: str, steps: int) -> None:
+    scheduler = DDIMScheduler(1000, timestep_spacing=grid, steps_offset=0)
+    scheduler.set_timesteps(steps)
+    assert time_grid(LINEAR, grid, steps).tolist() == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE])
+def test_logsnr_grid_takes_equal_steps_of_log_snr_from_end_to_end(schedule: NoiseSchedule) -> None:
+    times = time_grid(schedule, "logsnr", 20)
+    steps = np.diff(schedule.half_log_snr(times))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-9)
+    assert times[0] == pytest.approx(999)
+    assert times[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_quadratic_grid_is_dense_at_the_clean_end() -> None:
+    times = time_grid(LINEAR, "quadratic", 10)
+    assert times[0] == 800
+    assert times[-1] == 0
+    assert np.diff(np.sqrt(times)) == pytest.approx(-np.sqrt(800) / 9, abs=0.15), "equal steps of the root"
+
+
+def test_one_step_begins_at_noise() -> None:
+    assert [time_grid(LINEAR, grid, 1).tolist() for grid in ("trailing", "logsnr")] == [[999], [pytest.approx(999)]]
+    assert time_grid(LINEAR, "quadratic", 1).tolist() == [800]
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("steps", [2, 10, 30, 100, 500, 999, 1000])
+def test_every_grid_falls_within_the_training_times(schedule: NoiseSchedule, grid: str, steps: int) -> None:
+    times = time_grid(schedule, grid, steps)
+    assert times.shape == (steps,)
+    assert (np.diff(times) < 0).all()
+    assert times[0] <= 999
+    assert times[-1] >= 0
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_more_steps_than_training_times_are_refused(grid: str) -> None:
+    short = noise_schedule(DiffusionSettings(steps=10))
+    assert len(time_grid(short, grid, 10)) == 10
+    with pytest.raises(InputError, match="11 sampling steps of only 10 training times"):
+        time_grid(short, grid, 11)

@@ -1,0 +1,27 @@
+"""Choose and name the device that networks run on."""
+
+from __future__ import annotations
+
+import torch
+
+from stepfront.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        line = next(iter(str(error).splitlines()), "")
+        raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {there}") from None
+
+
+def device_name(device: torch.device) -> str:
+    """A name that tells devices apart in tables."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} thread" + ("s" if torch.get_num_threads() != 1 else "")

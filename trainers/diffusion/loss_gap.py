@@ -1,0 +1,65 @@
+"""The gap table: how much the denoising loss at each step grows at each width, in one pass over held-out images.
+
+No sampling is needed.  The gap is the absolute growth of the noise-prediction error; weighting it to the error of the
+clean image ranks plans far worse (see docs/search.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stepfront.trainers.data import Labels, Pixels, to_float
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
+from stepfront.trainers.diffusion.types import Denoiser
+from stepfront.trainers.networks.supernet import SupernetCard, supernet_from_weights
+
+
+@torch.inference_mode()
+def gap_table(
+    denoisers: Mapping[float, Denoiser],
+    schedule: NoiseSchedule,
+    times: Sequence[float],
+    images: Pixels,
+    device: torch.device,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """[steps, widths]: mean squared error of the predicted noise minus that of the widest, the same noise for all.
+
+    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.  Of a class-conditional network it is the loss
+    of the conditional prediction, which was trained, whatever the guidance: hand in denoisers that know the labels.
+    """
+    x0 = to_float(images).to(device)
+    widths = sorted(denoisers)
+    table = np.zeros((len(times), len(widths)))
+    noise = Noise(seed, tuple(x0.shape[1:]))
+    for row, time in enumerate(times):
+        eps = torch.from_numpy(noise.fresh(range(len(x0)), row)).to(device)
+        alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
+        x, t = alpha * x0 + sigma * eps, torch.full((len(x0),), float(time), device=device)
+        for column, width in enumerate(widths):
+            table[row, column] = float((denoisers[width](x, t) - eps).double().square().mean())
+    return table - table[:, -1:]
+
+
+def supernet_gap(
+    card: SupernetCard,
+    weights: Mapping[str, np.ndarray],
+    times: Sequence[float],
+    images: Pixels,
+    labels: Labels | None,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """The gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one."""
+    supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
+    subnets = {width: supernet.subnet(width) for width in card.network.widths}
+    denoisers: dict[float, Denoiser] = {**subnets}
+    if labels is not None:
+        known = torch.from_numpy(np.array(labels)).to(device)
+        denoisers = {width: partial(subnet, label=known) for width, subnet in subnets.items()}
+    return gap_table(denoisers, noise_schedule(card.diffusion), times, images, device)

@@ -1,0 +1,75 @@
+"""A plan: what a sampler executes.  For each step, in sampling order, its time and its width (or skip), and the solver.
+
+People read a plan as run lengths: `12x0.50 3xskip 5x1.00`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from stepfront.errors import InputError
+
+SKIP = 0.0
+"""The width of a step that is not taken."""
+
+_RUN = re.compile(r"(\d+)x(skip|\d*\.?\d+)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name."""
+
+    times: tuple[float, ...]
+    widths: tuple[float, ...]
+    solver: str = "ddim"
+
+    def __post_init__(self) -> None:
+        if len(self.times) != len(self.widths):
+            raise InputError(f"a plan of {len(self.times)} times and {len(self.widths)} widths; they must be as many")
+        if any(later >= earlier for earlier, later in zip(self.times, self.times[1:], strict=False)):
+            raise InputError("a plan's times must fall from noise to image")
+        if not any(self.widths):
+            raise InputError("a plan must take at least one step; all of its steps are skipped")
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The positions of the steps that are not skipped."""
+        return tuple(i for i, width in enumerate(self.widths) if width != SKIP)
+
+    @property
+    def runs(self) -> str:
+        """Run lengths in sampling order."""
+        return runs_text(self.widths)
+
+    def check_widths(self, possible: Iterable[float]) -> None:
+        """Raises InputError when a step runs at a width that the supernet does not have."""
+        possible = tuple(possible)
+        for width in self.widths:
+            if width != SKIP and width not in possible:
+                raise InputError(f"the plan runs at width {width:g}; possible: {', '.join(map(str, possible))}")
+
+
+def runs_text(widths: Sequence[float]) -> str:
+    """Widths a step as run lengths, `12x0.50 8x1.00`; digits beyond two only where a width needs them."""
+    return " ".join(f"{len(list(run))}x{_width_text(width)}" for width, run in groupby(widths))
+
+
+def parse_runs(text: str) -> tuple[float, ...]:
+    """The widths a step from run lengths.  Raises InputError where the text is none."""
+    widths: list[float] = []
+    for word in text.split():
+        match = _RUN.fullmatch(word)
+        if match is None:
+            raise InputError(f"{word!r} in the plan {text!r} is no run; runs look like 12x0.50 or 3xskip")
+        widths += [SKIP if match[2] == "skip" else float(match[2])] * int(match[1])
+    return tuple(widths)
+
+
+def _width_text(width: float) -> str:
+    if width == SKIP:
+        return "skip"
+    short = f"{width:.2f}"
+    return short if float(short) == width else f"{width:g}"

@@ -1,0 +1,92 @@
+"""The variance-preserving noise schedule: x_t = alpha_t x_0 + sigma_t eps, alpha_t^2 + sigma_t^2 = 1.
+
+Times are training-time units: 0 is the least noisy, steps - 1 the noisiest.  Between integers the half log-SNR is
+interpolated linearly, so that learned or log-SNR grids need no rounding.  All in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """alpha-bar (the squared alpha) at each training time, [steps]."""
+
+    alpha_bar: Array
+
+    @property
+    def steps(self) -> int:
+        return len(self.alpha_bar)
+
+    def half_log_snr(self, times: Array) -> Array:
+        """lambda = log(alpha / sigma) at the given times."""
+        table = 0.5 * (np.log(self.alpha_bar) - np.log1p(-self.alpha_bar))
+        return np.interp(times, np.arange(self.steps), table)
+
+    def alpha(self, times: Array) -> Array:
+        """The signal's share at the given times."""
+        return np.sqrt(1 / (1 + np.exp(-2 * self.half_log_snr(times))))
+
+    def sigma(self, times: Array) -> Array:
+        """The noise's share at the given times."""
+        return np.sqrt(1 / (1 + np.exp(2 * self.half_log_snr(times))))
+
+    def time_of(self, half_log_snr: Array) -> Array:
+        """The inverse of `half_log_snr`."""
+        table = self.half_log_snr(np.arange(self.steps, dtype=np.float64))
+        return np.interp(half_log_snr, table[::-1], np.arange(self.steps)[::-1])
+
+
+def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:
+    """`linear` betas (Ho et al. 2020), or the `cosine` alpha-bar (Nichol & Dhariwal 2021, eq. 17; betas < 0.999)."""
+    if settings.schedule == "linear":
+        betas = np.linspace(settings.beta_first, settings.beta_last, settings.steps)
+    else:
+        edges = np.cos((np.arange(settings.steps + 1) / settings.steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+    return NoiseSchedule(np.cumprod(1 - betas, dtype=np.float64))
+
+
+def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
+    """`steps` times in sampling order (noise first).
+
+    leading: 0, c, 2c, ... with c = T // steps (DDPM, DDIM); trailing: T - 1 first (Lin et al. 2023);
+    quadratic: dense at the clean end (Song et al. 2020, appendix D.2); logsnr: equal steps of log-SNR.
+    Raises InputError for more steps than there are training times.
+    """
+    total = schedule.steps
+    times: Array
+    if steps > total:
+        raise InputError(f"{steps} sampling steps of only {total} training times; give at most {total}")
+    if grid == "leading":
+        times = np.arange(steps, dtype=np.float64) * (total // steps)
+    elif grid == "trailing":
+        times = np.round(np.arange(total, 0, -total / steps))[:steps][::-1] - 1
+    elif grid == "quadratic":
+        times = _distinct(np.round(_even(0, math.sqrt(0.8 * total), steps) ** 2))
+    else:
+        ends = schedule.half_log_snr(np.array([0.0, total - 1.0]))
+        times = schedule.time_of(_even(ends[0], ends[1], steps))
+    return times[::-1].astype(np.float64)
+
+
+def _even(clean: float, noisy: float, steps: int) -> Array:
+    # One step can only begin where there is noise.
+    return np.linspace(clean, noisy, steps) if steps > 1 else np.array([noisy])
+
+
+def _distinct(times: Array) -> Array:
+    # Squares of a dense grid round to the same integer near zero; a step of length nothing would divide by zero.
+    for i in range(1, len(times)):
+        times[i] = max(times[i], times[i - 1] + 1)
+    return times

@@ -1,0 +1,138 @@
+"""What a width and a plan cost: multiply-accumulates, parameters and measured latency.
+
+MACs are counted, never written down: convolutions, linear maps and both products of attention.  FLOPs are 2 x MACs.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import NetworkSettings, Settings
+from stepfront.trainers.diffusion.plan import SKIP, Plan
+from stepfront.trainers.diffusion.types import Network
+from stepfront.trainers.inference.engine import PLAIN, Engine
+from stepfront.trainers.networks.supernet import build_backbone
+
+
+class WidthCost(Settings):
+    """Cost of one network call at one width, per image; `engine` is how the network was run for its latency, `calls`
+    how many of them a step makes: two under guidance."""
+
+    width: float
+    macs: int
+    parameters: int
+    latency_ms: float | None = None
+    batch: int | None = None
+    device: str | None = None
+    engine: Engine = PLAIN
+    calls: int = 1
+
+    @property
+    def step_gflops(self) -> float:
+        """FLOPs of one step, in 1e9."""
+        return 2e-9 * (self.macs * self.calls)
+
+    @property
+    def step_ms(self) -> float:
+        """Latency of one step, in ms; NaN where it was not measured."""
+        return float("nan") if self.latency_ms is None else self.latency_ms * self.calls
+
+
+def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
+    """MACs of one call on one image, and parameters."""
+    # On the meta device nothing is computed; on a CPU the counter would miss fused attention.
+    with torch.device("meta"):
+        network = build_backbone(settings, image_channels, resolution, width).eval()
+        x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(x, t)
+    parameters = sum(p.numel() for p in network.parameters())
+    return WidthCost(width=width, macs=counter.get_total_flops() // 2, parameters=parameters)
+
+
+def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
+    """FLOPs of the whole plan for one image, in 1e9."""
+    return sum(costs[width].step_gflops for width in plan.widths if width != SKIP)
+
+
+def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
+    """Latency of the whole plan per image: the sum over its steps, in ms; NaN where a width was not measured."""
+    return sum(costs[width].step_ms for width in plan.widths if width != SKIP)
+
+
+@torch.inference_mode()
+def largest_batch(
+    network: Network, image_shape: tuple[int, ...], most: int, device: torch.device, share: float = 1.0, *label: int
+) -> int:
+    """How many images one call may have: `most`, or else the largest power of two below, such that twice as many fit
+    into this process's `share` of the device's memory.  The rest is left to features, prefixes and other widths.
+
+    Raises InputError where two images do not fit.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    batch = most
+    while True:
+        try:
+            x, t = torch.zeros(2 * batch, *image_shape, device=device), torch.zeros(2 * batch, device=device)
+            network(x, t, *(torch.full((2 * batch,), one, device=device) for one in label))
+            return batch
+        except RuntimeError as error:  # OutOfMemoryError is one; beyond 2^31 numbers kernels refuse in other words
+            if batch == 1:
+                said = next(iter(str(error).splitlines()), "")
+                raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}: {said}") from None
+        x = t = torch.empty(0)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        batch = 1 << (batch - 1).bit_length() - 1
+
+
+def measure_latency(
+    network: Network, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
+) -> float:
+    """Median over `runs` of the time of one call on `batch` images, in ms per image, after two warm-up calls."""
+    return measure_latencies([network], image_shape, batch, device, runs)[0]
+
+
+@torch.inference_mode()
+def measure_latencies(
+    networks: Sequence[Network],
+    image_shape: tuple[int, ...],
+    batch: int,
+    device: torch.device,
+    runs: int = 9,
+    enough: float = math.inf,
+    label: Sequence[Tensor] = (),
+) -> list[float]:
+    """`measure_latency` of several networks, called in turns: what else the machine does then slows them all alike.
+
+    After three runs no more are begun once `enough` seconds have passed.  Networks with classes need one `label`
+    [batch].
+    """
+    x, t = torch.randn(batch, *image_shape, device=device), torch.zeros(batch, device=device)
+    seconds: list[list[float]] = [[] for _ in networks]
+    start = time.perf_counter()
+    for run in range(runs + 2):
+        if run >= 5 and time.perf_counter() - start > enough:
+            break
+        for network, spent in zip(networks, seconds, strict=True):
+            _wait_for(device)
+            begin = time.perf_counter()
+            network(x, t, *label)
+            _wait_for(device)
+            if run >= 2:
+                spent.append(time.perf_counter() - begin)
+    return [1000 * statistics.median(spent) / batch for spent in seconds]
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

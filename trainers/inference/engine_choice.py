@@ -1,0 +1,192 @@
+"""Which engine a search runs on: subnets and real inputs in, every candidate's measurement and the choice out.
+
+The choice is made once a search and then given to all of its workers: two engines agree to a tolerance only, and scores
+must not depend on the worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import Settings
+from stepfront.trainers.inference import winograd
+from stepfront.trainers.inference.cost import measure_latencies
+from stepfront.trainers.inference.engine import PLAIN, Engine, EngineName, Precision
+
+TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Largest relative root mean square difference to the plain float32 network's prediction, at any width and input."""
+
+LEAST_GAIN = 1.1
+"""How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
+others take memory of their own in each worker, for weights in another layout or for Winograd's filters, where the plain
+network shares the widest weights with its node."""
+
+LEAST_SECONDS = 30.0
+"""What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and
+two of equal seeds have equal scores to the bit whatever else the machine did while it measured."""
+
+COMPILE_SECONDS = 10.0
+"""What compiling one width takes at least on a CPU (measured: 9 to 34 s); less can't be won back by a small search."""
+
+ENOUGH = 10.0
+"""Seconds after which the measurement of a width makes do with three runs."""
+
+
+class Measured(Settings):
+    """One candidate: ms per image and call a width, narrowest first, and why it was not to be had, if so."""
+
+    engine: Engine
+    latency_ms: tuple[float, ...] = ()
+    difference: float = 0.0
+    startup_seconds: float = 0.0
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]), and
+    label [batch] for one with classes, as a sampler meets them.
+
+    `guided` makes of such a network and its labels what a guided sampler calls: guidance amplifies what an engine
+    changes, so it is what must agree.
+    """
+
+    subnet: Callable[[float], nn.Module]
+    widths: tuple[float, ...]
+    inputs: Sequence[tuple[Tensor, ...]]
+    device: torch.device
+    guided: Callable[[Callable[..., Tensor], Tensor], Callable[..., Tensor]] | None = None
+
+    @torch.inference_mode()
+    def measure(self, engines: Sequence[Engine]) -> list[Measured]:
+        """All engines side by side, width by width."""
+        shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
+        found = [Measured(engine=engine) for engine in engines]
+        for width in self.widths:
+            running = [engine.run(self.subnet(width), self.device, shape[0]) for engine in engines]
+            reference = PLAIN.run(self.subnet(width), self.device, shape[0])
+            first_calls = [_seconds(each, self.inputs[0]) for each in running]
+            differences = [self._difference(each, reference) for each in running]
+            latencies = measure_latencies(running, tuple(shape[1:]), shape[0], self.device, enough=ENOUGH, label=label)
+            found = [
+                before.model_copy(
+                    update={
+                        "latency_ms": (*before.latency_ms, latency),
+                        "difference": max(before.difference, difference),
+                        "startup_seconds": before.startup_seconds + first,
+                    }
+                )
+                for before, first, latency, difference in zip(found, first_calls, latencies, differences, strict=True)
+            ]
+        return [_checked(one) for one in found]
+
+    def _difference(self, network: Callable[..., Tensor], reference: Callable[..., Tensor]) -> float:
+        differences = []
+        for each in self.inputs:
+            expected, made = self._predict(reference, each).double(), self._predict(network, each)
+            change, scale = (made - expected).square().mean().sqrt(), expected.square().mean().sqrt()
+            differences.append(float(change / scale) if scale else float(change))
+        return float(np.max(differences))  # NaN if one is
+
+    def _predict(self, network: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
+        if self.guided is None:
+            return network(*given)
+        return self.guided(network, given[2])(*given[:2])
+
+
+def choose_engine(
+    bench: Bench, name: Literal["auto"] | EngineName, precision: Literal["auto"] | Precision, calls: float
+) -> tuple[Measured, list[Measured]]:
+    """The engine to use, and all that was measured, the plain one first.  `calls` is how many calls on one image a
+    worker is expected to make: compiling has to pay within them.
+
+    What is not `auto` is taken as given; InputError where it changes the numbers too much or can't be had.
+    """
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
+    if precision != "auto":
+        precisions = (precision,)
+    names: tuple[EngineName, ...] = ("plain", "channels_last") if name == "auto" else (name,)
+    wanted = [Engine(name=each_name, precision=each) for each_name in names for each in precisions]
+    if name == "auto" and "float32" in precisions:
+        wanted.append(Engine(name="winograd"))
+    eager = [engine for engine in wanted if engine.name != "compiled"]
+    unfit = {engine: reason for engine in eager if (reason := _unfit(engine, bench))}
+    measured = bench.measure([PLAIN, *(engine for engine in eager if engine not in (PLAIN, *unfit))])
+    measured += [Measured(engine=engine, refused=reason) for engine, reason in unfit.items()]
+    compiling = [Engine(name="compiled", precision=each) for each in precisions if name in ("auto", "compiled")]
+    plain_seconds = 1e-3 * _mean(measured[0]) * calls
+    for engine in compiling:
+        startup = COMPILE_SECONDS * len(bench.widths)
+        if name == "auto" and plain_seconds < 2 * startup:
+            reason = (
+                f"not tried: compiling takes {startup:.0f} s and more, and a worker is to spend about "
+                f"{plain_seconds:.0f} s in networks"
+            )
+            measured.append(Measured(engine=engine, refused=reason))
+            continue
+        try:
+            measured.append(bench.measure([engine])[0])
+        except Exception as error:  # a missing C++ compiler, or whatever the compiler itself may raise
+            said = next(iter(str(error).splitlines()), "")
+            measured.append(Measured(engine=engine, refused=f"can't be compiled here: {type(error).__name__}: {said}"))
+    if name != "auto" or precision != "auto":
+        possible = [one for one in measured if one.engine in [*wanted, *compiling]]
+    else:
+        possible = measured
+    return _pick(possible, measured, calls), measured
+
+
+def _unfit(engine: Engine, bench: Bench) -> str:
+    """Why an engine makes no sense on this device or for this network; empty where it does."""
+    if engine.name != "winograd":
+        return ""
+    if bench.device.type != "cpu":
+        return "is for CPUs; on GPUs cuDNN has Winograd's convolutions of its own"
+    if engine.precision != "float32":
+        return "is for float32: in fewer digits its transforms lose too much"
+    if not any(map(winograd.suits, bench.subnet(max(bench.widths)).modules())):
+        return "the network has no 3x3 convolution of enough channels for it"
+    return ""
+
+
+def _pick(possible: Sequence[Measured], measured: Sequence[Measured], calls: float) -> Measured:
+    allowed = [one for one in possible if not one.refused]
+    if not allowed:
+        raise InputError(
+            f"workers.engine {possible[0].engine.name}, workers.precision {possible[0].engine.precision}: "
+            f"{possible[0].refused}"
+        )
+
+    def seconds(one: Measured) -> float:
+        return 1e-3 * _mean(one) * calls + one.startup_seconds
+
+    best, plain = min(allowed, key=seconds), measured[0]
+    little = seconds(plain) < max(LEAST_GAIN * seconds(best), LEAST_SECONDS + seconds(best))
+    return plain if plain in allowed and little else best
+
+
+def _seconds(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
+    begin = time.perf_counter()
+    network(*inputs)
+    return time.perf_counter() - begin
+
+
+def _mean(one: Measured) -> float:
+    return sum(one.latency_ms) / len(one.latency_ms)
+
+
+def _checked(one: Measured) -> Measured:
+    most = TOLERANCE[one.engine.precision]
+    if one.engine == PLAIN or one.difference <= most:
+        return one
+    return one.model_copy(
+        update={"refused": f"changes the network's prediction by {one.difference:.2g}, more than {most:g} of its size"}
+    )

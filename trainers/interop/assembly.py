@@ -1,0 +1,48 @@
+"""What all imports end with: settings and translated weights in; a checked supernet's directory out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.networks.supernet import CARD_FILE, Supernet, SupernetCard, save_supernet
+
+
+def assemble(
+    settings: NetworkSettings, image_channels: int, resolution: int, weights: Mapping[str, Tensor], source: Path
+) -> Supernet:
+    """A supernet around float32 `weights` under stepfront's names.  InputError when one is missing or of another
+    shape than the settings say, or not finite."""
+    with torch.device("meta"):
+        supernet = Supernet(settings, image_channels, resolution)
+    expected = {name: tuple(value.shape) for name, value in supernet.widest.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            raise InputError(
+                f"{source}: the tensor for {name} is {given.get(name, 'missing')}; a U-Net of base {settings.base}, "
+                f"multipliers {list(settings.multipliers)} and {settings.blocks} blocks has "
+                f"{expected.get(name, 'no such tensor')}"
+            )
+        if not weights[name].isfinite().all():
+            raise InputError(f"{source}: the tensor for {name} holds numbers that are not finite")
+    supernet.widest.load_state_dict({name: value.float().contiguous() for name, value in weights.items()}, assign=True)
+    return supernet.requires_grad_(False).eval()
+
+
+def save_imported(
+    supernet: Supernet, directory: Path, diffusion: DiffusionSettings, made_with: Mapping[str, Any]
+) -> SupernetCard:
+    """The supernet's files in `directory`.  InputError when there is a supernet already.
+
+    The card has no data's fingerprint: which images the model was trained on can't be read from it.
+    """
+    if (Path(directory) / CARD_FILE).exists():
+        raise InputError(f"there is a supernet in {directory} already; give another --out")
+    return save_supernet(supernet, directory, diffusion, "unknown", "", made_with)

@@ -1,0 +1,195 @@
+"""Sorts the channels of a U-Net by importance: a full-width network in; the same function, best channels first, out.
+
+A narrow network keeps the first channels of each segment, so what is first should matter most.  A channel's importance
+is the L1 norm of the weights that read it (Cai et al. 2020, Once-for-All, section 3.3), times the scale of the norm in
+between.  Channels that are added to each other move together, and no group norm's groups are torn apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from stepfront.trainers.networks.unet import Attention, Double, Halve, ResidualBlock, UNet
+
+Cuts = frozenset[int]
+"""Where one partition of a stream's channels ends a piece; 0 and the last only where they do so, too."""
+
+
+@dataclass
+class Stream:
+    """Channels that every layer sees in one order: an activation, and all that is added to it."""
+
+    channels: int
+    importance: Tensor
+    places: list[tuple[Tensor, int, int]] = field(default_factory=list)  # (weights, axis, first index)
+    cuts: list[Cuts] = field(default_factory=list)
+
+    def cut(self, first: int, size: int) -> None:
+        """Pieces of `size` that began `first` channels before this stream."""
+        self.cuts.append(frozenset(i for i in range(self.channels + 1) if (first + i) % size == 0))
+
+
+def sort_channels(network: UNet) -> list[list[int]]:
+    """Permutes the weights of `network` in place; what it computes stays the same up to rounding.
+
+    Returns, stream by stream, where each channel was before.
+    """
+    found = streams(network)
+    orders = [arrange(stream.importance, stream.cuts) for stream in found]
+    _permute(found, orders)
+    return [order.tolist() for order in orders]
+
+
+def restore_channels(network: UNet, orders: Sequence[Sequence[int]]) -> None:
+    """Undoes `sort_channels`, bit for bit, on a network of the same settings."""
+    _permute(streams(network), [torch.tensor(order).argsort() for order in orders])
+
+
+@torch.no_grad()
+def _permute(found: Sequence[Stream], orders: Sequence[Tensor]) -> None:
+    for stream, order in zip(found, orders, strict=True):
+        for weights, axis, first in stream.places:
+            own = weights.narrow(axis, first, stream.channels)
+            own.copy_(own.index_select(axis, order))
+
+
+def streams(network: UNet) -> list[Stream]:
+    """The streams of a network, found on the way that its forward pass takes."""
+    return _Walk(network).found
+
+
+def arrange(importance: Tensor, cuts: Sequence[Cuts]) -> Tensor:
+    """An order [C], by falling importance as far as each partition in `cuts` still maps to itself.
+
+    Pieces that all partitions cut alike may change places, as may the channels of a piece that none cuts further.
+    """
+    return torch.tensor(_arrange(importance.tolist(), 0, len(importance), list(cuts)))
+
+
+def _arrange(importance: list[float], low: int, high: int, cuts: list[Cuts]) -> list[int]:
+    cutting = [c for c in cuts if any(low < i < high for i in c)]
+    if not cutting:
+        return sorted(range(low, high), key=lambda i: -importance[i])
+    common = sorted(i for i in frozenset.intersection(*cutting) if low < i < high)
+    if not common:
+        # Such as groups of 8 beside groups of 12: the overlaps stay in place, each sorted within.
+        edges = sorted({low, high, *(i for c in cutting for i in c if low < i < high)})
+        return [i for a, b in pairwise(edges) for i in _arrange(importance, a, b, [])]
+    edges = [low, *common, high]
+    pieces = list(pairwise(edges))
+    inner = {piece: _arrange(importance, *piece, cutting) for piece in pieces}
+    alike: dict[object, list[tuple[int, int]]] = {}
+    for a, b in pieces:
+        whole = all(a in c and b in c for c in cutting)
+        shape = tuple(tuple(sorted(i - a for i in c if a < i < b)) for c in cutting)
+        alike.setdefault((b - a, shape) if whole else (a, b), []).append((a, b))
+    placed: dict[tuple[int, int], list[int]] = {}
+    for same in alike.values():
+        best = sorted(same, key=lambda piece: -sum(importance[slice(*piece)]))
+        placed |= {place: inner[piece] for place, piece in zip(same, best, strict=True)}
+    return [i for piece in pieces for i in placed[piece]]
+
+
+class _Walk:
+    """The forward pass of a U-Net, on streams instead of tensors."""
+
+    def __init__(self, network: UNet) -> None:
+        self.found: list[Stream] = []
+        time = self.new(_out(network.time[0]))
+        self.write(network.time[0], time)
+        self.read(network.time[2], [time])
+        self.time = self.new(_out(network.time[2]))
+        self.write(network.time[2], self.time)
+        if network.label is not None:
+            self.time.places.append((network.label.weight, 1, 0))
+
+        h = self.new(_out(network.head))
+        self.write(network.head, h)
+        skips = [h]
+        for block in network.down:
+            h = self.block(block, [h])
+            skips.append(h)
+        for block in network.middle:
+            h = self.block(block, [h])
+        for block in network.up:
+            h = self.block(block, [h, skips.pop()] if isinstance(block, ResidualBlock) else [h])
+        norm = network.tail[0]
+        assert isinstance(norm, nn.GroupNorm)
+        self.read(network.tail[2], [h], norm)
+
+    def block(self, block: nn.Module, inputs: list[Stream]) -> Stream:
+        if not isinstance(block, ResidualBlock):
+            assert isinstance(block, Halve | Double)
+            self.read(block.conv, inputs)
+            h = self.new(_out(block.conv))
+            self.write(block.conv, h)
+            return h
+        self.read(block.conv1, inputs, block.norm1)
+        inside = self.new(_out(block.conv1))
+        self.write(block.conv1, inside)
+        self.write(block.time, inside)
+        self.read(block.time, [self.time])
+        self.read(block.conv2, [inside], block.norm2)
+        if isinstance(block.shortcut, nn.Identity):
+            h = inputs[0]
+        else:
+            self.read(block.shortcut, inputs)
+            h = self.new(_out(block.shortcut))
+            self.write(block.shortcut, h)
+        self.write(block.conv2, h)
+        if isinstance(block.attention, Attention):
+            self.attention(block.attention, h)
+        return h
+
+    def attention(self, attention: Attention, h: Stream) -> None:
+        self.read(attention.qkv, [h], attention.norm)
+        channels = h.channels
+        rows = attention.qkv.weight.abs().sum((1, 2, 3))
+        match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q counts as far as its k does
+        value = _columns(attention.out)
+        if attention.heads == 1:  # what is matched and what is read are free of each other
+            parts = [(match, (0, 1)), (value, (2,))]
+        else:
+            parts = [(match / match.mean() + value / value.mean(), (0, 1, 2))]
+        for importance, thirds in parts:
+            stream = self.new(channels)
+            stream.importance += importance
+            stream.cut(0, channels // attention.heads)
+            for third in thirds:
+                self.write(attention.qkv, stream, third * channels)
+            if 2 in thirds:
+                stream.places.append((attention.out.weight, 1, 0))
+        self.write(attention.out, h)
+
+    def new(self, channels: int) -> Stream:
+        self.found.append(Stream(channels, torch.zeros(channels)))
+        return self.found[-1]
+
+    def write(self, layer: nn.Module, stream: Stream, first: int = 0) -> None:
+        stream.places += [(layer.weight, 0, first), (layer.bias, 0, first)]  # type: ignore[list-item]
+
+    def read(self, layer: nn.Module, inputs: list[Stream], norm: nn.GroupNorm | None = None) -> None:
+        first = 0
+        columns = _columns(layer) * (norm.weight.abs() if norm else 1)
+        for stream in inputs:
+            stream.places.append((layer.weight, 1, first))  # type: ignore[arg-type]
+            stream.importance += columns[first : first + stream.channels]
+            if norm:
+                self.write(norm, stream, first)
+                stream.cut(first, norm.num_channels // norm.num_groups)
+            first += stream.channels
+
+
+def _out(layer: nn.Module) -> int:
+    return int(layer.weight.shape[0])  # type: ignore[index]
+
+
+def _columns(layer: nn.Module) -> Tensor:
+    """The L1 norm of what reads each input, [C]."""
+    weights: Tensor = layer.weight  # type: ignore[assignment]
+    return weights.detach().abs().transpose(0, 1).flatten(1).sum(1)

@@ -1,0 +1,119 @@
+"""UNet2DModel folders of diffusers: a config.json and safetensors in, a supernet out; and its full width back again.
+
+Folders are read and written as files; diffusers itself is not needed.  What maps exactly: positional time embedding,
+(Attn)DownBlock2D and (Attn)UpBlock2D, convolutions for up and down, SiLU, classes by number, and multiples of the
+first block's channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.files import file_digest, read_json, write_atomically, write_json
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.interop.assembly import assemble, save_imported
+from stepfront.trainers.interop.channel_importance import restore_channels, sort_channels
+from stepfront.trainers.interop.unet2d_config import (
+    NullClass,
+    UNet2DConfig,
+    config_of,
+    deduce_settings,
+    read_config,
+    read_schedule,
+)
+from stepfront.trainers.interop.unet2d_names import to_ours, to_theirs
+from stepfront.trainers.networks.supernet import SupernetCard, load_supernet, read_weights
+from stepfront.trainers.networks.unet import UNet, build_unet
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
+ORIGIN_FILE = "origin.json"
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+def import_unet2d(
+    folder: Path,
+    directory: Path,
+    widths: tuple[float, ...] = WIDTHS,
+    resolution: int | None = None,
+    sort: bool = True,
+    diffusion: DiffusionSettings | None = None,
+    null_class: NullClass | None = None,
+) -> SupernetCard:
+    """Makes `directory` a supernet whose widest network is the folder's, channels sorted by importance unless told
+    otherwise.  `resolution` where the config has no sample_size; a pipeline's folder says its noise schedule itself.
+    `null_class` is needed where there are classes: with "none", guidance other than 1 is refused until a training has
+    dropped labels.
+
+    Raises InputError for a folder that is none, and for a network that ours can't be equal to.
+    """
+    folder = Path(folder)
+    if (folder / "model_index.json").exists():
+        diffusion = diffusion or read_schedule(folder / "scheduler" / "scheduler_config.json")
+        folder = folder / "unet"
+    config = read_config(folder / CONFIG_FILE)
+    resolution = resolution or _resolution(config, folder / CONFIG_FILE)
+    settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
+    source = folder / WEIGHTS_FILE
+    with torch.device("meta"):
+        skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
+    theirs, lacks_null = _read_weights(folder), null_class == "none"
+    weights = to_ours(skeleton, settings, theirs, config.flip_sin_to_cos, lacks_null, source)
+    supernet = assemble(settings, config.in_channels, resolution, weights, source)
+    orders = sort_channels(_unet(supernet.widest)) if sort else []
+    made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
+    if null_class:
+        made_with["null_class"] = null_class
+    card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
+    origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
+    write_json(Path(directory) / ORIGIN_FILE, origin)
+    return card
+
+
+def export_unet2d(source: Path, folder: Path) -> None:
+    """Writes the full-width network of the supernet in `source` as a UNet2DModel's folder.
+
+    One that was imported and not trained since goes back as it came, bit for bit.  Raises InputError when the network's
+    norms differ in their groups, which one UNet2DModel's can't.
+    """
+    supernet, card = load_supernet(Path(source))
+    network, flip = _unet(supernet.widest), True
+    if (Path(source) / ORIGIN_FILE).exists():
+        origin = read_json(Path(source) / ORIGIN_FILE, "origin of an import")
+        if origin.get("digest") == card.digest:
+            flip = bool(origin["flip_sin_to_cos"])
+            if origin["orders"]:
+                restore_channels(network, origin["orders"])
+    config = config_of(network, card.network, card.image_channels, card.resolution) | {"flip_sin_to_cos": flip}
+    weights = {name: value.contiguous() for name, value in to_theirs(network, card.network, flip).items()}
+    if card.made_with.get("null_class") == "none":  # as imported: the one that it has here is none of its own
+        config["num_class_embeds"] -= 1
+        weights["class_embedding.weight"] = weights["class_embedding.weight"][:-1].clone()
+    folder = Path(folder)
+    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, {"format": "pt"}))
+    write_json(folder / CONFIG_FILE, config)
+
+
+def _resolution(config: UNet2DConfig, path: Path) -> int:
+    size = config.sample_size
+    sides = {size} if isinstance(size, int) else set(size or ())
+    if len(sides) != 1:
+        raise InputError(f"{path}: sample_size is {size!r}; give the images' side by --resolution")
+    return sides.pop()
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    if not (folder / WEIGHTS_FILE).exists():
+        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise InputError(f"no {WEIGHTS_FILE} in {folder}; here are: {there} (save_pretrained makes the file)")
+    return read_weights(folder / WEIGHTS_FILE)
+
+
+def _unet(network: torch.nn.Module) -> UNet:
+    if not isinstance(network, UNet):
+        raise InputError(f"a {type(network).__name__} is no U-Net, so it can't be a UNet2DModel")
+    return network
