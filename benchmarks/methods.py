@@ -16,7 +16,7 @@ from optuna.storages import InMemoryStorage
 
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import SeedSource, earlier_opinions, make_seeds
+from stepfront.search.algorithm.initial_plans import PlanSource, earlier_opinions, make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
@@ -25,18 +25,18 @@ from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.evaluation import Evaluation
 
-NO_SCREEN = ScreenSettings(rung="none", offspring=1)
+NO_SCREEN = ScreenSettings(proxy="none", offspring=1)
 
 Score = Callable[[Levels], tuple[float, float]]
 """Levels -> (fid, gflops)."""
 
 
 def ours(
-    source: SeedSource,
+    source: PlanSource,
     score: Score,
     budget: int,
     seed: int,
-    seeds: Mapping[str, int],
+    initial: Mapping[str, int],
     variation: VariationSettings | None = None,
     screen: ScreenSettings = NO_SCREEN,
     in_flight: int = 1,
@@ -50,11 +50,16 @@ def ours(
     screening = make_screening(
         screen,
         encoding,
-        lambda: PlanFeatures(encoding, source.gap(), earlier_opinions(seeds, encoding, source.gap())),
+        lambda: PlanFeatures(encoding, source.gap(), earlier_opinions(initial, encoding, source.gap())),
         lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
     sampler = BlockNSGAII(
-        encoding, variation or VariationSettings(), seed, make_seeds(seeds, source), screen.offspring, screening
+        encoding,
+        variation or VariationSettings(),
+        seed,
+        make_initial_plans(initial, source),
+        screen.offspring,
+        screening,
     )
     ledger = Ledger(
         InMemoryStorage(),

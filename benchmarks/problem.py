@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import SeedSource
+from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import load_settings
 from stepfront.search.problem.problem import Ingredients
 from stepfront.search.records.run_directory import SETTINGS_FILE
@@ -65,8 +65,8 @@ class Problem:
     def fid(self, levels: Levels) -> float:
         return self.evaluator(self.plan(levels), self.images, 0).fid
 
-    def seed_source(self, seed: int) -> SeedSource:
-        return replace(self.ingredients.seed_source(self.costs), seed=seed)
+    def plan_source(self, seed: int) -> PlanSource:
+        return replace(self.ingredients.plan_source(self.costs), seed=seed)
 
 
 def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:

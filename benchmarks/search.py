@@ -25,7 +25,7 @@ from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import SeedSource
+from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search_facts import versions
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
@@ -35,7 +35,7 @@ BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()
 """What a user gets who sets nothing."""
 
-Runner = Callable[[SeedSource, methods.Score, int, int], np.ndarray]
+Runner = Callable[[PlanSource, methods.Score, int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Method:
     run: Runner
 
 
-def _ours(source: SeedSource, score: methods.Score, budget: int, seed: int, in_flight: int = 1) -> np.ndarray:
-    settings = DEFAULTS.seeds, DEFAULTS.variation, DEFAULTS.screen
+def _ours(source: PlanSource, score: methods.Score, budget: int, seed: int, in_flight: int = 1) -> np.ndarray:
+    settings = DEFAULTS.initial_plans, DEFAULTS.variation, DEFAULTS.screen
     return methods.ours(source, score, budget, seed, *settings, in_flight=in_flight)
 
 
-def _unseeded(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+def _unseeded(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
     return methods.ours(source, score, budget, seed, {"random": 20}, DEFAULTS.variation)
 
 
-def _unscreened(source: SeedSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
-    return methods.ours(source, score, budget, seed, DEFAULTS.seeds, DEFAULTS.variation)
+def _unscreened(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+    return methods.ours(source, score, budget, seed, DEFAULTS.initial_plans, DEFAULTS.variation)
 
 
 def _by_encoding(function: Callable[..., np.ndarray], **options: int) -> Runner:
@@ -66,7 +66,7 @@ def _by_encoding(function: Callable[..., np.ndarray], **options: int) -> Runner:
 def _call(
     function: Callable[..., np.ndarray],
     options: dict[str, int],
-    source: SeedSource,
+    source: PlanSource,
     score: methods.Score,
     budget: int,
     seed: int,
@@ -135,7 +135,7 @@ def enumerated(
     spent: dict[str, list[float]] = {}
     for method in (METHODS[0], *IN_FLIGHT, *METHODS[1:]):
         for seed in range(seeds):
-            scores = method.run(problem.seed_source(seed), score, budget, seed)
+            scores = method.run(problem.plan_source(seed), score, budget, seed)
             curves.setdefault(method.name, []).append(_padded(shares(scores, reference, volume), budget))
             spent.setdefault(method.name, []).append(float(scores[:100, 1].sum() * 512 / 1000))
         print(f"6 genes: {method.name}: {np.median([c[99] for c in curves[method.name]]):.4f} at 100", flush=True)
@@ -182,13 +182,15 @@ def _start_sampling(run: Path, stages: int, images: int) -> None:
 def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
     index, seed, budget = job
     assert _SAMPLED is not None
-    return index, seed, METHODS[index].run(_SAMPLED.problem.seed_source(seed), _SAMPLED, budget, seed)
+    return index, seed, METHODS[index].run(_SAMPLED.problem.plan_source(seed), _SAMPLED, budget, seed)
 
 
 def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
     """A space too large to enumerate: shares of the hypervolume of the union of all fronts."""
     # Scores of another supernet, or of other defaults, are not these.
-    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json(include={"seeds", "variation", "screen"})
+    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json(
+        include={"initial_plans", "variation", "screen"}
+    )
     kept = work / f"runs-{stages}-{images}-{budget}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     kept.mkdir(parents=True, exist_ok=True)
     every = [(m, seed) for seed in range(seeds) for m in range(len(METHODS))]
@@ -245,15 +247,15 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy())])
 
 
-def rung_lines(table: pd.DataFrame) -> str:
-    """Kendall's tau of the cheap rungs over the whole space and over its better half."""
+def proxy_lines(table: pd.DataFrame) -> str:
+    """Kendall's tau of the cheap proxies over the whole space and over its better half."""
     from stepfront.search.algorithm.screening import rank_correlation
 
     good = table[table["fid"] <= table["fid"].median()]
     rows = []
-    for rung in ("gap", "paired"):
-        taus = [rank_correlation(t[rung].to_numpy(), t["fid"].to_numpy()) for t in (table, good)]
-        rows.append({"rung": rung, "tau, all plans": f"{taus[0]:.3f}", "tau, better half": f"{taus[1]:.3f}"})
+    for proxy in ("gap", "paired"):
+        taus = [rank_correlation(t[proxy].to_numpy(), t["fid"].to_numpy()) for t in (table, good)]
+        rows.append({"proxy": proxy, "tau, all plans": f"{taus[0]:.3f}", "tau, better half": f"{taus[1]:.3f}"})
     return markdown(pd.DataFrame(rows))
 
 
@@ -286,7 +288,7 @@ def main() -> None:
         f" all {len(enumeration):,} plans on one noise, 512 images.  Median over {given.seeds} seeds of the hypervolume"
         " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID"
         " evaluations.\n\n" + markdown(small) + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
-        "## Rungs against FID, over the same plans\n\n" + rung_lines(enumeration) + "\n",
+        "## Proxies against FID, over the same plans\n\n" + proxy_lines(enumeration) + "\n",
     ]
     if given.sampled_seeds:
         for stages in map(int, given.genes.split(",")):

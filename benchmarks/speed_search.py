@@ -186,7 +186,7 @@ def two_workers(run: Path, quick: bool) -> list[Row]:
         groups = {
             "budget": {"trials": 12 if quick else 60},
             "workers": {"count": count, "prefix_mb": 0.0, "engine": "plain"},
-            "screen": {"rung": "none"},
+            "screen": {"proxy": "none"},
         }
         with searched(run, **groups) as (directory, clock):
             gflops = trials_of(directory).sort_values("elapsed").gflops.to_numpy()

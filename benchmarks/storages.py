@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks.search import markdown
 from stepfront.files import write_text
 from stepfront.search.algorithm.encodings import Steps
-from stepfront.search.algorithm.initial_plans import SeedSource, make_seeds
+from stepfront.search.algorithm.initial_plans import PlanSource, make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
@@ -66,11 +66,11 @@ def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
     encoding = Steps(GENES, WIDTHS, False)
     worth, cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
     gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, and wrong enough to have to be learnt
-    source = SeedSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
+    source = PlanSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
     defaults = RunSettings()
     features = PlanFeatures(encoding, gap)
     screening = make_screening(defaults.screen, encoding, lambda: features, lambda levels: [float(cost[levels].sum())])
-    seeds = make_seeds(defaults.seeds, source)
+    seeds = make_initial_plans(defaults.initial_plans, source)
     sampler = BlockNSGAII(encoding, defaults.variation, 0, seeds, defaults.screen.offspring, screening)
     ledger = Ledger(
         storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}

@@ -42,7 +42,7 @@ def made_up_search(count: int) -> Snapshot:
     trials = pd.DataFrame({"trial": np.arange(count), "generation": np.arange(count) // GENERATION})
     trials = trials.assign(origin="mutation", parents=[[]] * count, genome=["".join(map(str, row)) for row in levels])
     trials = trials.assign(plan=[runs_text(row) for row in widths], widths=list(widths), times=[[]] * count)
-    trials = trials.assign(solver="ddim", rung="fid", paired=0.1, fid=fid, features="classifier", gflops=gflops)
+    trials = trials.assign(solver="ddim", proxy="fid", paired=0.1, fid=fid, features="classifier", gflops=gflops)
     trials = trials.assign(latency_ms=20 * gflops, images=512, noise_seed=0, seconds=1.0, worker="w0", error="")
     trials = trials.assign(state="complete", elapsed=np.arange(1.0, count + 1), violation=0.0)
     trials = trials.assign(calls=512 * STEPS, calls_saved=0, gflops_saved=0.0, prefix_states=64, prefix_mb=16.0)

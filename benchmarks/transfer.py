@@ -54,7 +54,7 @@ def starts(earlier: Path) -> dict[str, dict[str, int]]:
     return {
         COLD: {"uniform": 4, "random": 16},
         "4 uniform, 16 gap": {"uniform": 4, "gap": 16},
-        "defaults: 4 uniform, 8 gap, 8 monotone": dict(RunSettings().seeds),
+        "defaults: 4 uniform, 8 gap, 8 monotone": dict(RunSettings().initial_plans),
         "warm: 4 uniform, 8 of the front": {"uniform": 4} | dict.fromkeys(front, 8),
         "warm: 4 uniform, 16 of the front": {"uniform": 4} | front,
         "warm, as --from does: those and the defaults": dict(warm),
@@ -77,7 +77,7 @@ def _run(job: tuple[str, dict[str, int], int, int]) -> tuple[str, int, np.ndarra
     assert _SCORE is not None
     problem = _SCORE._score.problem
     screen = RunSettings().screen
-    return name, seed, methods.ours(problem.seed_source(seed), _SCORE, budget, seed, seeds, None, screen)
+    return name, seed, methods.ours(problem.plan_source(seed), _SCORE, budget, seed, seeds, None, screen)
 
 
 def measure(run: Path, earlier: Path, work: Path, seeds: int, budget: int, images: int) -> pd.DataFrame:

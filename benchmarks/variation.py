@@ -61,7 +61,7 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
     ) -> dict[str, str]:
         curves = []
         for seed in range(seeds):
-            scores = methods.ours(problem.seed_source(seed), score, 400, seed, wanted, settings, screen)
+            scores = methods.ours(problem.plan_source(seed), score, 400, seed, wanted, settings, screen)
             curves.append(shares(scores, reference, volume))
         reached = [int(np.argmax(c >= 0.99)) + 1 if (c >= 0.99).any() else 401 for c in curves]
         middle = np.median(np.array(curves), axis=0)
@@ -92,16 +92,16 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
         with operators(one_point=crossover, two_point=crossover):
             yield row(f"... {name}", RANDOM)
     mixes = {kind: {"uniform": 4, kind: 16} for kind in ("random", "cuts", "monotone", "snr", "gap")}
-    mixes["gap + monotone"] = dict(RunSettings().seeds)
+    mixes["gap + monotone"] = dict(RunSettings().initial_plans)
     for kind, wanted in mixes.items():
         label = "4 uniform + 8 gap + 8 monotone" if kind == "gap + monotone" else f"4 uniform + 16 {kind}"
         yield row(f"{label}, no screening", wanted)
-        yield row(f"{label}, 8 by gap", wanted, None, ScreenSettings(rung="gap", offspring=8))
-        yield row(f"{label}, 32 by model", wanted, None, ScreenSettings(rung="model", offspring=32))
+        yield row(f"{label}, 8 by gap", wanted, None, ScreenSettings(proxy="gap", offspring=8))
+        yield row(f"{label}, 32 by model", wanted, None, ScreenSettings(proxy="model", offspring=32))
     for offspring in (2, 8, 128):
-        for rung in ("gap", "model"):
-            screen = ScreenSettings.model_validate({"rung": rung, "offspring": offspring})
-            yield row(f"4 uniform + 8 gap + 8 monotone, {offspring} by {rung}", mixes["gap + monotone"], None, screen)
+        for proxy in ("gap", "model"):
+            screen = ScreenSettings.model_validate({"proxy": proxy, "offspring": offspring})
+            yield row(f"4 uniform + 8 gap + 8 monotone, {offspring} by {proxy}", mixes["gap + monotone"], None, screen)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from stepfront.dashboards.images import images_body
 from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
 from stepfront.dashboards.provenance import facts_section
 from stepfront.dashboards.sections import (
-    controls_section,
+    baselines_section,
     front_section,
     head,
     hypervolume_section,
@@ -19,7 +19,7 @@ from stepfront.dashboards.sections import (
     origins_section,
     plans_section,
     points_section,
-    rungs_section,
+    proxies_section,
 )
 from stepfront.dashboards.tables import TableError, read_tables
 
@@ -36,10 +36,10 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     ]
     after = [
         Section("parents", "What it began from", parents_section(tables)),
-        Section("controls", "What the search had to beat", controls_section(tables)),
+        Section("baselines", "What the search had to beat", baselines_section(tables)),
         Section("hypervolume", "Hypervolume", hypervolume_section(tables)),
         Section("origins", "Where the trials came from", origins_section(tables)),
-        Section("rungs", "Cheap scores against dear ones", rungs_section(tables)),
+        Section("proxies", "Cheap scores against dear ones", proxies_section(tables)),
         Section("latency", "Latency", latency_section(tables)),
         Section("facts", "What was run", facts_section(tables)),
     ]

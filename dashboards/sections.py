@@ -18,8 +18,8 @@ from stepfront.dashboards.figures import (
     origins_figure,
     plans_data,
     plans_figure,
-    rungs_data,
-    rungs_figure,
+    proxies_data,
+    proxies_figure,
 )
 from stepfront.dashboards.formatting import (
     MISSING,
@@ -139,7 +139,7 @@ def plans_section(tables: SearchTables) -> str:
     return embedded("plans", plans_figure(data), caption)
 
 
-def controls_section(tables: SearchTables) -> str:
+def baselines_section(tables: SearchTables) -> str:
     """How the search stands against what it had to beat."""
     parts = []
     if len(tables.methods):
@@ -152,25 +152,25 @@ def controls_section(tables: SearchTables) -> str:
         parts.append(paragraph("The share is of the hypervolume of the best front that all methods make together."))
         parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">spent in networks"), lines))
     if len(tables.versus):
-        columns = (">trial", ">GFLOPs", ">FID", ">control's FID", ">control's GFLOPs", "control", "plan")
+        columns = (">trial", ">GFLOPs", ">FID", ">baseline's FID", ">baseline's GFLOPs", "baseline", "plan")
         held_against = [
             (
                 v.trial,
                 significant(v.gflops),
                 decimal(v.fid),
-                decimal(v.control_fid),
-                significant(v.control_gflops),
-                method_name(v.control_method or MISSING),
-                short_plan(v.control_plan or MISSING, PLAN_LENGTH),
+                decimal(v.baseline_fid),
+                significant(v.baseline_gflops),
+                method_name(v.baseline_method or MISSING),
+                short_plan(v.baseline_plan or MISSING, PLAN_LENGTH),
             )
             for v in rows(tables.versus.sort_values("gflops"))
         ]
-        parts.append("<h3>Each front point against the best control of equal or lower cost</h3>")
+        parts.append("<h3>Each front point against the best baseline of equal or lower cost</h3>")
         parts.append(_of_features(tables))
         parts.append(html_table(columns, held_against))
-    confirmed = confirmed_versus(tables.confirm, tables.controls)
+    confirmed = confirmed_versus(tables.confirm, tables.baselines)
     if len(confirmed):
-        columns = (">trial", ">GFLOPs", ">FID", ">best control's FID", ">control's GFLOPs", "control", ">difference")
+        columns = (">trial", ">GFLOPs", ">FID", ">best baseline's FID", ">baseline's GFLOPs", "baseline", ">difference")
         parts.append("<h3>The same on fresh noise</h3>")
         parts.append(_of_features(tables))
         parts.append(paragraph("Means over the noise seeds that both share; below zero the front is better."))
@@ -182,10 +182,10 @@ def controls_section(tables: SearchTables) -> str:
                         int(v.trial),
                         significant(v.gflops),
                         decimal(v.fid),
-                        decimal(v.control_fid),
-                        significant(v.control_gflops),
-                        method_name(v.control),
-                        decimal(v.fid - v.control_fid),
+                        decimal(v.baseline_fid),
+                        significant(v.baseline_gflops),
+                        method_name(v.baseline),
+                        decimal(v.fid - v.baseline_fid),
                     )
                     for v in rows(confirmed)
                 ],
@@ -194,10 +194,10 @@ def controls_section(tables: SearchTables) -> str:
     return "".join(parts)
 
 
-def confirmed_versus(confirm: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """For each front point the best control of equal or lower cost, both by their means on fresh noise.
+def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """For each front point the best baseline of equal or lower cost, both by their means on fresh noise.
 
-    A front point whose plan is among the `controls` counts as one, too.  Points without such a control are left out.
+    A front point whose plan is among the `baselines` counts as one, too.  Points without such a baseline are left out.
     """
     if confirm.empty:
         return confirm
@@ -210,10 +210,10 @@ def confirmed_versus(confirm: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFr
         ],
         columns=["kind", "plan", "trial", "label", "gflops", "fid"],
     )
-    methods = dict(zip(controls["plan"], controls["method"], strict=True)) if len(controls) else {}
+    methods = dict(zip(baselines["plan"], baselines["method"], strict=True)) if len(baselines) else {}
     means["method"] = means["plan"].map(methods).astype(object)
-    is_control = means["kind"] == "control"
-    means.loc[is_control, "method"] = means.loc[is_control, "label"]
+    is_baseline = means["kind"] == "baseline"
+    means.loc[is_baseline, "method"] = means.loc[is_baseline, "label"]
     scored = means[means["method"].notna()]
     found = []
     for point in rows(means[means["kind"] == "front"].sort_values("gflops")):
@@ -222,7 +222,7 @@ def confirmed_versus(confirm: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFr
             best = affordable.loc[affordable["fid"].idxmin()]
             found.append(
                 {"trial": point.trial, "gflops": point.gflops, "fid": point.fid}
-                | {"control": best["method"], "control_gflops": best["gflops"], "control_fid": best["fid"]}
+                | {"baseline": best["method"], "baseline_gflops": best["gflops"], "baseline_fid": best["fid"]}
             )
     return pd.DataFrame(found)
 
@@ -237,7 +237,7 @@ def hypervolume_section(tables: SearchTables) -> str:
     if tables.progress.empty:
         return ""
     caption = "The area that the front dominates below the reference point: higher is better."
-    caption += " Lines across are what the controls reached in the end." if len(tables.methods) else ""
+    caption += " Lines across are what the baselines reached in the end." if len(tables.methods) else ""
     return embedded("hypervolume", hypervolume_figure(hypervolume_data(tables)), caption)
 
 
@@ -249,13 +249,13 @@ def origins_section(tables: SearchTables) -> str:
     return embedded("origins", origins_figure(origins_data(tables)), caption)
 
 
-def rungs_section(tables: SearchTables) -> str:
+def proxies_section(tables: SearchTables) -> str:
     """Whether the cheap scores can be trusted."""
-    pairs = rungs_data(tables)
+    pairs = proxies_data(tables)
     if not pairs:
         return ""
     caption = "The same trials on a cheap and on a dear score. Kendall's τ is 1 when both rank alike, 0 when unrelated."
-    return embedded("rungs", rungs_figure(pairs), caption)
+    return embedded("proxies", proxies_figure(pairs), caption)
 
 
 def latency_section(tables: SearchTables) -> str:

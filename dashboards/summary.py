@@ -23,11 +23,11 @@ PLAN_LENGTH = 120
 
 
 def summary_sentences(tables: SearchTables) -> list[str]:
-    """What was saved at equal quality, which control comes closest, how much was luck, what it took.  Plain text."""
+    """What was saved at equal quality, which baseline comes closest, how much was luck, what it took.  Plain text."""
     sentences = [
         *_saved(tables),
-        *_closest_control(tables),
-        *_versus_controls(tables),
+        *_closest_baseline(tables),
+        *_versus_baselines(tables),
         *_luck(tables),
         *_effort(tables),
     ]
@@ -83,27 +83,29 @@ def _saved_unconfirmed(tables: SearchTables) -> list[str]:
     ]
 
 
-def _closest_control(tables: SearchTables) -> list[str]:
+def _closest_baseline(tables: SearchTables) -> list[str]:
     methods = tables.methods.set_index("method").share.astype(float)
-    controls = methods.drop("search", errors="ignore").dropna()
-    if controls.empty or "search" not in methods.index:
+    baselines = methods.drop("search", errors="ignore").dropna()
+    if baselines.empty or "search" not in methods.index:
         return []
-    closest, ours = str(controls.idxmax()), float(methods["search"])
-    shares = f"{percent(float(controls.max()), 1)} of the best known front's hypervolume, the search {percent(ours, 1)}"
-    if controls.max() >= ours:
-        return [f"The search does not beat its controls: {method_name(closest)} covers {shares}."]
-    return [f"Of the controls, {method_name(closest)} comes closest: it covers {shares}."]
+    closest, ours = str(baselines.idxmax()), float(methods["search"])
+    shares = (
+        f"{percent(float(baselines.max()), 1)} of the best known front's hypervolume, the search {percent(ours, 1)}"
+    )
+    if baselines.max() >= ours:
+        return [f"The search does not beat its baselines: {method_name(closest)} covers {shares}."]
+    return [f"Of the baselines, {method_name(closest)} comes closest: it covers {shares}."]
 
 
-def _versus_controls(tables: SearchTables) -> list[str]:
-    # Beyond the cheapest control, a front point has nothing to be held against.
-    versus = tables.versus.dropna(subset=["fid", "control_fid"])
+def _versus_baselines(tables: SearchTables) -> list[str]:
+    # Beyond the cheapest baseline, a front point has nothing to be held against.
+    versus = tables.versus.dropna(subset=["fid", "baseline_fid"])
     if versus.empty:
         return []
-    lead = versus.control_fid.astype(float) - versus.fid.astype(float)
+    lead = versus.baseline_fid.astype(float) - versus.fid.astype(float)
     ahead = lead[lead > 0]
     points = f"{len(ahead)} of {plural(len(versus), 'front point')}"
-    count = f"{points} score better than every control of equal or lower cost"
+    count = f"{points} score better than every baseline of equal or lower cost"
     return [f"{count}, by {decimal(ahead.median())} FID in the median." if len(ahead) else f"{count}."]
 
 

@@ -15,17 +15,17 @@ TRIAL_COLUMNS = ("trial", "generation", "origin", "plan", "widths", "fid", "gflo
 COLUMNS = {
     "trials": TRIAL_COLUMNS,
     "front": (*TRIAL_COLUMNS, "fid_confirmed", "fid_low", "fid_high", "belongs", "label"),
-    "controls": ("method", "plan", "fid", "gflops", "latency_ms", "state"),
+    "baselines": ("method", "plan", "fid", "gflops", "latency_ms", "state"),
     "methods": ("method", "evaluations", "hypervolume", "share", "network_gflops"),
-    "versus": ("trial", "gflops", "fid", "control_method", "control_plan", "control_gflops", "control_fid"),
+    "versus": ("trial", "gflops", "fid", "baseline_method", "baseline_plan", "baseline_gflops", "baseline_fid"),
     "confirm": ("kind", "plan", "fid_search", "fid"),
     "progress": ("evaluation", "hypervolume", "network_gflops"),
-    "rungs": ("trial", "rung", "score"),
+    "proxies": ("trial", "proxy", "score"),
 }
 OPTIONAL = {"front": ("kid", "kid_low", "kid_high", "precision", "recall")}
 """Columns that searches have not always had; NaN where they are absent."""
 REQUIRED = ("trials", "front")
-TEXTS = {"origin", "plan", "state", "error", "label", "method", "control_method", "control_plan", "kind", "rung"}
+TEXTS = {"origin", "plan", "state", "error", "label", "method", "baseline_method", "baseline_plan", "kind", "proxy"}
 
 
 class TableError(ValueError):
@@ -49,12 +49,12 @@ class SearchTables:
     facts: dict[str, Any]  # search.json
     trials: pd.DataFrame
     front: pd.DataFrame  # sorted by gflops
-    controls: pd.DataFrame
+    baselines: pd.DataFrame
     methods: pd.DataFrame
     versus: pd.DataFrame
     confirm: pd.DataFrame
     progress: pd.DataFrame
-    rungs: pd.DataFrame
+    proxies: pd.DataFrame
     settings: str  # settings.yaml as it stands
     images: list[dict[str, Any]]  # images/index.json
 

@@ -15,7 +15,7 @@ from stepfront.files import write_text
 from stepfront.search.addresses import is_uri, joined, without_literal_secret
 from stepfront.trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 
-SEED_NAMES = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
+INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
 OBJECTIVES = ("fid", "gflops", "latency_ms")
 _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
 
@@ -53,11 +53,11 @@ class VariationSettings(Settings):
 
 
 class ScreenSettings(Settings):
-    """Offspring are compared on a cheap rung before an FID evaluation is spent on the best of them."""
+    """Offspring are compared on a cheap proxy before an FID evaluation is spent on the best of them."""
 
-    rung: Literal["none", "gap", "paired", "model"] = "model"
+    proxy: Literal["none", "gap", "paired", "model"] = "model"
     offspring: int = Field(32, ge=1, description="children made for each one that is evaluated")
-    least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the rung is not trusted")
+    least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the proxy is not trusted")
 
 
 class BudgetSettings(Settings):
@@ -155,7 +155,7 @@ class RunSettings(TrainerSettings):
     sampler: SamplerSettings = SamplerSettings()
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
-    seeds: dict[str, int] = Field(
+    initial_plans: dict[str, int] = Field(
         {"uniform": 4, "gap": 8, "monotone": 8, "fewer_steps": 8},
         description="plans of the first generation, by kind; fewer_steps only where steps may be skipped",
     )
@@ -176,17 +176,18 @@ class RunSettings(TrainerSettings):
         without_literal_secret(training.checkpoints)
         return training
 
-    @field_validator("seeds")
+    @field_validator("initial_plans")
     @classmethod
-    def _known_seeds(cls, seeds: dict[str, int]) -> dict[str, int]:
-        for name, count in seeds.items():
-            if name not in SEED_NAMES and not name.startswith("front:"):
-                raise ValueError(f"unknown seeds {name!r}; possible: {', '.join(SEED_NAMES)}, front:SEARCH")
+    def _known_initial_plans(cls, wanted: dict[str, int]) -> dict[str, int]:
+        possible = ", ".join([*INITIAL_PLAN_KINDS, "front:SEARCH"])
+        for name, count in wanted.items():
+            if name not in INITIAL_PLAN_KINDS and not name.startswith("front:"):
+                raise ValueError(f"unknown initial plans {name!r}; possible: {possible}")
             if count < 0:
-                raise ValueError(f"seeds {name}: {count} plans")
-        if not any(seeds.values()):
-            raise ValueError("a search needs seeds for its first generation, such as {uniform: 4, gap: 8, monotone: 8}")
-        return seeds
+                raise ValueError(f"initial_plans.{name} is {count}; give 0 or more")
+        if not any(wanted.values()):
+            raise ValueError("initial_plans is empty; give some, such as {uniform: 4, gap: 8, monotone: 8}")
+        return wanted
 
     @model_validator(mode="after")
     def _steps_exist(self) -> Self:

@@ -13,7 +13,7 @@ from stepfront.dashboards.figures.latency import latency_data, latency_figure
 from stepfront.dashboards.figures.origins import origins_data, origins_figure
 from stepfront.dashboards.figures.picture import save_front_picture
 from stepfront.dashboards.figures.plans import plans_data, plans_figure
-from stepfront.dashboards.figures.proxies import rungs_data, rungs_figure
+from stepfront.dashboards.figures.proxies import proxies_data, proxies_figure
 
 __all__ = [
     "attainment_data",
@@ -31,8 +31,8 @@ __all__ = [
     "origins_figure",
     "plans_data",
     "plans_figure",
+    "proxies_data",
+    "proxies_figure",
     "relative_data",
-    "rungs_data",
-    "rungs_figure",
     "save_front_picture",
 ]

@@ -35,7 +35,7 @@ class FrontData:
     """Everything the figure shows.  The last moment's front is the one of front.parquet."""
 
     moments: list[Moment]
-    controls: dict[str, pd.DataFrame]  # by method
+    baselines: dict[str, pd.DataFrame]  # by method
     full: FullWidth
     dominated: int  # how many dominated trials there are
     drawn: int  # how many of them are drawn
@@ -55,8 +55,8 @@ def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontDat
         moments.append(Moment(int(span[-1]), kept[kept.generation.isin(span)], non_dominated(until)))
     if moments:
         moments[-1] = Moment(moments[-1].generation, moments[-1].trials, tables.front)
-    controls = scored(tables.controls)
-    by_method = {str(method): points for method, points in controls.groupby("method", sort=False)}
+    baselines = scored(tables.baselines)
+    by_method = {str(method): points for method, points in baselines.groupby("method", sort=False)}
     return FrontData(moments, by_method, tables.full, len(dominated), len(kept), tables.fid_name)
 
 
@@ -74,8 +74,8 @@ def front_figure(data: FrontData) -> Figure:
     figure = go.Figure()
     for index, moment in enumerate(data.moments):
         figure.add_trace(_trials(moment.trials, first=index == 0))
-    for method, points in data.controls.items():
-        figure.add_trace(_control(method, points))
+    for method, points in data.baselines.items():
+        figure.add_trace(_baseline(method, points))
     if data.full.gflops is not None and data.full.fid is not None:
         figure.add_trace(_full(data.full.gflops, data.full.fid))
     for index, moment in enumerate(data.moments):
@@ -94,7 +94,7 @@ def front_figure(data: FrontData) -> Figure:
 
 def extent(data: FrontData) -> tuple[np.ndarray, np.ndarray]:
     """The gflops and the fid of everything in the figure, from which the kinds of its axes follow."""
-    frames = [part for moment in data.moments for part in (moment.trials, moment.front)] + list(data.controls.values())
+    frames = [part for moment in data.moments for part in (moment.trials, moment.front)] + list(data.baselines.values())
     points = [frame[["gflops", "fid"]].to_numpy(float) for frame in frames] or [np.empty((0, 2))]
     both = np.concatenate([*points, [[data.full.gflops or np.nan, data.full.fid or np.nan]]])
     return both[:, 0], both[:, 1]
@@ -125,10 +125,10 @@ def _trials(frame: pd.DataFrame, first: bool) -> Scatter:
     return _points(frame, marker=marker, text=_trial_hover(frame), **group)
 
 
-def _control(method: str, frame: pd.DataFrame) -> Scatter:
+def _baseline(method: str, frame: pd.DataFrame) -> Scatter:
     mark = method_mark(method)
     marker = {"color": mark.colour, "symbol": mark.symbol, "size": 10, "line": {"width": 1, "color": mark.colour}}
-    name = f"control: {method_name(method)}"
+    name = f"baseline: {method_name(method)}"
     return _points(frame, marker=marker, name=name, text=[_hover(row, name) for row in rows(frame)])
 
 
@@ -196,10 +196,10 @@ def _beside(row: Any) -> str:
 
 
 def _sliders(data: FrontData, traces: int) -> list[dict[str, Any]]:
-    """One step a moment: trials up to it, the front of it; controls and full width always; confirmation at the end."""
+    """One step a moment: trials up to it, the front of it; baselines and full width always; confirmation at the end."""
     last = len(data.moments) - 1
     has_full = data.full.gflops is not None and data.full.fid is not None
-    before_front = len(data.moments) + len(data.controls) + has_full
+    before_front = len(data.moments) + len(data.baselines) + has_full
     after_front = traces - before_front - len(data.moments)
     steps = []
     for index, moment in enumerate(data.moments):

@@ -1,4 +1,4 @@
-"""How the hypervolume grew, against evaluations and against the arithmetic spent, with the controls' as lines."""
+"""How the hypervolume grew, against evaluations and against the arithmetic spent, with the baselines' as lines."""
 
 from __future__ import annotations
 

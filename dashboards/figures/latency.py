@@ -24,13 +24,13 @@ class LatencyData:
 
     trials: np.ndarray
     front: np.ndarray
-    controls: dict[str, np.ndarray]
+    baselines: dict[str, np.ndarray]
     fid_name: str = "FID"
 
     @property
     def empty(self) -> bool:
         """Whether latency was measured nowhere, or not at full width."""
-        return not any(map(len, (self.trials, self.front, *self.controls.values())))
+        return not any(map(len, (self.trials, self.front, *self.baselines.values())))
 
 
 def latency_data(tables: SearchTables) -> LatencyData:
@@ -45,8 +45,8 @@ def latency_data(tables: SearchTables) -> LatencyData:
 
     complete = tables.complete
     others = shares(complete[~complete.trial.isin(tables.front.trial)])
-    controls = scored(tables.controls)
-    by_method = {str(method): shares(rows) for method, rows in controls.groupby("method", sort=False)}
+    baselines = scored(tables.baselines)
+    by_method = {str(method): shares(rows) for method, rows in baselines.groupby("method", sort=False)}
     measured = {method: points for method, points in by_method.items() if len(points)}
     return LatencyData(others[-MOST_TRIALS:], shares(tables.front), measured, tables.fid_name)
 
@@ -56,10 +56,10 @@ def latency_figure(data: LatencyData) -> Figure:
     import plotly.graph_objects as go
 
     groups = [("other trials", data.trials, {"color": MUTED, "size": 6, "opacity": 0.45})]
-    for method, points in data.controls.items():
+    for method, points in data.baselines.items():
         mark = method_mark(method)
         marker = {"color": mark.colour, "symbol": mark.symbol, "size": 9}
-        groups.append((f"control: {method_name(method)}", points, marker))
+        groups.append((f"baseline: {method_name(method)}", points, marker))
     groups.append((f"front, {data.fid_name}", data.front, {"color": FRONT, "size": 9}))
     most = max([1.0, *(float(points.max()) for _, points, _ in groups if len(points))])
     figure = go.Figure(

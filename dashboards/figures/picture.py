@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".svg")
 
 
 def save_front_picture(tables: SearchTables, path: Path) -> Path:
-    """Draws trials, controls, full width and front; writes beside `path` and renames.  Raises ValueError for a suffix
+    """Draws trials, baselines, full width and front; writes beside `path` and renames.  Raises ValueError for a suffix
     other than .png and .svg."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,7 +47,7 @@ def save_front_picture(tables: SearchTables, path: Path) -> Path:
 def _draw(axes: Axes, data: FrontData) -> None:
     for moment in data.moments:
         axes.scatter(moment.trials.gflops, moment.trials.fid, s=10, color=MUTED, alpha=0.35, linewidths=0, zorder=1)
-    for method, rows in data.controls.items():
+    for method, rows in data.baselines.items():
         mark = method_mark(method)
         look: dict[str, Any] = {"s": 42, "color": mark.colour, "marker": mark.marker, "zorder": 2}
         axes.scatter(rows.gflops, rows.fid, label=method_name(method), **look)

@@ -1,4 +1,4 @@
-"""Whether a cheap rung ranks plans as a dear one does: the trials that were scored on both."""
+"""Whether a cheap proxy ranks plans as a dear one does: the trials that were scored on both."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stepfront.dashboards.tables import SearchTables, number
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-RUNGS = ("gap", "paired", "fid")  # from cheap to dear
+SCORES = ("gap", "paired", "model", "fid")  # from cheap to dear
 MOST_POINTS = 1500
 
 
 @dataclass(frozen=True)
-class RungPair:
-    """The scores [trials] of the same trials on a cheap and on a dear rung, and Kendall's tau-b over `count` trials."""
+class ProxyPair:
+    """Scores [trials] of the same trials by a proxy and by a dearer score, and Kendall's tau-b over `count` trials."""
 
     lower: str
     upper: str
@@ -31,24 +31,24 @@ class RungPair:
     fid_name: str = "FID"
 
 
-def rungs_data(tables: SearchTables) -> list[RungPair]:
-    """Every pair of rungs on which two trials or more were both scored, with the last 1500 of them.  The tau that the
+def proxies_data(tables: SearchTables) -> list[ProxyPair]:
+    """Every pair of proxies on which two trials or more were both scored, with the last 1500 of them.  The tau that the
     search states is taken; where it states none, it is computed from these."""
-    if tables.rungs.empty:
+    if tables.proxies.empty:
         return []
-    scores = tables.rungs.pivot_table(index="trial", columns="rung", values="score", aggfunc="last")
+    scores = tables.proxies.pivot_table(index="trial", columns="proxy", values="score", aggfunc="last")
     pairs = []
-    for lower, upper in combinations([rung for rung in RUNGS if rung in scores], 2):
+    for lower, upper in combinations([proxy for proxy in SCORES if proxy in scores], 2):
         both = scores[[lower, upper]].dropna().tail(MOST_POINTS)
         if len(both) >= 2:
             low, high = both[lower].to_numpy(float), both[upper].to_numpy(float)
             tau, count = _stated(tables, lower, upper) or (kendall_tau(low, high), len(both))
-            pairs.append(RungPair(lower, upper, low, high, tau, count, tables.fid_name))
+            pairs.append(ProxyPair(lower, upper, low, high, tau, count, tables.fid_name))
     return pairs
 
 
 def _stated(tables: SearchTables, lower: str, upper: str) -> tuple[float, int] | None:
-    for entry in tables.facts.get("rung_tau") or []:
+    for entry in tables.facts.get("proxy_tau") or []:
         if (entry.get("lower"), entry.get("upper")) == (lower, upper) and number(entry.get("tau")) is not None:
             return float(entry["tau"]), int(entry.get("n", 0))
     return None
@@ -63,8 +63,8 @@ def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
     return float((sign_a * sign_b).sum() / untied) if untied else float("nan")
 
 
-def rungs_figure(pairs: list[RungPair]) -> Figure:
-    """A panel a pair, the cheap rung across."""
+def proxies_figure(pairs: list[ProxyPair]) -> Figure:
+    """A panel a pair, the cheap proxy across."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -83,5 +83,5 @@ def rungs_figure(pairs: list[RungPair]) -> Figure:
     return figure
 
 
-def _title(rung: str, pair: RungPair) -> str:
-    return f"rung fid, {pair.fid_name}" if rung == "fid" else f"rung {rung}"
+def _title(proxy: str, pair: ProxyPair) -> str:
+    return pair.fid_name if proxy == "fid" else f"proxy {proxy}"

@@ -44,7 +44,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def method_mark(method: str) -> Mark:
-    """The mark of a control method, the same in every figure."""
+    """The mark of a baseline method, the same in every figure."""
     return METHOD_MARKS.get(method, OTHER_METHOD)
 
 

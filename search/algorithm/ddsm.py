@@ -1,4 +1,4 @@
-"""DDSM's own search (arXiv 2310.03337, as released): an elitist genetic algorithm on a weighted sum, as a control.
+"""DDSM's own search (arXiv 2310.03337, as released): an elitist genetic algorithm on a weighted sum, as a baseline.
 
 Population 50; the uniform plans first, the rest independent genes; single-point crossover; each gene of a child is
 drawn anew with probability 0.001.  Fitness is FID + 0.001 x mean MMAC a step; on DDSM's CIFAR-10 network the cost of

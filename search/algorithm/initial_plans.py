@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SeedSource:
+class PlanSource:
     """What seeds are made from: the encoding, the cost of each width (any unit), log-SNR and gap at each step.
 
     `gap` [steps, widths] is only asked for where `gap` seeds are wanted.  Seeds that are not `affordable` are left out,
@@ -48,7 +48,7 @@ class SeedSource:
     earlier: Mapping[str, Path] = field(default_factory=dict)
 
 
-def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
+def make_initial_plans(wanted: Mapping[str, int], source: PlanSource) -> list[Proposal]:
     """The proposals of all kinds, uniform plans first, without repeats; a kind may give fewer than wanted."""
     proposals: dict[str, Proposal] = {}
     for name in sorted(wanted, key=lambda name: (name != "uniform", list(wanted).index(name))):
@@ -65,26 +65,26 @@ def make_seeds(wanted: Mapping[str, int], source: SeedSource) -> list[Proposal]:
     return list(proposals.values())
 
 
-def _levels_of(name: str, count: int, source: SeedSource) -> Sequence[Levels]:
+def _levels_of(name: str, count: int, source: PlanSource) -> Sequence[Levels]:
     if name.startswith("front:"):
         return front_levels(source.earlier.get(name, Path(name.removeprefix("front:"))), count, source.encoding)
-    return SEED_KINDS[name](count, source)
+    return INITIAL_PLANS[name](count, source)
 
 
-def uniform_levels(count: int, source: SeedSource) -> list[Levels]:
+def uniform_levels(count: int, source: PlanSource) -> list[Levels]:
     """The widest, the narrowest, then those between."""
     highest = source.encoding.highest
     order = sorted(range(highest + 1), key=lambda level: (level != highest, level != 0))
     return [np.full(source.encoding.units, level) for level in order[:count]]
 
 
-def random_levels(count: int, source: SeedSource) -> list[Levels]:
+def random_levels(count: int, source: PlanSource) -> list[Levels]:
     """More than enough independent ones, since some may repeat."""
     rng, e = np.random.default_rng([source.seed, 1]), source.encoding
     return [e.draw(rng) for _ in range(4 * count)]
 
 
-def monotone_levels(count: int, source: SeedSource) -> list[Levels]:
+def monotone_levels(count: int, source: PlanSource) -> list[Levels]:
     """Sorted random levels, spread evenly over the costs that they reach."""
     rng, e = np.random.default_rng([source.seed, 2]), source.encoding
     # Random borders between the levels make every shape as likely; sorted independent levels would crowd the middle.
@@ -93,7 +93,7 @@ def monotone_levels(count: int, source: SeedSource) -> list[Levels]:
     return spread_by_cost(plans, count, source)
 
 
-def cut_levels(count: int, source: SeedSource) -> list[Levels]:
+def cut_levels(count: int, source: PlanSource) -> list[Levels]:
     """Rising one- and two-cut plans, spread evenly over cost."""
     e = source.encoding
     positions = np.unique(np.linspace(1, max(1, e.units - 1), min(max(1, e.units - 1), 12)).round().astype(int))
@@ -111,7 +111,7 @@ def cut_levels(count: int, source: SeedSource) -> list[Levels]:
     return spread_by_cost(plans, count, source)
 
 
-def snr_levels(count: int, source: SeedSource) -> list[Levels]:
+def snr_levels(count: int, source: PlanSource) -> list[Levels]:
     """FLOPs that rise with the step's log-SNR, F(u) = F (k + (1 - k) u) with u in [0, 1], for a range of k and shifts.
 
     The ramp of Step-Adaptive Training; the width nearest in cost is taken at each unit.
@@ -129,12 +129,12 @@ def snr_levels(count: int, source: SeedSource) -> list[Levels]:
     return spread_by_cost(plans, count, source)
 
 
-def gap_levels(count: int, source: SeedSource) -> list[Levels]:
+def gap_levels(count: int, source: PlanSource) -> list[Levels]:
     """Plans of least summed gap among those as cheap, spread evenly over cost."""
     return spread_by_cost(least_gap_plans(source.encoding, source.width_costs, source.gap()), count, source)
 
 
-def fewer_steps_levels(count: int, source: SeedSource) -> list[Levels]:
+def fewer_steps_levels(count: int, source: PlanSource) -> list[Levels]:
     """The widest at 1 to all but one of the units, spread evenly from the first on, and the others left out.
 
     None where steps can't be left out, nor of cuts, which can't leave out every second one.
@@ -233,7 +233,7 @@ def _hull_plans(unit_cost: Array, unit_gap: Array) -> list[Levels]:
     return [np.array(plan) for plan in plans]
 
 
-def spread_by_cost(plans: Sequence[Levels], count: int, source: SeedSource) -> list[Levels]:
+def spread_by_cost(plans: Sequence[Levels], count: int, source: PlanSource) -> list[Levels]:
     """`count` of the affordable plans, those nearest to costs spaced evenly between the cheapest and the dearest."""
     plans = [plan for plan in plans if source.affordable(source.encoding.project(plan))]
     if len(plans) <= count:
@@ -251,7 +251,7 @@ def spread_by_cost(plans: Sequence[Levels], count: int, source: SeedSource) -> l
     return [plans[i] for i in chosen]
 
 
-SEED_KINDS: dict[str, Callable[[int, SeedSource], Sequence[Levels]]] = {
+INITIAL_PLANS: dict[str, Callable[[int, PlanSource], Sequence[Levels]]] = {
     "uniform": uniform_levels,
     "cuts": cut_levels,
     "monotone": monotone_levels,

@@ -73,22 +73,21 @@ Screen = Callable[[Sequence[Levels]], int]
 
 
 class BlockNSGAII(BaseGASampler):
-    """Proposes packed genomes.  `seeds` are proposed first, in their order; of the others none that is known beforehand
-    not to be `affordable`."""
+    """Propose packed genomes: the `initial` plans in their order, then children of the elite that are `affordable`."""
 
     def __init__(
         self,
         encoding: Encoding,
         variation: VariationSettings,
         seed: int,
-        seeds: Sequence[Proposal] = (),
+        initial: Sequence[Proposal] = (),
         offspring: int = 1,
         screen: Screen | None = None,
         affordable: Callable[[Levels], bool] = lambda levels: True,
     ) -> None:
         super().__init__(population_size=variation.population)
         self.encoding, self.variation, self.seed = encoding, variation, seed
-        self.seeds = list(seeds)
+        self.initial = list(initial)
         self.offspring, self.screen, self._affordable = offspring, screen, affordable
         self._elite_of = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
@@ -97,7 +96,7 @@ class BlockNSGAII(BaseGASampler):
     def propose(self, study: Study, known: Known, number: int) -> Proposal | None:
         """The proposal of this number, given what is known; None when every plan of the space has been proposed."""
         seen = known.genomes
-        for seed in self.seeds:
+        for seed in self.initial:
             if seed.genome not in seen:
                 return seed
         rng = np.random.default_rng([self.seed, number])

@@ -1,12 +1,12 @@
-"""Rungs: cheaper scores that stand in for FID, and the screening of children by them.
+"""Proxies: cheaper scores that stand in for FID, and the screening of children by them.
 
 gap     summed growth of the denoising loss over the plan's steps; free, once the gap table is made
 paired  mean squared difference of 32 images to the full-width output of the same noise
 model   FID as a Gaussian process predicts it from the trials so far (search/surrogate.py); nearly free
 fid     the score that a search minimises
 
-A rung's worth is its rank correlation (Kendall's tau) with fid over the trials of the search itself; that of `model` is
-taken leave-one-out.
+A proxy is judged by its rank correlation (Kendall's tau) with FID over the trials of the search.  That of `model` is
+leave-one-out.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from stepfront.search.study.ledger import Ledger
 
 Array = NDArray[np.float64]
 
-RungScore = Callable[[Levels], float]
-"""Levels of a plan -> its score on a cheap rung; NaN where the rung can't say."""
+ProxyScore = Callable[[Levels], float]
+"""Levels of a plan -> its score on a cheap proxy; NaN where the proxy can't say."""
 
-CHEAP_RUNGS = ("gap", "paired", "model")
+PROXIES = ("gap", "paired", "model")
 
 
-def gap_score(encoding: Encoding, gap: Array) -> RungScore:
+def gap_score(encoding: Encoding, gap: Array) -> ProxyScore:
     """The summed gap of a plan; a skipped step has none, so plans with one score NaN."""
     per_unit = np.add.reduceat(gap, np.cumsum(encoding.lengths) - encoding.lengths, axis=0)
 
@@ -56,8 +56,8 @@ def rank_correlation(lower: Array, upper: Array) -> float:
     return float(kendalltau(lower[both], upper[both]).statistic)
 
 
-class Rung(Protocol):
-    """What a screening asks of a cheap rung."""
+class Proxy(Protocol):
+    """What a screening asks of a cheap proxy."""
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
         """Takes in the trials [N] and their scores [N, objectives], fid first; returns its correlation with fid.  From
@@ -67,13 +67,13 @@ class Rung(Protocol):
         """The FID that it expects of each child; NaN where it can't say."""
 
 
-class CarriedRung:
+class CarriedProxy:
     """A cheap score, carried over to FID by isotonic regression on the trials: monotone, and no more is assumed.
 
     `score` of a child's levels, `known` of a finished trial.
     """
 
-    def __init__(self, score: RungScore, known: Callable[[FrozenTrial], float]) -> None:
+    def __init__(self, score: ProxyScore, known: Callable[[FrozenTrial], float]) -> None:
         self._score, self._known = score, known
         self._kept: dict[int, float] = {}
         self._fit = IsotonicRegression(out_of_bounds="clip")
@@ -82,20 +82,20 @@ class CarriedRung:
         for trial in trials:
             if trial.number not in self._kept:
                 self._kept[trial.number] = self._known(trial)
-        rung = np.array([self._kept[trial.number] for trial in trials])
-        usable = np.isfinite(rung)
+        proxy = np.array([self._kept[trial.number] for trial in trials])
+        usable = np.isfinite(proxy)
         if usable.any():
-            self._fit.fit(rung[usable], scores[usable, 0])
-        return rank_correlation(rung, scores[:, 0])
+            self._fit.fit(proxy[usable], scores[usable, 0])
+        return rank_correlation(proxy, scores[:, 0])
 
     def predict(self, children: Sequence[Levels]) -> Array:
-        rung = np.array([self._score(levels) for levels in children])
-        expected = np.full(len(rung), np.nan)
-        expected[np.isfinite(rung)] = self._fit.predict(rung[np.isfinite(rung)])
+        proxy = np.array([self._score(levels) for levels in children])
+        expected = np.full(len(proxy), np.nan)
+        expected[np.isfinite(proxy)] = self._fit.predict(proxy[np.isfinite(proxy)])
         return expected
 
 
-class ModelRung:
+class ModelProxy:
     """The surrogate model, with the optimism that makes a search look where it knows little: a child is expected one
     standard deviation below the mean."""
 
@@ -120,17 +120,17 @@ class ModelRung:
 
 
 class Screening:
-    """Chooses among children by a cheap rung, as long as that rung's rank correlation with fid holds.
+    """Chooses among children by a cheap proxy, as long as that proxy's rank correlation with fid holds.
 
     `costs_of` a child's other objectives; `watch` hands over the ledger, which is made after the sampler that screens.
     """
 
-    def __init__(self, rung: Rung, costs_of: Callable[[Levels], list[float]], least_tau: float) -> None:
-        self._rung, self._costs_of, self._least_tau = rung, costs_of, least_tau
+    def __init__(self, proxy: Proxy, costs_of: Callable[[Levels], list[float]], least_tau: float) -> None:
+        self._proxy, self._costs_of, self._least_tau = proxy, costs_of, least_tau
         self._ledger: Ledger | None = None
 
     def watch(self, ledger: Ledger) -> None:
-        """The ledger whose trials tell how far the rung is to be trusted."""
+        """The ledger whose trials tell how far the proxy is to be trusted."""
         self._ledger = ledger
 
     def __call__(self, children: Sequence[Levels]) -> int:
@@ -140,9 +140,9 @@ class Screening:
         if len(complete) < LEAST_TRIALS:
             return 0
         scores = self._ledger.scores()
-        if not self._rung.learn(complete, scores) >= self._least_tau:
+        if not self._proxy.learn(complete, scores) >= self._least_tau:
             return 0
-        expected = self._rung.predict(children)
+        expected = self._proxy.predict(children)
         costs = np.array([self._costs_of(levels) for levels in children])
         return best_child(expected, costs, self._ledger.front_scores(), reference)
 
@@ -152,7 +152,7 @@ def make_screening(
     encoding: Encoding,
     features: Callable[[], PlanFeatures],
     costs_of: Callable[[Levels], list[float]],
-    paired: Callable[[], RungScore] | None = None,
+    paired: Callable[[], ProxyScore] | None = None,
 ) -> Screening | None:
     """The screening of the settings; None where every child is evaluated.  `features` and `paired` make the features of
     plans (with the gap table) and the paired score, where they are wanted."""
@@ -164,17 +164,17 @@ def make_screening(
         score = Ledger.result(trial).get("paired")
         return float("nan") if score is None else float(score)
 
-    rung: Rung
-    if screen.rung == "model":
-        rung = ModelRung(features(), levels_of)
-    elif screen.rung == "gap":
+    proxy: Proxy
+    if screen.proxy == "model":
+        proxy = ModelProxy(features(), levels_of)
+    elif screen.proxy == "gap":
         summed = gap_score(encoding, features().gap)
-        rung = CarriedRung(summed, lambda trial: summed(levels_of(trial)))
-    elif screen.rung == "paired" and paired is not None:
-        rung = CarriedRung(paired(), known_paired)
+        proxy = CarriedProxy(summed, lambda trial: summed(levels_of(trial)))
+    elif screen.proxy == "paired" and paired is not None:
+        proxy = CarriedProxy(paired(), known_paired)
     else:
         return None
-    return Screening(rung, costs_of, screen.least_tau)
+    return Screening(proxy, costs_of, screen.least_tau)
 
 
 def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:
@@ -185,10 +185,10 @@ def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[
     return int(np.argmax(hypervolume_gains(np.column_stack([expected, costs]), front, reference)))
 
 
-def rungs_table(
-    trials: pd.DataFrame, score: RungScore, features: PlanFeatures, unpack: Callable[[str], Levels]
+def proxies_table(
+    trials: pd.DataFrame, score: ProxyScore, features: PlanFeatures, unpack: Callable[[str], Levels]
 ) -> pd.DataFrame:
-    """One row a (trial, rung): the scores of all complete trials on every rung that has one."""
+    """One row a (trial, proxy): the scores of all complete trials on every proxy that has one."""
     complete = trials[trials["state"] == "complete"].sort_values(["elapsed", "trial"])
     levels = [unpack(genome) for genome in complete["genome"]]
     fid = complete["fid"].to_numpy(dtype=np.float64)
@@ -200,14 +200,14 @@ def rungs_table(
     wide = pd.DataFrame(
         {"trial": complete["trial"].astype(int), **{k: np.asarray(v, float) for k, v in columns.items()}}
     )
-    return wide.melt("trial", var_name="rung", value_name="score").dropna(subset=["score"]).reset_index(drop=True)
+    return wide.melt("trial", var_name="proxy", value_name="score").dropna(subset=["score"]).reset_index(drop=True)
 
 
-def correlations(rungs: pd.DataFrame) -> list[dict[str, object]]:
-    """Kendall's tau of each cheap rung with fid; none from fewer than `LEAST_TRIALS` trials."""
-    wide = rungs.pivot(index="trial", columns="rung", values="score")
+def correlations(proxies: pd.DataFrame) -> list[dict[str, object]]:
+    """Kendall's tau of each cheap proxy with fid; none from fewer than `LEAST_TRIALS` trials."""
+    wide = proxies.pivot(index="trial", columns="proxy", values="score")
     found: list[dict[str, object]] = []
-    for lower in CHEAP_RUNGS:
+    for lower in PROXIES:
         if lower in wide and "fid" in wide:
             pairs = wide[[lower, "fid"]].dropna()
             tau = rank_correlation(pairs[lower].to_numpy(), pairs["fid"].to_numpy())

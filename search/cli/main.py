@@ -170,9 +170,9 @@ def confirm(
     _publish(settings)
 
 
-@app.command(epilog="Example: stepfront controls runs/digits --methods uniform,one_cut,monotone --evaluations 60")
+@app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")
 @kept_at_uri("search")
-def controls(
+def baselines(
     search: Search,
     methods: Annotated[str, typer.Option(help="comma-separated; default: all")] = "",
     evaluations: Annotated[int | None, typer.Option(min=1, help="a method; default: as many as the search had")] = None,
@@ -180,14 +180,14 @@ def controls(
     """Score what the search must beat: hand-made plans, random plans and DDSM's own search, at equal evaluations."""
     import pandas as pd
 
-    from stepfront.search.driver.baselines import METHODS, advice, run_controls
+    from stepfront.search.driver.baselines import METHODS, advice, run_baselines
     from stepfront.search.records import tables
     from stepfront.search.records.run_directory import find_search
 
     directory, settings = find_search(search)
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    with bar("controls") as told:
-        run_controls(search, wanted, evaluations, lambda method, done, total: told(done, total, f"control {method}"))
+    with bar("baselines") as told:
+        run_baselines(search, wanted, evaluations, lambda method, done, total: told(done, total, f"baseline {method}"))
     _publish(settings)
     table = pd.read_parquet(directory / tables.METHODS)
     out.print()
@@ -195,7 +195,7 @@ def controls(
         out.print(
             f"{row['method']:<12} {row['evaluations']:>5} evaluations  hypervolume {row['share']:.1%} of all methods'"
         )
-    if hint := advice(tables.read_table(directory / tables.VERSUS, "controls"), settings):
+    if hint := advice(tables.read_table(directory / tables.VERSUS, "baselines"), settings):
         out.print(hint)
 
 

@@ -1,8 +1,8 @@
-"""What a search must beat: a finished search in; controls on the same noise, images and number of evaluations out.
+"""What a search must beat: a finished search in; baselines on the same noise, images and number of evaluations out.
 
 Every family is cut to as many plans as the search had evaluations.  A plan that has a score keeps it: scores are
-deterministic.  Results: controls.parquet (a row a plan and method), methods.parquet (hypervolume a method) and
-versus.parquet (for each front point the best control at equal or lower cost).
+deterministic.  Results: baselines.parquet (a row a plan and method), methods.parquet (hypervolume a method) and
+versus.parquet (for each front point the best baseline at equal or lower cost).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Encoding, Levels, Steps
-from stepfront.search.algorithm.initial_plans import SeedSource, least_gap_plans, monotone_levels, spread_by_cost
+from stepfront.search.algorithm.initial_plans import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.confirm import apply_confirmation
 from stepfront.search.execution.executor import ray_session
@@ -40,14 +40,14 @@ OnResult = Callable[[str, int, int], None]
 """method, done, total"""
 
 
-def control_plans(method: str, count: int, ingredients: Ingredients, source: SeedSource) -> list[Plan]:
+def baseline_plans(method: str, count: int, ingredients: Ingredients, source: PlanSource) -> list[Plan]:
     """At most `count` plans of a family, spread evenly over cost where it is larger."""
     settings = ingredients.settings
     if method == "fewer_steps":
         # Their cost is their number; the largest, which is all of the steps, is always among them.
         steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
         return [Plan(ingredients.times_of(n), (1.0,) * n, settings.sampler.solver) for n in sorted(map(int, steps))]
-    families: dict[str, Callable[[SeedSource, int], Sequence[Levels]]] = {
+    families: dict[str, Callable[[PlanSource, int], Sequence[Levels]]] = {
         "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
         "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),
         "two_cut": lambda s, n: list(cut_plans(s.encoding, 2)),
@@ -80,19 +80,19 @@ def _neighbours_differ(choices: int, length: int) -> Iterator[tuple[int, ...]]:
                 yield (*head, level)
 
 
-def _random(source: SeedSource, count: int) -> list[Levels]:
+def _random(source: PlanSource, count: int) -> list[Levels]:
     rng, e = np.random.default_rng([source.seed, 3]), source.encoding
     drawn = [tuple(map(int, rng.integers(0, e.highest + 1, e.units))) for _ in range(4 * count)]
     return [np.array(levels) for levels in list(dict.fromkeys(drawn))[:count]]
 
 
-def run_controls(
+def run_baselines(
     path: Path, methods: Sequence[str], evaluations: int | None, on_result: OnResult = lambda m, d, t: None
 ) -> Path:
     """Scores the methods and writes the three tables.  InputError for an unknown method."""
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
-        raise InputError(f"unknown control {unknown[0]!r}; possible: {', '.join(METHODS)}")
+        raise InputError(f"unknown baseline {unknown[0]!r}; possible: {', '.join(METHODS)}")
     directory, settings = find_search(path)
     with directory_lock(directory):
         ingredients = Ingredients.of_search(settings, directory)
@@ -100,14 +100,14 @@ def run_controls(
         count = evaluations or int((snapshot.trials["state"] == "complete").sum())
         with ray_session(settings.workers):
             costs = load_or_measure_costs(ingredients, directory)
-            source = ingredients.seed_source(costs)
+            source = ingredients.plan_source(costs)
             parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
             limit = evaluation_limit(settings, costs, settings.evaluation.images)
             with (
                 shared_prefixes(settings.workers) as shared,
                 PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit) as scorer,
             ):
-                table = _Controls(ingredients, costs, directory, snapshot.trials, scorer)
+                table = _Baselines(ingredients, costs, directory, snapshot.trials, scorer)
                 for method in methods:
                     table.method(method, count, source, on_result)
         table.save()
@@ -116,7 +116,7 @@ def run_controls(
     return directory
 
 
-class _Controls:
+class _Baselines:
     """Scores each plan once, whichever methods ask for it, and keeps what earlier calls scored."""
 
     def __init__(
@@ -128,8 +128,8 @@ class _Controls:
         scorer: PlanScorer,
     ) -> None:
         self._ingredients, self._directory, self._costs, self._scorer = ingredients, directory, costs, scorer
-        path = directory / tables.CONTROLS
-        before = tables.read_table(path, "controls") if path.exists() else pd.DataFrame()
+        path = directory / tables.BASELINES
+        before = tables.read_table(path, "baselines") if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
         for table in (before, complete):
@@ -140,16 +140,16 @@ class _Controls:
             for method, rows in before.groupby("method"):
                 self._by_method[str(method)] = [_plain(row) for _, row in rows.iterrows()]
 
-    def method(self, method: str, count: int, source: SeedSource, on_result: OnResult) -> None:
+    def method(self, method: str, count: int, source: PlanSource, on_result: OnResult) -> None:
         """Scores the plans of one method."""
         if method == "ddsm":
             self._by_method[method] = self._ddsm(count, source, on_result)
             return
-        plans = control_plans(method, count, self._ingredients, source)
+        plans = baseline_plans(method, count, self._ingredients, source)
         self._by_method[method] = self._rows(method, plans, lambda d, t: on_result(method, d, t))
         self.save()
 
-    def _ddsm(self, count: int, source: SeedSource, on_result: OnResult) -> list[dict[str, Any]]:
+    def _ddsm(self, count: int, source: PlanSource, on_result: OnResult) -> list[dict[str, Any]]:
         # DDSM's genes are steps; a gene a step of ours is its own space.
         ingredients = self._ingredients
         encoding = Steps(source.encoding.steps, source.encoding.widths, False)
@@ -182,7 +182,7 @@ class _Controls:
         """Writes what is scored so far."""
         rows = [row for method in METHODS for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
         frame = pd.DataFrame(rows)
-        tables.write_table(frame.reindex(columns=[*tables.TRIAL_COLUMNS, "method"]), self._directory / tables.CONTROLS)
+        tables.write_table(frame.reindex(columns=[*tables.TRIAL_COLUMNS, "method"]), self._directory / tables.BASELINES)
 
 
 def _or_worst(fid: float) -> float:
@@ -198,14 +198,14 @@ def _key(plan: Plan) -> tuple[Any, ...]:
 
 
 def summarise(directory: Path) -> None:
-    """Writes methods.parquet and versus.parquet from trials, front and controls."""
+    """Writes methods.parquet and versus.parquet from trials, front and baselines."""
     snapshot = read_snapshot(directory)
-    controls = tables.read_table(directory / tables.CONTROLS, "controls")
+    baselines = tables.read_table(directory / tables.BASELINES, "baselines")
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     objectives = list(snapshot.facts.get("objectives", ["fid", "gflops"]))
-    reference = _reference(snapshot.facts, objectives, pd.concat([complete, controls]))
-    methods = [("search", complete), *((str(name), rows) for name, rows in controls.groupby("method", sort=False))]
-    union = hypervolume(_scores(pd.concat([complete, controls]), objectives), reference)
+    reference = _reference(snapshot.facts, objectives, pd.concat([complete, baselines]))
+    methods = [("search", complete), *((str(name), rows) for name, rows in baselines.groupby("method", sort=False))]
+    union = hypervolume(_scores(pd.concat([complete, baselines]), objectives), reference)
     features = str(snapshot.facts.get("features", ""))
     rows = []
     for name, table in methods:
@@ -222,16 +222,16 @@ def summarise(directory: Path) -> None:
             }
         )
     tables.write_table(pd.DataFrame(rows), directory / tables.METHODS)
-    tables.write_table(versus(snapshot.front, controls, objectives[1]), directory / tables.VERSUS)
+    tables.write_table(versus(snapshot.front, baselines, objectives[1]), directory / tables.VERSUS)
 
 
-def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") -> pd.DataFrame:
-    """For each front point the best control at equal or lower `cost`, the search's own; no control where none is as
+def versus(front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops") -> pd.DataFrame:
+    """For each front point the best baseline at equal or lower `cost`, the search's own; no baseline where none is as
     cheap."""
     rows = []
     for _, point in front.iterrows():
-        # A control's cost is the same sum in another order: equal means equal to rounding.
-        affordable = controls[controls[cost] <= point[cost] * (1 + 1e-9)]
+        # A baseline's cost is the same sum in another order: equal means equal to rounding.
+        affordable = baselines[baselines[cost] <= point[cost] * (1 + 1e-9)]
         best = affordable.loc[affordable["fid"].idxmin()] if len(affordable) else None
         rows.append(
             {
@@ -239,10 +239,10 @@ def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") ->
                 "gflops": float(point["gflops"]),
                 "fid": float(point["fid"]),
                 "features": str(point.get("features", "")),
-                "control_method": None if best is None else str(best["method"]),
-                "control_plan": None if best is None else str(best["plan"]),
-                "control_gflops": float("nan") if best is None else float(best["gflops"]),
-                "control_fid": float("nan") if best is None else float(best["fid"]),
+                "baseline_method": None if best is None else str(best["method"]),
+                "baseline_plan": None if best is None else str(best["plan"]),
+                "baseline_gflops": float("nan") if best is None else float(best["gflops"]),
+                "baseline_fid": float("nan") if best is None else float(best["fid"]),
             }
         )
     return pd.DataFrame(rows)
@@ -250,7 +250,7 @@ def versus(front: pd.DataFrame, controls: pd.DataFrame, cost: str = "gflops") ->
 
 def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
     """What a search should look for, too, going by `versus`; None where nothing is to be said."""
-    beaten = int(((compared["control_method"] == "fewer_steps") & (compared["control_fid"] < compared["fid"])).sum())
+    beaten = int(((compared["baseline_method"] == "fewer_steps") & (compared["baseline_fid"] < compared["fid"])).sum())
     if not beaten or settings.space.skip == "even":
         return None
     return (

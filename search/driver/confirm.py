@@ -35,7 +35,7 @@ FIRST_SEED = 1_000_000
 def confirm(
     path: Path, images: int | None, seeds: int | None, on_result: Callable[[int, int], None] = lambda d, t: None
 ) -> Path:
-    """Scores front, uniform plans and the best controls again and rewrites front and facts.
+    """Scores front, uniform plans and the best baselines again and rewrites front and facts.
 
     Scores that are there already, with as many images, are not made again: a second call costs nothing.  Those of other
     numbers of images are kept beside them.
@@ -94,22 +94,22 @@ def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
         add("full", "full width", int(row["trial"]), row)
     for _, row in snapshot.front.iterrows():
         add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
-    for _, row in _best_controls(directory).iterrows():
-        add("control", str(row["method"]), None, row)
+    for _, row in _best_baselines(directory).iterrows():
+        add("baseline", str(row["method"]), None, row)
     return list(rows.values())
 
 
-def _best_controls(directory: Path) -> pd.DataFrame:
-    """The uniform plans, and of every other control those that were the best at some front point's cost."""
-    path = directory / tables.CONTROLS
+def _best_baselines(directory: Path) -> pd.DataFrame:
+    """The uniform plans, and of every other baseline those that were the best at some front point's cost."""
+    path = directory / tables.BASELINES
     if not path.exists():
         return pd.DataFrame(columns=["method"])
-    controls = tables.read_table(path, "controls")
+    baselines = tables.read_table(path, "baselines")
     if not (directory / tables.VERSUS).exists():
-        return controls[controls["method"] == "uniform"]
-    versus = tables.read_table(directory / tables.VERSUS, "comparison with the controls")
-    best = controls["plan"].isin(set(versus["control_plan"].dropna()))
-    return controls[best | (controls["method"] == "uniform")].drop_duplicates("plan")
+        return baselines[baselines["method"] == "uniform"]
+    versus = tables.read_table(directory / tables.VERSUS, "comparison with the baselines")
+    best = baselines["plan"].isin(set(versus["baseline_plan"].dropna()))
+    return baselines[best | (baselines["method"] == "uniform")].drop_duplicates("plan")
 
 
 def _score(

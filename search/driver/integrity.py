@@ -149,7 +149,7 @@ class _Checkup:
     def _tables(self) -> str:
         """The tables as the study would have them, against those on the disk."""
         snapshot = read_snapshot(self.directory)
-        fresh = tables.trials_table(self.ledger, self.ingredients.plan_of, "fid")
+        fresh = tables.trials_table(self.ledger, self.ingredients.plan_of)
         if len(fresh) != len(snapshot.trials):
             raise InputError(f"{tables.TRIALS} has {len(snapshot.trials)} trials, the study {len(fresh)}; {_MEND}")
         columns = ["trial", "genome", "state", "fid", "gflops"]

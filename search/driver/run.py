@@ -11,15 +11,15 @@ from typing import Protocol
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.addresses import resolved
-from stepfront.search.algorithm.initial_plans import make_seeds
+from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import (
-    RungScore,
+    ProxyScore,
     Screening,
     correlations,
     gap_score,
     make_screening,
-    rungs_table,
+    proxies_table,
 )
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import reading
@@ -58,8 +58,6 @@ from stepfront.trainers.networks.supernet import (
 )
 from stepfront.trainers.training.checkpoints import NOT_IN_THE_WEIGHTS, Store, training_key
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
-
-RUNG = "fid"
 
 LEAST_PAUSE = 5.0
 """Seconds between two writings of the tables while a search runs."""
@@ -195,13 +193,13 @@ REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `
 def open_ledger(ingredients: Ingredients, costs: dict[float, WidthCost], directory: Path) -> Ledger:
     """The study in `directory` with the sampler of the settings."""
     settings = ingredients.settings
-    seeds = make_seeds(settings.seeds, ingredients.seed_source(costs))
+    initial = make_initial_plans(settings.initial_plans, ingredients.plan_source(costs))
     screening = screening_of(ingredients, costs)
     sampler = BlockNSGAII(
         ingredients.encoding,
         settings.variation,
         settings.search_seed,
-        seeds,
+        initial,
         offspring=settings.screen.offspring,
         screen=screening,
         affordable=ingredients.affordable(costs),
@@ -230,7 +228,7 @@ def screening_of(ingredients: Ingredients, costs: dict[float, WidthCost]) -> Scr
     """The screening of the settings; None where every child is evaluated."""
     evaluation, prices = ingredients.settings.evaluation, ingredients.prices(costs)
 
-    def paired() -> RungScore:
+    def paired() -> ProxyScore:
         evaluator = Evaluator(ingredients.parts(costs, "cpu", 0))
         return lambda levels: evaluator.paired(ingredients.plan_at(levels), evaluation.noise_seed)
 
@@ -303,7 +301,7 @@ def write_tables(
 ) -> Snapshot:
     """Brings the search's tables and facts in line with its study."""
     settings = ingredients.settings
-    trials = tables.trials_table(ledger, ingredients.plan_of, RUNG)
+    trials = tables.trials_table(ledger, ingredients.plan_of)
     if not (trials["state"] == "complete").any():
         reasons = trials["error"].value_counts()
         why = f"; the commonest reason: {reasons.index[0]}" if len(reasons) else ""
@@ -313,13 +311,13 @@ def write_tables(
     if confirmed is not None:
         front = tables.with_confirmation(front, confirmed[confirmed["used"]], settings.evaluation.objectives)
     progress = tables.progress_table(ledger)
-    controls = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
+    baselines = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")].assign(method="uniform")
     encoding, gap = ingredients.encoding, ingredients.gap
-    rungs = rungs_table(trials, gap_score(encoding, gap), ingredients.plan_features, encoding.unpack)
-    facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"rung_tau": correlations(rungs)}
-    tables.write_table(rungs.assign(features=ingredients.features.name), directory / tables.RUNGS)
-    if not (directory / tables.CONTROLS).exists():
-        tables.write_table(controls.reset_index(drop=True), directory / tables.CONTROLS)
+    proxies = proxies_table(trials, gap_score(encoding, gap), ingredients.plan_features, encoding.unpack)
+    facts = search_facts(ingredients, ledger, costs, trials, command, directory) | {"proxy_tau": correlations(proxies)}
+    tables.write_table(proxies.assign(features=ingredients.features.name), directory / tables.PROXIES)
+    if not (directory / tables.BASELINES).exists():
+        tables.write_table(baselines.reset_index(drop=True), directory / tables.BASELINES)
     tables.write_table(trials, directory / tables.TRIALS)
     tables.write_table(front, directory / tables.FRONT)
     tables.write_table(progress, directory / tables.PROGRESS)

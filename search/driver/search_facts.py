@@ -82,7 +82,9 @@ def search_facts(
             {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
         ],
         "savings": before.get("savings"),
-        "parent_searches": [name.removeprefix("front:") for name in settings.seeds if name.startswith("front:")],
+        "parent_searches": [
+            name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
+        ],
     }
 
 

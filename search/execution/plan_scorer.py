@@ -1,4 +1,4 @@
-"""Plans that are known beforehand, as controls and confirmations are, scored on the cluster without Tune or a study."""
+"""Score given plans on the cluster, without Tune or a study: baselines and confirmations."""
 
 from __future__ import annotations
 

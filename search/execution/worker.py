@@ -135,7 +135,7 @@ class Lane:
 
 
 class ListWorker:
-    """Scores plans that are known beforehand: controls and confirmations.  Made an actor by the executor."""
+    """Scores plans that are known beforehand: baselines and confirmations.  Made an actor by the executor."""
 
     def __init__(self, load: Load) -> None:
         self._evaluate = load()

@@ -16,7 +16,7 @@ import torch
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.algorithm.encodings import Encoding, Levels, make_encoding
-from stepfront.search.algorithm.initial_plans import SeedSource, earlier_opinions
+from stepfront.search.algorithm.initial_plans import PlanSource, earlier_opinions
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import RunSettings, parse_constraint
 from stepfront.search.records.run_directory import FACTS_FILE, keep_earlier
@@ -207,9 +207,9 @@ class Ingredients:
         given = self.settings.evaluation.batch
         return (costs[1.0].batch or CPU_BATCH) if given == "auto" else given
 
-    def seed_source(self, costs: dict[float, WidthCost]) -> SeedSource:
-        """What the first generation and the controls are made from."""
-        return SeedSource(
+    def plan_source(self, costs: dict[float, WidthCost]) -> PlanSource:
+        """What the first generation and the baselines are made from."""
+        return PlanSource(
             encoding=self.encoding,
             width_costs=np.array([float(costs[width].macs) for width in self.card.network.widths]),
             half_log_snr=noise_schedule(self.card.diffusion).half_log_snr(np.array(self.times)),
@@ -258,7 +258,7 @@ class Ingredients:
     def plan_features(self) -> PlanFeatures:
         """What the model of FID sees of a plan."""
         kept = keep_earlier(self.settings, self.settings.search_directory)
-        earlier = earlier_opinions(self.settings.seeds, self.encoding, self.gap, kept)
+        earlier = earlier_opinions(self.settings.initial_plans, self.encoding, self.gap, kept)
         return PlanFeatures(self.encoding, self.gap, earlier)
 
     def spec(self, costs: dict[float, WidthCost]) -> dict[str, Any]:

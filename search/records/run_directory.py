@@ -53,14 +53,14 @@ def anchored(settings: RunSettings) -> RunSettings:
             "features": settings.features.model_copy(
                 update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
             ),
-            "seeds": {_anchored_seed(name): count for name, count in settings.seeds.items()},
+            "initial_plans": {_anchored_front(name): count for name, count in settings.initial_plans.items()},
             "storage": absolute_file(settings.storage),
             "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),
         }
     )
 
 
-def _anchored_seed(name: str) -> str:
+def _anchored_front(name: str) -> str:
     """`front:SEARCH` with the search's own directory, absolute."""
     path = Path(name.removeprefix("front:"))
     if not name.startswith("front:") or (path.is_absolute() and path.name == "search"):
@@ -98,21 +98,21 @@ def find_supernet(path: Path) -> Path:
     raise InputError(f"no supernet in {path}; give a directory that `stepfront train` made, such as runs/digits")
 
 
-FRONT_SEEDS = 16
+FRONT_PLANS = 16
 """How many plans `--from` takes of an earlier front."""
 
 
 def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
     """The settings with the fronts of earlier searches among the seeds, right after the uniform plans."""
-    fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_SEEDS for path in searches}
-    return validate(RunSettings, settings_json(settings) | {"seeds": fronts | settings.seeds})
+    fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_PLANS for path in searches}
+    return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | settings.initial_plans})
 
 
 def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
     """Copies front and trials of each search that this one begins from into its own directory, once: it can then be
     resumed, with the same seeds and the same model, when those have moved, gone on or gone.  Where each copy lies."""
     kept = {}
-    for name in settings.seeds:
+    for name in settings.initial_plans:
         if not name.startswith("front:"):
             continue
         place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]

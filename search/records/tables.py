@@ -21,12 +21,12 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 
 TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
-CONTROLS, METHODS, VERSUS, CONFIRM, RUNGS = (
-    "controls.parquet",
+BASELINES, METHODS, VERSUS, CONFIRM, PROXIES = (
+    "baselines.parquet",
     "methods.parquet",
     "versus.parquet",
     "confirm.parquet",
-    "rungs.parquet",
+    "proxies.parquet",
 )
 NOT_CONFIRMED: dict[str, Any] = {
     "fid_confirmed": np.nan,
@@ -55,7 +55,7 @@ class Snapshot:
     facts: Mapping[str, Any]
 
 
-def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan], rung: str) -> pd.DataFrame:
+def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame:
     """One row a finished trial, in the order of their numbers; `plan_of` reads a genome."""
     generations = {t.number: i // ledger.sampler.variation.population for i, t in enumerate(ledger.complete)}
     rows = []
@@ -77,7 +77,6 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan], rung: str) -> p
                 "widths": list(plan.widths),
                 "times": list(plan.times),
                 "solver": plan.solver,
-                "rung": rung,
                 "paired": _number(result.get("paired")),
                 "fid": _number(result.get("fid")),
                 "features": result.get("features", ""),
@@ -107,7 +106,7 @@ PART_SECONDS = ("sampling_seconds", "features_seconds", "distance_seconds")
 """Of a trial's `seconds`, those of its parts; NaN in tables of searches that are older than these columns."""
 
 TRIAL_COLUMNS = [
-    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "paired"),
+    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "paired"),
     "fid",
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error", "elapsed"),
     *("violation", "calls", "calls_saved", "gflops_saved"),
@@ -144,14 +143,14 @@ def _told(value: Any) -> Any:
 
 def scored_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
     """A row for a plan that no search proposed."""
-    row: dict[str, Any] = {"trial": -1, "generation": -1, "origin": "control", "parents": [], "genome": ""}
+    row: dict[str, Any] = {"trial": -1, "generation": -1, "origin": "baseline", "parents": [], "genome": ""}
     row |= {"plan": plan.runs, "widths": list(plan.widths), "times": list(plan.times), "solver": plan.solver}
     row |= {name: getattr(evaluation, name) for name in ("fid", "features", "gflops", "latency_ms", "images")}
     row |= {name: getattr(evaluation, name) for name in ("noise_seed", "seconds", "error", "paired")}
     row |= {name: getattr(evaluation, name) for name in ("calls", "calls_saved", "gflops_saved", *PART_SECONDS)}
     row |= {name: getattr(evaluation, name) for name in ("prefix_states", "prefix_mb", "device")}
     state = "failed" if evaluation.error else "complete"
-    return row | {"rung": "fid", "worker": "", "state": state, "elapsed": float("nan"), "violation": 0.0}
+    return row | {"worker": "", "state": state, "elapsed": float("nan"), "violation": 0.0}
 
 
 def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -325,7 +325,7 @@ class Ledger:
             return self._reference
         stored = patiently(partial(self.storage.get_study_user_attrs, self._study_id)).get("reference_point")
         if stored is None:
-            first = self.trials[: max(1, min(len(self.sampler.seeds), 4))]
+            first = self.trials[: max(1, min(len(self.sampler.initial), 4))]
             scored = [trial for trial in first if trial.state == TrialState.COMPLETE] or self.complete[:1]
             if not first or not scored or not all(trial.state.is_finished() for trial in first):
                 return None

@@ -180,7 +180,7 @@ def _write_series(client: MlflowClient, written: Written, snapshot: Snapshot) ->
     for _, row in series.iloc[written.evaluations :].iterrows():
         metrics += _metrics(row.drop("evaluation").to_dict(), step=int(row["evaluation"]))
     totals = {"failed": int((snapshot.trials["state"] == "failed").sum()), "evaluations": len(series)}
-    totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("rung_tau", [])}
+    totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("proxy_tau", [])}
     metrics += _metrics(totals, step=len(series))
     for first in range(0, len(metrics), 900):
         client.log_batch(written.run_id, metrics=metrics[first : first + 900])

@@ -33,7 +33,7 @@ def text_of(plan: np.ndarray) -> str:
 def trial_row(trial: int, plan: np.ndarray, origin: str, generation: int) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial, "generation": generation, "origin": origin, "parents": [], "genome": ""}
     row |= {"plan": text_of(plan), "widths": plan.tolist(), "times": np.linspace(999, 0, len(plan)).tolist()}
-    row |= {"solver": "ddim", "rung": "fid", "fid": fid_of(plan), "features": "pixels", "gflops": gflops_of(plan)}
+    row |= {"solver": "ddim", "fid": fid_of(plan), "features": "pixels", "gflops": gflops_of(plan)}
     latency = FULL_MS * (0.3 + 0.7 * gflops_of(plan) / gflops_of(np.ones(len(plan))))
     row |= {"latency_ms": latency, "images": 1000, "noise_seed": 0, "seconds": 1.5, "worker": "w0"}
     return row | {"state": "complete", "error": ""}
@@ -130,7 +130,7 @@ def make_facts(name: str, full: dict[str, float], front: pd.DataFrame, confirmed
     return facts
 
 
-def make_controls(steps: int) -> pd.DataFrame:
+def make_baselines(steps: int) -> pd.DataFrame:
     plans = [("uniform", np.full(steps, width)) for width in WIDTHS]
     for method, share in (("one_cut", 0.4), ("two_cut", 0.3), ("monotone", 0.55)):
         for early in (0.25, 0.5):
@@ -141,9 +141,9 @@ def make_controls(steps: int) -> pd.DataFrame:
     plans += [("random", random_plan(np.random.default_rng(seed), steps)) for seed in range(6)]
     plans += [("ddsm", random_plan(np.random.default_rng(seed), steps)) for seed in range(10, 13)]
     rows = [trial_row(index, plan, method, 0) | {"method": method} for index, (method, plan) in enumerate(plans)]
-    controls = pd.DataFrame(rows)
-    controls.loc[controls.method == "fewer_steps", "fid"] += [9.0, 3.0]
-    return controls
+    baselines = pd.DataFrame(rows)
+    baselines.loc[baselines.method == "fewer_steps", "fid"] += [9.0, 3.0]
+    return baselines
 
 
 def make_methods() -> pd.DataFrame:
@@ -154,8 +154,8 @@ def make_methods() -> pd.DataFrame:
 
 
 def make_versus(front: pd.DataFrame) -> pd.DataFrame:
-    versus = front[["trial", "gflops", "fid"]].assign(control_method="two_cut", control_plan="8x0.50 12x1.00")
-    return versus.assign(control_gflops=versus.gflops * 0.99, control_fid=versus.fid + 0.5)
+    versus = front[["trial", "gflops", "fid"]].assign(baseline_method="two_cut", baseline_plan="8x0.50 12x1.00")
+    return versus.assign(baseline_gflops=versus.gflops * 0.99, baseline_fid=versus.fid + 0.5)
 
 
 def make_progress(trials: pd.DataFrame) -> pd.DataFrame:
@@ -166,12 +166,12 @@ def make_progress(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def make_rungs(trials: pd.DataFrame) -> pd.DataFrame:
+def make_proxies(trials: pd.DataFrame) -> pd.DataFrame:
     scored = trials[trials.state == "complete"][["trial", "fid"]].rename(columns={"fid": "score"})
     noise = np.random.default_rng(3).normal(0, 1.5, len(scored))
-    paired = scored.assign(rung="paired", score=(scored.score + noise) / 50)
-    gap = scored.assign(rung="gap", score=(scored.score + 3 * noise[::-1]) / 100)
-    return pd.concat([scored.assign(rung="fid"), paired, gap])
+    paired = scored.assign(proxy="paired", score=(scored.score + noise) / 50)
+    gap = scored.assign(proxy="gap", score=(scored.score + 3 * noise[::-1]) / 100)
+    return pd.concat([scored.assign(proxy="fid"), paired, gap])
 
 
 def write_images(folder: Path) -> None:
@@ -199,8 +199,8 @@ def write_search(
     trials = make_trials(count, generations, steps)
     front = make_front(trials, confirmed)
     full = {"gflops": gflops_of(np.ones(steps)), "fid": 18.0, "latency_ms": FULL_MS}
-    tables = {"trials": trials, "front": front, "controls": make_controls(steps), "methods": make_methods()}
-    tables |= {"versus": make_versus(front), "progress": make_progress(trials), "rungs": make_rungs(trials)}
+    tables = {"trials": trials, "front": front, "baselines": make_baselines(steps), "methods": make_methods()}
+    tables |= {"versus": make_versus(front), "progress": make_progress(trials), "proxies": make_proxies(trials)}
     if confirmed:
         tables["confirm"] = make_confirm(front, full)
     for table, frame in tables.items():

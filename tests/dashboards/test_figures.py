@@ -24,9 +24,9 @@ from stepfront.dashboards.figures import (
     origins_figure,
     plans_data,
     plans_figure,
+    proxies_data,
+    proxies_figure,
     relative_data,
-    rungs_data,
-    rungs_figure,
     save_front_picture,
 )
 from stepfront.dashboards.figures.front import non_dominated
@@ -127,7 +127,7 @@ def test_the_heat_map_names_each_width_and_skip(tables: SearchTables) -> None:
     assert [edge for edge, _ in figure.data[0].colorscale] == [0.0, 0.25, 0.25, 0.75, 0.75, 1.0]
 
 
-def test_hypervolume_has_a_line_a_control_method(tables: SearchTables) -> None:
+def test_hypervolume_has_a_line_a_baseline_method(tables: SearchTables) -> None:
     data = hypervolume_data(tables)
     assert list(data.methods) == ["two_cut", "monotone", "one_cut", "random", "uniform"]
     assert data.unit == "PFLOPs"
@@ -165,15 +165,15 @@ def test_kendall_tau_agrees_with_scipy() -> None:
     assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
 
 
-def test_rungs_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -> None:
+def test_proxies_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -> None:
     facts = json.loads((search / "search.json").read_text())
-    facts["rung_tau"] = [{"lower": "gap", "upper": "fid", "tau": 0.31, "n": 42}]
+    facts["proxy_tau"] = [{"lower": "gap", "upper": "fid", "tau": 0.31, "n": 42}]
     (search / "search.json").write_text(json.dumps(facts))
-    pairs = {(pair.lower, pair.upper): pair for pair in rungs_data(read_tables(search))}
+    pairs = {(pair.lower, pair.upper): pair for pair in proxies_data(read_tables(search))}
     assert list(pairs) == [("gap", "paired"), ("gap", "fid"), ("paired", "fid")]
     assert (pairs["gap", "fid"].tau, pairs["gap", "fid"].count) == (0.31, 42)
     assert pairs["paired", "fid"].count == 119
-    assert "τ = 0.31 over 42 trials" in rungs_figure(list(pairs.values())).to_json().replace("\\u03c4", "τ")
+    assert "τ = 0.31 over 42 trials" in proxies_figure(list(pairs.values())).to_json().replace("\\u03c4", "τ")
 
 
 def test_latency_is_a_share_of_full_width(tables: SearchTables) -> None:
@@ -217,7 +217,7 @@ def test_every_figure_says_of_which_features_its_fid_is(tables: SearchTables) ->
         "plans": plans_figure(plans_data(tables)),
         "hypervolume": hypervolume_figure(hypervolume_data(tables)),
         "origins": origins_figure(origins_data(tables)),
-        "rungs": rungs_figure(rungs_data(tables)),
+        "proxies": proxies_figure(proxies_data(tables)),
         "latency": latency_figure(latency_data(tables)),
         "comparison": comparison_figure(fronts, fid_name=fid_name([tables, tables])),
         "relative": comparison_figure(relative_data([tables, tables]), relative=True, fid_name=fid_name([tables])),

@@ -27,7 +27,7 @@ def test_a_missing_file_is_named_in_one_line(search: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["controls", "methods", "versus", "confirm", "progress", "rungs"])
+@pytest.mark.parametrize("name", ["baselines", "methods", "versus", "confirm", "progress", "proxies"])
 def test_an_absent_optional_table_is_empty(search: Path, name: str) -> None:
     (search / f"{name}.parquet").unlink()
     assert getattr(read_tables(search), name).empty
@@ -55,8 +55,8 @@ def test_a_damaged_file_is_named_in_one_line(search: Path, name: str) -> None:
 
 def test_missing_texts_are_empty_texts(search: Path) -> None:
     path = search / "versus.parquet"
-    pd.read_parquet(path).assign(control_method=None, control_plan=None).to_parquet(path)
-    assert set(read_tables(search).versus.control_plan) == {""}
+    pd.read_parquet(path).assign(baseline_method=None, baseline_plan=None).to_parquet(path)
+    assert set(read_tables(search).versus.baseline_plan) == {""}
 
 
 def test_a_search_without_a_name_is_called_by_its_folder(make_search: Callable[..., Path]) -> None:

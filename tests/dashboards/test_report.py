@@ -19,12 +19,12 @@ from stepfront.dashboards.tables import TableError, read_tables
 
 ROOT = Path(__file__).parents[2]
 SECTIONS_OF: dict[str, set[str]] = {
-    "controls.parquet": set(),  # they are drawn into the front
+    "baselines.parquet": set(),  # they are drawn into the front
     "methods.parquet": set(),  # the versus table is still there
     "versus.parquet": set(),
     "confirm.parquet": set(),
     "progress.parquet": {"hypervolume"},
-    "rungs.parquet": {"rungs"},
+    "proxies.parquet": {"proxies"},
     "images/index.json": {"images"},
     "settings.yaml": set(),
 }
@@ -34,10 +34,10 @@ ALL_SECTIONS = [
     "points",
     "plans",
     "images",
-    "controls",
+    "baselines",
     "hypervolume",
     "origins",
-    "rungs",
+    "proxies",
     "latency",
     "facts",
 ]
@@ -79,7 +79,7 @@ def test_a_section_without_its_file_is_left_out(search: Path, name: str) -> None
     assert sections(write_report(search)) == [name_ for name_ in ALL_SECTIONS if name_ not in SECTIONS_OF[name]]
 
 
-@pytest.mark.parametrize("name", ["progress", "rungs"])
+@pytest.mark.parametrize("name", ["progress", "proxies"])
 def test_a_section_whose_table_is_empty_is_left_out(search: Path, name: str) -> None:
     path = search / f"{name}.parquet"
     pd.read_parquet(path).iloc[:0].to_parquet(path)
@@ -97,7 +97,7 @@ def test_a_search_that_has_scored_nothing_makes_a_report(search: Path) -> None:
     for name in ("trials", "front"):
         path = search / f"{name}.parquet"
         pd.read_parquet(path).iloc[:0].to_parquet(path)
-    for name in ("versus", "methods", "confirm", "progress", "rungs", "controls"):
+    for name in ("versus", "methods", "confirm", "progress", "proxies", "baselines"):
         (search / f"{name}.parquet").unlink()
     assert sections(write_report(search)) == ["figures", "images", "facts"]
 

@@ -37,15 +37,15 @@ def test_a_confirmed_search_that_saves_nothing_says_so(tables: SearchTables) -> 
     )
 
 
-def test_the_closest_control_is_named(tables: SearchTables) -> None:
+def test_the_closest_baseline_is_named(tables: SearchTables) -> None:
     said = "two cut comes closest: it covers 97.3% of the best known front's hypervolume, the search 99.1%."
-    assert f"Of the controls, {said}" in summary_sentences(tables)
+    assert f"Of the baselines, {said}" in summary_sentences(tables)
 
 
-def test_a_control_that_is_not_beaten_is_named(tables: SearchTables) -> None:
+def test_a_baseline_that_is_not_beaten_is_named(tables: SearchTables) -> None:
     methods = tables.methods.assign(share=[0.97, 0.973, 0.9, 0.9, 0.9, 0.9])
     sentences = summary_sentences(replace(tables, methods=methods))
-    assert any(sentence.startswith("The search does not beat its controls: two cut") for sentence in sentences)
+    assert any(sentence.startswith("The search does not beat its baselines: two cut") for sentence in sentences)
 
 
 def test_luck_is_what_the_front_loses_beyond_full_width(tables: SearchTables) -> None:
@@ -84,14 +84,14 @@ def test_an_unconfirmed_saving_is_the_search_s_own(unconfirmed: SearchTables) ->
     assert summary_sentences(unconfirmed)[0].startswith("No cheaper plan of the front reaches the FID of full width")
 
 
-def test_front_points_ahead_of_their_control_are_counted(tables: SearchTables) -> None:
-    versus = tables.versus.iloc[:3].assign(fid=20.0, control_fid=[20.5, 19.0, 21.5])
-    said = "2 of 3 front points score better than every control of equal or lower cost, by 1.00 FID in the median."
+def test_front_points_ahead_of_their_baseline_are_counted(tables: SearchTables) -> None:
+    versus = tables.versus.iloc[:3].assign(fid=20.0, baseline_fid=[20.5, 19.0, 21.5])
+    said = "2 of 3 front points score better than every baseline of equal or lower cost, by 1.00 FID in the median."
     assert said in summary_sentences(replace(tables, versus=versus))
 
 
-def test_a_point_without_a_control_is_not_counted(tables: SearchTables) -> None:
-    versus = tables.versus.iloc[:2].assign(control_fid=[np.nan, tables.versus.fid.iloc[1] + 1])
+def test_a_point_without_a_baseline_is_not_counted(tables: SearchTables) -> None:
+    versus = tables.versus.iloc[:2].assign(baseline_fid=[np.nan, tables.versus.fid.iloc[1] + 1])
     assert any(s.startswith("1 of 1 front point ") for s in summary_sentences(replace(tables, versus=versus)))
 
 

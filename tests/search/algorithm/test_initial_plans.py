@@ -12,13 +12,13 @@ import pytest
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
 from stepfront.search.algorithm.initial_plans import (
-    SEED_KINDS,
-    SeedSource,
+    INITIAL_PLANS,
+    PlanSource,
     cut_levels,
     earlier_opinions,
     fewer_steps_levels,
     least_gap_plans,
-    make_seeds,
+    make_initial_plans,
     mapped_levels,
     monotone_levels,
     snr_levels,
@@ -31,32 +31,32 @@ WIDTHS = (0.25, 0.5, 0.75, 1.0)
 MACS = np.array([1.0, 4.0, 9.0, 16.0])
 
 
-def source(encoding: Encoding) -> SeedSource:
+def source(encoding: Encoding) -> PlanSource:
     rng = np.random.default_rng(0)
     gap = np.sort(rng.random((encoding.steps, len(WIDTHS))), axis=1)[:, ::-1]
     gap = gap - gap[:, -1:]
-    return SeedSource(encoding, MACS, np.linspace(-5, 5, encoding.steps), lambda: gap, seed=3)
+    return PlanSource(encoding, MACS, np.linspace(-5, 5, encoding.steps), lambda: gap, seed=3)
 
 
 def test_uniform_plans_come_first_widest_then_narrowest() -> None:
-    seeds = make_seeds({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
+    seeds = make_initial_plans({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
     assert [s.genome for s in seeds[:4]] == ["3" * 10, "0" * 10, "1" * 10, "2" * 10]
     assert [s.origin for s in seeds] == ["uniform"] * 4 + ["random"] * 5
 
 
 def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
-    seeds = make_seeds(dict.fromkeys(SEED_KINDS, 10), source(Stages(20, WIDTHS, False, 10)))
+    seeds = make_initial_plans(dict.fromkeys(INITIAL_PLANS, 10), source(Stages(20, WIDTHS, False, 10)))
     genomes = [seed.genome for seed in seeds]
     assert len(genomes) == len(set(genomes)) >= 40
 
 
 def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
     costs_of = np.array([*MACS, 0.0])  # the last is level -1, a step that is left out
-    for kind in SEED_KINDS:
+    for kind in INITIAL_PLANS:
         free = source(Stages(20, WIDTHS, kind == "fewer_steps", 10))
         bound = replace(free, affordable=lambda levels: bool(2 * costs_of[levels].sum() <= 120))
         wanted = {"uniform": 4} if kind == "uniform" else {"uniform": 1, kind: 6}
-        seeds = make_seeds(wanted, bound)
+        seeds = make_initial_plans(wanted, bound)
         assert seeds[0].genome == "3" * 10
         costs = [2 * costs_of[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
         assert max(costs) <= 120
@@ -68,9 +68,9 @@ def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
 def test_seeds_are_the_same_each_time_and_others_for_another_seed() -> None:
     wanted = {"random": 8, "monotone": 8}
     first = source(Stages(20, WIDTHS, False, 10))
-    other = SeedSource(first.encoding, MACS, first.half_log_snr, first.gap, seed=4)
-    assert make_seeds(wanted, first) == make_seeds(wanted, first)
-    assert make_seeds(wanted, first) != make_seeds(wanted, other)
+    other = PlanSource(first.encoding, MACS, first.half_log_snr, first.gap, seed=4)
+    assert make_initial_plans(wanted, first) == make_initial_plans(wanted, first)
+    assert make_initial_plans(wanted, first) != make_initial_plans(wanted, other)
 
 
 def test_monotone_plans_never_narrow_toward_the_clean_end_and_spread_over_cost() -> None:
@@ -167,14 +167,14 @@ def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) ->
     widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
     pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
     encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
-    seeds = make_seeds({f"front:{tmp_path}": 5}, source(encoding))
+    seeds = make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))
     assert [s.genome for s in seeds] == ["1111112222", "2222222222"]
     assert {s.origin for s in seeds} == {f"front:{tmp_path}"}
 
 
 def test_a_missing_front_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no front at"):
-        make_seeds({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
+        make_initial_plans({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
 
 
 def test_an_earlier_search_has_an_opinion_of_plans_that_it_never_saw(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rungs: scores in closed form, correlations, and a choice that adds most."""
+"""Proxies: scores in closed form, correlations, and a choice that adds most."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import create_trial
 
 from stepfront.search.algorithm.encodings import Stages
-from stepfront.search.algorithm.screening import CarriedRung, best_child, correlations, gap_score, rank_correlation
+from stepfront.search.algorithm.screening import CarriedProxy, best_child, correlations, gap_score, rank_correlation
 from stepfront.search.pareto import front_indices, hypervolume
 
 
@@ -46,23 +46,25 @@ def test_the_first_child_is_taken_where_none_is_expected_to_add_anything() -> No
     assert best_child(np.array([3.5, np.nan]), np.array([[3.5], [0.1]]), front, (4.0, 4.0)) == 0
 
 
-def test_a_carried_rung_expects_fid_to_rise_with_the_rung() -> None:
-    rung = CarriedRung(lambda levels: float(levels.sum()), lambda trial: float(trial.number))
+def test_a_carried_proxy_expects_fid_to_rise_with_the_proxy() -> None:
+    proxy = CarriedProxy(lambda levels: float(levels.sum()), lambda trial: float(trial.number))
     trials = [create_trial(values=[0.0, 0.0]) for _ in range(4)]
     for number, trial in enumerate(trials):
         trial.number = number
-    tau = rung.learn(trials, np.array([[1.0, 0], [3.0, 0], [2.0, 0], [6.0, 0]]))
+    tau = proxy.learn(trials, np.array([[1.0, 0], [3.0, 0], [2.0, 0], [6.0, 0]]))
     assert tau == pytest.approx(4 / 6)
     # 3 and 2 are pooled to 2.5: the expectation never falls.
-    assert rung.predict([np.array([0]), np.array([1]), np.array([2]), np.array([9])]) == pytest.approx([1, 2.5, 2.5, 6])
+    assert proxy.predict([np.array([0]), np.array([1]), np.array([2]), np.array([9])]) == pytest.approx(
+        [1, 2.5, 2.5, 6]
+    )
 
 
 def test_correlations_of_a_table() -> None:
-    rows = [(t, rung, float(v)) for t in range(12) for rung, v in (("gap", t), ("fid", t), ("paired", -t))]
-    found = correlations(pd.DataFrame(rows, columns=["trial", "rung", "score"]))
+    rows = [(t, proxy, float(v)) for t in range(12) for proxy, v in (("gap", t), ("fid", t), ("paired", -t))]
+    found = correlations(pd.DataFrame(rows, columns=["trial", "proxy", "score"]))
     assert found == [
         {"lower": "gap", "upper": "fid", "tau": 1.0, "n": 12},
         {"lower": "paired", "upper": "fid", "tau": -1.0, "n": 12},
     ]
-    few = pd.DataFrame([row for row in rows if row[0] < 11], columns=["trial", "rung", "score"])
+    few = pd.DataFrame([row for row in rows if row[0] < 11], columns=["trial", "proxy", "score"])
     assert correlations(few) == []

@@ -1,4 +1,4 @@
-"""Control families: complete where they are small, unbiased where they are drawn, and DDSM's algorithm as published."""
+"""Baselines: complete families where they are small, unbiased draws elsewhere, and DDSM's algorithm as published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from stepfront.search.algorithm.ddsm import COST_RATIO, DDSMSearch
 from stepfront.search.algorithm.encodings import Stages, run_bounds
-from stepfront.search.algorithm.initial_plans import SeedSource
+from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.driver.baselines import _random, cut_plans, versus
 from stepfront.search.driver.confirm import savings
 
@@ -30,7 +30,7 @@ def test_cut_plans_of_many_units_stay_a_grid() -> None:
 @pytest.mark.parametrize(("units", "count"), [(6, 100), (8, 400), (10, 120)])
 def test_random_plans_have_even_marginals(units: int, count: int) -> None:
     encoding = Stages(2 * units, WIDTHS, False, units)
-    source = SeedSource(encoding, np.arange(4.0), np.zeros(2 * units), lambda: np.zeros((2 * units, 4)), 0)
+    source = PlanSource(encoding, np.arange(4.0), np.zeros(2 * units), lambda: np.zeros((2 * units, 4)), 0)
     plans = np.array(_random(source, count))
     assert len({tuple(p) for p in plans}) == count
     # Four standard errors of a uniform level's mean.
@@ -54,22 +54,22 @@ def test_ddsm_begins_with_the_uniform_plans_and_keeps_the_fittest() -> None:
     assert not {tuple(c) for c in children} & {tuple(p) for p in first}
 
 
-def test_versus_takes_the_best_control_that_costs_no_more() -> None:
+def test_versus_takes_the_best_baseline_that_costs_no_more() -> None:
     front = pd.DataFrame({"trial": [1, 2], "gflops": [1.0, 3.0], "fid": [5.0, 2.0]})
-    controls = pd.DataFrame(
+    baselines = pd.DataFrame(
         {"method": ["a", "b", "c"], "plan": ["p", "q", "r"], "gflops": [2.0, 3.0, 4.0], "fid": [4.0, 3.0, 1.0]}
     )
-    table = versus(front, controls)
-    assert table["control_method"].tolist()[1] == "b"
-    assert np.isnan(table["control_fid"].iloc[0])
+    table = versus(front, baselines)
+    assert table["baseline_method"].tolist()[1] == "b"
+    assert np.isnan(table["baseline_fid"].iloc[0])
 
 
-def test_the_best_control_is_held_against_the_searchs_own_cost() -> None:
+def test_the_best_baseline_is_held_against_the_searchs_own_cost() -> None:
     front = pd.DataFrame({"trial": [1], "gflops": [1.0], "latency_ms": [5.0], "fid": [3.0]})
     columns = {"method": ["cheap", "quick"], "plan": ["a", "b"], "gflops": [0.9, 2.0], "latency_ms": [9.0, 4.0]}
-    controls = pd.DataFrame(columns | {"fid": [4.0, 3.5]})
-    assert versus(front, controls, "gflops")["control_method"].tolist() == ["cheap"]
-    assert versus(front, controls, "latency_ms")["control_method"].tolist() == ["quick"]
+    baselines = pd.DataFrame(columns | {"fid": [4.0, 3.5]})
+    assert versus(front, baselines, "gflops")["baseline_method"].tolist() == ["cheap"]
+    assert versus(front, baselines, "latency_ms")["baseline_method"].tolist() == ["quick"]
 
 
 def test_the_saving_is_that_of_the_cheapest_point_by_the_searchs_own_cost() -> None:

@@ -18,7 +18,7 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver import run
-from stepfront.search.driver.baselines import run_controls
+from stepfront.search.driver.baselines import run_baselines
 from stepfront.search.driver.publish import (
     GRID_IMAGES,
     draw_images,
@@ -101,10 +101,10 @@ def test_every_cost_counts_two_calls_a_step(searched: Path) -> None:
     assert facts["full"]["gflops"] == pytest.approx(STEPS * 4e-9 * macs[1.0])
 
 
-def test_controls_cost_as_much_a_step(searched: Path) -> None:
-    run_controls(searched, ["fewer_steps"], 3)
-    controls = tables.read_table(searched / tables.CONTROLS, "controls")
-    few = controls[controls["method"] == "fewer_steps"]
+def test_baselines_cost_as_much_a_step(searched: Path) -> None:
+    run_baselines(searched, ["fewer_steps"], 3)
+    baselines = tables.read_table(searched / tables.BASELINES, "baselines")
+    few = baselines[baselines["method"] == "fewer_steps"]
     each = read_costs(searched)[1.0]
     assert each.calls == 2
     spread = (1, 4, 6)  # of 6 steps, evenly by cost, all of them among it

@@ -1,4 +1,4 @@
-"""A search over the number of steps (`space.skip: even`), from its seeds to its report and controls."""
+"""A search over the number of steps (`space.skip: even`), from its seeds to its report and baselines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver import integrity as checkup
-from stepfront.search.driver.baselines import advice, control_plans, run_controls
+from stepfront.search.driver.baselines import advice, baseline_plans, run_baselines
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.problem import Ingredients
 from stepfront.search.records.run_directory import find_search
@@ -25,7 +25,7 @@ from tests.search.driver.test_run import do_search
 def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("even")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
-    seeds = "seeds={uniform: 2, monotone: 2, fewer_steps: 3}"
+    seeds = "initial_plans={uniform: 2, monotone: 2, fewer_steps: 3}"
     return do_search(place, "space.encoding=steps", "space.skip=even", seeds, "budget.trials=16")
 
 
@@ -45,14 +45,14 @@ def test_a_plan_of_fewer_steps_has_the_times_of_a_sampler_of_so_many(searched: P
     assert {width for widths in fewer["widths"] for width in widths} == {1.0}
 
 
-def test_it_has_its_strongest_control_among_its_own_plans(searched: Path) -> None:
-    run_controls(searched, ["fewer_steps"], None)
+def test_it_has_its_strongest_baseline_among_its_own_plans(searched: Path) -> None:
+    run_baselines(searched, ["fewer_steps"], None)
     trials = pd.read_parquet(searched / "trials.parquet").set_index("plan")
-    controls = pd.read_parquet(searched / "controls.parquet").query("method == 'fewer_steps'").set_index("plan")
-    both = [plan for plan in controls.index if plan in trials.index]
+    baselines = pd.read_parquet(searched / "baselines.parquet").query("method == 'fewer_steps'").set_index("plan")
+    both = [plan for plan in baselines.index if plan in trials.index]
     assert len(both) >= 4
-    assert list(controls.loc[both, "fid"]) == list(trials.loc[both, "fid"])
-    assert list(controls.loc[both, "gflops"]) == pytest.approx(list(trials.loc[both, "gflops"]))
+    assert list(baselines.loc[both, "fid"]) == list(trials.loc[both, "fid"])
+    assert list(baselines.loc[both, "gflops"]) == pytest.approx(list(trials.loc[both, "gflops"]))
 
 
 @pytest.mark.parametrize(("count", "lengths"), [(100, [1, 2, 3, 4, 5, 6]), (3, [1, 4, 6]), (2, [1, 6]), (1, [6])])
@@ -60,8 +60,8 @@ def test_fewer_steps_than_there_are_evaluations_for_are_spread_evenly(
     searched: Path, count: int, lengths: list[int]
 ) -> None:
     ingredients = Ingredients.of_search(find_search(searched)[1], searched)
-    source = ingredients.seed_source(read_costs(searched))
-    plans = control_plans("fewer_steps", count, ingredients, source)
+    source = ingredients.plan_source(read_costs(searched))
+    plans = baseline_plans("fewer_steps", count, ingredients, source)
     assert [len(plan.widths) for plan in plans] == lengths
     assert {width for plan in plans for width in plan.widths} == {1.0}
 
@@ -74,7 +74,7 @@ def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: P
 
 def test_who_loses_to_fewer_steps_is_told() -> None:
     compared = pd.DataFrame(
-        {"control_method": ["fewer_steps", "fewer_steps", "cuts", None], "control_fid": [1.0, 3.0, 1.0, np.nan]}
+        {"baseline_method": ["fewer_steps", "fewer_steps", "cuts", None], "baseline_fid": [1.0, 3.0, 1.0, np.nan]}
     ).assign(fid=2.0)
     fixed = settings_from({}, ["space.skip=false"])
     told = advice(compared, fixed)

@@ -1,4 +1,4 @@
-"""The whole path on a tiny run of real digits: train, search on Ray Tune, confirm, controls, report, MLflow."""
+"""The whole path on a tiny run of real digits: train, search on Ray Tune, confirm, baselines, report, MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.search.driver import run
-from stepfront.search.driver.baselines import METHODS, run_controls
+from stepfront.search.driver.baselines import METHODS, run_baselines
 from stepfront.search.driver.confirm import confirm
 from stepfront.search.driver.publish import publish
 from stepfront.search.execution.executor import run_trials
@@ -38,7 +38,7 @@ from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import TINY, tiny_settings
 
 DESIGN_COLUMNS = {
-    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "rung", "fid"),
+    *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "fid"),
     *("features", "gflops", "latency_ms", "images", "noise_seed", "seconds", "worker", "state", "error"),
 }
 
@@ -158,7 +158,7 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
         assert row["kid"] == pytest.approx(mine["kid"].mean())
         assert row["precision"] == pytest.approx(mine["precision"].mean())
     assert set(confirmed["real_images"]) == {32}
-    for name in ("trials", "front", "progress", "rungs", "controls", "confirm"):
+    for name in ("trials", "front", "progress", "proxies", "baselines", "confirm"):
         assert set(pd.read_parquet(directory / f"{name}.parquet")["features"]) == {"classifier"}, name
     # Scores of another number of images come beside these, and the larger number is what the front is judged by.
     confirm(directory, 48, None)
@@ -176,27 +176,27 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     assert "KID" in write_report(directory).read_text()
 
 
-def test_controls_at_equal_evaluations(fresh: Path, cluster: None) -> None:
+def test_baselines_at_equal_evaluations(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
-    run_controls(directory, METHODS, None)
-    controls = pd.read_parquet(directory / "controls.parquet")
+    run_baselines(directory, METHODS, None)
+    baselines = pd.read_parquet(directory / "baselines.parquet")
     methods = pd.read_parquet(directory / "methods.parquet").set_index("method")
     assert set(methods.index) == {"search", *METHODS}
     assert (methods["evaluations"] <= 9).all()
     assert (methods["share"] <= 1 + 1e-12).all()
-    assert set(controls["noise_seed"]) == {0}
-    few = controls[controls["method"] == "fewer_steps"]
+    assert set(baselines["noise_seed"]) == {0}
+    few = baselines[baselines["method"] == "fewer_steps"]
     assert sorted(len(w) for w in few["widths"]) == [1, 2, 3, 4, 5, 6]
     assert all(set(w) == {1.0} for w in few["widths"])
-    cuts = controls[controls["method"] == "one_cut"]["plan"]
+    cuts = baselines[baselines["method"] == "one_cut"]["plan"]
     assert all(len(plan.split()) == 2 for plan in cuts)
     versus = pd.read_parquet(directory / "versus.parquet")
-    assert {*versus["features"], *methods["features"], *controls["features"]} == {"classifier"}
+    assert {*versus["features"], *methods["features"], *baselines["features"]} == {"classifier"}
     for _, row in versus.iterrows():
-        affordable = controls[controls["gflops"] <= row["gflops"] * (1 + 1e-9)]
-        assert row["control_fid"] == pytest.approx(affordable["fid"].min())
-    with pytest.raises(InputError, match="unknown control 'nonsense'; possible: uniform, one_cut"):
-        run_controls(directory, ["nonsense"], None)
+        affordable = baselines[baselines["gflops"] <= row["gflops"] * (1 + 1e-9)]
+        assert row["baseline_fid"] == pytest.approx(affordable["fid"].min())
+    with pytest.raises(InputError, match="unknown baseline 'nonsense'; possible: uniform, one_cut"):
+        run_baselines(directory, ["nonsense"], None)
 
 
 def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
@@ -280,7 +280,12 @@ class FailingLoad:
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
     # Not ahead: a process that ends before its result has travelled takes the plan before along.
     settings = tiny_settings(
-        fresh, "budget.trials=12", "screen.rung=none", "seeds={uniform: 3}", "workers.count=2", "workers.ahead=never"
+        fresh,
+        "budget.trials=12",
+        "screen.proxy=none",
+        "initial_plans={uniform: 3}",
+        "workers.count=2",
+        "workers.ahead=never",
     )
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
@@ -453,7 +458,9 @@ def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) 
 
 
 def test_a_search_begins_with_the_front_of_an_earlier_one(searched: Path, fresh: Path, cluster: None) -> None:
-    directory = do_search(fresh, f"seeds={{uniform: 3, 'front:{searched}': 4}}", "space.stages=6", "budget.trials=6")
+    directory = do_search(
+        fresh, f"initial_plans={{uniform: 3, 'front:{searched}': 4}}", "space.stages=6", "budget.trials=6"
+    )
     trials = pd.read_parquet(directory / "trials.parquet")
     earlier = set(pd.read_parquet(searched / "front.parquet")["plan"])
     own = trials[trials["origin"] == f"front:{searched}"]

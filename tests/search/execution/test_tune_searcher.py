@@ -274,7 +274,7 @@ class Sleeping:
 
 def searched(fresh: Path, on_result: Callable[[], None], *overrides: str) -> tuple[Ledger, int]:
     """The ledger of a search with an evaluator that sleeps, and how many evaluations were begun."""
-    basic = ("budget.trials=16", "screen.rung=none", "seeds={uniform: 3}", "workers.ahead=always")
+    basic = ("budget.trials=16", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.ahead=always")
     settings = tiny_settings(fresh, *basic, *overrides)
     ingredients = Ingredients.load(settings)
     costs = load_or_measure_costs(ingredients, settings.search_directory)
