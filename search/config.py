@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from stepfront.addresses import is_uri, joined, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.addresses import is_uri, joined, without_literal_secret
 from stepfront.trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 
 INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")

@@ -180,7 +180,7 @@ def pods(manifest: Any) -> Iterator[Manifest]:
 
 
 def test_the_settings_of_the_job_are_valid_and_meet_its_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepfront.search.addresses import resolved
+    from stepfront.addresses import resolved
 
     settings = settings_from(yaml.safe_load(one("rayjob.yaml", "ConfigMap")["data"]["search.yaml"]))
     head = CLUSTERS["rayjob.yaml"]["headGroupSpec"]["template"]["spec"]["containers"][0]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stepfront.addresses import redacted
 from stepfront.errors import InputError
-from stepfront.search.addresses import hidden
 from stepfront.search.cli.cluster import add_to as add_cluster
 from stepfront.search.cli.models import add_to as add_models
 from stepfront.search.cli.points import add_to as add_points
@@ -270,7 +270,9 @@ def _search(settings: RunSettings, fresh: bool) -> None:
 
     with SearchProgress(out) as progress:
         view = LiveView(progress)
-        run.search(settings, fresh, view, stage(settings.name), command=hidden(" ".join(["stepfront", *sys.argv[1:]])))
+        run.search(
+            settings, fresh, view, stage(settings.name), command=redacted(" ".join(["stepfront", *sys.argv[1:]]))
+        )
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:

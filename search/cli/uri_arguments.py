@@ -52,8 +52,8 @@ def _copy(path: Path | None, held: contextlib.ExitStack, brings_back: bool) -> P
     uri = None if path is None else uri_of(path)
     if uri is None:
         return path
+    from stepfront.addresses import without_literal_secret
     from stepfront.errors import InputError
-    from stepfront.search.addresses import without_literal_secret
     from stepfront.search.storage.working_copy import fetched, mirrored
 
     try:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError
-from stepfront.search.addresses import hidden, is_uri
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.working_copy import copy_folder
 from stepfront.trainers.config import validate
@@ -53,7 +53,7 @@ def attempt(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
     except Exception as error:
-        line = next(iter(hidden(error).splitlines()), "")
+        line = next(iter(redacted(error).splitlines()), "")
         return Finding(what, False, line or type(error).__name__)
 
 
@@ -87,9 +87,9 @@ def _disk(settings: RunSettings) -> str:
 
 
 def _kept_at(uri: str) -> str:
-    from stepfront.search.storage.file_store import Store
+    from stepfront.file_store import FileStore
 
-    return f"{hidden(uri)} answers, with {len(Store(uri).names())} files"
+    return f"{redacted(uri)} answers, with {len(FileStore(uri).names())} files"
 
 
 def _ray(settings: RunSettings) -> str:

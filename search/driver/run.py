@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
+from stepfront.addresses import resolved
 from stepfront.errors import InputError
 from stepfront.files import write_json
-from stepfront.search.addresses import resolved
 from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import (
@@ -34,9 +34,9 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import evaluation_limit, keep_gap, load_or_measure_costs
 from stepfront.search.problem.problem import Ingredients, threads_per_worker, worker_device
 from stepfront.search.records import tables
-from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE, anchored, empty_directory
+from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE, anchored
 from stepfront.search.records.tables import Snapshot
-from stepfront.search.storage.lock import directory_lock
+from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.working_copy import for_any_machine, known_as
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
@@ -56,7 +56,7 @@ from stepfront.trainers.networks.supernet import (
     read_card,
     settings_json,
 )
-from stepfront.trainers.training.checkpoints import NOT_IN_THE_WEIGHTS, Store, training_key
+from stepfront.trainers.training.checkpoints import NOT_IN_THE_WEIGHTS, CheckpointStore, training_key
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
 
 LEAST_PAUSE = 5.0
@@ -84,7 +84,7 @@ def train(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> t
                 )
             if store := _checkpoint_store(settings, data):
                 store.delete()
-            empty_directory(directory)
+            clear_directory(directory)
             done = False
         log = TrainingLog(settings, data, directory)
         if done:
@@ -121,10 +121,10 @@ def _train_supernet(
         raise
 
 
-def _checkpoint_store(settings: RunSettings, data: ImageData) -> Store | None:
+def _checkpoint_store(settings: RunSettings, data: ImageData) -> CheckpointStore | None:
     """What training.checkpoints names; None where the supernet's directory is the only place."""
     uri = settings.training.checkpoints
-    return None if uri is None else Store(resolved(uri), training_key(settings, data))
+    return None if uri is None else CheckpointStore(resolved(uri), training_key(settings, data))
 
 
 def _check_same_training(card: SupernetCard, settings: RunSettings, directory: Path) -> None:
@@ -161,7 +161,7 @@ def search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not cost what is there
                 delete_study(settings.storage, directory)
-                empty_directory(directory)
+                clear_directory(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(ingredients, directory)
             keep_gap(ingredients, directory)

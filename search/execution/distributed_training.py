@@ -35,7 +35,7 @@ from stepfront.search.execution.placement import slots_of_node
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.networks.supernet import SupernetCard
-from stepfront.trainers.training.checkpoints import Store
+from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.trainer import (
     CHECKPOINT_FILE,
@@ -54,7 +54,7 @@ DECODING_SECONDS = 6 * 3600.0
 
 
 def train_on_cluster(
-    settings: RunSettings, data: ImageData, directory: Path, report: Report, store: Store | None = None
+    settings: RunSettings, data: ImageData, directory: Path, report: Report, store: CheckpointStore | None = None
 ) -> SupernetCard:
     """As `train_supernet`, by training.workers workers on the cluster of workers.address.
 
@@ -76,7 +76,7 @@ class Share:
     settings: RunSettings
     images: ray.ObjectRef | None
     directory: Path
-    store: Store | None
+    store: CheckpointStore | None
     told: Queue
     """Reports; an InputError that ends the training; None each time that the workers begin."""
 
@@ -122,7 +122,9 @@ class _Reporter:
             self._last = time.monotonic()
 
 
-def _run_workers(settings: RunSettings, data: ImageData, directory: Path, report: Report, store: Store | None) -> None:
+def _run_workers(
+    settings: RunSettings, data: ImageData, directory: Path, report: Report, store: CheckpointStore | None
+) -> None:
     training = settings.training
     told = Queue(actor_options={"num_cpus": 0})
     images = None if isinstance(data.images, np.memmap) else ray.put(data)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from stepfront.addresses import redacted
 from stepfront.errors import InputError
-from stepfront.search.addresses import hidden
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -91,14 +91,14 @@ def jobs_client(address: str, job_id: str = "") -> Iterator[JobSubmissionClient]
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_reason(error, hidden(address), job_id)) from error
+        raise InputError(_reason(error, redacted(address), job_id)) from error
 
 
 def _connect(address: str) -> JobSubmissionClient:
     address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{hidden(address)} is no address of a Ray dashboard; one looks like http://HEAD:8265")
+        raise InputError(f"{redacted(address)} is no address of a Ray dashboard; one looks like http://HEAD:8265")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     # Ray's client waits for minutes for a machine that does not answer.
     socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
@@ -111,7 +111,7 @@ def _connect(address: str) -> JobSubmissionClient:
 
 
 def _reason(error: Exception, address: str, job_id: str) -> str:
-    said, kind = hidden(error), type(error).__name__
+    said, kind = redacted(error), type(error).__name__
     if kind == "AuthenticationError" or "status code 401" in said or "status code 403" in said:
         _, place = find_token()
         if place:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepfront import SOURCE_ROOT
+from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.addresses import hidden, is_uri
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.search_facts import SEARCH_ID
 from stepfront.search.jobs.client import LABEL, jobs_client
@@ -116,7 +116,7 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     if uri is not None and re.match(r"sqlite:///(?!/)", uri):
         if is_uri(settings.directory):
             raise InputError(
-                f"tracking.uri {uri!r} would lie in the job's temporary folder, and {hidden(settings.directory)} can "
+                f"tracking.uri {uri!r} would lie in the job's temporary folder, and {redacted(settings.directory)} can "
                 "hold no database: give an MLflow server, a path of the cluster's head, or null"
             )
         file = f"sqlite:///{settings.directory}/mlflow.db"

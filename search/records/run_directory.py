@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from stepfront.addresses import is_uri
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.search.addresses import is_uri
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records import tables
 from stepfront.search.records.tables import Snapshot
@@ -20,16 +19,6 @@ from stepfront.trainers.config import validate
 from stepfront.trainers.networks.supernet import CARD_FILE, settings_json
 
 SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
-
-
-def empty_directory(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.name == "lock":
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def anchored(settings: RunSettings) -> RunSettings:

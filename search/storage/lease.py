@@ -15,7 +15,7 @@ import uuid
 from datetime import UTC, datetime
 
 from stepfront.errors import InputError
-from stepfront.search.storage.file_store import Store
+from stepfront.file_store import FileStore
 from stepfront.search.storage.lock import InUseError
 
 LEASE = ".stepfront-lease.json"
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 1.0
 class Lease:
     """The lease of one driver, which works in the local copy `copy`, on the URI `uri`, as people may read it."""
 
-    def __init__(self, store: Store, uri: str, copy: str) -> None:
+    def __init__(self, store: FileStore, uri: str, copy: str) -> None:
         self._store, self._uri, self._copy = store, uri, copy
         self._token = uuid.uuid4().hex
         self._since = datetime.now(UTC).isoformat(timespec="seconds")

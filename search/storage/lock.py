@@ -1,49 +1,54 @@
-"""One driver a search directory: a lock that the operating system drops with the process that held it."""
+"""Let one process at a time work in a directory; the operating system drops the lock of a process that dies."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stepfront.errors import InputError
 
 
 class InUseError(InputError):
-    """Another driver is at work there."""
+    """Report that another process works in a directory or at a URI."""
 
 
 @contextlib.contextmanager
-def directory_lock(directory: Path, name: str = "lock") -> Iterator[None]:
-    """Holds DIRECTORY/NAME.  InputError when another process holds it; a killed driver leaves it free."""
+def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock DIRECTORY/NAME; the directory is created when missing.
+
+    Raises InUseError, which names the other process, when the lock is not free after `wait_seconds`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / name, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise InUseError(f"{directory} is in use by another stepfront (process {holder})") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def waiting_lock(directory: Path, seconds: float = 600, name: str = "lock") -> Iterator[None]:
-    """Holds the lock as soon as it is free.  InputError when it is not for so many seconds."""
-    until = time.monotonic() + seconds
+    # A file of its own: some versions of filelock empty the lock's file at each attempt.
+    holder = directory / f".{name}.holder"
     with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(directory_lock(directory, name))
-                break
-            except InUseError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
+        try:
+            held.enter_context(FileLock(directory / name).acquire(timeout=wait_seconds))
+        except Timeout:
+            raise InUseError(f"{directory} is in use by another stepfront (process {_read(holder)})") from None
+        held.callback(holder.unlink, missing_ok=True)
+        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
+
+
+def _read(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8").strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def clear_directory(directory: Path) -> None:
+    """Delete everything in a directory but the lock that its driver holds."""
+    for path in directory.iterdir():
+        if path.name in ("lock", ".lock.holder"):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

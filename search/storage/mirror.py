@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stepfront.addresses import redacted
 from stepfront.errors import InputError
+from stepfront.file_store import FileStore
 from stepfront.files import file_digest, read_json, write_atomically, write_json
-from stepfront.search.addresses import hidden
-from stepfront.search.storage.file_store import Store
 from stepfront.search.storage.lease import LEASE_SECONDS, Lease
 from stepfront.search.storage.lock import InUseError
 from stepfront.trainers.networks.supernet import CARD_FILE
@@ -57,8 +57,8 @@ class Copy:
     """A folder and the URI that it belongs to."""
 
     def __init__(self, uri: str, folder: Path) -> None:
-        self.uri, self.folder = hidden(uri), folder
-        self._store = Store(uri)
+        self.uri, self.folder = redacted(uri), folder
+        self._store = FileStore(uri)
         folder.mkdir(parents=True, exist_ok=True)
         self._state = self._read_state()
         self._lease = Lease(self._store, self.uri, self._state.copy)
@@ -105,7 +105,7 @@ class Copy:
     def _download(self, name: str) -> None:
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, lambda beside: self._store.get(name, beside))
+        write_atomically(place, lambda beside: self._store.download(name, beside))
         for ending in ("-wal", "-shm"):  # of the database that stood there
             place.with_name(place.name + ending).unlink(missing_ok=True)
         self._known[name] = Known(_signature(place), file_digest(place))
@@ -141,7 +141,7 @@ class Copy:
             for name in staged:
                 digest = file_digest(staging / name)
                 if name not in self._known or self._known[name].digest != digest:
-                    self._store.put(staging / name, name)
+                    self._store.upload(staging / name, name)
                 self._known[name] = Known(now[name], digest)
             for name in gone:
                 self._store.delete(name)

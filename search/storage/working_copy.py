@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stepfront.addresses import is_uri, joined, redacted
 from stepfront.errors import InputError
-from stepfront.search.addresses import hidden, is_uri, joined
 from stepfront.search.config import RunSettings
-from stepfront.search.storage.lock import directory_lock, waiting_lock
+from stepfront.search.storage.lock import directory_lock
 from stepfront.search.storage.mirror import Copy
 from stepfront.trainers.config import validate
 from stepfront.trainers.networks.supernet import settings_json
@@ -32,7 +32,7 @@ _later: set[Path] = set()
 
 def known_as(folder: Path) -> str:
     """How a user calls a run: its URI where `folder` is the local copy of one, or the folder."""
-    return hidden(_uris[folder]) if folder in _uris else str(folder)
+    return redacted(_uris[folder]) if folder in _uris else str(folder)
 
 
 def named(uri: str) -> Path:
@@ -103,9 +103,9 @@ def fetched(uri: str) -> Path:
     """
     given, (uri, part) = uri, _run_and_part(uri)
     folder = copy_folder(uri, "read")
-    with waiting_lock(folder):
+    with directory_lock(folder, wait_seconds=600):
         if not Copy(uri, folder).fetch(keep_changed=False):
-            raise InputError(f"nothing lies at {hidden(uri)}")
+            raise InputError(f"nothing lies at {redacted(uri)}")
     _uris.update({folder: uri, folder / part: given})
     _later.discard(folder / part)
     return folder / part

@@ -17,9 +17,9 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from stepfront.addresses import redacted, resolved
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.addresses import hidden, resolved
 
 OWN_STUDY = "stepfront"
 RESULT = "result"
@@ -62,11 +62,11 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         return RDBStorage(url, engine_kwargs=options)
     except ImportError:
         raise InputError(
-            f"the driver of the storage {hidden(named)} is not installed; for PostgreSQL: pip install "
+            f"the driver of the storage {redacted(named)} is not installed; for PostgreSQL: pip install "
             "'stepfront[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
-        place = hidden(named) if named else str(directory / DATABASE_FILE)
+        place = redacted(named) if named else str(directory / DATABASE_FILE)
         raise InputError(f"the search's storage {place} can't be opened: {_first_line(error)}") from error
 
 
@@ -221,4 +221,4 @@ def _root(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(hidden(error).strip().splitlines()), type(error).__name__)
+    return next(iter(redacted(error).strip().splitlines()), type(error).__name__)

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepfront.addresses import redacted, resolved
 from stepfront.files import read_json, write_json
-from stepfront.search.addresses import hidden, resolved
 from stepfront.search.config import RunSettings
 from stepfront.search.records.tables import Snapshot
-from stepfront.search.storage.lock import waiting_lock
+from stepfront.search.storage.lock import directory_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,12 +100,12 @@ class Mirror:
     def _try(self, action: Callable[[], None]) -> bool:
         try:
             # The writer of a driver that was killed may still be in its last request.
-            with waiting_lock(self._directory, name="mlflow.lock"):
+            with directory_lock(self._directory, name="mlflow.lock", wait_seconds=600):
                 action()
             self.problem = ""
             return True
         except Exception as error:  # whatever MLflow, its database or its server raise must not end a search
-            self.problem = f"MLflow at {self._uri}: {next(iter(hidden(error).splitlines()), type(error).__name__)}"
+            self.problem = f"MLflow at {self._uri}: {next(iter(redacted(error).splitlines()), type(error).__name__)}"
             return False
         finally:
             _write_state(self._directory, self._written)

@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from stepfront.addresses import resolved
 from stepfront.errors import InputError
-from stepfront.search.addresses import resolved
 from stepfront.search.records.run_directory import find_search, read_snapshot
 from stepfront.search.tracking.mirror import artifact_folder, read_state, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stepfront.addresses import redacted
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
-from stepfront.search.addresses import hidden
 from stepfront.search.config import RunSettings
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.records.tables import read_table, write_table
@@ -93,7 +93,7 @@ class TrainingLog:
             self._start("FINISHED" if finished else "KILLED")
             assert self._thread is not None
             self._thread.join(timeout)
-        return f"MLflow at {hidden(self._uri)} is too slow" if self._thread.is_alive() else self.problem
+        return f"MLflow at {redacted(self._uri)} is too slow" if self._thread.is_alive() else self.problem
 
     def _start(self, status: str) -> None:
         if self._uri is None:
@@ -109,8 +109,8 @@ class TrainingLog:
             self.problem = ""
         except Exception as error:  # whatever MLflow, its database or its server raise must not end a training
             self._written = None
-            line = next(iter(hidden(error).splitlines()), type(error).__name__)
-            self.problem = f"MLflow at {hidden(self._uri)}: {line}"
+            line = next(iter(redacted(error).splitlines()), type(error).__name__)
+            self.problem = f"MLflow at {redacted(self._uri)}: {line}"
 
     def _table(self) -> pd.DataFrame:
         return read_table(self._directory / TRAINING, "training")

@@ -1,4 +1,7 @@
-"""Files that matter are written beside their place and renamed, so that no reader ever meets half of one."""
+"""Write files completely or not at all, and read them with errors of one line.
+
+A file is written beside its place and renamed, so that no reader ever meets half of one.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from stepfront.errors import InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` on a file beside `path`, syncs it to the disk and renames it.  What stood at `path` stays whole
-    until then.  Raises InputError when the disk is full or the place can't be written."""
+    """Call `write` on a file beside `path`, sync it to the disk and rename it to `path`.
+
+    What stood at `path` stays complete until then.  Raises InputError when the disk is full or the place can't be
+    written.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -37,7 +43,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically."""
     write_atomically(path, lambda beside: _write(beside, text))
 
 
@@ -46,12 +52,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`content` as readable JSON, atomically.  Not-a-number is refused: other readers could not parse it."""
+    """Write `content` as readable JSON, atomically.
+
+    Raises ValueError for not-a-number, which other readers could not parse.
+    """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a JSON file; InputError names `what` it should have been when it is missing or damaged."""
+    """Return the mapping in a JSON file.
+
+    Raises InputError when the file is missing or damaged; its text names `what` the file should have been.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -64,9 +76,6 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -116,7 +116,7 @@ def _reaches(where: dict[str, Any]) -> bool:
 @pytest.fixture(scope="session")
 def mlflow_server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An MLflow server over HTTP, on the database, as deploy/compose runs it."""
-    from stepfront.search.addresses import resolved
+    from stepfront.addresses import resolved
     from stepfront.search.tracking.server import server_environment
 
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()

@@ -6,16 +6,15 @@ that decide the pixels.  It is made in a folder beside and renamed; who comes wh
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from stepfront.errors import InputError
@@ -43,7 +42,7 @@ class PixelCache:
         self._key = _key(settings, path, wanted)
         self._folder = Path(settings.cache)
         self.entry = self._folder / f"{path.name}-{self._key}"
-        self._lock: BinaryIO | None = None
+        self._lock = FileLock(self._folder / f".{self._key}.lock")
 
     def find(self) -> tuple[Split, Split, str] | None:
         """Training and held-out split, mapped, and their fingerprint; None where there is no entry."""
@@ -66,8 +65,7 @@ class PixelCache:
         beside = self._folder / f".{self._key}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self._folder / f".{self._key}.lock", "wb")  # noqa: SIM115  # until `release`
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # whoever holds it is decoding these very images
+            self._lock.acquire()  # until `release`; whoever holds it is decoding these very images
             if (self.entry / CARD).exists():
                 raise AlreadyMadeError
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
@@ -97,9 +95,8 @@ class PixelCache:
         os.replace(made, self.entry)
 
     def release(self) -> None:
-        """Lets the others in."""
-        if self._lock is not None:
-            self._lock.close()
+        """Let other processes decode the same images."""
+        self._lock.release()
 
 
 def _write_rows(path: Path, images: Pixels, rows: Rows, seen: Callable[[bytes], object]) -> None:

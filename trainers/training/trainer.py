@@ -34,7 +34,7 @@ from stepfront.trainers.diffusion.conditioning import check_classes, label_count
 from stepfront.trainers.diffusion.preview import width_samples
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.networks.supernet import Supernet, SupernetCard, save_supernet, settings_json, starting_weights
-from stepfront.trainers.training.checkpoints import Store, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore, training_key
 from stepfront.trainers.training.distributed import Group
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -68,7 +68,7 @@ def train_supernet(
     data: ImageData,
     directory: Path,
     report: Report = lambda report: None,
-    store: Store | None = None,
+    store: CheckpointStore | None = None,
     group: Group | None = None,
 ) -> SupernetCard:
     """Trains to the end, from the checkpoint in `directory` where there is one, and saves the averaged weights there.
@@ -90,7 +90,9 @@ def train_supernet(
     )
 
 
-def begin_training(settings: TrainerSettings, data: ImageData, directory: Path, store: Store | None = None) -> int:
+def begin_training(
+    settings: TrainerSettings, data: ImageData, directory: Path, store: CheckpointStore | None = None
+) -> int:
     """Makes sure that there is a checkpoint for processes to begin from, be it of step 0; its step.
 
     Raises as `train_supernet`, so that mistakes come out before any process is started.
@@ -102,7 +104,12 @@ def begin_training(settings: TrainerSettings, data: ImageData, directory: Path, 
 
 
 def train_share(
-    settings: TrainerSettings, data: ImageData, directory: Path, report: Report, store: Store | None, group: Group
+    settings: TrainerSettings,
+    data: ImageData,
+    directory: Path,
+    report: Report,
+    store: CheckpointStore | None,
+    group: Group,
 ) -> None:
     """The part of one process of several, from the checkpoint of `begin_training` to the last one.  The first process
     writes and reports."""
@@ -113,7 +120,7 @@ class _Run:
     """The state of one training in one process, on one device: as the checkpoint says, or at its beginning."""
 
     def __init__(
-        self, settings: TrainerSettings, data: ImageData, directory: Path, store: Store | None, group: Group
+        self, settings: TrainerSettings, data: ImageData, directory: Path, store: CheckpointStore | None, group: Group
     ) -> None:
         self.settings, self.training, self.data, self.directory = settings, settings.training, data, directory
         check_classes(data, settings.network.classes)

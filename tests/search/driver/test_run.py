@@ -369,7 +369,7 @@ def test_two_drivers_in_one_directory(fresh: Path, cluster: None) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, pathlib, search.lock as l\n"
+            "import sys, pathlib, stepfront.search.storage.lock as l\n"
             "with l.directory_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()",
             str(settings.search_directory),
         ],

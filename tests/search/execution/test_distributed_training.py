@@ -20,7 +20,7 @@ from stepfront.search.driver import run
 from stepfront.search.execution import distributed_training as train_cluster
 from stepfront.search.execution.distributed_training import train_on_cluster
 from stepfront.trainers.data import ImageData, load_data
-from stepfront.trainers.training.checkpoints import Store, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore, training_key
 from stepfront.trainers.training.trainer import CHECKPOINT_FILE, TrainingReport, train_supernet
 from tests.search.conftest import tiny_settings
 
@@ -78,7 +78,7 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
     # The checkpoints are on a file system of pyarrow's: the new group has nothing else to go on from.
     uri = f"file://{tmp_path}/store"
     chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
-    train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, Store(uri, training_key(chosen, data)))
+    train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, CheckpointStore(uri, training_key(chosen, data)))
     assert int(mark.read_text()) != os.getpid()  # a worker was lost indeed
     assert "a worker was lost at about step" in caplog.text
     assert [state.step for state in seen if state.saved] == [5, 10, 12]

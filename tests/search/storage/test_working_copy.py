@@ -23,16 +23,16 @@ import pytest
 from pyarrow.fs import S3FileSystem
 from typer.testing import CliRunner
 
+from stepfront.addresses import is_uri, joined
 from stepfront.errors import InputError
+from stepfront.file_store import FileStore
 from stepfront.files import write_text
-from stepfront.search.addresses import is_uri, joined
 from stepfront.search.cli.main import app
 from stepfront.search.cli.uri_arguments import uri_of
 from stepfront.search.driver import run
 from stepfront.search.records import tables
 from stepfront.search.storage import lease
 from stepfront.search.storage import mirror as copies
-from stepfront.search.storage.file_store import Store
 from stepfront.search.storage.lease import LEASE
 from stepfront.search.storage.lock import InUseError
 from stepfront.search.storage.mirror import MANIFEST, Copy
@@ -94,11 +94,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def content(uri: str) -> dict[str, bytes]:
     """The run's files at a URI, without what the copies say to each other."""
-    store = Store(uri)
+    store = FileStore(uri)
     found = {}
     for name in store.names():
         if not name.startswith("."):
-            with store._system.open_input_stream(store._at(name)) as file:
+            with store._files.open_input_stream(store._at(name)) as file:
                 found[name] = file.read()
     return found
 
@@ -156,10 +156,10 @@ def test_a_database_in_use_arrives_whole(uri: str, machine: Machine) -> None:
 def test_the_study_is_brought_first_and_the_card_last(machine: Machine, tmp_path: Path) -> None:
     written: list[str] = []
 
-    class Told(Store):
-        def put(self, path: Path, name: str) -> None:
+    class Told(FileStore):
+        def upload(self, path: Path, name: str) -> None:
             written.append(name)
-            super().put(path, name)
+            super().upload(path, name)
 
     uri = f"file://{tmp_path}/runs/digits"
     copy = Copy(uri, copy_folder(uri, "work"))
@@ -218,7 +218,7 @@ def test_an_error_or_ctrl_c_brings_what_is_there_and_goes_on(uri: str, machine: 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert content(uri) == {"trials": b"1"}
-    assert Store(uri).read_json(LEASE) is None
+    assert FileStore(uri).read_json(LEASE) is None
 
 
 def test_hints_name_the_uri_and_not_its_copy(uri: str, machine: Machine, tmp_path: Path) -> None:
@@ -315,13 +315,13 @@ def test_a_store_that_goes_away_costs_nothing(machine: Machine, tmp_path: Path) 
 
 def test_errors_are_one_line_without_secrets(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no file system is known for nope://; possible: file, s3"):
-        Store("nope://bucket/runs")
+        FileStore("nope://bucket/runs")
     monkeypatch.setenv("KEY", "very-secret")
     with pytest.raises(InputError) as told:
-        Store("nope://me:${KEY}@bucket/runs?secret_key=${KEY}")
+        FileStore("nope://me:${KEY}@bucket/runs?secret_key=${KEY}")
     assert "very-secret" not in str(told.value)
     with pytest.raises(InputError, match=r"names \$\{MISSING\}"):
-        Store("s3://me:${MISSING}@bucket/runs")
+        FileStore("s3://me:${MISSING}@bucket/runs")
     with pytest.raises(InputError, match="holds a password"):
         tiny_settings(Path("x"), "directory=s3://me:very-secret@bucket/runs")
 

@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from stepfront.errors import InputError
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.training.checkpoints import Store, step_of, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore, step_of, training_key
 from stepfront.trainers.training.trainer import CHECKPOINT_FILE, train_supernet
 from tests.trainers.training.test_trainer import KilledError, killed_at, settings
 
@@ -24,7 +24,7 @@ def test_a_training_goes_on_from_the_store_where_its_directory_is_lost(
     uri: str, digits: ImageData, tmp_path: Path
 ) -> None:
     whole = train_supernet(settings(), digits, tmp_path / "whole")
-    store = Store(uri, training_key(settings(), digits))
+    store = CheckpointStore(uri, training_key(settings(), digits))
     with pytest.raises(KilledError):
         train_supernet(settings(), digits, tmp_path / "lost", killed_at(8), store)
     steps: list[int] = []
@@ -39,7 +39,7 @@ def test_a_training_goes_on_from_the_store_where_its_directory_is_lost(
 
 
 def test_the_later_of_two_checkpoints_is_gone_on_from(uri: str, digits: ImageData, tmp_path: Path) -> None:
-    store = Store(uri, training_key(settings(), digits))
+    store = CheckpointStore(uri, training_key(settings(), digits))
     with pytest.raises(KilledError):
         train_supernet(settings(), digits, tmp_path / "a", killed_at(6), store)
     with pytest.raises(KilledError):
@@ -53,20 +53,20 @@ def test_the_later_of_two_checkpoints_is_gone_on_from(uri: str, digits: ImageDat
 
 
 def test_trainings_of_other_settings_or_data_never_meet_in_a_store(uri: str, digits: ImageData, tmp_path: Path) -> None:
-    train_supernet(settings(), digits, tmp_path / "a", store=Store(uri, training_key(settings(), digits)))
+    train_supernet(settings(), digits, tmp_path / "a", store=CheckpointStore(uri, training_key(settings(), digits)))
     for chosen, data in ((settings(seed=1), digits), (settings(), replace(digits, fingerprint="0" * 64))):
-        Store(uri, training_key(chosen, data)).fetch(tmp_path / "b" / CHECKPOINT_FILE)
+        CheckpointStore(uri, training_key(chosen, data)).fetch(tmp_path / "b" / CHECKPOINT_FILE)
         assert not (tmp_path / "b" / CHECKPOINT_FILE).exists()
 
 
 @pytest.mark.parametrize("uri", ["runs/here", "nowhere://bucket"])
 def test_a_uri_without_a_file_system_is_refused(uri: str) -> None:
     with pytest.raises(InputError, match=r"training\.checkpoints can't be used .*; give a URI such as s3://BUCKET"):
-        Store(uri, "key")
+        CheckpointStore(uri, "key")
 
 
 def test_a_store_that_cannot_be_written_ends_in_one_line(digits: ImageData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"can't write the checkpoint to training\.checkpoints: [^\n]*$"):
-        train_supernet(settings(), digits, tmp_path / "a", store=Store(f"file://{tmp_path}/file", "key"))
+        train_supernet(settings(), digits, tmp_path / "a", store=CheckpointStore(f"file://{tmp_path}/file", "key"))
     assert step_of(tmp_path / "a" / CHECKPOINT_FILE) == 5  # the one in the directory is there

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy
 import yaml
 
+from stepfront.addresses import redacted, resolved
 from stepfront.errors import InputError
-from stepfront.search.addresses import hidden, resolved
 from stepfront.search.config import load_settings, save_settings, settings_from
 
 HELD = [
@@ -81,7 +81,7 @@ def test_a_name_that_is_not_set_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_passwords_are_hidden_in_any_text(text: str, shown: str) -> None:
-    assert hidden(text) == shown
+    assert redacted(text) == shown
 
 
 def test_an_absent_database_is_said_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

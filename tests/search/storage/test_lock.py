@@ -1,0 +1,65 @@
+"""One process at a time: the lock names its holder, waits when asked to, and ends with the process that held it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepfront.search.storage.lock import InUseError, clear_directory, directory_lock
+
+HOLD = """
+import sys, pathlib
+from stepfront.search.storage.lock import directory_lock
+with directory_lock(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a directory until it is killed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_holder_is_named_at_every_attempt_and_killed_it_leaves_the_lock_free(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with (
+            pytest.raises(InUseError, match=f"in use by another stepfront \\(process {holder.pid}\\)"),
+            directory_lock(tmp_path),
+        ):
+            pass
+    holder.kill()
+    holder.wait()
+    with directory_lock(tmp_path):
+        pass
+
+
+def test_a_lock_is_waited_for(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    threading.Timer(0.5, holder.kill).start()
+    with directory_lock(tmp_path, wait_seconds=60):
+        pass
+
+
+def test_a_directory_is_cleared_of_all_but_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "file").write_text("1")
+    (tmp_path / "file").write_text("1")
+    with directory_lock(tmp_path):
+        clear_directory(tmp_path)
+        with pytest.raises(InUseError, match=r"process \d+"), directory_lock(tmp_path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
