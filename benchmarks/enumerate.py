@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.problem import Problem, load_problem
-from stepfront.search.algorithm.screening import gap_score
+from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.records.tables import write_table
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.sampler import Sampler, State

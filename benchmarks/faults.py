@@ -175,7 +175,7 @@ def storage_cut_short(times: int, seed: int = 0) -> Row:
     """A journal cut somewhere in its last line, as by a power cut, and resumed."""
     row, rng = Row("journal file cut in its last line"), random.Random(seed)
     with bench(budget={"trials": 12 + 4 * times}, storage="journal") as b:
-        from stepfront.search.algorithm.nsga2 import GENOME
+        from stepfront.search.algorithm.trials import GENOME
         from stepfront.search.study.optuna_storage import open_storage
 
         def told() -> dict[int, tuple[str, str]]:

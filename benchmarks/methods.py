@@ -15,8 +15,9 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from stepfront.search.algorithm.ddsm import DDSMSearch
+from stepfront.search.algorithm.earlier_search import earlier_models
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import PlanSource, earlier_opinions, make_initial_plans
+from stepfront.search.algorithm.initial_plans import PlanSource, make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
@@ -50,7 +51,7 @@ def ours(
     screening = make_screening(
         screen,
         encoding,
-        lambda: PlanFeatures(encoding, source.gap(), earlier_opinions(initial, encoding, source.gap())),
+        lambda: PlanFeatures(encoding, source.gap(), earlier_models(initial, encoding, source.gap())),
         lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
     sampler = BlockNSGAII(

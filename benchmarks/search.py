@@ -249,7 +249,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def proxy_lines(table: pd.DataFrame) -> str:
     """Kendall's tau of the cheap proxies over the whole space and over its better half."""
-    from stepfront.search.algorithm.screening import rank_correlation
+    from stepfront.search.algorithm.proxies import rank_correlation
 
     good = table[table["fid"] <= table["fid"].median()]
     rows = []

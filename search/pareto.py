@@ -1,6 +1,6 @@
 """Dominance, hypervolume, knee and intervals over plain arrays of scores; everything is minimised.
 
-Ranking and hypervolume are Optuna's (its functions are not public; they are used here and nowhere else).
+Ranking and hypervolume are Optuna's, whose functions for arrays are private (optuna_internals.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _fast_non_domination_rank
 from scipy import stats
 
 from stepfront.errors import InputError
+from stepfront.search.optuna_internals import compute_hypervolume, fast_non_domination_rank
 
 Array = NDArray[np.float64]
 
@@ -25,7 +24,7 @@ def domination_rank(scores: Array, penalty: Array | None = None, enough: int | N
     """
     if not len(scores):
         return np.zeros(0, dtype=np.int64)
-    ranks = _fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty, n_below=enough)
+    ranks = fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty, n_below=enough)
     return np.asarray(ranks)
 
 

@@ -1,9 +1,9 @@
-"""DDSM's own search (arXiv 2310.03337, as released): an elitist genetic algorithm on a weighted sum, as a baseline.
+"""Search as DDSM does (arXiv 2310.03337, as released), as a baseline: an elitist genetic algorithm on a weighted sum.
 
-Population 50; the uniform plans first, the rest independent genes; single-point crossover; each gene of a child is
-drawn anew with probability 0.001.  Fitness is FID + 0.001 x mean MMAC a step; on DDSM's CIFAR-10 network the cost of
-full width (6.07 points) is then 1.635 times its FID (3.713), and that ratio is kept here for networks and features of
-any other scale.  Re-implemented from its published settings.
+The population is 50: the uniform plans first, then independent genes.  Crossover has a single point; each gene of a
+child is redrawn with probability 0.001.  Fitness is FID + 0.001 x mean MMAC per step.  On DDSM's CIFAR-10 network the
+cost of full width (6.07 points) is then 1.635 times its FID (3.713); this ratio is kept for networks and features of
+any other scale.  Re-implemented from the published settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COST_RATIO = 6.07 / 3.713
 
 
 class DDSMSearch:
-    """Asked for a generation, told its scores, again and again."""
+    """Search by generations: `ask` for plans, evaluate them, `tell` their scores, repeat."""
 
     def __init__(self, encoding: Encoding, seed: int, population: int = POPULATION) -> None:
         self._encoding, self._rng, self._size = encoding, np.random.default_rng([seed, 4]), population
@@ -30,7 +30,7 @@ class DDSMSearch:
         self._full_fid = float("nan")
 
     def ask(self, most: int) -> list[Levels]:
-        """The plans of the next generation, `most` at most; none is one that was asked for before."""
+        """Return up to `most` plans of the next generation, none of which is in the population."""
         wanted = min(most, self._size)
         if not self._population:
             uniform = [np.full(self._encoding.units, level) for level in range(self._encoding.highest + 1)]
@@ -49,7 +49,7 @@ class DDSMSearch:
         return self._asked
 
     def tell(self, scores: Sequence[tuple[float, float]]) -> None:
-        """(FID, share of the full width's cost) of each plan asked for; the fittest of parents and children survive."""
+        """Record (FID, share of full-width cost) of each plan of the last `ask`; keep the fittest of all."""
         if not self._population:
             self._full_fid = max(scores, key=lambda score: score[1])[0]  # the first generation holds the full width
         fitness = [fid + COST_RATIO * self._full_fid * share for fid, share in scores]

@@ -1,8 +1,8 @@
-"""Encodings: how a genome, a short vector of small integers, becomes the widths of a plan's steps, and back.
+"""Encode plans as genomes, short vectors of small integers, and decode them to a width per step.
 
-All variation works on *units*: one level for each of `units` stretches of steps.  A level is -1 for a skipped step and
-else an index into the supernet's widths.  An encoding says how many units there are, how many steps each spans, and
-which vectors it can hold; `project` brings any vector to the nearest one that it can.
+All variation works on *units*: one level for each of `units` stretches of steps.  A level is -1 for a skipped step,
+otherwise an index into the supernet's widths.  An encoding defines how many units there are, how many steps each
+spans, and which vectors are valid; `project` maps any vector to the nearest valid one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ Levels = NDArray[np.int64]
 SKIP_LEVEL = -1
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LETTERS = np.frombuffer((_DIGITS + "-").encode(), dtype=np.uint8)
-"""By level; index -1, a step that is left out, is the last."""
-_LEVELS = np.full(256, len(_DIGITS), dtype=np.int64)  # no letter of a genome is out of every encoding's reach
+"""The letter of each level; index -1, a skipped step, is the last."""
+_LEVELS = np.full(256, len(_DIGITS), dtype=np.int64)  # other characters get a level above every encoding's highest
 _LEVELS[_LETTERS] = [*range(len(_DIGITS)), SKIP_LEVEL]
 
 
 @dataclass(frozen=True)
 class Encoding(ABC):
-    """`steps` of the sampler, `widths` of the supernet (ascending), and whether steps may be skipped."""
+    """Map levels to a width per step, for the `steps` of the sampler and the `widths` of the supernet, ascending.
+
+    Steps can be skipped where `skip` is true.
+    """
 
     steps: int
     widths: tuple[float, ...]
@@ -39,23 +42,23 @@ class Encoding(ABC):
     @property
     @abstractmethod
     def units(self) -> int:
-        """How many levels a plan has."""
+        """Number of levels of a plan."""
 
     @abstractmethod
     def project(self, levels: Levels) -> Levels:
-        """The nearest levels [units] that this encoding can hold."""
+        """Return the nearest valid levels, [units]."""
 
     @abstractmethod
     def pack(self, levels: Levels) -> str:
-        """The genome as a short text."""
+        """Return the genome of levels, a short text."""
 
     @abstractmethod
     def unpack(self, genome: str) -> Levels:
-        """The inverse of `pack`.  InputError where the text is no genome of this encoding."""
+        """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """How many steps each unit spans, [units]; they differ by one at most."""
+        """Number of steps per unit, [units]; they differ by at most one."""
         edges = np.arange(self.units + 1) * self.steps // self.units
         return np.diff(edges)
 
@@ -66,26 +69,27 @@ class Encoding(ABC):
 
     @property
     def highest(self) -> int:
+        """The level of the full width."""
         return len(self.widths) - 1
 
     def draw(self, rng: np.random.Generator) -> Levels:
-        """An independent level for each unit, [units]."""
+        """Return an independent random level for each unit, [units]."""
         return rng.integers(self.lowest, self.highest + 1, self.units)
 
     def step_widths(self, levels: Levels) -> tuple[float, ...]:
-        """Levels [units] -> a width for each step [steps]."""
+        """Return the width of each step, [steps], of levels [units]."""
         table = np.array([*self.widths, SKIP])  # index -1 is the last entry: skip
         return tuple(float(w) for w in table[np.repeat(levels, self.lengths)])
 
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
-        """Any widths a step -> the nearest levels: each unit takes the width nearest to the mean over its steps."""
+        """Return the nearest levels to any widths per step: each unit takes the width nearest to its mean."""
         per_unit = np.add.reduceat(np.array(step_widths), np.cumsum(self.lengths) - self.lengths) / self.lengths
         choices = np.array([*self.widths, *([SKIP] if self.skip else [])])
         nearest = np.abs(per_unit[:, None] - choices[None]).argmin(axis=1)
         return self.project(np.where(nearest == len(self.widths), SKIP_LEVEL, nearest))
 
-    def _taken(self, levels: Levels) -> Levels:
-        # A plan takes at least one step: the cleanest, where it matters most.
+    def _not_empty(self, levels: Levels) -> Levels:
+        # A plan has at least one step: the cleanest, where it matters most.
         if (levels == SKIP_LEVEL).all():
             levels = levels.copy()
             levels[-1] = 0
@@ -93,7 +97,7 @@ class Encoding(ABC):
 
 
 class Stages(Encoding):
-    """K equal stages, a level each."""
+    """K equal stages with one level each."""
 
     stages: int
 
@@ -103,63 +107,66 @@ class Stages(Encoding):
 
     @property
     def units(self) -> int:
+        """Number of stages."""
         return self.stages
 
     def project(self, levels: Levels) -> Levels:
-        return self._taken(np.clip(levels, self.lowest, self.highest))
+        """Return the levels clipped to the valid range; where all are skipped, the last one runs."""
+        return self._not_empty(np.clip(levels, self.lowest, self.highest))
 
     def pack(self, levels: Levels) -> str:
+        """Return the genome: one letter per stage, `-` for a skipped one."""
         return _LETTERS[levels].tobytes().decode()
 
     def unpack(self, genome: str) -> Levels:
+        """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
         levels = _LEVELS[np.frombuffer(genome.encode(), dtype=np.uint8)]
         if len(levels) != self.units or levels.max() > self.highest or levels.min() < self.lowest:
-            raise InputError(f"{genome!r} is no genome of {self.units} stages and {len(self.widths)} widths")
+            raise InputError(f"{genome!r} is not a genome of {self.units} stages and {len(self.widths)} widths")
         return levels
 
 
 class Steps(Stages):
-    """A level for every step: as many stages as steps."""
+    """One level per step: as many stages as steps."""
 
     def __init__(self, steps: int, widths: tuple[float, ...], skip: bool) -> None:
         super().__init__(steps, widths, skip, steps)
 
 
 class EvenStages(Stages):
-    """K equal stages, of which any number is taken, spread evenly from the noise to the image: a sampler of
-    that many steps, with a level for each of its stages.
+    """K equal stages, of which any number run, spread evenly from noise to image.
 
-    Steps left out here and there make a grid of uneven steps, which costs quality that the same number of even ones
-    does not (docs/results.md).
+    A plan is a sampler of that many steps with one level per stage.  Steps skipped at arbitrary places make an uneven
+    grid, which loses quality that the same number of even steps keeps (docs/results.md).
     """
 
     def __init__(self, steps: int, widths: tuple[float, ...], stages: int) -> None:
         super().__init__(steps, widths, True, stages)
 
     def project(self, levels: Levels) -> Levels:
-        """The levels that are taken, in their order, with the units that are left out spread evenly between."""
+        """Return the same levels in their order, with the skipped units spread evenly between them."""
         levels = super().project(levels)
         return self._spread(levels[levels != SKIP_LEVEL])
 
     def unpack(self, genome: str) -> Levels:
-        """The inverse of `pack`.  InputError also where the steps that are taken are not spread evenly."""
+        """Return the levels of a genome.  Raises InputError also when its steps are not spread evenly."""
         levels = super().unpack(genome)
         if not np.array_equal(self.project(levels), levels):
-            raise InputError(f"{genome!r} is no genome of {self.units} even stages")
+            raise InputError(f"{genome!r} is not a genome of {self.units} even stages")
         return levels
 
     def draw(self, rng: np.random.Generator) -> Levels:
-        """Any number of units, each as likely, and an independent level for each, [units]."""
+        """Return independent random levels for a random number of units, all numbers equally likely, [units]."""
         return self._spread(rng.integers(0, self.highest + 1, int(rng.integers(1, self.units + 1))))
 
     def step_widths(self, levels: Levels) -> tuple[float, ...]:
-        """Levels [units] -> a width for each step that is taken, [at most steps]."""
+        """Return the width of each step that is not skipped, [at most steps], of levels [units]."""
         return tuple(width for width in super().step_widths(levels) if width != SKIP)
 
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
-        """Any widths a step -> the nearest levels of a plan with about as many steps."""
+        """Return the nearest levels to any widths per step, with about as many steps."""
         given = np.array([width for width in step_widths if width != SKIP])
-        # Of two numbers of stages that come as near, and where stages differ in length make as many steps, the larger.
+        # Where two numbers of stages are equally near in steps, take the larger.
         taken = self.units - int(np.abs(self._totals[::-1] - len(given)).argmin())
         ends = np.cumsum(self.lengths[self._places(taken)])
         middles = ((ends - 0.5 * np.diff(ends, prepend=0)) / ends[-1] * len(given)).astype(int)
@@ -172,7 +179,7 @@ class EvenStages(Stages):
 
     @cached_property
     def _totals(self) -> NDArray[np.int64]:
-        """Steps of a plan that takes 1, 2, ... units."""
+        """Number of steps of a plan that runs 1, 2, ... units."""
         return np.array([self.lengths[self._places(taken)].sum() for taken in range(1, self.units + 1)])
 
     def _places(self, taken: int) -> NDArray[np.int64]:
@@ -180,7 +187,7 @@ class EvenStages(Stages):
 
 
 class Cuts(Encoding):
-    """At most `cuts` cut points between steps, and a level for each run between them."""
+    """At most `cuts` cut points between steps, and one level per run between them."""
 
     cuts: int
 
@@ -190,10 +197,11 @@ class Cuts(Encoding):
 
     @property
     def units(self) -> int:
+        """Number of steps."""
         return self.steps
 
     def project(self, levels: Levels) -> Levels:
-        """Merges the shortest run into the neighbour that is nearer in level until few enough runs are left."""
+        """Merge the shortest run into the neighbour nearer in level until few enough runs remain."""
         levels = np.clip(levels, self.lowest, self.highest)
         while len(bounds := run_bounds(levels)) - 1 > self.cuts + 1:
             starts, ends = bounds[:-1], bounds[1:]
@@ -201,32 +209,34 @@ class Cuts(Encoding):
             neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(starts)]
             j = min(neighbours, key=lambda j: abs(int(levels[starts[j]]) - int(levels[starts[i]])))
             levels[starts[i] : ends[i]] = levels[starts[j]]
-        return self._taken(levels)
+        return self._not_empty(levels)
 
     def pack(self, levels: Levels) -> str:
+        """Return the genome: one letter per run, then the cut points, such as `03@12`."""
         bounds = run_bounds(levels)
         runs = "".join("-" if levels[b] == SKIP_LEVEL else _DIGITS[levels[b]] for b in bounds[:-1])
         return f"{runs}@{','.join(str(b) for b in bounds[1:-1])}"
 
     def unpack(self, genome: str) -> Levels:
+        """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
         runs, _, cuts = genome.partition("@")
         try:
             bounds = [0, *(int(c) for c in cuts.split(",") if c), self.steps]
             levels = np.repeat([SKIP_LEVEL if g == "-" else _DIGITS.index(g) for g in runs], np.diff(bounds))
         except ValueError:
-            raise InputError(f"{genome!r} is no genome of cuts") from None
+            raise InputError(f"{genome!r} is not a genome of cuts, such as 01@5") from None
         if len(levels) != self.steps or not np.array_equal(self.project(levels), levels):
-            raise InputError(f"{genome!r} is no genome of {self.steps} steps and at most {self.cuts} cuts")
+            raise InputError(f"{genome!r} is not a genome of {self.steps} steps and at most {self.cuts} cuts")
         return levels
 
 
 def run_bounds(levels: Levels) -> NDArray[np.int64]:
-    """Where runs of one level begin, and the end: [0, ..., len]."""
+    """Return where runs of one level begin, and the end: [0, ..., len]."""
     return np.concatenate([[0], np.flatnonzero(np.diff(levels)) + 1, [len(levels)]])
 
 
 def make_encoding(space: SpaceSettings, steps: int, widths: tuple[float, ...]) -> Encoding:
-    """The encoding that the settings name."""
+    """Return the encoding of the settings."""
     stages = steps if space.encoding == "steps" else space.stages
     if space.skip == "even":
         return EvenStages(steps, widths, stages)

@@ -1,8 +1,8 @@
-"""A model of FID, learnt on the trials of the search itself: plans and their scores in, predicted scores out.
+"""Predict the FID of plans from the trials of the search itself.
 
-A Gaussian process (scikit-learn's) over the plan's levels and its summed gap, on log FID.  A linear and a squared
-exponential part: what a stage's width is worth by itself, and how stages depend on each other.  The gap says what is
-known before the first trial; the levels, where FID disagrees with it.
+The model is a Gaussian process (scikit-learn's) on log FID, over the plan's levels and its summed gap.  Its kernel has
+a linear part, what a stage's width is worth by itself, and a squared exponential part, how stages depend on each other.
+The gap carries what is known before the first trial; the levels learn where FID disagrees with it.
 """
 
 from __future__ import annotations
@@ -23,35 +23,40 @@ from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStage
 Array = NDArray[np.float64]
 
 Worth = Callable[[int], NDArray[np.int64]]
-"""How many are wanted -> ranks of all trials [N], asked for only where not all can be learnt; the smallest are."""
+"""Return ranks of all trials [N] that tell the given number apart; the trials of smallest rank are learned."""
 
 MOST_STRETCHES = 20
-"""A plan of more units than this is seen as the mean levels of so many stretches of it."""
+"""Most level features of a plan; more units than this are averaged over so many stretches."""
 
 MOST_TRIALS = 150
-"""Learning costs the cube of this, at every proposal."""
+"""Most trials to fit the model on; each proposal costs the cube of this."""
 
 LEAST_TRIALS = 12
-"""Complete trials before a rank correlation says anything."""
+"""Complete trials below which a rank correlation is not trusted."""
 
-_REFIT = 1.25  # the kernel is fitted anew when there are so many times as many trials
+_REFIT = 1.25  # the kernel is fitted again when the number of trials has grown by this factor
 
-
-Opinion = Callable[[Sequence[Levels]], Array]
-"""What an earlier search would say of plans: their log FID there, in standard deviations from the mean, [N]."""
+EarlierModel = Callable[[Sequence[Levels]], Array]
+"""Predict the log FID of plans in an earlier search, in standard deviations from its mean, [N]."""
 
 
 @dataclass(frozen=True)
 class PlanFeatures:
-    """What the model sees of a plan.  `gap` [steps, widths] is the gap table; `earlier` what other searches taught."""
+    """Compute the model's features of plans.
+
+    `gap` [steps, widths] is the gap table; each model of `earlier` searches adds one feature, its prediction.
+    """
 
     encoding: Encoding
     gap: Array
-    earlier: tuple[Opinion, ...] = ()
+    earlier: tuple[EarlierModel, ...] = ()
 
     def __call__(self, plans: Sequence[Levels]) -> Array:
-        """N plans' levels [units] -> [N, features]: mean level and, with skip, share of steps left out of each stretch
-        (of the whole, where steps are even); half the log gap; the opinions of earlier searches."""
+        """Return the features [N, features] of N plans' levels [units].
+
+        They are the mean level of each stretch; with skip, the share of skipped steps in each stretch (of the complete
+        plan, where steps are even); half the log gap; the predictions of earlier searches.
+        """
         e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
         share = (levels != SKIP_LEVEL).mean(axis=1, keepdims=True)
         if isinstance(e, EvenStages):
@@ -64,7 +69,7 @@ class PlanFeatures:
             columns.append(-np.log(share))
         elif e.skip:
             columns.append(_stretches(1.0 - taken))
-        known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(opinion(plans) for opinion in self.earlier)]
+        known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(model(plans) for model in self.earlier)]
         return np.column_stack([*columns, *known])
 
     @cached_property
@@ -73,7 +78,7 @@ class PlanFeatures:
 
 
 def _filled(levels: Levels) -> Levels:
-    """Levels [units] of even steps, each that is left out as the one before it: its step spans it."""
+    """Return levels [units] with each skipped unit set to the level before it, whose step spans it."""
     taken = np.flatnonzero(levels != SKIP_LEVEL)
     return levels[taken[np.searchsorted(taken, np.arange(len(levels)), side="right") - 1]]
 
@@ -86,8 +91,11 @@ def _stretches(values: Array) -> Array:
 
 
 class Surrogate:
-    """The model; `learn` everything known, then `predict`.  Which trials it is fitted on depends on their order alone,
-    so a search that is resumed goes on with the same predictions."""
+    """Predict FID: `learn` all trials, then `predict`.
+
+    Which trials the kernel is fitted on depends on their order alone, so a resumed search continues with the same
+    predictions.
+    """
 
     def __init__(self) -> None:
         self._kernel: Kernel | None = None
@@ -96,11 +104,10 @@ class Surrogate:
         self._mean, self._scale = 0.0, 1.0
 
     def learn(self, features: Array, fid: Array, worth: Worth) -> Array:
-        """Takes all trials [N, features] in, in the order of their results; returns what the model says of each without
-        knowing its score (leave-one-out, in log FID).
+        """Fit the model on all trials; return its leave-one-out prediction of each trial's log FID, [N].
 
-        Of more than `MOST_TRIALS` those with the smallest `worth` (their domination rank) are learnt; NaN stands for
-        the others.
+        `features` [N, features] and `fid` [N] are in the order of the results.  Of more than `MOST_TRIALS`, only those
+        with the smallest `worth` (their domination rank) are learned; the prediction of the others is NaN.
         """
         x, y = features, np.log(np.maximum(fid, 1e-9))
         chosen = np.arange(len(y))
@@ -115,14 +122,16 @@ class Surrogate:
         return without
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of log FID, [N] each."""
-        assert self._posterior is not None, "learn comes first"
+        """Return mean and standard deviation of log FID, [N] each; `learn` must have been called."""
+        assert self._posterior is not None, "call learn before predict"
         mean, deviation = self._posterior(features)
         return mean * self._scale + self._mean, deviation * self._scale
 
     def _fit_kernel(self, x: Array, y: Array) -> Kernel:
-        """Maximises the likelihood of the first n trials, with n growing by a quarter: cheap, and the same at a resume
-        as without one."""
+        """Return the kernel that maximises the likelihood of the first n trials.
+
+        n grows by a quarter at a time: cheap, and the same with and without a resume.
+        """
         count = _last_refit(min(len(y), MOST_TRIALS))
         if self._kernel is not None and count == self._fitted_on:
             return self._kernel
@@ -134,15 +143,17 @@ class Surrogate:
         )
         scaled = (first - first.mean()) / (first.std() or 1.0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a bound that is met is no mistake
+            warnings.simplefilter("ignore")  # a parameter at its bound is not a mistake
             self._kernel = GaussianProcessRegressor(start).fit(x[:count], scaled).kernel_
         self._fitted_on = count
         return self._kernel
 
 
 class _Posterior:
-    """The process given x [N, features], y [N] (Rasmussen & Williams 2006, algorithm 2.1); scikit-learn's own costs
-    three times as much a proposal, most of it checks and a likelihood that nobody asks for."""
+    """Condition the process on x [N, features] and y [N] (Rasmussen & Williams 2006, algorithm 2.1).
+
+    scikit-learn's own takes three times as long per proposal, mostly for checks and for a likelihood not needed here.
+    """
 
     def __init__(self, kernel: Kernel, x: Array, y: Array) -> None:
         self._kernel, self._x, self._y = kernel, x, y
@@ -155,18 +166,18 @@ class _Posterior:
         self._alpha = self._inverse.T @ (self._inverse @ y)
 
     def leave_one_out(self) -> Array:
-        """The mean at each x without its y (eq. 5.12), [N]."""
+        """Return the mean at each x without its y (eq. 5.12), [N]."""
         return np.asarray(self._y - self._alpha / (self._inverse**2).sum(axis=0))
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation at x [M, features], noise included, [M] each."""
+        """Return mean and standard deviation at x [M, features], noise included, [M] each."""
         across = self._kernel(x, self._x)
         variance = self._kernel.diag(x) - ((self._inverse @ across.T) ** 2).sum(axis=0)
         return across @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
 
 
-def opinion_of(features: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth) -> Opinion:
-    """What the search that scored `plans` [N] with `fid` [N] would say of any plan of the same encoding."""
+def fit_earlier_model(features: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth) -> EarlierModel:
+    """Return the model of an earlier search that scored `plans` [N] with `fid` [N]; plans are of this encoding."""
     model = Surrogate()
     model.learn(features(plans), fid, worth)
     mean, scale = float(np.log(fid).mean()), float(np.log(fid).std()) or 1.0
@@ -174,7 +185,7 @@ def opinion_of(features: PlanFeatures, plans: Sequence[Levels], fid: Array, wort
 
 
 def _last_refit(count: int) -> int:
-    """The largest of 8, 10, 13, 17, ... that is not above `count`; `count` itself below 8."""
+    """Return the largest of 8, 10, 13, 17, ... that is not above `count`; `count` itself below 8."""
     at = 8
     while int(np.ceil(at * _REFIT)) <= count:
         at = int(np.ceil(at * _REFIT))

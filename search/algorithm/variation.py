@@ -1,7 +1,7 @@
-"""Crossover and mutation that keep a plan's blocks: levels of parents in, levels of a child out.
+"""Make children of plans by crossover and mutation that keep a plan's blocks, its runs of one level.
 
-Gene-wise (uniform) crossover, which Optuna applies to categoricals, would cut two plans of one run each into about
-half as many runs as they have genes; a good plan has few.
+Optuna crosses categorical parameters gene by gene (uniform crossover).  Two plans of one run each would have a child of
+about half as many runs as genes; a good plan has few runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True)
 class Child:
-    """New levels and the operator that made them."""
+    """New levels, the operator that made them, and whether they were crossed."""
 
     levels: Levels
     origin: str
@@ -28,9 +28,10 @@ class Child:
 def make_child(
     rng: Generator, first: Levels, second: Levels, encoding: Encoding, crossover: float, most_mutations: int
 ) -> Child:
-    """A child of two parents: with probability `crossover` their recombination, mutated unless that is new already.
+    """Return a child of two parents: with probability `crossover` their recombination, otherwise the first parent.
 
-    A recombination is mutated half the time; a child of one parent always, by 1 to `most_mutations` operators.
+    A recombination is mutated with probability one half, and always where it equals a parent.  A mutation applies 1 to
+    `most_mutations` operators.
     """
     crossed = rng.random() < crossover
     levels = recombine(rng, first, second) if crossed else first.copy()
@@ -43,12 +44,12 @@ def make_child(
 
 
 def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:
-    """One- or two-point crossover, equally often."""
+    """Return a one- or two-point crossover, equally often."""
     return _pick(rng, (one_point, two_point))(rng, first, second)
 
 
 def one_point(rng: Generator, first: Levels, second: Levels) -> Levels:
-    """The start of one parent and the end of the other."""
+    """Return the start of one parent and the end of the other."""
     if len(first) < 2:
         return first.copy()
     cut = int(rng.integers(1, len(first)))
@@ -56,7 +57,7 @@ def one_point(rng: Generator, first: Levels, second: Levels) -> Levels:
 
 
 def two_point(rng: Generator, first: Levels, second: Levels) -> Levels:
-    """One parent with a stretch of the other."""
+    """Return one parent with a stretch of the other."""
     start, end = np.sort(rng.integers(0, len(first) + 1, 2))
     child = first.copy()
     child[start:end] = second[start:end]
@@ -64,7 +65,7 @@ def two_point(rng: Generator, first: Levels, second: Levels) -> Levels:
 
 
 def shift_boundary(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
-    """Moves the boundary between two runs, by a geometrically distributed number of units."""
+    """Move the boundary between two runs by a geometrically distributed number of units."""
     inner = run_bounds(levels)[1:-1]
     if not len(inner):
         return change_run(rng, levels, encoding)
@@ -80,7 +81,7 @@ def shift_boundary(rng: Generator, levels: Levels, encoding: Encoding) -> Levels
 
 
 def change_run(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
-    """Gives one run another level, a neighbouring one two times in three."""
+    """Give one run another level, a neighbouring one two times in three."""
     bounds = run_bounds(levels)
     i = int(rng.integers(len(bounds) - 1))
     child = levels.copy()
@@ -89,7 +90,7 @@ def change_run(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
 
 
 def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
-    """Gives a short stretch (one unit, or about a twentieth of them) another level."""
+    """Give a short stretch (one unit, or about a twentieth of them) another level."""
     length = int(rng.geometric(1 / max(1.0, len(levels) / 20)))
     start = int(rng.integers(len(levels)))
     child = levels.copy()
@@ -98,9 +99,9 @@ def change_stretch(rng: Generator, levels: Levels, encoding: Encoding) -> Levels
 
 
 def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
-    """Exchanges the levels of two units that span as many steps: another plan of exactly the same cost."""
+    """Exchange the levels of two units of equal length: another plan of exactly the same cost."""
     child = levels.copy()
-    # To exchange a step that is left out of even ones changes nothing: they are spread again.
+    # Exchanging a skipped unit of even stages changes nothing: they are spread again.
     free = levels != SKIP_LEVEL if isinstance(encoding, EvenStages) else np.ones(len(levels), dtype=bool)
     for i in rng.permutation(np.flatnonzero(free)) if np.ptp(levels) else ():
         others = np.flatnonzero(free & (levels != levels[i]) & (encoding.lengths == encoding.lengths[i]))
@@ -113,13 +114,15 @@ def exchange(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
 
 
 def thin(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
-    """Leaves out every second of the units that a stretch takes; or takes all of it again, each left-out unit as the
-    one before.  Equally often, where steps may be left out: no sequence of the others gets there past worse plans."""
+    """Skip every second unit that runs in a stretch; or, equally often, run all its skipped units as the one before.
+
+    Other mutations reach such a plan only through worse ones.
+    """
     start, end = np.sort(rng.integers(0, len(levels) + 1, 2))
     child = levels.copy()
     if rng.random() < 0.5:
-        taken = start + np.flatnonzero(levels[start:end] != SKIP_LEVEL)
-        child[taken[1::2]] = SKIP_LEVEL
+        running = start + np.flatnonzero(levels[start:end] != SKIP_LEVEL)
+        child[running[1::2]] = SKIP_LEVEL
     else:
         for i in range(max(1, int(start)), int(end)):
             child[i] = child[i - 1] if child[i] == SKIP_LEVEL else child[i]
@@ -132,7 +135,7 @@ MUTATIONS: tuple[Mutation, ...] = (shift_boundary, change_run, change_stretch, e
 
 
 def mutations_of(encoding: Encoding) -> tuple[Mutation, ...]:
-    """The mutations of plans of this encoding; a few cuts can't leave out every second step."""
+    """Return the mutations for plans of this encoding; `thin` only where every second step can be skipped."""
     return (*MUTATIONS, thin) if encoding.skip and isinstance(encoding, Stages) else MUTATIONS
 
 

@@ -33,7 +33,7 @@ class LiveView:
         self._progress = progress
 
     def update(self, ledger: Ledger, total: int, workers: int) -> None:
-        from stepfront.search.algorithm.nsga2 import GENOME
+        from stepfront.search.algorithm.trials import GENOME
         from stepfront.search.pareto import front_indices
 
         complete = ledger.complete

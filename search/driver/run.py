@@ -13,14 +13,9 @@ from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
-from stepfront.search.algorithm.screening import (
-    ProxyScore,
-    Screening,
-    correlations,
-    gap_score,
-    make_screening,
-    proxies_table,
-)
+from stepfront.search.algorithm.proxies import ProxyScore, gap_score
+from stepfront.search.algorithm.proxy_agreement import correlations, proxies_table
+from stepfront.search.algorithm.screening import Screening, make_screening
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import reading
 from stepfront.search.driver.search_facts import search_facts

@@ -15,8 +15,9 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
+from stepfront.search.algorithm.earlier_search import earlier_models
 from stepfront.search.algorithm.encodings import Encoding, Levels, make_encoding
-from stepfront.search.algorithm.initial_plans import PlanSource, earlier_opinions
+from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import RunSettings, parse_constraint
 from stepfront.search.records.run_directory import FACTS_FILE, keep_earlier
@@ -258,7 +259,7 @@ class Ingredients:
     def plan_features(self) -> PlanFeatures:
         """What the model of FID sees of a plan."""
         kept = keep_earlier(self.settings, self.settings.search_directory)
-        earlier = earlier_opinions(self.settings.initial_plans, self.encoding, self.gap, kept)
+        earlier = earlier_models(self.settings.initial_plans, self.encoding, self.gap, kept)
         return PlanFeatures(self.encoding, self.gap, earlier)
 
     def spec(self, costs: dict[float, WidthCost]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
-from stepfront.search.algorithm.nsga2 import GENOME, Proposal
+from stepfront.search.algorithm.trials import GENOME, Proposal
 from stepfront.search.pareto import domination_rank, front_indices, front_size_history, interval, knee_index
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.diffusion.plan import Plan
@@ -57,7 +57,7 @@ class Snapshot:
 
 def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame:
     """One row a finished trial, in the order of their numbers; `plan_of` reads a genome."""
-    generations = {t.number: i // ledger.sampler.variation.population for i, t in enumerate(ledger.complete)}
+    generations = {t.number: i // ledger.sampler.population for i, t in enumerate(ledger.complete)}
     rows = []
     last = 0
     for trial in ledger.trials:
@@ -185,7 +185,7 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
         {
             "evaluation": np.arange(1, len(complete) + 1),
             "trial": [trial.number for trial in complete],
-            "generation": np.arange(len(complete)) // ledger.sampler.variation.population,
+            "generation": np.arange(len(complete)) // ledger.sampler.population,
             "hypervolume": volumes,
             "features": [r.get("features", "") for r in results],
             "front_size": front_size_history(scores),

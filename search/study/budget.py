@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepfront.errors import InputError
-from stepfront.search.study.optuna_storage import RESULT, close_storage, open_storage, study_name
+from stepfront.search.algorithm.trials import RESULT
+from stepfront.search.study.optuna_storage import close_storage, open_storage, study_name
 
 
 @dataclass(frozen=True)

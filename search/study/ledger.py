@@ -24,11 +24,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.nsga2 import GENOME, BlockNSGAII, Known, Proposal
+from stepfront.search.algorithm.trials import GENOME, RESULT, GenomeSampler, Proposal, TrialArchive, result_of
 from stepfront.search.config import parse_constraint
 from stepfront.search.pareto import GrowingFront
 from stepfront.search.study.budget import Limits
-from stepfront.search.study.optuna_storage import OWN_STUDY, RESULT, close_storage, patiently
+from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, patiently
 from stepfront.trainers.evaluation import Evaluation
 
 HOPELESS = 8
@@ -53,7 +53,7 @@ class Ledger:
     def __init__(
         self,
         storage: BaseStorage,
-        sampler: BlockNSGAII,
+        sampler: GenomeSampler,
         objectives: Sequence[str],
         constraints: Sequence[str],
         limits: Limits,
@@ -81,7 +81,7 @@ class Ledger:
         )
         self._queue = [trial for trial in self.trials if trial.state == TrialState.RUNNING]
         self._live: set[int] = set()
-        self._known = Known()
+        self.archive = TrialArchive()
         self.finished = 0
         self._scores: np.ndarray | None = None
         self.exhausted = False
@@ -95,11 +95,11 @@ class Ledger:
 
     def _take_stock(self) -> None:
         """What is kept beside the trials, from them alone."""
-        self._known = Known()
-        self._known.genomes.update(trial.user_attrs[GENOME] for trial in self.trials)
+        self.archive = TrialArchive()
+        self.archive.genomes.update(trial.user_attrs[GENOME] for trial in self.trials)
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
         for trial in sorted(done, key=lambda trial: (trial.user_attrs[RESULT]["elapsed"], trial.number)):
-            self._known.add(trial)
+            self.archive.add(trial)
         self.finished = sum(trial.state.is_finished() for trial in self.trials)
         self._before = self._last = max((self.result(t).get("elapsed", 0.0) for t in self.trials), default=0.0)
         self._scores = self._grown = None
@@ -113,7 +113,7 @@ class Ledger:
         elif self.spent() or self._all_asked() or self.hopeless:
             return None
         else:
-            proposal = self.sampler.propose(self.study, self._known, len(self.trials))
+            proposal = self.sampler.propose(self.study, self.archive, len(self.trials))
             if proposal is None:
                 self.exhausted = True
                 return None
@@ -161,10 +161,10 @@ class Ledger:
         if self.trials:
             raise ValueError(f"the study holds {len(self.trials)} trials already")
         # No plan is proposed twice: what comes later is known, too.
-        self._known.genomes.update(proposal.genome for proposal, _ in known.values())
+        self.archive.genomes.update(proposal.genome for proposal, _ in known.values())
         for number in range(max(known, default=-1) + 1):
             told = known.get(number)
-            proposal = told[0] if told else self.sampler.propose(self.study, self._known, number)
+            proposal = told[0] if told else self.sampler.propose(self.study, self.archive, number)
             assert proposal is not None, "the trial that was lost had a plan of its own"
             trial = self._record(proposal)
             if told is None:
@@ -195,7 +195,7 @@ class Ledger:
         template._trial_id = patiently(self._creation(template))
         template.number = len(self.trials)
         self.trials.append(template)
-        self._known.genomes.add(proposal.genome)
+        self.archive.genomes.add(proposal.genome)
         return template
 
     def _creation(self, template: FrozenTrial) -> Callable[[], int]:
@@ -221,7 +221,7 @@ class Ledger:
     def _count(self, trial: FrozenTrial) -> None:
         self.finished += 1
         if trial.state == TrialState.COMPLETE:
-            self._known.add(trial)
+            self.archive.add(trial)
             self._scores = None
 
     def _close(self, trial: FrozenTrial) -> None:
@@ -262,12 +262,12 @@ class Ledger:
     @staticmethod
     def result(trial: FrozenTrial) -> dict[str, Any]:
         """What was told of a trial; empty while it runs."""
-        return dict(trial.user_attrs.get(RESULT, {}))
+        return result_of(trial)
 
     @property
     def complete(self) -> list[FrozenTrial]:
         """The trials with scores, in the order in which they were told."""
-        return self._known.complete
+        return self.archive.complete
 
     @property
     def failed(self) -> int:
@@ -304,7 +304,7 @@ class Ledger:
             return self._scores
         if trials is not None:
             return np.array([trial.values for trial in trials], dtype=np.float64).reshape(-1, len(self.objectives))
-        self._scores = self._known.scores.reshape(-1, len(self.objectives))
+        self._scores = self.archive.scores.reshape(-1, len(self.objectives))
         self._scores.flags.writeable = False  # it is kept until the next result
         return self._scores
 
@@ -313,7 +313,7 @@ class Ledger:
         if not self.constraints:
             return self.scores()
         scores = self.scores().copy()
-        scores[self._known.penalties > 0] = np.nan
+        scores[self.archive.violations > 0] = np.nan
         return scores
 
     def reference_point(self) -> list[float] | None:
@@ -376,7 +376,7 @@ class Ledger:
         return self.left == 0
 
     def _stalled(self, patience: int) -> bool:
-        window = patience * self.sampler.variation.population
+        window = patience * self.sampler.population
         done = len(self.complete)
         if done <= window or self.reference_point() is None:
             return False

@@ -20,11 +20,9 @@ from optuna.storages.journal import JournalFileBackend
 from stepfront.addresses import redacted, resolved
 from stepfront.errors import InputError
 from stepfront.files import write_text
+from stepfront.search.algorithm.trials import RESULT
 
 OWN_STUDY = "stepfront"
-RESULT = "result"
-"""The trial attribute that holds what was told of it."""
-
 JOURNAL_FILE, DATABASE_FILE, NAME_FILE = "study.journal", "study.db", "study.name"
 
 PATIENCE = 120.0

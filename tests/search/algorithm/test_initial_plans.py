@@ -1,31 +1,24 @@
-"""Seeds: what each name promises, and the gap optimum against brute force."""
+"""Check the initial plans of each kind, and the gap optimum against brute force."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
 from stepfront.search.algorithm.initial_plans import (
     INITIAL_PLANS,
     PlanSource,
     cut_levels,
-    earlier_opinions,
     fewer_steps_levels,
     least_gap_plans,
     make_initial_plans,
-    mapped_levels,
     monotone_levels,
     snr_levels,
     spread_by_cost,
 )
-from stepfront.search.algorithm.screening import rank_correlation
-from stepfront.search.algorithm.surrogate import PlanFeatures
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 MACS = np.array([1.0, 4.0, 9.0, 16.0])
@@ -39,33 +32,33 @@ def source(encoding: Encoding) -> PlanSource:
 
 
 def test_uniform_plans_come_first_widest_then_narrowest() -> None:
-    seeds = make_initial_plans({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
-    assert [s.genome for s in seeds[:4]] == ["3" * 10, "0" * 10, "1" * 10, "2" * 10]
-    assert [s.origin for s in seeds] == ["uniform"] * 4 + ["random"] * 5
+    plans = make_initial_plans({"random": 5, "uniform": 4}, source(Stages(20, WIDTHS, False, 10)))
+    assert [p.genome for p in plans[:4]] == ["3" * 10, "0" * 10, "1" * 10, "2" * 10]
+    assert [p.origin for p in plans] == ["uniform"] * 4 + ["random"] * 5
 
 
-def test_no_seed_is_repeated_and_none_shared_between_kinds() -> None:
-    seeds = make_initial_plans(dict.fromkeys(INITIAL_PLANS, 10), source(Stages(20, WIDTHS, False, 10)))
-    genomes = [seed.genome for seed in seeds]
+def test_no_plan_is_repeated_and_none_shared_between_kinds() -> None:
+    plans = make_initial_plans(dict.fromkeys(INITIAL_PLANS, 10), source(Stages(20, WIDTHS, False, 10)))
+    genomes = [plan.genome for plan in plans]
     assert len(genomes) == len(set(genomes)) >= 40
 
 
-def test_seeds_keep_to_what_is_affordable_the_full_width_excepted() -> None:
+def test_plans_keep_to_what_is_affordable_the_full_width_excepted() -> None:
     costs_of = np.array([*MACS, 0.0])  # the last is level -1, a step that is left out
     for kind in INITIAL_PLANS:
         free = source(Stages(20, WIDTHS, kind == "fewer_steps", 10))
         bound = replace(free, affordable=lambda levels: bool(2 * costs_of[levels].sum() <= 120))
         wanted = {"uniform": 4} if kind == "uniform" else {"uniform": 1, kind: 6}
-        seeds = make_initial_plans(wanted, bound)
-        assert seeds[0].genome == "3" * 10
-        costs = [2 * costs_of[free.encoding.unpack(seed.genome)].sum() for seed in seeds[1:]]
+        plans = make_initial_plans(wanted, bound)
+        assert plans[0].genome == "3" * 10
+        costs = [2 * costs_of[free.encoding.unpack(plan.genome)].sum() for plan in plans[1:]]
         assert max(costs) <= 120
         # The range is used up to the bound, not thinned out from plans beyond it.
         assert len(costs) >= {"uniform": 2, "fewer_steps": 3}.get(kind, 5)  # of these two there are no more
         assert kind in ("uniform", "random") or max(costs) > 80
 
 
-def test_seeds_are_the_same_each_time_and_others_for_another_seed() -> None:
+def test_plans_are_the_same_each_time_and_others_for_another_seed() -> None:
     wanted = {"random": 8, "monotone": 8}
     first = source(Stages(20, WIDTHS, False, 10))
     other = PlanSource(first.encoding, MACS, first.half_log_snr, first.gap, seed=4)
@@ -105,12 +98,6 @@ def test_a_step_that_is_left_out_costs_nothing() -> None:
     given = source(Stages(4, WIDTHS, True, 4))
     cheap, dear, between = np.array([-1, -1, -1, 0]), np.array([3, 3, 3, 3]), np.array([3, -1, 3, -1])
     assert [list(p) for p in spread_by_cost([cheap, dear, between], 1, given)] == [list(between)]
-
-
-def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
-    encoding = EvenStages(20, WIDTHS, 20)
-    assert encoding.step_widths(mapped_levels((0.5,) * 5 + (1.0,) * 5, encoding)) == (0.5,) * 5 + (1.0,) * 5
-    assert encoding.step_widths(mapped_levels((0.5,) * 25 + (1.0,) * 25, encoding)) == (0.5,) * 10 + (1.0,) * 10
 
 
 def test_cut_plans_have_one_or_two_rising_cuts() -> None:
@@ -161,44 +148,3 @@ def test_gap_plans_of_a_thousand_steps_are_optimal_at_their_own_cost() -> None:
     assert (np.diff(slopes[np.diff(c) > 0]) >= -1e-6).all()
     assert costs.min() == 1000
     assert costs.max() == 16000
-
-
-def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) -> None:
-    widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
-    pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
-    encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
-    seeds = make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))
-    assert [s.genome for s in seeds] == ["1111112222", "2222222222"]
-    assert {s.origin for s in seeds} == {f"front:{tmp_path}"}
-
-
-def test_a_missing_front_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no front at"):
-        make_initial_plans({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
-
-
-def test_an_earlier_search_has_an_opinion_of_plans_that_it_never_saw(tmp_path: Path) -> None:
-    here = source(Stages(20, WIDTHS, False, 10))
-    gap = here.gap()
-    rng = np.random.default_rng(5)
-    worth = np.linspace(3, 0.2, 10)  # early stages matter there: not what the gap says
-
-    def fid(levels: np.ndarray) -> float:
-        return float(1 + ((3 - levels) * worth).sum())
-
-    # The earlier search had other steps and widths.
-    there = Stages(40, (0.25, 0.5, 0.75, 1.0), False, 10)
-    plans = rng.integers(0, 4, (40, 10))
-    rows = [{"state": "complete", "widths": list(there.step_widths(one)), "fid": fid(one)} for one in plans]
-    table = pd.DataFrame(rows).assign(gflops=[float(MACS[one].sum()) for one in plans])
-    table.to_parquet(tmp_path / "trials.parquet")
-    (opinion,) = earlier_opinions({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
-    unseen = rng.integers(0, 4, (100, 10))
-    said, true = opinion(list(unseen)), np.array([fid(one) for one in unseen])
-    assert rank_correlation(said, true) > 0.8
-    assert abs(said.mean()) < 0.5  # in standard deviations from the mean
-    features = PlanFeatures(here.encoding, gap, (opinion,))
-    assert np.array_equal(features(unseen)[:, -1], opinion(list(unseen)))
-    table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
-    assert earlier_opinions({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
-    assert earlier_opinions({"uniform": 4}, here.encoding, gap) == ()

@@ -7,7 +7,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from stepfront.search.algorithm.encodings import Stages, Steps
-from stepfront.search.algorithm.screening import rank_correlation
+from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import MOST_STRETCHES, MOST_TRIALS, PlanFeatures, Surrogate, _last_refit
 
 ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)

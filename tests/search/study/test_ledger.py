@@ -12,8 +12,10 @@ from optuna.trial import TrialState
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Stages
-from stepfront.search.algorithm.nsga2 import GENOME, BlockNSGAII, Proposal
+from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.algorithm.trials import GENOME, Proposal
 from stepfront.search.config import VariationSettings
+from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.pareto import front_indices, hypervolume
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
@@ -195,13 +197,11 @@ def test_limits_by_flops_time_and_stall(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("constraints", [(), ("gflops <= 12",)])
 def test_the_elite_is_what_optuna_chooses_among_all_trials(constraints: tuple[str, ...]) -> None:
-    from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
-
     ledger = make_ledger("memory", Path(), constraints=constraints, limits=Limits(trials=80))
     for count in (4, 20, 80):
         run(ledger, most=count - ledger.finished)
         chosen = NSGAIIElitePopulationSelectionStrategy(population_size=6)(ledger.study, list(ledger.trials))
-        elite = ledger.sampler._current_elite(ledger.study, ledger._known)
+        elite = ledger.sampler.elite(ledger.study, ledger.archive)
         assert [trial.number for trial in elite] == [trial.number for trial in chosen]
         assert len(elite) == min(count, 6)
 
@@ -221,8 +221,8 @@ def test_results_of_one_moment_keep_their_order(monkeypatch: pytest.MonkeyPatch,
 def test_constraints_dominate(tmp_path: Path) -> None:
     ledger = run(make_ledger("sqlite", tmp_path, constraints=("gflops <= 12",), limits=Limits(trials=60)))
     free = run(make_ledger("memory", tmp_path, limits=Limits(trials=60)))
-    assert all(t.values[1] <= 12 for t in ledger.sampler.select_parent(ledger.study, 0))
-    assert any(t.values[1] > 12 for t in free.sampler.select_parent(free.study, 0))
+    assert all(t.values[1] <= 12 for t in ledger.sampler.elite(ledger.study, ledger.archive))
+    assert any(t.values[1] > 12 for t in free.sampler.elite(free.study, free.archive))
     over = [t for t in ledger.trials if t.values[1] > 12]
     assert all(t.constraints["gflops <= 12"] == t.values[1] - 12 for t in over)
     stored = make_ledger("sqlite", tmp_path, constraints=("gflops <= 12",))
@@ -288,7 +288,7 @@ def test_a_space_that_is_used_up_ends_the_search() -> None:
 
 def test_parents_are_the_elite_of_all_trials_seeds_included() -> None:
     ledger = run(make_ledger("memory", Path()), most=12)
-    elite = ledger.sampler.select_parent(ledger.study, 0)
+    elite = ledger.sampler.elite(ledger.study, ledger.archive)
     assert len(elite) == 6
     children = [t for t in ledger.trials if t.user_attrs["parents"]]
     assert children

@@ -1,0 +1,83 @@
+"""Start from an earlier search: map its Pareto front to initial plans, and learn from its trials.
+
+Widths and steps of the earlier search may differ; its plans are mapped to the nearest ones of this search's encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.encodings import Encoding, EvenStages, Levels
+from stepfront.search.algorithm.surrogate import LEAST_TRIALS, EarlierModel, PlanFeatures, fit_earlier_model
+from stepfront.search.pareto import domination_rank
+from stepfront.search.records.tables import FRONT, TRIALS, read_table
+
+Array = NDArray[np.float64]
+
+FRONT_OF = "front:"
+"""`initial_plans` names an earlier search as `front:SEARCH`."""
+
+
+def earlier_directory(name: str, kept: Mapping[str, Path]) -> Path:
+    """Return where the tables of `front:SEARCH` are: as `kept` says, else SEARCH itself."""
+    return kept.get(name, Path(name.removeprefix(FRONT_OF)))
+
+
+def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels]:
+    """Return up to `count` points of the Pareto front of the search in `directory`, evenly spread over its points.
+
+    Raises InputError when its front table is missing or empty.
+    """
+    front = read_table(directory / FRONT, "front")
+    if not len(front):
+        raise InputError(f"the Pareto front of the search in {directory} is empty; name a search with complete trials")
+    front = _comparable(front, encoding)
+    chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
+    return [mapped_levels(front["widths"].iloc[i], encoding) for i in chosen]
+
+
+def earlier_models(
+    wanted: Mapping[str, int], encoding: Encoding, gap: Array, kept: Mapping[str, Path] | None = None
+) -> tuple[EarlierModel, ...]:
+    """Return one model per earlier search whose front is among the `wanted` initial plans.
+
+    Each is fitted on all complete trials of its search.  Searches of fewer than `LEAST_TRIALS` have none.
+    """
+    models = []
+    for name in wanted:
+        if name.startswith(FRONT_OF) and wanted[name]:
+            trials = read_table(earlier_directory(name, kept or {}) / TRIALS, "trials")
+            trials = _comparable(trials[trials["state"] == "complete"], encoding)
+            if len(trials) < LEAST_TRIALS:
+                continue
+            scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)
+            plans = [mapped_levels(widths, encoding) for widths in trials["widths"]]
+            ranks = partial(domination_rank, scores, None)
+            models.append(fit_earlier_model(PlanFeatures(encoding, gap), plans, scores[:, 0], ranks))
+    return tuple(models)
+
+
+def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
+    """Return the nearest levels [units] of this encoding to the plan of another search, given as widths per step."""
+    theirs = np.asarray(widths, dtype=np.float64)
+    if isinstance(encoding, EvenStages):
+        return encoding.levels_of(tuple(theirs))  # with about as many steps
+    # A step of ours takes the width of theirs at the same share of the way from noise to image.
+    at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(theirs)).astype(int)
+    return encoding.levels_of(tuple(theirs[at]))
+
+
+def _comparable(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
+    """Return the plans whose differences the encoding can express.
+
+    These are all plans where the number of steps is free, and otherwise the plans with most steps.
+    """
+    lengths = plans["widths"].map(len)
+    return plans if isinstance(encoding, EvenStages) else plans[lengths == lengths.max()]

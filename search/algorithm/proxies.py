@@ -1,0 +1,164 @@
+"""Compute proxies: cheaper scores that stand in for FID.
+
+gap     summed growth of the denoising loss over the plan's steps; free, once the gap table is computed
+paired  mean squared difference of 32 images to the full-width output of the same noise
+model   FID as a Gaussian process predicts it from the trials so far (surrogate.py); nearly free
+
+`PROXIES` maps each name to the function that makes the proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+from scipy.stats import kendalltau
+from sklearn.isotonic import IsotonicRegression
+
+from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
+from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
+from stepfront.search.algorithm.trials import GENOME, result_of
+from stepfront.search.pareto import domination_rank
+
+Array = NDArray[np.float64]
+
+ProxyScore = Callable[[Levels], float]
+"""Return the score of a plan's levels on a cheap proxy; NaN where the proxy is undefined."""
+
+
+class Proxy(Protocol):
+    """A cheap score that learns on the trials so far how it relates to FID."""
+
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        """Learn from the trials [N] and their scores [N, objectives], FID first; return the rank correlation with FID.
+
+        Each call has the trials of the call before, in the same order, and perhaps more after them.
+        """
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        """Return the expected FID of each child, [N]; NaN where it is unknown."""
+
+
+class CarriedProxy:
+    """A cheap score mapped to FID by isotonic regression: increasing, and no other shape is assumed.
+
+    `score` computes it from a child's levels, `known` reads it from a complete trial.
+    """
+
+    def __init__(self, score: ProxyScore, known: Callable[[FrozenTrial], float]) -> None:
+        self._score, self._known = score, known
+        self._cached: dict[int, float] = {}
+        self._fit = IsotonicRegression(out_of_bounds="clip")
+
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        """Fit the regression on the trials with a finite score; return the rank correlation with FID."""
+        for trial in trials:
+            if trial.number not in self._cached:
+                self._cached[trial.number] = self._known(trial)
+        proxy = np.array([self._cached[trial.number] for trial in trials])
+        usable = np.isfinite(proxy)
+        if usable.any():
+            self._fit.fit(proxy[usable], scores[usable, 0])
+        return rank_correlation(proxy, scores[:, 0])
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        """Return the FID that the regression maps each child's score to, [N]; NaN where there is no score."""
+        proxy = np.array([self._score(levels) for levels in children])
+        expected = np.full(len(proxy), np.nan)
+        expected[np.isfinite(proxy)] = self._fit.predict(proxy[np.isfinite(proxy)])
+        return expected
+
+
+class ModelProxy:
+    """The surrogate model of FID, one standard deviation below its mean.
+
+    This optimism makes a search explore where the model knows little.
+    """
+
+    def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels]) -> None:
+        self._features, self._levels_of = features, levels_of
+        self._known: Array | None = None
+        self._model = Surrogate()
+
+    def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
+        """Fit the model on the trials; return the rank correlation of its leave-one-out predictions with FID."""
+        # One by one: a product of many rows differs in its last digits, and a resumed search has many at once.
+        new = [
+            self._features([self._levels_of(trial)])
+            for trial in trials[0 if self._known is None else len(self._known) :]
+        ]
+        self._known = np.vstack(new if self._known is None else [self._known, *new])
+        without = self._model.learn(self._known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
+        return rank_correlation(without, scores[:, 0])
+
+    def predict(self, children: Sequence[Levels]) -> Array:
+        """Return an optimistic FID of each child, [N]."""
+        mean, deviation = self._model.predict(self._features(children))
+        return np.exp(mean - deviation)
+
+
+def gap_score(encoding: Encoding, gap: Array) -> ProxyScore:
+    """Return the score that sums a plan's gap, `gap` [steps, widths]; NaN for plans that skip steps."""
+    per_unit = np.add.reduceat(gap, np.cumsum(encoding.lengths) - encoding.lengths, axis=0)
+
+    def score(levels: Levels) -> float:
+        if (levels == SKIP_LEVEL).any():
+            return float("nan")
+        return float(per_unit[np.arange(encoding.units), levels].sum())
+
+    return score
+
+
+def rank_correlation(lower: Array, upper: Array) -> float:
+    """Return Kendall's tau-b of two scores; NaN with fewer than three pairs or without variation."""
+    both = np.isfinite(lower) & np.isfinite(upper)
+    if both.sum() < 3:
+        return float("nan")
+    return float(kendalltau(lower[both], upper[both]).statistic)
+
+
+@dataclass(frozen=True)
+class ProxyInputs:
+    """What a proxy may be made from; the functions are called only by proxies that need them.
+
+    `features` returns the plan features with the gap table; `paired` the paired score, None where none is possible.
+    """
+
+    encoding: Encoding
+    features: Callable[[], PlanFeatures]
+    paired: Callable[[], ProxyScore] | None = None
+
+    def levels_of(self, trial: FrozenTrial) -> Levels:
+        """Return the levels of a trial's genome."""
+        return self.encoding.unpack(trial.user_attrs[GENOME])
+
+
+def make_gap_proxy(inputs: ProxyInputs) -> Proxy:
+    """Return the summed gap, mapped to FID."""
+    summed = gap_score(inputs.encoding, inputs.features().gap)
+    return CarriedProxy(summed, lambda trial: summed(inputs.levels_of(trial)))
+
+
+def make_paired_proxy(inputs: ProxyInputs) -> Proxy | None:
+    """Return the paired score, mapped to FID; None where it can't be computed."""
+    return None if inputs.paired is None else CarriedProxy(inputs.paired(), _recorded_paired)
+
+
+def make_model_proxy(inputs: ProxyInputs) -> Proxy:
+    """Return the surrogate model."""
+    return ModelProxy(inputs.features(), inputs.levels_of)
+
+
+def _recorded_paired(trial: FrozenTrial) -> float:
+    score = result_of(trial).get("paired")
+    return float("nan") if score is None else float(score)
+
+
+ProxyFactory = Callable[[ProxyInputs], Proxy | None]
+
+PROXIES: dict[str, ProxyFactory] = {"gap": make_gap_proxy, "paired": make_paired_proxy, "model": make_model_proxy}
+"""How to make each proxy, by its name in `screen.proxy`."""

@@ -1,0 +1,97 @@
+"""Define what a study and its sampler share: attributes of trials, proposals, the archive, the sampler's interface."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+GENOME = "genome"
+"""The trial attribute that holds the packed genome."""
+
+ORIGIN, PARENTS = "origin", "parents"
+"""The trial attributes that say which operator made the genome, and from which trials."""
+
+RESULT = "result"
+"""The trial attribute that holds the recorded result: scores, or the reason for a failure."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A genome to evaluate, the operator that made it, and the numbers of the trials that it descends from."""
+
+    genome: str
+    origin: str
+    parents: tuple[int, ...] = field(default=())
+
+
+def result_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the recorded result of a trial; empty while it runs."""
+    return dict(trial.user_attrs.get(RESULT, {}))
+
+
+class TrialArchive:
+    """What a proposal depends on: all genomes so far, and the complete trials in the order of their results."""
+
+    def __init__(self) -> None:
+        self.genomes: set[str] = set()
+        self.complete: list[FrozenTrial] = []
+        self._values: list[list[float]] = []
+        self._violations: list[float] = []
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a complete trial."""
+        self.complete.append(trial)
+        self._values.append(list(trial.values))
+        self._violations.append(sum(max(0.0, excess) for excess in trial.constraints.values()))
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Objectives of the complete trials, [N, objectives]."""
+        return np.array(self._values, dtype=np.float64)
+
+    @property
+    def violations(self) -> NDArray[np.float64]:
+        """Summed violation of the constraints by each complete trial, [N]."""
+        return np.array(self._violations, dtype=np.float64)
+
+
+class GenomeSampler(BaseSampler):
+    """An Optuna sampler that proposes packed genomes; a trial of it has no parameters."""
+
+    initial: Sequence[Proposal]
+    """Proposals that come before all others, in this order."""
+
+    population: int
+    """Number of trials that count as one generation."""
+
+    @abstractmethod
+    def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
+        """Return the proposal of this number; None when every plan of the space has been proposed.
+
+        It is a pure function of its arguments and of the sampler's seed, so a resumed search proposes the same plans.
+        """
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no parameters, as Optuna's interface requires."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return no parameters, as Optuna's interface requires."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Raise ValueError: `trial.suggest_*` has no meaning for packed genomes."""
+        raise ValueError(f"a plan is one packed genome; it has no parameter {param_name!r} to suggest")

@@ -1,0 +1,64 @@
+"""Check that the front of an earlier search is mapped to this one, and what is learned from its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.earlier_search import earlier_models, mapped_levels
+from stepfront.search.algorithm.encodings import EvenStages, Stages
+from stepfront.search.algorithm.initial_plans import make_initial_plans
+from stepfront.search.algorithm.proxies import rank_correlation
+from stepfront.search.algorithm.surrogate import PlanFeatures
+from tests.search.algorithm.test_initial_plans import MACS, WIDTHS, source
+
+
+def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
+    encoding = EvenStages(20, WIDTHS, 20)
+    assert encoding.step_widths(mapped_levels((0.5,) * 5 + (1.0,) * 5, encoding)) == (0.5,) * 5 + (1.0,) * 5
+    assert encoding.step_widths(mapped_levels((0.5,) * 25 + (1.0,) * 25, encoding)) == (0.5,) * 10 + (1.0,) * 10
+
+
+def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) -> None:
+    widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
+    pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
+    encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
+    plans = make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))
+    assert [p.genome for p in plans] == ["1111112222", "2222222222"]
+    assert {p.origin for p in plans} == {f"front:{tmp_path}"}
+
+
+def test_a_missing_front_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no front at"):
+        make_initial_plans({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
+
+
+def test_an_earlier_search_predicts_plans_that_it_never_evaluated(tmp_path: Path) -> None:
+    here = source(Stages(20, WIDTHS, False, 10))
+    gap = here.gap()
+    rng = np.random.default_rng(5)
+    worth = np.linspace(3, 0.2, 10)  # early stages matter there: not what the gap says
+
+    def fid(levels: np.ndarray) -> float:
+        return float(1 + ((3 - levels) * worth).sum())
+
+    # The earlier search had other steps and widths.
+    there = Stages(40, (0.25, 0.5, 0.75, 1.0), False, 10)
+    plans = rng.integers(0, 4, (40, 10))
+    rows = [{"state": "complete", "widths": list(there.step_widths(one)), "fid": fid(one)} for one in plans]
+    table = pd.DataFrame(rows).assign(gflops=[float(MACS[one].sum()) for one in plans])
+    table.to_parquet(tmp_path / "trials.parquet")
+    (model,) = earlier_models({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
+    unseen = rng.integers(0, 4, (100, 10))
+    predicted, true = model(list(unseen)), np.array([fid(one) for one in unseen])
+    assert rank_correlation(predicted, true) > 0.8
+    assert abs(predicted.mean()) < 0.5  # in standard deviations from the mean
+    features = PlanFeatures(here.encoding, gap, (model,))
+    assert np.array_equal(features(unseen)[:, -1], model(list(unseen)))
+    table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
+    assert earlier_models({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
+    assert earlier_models({"uniform": 4}, here.encoding, gap) == ()
