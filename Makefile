@@ -1,13 +1,13 @@
-# Everything here runs from a fresh clone: each target makes the environment first if need be.
+# Everything here runs from a fresh clone: each target first makes the environment if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-cluster check format clean screenshots
+.PHONY: help quickstart test test-cluster check format docs clean screenshots
 .PHONY: bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed
 
-help:  ## say what there is
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
@@ -19,44 +19,49 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)  ## train, search, confirm and report on digits
 	$(BIN)/stepfront quickstart
 
-test: $(READY)  ## all tests, 10 minutes at most on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
+test: $(READY)  ## run all tests (2 processes) and print the total time
+	@start=$$(date +%s); code=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
+	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; exit $$code
 
-test-cluster: $(READY)  ## a search on a real cluster on this machine: several nodes, PostgreSQL, MLflow server, token
+test-cluster: $(READY)  ## run a search on a cluster on this machine: several nodes, PostgreSQL, MLflow server, token
 	$(BIN)/python -m pytest tests/cluster -m cluster -rs
 
-check: $(READY)  ## ruff and mypy
+check: $(READY)  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)  ## bring the code into shape
+format: $(READY)  ## mend imports and layout with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-variation: $(READY)  ## what each choice of variation, seeds and screening is worth
+docs: $(READY)  ## write the generated pages: docs/settings.md
+	$(BIN)/python -m stepfront.search.settings_reference > docs/settings.md
+
+bench-variation: $(READY)  ## measure each choice of variation, initial plans and screening
 	$(BIN)/python -m benchmarks.variation
 
-bench-search: $(READY)  ## hypervolume against evaluations, method by method (about an hour the first time)
+bench-search: $(READY)  ## measure hypervolume against evaluations per method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search
 
-bench-storages: $(READY)  ## what ask and tell cost with 1,000 genes, in every storage
+bench-storages: $(READY)  ## measure ask and tell with 1,000 genes in every storage
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.storages
 
-bench-tracking: $(READY)  ## what writing a search to MLflow costs
+bench-tracking: $(READY)  ## measure writing a search to MLflow
 	$(BIN)/python -m benchmarks.tracking
 
-bench-speed: $(READY)  ## an evaluation against bare networks, a search against its evaluations (needs runs/digits)
+bench-speed: $(READY)  ## compare evaluations with bare networks, and searches with their evaluations (needs runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --simulate
 
-screenshots: $(READY)  ## what an analyst sees, from runs/digits, by Chromium; skipped where there is none
+screenshots: $(READY)  ## take the pictures in docs/screenshots from runs/digits (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
 
-bench-faults: $(READY)  ## plugs pulled on real searches (about half an hour)
+bench-faults: $(READY)  ## inject faults into real searches (about half an hour)
 	$(BIN)/python -m benchmarks.faults
 
-bench-transfer: $(READY)  ## what the front on digits is worth on Fashion-MNIST (needs both runs)
+bench-transfer: $(READY)  ## measure warm starts on Fashion-MNIST from the front on digits (needs both runs)
 	$(BIN)/python -m benchmarks.transfer
 
-clean:  ## remove the environment; runs stay
+clean:  ## remove the environment; keep the runs
 	rm -rf $(VENV)

@@ -1,4 +1,7 @@
-"""Typed settings of a whole run: one YAML file and `--set key=value` overrides in, frozen settings out."""
+"""Define and load the settings of a run: one YAML file and `--set key=value` overrides become a frozen object.
+
+Every key has a description.  docs/settings.md is generated from them by `make docs`.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,17 @@ _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")
 
 
 class SpaceSettings(Settings):
-    """Which plans are searched."""
+    """The plans that are searched."""
 
-    encoding: Literal["stages", "steps", "cuts"] = "stages"
-    stages: int = Field(10, ge=1, le=1000, description="equal stages of encoding `stages`")
-    cuts: int = Field(2, ge=1, le=3, description="most cut points of encoding `cuts`")
+    encoding: Literal["stages", "steps", "cuts"] = Field(
+        "stages", description="genes of a plan. stages: one width per stage; steps: one per step; cuts: few cut points"
+    )
+    stages: int = Field(10, ge=1, le=1000, description="number of equal stages (encoding stages)")
+    cuts: int = Field(2, ge=1, le=3, description="maximum number of cut points (encoding cuts)")
     skip: Literal[False, True, "even"] = Field(
         "even",
-        description="even: any number of steps, on the time grid of that number; true: steps may be left out, and the "
-        "solver spans the gap; false, the default of cuts: all steps",
+        description="number of steps. even: any number, spread evenly; true: any step may be left out, and the solver "
+        "spans the gap; false: all steps (default with encoding cuts)",
     )
 
     @model_validator(mode="before")
@@ -45,28 +50,36 @@ class SpaceSettings(Settings):
 
 
 class VariationSettings(Settings):
-    """How children are made; the defaults are justified by measurement in docs/search.md."""
+    """How new plans are made from evaluated ones.  docs/search.md gives the measurements behind the defaults."""
 
-    population: int = Field(20, ge=4, description="size of the elite that parents come from; trials in a generation")
+    population: int = Field(
+        20, ge=4, description="number of best trials that parents are drawn from; trials per generation"
+    )
     crossover: float = Field(0.5, ge=0, le=1, description="probability that a child has two parents")
-    mutations: int = Field(1, ge=1, description="most mutations of a child")
+    mutations: int = Field(1, ge=1, description="maximum number of mutations per child")
 
 
 class ScreenSettings(Settings):
-    """Offspring are compared on a cheap proxy before an FID evaluation is spent on the best of them."""
+    """How a cheap proxy chooses which child is evaluated."""
 
-    proxy: Literal["none", "gap", "paired", "model"] = "model"
-    offspring: int = Field(32, ge=1, description="children made for each one that is evaluated")
-    least_tau: float = Field(0.5, ge=-1, le=1, description="Kendall tau with fid below which the proxy is not trusted")
+    proxy: Literal["none", "gap", "paired", "model"] = Field(
+        "model",
+        description="score that stands in for FID. model: regression on the search's own trials; gap: loss per step "
+        "and width; paired: distance to full-width images; none: no screening",
+    )
+    offspring: int = Field(32, ge=1, description="children made per child that is evaluated")
+    least_tau: float = Field(
+        0.5, ge=-1, le=1, description="Kendall's tau of proxy and FID below which the proxy is not used"
+    )
 
 
 class BudgetSettings(Settings):
-    """When a search ends: at the first limit that is reached."""
+    """When a search ends: at the first limit that it reaches."""
 
-    trials: int | None = Field(120, ge=1)
-    minutes: float | None = Field(None, gt=0)
+    trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones included")
+    minutes: float | None = Field(None, gt=0, description="running time of the search, without pauses")
     tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations, in 1e12")
-    patience: int | None = Field(None, ge=1, description="generations without growth of the hypervolume")
+    patience: int | None = Field(None, ge=1, description="generations in a row without growth of the hypervolume")
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -78,13 +91,15 @@ class BudgetSettings(Settings):
 class EvaluationSettings(Settings):
     """How a plan is scored."""
 
-    images: int = Field(512, ge=16)
+    images: int = Field(512, ge=16, description="images per score; more images give a less noisy score")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="images of one network call; auto: on a GPU the largest that fits, on a CPU 256"
+        "auto", description="images per network call. auto: the largest batch that fits on a GPU, 256 on a CPU"
     )
-    noise_seed: int = Field(0, ge=0)
-    objectives: tuple[str, ...] = ("fid", "gflops")
-    constraints: tuple[str, ...] = Field((), description="such as 'gflops <= 2.0'")
+    noise_seed: int = Field(0, ge=0, description="seed of the noise that all plans are scored on")
+    objectives: tuple[str, ...] = Field(
+        ("fid", "gflops"), description="what is minimised: fid, and one or both of gflops and latency_ms"
+    )
+    constraints: tuple[str, ...] = Field((), description="limits on fid, gflops or latency_ms, such as 'gflops <= 2.0'")
 
     @field_validator("objectives")
     @classmethod
@@ -102,44 +117,52 @@ class EvaluationSettings(Settings):
 
 
 class ConfirmSettings(Settings):
-    """How the front is scored again, on noise that the search never saw."""
+    """How the front is scored again on held-out noise seeds."""
 
-    images: int = Field(1024, ge=16)
-    seeds: int = Field(5, ge=2)
+    images: int = Field(1024, ge=16, description="images per score")
+    seeds: int = Field(5, ge=2, description="number of held-out noise seeds, each of which gives a score")
 
 
 class WorkerSettings(Settings):
-    """The processes that evaluate.  `count: null` fills the cluster."""
+    """The processes that evaluate plans."""
 
-    count: int | None = Field(None, ge=1)
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
-    attempts: int = Field(3, ge=1, description="how often a plan is tried when its worker fails")
+    count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
+    cpus: float = Field(1, gt=0, description="CPUs per worker")
+    gpus: float = Field(0, ge=0, description="GPUs per worker; 0.5 puts two workers on each GPU")
+    attempts: int = Field(3, ge=1, description="number of attempts per plan when workers fail")
     limit_minutes: float | None = Field(
-        None, gt=0, description="of one evaluation; null: ten minutes and 20 times the latency measured at full width"
+        None,
+        gt=0,
+        description="time limit per evaluation; null: ten minutes plus 20 times the latency measured at full width",
     )
     ahead: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="hand a worker its next plan before it is done, so a budget of minutes ends up to an evaluation "
-        "later; auto: with several workers and evaluations under 1.5 s",
+        description="whether a worker gets its next plan before it finishes the current one. auto: with several "
+        "workers and evaluations under 1.5 s. A budget of minutes may then end one evaluation later",
     )
     engine: Literal["auto", "plain", "channels_last", "winograd", "compiled"] = Field(
         "auto",
-        description="how networks are run; auto: what a measurement on a worker finds fastest, once a search; "
-        "winograd: for float32 on CPUs",
+        description="how networks are run. auto: the fastest in a measurement on a worker, once per search; "
+        "winograd: float32 on CPUs only",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs if it pays")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of the networks. auto: bfloat16 on GPUs where it is faster"
+    )
     prefix_mb: float = Field(
-        256, ge=0, description="memory for states that later plans may share, a worker and once more a node; 0: none"
+        256, ge=0, description="memory for the prefix cache, per worker and once more per node; 0: no cache"
     )
-    address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
+    address: str | None = Field(None, description="address of a running Ray cluster; null: start Ray on this machine")
 
 
 class TrackingSettings(Settings):
-    """Where MLflow is.  `null` keeps the search out of MLflow."""
+    """Where trials and fronts are recorded in MLflow."""
 
-    uri: str | None = "sqlite:///runs/mlflow.db"
-    experiment: str | None = Field(None, description="default: family and space")
+    uri: str | None = Field(
+        "sqlite:///runs/mlflow.db", description="MLflow tracking URI: a server or a database file; null: no MLflow"
+    )
+    experiment: str | None = Field(
+        None, description="name of the MLflow experiment; null: made from network family and search space"
+    )
 
     _no_secret = field_validator("uri")(without_literal_secret)
 
@@ -147,26 +170,33 @@ class TrackingSettings(Settings):
 class RunSettings(TrainerSettings):
     """All settings of a supernet and of a search over it."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    directory: str = Field(
-        "runs", description="the run lives in DIRECTORY/NAME; a folder, or a URI such as s3://b/runs"
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, and of its folder in `directory`"
     )
-    supernet: str | None = Field(None, description="default: DIRECTORY/NAME/supernet")
+    directory: str = Field(
+        "runs", description="folder or URI that holds runs, such as s3://bucket/runs; a run is in DIRECTORY/NAME"
+    )
+    supernet: str | None = Field(
+        None, description="folder or URI of the supernet to search; null: DIRECTORY/NAME/supernet"
+    )
     sampler: SamplerSettings = SamplerSettings()
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
     initial_plans: dict[str, int] = Field(
         {"uniform": 4, "gap": 8, "monotone": 8, "fewer_steps": 8},
-        description="plans of the first generation, by kind; fewer_steps only where steps may be skipped",
+        description="number of plans per kind in the first generation: uniform, cuts, monotone, snr, gap, fewer_steps "
+        "(where steps may be skipped), random, front:SEARCH",
     )
     screen: ScreenSettings = ScreenSettings()
     budget: BudgetSettings = BudgetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     confirm: ConfirmSettings = ConfirmSettings()
     workers: WorkerSettings = WorkerSettings()
-    storage: str | None = Field(None, description="Optuna storage: null (SQLite in the search), journal, or a URL")
+    storage: str | None = Field(
+        None, description="Optuna storage: a database URL, or journal; null: SQLite in the search directory"
+    )
     tracking: TrackingSettings = TrackingSettings()
-    search_seed: int = Field(0, ge=0)
+    search_seed: int = Field(0, ge=0, description="seed of the search's random choices")
 
     _no_secret = field_validator("storage", "directory", "supernet")(without_literal_secret)
 
@@ -208,24 +238,27 @@ class RunSettings(TrainerSettings):
 
     @property
     def run_directory(self) -> Path:
+        """Return DIRECTORY/NAME as a path."""
         return Path(self.directory) / self.name
 
     @property
     def run_place(self) -> str:
-        """The run's directory as it was given, which may be a URI."""
+        """Return DIRECTORY/NAME as it was given: a path or a URI."""
         return joined(self.directory, self.name) if is_uri(self.directory) else str(self.run_directory)
 
     @property
     def supernet_directory(self) -> Path:
+        """Return the folder of the supernet."""
         return Path(self.supernet) if self.supernet else self.run_directory / "supernet"
 
     @property
     def search_directory(self) -> Path:
+        """Return the folder in which the search keeps everything."""
         return self.run_directory / "search"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people and JSON write numbers: 1e-3 is one, although YAML 1.1 takes it for a word."""
+    """Safe YAML loader that reads 1e-3 as a number; YAML 1.1 reads it as a word."""
 
 
 _Loader.add_implicit_resolver(
@@ -234,12 +267,18 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a YAML text.  Raises yaml.YAMLError."""
+    """Return the content of a YAML text.
+
+    Raises yaml.YAMLError when the text is not YAML.
+    """
     return yaml.load(text, _Loader)
 
 
 def parse_constraint(text: str) -> tuple[str, str, float]:
-    """`gflops <= 2.0` -> (gflops, <=, 2.0)."""
+    """Split `gflops <= 2.0` into (gflops, <=, 2.0).
+
+    Raises ValueError for anything else.
+    """
     match = _CONSTRAINT.fullmatch(text)
     if match is None or match[1] not in OBJECTIVES:
         raise ValueError(f"constraint {text!r}; constraints look like 'gflops <= 2.0', over {', '.join(OBJECTIVES)}")
@@ -247,17 +286,20 @@ def parse_constraint(text: str) -> tuple[str, str, float]:
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
-    """The settings of a YAML file with `key=value` overrides (`search_seed=3`, `budget.trials=200`)."""
+    """Return the settings of a YAML file with `key=value` overrides, such as `budget.trials=200`.
+
+    Raises InputError with one line when the file is missing, is not YAML or holds an invalid setting.
+    """
     path = Path(path)
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))[:8]) if path.parent.is_dir() else ""
-        raise InputError(f"no settings file {path}" + (f"; here are: {known}" if known else "")) from None
+        raise InputError(f"no settings file {path}" + (f"; settings files there: {known}" if known else "")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}; a mapping of settings was expected")
     try:
@@ -267,7 +309,10 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
 
 
 def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
-    """Settings from a plain mapping and overrides."""
+    """Return the settings of a plain mapping with `key=value` overrides.
+
+    Raises InputError with one line when a setting is invalid.
+    """
     merged = _copy(content)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -278,7 +323,7 @@ def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    """The resolved settings as YAML."""
+    """Write the resolved settings as YAML."""
     write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 

@@ -1,4 +1,7 @@
-"""Typed settings of data, network, diffusion and training: plain mappings in, frozen models or one clear line out."""
+"""Define the settings of data, network, diffusion, training, features and sampler, and validate plain mappings.
+
+Every key has a description.  docs/settings.md is generated from them by `make docs`.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,29 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Which images: `digits` (8x8, shipped with scikit-learn), or files of one of the other formats at `path`."""
+    """The images.  docs/data.md describes the formats."""
 
-    format: Literal["digits", "idx", "npz", "folder", "cifar", "parquet", "webdataset"] = "digits"
-    path: str | None = None
-    size: int | None = Field(None, ge=4, le=1024, description="resize to size x size pixels")
-    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; default: as the images are")
-    flip: bool = Field(False, description="mirror training images at random")
-    held_out: float = Field(0.1, gt=0, lt=1, description="share kept from training where the data has no split")
-    limit: int | None = Field(None, ge=16, description="use only the first N training images")
-    memory_mb: float = Field(4096, gt=0, description="decoded pixels beyond this are mapped from a file in `cache`")
-    cache: str = Field("runs/cache", min_length=1, description="where pixels larger than memory are kept, decoded once")
+    format: Literal["digits", "idx", "npz", "folder", "cifar", "parquet", "webdataset"] = Field(
+        "digits", description="format of the images; digits are scikit-learn's 8x8 images and need no path"
+    )
+    path: str | None = Field(None, description="file or folder of the images; required except for digits")
+    size: int | None = Field(
+        None, ge=4, le=1024, description="side in pixels to which images are resized; null: as they are"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: RGB; null: as the images are")
+    flip: bool = Field(False, description="whether training images are mirrored at random")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of images held out from training where the data has no split"
+    )
+    limit: int | None = Field(None, ge=16, description="number of training images to use, from the first on; null: all")
+    memory_mb: float = Field(
+        4096, gt=0, description="memory for decoded pixels, in MB; larger data is mapped from a file in `cache`"
+    )
+    cache: str = Field(
+        "runs/cache",
+        min_length=1,
+        description="folder for decoded pixels that exceed `memory_mb`; it may be deleted at any time",
+    )
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
@@ -42,23 +57,37 @@ class DataSettings(Settings):
 class NetworkSettings(Settings):
     """A slimmable U-Net (Ho et al. 2020, appendix B) and the widths at which it can run."""
 
-    family: Literal["unet"] = "unet"
-    base: int = Field(32, ge=4, description="channels at the first resolution at width 1")
-    multipliers: tuple[PositiveInt, ...] = Field((1, 2), min_length=1)
-    blocks: int = Field(1, ge=1, description="residual blocks a resolution")
-    attention: tuple[PositiveInt, ...] = Field((), description="resolutions in pixels that get self-attention")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    groups: int = Field(32, ge=1, description="most groups of a group norm")
-    group_channels: int = Field(4, ge=1, description="fewest channels in a group")
-    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    classes: PositiveInt | None = Field(None, description="of a class-conditional network; null: unconditional")
-    skips: Literal["segment", "prefix"] = Field("segment", description="how concatenated skips are sliced")
-    # What networks made elsewhere differ in; `stepfront import` sets it.
-    norm_eps: float = Field(1e-5, gt=0, description="added to a group norm's variance")
-    head_channels: PositiveInt | None = Field(None, description="channels of an attention head; null: one head")
-    halving: Literal["centred", "end"] = Field("centred", description="where a strided convolution pads with zeros")
+    family: Literal["unet"] = Field("unet", description="network family")
+    base: int = Field(32, ge=4, description="channels at the first resolution, at width 1")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        (1, 2), min_length=1, description="channels per resolution, as multiples of `base`"
+    )
+    blocks: int = Field(1, ge=1, description="residual blocks per resolution")
+    attention: tuple[PositiveInt, ...] = Field((), description="resolutions, in pixels, that have self-attention")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
+    groups: int = Field(32, ge=1, description="maximum number of groups per group norm")
+    group_channels: int = Field(4, ge=1, description="minimum number of channels per group")
+    widths: tuple[float, ...] = Field(
+        (0.25, 0.5, 0.75, 1.0),
+        description="widths of the supernet, ascending, as multiples of the channels; the last is 1",
+    )
+    classes: PositiveInt | None = Field(
+        None, description="number of classes of a class-conditional network; null: unconditional"
+    )
+    skips: Literal["segment", "prefix"] = Field(
+        "segment",
+        description="how a narrow width slices a concatenated skip. segment: each part by itself; prefix: the "
+        "concatenation, as DDSM does",
+    )
+    # Differences of imported networks; `stepfront import` sets these.
+    norm_eps: float = Field(1e-5, gt=0, description="constant added to the variance in group norms")
+    head_channels: PositiveInt | None = Field(None, description="channels per attention head; null: one head")
+    halving: Literal["centred", "end"] = Field(
+        "centred", description="zero padding of strided convolutions. centred: on both sides; end: at the end only"
+    )
     frequencies: Literal["plain", "ddsm", "diffusers", "diffusers_shifted"] = Field(
-        "plain", description="whose time embedding is met to the last bit; shifted is freq_shift 1"
+        "plain",
+        description="time embedding that is reproduced to the last bit; diffusers_shifted has freq_shift 1",
     )
 
     @field_validator("widths")
@@ -83,41 +112,51 @@ class NetworkSettings(Settings):
 
 
 class DiffusionSettings(Settings):
-    """The variance-preserving noise schedule over `steps` training times."""
+    """The variance-preserving noise schedule."""
 
-    schedule: Literal["linear", "cosine"] = "linear"
-    steps: int = Field(1000, ge=2, le=100_000)
-    beta_first: float = Field(1e-4, gt=0, lt=1)
-    beta_last: float = Field(0.02, gt=0, lt=1)
+    schedule: Literal["linear", "cosine"] = Field("linear", description="shape of the noise schedule")
+    steps: int = Field(1000, ge=2, le=100_000, description="number of training times")
+    beta_first: float = Field(1e-4, gt=0, lt=1, description="noise variance added at the first time (schedule linear)")
+    beta_last: float = Field(0.02, gt=0, lt=1, description="noise variance added at the last time (schedule linear)")
 
 
 class TrainingSettings(Settings):
-    """The sandwich rule (Yu & Huang 2019): widest, narrowest and one random width in every step."""
+    """Training by the sandwich rule (Yu & Huang 2019): widest, narrowest and a random width in each step."""
 
-    start: str | None = Field(None, description="a supernet's directory whose weights the training begins with")
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(128, ge=1)
-    lr: float = Field(4e-4, gt=0)
+    start: str | None = Field(
+        None, description="folder of a supernet whose weights the training begins with; null: random weights"
+    )
+    steps: int = Field(2000, ge=1, description="number of training steps")
+    batch: int = Field(128, ge=1, description="images per step, over all training workers")
+    lr: float = Field(4e-4, gt=0, description="learning rate after the warm-up")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
-    decay: bool = Field(True, description="cosine decay of the learning rate to zero after the warm-up")
-    clip: float = Field(1.0, gt=0, description="largest norm of the summed gradient")
-    ema: float = Field(0.999, ge=0, lt=1)
-    distill: float = Field(0.0, ge=0, le=1, description="share of the widest network's output in narrower targets")
+    decay: bool = Field(True, description="whether the learning rate decays to zero after the warm-up, as a cosine")
+    clip: float = Field(1.0, gt=0, description="maximum norm of the summed gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: no average")
+    distill: float = Field(
+        0.0, ge=0, le=1, description="share of the widest network's output in the targets of narrower widths"
+    )
     drop_labels: float = Field(
         0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
-    checkpoint_every: int = Field(500, ge=1)
-    checkpoints: str | None = Field(
-        None, description="URI of a pyarrow file system that keeps the checkpoint, too; null: the supernet's directory"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of forward and backward passes. auto: bfloat16 on a GPU, else float32"
     )
-    samples_every: int = Field(1, ge=0, description="checkpoints from one grid of samples to the next; 0: no grids")
-    held_out_images: int = Field(256, ge=1, description="held-out images in each report of the losses")
-    workers: int = Field(1, ge=1, description="processes that share each batch, by Ray Train; 1: this process alone")
-    restarts: int = Field(10, ge=0, description="how often the workers go on from the checkpoint when one is lost")
-    accumulate: int = Field(1, ge=1, description="micro-batches in which a process takes its share of the batch")
-    device: str = "auto"
-    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoints: str | None = Field(
+        None, description="URI to which checkpoints are also written, such as s3://bucket/checkpoints; null: none"
+    )
+    samples_every: int = Field(1, ge=0, description="checkpoints between two grids of samples; 0: no grids")
+    held_out_images: int = Field(256, ge=1, description="held-out images per report of the losses")
+    workers: int = Field(1, ge=1, description="training processes that share each batch, by Ray Train; 1: no Ray")
+    restarts: int = Field(
+        10, ge=0, description="number of restarts from the last checkpoint when a training worker is lost"
+    )
+    accumulate: int = Field(1, ge=1, description="micro-batches into which each process divides its share of a batch")
+    device: str = Field(
+        "auto", description="device of the training, such as cpu or cuda. auto: a GPU where there is one"
+    )
+    seed: int = Field(0, ge=0, description="seed of first weights, batches, noise and random widths")
 
     @model_validator(mode="after")
     def _an_image_a_part(self) -> Self:
@@ -130,16 +169,23 @@ class TrainingSettings(Settings):
 
 
 class FeatureSettings(Settings):
-    """What FID is computed on: the dataset's own classifier, or a feature file, and against which statistics."""
+    """The features that FID is computed on, and the statistics of the real images."""
 
-    name: str = Field("classifier", min_length=1)
-    path: str | None = Field(
-        None, description=".pt (TorchScript), .pt2 (torch.export), or .pth (state dict of FID's Inception-v3)"
+    name: str = Field(
+        "classifier",
+        min_length=1,
+        description="name of the features in tables and figures; classifier: trained on the dataset's labels",
     )
-    reference: str | None = Field(None, description=".npz with mu and sigma; default: of the training images")
-    real_images: int = Field(10_000, ge=16, description="training images that KID, precision and recall see at most")
-    classifier_epochs: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
+    path: str | None = Field(
+        None,
+        description="feature file: .pt (TorchScript), .pt2 (torch.export) or .pth (weights of FID's Inception-v3)",
+    )
+    reference: str | None = Field(None, description=".npz file with mu and sigma of the real images; null: computed")
+    real_images: int = Field(
+        10_000, ge=16, description="maximum number of training images for KID, precision and recall"
+    )
+    classifier_epochs: int = Field(10, ge=1, description="training epochs of the classifier")
+    seed: int = Field(0, ge=0, description="seed of the classifier's training")
 
     @model_validator(mode="after")
     def _file_has_a_name(self) -> Self:
@@ -153,19 +199,26 @@ class FeatureSettings(Settings):
 
 
 class SamplerSettings(Settings):
-    """The few-step sampler that will be deployed, and on which the search runs."""
+    """The sampler that will be deployed, and that the search uses."""
 
-    solver: Literal["ddim", "ddpm", "ddpm_large", "dpmpp_2m"] = "ddim"
-    grid: Literal["leading", "trailing", "quadratic", "logsnr"] = "trailing"
-    steps: int = Field(20, ge=1, le=1000)
-    clip: bool = Field(False, description="clamp each prediction of the clean image to [-1, 1]")
+    solver: Literal["ddim", "ddpm", "ddpm_large", "dpmpp_2m"] = Field(
+        "ddim", description="solver; ddpm_large is ddpm with the larger of its two variances"
+    )
+    grid: Literal["leading", "trailing", "quadratic", "logsnr"] = Field(
+        "trailing", description="how the times of the steps are spread over the training times"
+    )
+    steps: int = Field(20, ge=1, le=1000, description="number of denoising steps at most")
+    clip: bool = Field(False, description="whether predictions of the clean image are clamped to [-1, 1]")
     guidance: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="scale of classifier-free guidance; any but 0 and 1 takes two calls"
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="scale of classifier-free guidance; values other than 0 and 1 take two network calls per step",
     )
 
 
 class TrainerSettings(Settings):
-    """All that makes a supernet."""
+    """All settings that make a supernet."""
 
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
@@ -182,9 +235,12 @@ class TrainerSettings(Settings):
 
 
 def validate(model: type[Model], given: Mapping[str, Any]) -> Model:
-    """`given` as a frozen model.  Raises InputError with one line: the key, what was given, what is possible."""
+    """Return a plain mapping as a frozen model.
+
+    Raises InputError with one line: the key, what was given and what is possible.
+    """
     try:
-        # JSON mode keeps strictness ("12" is no number) while lists still become tuples.
+        # JSON mode is strict ("12" is not a number), but still turns lists into tuples.
         return model.model_validate_json(json.dumps(given))
     except ValidationError as error:
         raise InputError(_one_line(model, error)) from None
@@ -200,7 +256,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown setting {key!r}; possible here: {', '.join(_keys_at(model, where[:-1]))}"
     given = first.get("input")
-    # What was given may hold a password, which the message has hidden.
+    # The given value may hold a password, which the message hides.
     shown = "" if isinstance(given, dict) or "***" in message else f" (given: {given!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"

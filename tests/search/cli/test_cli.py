@@ -71,7 +71,7 @@ SETTINGS = {
     "features without file": ("features: {name: inception}", "features 'inception' need a path"),
     "bad name": ("name: ../up", "name: "),
     "no mapping": ("- 1", "holds list; a mapping of settings was expected"),
-    "no yaml": ("a: [", "is no YAML"),
+    "no yaml": ("a: [", "is not YAML"),
     "empty": ("", "a mapping of settings was expected"),
 }
 
