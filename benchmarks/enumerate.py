@@ -20,7 +20,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.evaluation import PAIRED_IMAGES
 from stepfront.trainers.metrics.fid import Moments
-from stepfront.trainers.networks.supernet import read_card
+from stepfront.trainers.networks.card import read_card
 
 
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:

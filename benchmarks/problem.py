@@ -17,7 +17,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.evaluation import Evaluator
 from stepfront.trainers.inference.cost import count_width, plan_gflops
-from stepfront.trainers.networks.supernet import supernet_from_weights
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 
 @dataclass

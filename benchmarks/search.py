@@ -29,7 +29,7 @@ from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search_facts import versions
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
-from stepfront.trainers.networks.supernet import read_card
+from stepfront.trainers.networks.card import read_card
 
 BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()

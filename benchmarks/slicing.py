@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import Segments
-from stepfront.trainers.networks.supernet import Supernet, build_backbone
+from stepfront.trainers.networks.supernet import Supernet
 
 
 def slicing_network(supernet: Supernet, width: float) -> nn.Module:

@@ -15,7 +15,7 @@ import torch
 from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.interop.unet2d import export_unet2d, import_unet2d
-from stepfront.trainers.networks.supernet import SupernetCard
+from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.training.trainer import train_supernet
 
 SEEDS = 4

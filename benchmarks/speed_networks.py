@@ -25,7 +25,8 @@ from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.engine_choice import Bench, choose_engine
 from stepfront.trainers.metrics.fid import Moments, Reference
-from stepfront.trainers.networks.supernet import Supernet, load_supernet
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import load_supernet
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), skips="prefix")
 """The U-Net of DDSM's CIFAR-10 experiments."""

@@ -24,11 +24,11 @@ from stepfront.search.execution.worker import Evaluate, LoadEvaluator
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_supernet
 from stepfront.search.study.ledger import Ledger
-from stepfront.trainers.config import validate
+from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation, EvaluatorParts
 from stepfront.trainers.inference.prefix_cache import Shared
-from stepfront.trainers.networks.supernet import read_card, settings_json
+from stepfront.trainers.networks.card import read_card
 
 GATE_SECONDS = 500.0
 """For how long after the start of a search its sleeping workers wait for the last of them."""

@@ -25,7 +25,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.driver.search_facts import versions
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
 from stepfront.search.records.run_directory import find_search, warm_settings
-from stepfront.trainers.networks.supernet import read_card
+from stepfront.trainers.networks.card import read_card
 
 COLD = "cold: 4 uniform, 16 random"
 

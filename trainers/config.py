@@ -268,3 +268,8 @@ def _keys_at(model: type[BaseModel], where: list[str]) -> list[str]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return sorted(model.model_fields)
+
+
+def settings_json(settings: BaseModel) -> dict[str, Any]:
+    """Return settings as plain JSON values."""
+    return settings.model_dump(mode="json")

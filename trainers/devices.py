@@ -8,20 +8,23 @@ from stepfront.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU."""
+    """Return the device of this name; `auto` is the first GPU, or the CPU where there is none.
+
+    Raises InputError when the device can't be used.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
-        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        possible = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         line = next(iter(str(error).splitlines()), "")
-        raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {there}") from None
+        raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {possible}") from None
 
 
 def device_name(device: torch.device) -> str:
-    """A name that tells devices apart in tables."""
+    """Return a name that distinguishes devices in tables."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} thread" + ("s" if torch.get_num_threads() != 1 else "")

@@ -30,7 +30,8 @@ from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
 from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
-from stepfront.trainers.networks.supernet import SupernetCard, supernet_from_weights
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 PAIRED_IMAGES = 32
 

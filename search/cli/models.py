@@ -13,7 +13,7 @@ from stepfront.search.cli.uri_arguments import read_from_uri
 
 if TYPE_CHECKING:
     from stepfront.trainers.config import DiffusionSettings
-    from stepfront.trainers.networks.supernet import SupernetCard
+    from stepfront.trainers.networks.card import SupernetCard
 
 import_app = typer.Typer(
     help="Make a supernet of a model that was trained elsewhere.",
@@ -120,7 +120,7 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from stepfront.search.records.run_directory import find_search, read_snapshot
     from stepfront.search.records.tables import pick_point, plan_of_row
     from stepfront.search.storage.working_copy import arrived
-    from stepfront.trainers.networks.supernet import load_supernet
+    from stepfront.trainers.networks.supernet_files import load_supernet
 
     try:
         from stepfront.trainers.interop.pipeline import PlanPipeline

@@ -12,8 +12,7 @@ from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.working_copy import copy_folder
-from stepfront.trainers.config import validate
-from stepfront.trainers.networks.supernet import settings_json
+from stepfront.trainers.config import settings_json, validate
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _data(settings: RunSettings) -> str:
 
 def _supernet(settings: RunSettings) -> str:
     from stepfront.search.problem.problem import Ingredients
-    from stepfront.trainers.networks.supernet import CARD_FILE
+    from stepfront.trainers.networks.card import CARD_FILE
 
     if not (settings.supernet_directory / CARD_FILE).exists():
         return f"none yet in {settings.supernet_directory}"

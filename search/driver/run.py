@@ -38,20 +38,16 @@ from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import delete_study, finished_numbers, open_storage, study_name
 from stepfront.search.tracking.training_runs import TrainingLog, warn_of
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.evaluation import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.metrics.features import check_features, prepare_features
-from stepfront.trainers.networks.supernet import (
-    CARD_FILE,
-    SupernetCard,
-    check_fingerprint,
-    read_card,
-    settings_json,
-)
-from stepfront.trainers.training.checkpoints import NOT_IN_THE_WEIGHTS, CheckpointStore, training_key
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
 
 LEAST_PAUSE = 5.0
@@ -131,7 +127,7 @@ def _check_same_training(card: SupernetCard, settings: RunSettings, directory: P
         # Settings that are younger than the supernet had what is now their default.
         then = settings_json(type(getattr(settings, group))()) | made[group]
         for key in then:
-            if key not in NOT_IN_THE_WEIGHTS and then[key] != now[group].get(key):
+            if key not in NO_EFFECT_ON_WEIGHTS and then[key] != now[group].get(key):
                 raise InputError(
                     f"the supernet in {directory} was trained with {group}.{key} {then[key]!r}, not "
                     f"{now[group].get(key)!r}; give another name, or start over with --fresh"

@@ -34,17 +34,11 @@ from stepfront.search.execution.executor import ray_session
 from stepfront.search.execution.placement import slots_of_node
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device
-from stepfront.trainers.networks.supernet import SupernetCard
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.trainer import (
-    CHECKPOINT_FILE,
-    Report,
-    TrainingReport,
-    begin_training,
-    train_share,
-    train_supernet,
-)
+from stepfront.trainers.training.trainer import Report, TrainingReport, begin_training, train_share, train_supernet
 
 REPORT_SECONDS = 1.0
 """How often the first worker says where it is, between checkpoints."""

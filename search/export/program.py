@@ -25,7 +25,7 @@ from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import PlanRun
 from stepfront.trainers.diffusion.schedule import noise_schedule
-from stepfront.trainers.networks.supernet import supernet_from_weights
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
 
 FORMAT = 2

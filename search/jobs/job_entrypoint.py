@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from stepfront.errors import InputError
-from stepfront.trainers.networks.supernet import CARD_FILE, read_card
+from stepfront.trainers.networks.card import CARD_FILE, read_card
 
 CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER = "job.yaml", "requirements.txt", "supernet"
 

@@ -29,7 +29,7 @@ from stepfront.trainers.diffusion.loss_gap import supernet_gap
 from stepfront.trainers.inference.cost import WidthCost, count_width, largest_batch
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.inference.engine_choice import Bench, Measured, choose_engine
-from stepfront.trainers.networks.supernet import supernet_from_weights
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 
 def load_or_measure_costs(ingredients: Ingredients, directory: Path) -> dict[float, WidthCost]:

@@ -35,16 +35,9 @@ from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.metrics.features import PackedFeatures, prepare_features, real_features
 from stepfront.trainers.metrics.fid import Reference
-from stepfront.trainers.networks.supernet import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    SupernetCard,
-    check_fingerprint,
-    read_card,
-    read_weights,
-    supernet_from_weights,
-    weights_digest,
-)
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
+from stepfront.trainers.networks.weights import read_weights, weights_digest
 
 GAP_FILE = "gap.npz"
 

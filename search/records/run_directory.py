@@ -15,8 +15,8 @@ from stepfront.search.records.tables import Snapshot
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.storage.working_copy import named
 from stepfront.search.study.budget import spent_so_far
-from stepfront.trainers.config import validate
-from stepfront.trainers.networks.supernet import CARD_FILE, settings_json
+from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.networks.card import CARD_FILE
 
 SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
 

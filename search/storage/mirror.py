@@ -26,7 +26,7 @@ from stepfront.file_store import FileStore
 from stepfront.files import file_digest, read_json, write_atomically, write_json
 from stepfront.search.storage.lease import LEASE_SECONDS, Lease
 from stepfront.search.storage.lock import InUseError
-from stepfront.trainers.networks.supernet import CARD_FILE
+from stepfront.trainers.networks.card import CARD_FILE
 
 EVERY = 30.0
 """Seconds between two looks at what has changed: what a driver that is lost with its disk loses."""

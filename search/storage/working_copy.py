@@ -17,8 +17,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.storage.mirror import Copy
-from stepfront.trainers.config import validate
-from stepfront.trainers.networks.supernet import settings_json
+from stepfront.trainers.config import settings_json, validate
 
 CACHE = "STEPFRONT_CACHE"
 """Names the folder of local copies; ~/.cache/stepfront by default."""

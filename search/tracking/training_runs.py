@@ -25,11 +25,12 @@ from stepfront.search.config import RunSettings
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.records.tables import read_table, write_table
 from stepfront.search.tracking.mirror import STATE_FILE, artifact_folder, make_client, set_environment, tracking_uri
+from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.data.image_grid import save_grid
 from stepfront.trainers.diffusion.preview import COLUMNS
-from stepfront.trainers.networks.supernet import CARD_FILE, read_card, settings_json
-from stepfront.trainers.training.checkpoints import NOT_IN_THE_WEIGHTS
+from stepfront.trainers.networks.card import CARD_FILE, read_card
+from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
 from stepfront.trainers.training.trainer import TrainingReport
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def parameters(settings: RunSettings) -> dict[str, Any]:
         f"{group}.{key}": value
         for group in ("network", "diffusion", "training")
         for key, value in content[group].items()
-        if key not in NOT_IN_THE_WEIGHTS
+        if key not in NO_EFFECT_ON_WEIGHTS
     } | {"data.flip": settings.data.flip}
 
 

@@ -22,7 +22,8 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluatio
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.metrics.features import prepare_features
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
-from stepfront.trainers.networks.supernet import Supernet, save_supernet
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import save_supernet
 
 TIMES = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 4)))
 MIXED = Plan(TIMES, (0.25, 0.5, 1.0, 0.75))

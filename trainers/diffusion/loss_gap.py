@@ -17,7 +17,8 @@ from stepfront.trainers.data import Labels, Pixels, to_float
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.diffusion.types import Denoiser
-from stepfront.trainers.networks.supernet import SupernetCard, supernet_from_weights
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from stepfront.trainers.config import NetworkSettings, Settings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference.engine import PLAIN, Engine
-from stepfront.trainers.networks.supernet import build_backbone
+from stepfront.trainers.networks.families import build_backbone
 
 
 class WidthCost(Settings):

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
-from stepfront.trainers.networks.supernet import CARD_FILE, Supernet, SupernetCard, save_supernet
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import save_supernet
 
 
 def assemble(

@@ -19,7 +19,7 @@ from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings, validate
 from stepfront.trainers.interop.assembly import assemble, save_imported
-from stepfront.trainers.networks.supernet import SupernetCard
+from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.unet import sinusoid
 
 WEIGHTS_KEY = "ema_model"

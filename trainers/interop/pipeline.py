@@ -19,14 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, validate
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings, settings_json, validate
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
-from stepfront.trainers.networks.supernet import Supernet, SupernetCard, settings_json
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet import Supernet
 
 
 class SlimmableUNet(ModelMixin, ConfigMixin):

@@ -27,8 +27,10 @@ from stepfront.trainers.interop.unet2d_config import (
     read_schedule,
 )
 from stepfront.trainers.interop.unet2d_names import to_ours, to_theirs
-from stepfront.trainers.networks.supernet import SupernetCard, load_supernet, read_weights
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.networks.unet import UNet, build_unet
+from stepfront.trainers.networks.weights import read_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 ORIGIN_FILE = "origin.json"

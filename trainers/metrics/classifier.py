@@ -15,7 +15,7 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import FeatureSettings, Settings, validate
 from stepfront.trainers.data import ImageData, to_float
-from stepfront.trainers.networks.supernet import weights_digest
+from stepfront.trainers.networks.weights import weights_digest
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 CLASSIFIER_CARD = "classifier.json"
@@ -150,7 +150,7 @@ def load_classifier(content: bytes, card: ClassifierCard) -> Classifier:
     try:
         weights = load(content)
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{CLASSIFIER_WEIGHTS} is not a whole safetensors file: {error}") from None
+        raise InputError(f"{CLASSIFIER_WEIGHTS} is not a complete safetensors file: {error}") from None
     if weights_digest(weights) != card.digest:
         raise InputError(f"{CLASSIFIER_WEIGHTS} does not belong to {CLASSIFIER_CARD}: the weights' digest differs")
     classifier = Classifier(card.image_channels, card.resolution, card.classes)

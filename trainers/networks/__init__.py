@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Slimmable networks: the families, the supernet that holds every width, and its files."""

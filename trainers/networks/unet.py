@@ -1,7 +1,8 @@
-"""The DDPM U-Net (Ho et al. 2020, appendix B) at one width: settings and a width in, a plain torch module out.
+"""Build the DDPM U-Net (Ho et al. 2020, appendix B) at one width, as a plain torch module.
 
-x [B, C, H, W] in about [-1, 1] plus noise, t [B] in training-time units -> the predicted noise [B, C, H, W].  A network
-with classes takes label [B], too: an embedding is added to that of the time (Dhariwal & Nichol 2021, appendix A).
+It takes noisy images x [B, C, H, W] and times t [B] in training-time units, and returns the predicted noise
+[B, C, H, W].  A network with classes also takes label [B]: its embedding is added to that of the time (Dhariwal &
+Nichol 2021, appendix A).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from stepfront.trainers.networks.layers import Segments, conv, embedding, linear
 
 
 def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> UNet:
-    """The U-Net at `width`.  Raises InputError when the resolution can't be halved often enough."""
+    """Build the U-Net at `width`.
+
+    Raises InputError when the resolution can't be halved often enough.
+    """
     halvings = len(settings.multipliers) - 1
     if resolution % 2**halvings:
         raise InputError(
@@ -29,14 +33,14 @@ def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, 
 
 
 def sinusoid(t: Tensor, size: int, whose: str = "plain") -> Tensor:
-    """Interleaved sines and cosines of the times [B] -> [B, size] (Vaswani et al. 2017, section 3.5)."""
+    """Return interleaved sines and cosines [B, size] of the times [B] (Vaswani et al. 2017, section 3.5)."""
     angles = t.float()[:, None] * frequencies(size, whose, t.device)[None]
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
 
 
 def frequencies(size: int, whose: str, device: torch.device) -> Tensor:
-    """10000^(-i / n) for i < n = size / 2, [n]; n - 1 instead in the exponent where `whose` is shifted."""
-    # One formula, four orders of rounding: at t = 999 a last bit of the first frequencies moves a sine by 6e-5.
+    """Return 10000^(-i / n) for i < n = size / 2, [n]; a shifted `whose` has n - 1 in the exponent."""
+    # One formula, four orders of rounding: at t = 999, one last bit of the first frequencies moves a sine by 6e-5.
     log, pairs = math.log(10000.0), torch.arange(0, size, 2, device=device)
     if whose == "plain":
         return torch.exp(pairs * (-log / size))
@@ -48,7 +52,7 @@ def frequencies(size: int, whose: str, device: torch.device) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Down path, middle and up path of residual blocks, with concatenated skips."""
+    """A down path, a middle and an up path of residual blocks, with concatenated skips."""
 
     def __init__(self, settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> None:
         super().__init__()
@@ -87,8 +91,7 @@ class UNet(nn.Module):
             for _ in range(settings.blocks + 1):
                 inputs = (now, skips.pop())
                 if settings.skips == "prefix":
-                    # DDSM's layout: one segment, so a narrow block meets columns that the wide one trained for another
-                    # input.
+                    # DDSM's layout: one segment, so a narrow block reads columns that were trained for other inputs.
                     inputs = (sum(inputs),)
                 self.up.append(ResidualBlock(inputs, at(multiplier), time, attend, settings))
                 now = at(multiplier)
@@ -100,13 +103,16 @@ class UNet(nn.Module):
         nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
         nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
 
-        # Last, so that all else begins as in the unconditional network; zero, so that it begins as that network does.
+        # Created last and at zero, so that a conditional network starts exactly as the unconditional one.
         self.label = embedding(settings.classes + 1, time) if settings.classes else None
         if self.label is not None:
             nn.init.zeros_(self.label.weight)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """`label` [B] from 0 on; the number of classes, or none given, is the null class."""
+        """Return the predicted noise [B, C, H, W].
+
+        Labels [B] count from 0.  The null class is the number of classes, or no label at all.
+        """
         time = self.time(sinusoid(t, self.time_channels, self.frequencies).to(x.dtype))
         if self.label is not None:
             if label is None:
@@ -130,7 +136,7 @@ def _norm(channels: Segments, settings: NetworkSettings) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions around the time embedding, a shortcut, and self-attention where asked."""
+    """Two normalised convolutions around the time embedding, a shortcut, and optional self-attention."""
 
     def __init__(self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings) -> None:
         super().__init__()
@@ -141,7 +147,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = _norm(out, settings)
         self.dropout = nn.Dropout(settings.dropout)
         self.conv2 = conv(out, out, 3)
-        # Whether there is a shortcut must not depend on the width, or two widths would be different networks.
+        # A shortcut must exist at every width or at none, or two widths would be different networks.
         self.shortcut = conv(inputs, out, 1) if inputs != out else nn.Identity()
         self.attention = Attention(outputs, settings) if attend else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
@@ -155,9 +161,9 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels; a narrow network keeps the first heads whole.
+    """Self-attention over all pixels; a narrow network keeps the first heads complete.
 
-    Raises InputError when the channels are no whole number of heads.
+    Raises InputError when the channels are not a multiple of the channels per head.
     """
 
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
@@ -165,8 +171,8 @@ class Attention(nn.Module):
         self.heads, rest = divmod(channels, settings.head_channels or channels)
         if rest or not self.heads:
             raise InputError(
-                f"{channels} channels of attention are no whole number of heads of {settings.head_channels} channels; "
-                "give other network.widths, or another network.head_channels"
+                f"{channels} channels of attention are not a multiple of {settings.head_channels} channels per head; "
+                "change network.widths or network.head_channels"
             )
         self.norm = _norm((channels,), settings)
         self.qkv = conv((channels,), (channels, channels, channels), 1)
@@ -183,13 +189,13 @@ class Attention(nn.Module):
 
 
 class Halve(nn.Module):
-    """Half the resolution by a strided convolution."""
+    """A strided convolution that halves the resolution."""
 
     def __init__(self, channels: int, settings: NetworkSettings) -> None:
         super().__init__()
         self.conv = conv((channels,), (channels,), 3, stride=2)
         self.pad_end = settings.halving == "end"
-        if self.pad_end:  # one zero at the right and the bottom, as in Ho et al.'s own code
+        if self.pad_end:  # one zero at the right and at the bottom, as in the code of Ho et al.
             self.conv.padding = (0, 0)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -197,7 +203,7 @@ class Halve(nn.Module):
 
 
 class Double(nn.Module):
-    """Twice the resolution: nearest neighbours, then a convolution."""
+    """Nearest-neighbour upsampling to twice the resolution, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

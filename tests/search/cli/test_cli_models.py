@@ -18,7 +18,8 @@ from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
 from stepfront.search.records.tables import write_table
 from stepfront.trainers.inference.cost import count_width
-from stepfront.trainers.networks.supernet import load_supernet, read_card
+from stepfront.trainers.networks.card import read_card
+from stepfront.trainers.networks.supernet_files import load_supernet
 from tests.search.cli.test_cli import call
 from tests.search.conftest import tiny_settings
 from tests.trainers.interop.ddsm_network import ddsm_forward, random_weights

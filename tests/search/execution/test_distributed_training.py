@@ -20,8 +20,9 @@ from stepfront.search.driver import run
 from stepfront.search.execution import distributed_training as train_cluster
 from stepfront.search.execution.distributed_training import train_on_cluster
 from stepfront.trainers.data import ImageData, load_data
-from stepfront.trainers.training.checkpoints import CheckpointStore, training_key
-from stepfront.trainers.training.trainer import CHECKPOINT_FILE, TrainingReport, train_supernet
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore
+from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 from tests.search.conftest import tiny_settings
 
 TWO = ("training.workers=2", "tracking.uri=null", "workers.cpus=0.5")

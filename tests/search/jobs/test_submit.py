@@ -21,7 +21,7 @@ from stepfront.search.config import load_settings, settings_from
 from stepfront.search.jobs.client import find_token, jobs_client
 from stepfront.search.jobs.job_entrypoint import differing_versions, place_supernet
 from stepfront.search.jobs.submit import entrypoint, on_cluster, pack, pinned_requirements, submit
-from stepfront.trainers.networks.supernet import read_card
+from stepfront.trainers.networks.card import read_card
 from tests.search.conftest import tiny_settings
 
 SHARED = {"name": "mine", "directory": "/shared/runs"}

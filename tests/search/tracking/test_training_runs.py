@@ -17,7 +17,7 @@ from stepfront.search.driver import run
 from stepfront.search.tracking.mirror import make_client
 from stepfront.search.tracking.training_runs import TRAINING, TrainingLog, experiment_name
 from stepfront.trainers.data import ImageData, load_data
-from stepfront.trainers.networks.supernet import read_card
+from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.training.trainer import TrainingReport
 from tests.search.conftest import tiny_settings
 

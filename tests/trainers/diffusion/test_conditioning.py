@@ -40,7 +40,10 @@ from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_lat
 from stepfront.trainers.inference.prefix_cache import Prefixes
 from stepfront.trainers.interop.channel_importance import sort_channels
 from stepfront.trainers.metrics.features import prepare_features
-from stepfront.trainers.networks.supernet import Supernet, build_backbone, load_supernet, save_supernet, weights_digest
+from stepfront.trainers.networks.families import build_backbone
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
+from stepfront.trainers.networks.weights import weights_digest
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 
 CLASSES, NULL = 10, 10

@@ -17,7 +17,9 @@ from stepfront.errors import InputError
 from stepfront.search.config import load_settings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.interop.ddsm import import_ddsm
-from stepfront.trainers.networks.supernet import Supernet, check_fingerprint, load_supernet, read_card
+from stepfront.trainers.networks.card import check_fingerprint, read_card
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import load_supernet
 from tests.trainers.interop.ddsm_network import Weights, ddsm_forward, random_weights
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,9 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
-from stepfront.trainers.networks.supernet import Supernet, SupernetCard, save_supernet
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import save_supernet
 
 pytest.importorskip("diffusers")
 

@@ -17,7 +17,8 @@ from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.interop.ddsm import import_ddsm
 from stepfront.trainers.interop.unet2d import CONFIG_FILE, ORIGIN_FILE, WEIGHTS_FILE, export_unet2d, import_unet2d
 from stepfront.trainers.interop.unet2d_config import NullClass
-from stepfront.trainers.networks.supernet import Supernet, load_supernet, save_supernet
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 from tests.trainers.interop.ddsm_network import ddsm_forward, random_weights
 
 diffusers = pytest.importorskip("diffusers")
@@ -280,7 +281,7 @@ def test_what_cannot_be_equal_is_refused_in_one_line(name: str, tmp_path: Path) 
 
 def test_a_folder_without_safetensors_and_widths_of_half_heads_are_refused(tmp_path: Path) -> None:
     make("many heads", tmp_path / "in")
-    with pytest.raises(InputError, match="12 channels of attention are no whole number of heads of 8"):
+    with pytest.raises(InputError, match="12 channels of attention are not a multiple of 8"):
         import_unet2d(tmp_path / "in", tmp_path / "out", (0.125, 1.0))
     (tmp_path / "in" / WEIGHTS_FILE).rename(tmp_path / "in" / "diffusion_pytorch_model.bin")
     with pytest.raises(InputError, match=r"no diffusion_pytorch_model\.safetensors in .*; here are: config\.json, "):

@@ -124,7 +124,7 @@ def test_a_classifier_of_other_weights_than_its_card_is_refused(trained: Path, d
     assert packed.card is not None
     with pytest.raises(InputError, match="does not belong to"):
         replace(packed, card=packed.card.model_copy(update={"digest": "0" * 64})).unpack(CPU)
-    with pytest.raises(InputError, match="not a whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         replace(packed, content=packed.content[:100]).unpack(CPU)
 
 

@@ -14,18 +14,12 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
-from stepfront.trainers.networks.supernet import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    Supernet,
-    build_backbone,
-    load_supernet,
-    read_card,
-    save_supernet,
-    supernet_from_weights,
-    weights_digest,
-)
+from stepfront.trainers.networks.card import CARD_FILE, read_card
+from stepfront.trainers.networks.families import build_backbone
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet, save_supernet, supernet_from_weights
 from stepfront.trainers.networks.unet import UNet
+from stepfront.trainers.networks.weights import weights_digest
 
 WIDTHS = (0.25, 0.375, 0.5, 0.75, 1.0)
 
@@ -260,7 +254,7 @@ def test_a_damaged_card_is_refused_in_one_line(saved: Path, content: str) -> Non
 def test_cut_off_weights_are_refused(saved: Path, keep: int) -> None:
     whole = (saved / WEIGHTS_FILE).read_bytes()
     (saved / WEIGHTS_FILE).write_bytes(whole[:keep])
-    with pytest.raises(InputError, match=f"{WEIGHTS_FILE} is not a whole safetensors file"):
+    with pytest.raises(InputError, match=f"{WEIGHTS_FILE} is not a complete safetensors file"):
         load_supernet(saved)
 
 

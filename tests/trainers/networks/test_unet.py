@@ -98,7 +98,7 @@ def test_attention_of_several_heads_is_that_of_torch_with_the_first_heads(width:
 def test_part_of_a_head_is_refused() -> None:
     settings = NetworkSettings(base=8, multipliers=(1,), head_channels=8, widths=(0.5, 1.0))
     build_unet(settings, 1, 8, 1.0)
-    with pytest.raises(InputError, match="4 channels of attention are no whole number of heads of 8 channels"):
+    with pytest.raises(InputError, match="4 channels of attention are not a multiple of 8 channels per head"):
         build_unet(settings, 1, 8, 0.5)
 
 

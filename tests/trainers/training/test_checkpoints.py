@@ -10,8 +10,9 @@ from pyarrow import fs
 
 from stepfront.errors import InputError
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.training.checkpoints import CheckpointStore, step_of, training_key
-from stepfront.trainers.training.trainer import CHECKPOINT_FILE, train_supernet
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore
+from stepfront.trainers.training.trainer import train_supernet
 from tests.trainers.training.test_trainer import KilledError, killed_at, settings
 
 

@@ -18,8 +18,10 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings, validate
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.networks.supernet import WEIGHTS_FILE, Supernet, load_supernet
-from stepfront.trainers.training.trainer import CHECKPOINT_FILE, TrainingReport, train_supernet
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
+from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 
 NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2)
 
@@ -114,7 +116,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(digits: ImageData, tmp
 
 
 def test_a_training_that_diverges_says_so_and_saves_nothing(digits: ImageData, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"diverged before step 5; give a smaller training\.lr"):
+    with pytest.raises(InputError, match=r"diverged before step 5; set a smaller training\.lr"):
         train_supernet(settings(lr=1e30, warmup=0), digits, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,7 +191,9 @@ def begun(digits: ImageData, tmp_path: Path) -> Path:
 def test_a_cut_off_checkpoint_is_refused_with_what_to_do(begun: Path, digits: ImageData, keep: int) -> None:
     whole = (begun / CHECKPOINT_FILE).read_bytes()
     (begun / CHECKPOINT_FILE).write_bytes(whole[:keep])
-    with pytest.raises(InputError, match=f"{CHECKPOINT_FILE} is not a whole checkpoint: .*; delete it to start over"):
+    with pytest.raises(
+        InputError, match=f"{CHECKPOINT_FILE} is not a complete checkpoint: .*; delete it to start over"
+    ):
         train_supernet(settings(), digits, begun)
 
 
@@ -220,10 +224,10 @@ def test_a_pickle_under_the_name_of_a_checkpoint_is_refused_and_not_executed(
 ) -> None:
     bomb, witness = trap
     (begun / CHECKPOINT_FILE).write_bytes(pickle.dumps(bomb))
-    with pytest.raises(InputError, match="not a whole checkpoint"):
+    with pytest.raises(InputError, match="not a complete checkpoint"):
         train_supernet(settings(), digits, begun)
     torch.save({"weights": bomb}, begun / CHECKPOINT_FILE)
-    with pytest.raises(InputError, match="not a whole checkpoint"):
+    with pytest.raises(InputError, match="not a complete checkpoint"):
         train_supernet(settings(), digits, begun)
     assert not witness.exists()
 
@@ -239,7 +243,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-        patch.setattr("stepfront.trainers.training.trainer.save_file", full)
+        patch.setattr("stepfront.trainers.training.checkpoint_file.save_file", full)
         with pytest.raises(InputError, match="No space left"):
             train_supernet(settings(), digits, begun)
     assert (begun / CHECKPOINT_FILE).read_bytes() == before
@@ -272,7 +276,10 @@ def test_a_training_begins_with_the_weights_that_it_is_given(digits: ImageData, 
 
 @pytest.mark.parametrize(
     ("network", "says"),
-    [({"base": 16}, "has base 8, these settings 16"), ({"skips": "prefix"}, "has skips 'segment', these .* 'prefix'")],
+    [
+        ({"base": 16}, "has base 8, these settings have 16"),
+        ({"skips": "prefix"}, "has skips 'segment', these .* 'prefix'"),
+    ],
 )
 def test_weights_of_another_network_cannot_be_begun_with(
     network: dict[str, Any], says: str, digits: ImageData, tmp_path: Path

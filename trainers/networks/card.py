@@ -1,0 +1,61 @@
+"""Describe a saved supernet: everything needed to build its network, and what it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from stepfront.errors import InputError
+from stepfront.files import read_json
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings, Settings, validate
+
+FORMAT = 1
+"""Version of the card and the weights file."""
+
+CARD_FILE = "supernet.json"
+
+
+class SupernetCard(Settings):
+    """The content of supernet.json, which stands beside the weights."""
+
+    format: int
+    network: NetworkSettings
+    diffusion: DiffusionSettings
+    image_channels: int
+    resolution: int
+    data_name: str
+    data_fingerprint: str
+    digest: str
+    label_counts: tuple[int, ...] = Field((), description="training images per class; empty: unknown, or no classes")
+    made_with: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_card(directory: Path) -> SupernetCard:
+    """Return the card of a saved supernet.
+
+    Raises InputError when the card is missing, damaged or of another format version.
+    """
+    path = Path(directory) / CARD_FILE
+    content = read_json(path, "supernet card")
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path} has format version {content.get('format')!r}; this stepfront reads {FORMAT}")
+    try:
+        return validate(SupernetCard, content)
+    except InputError as error:
+        raise InputError(f"{path} is not a supernet card: {error}") from None
+
+
+def check_fingerprint(card: SupernetCard, data_fingerprint: str | None, directory: Path) -> None:
+    """Check that the supernet was trained on the data with this fingerprint.
+
+    An imported supernet has no fingerprint, since its training images are unknown: it fits any data.
+    Raises InputError when the fingerprints differ.
+    """
+    if data_fingerprint is not None and card.data_fingerprint and card.data_fingerprint != data_fingerprint:
+        raise InputError(
+            f"the supernet in {directory} was made from other data ({card.data_name}, fingerprint "
+            f"{card.data_fingerprint[:12]}) than the given data (fingerprint {data_fingerprint[:12]}); "
+            "train a supernet on the given data, or set data to the data of this supernet"
+        )

@@ -1,0 +1,103 @@
+"""Write and read the checkpoint of a training.
+
+It is one safetensors file with weights, average, moments and step, so that they can never disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.files import write_atomically
+from stepfront.trainers.config import TrainerSettings, settings_json
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.training.state import TrainingState
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+NO_EFFECT_ON_WEIGHTS = (
+    *("checkpoint_every", "checkpoints", "samples_every", "held_out_images"),
+    *("workers", "restarts", "accumulate", "device"),
+)
+"""Training settings that may differ when a training resumes: they decide where and how it runs, not its result."""
+
+
+def training_key(settings: TrainerSettings, data: ImageData) -> str:
+    """Return a digest of everything that decides the weights.
+
+    Where the weights are computed, and by how many processes, is not part of it.
+    """
+    content = settings_json(settings)
+    decisive = {group: dict(content[group]) for group in ("data", "network", "diffusion", "training")}
+    for group, keys in (("data", ("path", "memory_mb", "cache")), ("training", NO_EFFECT_ON_WEIGHTS)):
+        for key in keys:
+            del decisive[group][key]
+    if settings.network.classes is None:
+        del decisive["training"]["drop_labels"]
+    return hashlib.sha256(json.dumps([decisive, data.fingerprint], sort_keys=True).encode()).hexdigest()
+
+
+def write_checkpoint(path: Path, state: TrainingState, key: str) -> None:
+    """Write the state of the training that `training_key` names, atomically."""
+    tensors: dict[str, Tensor] = {}
+    averaged = dict(state.averaged.widest.named_parameters())
+    for name, weights in state.parameters.items():
+        # Adam creates its moments in the first step.
+        moments = state.optimizer.state[weights] or {
+            moment: torch.zeros_like(weights) for moment in ("exp_avg", "exp_avg_sq")
+        }
+        tensors |= {
+            f"weights.{name}": weights.detach(),
+            f"averaged.{name}": averaged[name].detach(),
+            f"first.{name}": moments["exp_avg"],
+            f"second.{name}": moments["exp_avg_sq"],
+        }
+    on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"step": str(state.step), "made_from": key, "started_from": json.dumps(state.started_from)}
+    write_atomically(path, lambda beside: save_file(on_cpu, beside, metadata))
+
+
+def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
+    """Put the content of the checkpoint at `path` in the place of `state`'s.
+
+    Raises InputError when the file is damaged or belongs to another training than `key`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a complete checkpoint: {error}; delete it to start over") from None
+    if metadata.get("made_from") != key:
+        raise InputError(
+            f"{path} was made with other settings or data, or by a version of stepfront with other settings; "
+            "restore those, train in another directory, or delete the file"
+        )
+    state.step = int(metadata["step"])
+    state.started_from = json.loads(metadata.get("started_from", "null"))
+    averaged = dict(state.averaged.widest.named_parameters())
+    with torch.no_grad():
+        for name, weights in state.parameters.items():
+            weights.copy_(tensors[f"weights.{name}"])
+            averaged[name].copy_(tensors[f"averaged.{name}"])
+            state.optimizer.state[weights] = {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": tensors[f"first.{name}"].to(weights.device),
+                "exp_avg_sq": tensors[f"second.{name}"].to(weights.device),
+            }
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint; -1 where the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as content:
+            return int((content.metadata() or {}).get("step", -1))
+    except (SafetensorError, OSError, ValueError):
+        return -1

@@ -1,0 +1,71 @@
+"""Hold what a training changes: weights, their average, Adam's moments and the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stepfront.trainers.config import TrainerSettings, TrainingSettings
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.training.distributed import Group
+
+
+@dataclass
+class TrainingState:
+    """The state of one training on one device, after `step` steps."""
+
+    supernet: Supernet
+    averaged: Supernet
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    started_from: dict[str, object] | None = None
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters, by name."""
+        return dict(self.supernet.widest.named_parameters())
+
+    def update(self, training: TrainingSettings, group: Group) -> None:
+        """Apply the gradients that all processes have computed, and update the average."""
+        parameters = list(self.parameters.values())
+        group.sum_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, training.clip)
+        for options in self.optimizer.param_groups:
+            options["lr"] = training.lr * rate_factor(training, self.step)
+        self.optimizer.step()
+        self.step += 1
+        self._average(training.ema)
+
+    @torch.no_grad()
+    def _average(self, ema: float) -> None:
+        # The average follows quickly at first, or the random initial weights would stay in it for thousands of steps.
+        keep = min(ema, self.step / (self.step + 10))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.supernet.parameters()), 1 - keep)
+
+
+def initial_supernet(settings: TrainerSettings, data: ImageData) -> Supernet:
+    """Build the supernet with the random weights of `training.seed`, on the CPU."""
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.training.seed)
+        return Supernet(settings.network, data.channels, data.resolution)
+
+
+def state_of(supernet: Supernet, training: TrainingSettings, device: torch.device) -> TrainingState:
+    """Return the state of a training that begins with the weights of `supernet`, on `device`."""
+    averaged = Supernet(supernet.settings, supernet.image_channels, supernet.resolution)
+    averaged.load_state_dict(supernet.state_dict())
+    supernet.to(device).train()
+    averaged.to(device).requires_grad_(False).eval()
+    return TrainingState(supernet, averaged, torch.optim.Adam(supernet.widest.parameters(), lr=training.lr))
+
+
+def rate_factor(training: TrainingSettings, step: int) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up, then cosine decay to zero."""
+    warm = min(1.0, (step + 1) / max(1, training.warmup))
+    remaining = max(1, training.steps - training.warmup)
+    done = min(1.0, max(0, step - training.warmup) / remaining)
+    return warm * (0.5 + 0.5 * math.cos(math.pi * done) if training.decay else 1.0)
