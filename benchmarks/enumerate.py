@@ -57,13 +57,13 @@ def _subtree(job: tuple[Path, int, int, int, int, int]) -> pd.DataFrame:
 class _Walk:
     def __init__(self, problem: Problem, images: int) -> None:
         self.problem, self.images = problem, images
-        ingredients = problem.ingredients
-        shape = (ingredients.card.image_channels, ingredients.card.resolution, ingredients.card.resolution)
+        search = problem.search
+        shape = (search.card.image_channels, search.card.resolution, search.card.resolution)
         self.sampler = Sampler(problem.subnets(), problem.schedule, Noise(0, shape), torch.device("cpu"))
         # Without skips all plans have the same times, so any plan's coefficients serve; the width is all that differs.
-        self.runs = [self.sampler.prepare(ingredients.uniform_plan(width)) for width in problem.widths]
-        self.features = ingredients.features.unpack(torch.device("cpu"))
-        self.gap = gap_score(problem.encoding, ingredients.gap)
+        self.runs = [self.sampler.prepare(search.uniform_plan(width)) for width in problem.widths]
+        self.features = search.features.unpack(torch.device("cpu"))
+        self.gap = gap_score(problem.encoding, search.gap)
         self.rows: list[dict[str, object]] = []
 
     def stage(self, state: State, stage: int, level: int) -> State:
@@ -84,7 +84,7 @@ class _Walk:
         self.rows.append(
             {
                 "genome": self.problem.encoding.pack(levels),
-                "fid": self.problem.ingredients.reference.distance(moments),
+                "fid": self.problem.search.reference.distance(moments),
                 "gflops": self.problem.gflops(levels),
                 "gap": self.gap(levels),
                 "first": x[:PAIRED_IMAGES].numpy().astype(np.float32).tobytes(),

@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.faults_bench import Row, bench
 from benchmarks.search import markdown
-from stepfront.search.driver.search_facts import versions
+from stepfront.search.records.versions import versions
 
 
 def driver_killed(times: int, seed: int = 0) -> Row:

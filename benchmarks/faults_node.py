@@ -15,9 +15,9 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from stepfront.search.config import load_settings
-from stepfront.search.driver.run import search
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.executor import keep_to_loopback
-from stepfront.search.study.ledger import Ledger
 
 _LAST = 10
 """Results before the end at which a search waits for a node that is joining."""
@@ -35,16 +35,16 @@ class _Exchange:
         self._next, self._at = 10, 0
         self._complete: Callable[[], int] = lambda: 0
 
-    def update(self, ledger: Ledger, total: int, workers: int) -> None:
-        if self._since is not None and len(ledger.complete) >= self._at + 3:
+    def update(self, report: SearchReport) -> None:
+        if self._since is not None and report.complete >= self._at + 3:
             self.recovery.append(time.monotonic() - self._since)
             self._since = None
-        if self.left and len(ledger.complete) >= self._next:
+        if self.left and report.complete >= self._next:
             self.left, self.injected, self._next = self.left - 1, self.injected + 1, self._next + 25
-            self._complete = lambda: len(ledger.complete)
+            self._complete = lambda: report.complete
             self._replacing.append(threading.Thread(target=self._replace, daemon=True))
             self._replacing[-1].start()
-        if len(ledger.complete) >= total - _LAST:
+        if report.complete >= report.total - _LAST:
             for replacing in self._replacing:
                 replacing.join()  # a search is not over before its nodes have joined, however slow the machine is
 
@@ -65,7 +65,7 @@ def main() -> None:
     cluster._shutdown_at_exit = False
     settings = load_settings(config, [f"workers.address={cluster.address}"])
     try:
-        search(settings, False, exchange, lambda text: None)
+        run_search(settings, False, exchange, lambda text: None)
         print(json.dumps({"injected": exchange.injected, "joined": exchange.joined, "recovery": exchange.recovery}))
     finally:
         cluster.shutdown()

@@ -11,7 +11,10 @@ from torch import nn
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import load_settings
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem as load_search_problem
+from stepfront.search.problem.plan_source import make_plan_source
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
@@ -24,40 +27,40 @@ from stepfront.trainers.networks.supernet_files import supernet_from_weights
 class Problem:
     """Plans of one encoding over one supernet, scored on `images` images of noise seed 0."""
 
-    ingredients: Ingredients
+    search: SearchProblem
     images: int
 
     @property
     def encoding(self) -> Encoding:
-        return self.ingredients.encoding
+        return self.search.encoding
 
     @property
     def widths(self) -> tuple[float, ...]:
-        return self.ingredients.card.network.widths
+        return self.search.card.network.widths
 
     @property
     def schedule(self) -> NoiseSchedule:
-        return noise_schedule(self.ingredients.card.diffusion)
+        return noise_schedule(self.search.card.diffusion)
 
     @cached_property
     def costs(self) -> dict:
-        card = self.ingredients.card
+        card = self.search.card
         return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in self.widths}
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        return Evaluator(self.ingredients.parts(self.costs, "cpu", 1))
+        return Evaluator(local_parts(self.search, self.costs, 1))
 
     def subnets(self) -> dict[float, nn.Module]:
         import torch
 
-        card = self.ingredients.card
-        weights = {name: torch.from_numpy(array) for name, array in self.ingredients.weights.items()}
+        card = self.search.card
+        weights = {name: torch.from_numpy(array) for name, array in self.search.weights.items()}
         supernet = supernet_from_weights(card, weights)
         return {width: supernet.subnet(width) for width in self.widths}
 
     def plan(self, levels: Levels) -> Plan:
-        return Plan(self.ingredients.times, self.encoding.step_widths(levels), self.ingredients.settings.sampler.solver)
+        return Plan(self.search.times, self.encoding.step_widths(levels), self.search.settings.sampler.solver)
 
     def gflops(self, levels: Levels) -> float:
         return plan_gflops(self.plan(levels), self.costs)
@@ -66,7 +69,7 @@ class Problem:
         return self.evaluator(self.plan(levels), self.images, 0).fid
 
     def plan_source(self, seed: int) -> PlanSource:
-        return replace(self.ingredients.plan_source(self.costs), seed=seed)
+        return replace(make_plan_source(self.search, self.costs), seed=seed)
 
 
 def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
@@ -83,4 +86,4 @@ def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
             f"evaluation.batch={min(images, 256)}",
         ],
     )
-    return Problem(Ingredients.load(settings), images)
+    return Problem(load_search_problem(settings), images)

@@ -20,7 +20,7 @@ from benchmarks.search import markdown
 from benchmarks.speed_networks import Row
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.driver.search_facts import versions
+from stepfront.search.records.versions import versions
 
 ROWS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "bare": speed_networks.bare_loop,

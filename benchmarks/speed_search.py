@@ -17,13 +17,18 @@ import pandas as pd
 import ray
 
 from benchmarks.speed_networks import Row, at_least, at_most
-from stepfront.search.config import RunSettings
-from stepfront.search.driver import run as runs
+from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.driver import search as search_driver
+from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.executor import ray_session
 from stepfront.search.execution.worker import Evaluate, LoadEvaluator
+from stepfront.search.presets import preset
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_supernet
-from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation, EvaluatorParts
@@ -61,19 +66,18 @@ class Clock:
         self.wall: list[float] = []
         self.busy: list[float] = []
 
-    def update(self, ledger: Ledger, total: int, workers: int) -> None:
+    def update(self, report: SearchReport) -> None:
         self.wall.append(time.perf_counter())
         self.busy.append(time.process_time())
 
 
 def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSettings:
     """The digits run's own settings, or changed ones, searching into `directory` on its supernet."""
-    from stepfront.search.config import load_settings
 
-    preset = load_settings(Path(runs.__file__).parent / "presets" / "digits.yaml")
+    own = settings_from(preset("digits"))
     supernet = find_supernet(run)
     card = read_card(supernet)
-    changed = settings_json(preset) | {"directory": str(directory), "name": "bench", "supernet": str(supernet)}
+    changed = settings_json(own) | {"directory": str(directory), "name": "bench", "supernet": str(supernet)}
     changed |= {"network": settings_json(card.network), "diffusion": settings_json(card.diffusion)}
     changed["tracking"] |= {"uri": f"sqlite:///{directory / 'mlflow.db'}"}
     for name, values in groups.items():
@@ -87,8 +91,8 @@ def searched(run: Path, load: type | None = None, **groups: dict[str, Any]) -> I
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
         settings = settings_of(run, Path(scratch), **groups)
-        with patch.object(runs, "LoadEvaluator", load or LoadEvaluator):
-            yield runs.search(settings, False, clock, lambda text: None), clock
+        with patch.object(search_driver, "LoadEvaluator", load or LoadEvaluator):
+            yield run_search(settings, False, clock, lambda text: None), clock
 
 
 def trials_of(directory: Path) -> pd.DataFrame:
@@ -115,7 +119,7 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
 
     few, told, _ = made()
     many, told_of_many, rate = made(count=8, cpus=0.25)
-    with patch.object(runs, "shared_prefixes", lambda workers: nullcontext()):
+    with patch.object(search_driver, "shared_prefixes", lambda workers: nullcontext()):
         alone, _, rate_alone = made(count=8, cpus=0.25)
     told_of_many += f"; where each worker has only what it kept itself {alone:.2f} of the calls, and sharing gets "
     told_of_many += f"through {rate / rate_alone:.2f} of its plans' work in a time"
@@ -266,18 +270,17 @@ def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
     from stepfront.search.problem.costs import load_or_measure_costs
-    from stepfront.search.problem.problem import Ingredients
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         settings = settings_of(run, Path(scratch), budget={"trials": counts[-1]}, workers={"engine": "plain"})
         directory = settings.search_directory
         directory.mkdir(parents=True)
-        ingredients = Ingredients.load(settings)
+        problem = load_problem(settings)
         with ray_session(settings.workers):
-            costs = load_or_measure_costs(ingredients, directory)
-        ledger = runs.open_ledger(ingredients, costs, directory)
-        score = Simulated(ingredients.parts(costs, "cpu", 1)).evaluate
+            costs = load_or_measure_costs(problem, directory)
+        ledger = open_ledger(problem, costs, directory)
+        score = Simulated(local_parts(problem, costs, 1)).evaluate
         asks: list[float] = []
         tells: list[float] = []
         for done in range(1, counts[-1] + 1):
@@ -286,7 +289,7 @@ def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
             asks.append(time.perf_counter() - begin)
             if asked is None:
                 break
-            evaluation = score(ingredients.plan_of(asked.genome), 512, 0)
+            evaluation = score(problem.plan_of(asked.genome), 512, 0)
             begin = time.perf_counter()
             ledger.tell(asked.number, evaluation, "here")
             tells.append(time.perf_counter() - begin)

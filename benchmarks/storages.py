@@ -22,7 +22,7 @@ from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import RunSettings
-from stepfront.search.driver.search_facts import versions
+from stepfront.search.records.versions import versions
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import open_storage

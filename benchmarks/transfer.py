@@ -22,9 +22,9 @@ from benchmarks.problem import load_problem
 from benchmarks.search import SampledScore, markdown
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.config import RunSettings
-from stepfront.search.driver.search_facts import versions
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
 from stepfront.search.records.run_directory import find_search, warm_settings
+from stepfront.search.records.versions import versions
 from stepfront.trainers.networks.card import read_card
 
 COLD = "cold: 4 uniform, 16 random"

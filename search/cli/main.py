@@ -131,7 +131,7 @@ def extend(
     tflops: Annotated[float | None, typer.Option(min=1e-9, help="so many more network FLOPs, in 1e12")] = None,
 ) -> None:
     """Go on with a finished search: the same study, the same MLflow run, more budget."""
-    from stepfront.search.records.run_directory import extended_settings
+    from stepfront.search.driver.search import extended_settings
 
     settings = extended_settings(search, trials, minutes, tflops)
     _search(settings, fresh=False)
@@ -180,7 +180,8 @@ def baselines(
     """Score what the search must beat: hand-made plans, random plans and DDSM's own search, at equal evaluations."""
     import pandas as pd
 
-    from stepfront.search.driver.baselines import METHODS, advice, run_baselines
+    from stepfront.search.driver.baselines import METHODS, run_baselines
+    from stepfront.search.driver.versus import advice
     from stepfront.search.records import tables
     from stepfront.search.records.run_directory import find_search
 
@@ -224,16 +225,16 @@ def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="make a search's tables and report anew")] = False,
 ) -> None:
     """Say what of Ray, storage, MLflow, device and data is usable, or whether a search is whole."""
+    from stepfront.search.checks.doctor import examine
     from stepfront.search.config import load_settings
-    from stepfront.search.driver.doctor import examine
 
     if what is not None and what.is_dir():
-        from stepfront.search.driver import integrity as checkup
+        from stepfront.search.checks import integrity
 
         if repair:
-            settings = checkup.repair(what)
+            settings = integrity.repair(what)
             _publish(settings)
-        findings = checkup.examine_search(what)
+        findings = integrity.examine_search(what)
     elif repair:
         raise InputError(f"--repair mends a search's directory, such as runs/digits; given {what or 'none'}")
     else:
@@ -251,10 +252,10 @@ add_models(app)
 
 def _train(settings: RunSettings, fresh: bool) -> None:
     from stepfront.dashboards.progress import TrainingProgress
-    from stepfront.search.driver import run
+    from stepfront.search.driver.train import run_training
 
     with TrainingProgress(out) as progress:
-        card, worked = run.train(
+        card, worked = run_training(
             settings, fresh, lambda r: progress.update(r.step, r.total, r.losses), stage(settings.name)
         )
     losses = card.made_with.get("held_out_losses", {})
@@ -266,20 +267,20 @@ def _train(settings: RunSettings, fresh: bool) -> None:
 
 def _search(settings: RunSettings, fresh: bool) -> None:
     from stepfront.dashboards.progress import SearchProgress
-    from stepfront.search.driver import run
+    from stepfront.search.driver.search import run_search
 
     with SearchProgress(out) as progress:
         view = LiveView(progress)
-        run.search(
+        run_search(
             settings, fresh, view, stage(settings.name), command=redacted(" ".join(["stepfront", *sys.argv[1:]]))
         )
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
-    from stepfront.search.driver.confirm import confirm as run_confirm
+    from stepfront.search.driver.confirm import run_confirmation
 
     with bar("confirming the front") as told:
-        run_confirm(search, images, seeds, lambda done, total: told(done, total, "confirming the front"))
+        run_confirmation(search, images, seeds, lambda done, total: told(done, total, "confirming the front"))
 
 
 def _publish(settings: RunSettings) -> None:

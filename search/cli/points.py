@@ -74,7 +74,7 @@ def sample(
 
     from stepfront.files import write_atomically
     from stepfront.search.driver.publish import by_class, make_evaluator, sample_pixels
-    from stepfront.search.problem.problem import Ingredients
+    from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.run_directory import find_search, read_snapshot
     from stepfront.search.records.tables import pick_point, plan_of_row
     from stepfront.trainers.data.image_grid import save_grid
@@ -85,7 +85,7 @@ def sample(
     grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
     if grid.suffix != ".png":
         raise InputError(f"the grid is a .png file, given {grid}")
-    evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
+    evaluator = make_evaluator(load_problem_of_search(settings, directory), directory)
     labels = evaluator.labels(images, seed, label)
     pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
     save_grid(by_class(pixels, labels), grid)
@@ -104,12 +104,12 @@ def sample(
 def report(search: Search) -> None:
     """Write the search's report: one HTML page that needs no network."""
     from stepfront.search.driver.publish import draw_images, draw_report
-    from stepfront.search.problem.problem import Ingredients
+    from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.run_directory import find_search
 
     directory, settings = find_search(search)
     if not (directory / "images" / "index.json").exists():
-        draw_images(Ingredients.of_search(settings, directory), directory)
+        draw_images(load_problem_of_search(settings, directory), directory)
     out.print(f"report: {draw_report(directory)}")
 
 
@@ -132,9 +132,9 @@ def register(
     name: Annotated[str | None, typer.Option(help="of the model; default: stepfront-NAME")] = None,
 ) -> None:
     """Register a front point as an MLflow model; the aliases knee, best and cheapest follow the front."""
-    from stepfront.search.export.registry import register as run_register
+    from stepfront.search.export.registry import register_point
 
-    done = run_register(search, point, name)
+    done = register_point(search, point, name)
     said = "is new" if done.new else "was there already"
     out.print(f"models:/{done.model}/{done.version} {said}: trial {done.point['trial']}, {done.point['plan']}")
     for alias, (before, now) in done.moved.items():

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from stepfront.search.study.ledger import Ledger
+    from stepfront.search.driver.search_report import SearchReport
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
@@ -32,19 +32,17 @@ class LiveView:
     def __init__(self, progress: Any) -> None:
         self._progress = progress
 
-    def update(self, ledger: Ledger, total: int, workers: int) -> None:
-        from stepfront.search.algorithm.trials import GENOME
-        from stepfront.search.pareto import front_indices
-
-        complete = ledger.complete
-        scores = ledger.scores(complete)
-        best = []
-        for i in front_indices(scores):
-            result = ledger.result(complete[i])
-            runs = complete[i].user_attrs[GENOME]
-            best.append((result["gflops"], result["fid"], str(runs)))
-        volumes = [float(v) for v in ledger.hypervolumes()]
-        self._progress.update(ledger.finished, total, ledger.failed, best, volumes, workers, ledger.elapsed)
+    def update(self, report: SearchReport) -> None:
+        """Show the state of the search."""
+        self._progress.update(
+            report.finished,
+            report.total,
+            report.failed,
+            report.front,
+            report.hypervolumes,
+            report.workers,
+            report.seconds,
+        )
 
 
 def stage(name: str) -> Callable[[str], None]:

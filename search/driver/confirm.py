@@ -1,7 +1,7 @@
-"""The front on fresh noise: a search in; confirmed scores with intervals, and what is saved at equal quality, out.
+"""Score the front of a search again on held-out noise seeds, with intervals and the savings at equal quality.
 
-The best of many noisy scores is lucky.  Front and full width are scored again, side by side, on noise that the search
-never saw; the quality that anyone reads is computed from these scores alone.
+The best of many noisy scores is lucky.  Front and full width are therefore scored again, side by side, on noise seeds
+that the search never used.  The quality in reports is computed from these scores alone.
 """
 
 from __future__ import annotations
@@ -22,41 +22,44 @@ from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.pareto import interval
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
-from stepfront.search.problem.problem import Ingredients, threads_per_worker, worker_device
+from stepfront.search.problem.evaluator_parts import load_real_features, worker_parts
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, read_snapshot
 from stepfront.search.storage.lock import directory_lock
 from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
-"""Noise seeds of confirmations begin here (plus the search's own), far from any that a search uses."""
+"""First noise seed of confirmations (the search's own is added), far from any that a search uses."""
 
 
-def confirm(
+def run_confirmation(
     path: Path, images: int | None, seeds: int | None, on_result: Callable[[int, int], None] = lambda d, t: None
 ) -> Path:
-    """Scores front, uniform plans and the best baselines again and rewrites front and facts.
+    """Score front, uniform plans and the best baselines again, and rewrite front and facts.
 
-    Scores that are there already, with as many images, are not made again: a second call costs nothing.  Those of other
-    numbers of images are kept beside them.
+    `images` and `seeds` default to the search's settings.  Scores that exist with as many images are reused, so a
+    second call costs nothing; scores of other numbers of images stay beside them.  Raises InputError for fewer than 2
+    seeds, and when a plan cannot be scored.
     """
     directory, settings = find_search(path)
     images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
     if seeds < 2:
-        raise InputError(f"intervals need at least 2 seeds, given {seeds}")
+        raise InputError(f"{seeds} noise seed(s) given; an interval needs at least 2 (confirm.seeds)")
     with directory_lock(directory):
-        ingredients = Ingredients.of_search(settings, directory)
-        wanted = _wanted(directory, ingredients)
-        real = ingredients.real()
+        problem = load_problem_of_search(settings, directory)
+        wanted = _wanted(directory, problem)
+        real = load_real_features(problem)
         noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
-        known = tables.read_confirmed(directory)
-        done = _done(known, images, 0 if real is None else min(images, len(real)))
+        stored = tables.read_confirmed(directory)
+        done = _done(stored, images, 0 if real is None else min(images, len(real)))
         jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
-        fresh = pd.DataFrame(_score(ingredients, real, directory, jobs, images, on_result) if jobs else [])
-        # Kind, label and trial are those of now: a front that has moved keeps the scores of plans that it still holds.
+        new = pd.DataFrame(_score(problem, real, directory, jobs, images, on_result) if jobs else [])
+        # Kind, label and trial are the current ones: plans that are still on the front keep their scores.
         now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
-        table = tables.mark_used(now.merge(_scores(known, fresh), on="plan"))
-        tables.write_table(table.assign(features=ingredients.features.name), directory / tables.CONFIRM)
+        table = tables.mark_used(now.merge(_scores(stored, new), on="plan"))
+        tables.write_table(table.assign(features=problem.features.name), directory / tables.CONFIRM)
         apply_confirmation(directory)
     return directory
 
@@ -64,23 +67,23 @@ def confirm(
 SCORES = ["plan", "noise_seed", "images", "fid", *tables.BESIDE_FID, "real_images"]
 
 
-def _done(known: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
-    """Plans and seeds that need not be scored again; KID and the like depend on the number of real images, too."""
-    if known is None:
+def _done(stored: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
+    """Return plans and seeds that need no new score; KID and others depend on the number of real images, too."""
+    if stored is None:
         return set()
-    same = known[(known["images"] == images) & (known["real_images"] == real_images)]
+    same = stored[(stored["images"] == images) & (stored["real_images"] == real_images)]
     return set(zip(same["plan"], same["noise_seed"], strict=True))
 
 
-def _scores(known: pd.DataFrame | None, fresh: pd.DataFrame) -> pd.DataFrame:
-    """All scores, one a plan, seed and number of images; the fresh ones are last, and stand."""
-    parts = [part[SCORES] for part in (known, fresh) if part is not None and len(part)]
+def _scores(stored: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
+    """Return one score per plan, seed and number of images; a new score replaces an old one."""
+    parts = [part[SCORES] for part in (stored, new) if part is not None and len(part)]
     return pd.concat(parts).drop_duplicates(["plan", "noise_seed", "images"], keep="last")
 
 
-def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
+def _wanted(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
     snapshot = read_snapshot(directory)
-    full = ingredients.uniform_plan(1.0)
+    full = problem.uniform_plan(1.0)
     rows: dict[str, dict[str, Any]] = {}
 
     def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
@@ -100,7 +103,7 @@ def _wanted(directory: Path, ingredients: Ingredients) -> list[dict[str, Any]]:
 
 
 def _best_baselines(directory: Path) -> pd.DataFrame:
-    """The uniform plans, and of every other baseline those that were the best at some front point's cost."""
+    """Return the uniform plans, and each other baseline that is the best at some front point's cost."""
     path = directory / tables.BASELINES
     if not path.exists():
         return pd.DataFrame(columns=["method"])
@@ -113,28 +116,28 @@ def _best_baselines(directory: Path) -> pd.DataFrame:
 
 
 def _score(
-    ingredients: Ingredients,
+    problem: SearchProblem,
     real: np.ndarray | None,
     directory: Path,
     jobs: list[tuple[dict[str, Any], int]],
     images: int,
     on_result: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
-    settings = ingredients.settings
+    settings = problem.settings
     unique: dict[tuple[str, int], Plan] = {(row["plan"], seed): row["_plan"] for row, seed in jobs}
     with ray_session(settings.workers):
-        costs = load_or_measure_costs(ingredients, directory)
-        parts = ingredients.parts(costs, worker_device(settings), threads_per_worker(settings))
-        asked = [(plan, seed) for (_, seed), plan in unique.items()]
+        costs = load_or_measure_costs(problem, directory)
+        parts = worker_parts(problem, costs)
+        pairs = [(plan, seed) for (_, seed), plan in unique.items()]
         limit = evaluation_limit(settings, costs, images)
         with shared_prefixes(settings.workers) as shared:
             load = LoadEvaluator(replace(parts, real=real), shared)
             with PlanScorer(load, settings.workers, limit) as scorer:
-                evaluations = scorer.score(asked, images, on_result)
+                evaluations = scorer.score(pairs, images, on_result)
     rows = []
     for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
         if evaluation.error:
-            raise InputError(f"the plan {plan} can't be confirmed: {evaluation.error}")
+            raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
         row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
         row |= {name: getattr(evaluation, name, float("nan")) for name in tables.BESIDE_FID}
         rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
@@ -142,7 +145,7 @@ def _score(
 
 
 def apply_confirmation(directory: Path) -> None:
-    """Brings front and savings in line with the confirmed scores on the disk."""
+    """Bring front and savings in line with the confirmed scores on disk."""
     snapshot = read_snapshot(directory)
     confirmed = tables.read_confirmed(directory)
     if confirmed is None:
@@ -157,12 +160,11 @@ def apply_confirmation(directory: Path) -> None:
 
 
 def savings(front: pd.DataFrame, confirmed: pd.DataFrame, cost: str = "gflops") -> dict[str, Any] | None:
-    """The cheapest confirmed point, by the search's own `cost`, that is not worse than full width; None where there is
-    none.
+    """Return the cheapest confirmed point that is not worse than full width; None where there is none.
 
-    Not worse: the interval of the difference to full width, seed by seed, does not lie above zero.  All plans share
-    their noise, so the difference is far less noisy than either score, and this asks more than that two wide intervals
-    overlap.
+    Cheapest is by `cost`, the search's own objective.  Not worse means: the interval of the difference to full width,
+    seed by seed, does not lie above zero.  All plans share their noise, so the difference is far less noisy than either
+    score, and this is stricter than asking that two wide intervals overlap.
     """
     full = confirmed[confirmed["kind"] == "full"]
     if not len(full) or not len(front):

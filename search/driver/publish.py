@@ -1,4 +1,4 @@
-"""What people look at: a search directory in; images, pictures of the front, the report and the MLflow run out."""
+"""Publish the results of a search: sample images, pictures of the front, the report and the MLflow run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from stepfront.dashboards.tables import read_tables
 from stepfront.files import write_atomically, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.costs import read_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import read_snapshot
 from stepfront.search.storage.lock import directory_lock
@@ -29,28 +31,28 @@ from stepfront.trainers.evaluation import Evaluator
 GRID_IMAGES = 24
 
 
-def make_evaluator(ingredients: Ingredients, directory: Path) -> Evaluator:
-    """An evaluator in this process, on its CPU, with the costs that the search measured."""
-    return Evaluator(ingredients.parts(read_costs(directory), "cpu", 0))
+def make_evaluator(problem: SearchProblem, directory: Path) -> Evaluator:
+    """Return an evaluator in this process, on its CPU, with the costs that the search measured."""
+    return Evaluator(local_parts(problem, read_costs(directory)))
 
 
 def sample_pixels(
     evaluator: Evaluator, plan: Plan, images: int, noise_seed: int, label: int | None = None
 ) -> np.ndarray:
-    """Images of a plan as uint8 [N, C, H, W], all of the class `label` where one is given."""
+    """Sample images of a plan as uint8 [N, C, H, W], all of the class `label` where one is given."""
     return np.concatenate([to_pixels(batch) for batch in evaluator.sample(plan, images, noise_seed, label)])
 
 
 def by_class(pixels: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """The images [N, ...] class by class; as they are where there are no classes."""
+    """Return the images [N, ...] ordered by class; unchanged where there are no classes."""
     return pixels if labels is None else pixels[np.argsort(labels, kind="stable")]
 
 
-def draw_images(ingredients: Ingredients, directory: Path) -> None:
-    """Grids of the full width and of up to five front points, all from the same noise."""
+def draw_images(problem: SearchProblem, directory: Path) -> None:
+    """Draw image grids of full width and of up to five front points, all from the same noise."""
     snapshot = read_snapshot(directory)
-    evaluator = make_evaluator(ingredients, directory)
-    full = ingredients.uniform_plan(1.0)
+    evaluator = make_evaluator(problem, directory)
+    full = problem.uniform_plan(1.0)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
     chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
@@ -66,14 +68,14 @@ def draw_images(ingredients: Ingredients, directory: Path) -> None:
 
 
 def _few(front: pd.DataFrame) -> pd.DataFrame:
-    """The labelled points, and others evenly picked between, five in all."""
+    """Return the labelled points, and others picked evenly between them, five in all."""
     labelled = [i for i, label in enumerate(front["label"]) if label]
     even = np.linspace(0, len(front) - 1, min(5, len(front))).round().astype(int)
     return front.iloc[sorted(set(labelled + [i for i in even if i not in labelled][: max(0, 5 - len(labelled))]))]
 
 
 def draw_report(directory: Path) -> Path:
-    """The report, and the front as svg, png and csv."""
+    """Write the report, and the front as svg, png and csv; return the report's path."""
     found = read_tables(directory)
     for suffix in ("svg", "png"):
         save_front_picture(found, directory / f"front.{suffix}")
@@ -83,22 +85,25 @@ def draw_report(directory: Path) -> Path:
 
 
 def front_csv(front: pd.DataFrame) -> pd.DataFrame:
-    """The front without its list columns, which a CSV can't hold."""
+    """Return the front without its list columns, which a CSV cannot hold."""
     return front.drop(columns=["parents", "widths", "times"])
 
 
 def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
-    """Images, report and MLflow.  Returns what went wrong with MLflow, and the command and link that open it."""
-    draw_images(Ingredients.of_search(settings, directory), directory)
+    """Draw images and report, and write the search to MLflow.
+
+    Returns what went wrong with MLflow, and the command or link that opens it; either may be empty.
+    """
+    draw_images(load_problem_of_search(settings, directory), directory)
     draw_report(directory)
     return log_to_mlflow(settings, directory, finished)
 
 
 def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
-    """Brings MLflow in line with the tables and stores the artifacts."""
+    """Bring MLflow in line with the tables and store the artifacts; returns what `publish` returns."""
     if settings.tracking.uri is None:
         return "", ""
-    with directory_lock(directory):  # a search that runs writes for itself; two writers would write trials twice
+    with directory_lock(directory):  # a running search writes for itself; two writers would write trials twice
         return _log_to_mlflow(settings, directory, finished)
 
 

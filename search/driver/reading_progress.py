@@ -1,4 +1,4 @@
-"""How far the reading of images has come: counts in; a line now and then, with the time that is left, out."""
+"""Report from time to time how many images are read, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from stepfront.trainers.data import Progress
 
 QUIET_SECONDS = 10.0
 
+Stage = Callable[[str], None]
+"""Called with what is being done now, in a few words."""
 
-def reading(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A progress of `load_data` that says nothing of what takes less than ten seconds."""
-    begun = said = clock()
+
+def reading_progress(stage: Stage, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a progress for `load_data` that reports every ten seconds, and nothing of a shorter read."""
+    begun = reported = clock()
     last = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal begun, said, last
+    def report(done: int, total: int) -> None:
+        nonlocal begun, reported, last
         now = clock()
         if done < last:  # the held-out images begin
             begun = now
         last = done
-        if now - said >= QUIET_SECONDS:
-            said = now
+        if now - reported >= QUIET_SECONDS:
+            reported = now
             left = duration((now - begun) * (total - done) / done)
-            say(f"reading the images: {done:,} of {total:,}, {left} left")
+            stage(f"reading the images: {done:,} of {total:,}, {left} left")
 
-    return tell
+    return report

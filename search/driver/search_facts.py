@@ -1,12 +1,10 @@
-"""search.json: what was searched, on what, and what it took, as plain JSON values."""
+"""Collect the facts of a search.json: what was searched, on what, and what it took."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import os
-import platform
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,49 +14,47 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.inference.cost import WidthCost
 
-SEARCH_ID = "STEPFRONT_SEARCH_ID"
-"""Names the search before it has begun: a job that was submitted bears the id of its search."""
-
 
 def search_facts(
-    ingredients: Ingredients,
+    problem: SearchProblem,
     ledger: Ledger,
     costs: dict[float, WidthCost],
     trials: pd.DataFrame,
     command: str,
     directory: Path,
 ) -> dict[str, Any]:
-    """search.json: what was searched, on what, and what it took."""
-    settings = ingredients.settings
+    """Return the content of search.json as plain JSON values."""
+    settings = problem.settings
     path = directory / FACTS_FILE
     before: dict[str, Any] = {}
-    with contextlib.suppress(InputError):  # not there yet, or damaged: the study keeps the search's id as well
+    with contextlib.suppress(InputError):  # missing or damaged: the study has the search's id, too
         before = read_json(path, "search")
-    full_plan = ingredients.uniform_plan(1.0).runs
+    full_plan = problem.uniform_plan(1.0).runs
     full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
     full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "search_id": ledger.identity(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
-        "dataset": ingredients.data.name,
-        "fingerprint": ingredients.data.fingerprint,
-        "supernet_digest": ingredients.card.digest,
-        "features": ingredients.features.name,
+        "dataset": problem.data.name,
+        "fingerprint": problem.data.fingerprint,
+        "supernet_digest": problem.card.digest,
+        "features": problem.features.name,
         "images": settings.evaluation.images,
         "noise_seed": settings.evaluation.noise_seed,
         "steps": settings.sampler.steps,
         "solver": settings.sampler.solver,
         "grid": settings.sampler.grid,
-        "classes": ingredients.card.network.classes,
-        "guidance": None if ingredients.card.network.classes is None else settings.sampler.guidance,
+        "classes": problem.card.network.classes,
+        "guidance": None if problem.card.network.classes is None else settings.sampler.guidance,
         "calls_a_step": costs[1.0].calls,
-        "widths": list(ingredients.card.network.widths),
+        "widths": list(problem.card.network.widths),
         "encoding": settings.space.encoding,
         "skip": settings.space.skip,
         "objectives": list(settings.evaluation.objectives),
@@ -89,24 +85,12 @@ def search_facts(
 
 
 def _other_costs(cost: WidthCost) -> dict[str, Any]:
-    """The columns of a width's cost beside its MACs."""
+    """Return the columns of a width's cost beside its MACs."""
     return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "batch", "device")}
 
 
-def versions() -> dict[str, str]:
-    """What decides scores and speed."""
-    names = ("stepfront", "torch", "numpy", "ray", "optuna", "mlflow", "pandas")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _by_fid_last(ledger: Ledger) -> list[float] | None:
-    """The reference point as dashboards draw it: [gflops, fid]; None with other objectives."""
+    """Return the reference point as dashboards draw it, [gflops, fid]; None with other objectives."""
     point = ledger.reference_point()
     return [point[1], point[0]] if point and ledger.objectives == ("fid", "gflops") else None
 

@@ -17,7 +17,9 @@ from torch import nn
 
 from stepfront.errors import InputError
 from stepfront.files import file_digest, write_atomically, write_json, write_text
-from stepfront.search.problem.problem import CPU_BATCH, Ingredients
+from stepfront.search.problem.evaluator_parts import CPU_BATCH
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_search, read_snapshot
 from stepfront.trainers.config import NetworkSettings
@@ -40,15 +42,15 @@ def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
     snapshot = read_snapshot(directory)
     row = tables.pick_point(snapshot.front, point)
     _check_free(out)
-    return write_point(Ingredients.of_search(settings, directory), snapshot.facts, row, out)
+    return write_point(load_problem_of_search(settings, directory), snapshot.facts, row, out)
 
 
-def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
+def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
     """Writes weights, program and, last, the plan that binds them by their digests."""
-    card, plan = ingredients.card, tables.plan_of_row(row)
+    card, plan = problem.card, tables.plan_of_row(row)
     if card.network.family != "unet":
         raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
-    supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in ingredients.weights.items()})
+    supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})
     networks = []
     for width in sorted({plan.widths[i] for i in plan.taken}):
         networks.append(_write_network(supernet.subnet(width), width, out))
@@ -56,14 +58,14 @@ def write_point(ingredients: Ingredients, facts: Mapping[str, Any], row: pd.Seri
         "format": FORMAT,
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
-        "clip": ingredients.settings.sampler.clip,
-        "batch": CPU_BATCH if (batch := ingredients.settings.evaluation.batch) == "auto" else batch,
+        "clip": problem.settings.sampler.clip,
+        "batch": CPU_BATCH if (batch := problem.settings.evaluation.batch) == "auto" else batch,
         "unet": _shared(card.network),
         "networks": networks,
-        "steps": _steps(plan, ingredients),
+        "steps": _steps(plan, problem),
         "point": point_facts(row, facts),
     }
-    guidance = ingredients.settings.sampler.guidance
+    guidance = problem.settings.sampler.guidance
     if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
@@ -105,9 +107,9 @@ def _shared(network: NetworkSettings) -> dict[str, Any]:
     }
 
 
-def _steps(plan: Plan, ingredients: Ingredients) -> list[dict[str, float]]:
+def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, float]]:
     """The steps that are taken; JSON writes a float so that it is read back bit for bit."""
-    found = PlanRun(plan, noise_schedule(ingredients.card.diffusion)).coefficients
+    found = PlanRun(plan, noise_schedule(problem.card.diffusion)).coefficients
     columns = {name: getattr(found, name) for name in ("alpha", "sigma", "a", "b", "c", "d")}
     return [
         {"number": taken, "time": plan.times[taken], "width": plan.widths[taken]}

@@ -21,7 +21,8 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_search, read_snapshot
 from stepfront.search.tracking.mirror import make_client, read_state, set_environment, tracking_uri
@@ -37,8 +38,10 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 @dataclass(frozen=True)
 class Registered:
-    """What a call of `register` did: the version that holds the point, and the aliases that moved, with their versions
-    (None where the alias is new) before."""
+    """What `register_point` did: the version that holds the point, and the aliases that moved.
+
+    `moved` gives each alias its version before (None for a new alias) and now.
+    """
 
     model: str
     version: str
@@ -47,7 +50,7 @@ class Registered:
     moved: dict[str, tuple[str | None, str]]
 
 
-def register(path: Path, point: str, name: str | None = None) -> Registered:
+def register_point(path: Path, point: str, name: str | None = None) -> Registered:
     """Registers a point of a search and brings the aliases in line with its front.
 
     A point that is registered already, with the same scores, gets no second version.  InputError when the search is not
@@ -66,7 +69,9 @@ def register(path: Path, point: str, name: str | None = None) -> Registered:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
         raise InputError(f"a model can't be called {model!r}; possible: letters, digits, spaces and . _ -")
     set_environment()
-    registry = _Registry(make_client(uri), model, written.run_id, Ingredients.of_search(settings, directory), directory)
+    registry = _Registry(
+        make_client(uri), model, written.run_id, load_problem_of_search(settings, directory), directory
+    )
     version, new = registry.version_of(row)
     return Registered(model, version, new, registry.facts_of(row), registry.move_aliases(front, row, version))
 
@@ -74,13 +79,11 @@ def register(path: Path, point: str, name: str | None = None) -> Registered:
 class _Registry:
     """One registered model and the search whose points go into it."""
 
-    def __init__(
-        self, client: MlflowClient, model: str, run_id: str, ingredients: Ingredients, directory: Path
-    ) -> None:
+    def __init__(self, client: MlflowClient, model: str, run_id: str, problem: SearchProblem, directory: Path) -> None:
         from mlflow.exceptions import MlflowException
 
         self._client, self._model, self._run_id = client, model, run_id
-        self._ingredients, self._facts = ingredients, read_snapshot(directory).facts
+        self._problem, self._facts = problem, read_snapshot(directory).facts
         try:
             client.get_registered_model(model)
         except MlflowException as error:
@@ -95,7 +98,7 @@ class _Registry:
         """The version that holds the point with these scores; a new one, and True, where there is none."""
         with tempfile.TemporaryDirectory() as scratch:
             point = Path(scratch) / "point"
-            content = write_point(self._ingredients, self._facts, row, point)
+            content = write_point(self._problem, self._facts, row, point)
             digest = file_digest(point / PLAN_FILE)
             found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
             if found:

@@ -25,9 +25,9 @@ from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.config import RunSettings, save_settings
-from stepfront.search.driver.search_facts import SEARCH_ID
 from stepfront.search.jobs.client import LABEL, jobs_client
 from stepfront.search.jobs.job_entrypoint import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
+from stepfront.search.records.versions import SEARCH_ID
 from stepfront.trainers.config import settings_json, validate
 
 if TYPE_CHECKING:

@@ -12,9 +12,7 @@ from stepfront.files import read_json
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records import tables
 from stepfront.search.records.tables import Snapshot
-from stepfront.search.storage.lock import directory_lock
 from stepfront.search.storage.working_copy import named
-from stepfront.search.study.budget import spent_so_far
 from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.networks.card import CARD_FILE
 
@@ -118,23 +116,6 @@ def resume_settings(path: Path) -> RunSettings:
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
             return _settings_at(directory)
     raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
-
-
-def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
-    """The settings of the search in `path` with more budget than it has spent so far, in what is asked for alone."""
-    settings = resume_settings(path)
-    if trials is None and minutes is None and tflops is None:
-        raise InputError("say how much further: --trials, --minutes or --tflops")
-    # Of the study: the facts beside it may be older, where a driver was killed.
-    with directory_lock(settings.search_directory):  # a driver at work has the storage to itself
-        spent = spent_so_far(settings.storage, settings.search_directory)
-    budget = {
-        "trials": trials and spent.trials + trials,
-        "minutes": minutes and spent.seconds / 60 + minutes,
-        "tflops": tflops and spent.tflops + tflops,
-        "patience": None,
-    }
-    return validate(RunSettings, settings_json(settings) | {"budget": budget})
 
 
 def read_snapshot(directory: Path) -> Snapshot:

@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from stepfront.search.driver.train import run_training
 from tests.cluster.conftest import Database, RayCluster, wait_for
 from tests.search.conftest import TINY
 
@@ -175,7 +176,6 @@ def test_a_training_that_spans_nodes_ends_with_the_weights_of_one_process(
     """Three workers, of which no node has places for more than two."""
     # Not above: Ray has to be imported with the cluster's environment.
     from stepfront.search.config import load_settings
-    from stepfront.search.driver import run
 
     spread = ["--set", "name=spread", "--set", "training.workers=3", "--set", "training.batch=18"]
     done = cluster.stepfront("submit", str(config), "--do", "train", *spread, "--follow")
@@ -184,7 +184,7 @@ def test_a_training_that_spans_nodes_ends_with_the_weights_of_one_process(
     assert len(workers) == 3
     assert len({actor["node_id"] for actor in workers}) == 2
     alone = ["training.batch=18", "tracking.uri=null", f"directory={tmp_path}", "storage=null"]
-    run.train(load_settings(config, alone), False, lambda state: None, lambda text: None)
+    run_training(load_settings(config, alone), False, lambda state: None, lambda text: None)
     ours = load_file(config.parent / "runs" / "spread" / "supernet" / "supernet.safetensors")
     theirs = load_file(tmp_path / "tiny" / "supernet" / "supernet.safetensors")
     assert ours.keys() == theirs.keys()

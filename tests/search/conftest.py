@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.driver.train import run_training
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -37,11 +38,10 @@ def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A directory with the tiny supernet."""
-    from stepfront.search.driver import run
 
     directory = tmp_path_factory.mktemp("trained")
     shutil.copy(empty_store, directory / "mlflow.db")
-    run.train(tiny_settings(directory), False, lambda report: None, lambda text: None)
+    run_training(tiny_settings(directory), False, lambda report: None, lambda text: None)
     return directory
 
 

@@ -13,7 +13,7 @@ import torch
 
 from stepfront.files import write_json
 from stepfront.search.config import load_settings, save_settings
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
 from stepfront.search.records.tables import write_table
@@ -65,8 +65,8 @@ def test_a_ddsm_checkpoint_is_ready_to_be_searched(monkeypatch, capsys, tmp_path
     edits = ["data.format=digits", "data.path=null", "features.classifier_epochs=1", "data.limit=100"]
     settings = load_settings(out / "config.yaml", edits)
     assert (settings.name, settings.diffusion.beta_last) == ("my-ddsm", 0.03)
-    ingredients = Ingredients.load(settings)  # network, weights and any data fit together
-    assert ingredients.card.network.widths == (0.25, 0.5, 1.0)
+    problem = load_problem(settings)  # network, weights and any data fit together
+    assert problem.card.network.widths == (0.25, 0.5, 1.0)
     supernet, _ = load_supernet(out)
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([5, 700])
     with torch.no_grad():

@@ -9,8 +9,9 @@ import pytest
 from stepfront.search.algorithm.ddsm import COST_RATIO, DDSMSearch
 from stepfront.search.algorithm.encodings import Stages, run_bounds
 from stepfront.search.algorithm.initial_plans import PlanSource
-from stepfront.search.driver.baselines import _random, cut_plans, versus
 from stepfront.search.driver.confirm import savings
+from stepfront.search.driver.versus import versus
+from stepfront.search.problem.baseline_plans import cut_plans, random_levels
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -31,7 +32,7 @@ def test_cut_plans_of_many_units_stay_a_grid() -> None:
 def test_random_plans_have_even_marginals(units: int, count: int) -> None:
     encoding = Stages(2 * units, WIDTHS, False, units)
     source = PlanSource(encoding, np.arange(4.0), np.zeros(2 * units), lambda: np.zeros((2 * units, 4)), 0)
-    plans = np.array(_random(source, count))
+    plans = np.array(random_levels(source, count))
     assert len({tuple(p) for p in plans}) == count
     # Four standard errors of a uniform level's mean.
     assert np.abs(plans.mean(axis=0) - 1.5).max() < 4 * np.sqrt(1.25 / count)

@@ -17,7 +17,6 @@ from PIL import Image
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.driver import run
 from stepfront.search.driver.baselines import run_baselines
 from stepfront.search.driver.publish import (
     GRID_IMAGES,
@@ -27,10 +26,15 @@ from stepfront.search.driver.publish import (
     make_evaluator,
     sample_pixels,
 )
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.train import run_training
 from stepfront.search.export.program import export_point
-from stepfront.search.export.registry import register
+from stepfront.search.export.registry import register_point
 from stepfront.search.problem.costs import read_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem, load_problem_of_search
+from stepfront.search.problem.pricing import level_prices
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.problem.spec import comparison_spec
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_search, read_snapshot, resume_settings
 from stepfront.search.records.tables import pick_point, plan_of_row
@@ -57,25 +61,25 @@ def conditional(directory: Path, *overrides: str) -> RunSettings:
 def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
     """A finished search with guidance 2 that is in MLflow."""
     settings = conditional(tmp_path_factory.mktemp("conditional"))
-    run.train(settings, False, lambda report: None, lambda text: None)
-    directory = run.search(settings, False, Silent(), lambda text: None)
+    run_training(settings, False, lambda report: None, lambda text: None)
+    directory = run_search(settings, False, Silent(), lambda text: None)
     assert log_to_mlflow(settings, directory, True)[0] == ""
     return directory
 
 
-def ingredients_of(directory: Path) -> Ingredients:
-    return Ingredients.of_search(find_search(directory)[1], directory)
+def problem_of(directory: Path) -> SearchProblem:
+    return load_problem_of_search(find_search(directory)[1], directory)
 
 
 def sampled(directory: Path, label: int | None = None) -> np.ndarray:
     """What `stepfront sample` makes of the knee, [N, H, W, C]."""
     row = pick_point(read_snapshot(directory).front, "knee")
-    evaluator = make_evaluator(ingredients_of(directory), directory)
+    evaluator = make_evaluator(problem_of(directory), directory)
     return np.moveaxis(sample_pixels(evaluator, plan_of_row(row), IMAGES, SEED, label), 1, 3)
 
 
 def drawn(directory: Path) -> np.ndarray:
-    labels = make_evaluator(ingredients_of(directory), directory).labels(IMAGES, SEED)
+    labels = make_evaluator(problem_of(directory), directory).labels(IMAGES, SEED)
     assert labels is not None
     return labels
 
@@ -84,7 +88,7 @@ def drawn(directory: Path) -> np.ndarray:
 
 
 def test_every_cost_counts_two_calls_a_step(searched: Path) -> None:
-    snapshot, costs, found = read_snapshot(searched), read_costs(searched), ingredients_of(searched)
+    snapshot, costs, found = read_snapshot(searched), read_costs(searched), problem_of(searched)
     macs = {w: count_width(found.card.network, 1, 8, w).macs for w in found.card.network.widths}
     trials = snapshot.trials
     assert (trials["state"] == "complete").all()
@@ -97,7 +101,7 @@ def test_every_cost_counts_two_calls_a_step(searched: Path) -> None:
     assert (facts["classes"], facts["guidance"], facts["calls_a_step"]) == (CLASSES, 2.0, 2)
     assert facts["network_gflops"] == pytest.approx((trials["gflops"] * trials["images"]).sum())
     levels = np.array([0, 2, 1])
-    prices = found.prices(costs)
+    prices = level_prices(found, costs)
     assert prices["gflops"](levels) == pytest.approx(sum(2 * 4e-9 * macs[w] for w in (0.25, 1.0, 0.5)))
     assert facts["full"]["gflops"] == pytest.approx(STEPS * 4e-9 * macs[1.0])
 
@@ -114,7 +118,7 @@ def test_baselines_cost_as_much_a_step(searched: Path) -> None:
 
 
 def test_the_gap_is_that_of_the_conditional_prediction_whatever_the_guidance(searched: Path) -> None:
-    found = ingredients_of(searched)
+    found = problem_of(searched)
     supernet, card = load_supernet(found.settings.supernet_directory)
     labels = torch.from_numpy(found.data.held_out_labels[:32])  # type: ignore[index]
     denoisers = {w: (lambda x, t, w=w: supernet(x, t, w, labels)) for w in supernet.widths}
@@ -127,13 +131,19 @@ def test_scores_of_another_guidance_do_not_mix(searched: Path) -> None:
     settings = resume_settings(searched)
     other = settings.model_copy(update={"sampler": settings.sampler.model_copy(update={"guidance": 1.0})})
     with pytest.raises(InputError, match=r"was begun with sampler .*'guidance': 2\.0"):
-        run.search(other, False, Silent(), lambda text: None)
+        run_search(other, False, Silent(), lambda text: None)
 
 
 def test_the_spec_of_guidance_1_is_that_of_searches_older_than_it(trained: Path, cluster: None) -> None:
-    found = Ingredients.load(tiny_settings(trained))
+    found = load_problem(tiny_settings(trained))
     costs = {w: count_width(found.card.network, 1, 8, w) for w in found.card.network.widths}
-    assert found.spec(costs)["sampler"] == {"solver": "ddim", "grid": "trailing", "steps": STEPS, "clip": False}
+    sampler = comparison_spec(found, costs)["sampler"]
+    assert sampler == {
+        "solver": "ddim",
+        "grid": "trailing",
+        "steps": STEPS,
+        "clip": False,
+    }
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -158,9 +168,9 @@ def test_sample_takes_a_label(searched: Path, monkeypatch, capsys, tmp_path: Pat
 
 
 def test_the_report_draws_classes_in_order_and_says_the_guidance(searched: Path) -> None:
-    draw_images(ingredients_of(searched), searched)
-    evaluator = make_evaluator(ingredients_of(searched), searched)
-    pixels = sample_pixels(evaluator, ingredients_of(searched).uniform_plan(1.0), GRID_IMAGES, 0)
+    draw_images(problem_of(searched), searched)
+    evaluator = make_evaluator(problem_of(searched), searched)
+    pixels = sample_pixels(evaluator, problem_of(searched).uniform_plan(1.0), GRID_IMAGES, 0)
     labels = evaluator.labels(GRID_IMAGES, 0)
     assert labels is not None
     in_order = np.stack([pixels[i] for label in range(CLASSES) for i in range(GRID_IMAGES) if labels[i] == label])
@@ -188,7 +198,7 @@ def test_an_exported_program_samples_the_same_images(searched: Path, tmp_path: P
 
 
 def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:
-    done = register(searched, "knee")
+    done = register_point(searched, "knee")
     mlflow.set_tracking_uri(str(find_search(searched)[1].tracking.uri))
     model = mlflow.pyfunc.load_model(f"models:/{done.model}/{done.version}")
     assert model.metadata.get_input_schema().input_names() == ["seed", "image", "label"]
@@ -220,9 +230,9 @@ def test_a_model_that_came_without_a_null_class_is_not_guided(searched: Path, tm
     write_json(tmp_path / "net" / CARD_FILE, card)
     imported = settings.model_copy(update={"supernet": str(tmp_path / "net")})
     with pytest.raises(InputError, match=r"guidance 2 needs a null class, and .* was imported without one; train it"):
-        Ingredients.load(imported)
+        load_problem(imported)
     unguided = settings.sampler.model_copy(update={"guidance": 1.0})
-    Ingredients.load(imported.model_copy(update={"sampler": unguided}))
+    load_problem(imported.model_copy(update={"sampler": unguided}))
 
 
 WRONG = {
@@ -248,6 +258,6 @@ def test_settings_that_do_not_belong_together(case: str) -> None:
 
 def test_an_unconditional_supernet_refuses_labels_and_classes(trained: Path) -> None:
     with pytest.raises(InputError, match=r"trained with network\.classes None, not 10"):
-        run.train(tiny_settings(trained, "network.classes=10"), False, lambda report: None, lambda text: None)
-    with pytest.raises(InputError, match="has another network than these settings"):
-        Ingredients.load(tiny_settings(trained, "network.classes=10"))
+        run_training(tiny_settings(trained, "network.classes=10"), False, lambda report: None, lambda text: None)
+    with pytest.raises(InputError, match="was trained with other network settings"):
+        load_problem(tiny_settings(trained, "network.classes=10"))

@@ -12,13 +12,15 @@ import pytest
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import settings_from
-from stepfront.search.driver import run
+from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import load_or_measure_costs, read_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE
-from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
@@ -29,11 +31,11 @@ CHANNELS_LAST = Engine(name="channels_last")
 
 
 class Silent:
-    def update(self, ledger: Ledger, total: int, workers: int) -> None: ...
+    def update(self, report: SearchReport) -> None: ...
 
 
 def do_search(directory: Path, *overrides: str) -> Path:
-    return run.search(tiny_settings(directory, "tracking.uri=null", *overrides), False, Silent(), lambda text: None)
+    return run_search(tiny_settings(directory, "tracking.uri=null", *overrides), False, Silent(), lambda text: None)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_the_measurement_is_kept_beside_the_search(searched: Path) -> None:
 
 def test_all_workers_score_with_the_same_engine_to_the_bit(searched: Path, trained: Path) -> None:
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
-    parts = Ingredients.load(settings).parts(read_costs(searched), "cpu", 1)
+    parts = local_parts(load_problem(settings), read_costs(searched), 1)
     assert parts.engine == CHANNELS_LAST
     trials = pd.read_parquet(searched / tables.TRIALS)
     evaluate = Evaluator(parts)
@@ -87,10 +89,10 @@ def test_the_table_says_what_each_evaluation_took_and_where(searched: Path) -> N
 
 def test_scores_of_another_engine_are_refused(searched: Path, trained: Path) -> None:
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
-    ingredients, costs = Ingredients.load(settings), read_costs(searched)
+    problem, costs = load_problem(settings), read_costs(searched)
     plain = {width: cost.model_copy(update={"engine": PLAIN}) for width, cost in costs.items()}
     with pytest.raises(InputError, match="begun with engine 'channels_last', not None"):
-        run.open_ledger(ingredients, plain, searched)
+        open_ledger(problem, plain, searched)
 
 
 def test_costs_of_before_there_were_engines_are_those_of_the_plain_one(searched: Path, tmp_path: Path) -> None:
@@ -104,16 +106,16 @@ def test_costs_of_before_there_were_engines_are_those_of_the_plain_one(searched:
 def test_a_driver_without_the_workers_device_runs_the_plain_engine(searched: Path, trained: Path) -> None:
     supernet = f"supernet={trained / 'tiny' / 'supernet'}"
     settings = tiny_settings(trained, "name=engines", supernet, "workers.gpus=0.5")
-    assert Ingredients.load(settings).parts(read_costs(searched), "cpu", 0).engine == PLAIN
+    assert local_parts(load_problem(settings), read_costs(searched), 0).engine == PLAIN
 
 
 def test_a_forced_precision_beyond_the_tolerance_is_refused_before_anything_is_searched(
     fresh: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(fresh, "workers.precision=bfloat16")
-    monkeypatch.setattr("stepfront.search.problem.costs.choose_engine", refuse)
+    monkeypatch.setattr("stepfront.search.problem.worker_measurements.choose_engine", refuse)
     with pytest.raises(InputError, match=r"^workers\.precision bfloat16: changes"):
-        load_or_measure_costs(Ingredients.load(settings), settings.search_directory)
+        load_or_measure_costs(load_problem(settings), settings.search_directory)
     assert not (settings.search_directory / COSTS_FILE).exists()
 
 
@@ -123,7 +125,7 @@ def refuse(*given: object) -> None:
 
 def test_the_root_of_the_reference_travels_to_the_workers(searched: Path, trained: Path) -> None:
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
-    load = LoadEvaluator(Ingredients.load(settings).parts(read_costs(searched), "cpu", 1))
+    load = LoadEvaluator(local_parts(load_problem(settings), read_costs(searched), 1))
     arrived = pickle.loads(pickle.dumps(load)).parts.reference
     assert np.array_equal(arrived.__dict__["triangle"], load.parts.reference.triangle)
 

@@ -11,11 +11,14 @@ import pytest
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
+from stepfront.search.checks import integrity
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.driver import integrity as checkup
-from stepfront.search.driver.baselines import advice, baseline_plans, run_baselines
+from stepfront.search.driver.baselines import run_baselines
+from stepfront.search.driver.versus import advice
+from stepfront.search.problem.baseline_plans import baseline_plans
 from stepfront.search.problem.costs import read_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.records.run_directory import find_search
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from tests.search.driver.test_run import do_search
@@ -31,7 +34,7 @@ def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFact
 
 def test_a_plan_of_fewer_steps_has_the_times_of_a_sampler_of_so_many(searched: Path) -> None:
     trials = pd.read_parquet(searched / "trials.parquet")
-    schedule = noise_schedule(Ingredients.of_search(find_search(searched)[1], searched).card.diffusion)
+    schedule = noise_schedule(load_problem_of_search(find_search(searched)[1], searched).card.diffusion)
     lengths = [len(widths) for widths in trials["widths"]]
     assert lengths[:4] == [6] * 4
     assert len(set(lengths)) >= 4
@@ -59,15 +62,15 @@ def test_it_has_its_strongest_baseline_among_its_own_plans(searched: Path) -> No
 def test_fewer_steps_than_there_are_evaluations_for_are_spread_evenly(
     searched: Path, count: int, lengths: list[int]
 ) -> None:
-    ingredients = Ingredients.of_search(find_search(searched)[1], searched)
-    source = ingredients.plan_source(read_costs(searched))
-    plans = baseline_plans("fewer_steps", count, ingredients, source)
+    problem = load_problem_of_search(find_search(searched)[1], searched)
+    source = make_plan_source(problem, read_costs(searched))
+    plans = baseline_plans("fewer_steps", count, problem, source)
     assert [len(plan.widths) for plan in plans] == lengths
     assert {width for plan in plans for width in plan.widths} == {1.0}
 
 
 def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: Path) -> None:
-    assert [found.says for found in checkup.examine_search(searched.parent) if not found.usable] == []
+    assert [found.says for found in integrity.examine_search(searched.parent) if not found.usable] == []
     write_report(searched, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file
 
 from stepfront.errors import InputError
-from stepfront.search.driver import run
 from stepfront.search.driver.publish import log_to_mlflow, make_evaluator, sample_pixels
+from stepfront.search.driver.search import run_search
 from stepfront.search.export.exported.sample import UNet
 from stepfront.search.export.program import _shared, _write_network, export_point
-from stepfront.search.export.registry import register
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.export.registry import register_point
+from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_search, read_snapshot
 from stepfront.search.records.tables import pick_point, plan_of_row
@@ -46,7 +46,7 @@ class Silent:
 def searched(trained: Path, cluster: None) -> Path:
     """A finished search that is in MLflow."""
     settings = tiny_settings(trained, "name=used", f"supernet={trained / 'tiny' / 'supernet'}")
-    directory = run.search(settings, False, Silent(), lambda text: None)
+    directory = run_search(settings, False, Silent(), lambda text: None)
     assert log_to_mlflow(settings, directory, True)[0] == ""
     return directory
 
@@ -55,7 +55,7 @@ def sampled(directory: Path, point: str) -> np.ndarray:
     """What `stepfront sample` makes, [N, H, W, C]."""
     _, settings = find_search(directory)
     row = pick_point(read_snapshot(directory).front, point)
-    evaluator = make_evaluator(Ingredients.of_search(settings, directory), directory)
+    evaluator = make_evaluator(load_problem_of_search(settings, directory), directory)
     return np.moveaxis(sample_pixels(evaluator, plan_of_row(row), IMAGES, SEED), 1, 3)
 
 
@@ -154,7 +154,7 @@ np.savez(sys.argv[3], images=images, some=some)
 
 
 def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: Path, tmp_path: Path) -> None:
-    done = register(searched, "knee")
+    done = register_point(searched, "knee")
     _, settings = find_search(searched)
     made = tmp_path / "made.npz"
     arguments = [str(settings.tracking.uri), f"models:/{done.model}@knee", str(made)]
@@ -175,20 +175,20 @@ def without_us() -> dict[str, str]:
 
 
 def test_a_version_carries_where_it_comes_from(searched: Path) -> None:
-    done = register(searched, "best")
+    done = register_point(searched, "best")
     _, settings = find_search(searched)
     facts = read_snapshot(searched).facts
     version = make_client(settings.tracking.uri).get_model_version(done.model, done.version)
     assert version.tags["search_id"] == facts["search_id"]
     assert version.tags["supernet_digest"] == facts["supernet_digest"]
     assert version.tags["plan"] == done.point["plan"]
-    again = register(searched, "best")
+    again = register_point(searched, "best")
     assert (again.version, again.new, again.moved) == (done.version, False, {})
 
 
 def test_aliases_follow_the_front(searched: Path) -> None:
     client = make_client(find_search(searched)[1].tracking.uri)
-    register(searched, "best", "followed")
+    register_point(searched, "best", "followed")
     before = client.get_registered_model("followed").aliases
     assert "best" in before
     path = searched / tables.FRONT
@@ -196,7 +196,7 @@ def test_aliases_follow_the_front(searched: Path) -> None:
     other = whole.iloc[[i for i, label in enumerate(whole["label"]) if "best" not in label]]
     try:
         tables.write_table(tables.label_front(other.reset_index(drop=True), "fid", "gflops"), path)
-        done = register(searched, "cheapest", "followed")
+        done = register_point(searched, "cheapest", "followed")
         assert "best" in done.moved
         assert done.moved["best"][0] == str(before["best"])
         now = client.get_model_version_by_alias("followed", "best")
@@ -207,13 +207,13 @@ def test_aliases_follow_the_front(searched: Path) -> None:
 
 def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a model can't be called 'a/b'"):
-        register(searched, "best", "a/b")
+        register_point(searched, "best", "a/b")
     state = searched / "mlflow.json"
     kept = state.read_bytes()
     state.unlink()
     try:
         with pytest.raises(InputError, match="is not in MLflow yet; first: stepfront sync"):
-            register(searched, "best")
+            register_point(searched, "best")
     finally:
         state.write_bytes(kept)
 
@@ -221,7 +221,7 @@ def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: 
 @pytest.fixture
 def served(searched: Path, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` on the registered knee, without a network."""
-    done = register(searched, "knee")
+    done = register_point(searched, "knee")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,11 +1,11 @@
 """What a user is told while images are read."""
 
-from stepfront.search.driver.reading_progress import reading
+from stepfront.search.driver.reading_progress import reading_progress
 
 
 def test_a_line_each_ten_seconds_with_the_time_that_is_left_and_none_of_what_is_quick() -> None:
     now, said = 0.0, list[str]()
-    tell = reading(said.append, lambda: now)
+    tell = reading_progress(said.append, lambda: now)
     for done in range(1, 41):  # an image a second
         now = float(done)
         tell(done, 40)

@@ -18,21 +18,25 @@ import torch
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
-from stepfront.search.driver import run
 from stepfront.search.driver.baselines import METHODS, run_baselines
-from stepfront.search.driver.confirm import confirm
+from stepfront.search.driver.confirm import run_confirmation
+from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.publish import publish
+from stepfront.search.driver.search import extended_settings, run_search
+from stepfront.search.driver.search_report import SearchReport
+from stepfront.search.driver.train import run_training
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import load_or_measure_costs
-from stepfront.search.problem.problem import Ingredients, read_gap
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.gap_table import read_gap_table
+from stepfront.search.problem.load import load_problem, load_problem_of_search
+from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.records import tables
-from stepfront.search.records.run_directory import extended_settings, find_search, resume_settings, warm_settings
-from stepfront.search.study.ledger import Ledger
-from stepfront.trainers.diffusion.loss_gap import supernet_gap
+from stepfront.search.records.run_directory import find_search, resume_settings, warm_settings
 from stepfront.trainers.diffusion.plan import Plan, parse_runs
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import TINY, tiny_settings
@@ -49,12 +53,12 @@ class Silent:
     def __init__(self) -> None:
         self.updates = 0
 
-    def update(self, ledger: Ledger, total: int, workers: int) -> None:
+    def update(self, report: SearchReport) -> None:
         self.updates += 1
 
 
 def do_search(directory: Path, *overrides: str, fresh: bool = False) -> Path:
-    return run.search(tiny_settings(directory, *overrides), fresh, Silent(), lambda text: None)
+    return run_search(tiny_settings(directory, *overrides), fresh, Silent(), lambda text: None)
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +69,21 @@ def searched(trained: Path, cluster: None) -> Path:
 
 def test_the_gap_table_is_kept_with_the_search(searched: Path) -> None:
     directory, settings = find_search(searched)
-    found = Ingredients.of_search(settings, directory)
-    kept = read_gap(directory, found.gap_key)
+    found = load_problem_of_search(settings, directory)
+    kept = read_gap_table(directory, found.gap_inputs.key)
     assert kept is not None
     assert np.array_equal(found.gap, kept)
-    np.testing.assert_allclose(kept, supernet_gap(*found.gap_parts, torch.device("cpu")), atol=1e-6)
-    assert read_gap(directory, "of another supernet") is None
-    assert read_gap(directory.parent, found.gap_key) is None
+    np.testing.assert_allclose(kept, found.gap_inputs.measure(torch.device("cpu")), atol=1e-6)
+    assert read_gap_table(directory, "of another supernet") is None
+    assert read_gap_table(directory.parent, found.gap_inputs.key) is None
 
 
 def test_training_reports_and_is_not_repeated(trained: Path) -> None:
-    card, worked = run.train(tiny_settings(trained), False, lambda report: None, lambda text: None)
+    card, worked = run_training(tiny_settings(trained), False, lambda report: None, lambda text: None)
     assert not worked
     assert set(card.made_with["held_out_losses"]) == {"0.25", "0.5", "1.0"}
     with pytest.raises(InputError, match=r"trained with training.steps 12, not 13"):
-        run.train(tiny_settings(trained, "training.steps=13"), False, lambda r: None, lambda t: None)
+        run_training(tiny_settings(trained, "training.steps=13"), False, lambda r: None, lambda t: None)
 
 
 def test_tables_have_the_promised_columns_and_agree(searched: Path) -> None:
@@ -133,7 +137,7 @@ def test_equal_seeds_give_equal_scores_whatever_the_workers(searched: Path, fres
 
 def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
-    confirm(directory, None, None)
+    run_confirmation(directory, None, None)
     confirmed = pd.read_parquet(directory / "confirm.parquet")
     trials = pd.read_parquet(directory / "trials.parquet")
     assert not set(confirmed["noise_seed"]) & set(trials["noise_seed"])
@@ -148,7 +152,7 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     assert savings is None or savings["flops_saved"] == pytest.approx(1 - savings["gflops"] / facts["full"]["gflops"])
     scored = (directory / "confirm.parquet").stat().st_mtime_ns
     called: list[int] = []
-    confirm(directory, None, None, lambda done, total: called.append(done))
+    run_confirmation(directory, None, None, lambda done, total: called.append(done))
     assert not called  # scores that are there are kept
     assert (directory / "confirm.parquet").stat().st_mtime_ns >= scored
     assert np.isfinite(front[["kid", "kid_low", "kid_high"]].to_numpy()).all()
@@ -161,7 +165,7 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     for name in ("trials", "front", "progress", "proxies", "baselines", "confirm"):
         assert set(pd.read_parquet(directory / f"{name}.parquet")["features"]) == {"classifier"}, name
     # Scores of another number of images come beside these, and the larger number is what the front is judged by.
-    confirm(directory, 48, None)
+    run_confirmation(directory, 48, None)
     both = pd.read_parquet(directory / "confirm.parquet")
     scores = ["plan", "kind", "noise_seed", "images", "fid", "kid", "precision", "recall"]
     pd.testing.assert_frame_equal(
@@ -170,7 +174,7 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     )
     assert set(both.loc[both["used"], "images"]) == {48}
     assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
-    confirm(directory, 32, None, lambda done, total: called.append(done))
+    run_confirmation(directory, 32, None, lambda done, total: called.append(done))
     assert not called
     assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
     assert "KID" in write_report(directory).read_text()
@@ -241,7 +245,7 @@ def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
 
 def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(fresh, "tracking.uri=http://127.0.0.1:9")
-    directory = run.search(settings, False, Silent(), lambda text: None)
+    directory = run_search(settings, False, Silent(), lambda text: None)
     assert len(pd.read_parquet(directory / "trials.parquet")) == 9
     problem, _ = publish(settings, directory, True)
     assert "127.0.0.1:9" in problem
@@ -251,7 +255,7 @@ def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path, cluster: None) -> No
 def test_a_constraint_that_no_plan_keeps_is_refused_before_anything_is_evaluated(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(fresh, "evaluation.constraints=['gflops <= 1e-6']")
     with pytest.raises(InputError, match=r"no plan keeps the constraint gflops <= 1e-06.*narrowest has"):
-        run.search(settings, False, Silent(), lambda text: None)
+        run_search(settings, False, Silent(), lambda text: None)
 
 
 class FailingLoad:
@@ -287,10 +291,10 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
         "workers.count=2",
         "workers.ahead=never",
     )
-    ingredients = Ingredients.load(settings)
-    costs = load_or_measure_costs(ingredients, settings.search_directory)
-    ledger = run.open_ledger(ingredients, costs, settings.search_directory)
-    job = Job(ingredients.plan_of, 8, 0)
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    ledger = open_ledger(problem, costs, settings.search_directory)
+    job = Job(problem.plan_of, 8, 0)
     run_trials(
         ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=30
     )  # longer than a process takes to start
@@ -306,7 +310,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     assert {attempts[genome] for genome in hopeless} == {3}
     # The killed one, and the one that stopped: ended at the limit and tried again.
     said = (fresh / "mark.stopped").read_text()
-    stopped = next(genome for genome in attempts if str(ingredients.plan_of(genome).widths) == said)
+    stopped = next(genome for genome in attempts if str(problem.plan_of(genome).widths) == said)
     assert {genome for genome, n in attempts.items() if n == 2} == {"222", stopped}
     assert np.isfinite(results[stopped]["fid"])
     # The other worker went on in the meantime.
@@ -410,19 +414,19 @@ def test_points_by_name_number_and_query(searched: Path) -> None:
     for bad in ("nonsense", "99999", "fid<=-1", "fid<=x"):
         with pytest.raises(InputError):
             tables.pick_point(front, bad)
-    assert isinstance(ingredients_plan(searched), Plan)
+    assert isinstance(uniform_half_plan(searched), Plan)
 
 
-def ingredients_plan(directory: Path) -> Plan:
+def uniform_half_plan(directory: Path) -> Plan:
     return tables.plan_of_row(tables.read_table(directory / "front.parquet", "front").iloc[0])
 
 
 def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
     settings = tiny_settings(trained)
-    ingredients = Ingredients.load(settings)
-    costs = load_or_measure_costs(ingredients, settings.search_directory)
-    load = LoadEvaluator(ingredients.parts(costs, "cpu", 1))
-    plan = ingredients.uniform_plan(0.5)
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    load = LoadEvaluator(local_parts(problem, costs, 1))
+    plan = problem.uniform_plan(0.5)
     with PlanScorer(load, settings.workers, limit=300) as scorer:
         (there,) = scorer.score([(plan, 5)], 16)
     here = load()(plan, 16, 5)
@@ -434,13 +438,13 @@ def test_a_search_that_began_from_another_goes_on_when_that_is_gone(fresh: Path,
     parent = do_search(fresh, "budget.trials=14")
     child = tiny_settings(fresh, "name=child", f"supernet={fresh / 'tiny' / 'supernet'}", "budget.trials=6")
     settings = warm_settings(child, [parent])
-    directory = run.search(settings, False, Silent(), lambda text: None)
+    directory = run_search(settings, False, Silent(), lambda text: None)
     trials = pd.read_parquet(directory / "trials.parquet")
     assert f"front:{parent}" in set(trials["origin"])
-    earlier = Ingredients.load(settings).plan_features.earlier
+    earlier = make_plan_features(load_problem(settings)).earlier
     assert len(earlier) == 1  # what the parent's 14 trials taught is handed over with its front
     shutil.rmtree(parent)
-    run.search(extended_settings(directory, 3, None, None), False, Silent(), lambda text: None)
+    run_search(extended_settings(directory, 3, None, None), False, Silent(), lambda text: None)
     assert len(pd.read_parquet(directory / "trials.parquet")) == 9
 
 
@@ -448,7 +452,7 @@ def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) 
     directory = do_search(fresh)
     before = pd.read_parquet(directory / "trials.parquet")
     settings = extended_settings(fresh / "tiny", 5, None, None)
-    run.search(settings, False, Silent(), lambda text: None)
+    run_search(settings, False, Silent(), lambda text: None)
     after = pd.read_parquet(directory / "trials.parquet")
     assert len(after) == 14
     pd.testing.assert_frame_equal(after[:9], before)
@@ -484,18 +488,18 @@ def test_fresh_deletes_nothing_before_the_settings_are_checked(fresh: Path, clus
     held = sorted(path.name for path in supernet.iterdir())
     for bad in ("data={format: npz, path: gone.npz}", "training.device=foo", "features={name: f, path: gone.pt}"):
         with pytest.raises(InputError):
-            run.train(tiny_settings(fresh, bad), True, lambda report: None, lambda text: None)
+            run_training(tiny_settings(fresh, bad), True, lambda report: None, lambda text: None)
     assert sorted(path.name for path in supernet.iterdir()) == held
 
 
 def test_a_search_whose_supernet_was_trained_anew_is_not_read_with_it(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
-    run.train(tiny_settings(fresh, "training.steps=3"), True, lambda report: None, lambda text: None)
+    run_training(tiny_settings(fresh, "training.steps=3"), True, lambda report: None, lambda text: None)
     settings = tiny_settings(fresh, "training.steps=3")
-    with pytest.raises(InputError, match="made with another supernet"):
+    with pytest.raises(InputError, match="used another supernet"):
         publish(settings, directory, True)
-    with pytest.raises(InputError, match="made with another supernet"):
-        confirm(directory, None, None)
+    with pytest.raises(InputError, match="used another supernet"):
+        run_confirmation(directory, None, None)
 
 
 def test_a_shared_database_holds_a_study_a_search(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
-from stepfront.search.driver import run
+from stepfront.search.driver.train import run_training
 from stepfront.search.execution import distributed_training as train_cluster
 from stepfront.search.execution.distributed_training import train_on_cluster
 from stepfront.trainers.data import ImageData, load_data
@@ -100,7 +100,7 @@ def test_workers_that_are_lost_too_often_end_the_training_in_one_line(
 def test_a_training_that_diverges_is_not_begun_again(cluster: None, tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path, *TWO, "training.lr=1e30", "training.warmup=0")
     with pytest.raises(InputError, match="diverged before step 5"):
-        run.train(settings, False, lambda state: None, lambda text: None)
+        run_training(settings, False, lambda state: None, lambda text: None)
 
 
 def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,4 +113,4 @@ def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog
 def test_a_machine_without_room_for_the_workers_says_so(cluster: None, tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path, "training.workers=9", "tracking.uri=null", "workers.cpus=8")
     with pytest.raises(InputError, match=r"training\.workers 9: this machine has room for \d+ of 8 CPUs and 0 GPUs"):
-        run.train(settings, False, lambda state: None, lambda text: None)
+        run_training(settings, False, lambda state: None, lambda text: None)

@@ -16,7 +16,8 @@ from stepfront.search.config import WorkerSettings
 from stepfront.search.execution import shared_prefixes as shared_prefixes_module
 from stepfront.search.execution.shared_prefixes import NodePrefixes, PrefixIndex, shared_prefixes
 from stepfront.search.execution.worker import ListWorker, LoadEvaluator
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import count_width
 from tests.search.conftest import tiny_settings
@@ -158,12 +159,12 @@ def test_what_the_index_has_not_taken_in_is_no_more_than_a_batch(shared: NodePre
 
 def test_a_score_goes_on_from_what_another_worker_computed(trained: Path, cluster: None) -> None:
     settings = tiny_settings(trained)
-    ingredients = Ingredients.load(settings)
-    costs = {w: count_width(ingredients.card.network, 1, 8, w) for w in ingredients.card.network.widths}
+    problem = load_problem(settings)
+    costs = {w: count_width(problem.card.network, 1, 8, w) for w in problem.card.network.widths}
     with shared_prefixes(WorkerSettings(count=2)) as shared:
-        load = LoadEvaluator(ingredients.parts(costs, "cpu", 1), shared)
-        plans = [Plan(ingredients.times, (0.25, 0.5, 0.5, 1.0, last, last)) for last in (0.25, 1.0)]
-        alone = LoadEvaluator(ingredients.parts(costs, "cpu", 1))()(plans[1], 32, 0)
+        load = LoadEvaluator(local_parts(problem, costs, 1), shared)
+        plans = [Plan(problem.times, (0.25, 0.5, 0.5, 1.0, last, last)) for last in (0.25, 1.0)]
+        alone = LoadEvaluator(local_parts(problem, costs, 1))()(plans[1], 32, 0)
         first, second = (ray.remote(ListWorker).options(num_cpus=0.1).remote(load) for _ in range(2))
         ray.get(first.score.remote(plans[0], 32, 0))
         for _ in range(50):

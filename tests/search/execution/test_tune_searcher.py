@@ -13,12 +13,12 @@ import pytest
 from ray.tune.search import Searcher
 
 from stepfront.search.config import WorkerSettings
-from stepfront.search.driver import run
+from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.tune_searcher import Job, LedgerSearcher
 from stepfront.search.execution.worker import NOT_TRIED, EvaluationError, Lane
 from stepfront.search.problem.costs import load_or_measure_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -276,10 +276,10 @@ def searched(fresh: Path, on_result: Callable[[], None], *overrides: str) -> tup
     """The ledger of a search with an evaluator that sleeps, and how many evaluations were begun."""
     basic = ("budget.trials=16", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.ahead=always")
     settings = tiny_settings(fresh, *basic, *overrides)
-    ingredients = Ingredients.load(settings)
-    costs = load_or_measure_costs(ingredients, settings.search_directory)
-    ledger = run.open_ledger(ingredients, costs, settings.search_directory)
-    job = Job(ingredients.plan_of, 8, 0)
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    ledger = open_ledger(problem, costs, settings.search_directory)
+    job = Job(problem.plan_of, 8, 0)
     run_trials(ledger, Sleeping(fresh / "begun"), job, settings.workers, on_result, limit=60)
     assert len(ledger.trials) == len(ledger.complete) == 16
     assert len({trial.user_attrs["genome"] for trial in ledger.trials}) == 16

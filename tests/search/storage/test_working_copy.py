@@ -29,7 +29,8 @@ from stepfront.file_store import FileStore
 from stepfront.files import write_text
 from stepfront.search.cli.main import app
 from stepfront.search.cli.uri_arguments import uri_of
-from stepfront.search.driver import run
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.records import tables
 from stepfront.search.storage import lease
 from stepfront.search.storage import mirror as copies
@@ -37,7 +38,6 @@ from stepfront.search.storage.lease import LEASE
 from stepfront.search.storage.lock import InUseError
 from stepfront.search.storage.mirror import MANIFEST, Copy
 from stepfront.search.storage.working_copy import copy_folder, fetched, known_as, mirrored, settings_at_home
-from stepfront.search.study.ledger import Ledger
 from tests.search.conftest import tiny_settings
 
 Machine = Callable[[str], None]
@@ -340,7 +340,7 @@ def test_uris_survive_being_typed_where_a_path_is_expected() -> None:
 
 
 class Silent:
-    def update(self, ledger: Ledger, total: int, workers: int) -> None: ...
+    def update(self, report: SearchReport) -> None: ...
 
 
 def test_a_search_at_a_uri_goes_on_on_another_machine(
@@ -352,7 +352,7 @@ def test_a_search_at_a_uri_goes_on_on_another_machine(
     settings = tiny_settings(tmp_path, "tracking.uri=null", "workers.count=1", f"directory=file://{bucket}", supernet)
     with settings_at_home(settings) as here:
         assert Path(here.directory).is_relative_to(tmp_path / "a")
-        run.search(here, False, Silent(), lambda text: None)
+        run_search(here, False, Silent(), lambda text: None)
     assert len(pd.read_parquet(bucket / "tiny" / "search" / tables.TRIALS)) == 9
     machine("b")
     shutil.rmtree(tmp_path / "a")  # another machine has none of it
@@ -365,7 +365,7 @@ def test_a_search_at_a_uri_goes_on_on_another_machine(
     local = tmp_path / "local"
     shutil.copytree(trained / "tiny" / "supernet", local / "tiny" / "supernet")
     never = tiny_settings(local, "tracking.uri=null", "workers.count=1", "budget.trials=12")
-    straight = pd.read_parquet(run.search(never, False, Silent(), lambda text: None) / tables.TRIALS)
+    straight = pd.read_parquet(run_search(never, False, Silent(), lambda text: None) / tables.TRIALS)
     assert trials["genome"].tolist() == straight["genome"].tolist()
     assert trials["fid"].tolist() == straight["fid"].tolist()
     machine("c")

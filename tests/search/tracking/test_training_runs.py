@@ -13,7 +13,7 @@ from PIL import Image
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
-from stepfront.search.driver import run
+from stepfront.search.driver.train import run_training
 from stepfront.search.tracking.mirror import make_client
 from stepfront.search.tracking.training_runs import TRAINING, TrainingLog, experiment_name
 from stepfront.trainers.data import ImageData, load_data
@@ -39,7 +39,7 @@ def train(settings: RunSettings, killed_at: int | None = None, fresh: bool = Fal
         if state.step == killed_at:
             raise KilledError
 
-    run.train(settings, fresh, report, lambda text: None)
+    run_training(settings, fresh, report, lambda text: None)
 
 
 def runs(settings: RunSettings) -> list[Any]:
@@ -152,10 +152,10 @@ def test_the_checkpoint_of_a_store_is_forgotten_by_a_fresh_training(tmp_path: Pa
         train(settings, killed_at=7)
     shutil.rmtree(settings.supernet_directory)
     seen: list[int] = []
-    run.train(settings, False, lambda state: seen.append(state.step), lambda text: None)
+    run_training(settings, False, lambda state: seen.append(state.step), lambda text: None)
     assert seen[0] == 6
     seen.clear()
-    run.train(settings, True, lambda state: seen.append(state.step), lambda text: None)
+    run_training(settings, True, lambda state: seen.append(state.step), lambda text: None)
     assert seen[0] == 1
 
 

@@ -57,7 +57,7 @@ def attempt(what: str, check: Callable[[], str]) -> Finding:
 
 
 def _python() -> str:
-    from stepfront.search.driver.search_facts import versions
+    from stepfront.search.records.versions import versions
 
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
@@ -133,10 +133,10 @@ def _data(settings: RunSettings) -> str:
 
 
 def _supernet(settings: RunSettings) -> str:
-    from stepfront.search.problem.problem import Ingredients
+    from stepfront.search.problem.load import load_problem
     from stepfront.trainers.networks.card import CARD_FILE
 
     if not (settings.supernet_directory / CARD_FILE).exists():
         return f"none yet in {settings.supernet_directory}"
-    found = Ingredients.load(settings)
+    found = load_problem(settings)
     return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"

@@ -16,12 +16,14 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
+from stepfront.search.checks.doctor import Finding, attempt
 from stepfront.search.config import RunSettings
-from stepfront.search.driver.doctor import Finding, attempt
-from stepfront.search.driver.run import REBUILD, open_ledger, write_tables
+from stepfront.search.driver.open_ledger import REBUILD, open_ledger
+from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import read_costs
-from stepfront.search.problem.problem import Ingredients
+from stepfront.search.problem.load import load_problem, load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE, read_snapshot, resume_settings
 from stepfront.search.storage.lock import directory_lock
@@ -39,13 +41,13 @@ def examine_search(path: Path) -> list[Finding]:
 def repair(path: Path) -> RunSettings:
     """Rebuilds tables and facts from the study, and a study that is damaged from its table.
 
-    InputError when neither can be used, or the ingredients can't.
+    InputError when neither can be used, or the problem can't.
     """
     settings = resume_settings(path)
     directory = settings.search_directory
     with directory_lock(directory), closing(_Checkup(settings)) as checkup:
         _rebuild_study(checkup)
-        write_tables(checkup.ingredients, checkup.ledger, checkup.costs, directory, checkup.command)
+        TableWriter(checkup.problem, checkup.ledger, checkup.costs, directory, checkup.command).write()
     return settings
 
 
@@ -68,10 +70,10 @@ def _rebuild_study(checkup: _Checkup) -> None:
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
     known = tables.told_trials(tables.read_table(directory / tables.TRIALS, "trials"))
-    ingredients, costs = checkup.ingredients, checkup.costs  # what may be missing is missed before a file is renamed
+    problem, costs = checkup.problem, checkup.costs  # what may be missing is missed before a file is renamed
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
-    with closing(open_ledger(ingredients, costs, directory)) as empty:
+    with closing(open_ledger(problem, costs, directory)) as empty:
         empty.restore(known)
 
 
@@ -84,12 +86,12 @@ class _Checkup:
         return self.settings.search_directory
 
     @cached_property
-    def ingredients(self) -> Ingredients:
+    def problem(self) -> SearchProblem:
         try:
             read_json(self.directory / FACTS_FILE, "search")
         except InputError:  # missing or damaged: the study knows the supernet's digest as well
-            return Ingredients.load(self.settings)
-        return Ingredients.of_search(self.settings, self.directory)
+            return load_problem(self.settings)
+        return load_problem_of_search(self.settings, self.directory)
 
     @cached_property
     def costs(self) -> dict:
@@ -99,7 +101,7 @@ class _Checkup:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return open_ledger(self.ingredients, self.costs, self.directory)
+        return open_ledger(self.problem, self.costs, self.directory)
 
     @property
     def command(self) -> str:
@@ -124,7 +126,7 @@ class _Checkup:
         return [attempt(what, check) for what, check in checks]
 
     def _supernet(self) -> str:
-        found = self.ingredients
+        found = self.problem
         return (
             f"digest {found.card.digest[:12]} and reference of {found.features.name} belong to "
             f"{found.data.name} {found.data.fingerprint[:12]}"
@@ -149,7 +151,7 @@ class _Checkup:
     def _tables(self) -> str:
         """The tables as the study would have them, against those on the disk."""
         snapshot = read_snapshot(self.directory)
-        fresh = tables.trials_table(self.ledger, self.ingredients.plan_of)
+        fresh = tables.trials_table(self.ledger, self.problem.plan_of)
         if len(fresh) != len(snapshot.trials):
             raise InputError(f"{tables.TRIALS} has {len(snapshot.trials)} trials, the study {len(fresh)}; {_MEND}")
         columns = ["trial", "genome", "state", "fid", "gflops"]

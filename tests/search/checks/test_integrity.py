@@ -13,8 +13,8 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.search.driver import integrity as checkup
-from stepfront.search.driver import run
+from stepfront.search.checks import integrity
+from stepfront.search.driver.search import run_search
 from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
@@ -49,12 +49,12 @@ def told(search: Path) -> list[tuple]:
 
 
 def failures(search: Path) -> dict[str, str]:
-    return {found.what: found.says for found in checkup.examine_search(search) if not found.usable}
+    return {found.what: found.says for found in integrity.examine_search(search) if not found.usable}
 
 
 def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> None:
     assert failures(search) == {}
-    said = {found.what: found.says for found in checkup.examine_search(search)}
+    said = {found.what: found.says for found in integrity.examine_search(search)}
     assert said["tables"] == "9 trials, as in the study"
     assert said["study"].startswith("9 complete, 0 failed, 0 cut off")
     assert find_search(search)[1].search_directory == search / "search"
@@ -75,7 +75,7 @@ def test_views_that_differ_from_the_study_are_found_and_repaired(damage: str, se
         for name in (tables.TRIALS, tables.FRONT, tables.PROGRESS):
             (search / "search" / name).unlink()
     assert set(failures(search)) & {"tables", "front"}
-    checkup.repair(search)
+    integrity.repair(search)
     assert failures(search) == {}
     pd.testing.assert_frame_equal(pd.read_parquet(trials), whole)
 
@@ -85,7 +85,7 @@ def test_another_supernet_is_found(search: Path, trained: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    assert "does not belong to its card" in failures(search)["supernet"]
+    assert "does not match its card" in failures(search)["supernet"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "gone", "of an older copy"])
@@ -105,8 +105,8 @@ def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: st
             connection.execute("DELETE FROM trials WHERE number >= 5")
     assert "--repair" in failures(search)["study"]
     with pytest.raises(InputError, match=r"damaged|lacks"):
-        run.search(resume_settings(search), False, Silent(), lambda text: None)
-    checkup.repair(search)
+        run_search(resume_settings(search), False, Silent(), lambda text: None)
+    integrity.repair(search)
     assert failures(search) == {}
     assert told(search) == before
     pd.testing.assert_frame_equal(pd.read_parquet(directory / tables.TRIALS), trials)
@@ -123,10 +123,10 @@ def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_agai
     whole = pd.read_parquet(trials)
     whole[whole["trial"] != 6].to_parquet(trials)
     (search / "search" / "study.db").unlink()
-    checkup.repair(search)
-    said = {found.what: found.says for found in checkup.examine_search(search)}
+    integrity.repair(search)
+    said = {found.what: found.says for found in integrity.examine_search(search)}
     assert said["study"].startswith("8 complete, 0 failed, 1 cut off")
-    run.search(resume_settings(search), False, Silent(), lambda text: None)
+    run_search(resume_settings(search), False, Silent(), lambda text: None)
     now = pd.read_parquet(trials)
     assert now["trial"].tolist() == list(range(9))
     assert now["genome"].is_unique
@@ -136,7 +136,7 @@ def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None
     (search / "search" / "study.db").write_bytes(b"no database at all")
     (search / "search" / tables.TRIALS).unlink()
     with pytest.raises(InputError, match=r"trials\.parquet has none to rebuild it from"):
-        checkup.repair(search)
+        integrity.repair(search)
     assert (search / "search" / "study.db").read_bytes() == b"no database at all"
 
 
@@ -145,12 +145,12 @@ def test_damaged_facts_are_found_and_made_again_with_the_same_id(search: Path) -
     before = read_json(facts, "search")
     facts.write_text(facts.read_text()[:100])
     assert "not a readable search" in failures(search)["facts"]
-    checkup.repair(search)
+    integrity.repair(search)
     assert failures(search) == {}
     assert read_json(facts, "search")["search_id"] == before["search_id"]
 
 
 def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no search was begun in"):
-        checkup.examine_search(tmp_path)
+        integrity.examine_search(tmp_path)
     assert tiny_settings(tmp_path).search_directory.exists() is False

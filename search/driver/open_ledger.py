@@ -1,0 +1,86 @@
+"""Open the study of a search with the sampler, screening and limits of its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.initial_plans import make_initial_plans
+from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.algorithm.screening import ProxyScore, Screening, make_screening
+from stepfront.search.config import RunSettings
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.plan_source import make_plan_features, make_plan_source
+from stepfront.search.problem.pricing import affordability, level_prices
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.problem.spec import comparison_spec
+from stepfront.search.records import tables
+from stepfront.search.study.budget import Limits
+from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_name
+from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.inference.cost import WidthCost
+
+REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `--fresh` starts over"
+
+
+def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path) -> Ledger:
+    """Open the study in `directory` with the sampler of the settings."""
+    settings = problem.settings
+    initial = make_initial_plans(settings.initial_plans, make_plan_source(problem, costs))
+    screening = _make_screening(problem, costs)
+    sampler = BlockNSGAII(
+        problem.encoding,
+        settings.variation,
+        settings.search_seed,
+        initial,
+        offspring=settings.screen.offspring,
+        screen=screening,
+        affordable=affordability(problem, costs),
+    )
+    budget = settings.budget
+    steps = len(problem.times)
+    latency = 0.0 if costs[1.0].latency_ms is None else costs[1.0].step_ms
+    ledger = Ledger(
+        storage=open_storage(settings.storage, directory),
+        name=study_name(settings.storage, directory),
+        sampler=sampler,
+        objectives=settings.evaluation.objectives,
+        constraints=settings.evaluation.constraints,
+        limits=Limits(budget.trials, budget.minutes and 60 * budget.minutes, budget.tflops, budget.patience),
+        spec=comparison_spec(problem, costs),
+        full_costs={"gflops": costs[1.0].step_gflops * steps, "latency_ms": latency * steps},
+        attempts=settings.workers.attempts,
+    )
+    if screening is not None:
+        screening.watch(ledger)
+    return ledger
+
+
+def check_nothing_lost(settings: RunSettings, directory: Path) -> None:
+    """Raise InputError when the study is damaged or lacks trials that the table beside it has.
+
+    A search that continued would write over those trials.
+    """
+    study = finished_numbers(settings.storage, directory)
+    if study is None:
+        raise InputError(f"the study in {directory} is damaged; {REBUILD}")
+    if lost := tables.told_numbers(directory) - study:
+        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {tables.TRIALS}; {REBUILD}")
+
+
+def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Screening | None:
+    """Return the screening of the settings; None where every child is evaluated."""
+    evaluation, prices = problem.settings.evaluation, level_prices(problem, costs)
+
+    def paired() -> ProxyScore:
+        evaluator = Evaluator(local_parts(problem, costs))
+        return lambda levels: evaluator.paired(problem.plan_at(levels), evaluation.noise_seed)
+
+    return make_screening(
+        problem.settings.screen,
+        problem.encoding,
+        lambda: make_plan_features(problem),
+        lambda levels: [prices[name](levels) for name in evaluation.objectives[1:]],
+        paired,
+    )

@@ -1,0 +1,140 @@
+"""Run a search: evaluate plans until the budget is used, and keep its tables up to date meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.driver.open_ledger import check_nothing_lost, open_ledger
+from stepfront.search.driver.reading_progress import Stage, reading_progress
+from stepfront.search.driver.search_report import SearchReport, View
+from stepfront.search.driver.write_tables import TableWriter
+from stepfront.search.execution.executor import ray_session, run_trials
+from stepfront.search.execution.interrupt import second_one_ends
+from stepfront.search.execution.placement import slots_now, worker_count
+from stepfront.search.execution.prometheus import Gauges
+from stepfront.search.execution.shared_prefixes import shared_prefixes
+from stepfront.search.execution.tune_searcher import Job
+from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
+from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.load import load_problem
+from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
+from stepfront.search.storage.lock import clear_directory, directory_lock
+from stepfront.search.storage.working_copy import for_any_machine, known_as
+from stepfront.search.study.budget import spent_so_far
+from stepfront.search.study.optuna_storage import delete_study
+from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.trainers.config import settings_json, validate
+
+LEAST_PAUSE = 5.0
+"""Seconds between two writes of the tables while a search runs, at least."""
+
+
+def run_search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command: str = "") -> Path:
+    """Run the search of the settings to the end of its budget, from where it stopped; return its directory.
+
+    `fresh` deletes what the directory holds and starts over.  Raises InputError when the supernet, the data or an
+    existing study does not fit the settings.
+    """
+    settings = anchored(settings)
+    directory = settings.search_directory
+    with directory_lock(directory):
+        stage("reading supernet, images and features")
+        problem = load_problem(settings, reading_progress(stage))
+        with ray_session(settings.workers):
+            slots_now(settings.workers)
+            if fresh:  # only now: a mistake in the settings must not delete what exists
+                delete_study(settings.storage, directory)
+                clear_directory(directory)
+            stage("measuring the widths")
+            costs = load_or_measure_costs(problem, directory)
+            ensure_gap_table(problem, directory)
+            check_nothing_lost(settings, directory)
+            with closing(open_ledger(problem, costs, directory)) as ledger:
+                save_settings(for_any_machine(settings), directory / SETTINGS_FILE)
+                writer = TableWriter(problem, ledger, costs, directory, command)
+                if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
+                    stage("searching")
+                    hint = f"continue with: stepfront resume {known_as(directory.parent)}"
+                    with second_one_ends(hint) as check_interrupt:
+                        _evaluate_trials(writer, view, check_interrupt)
+                writer.write()
+    return directory
+
+
+def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
+    """Return the settings of the search in `path` with more budget than it has used so far.
+
+    Only the limits that are given apply.  Raises InputError when none is given or no search was begun in `path`.
+    """
+    settings = resume_settings(path)
+    if trials is None and minutes is None and tflops is None:
+        raise InputError("no additional budget was given; possible: --trials, --minutes, --tflops")
+    # From the study: the facts beside it may be older, where a driver was killed.
+    with directory_lock(settings.search_directory):  # a running driver has the storage to itself
+        used = spent_so_far(settings.storage, settings.search_directory)
+    budget = {
+        "trials": trials and used.trials + trials,
+        "minutes": minutes and used.seconds / 60 + minutes,
+        "tflops": tflops and used.tflops + tflops,
+        "patience": None,
+    }
+    return validate(RunSettings, settings_json(settings) | {"budget": budget})
+
+
+def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[[], None]) -> None:
+    problem, ledger, costs = writer.problem, writer.ledger, writer.costs
+    settings = problem.settings
+    report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers))
+    records = _LiveRecords(writer, settings.variation.population)
+
+    def on_result() -> None:
+        view.update(report)
+        records.on_result()
+
+    def on_step() -> None:
+        check_interrupt()
+        records.gauges.queue(ledger)
+
+    parts = worker_parts(problem, costs)
+    job = Job(problem.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
+    limit = evaluation_limit(settings, costs, settings.evaluation.images)
+    try:
+        with shared_prefixes(settings.workers) as shared:
+            run_trials(ledger, LoadEvaluator(parts, shared), job, settings.workers, on_result, limit, on_step)
+    except KeyboardInterrupt:
+        if len(ledger.complete):
+            records.write()
+        raise
+    finally:
+        records.mlflow.stop()
+
+
+class _LiveRecords:
+    """Keeps tables, MLflow and gauges up to date while trials finish."""
+
+    def __init__(self, writer: TableWriter, population: int) -> None:
+        settings = writer.problem.settings
+        self._writer, self._ledger, self._population = writer, writer.ledger, population
+        self.mlflow, self.gauges = MlflowProcess(settings, writer.directory), Gauges(settings.name)
+        self._next_write = time.monotonic() + LEAST_PAUSE
+
+    def on_result(self) -> None:
+        """Write the tables after each generation, unless they were written a moment ago."""
+        generation_ends = self._ledger.finished % self._population == 0
+        if generation_ends and time.monotonic() > self._next_write and len(self._ledger.complete):
+            begin = time.monotonic()
+            self.write()
+            # Tables of thousands of trials take a while, and a worker may wait: use a fiftieth of the time at most.
+            self._next_write = time.monotonic() + max(LEAST_PAUSE, 50 * (time.monotonic() - begin))
+
+    def write(self) -> None:
+        """Write the tables, and bring MLflow and the gauges in line with them."""
+        snapshot = self._writer.write()
+        self.mlflow.update()
+        self.gauges.tables(snapshot, self.mlflow.waiting(len(snapshot.trials)))

@@ -1,0 +1,65 @@
+"""Show how far a running search has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from stepfront.search.algorithm.nsga2 import GENOME
+from stepfront.search.pareto import front_indices
+from stepfront.search.study.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """The state of a running search.
+
+    Its properties read the study when they are used, so a report that nobody looks at costs nothing.
+    """
+
+    _ledger: Ledger
+    total: int
+    """Trials that the budget allows; 0 without a limit of trials."""
+    workers: int
+
+    @property
+    def complete(self) -> int:
+        """Return the number of trials with a score."""
+        return len(self._ledger.complete)
+
+    @property
+    def failed(self) -> int:
+        """Return the number of trials that failed in all their attempts."""
+        return self._ledger.failed
+
+    @property
+    def finished(self) -> int:
+        """Return the number of complete and failed trials."""
+        return self._ledger.finished
+
+    @property
+    def seconds(self) -> float:
+        """Return the wall-clock time of the search, that of earlier sessions included."""
+        return self._ledger.elapsed
+
+    @property
+    def hypervolumes(self) -> list[float]:
+        """Return the hypervolume after each complete trial."""
+        return [float(volume) for volume in self._ledger.hypervolumes()]
+
+    @property
+    def front(self) -> list[tuple[float, float, str]]:
+        """Return GFLOPs, FID and genome of each point of the front."""
+        ledger, complete = self._ledger, self._ledger.complete
+        points = []
+        for i in front_indices(ledger.scores(complete)):
+            result = ledger.result(complete[i])
+            points.append((result["gflops"], result["fid"], str(complete[i].user_attrs[GENOME])))
+        return points
+
+
+class View(Protocol):
+    """Shows a search while it runs; the terminal's live view is one."""
+
+    def update(self, report: SearchReport) -> None:
+        """Show the state of the search; called after every result."""

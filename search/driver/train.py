@@ -1,0 +1,104 @@
+"""Train a supernet and prepare its features, in the supernet directory of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepfront.addresses import resolved
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.driver.reading_progress import Stage, reading_progress
+from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.search.storage.lock import clear_directory, directory_lock
+from stepfront.search.tracking.training_runs import TrainingLog, warn_of
+from stepfront.trainers.config import settings_json
+from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.devices import pick_device
+from stepfront.trainers.diffusion.conditioning import check_classes
+from stepfront.trainers.metrics.features import check_features, prepare_features
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
+from stepfront.trainers.training.checkpoints import CheckpointStore
+from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
+
+
+def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stage) -> tuple[SupernetCard, bool]:
+    """Train the supernet of the settings, from where an interrupted training stopped.
+
+    Returns the supernet's card, and False where it was trained already.  `fresh` starts over: what the directory holds
+    is deleted.  Raises InputError when the data or an existing supernet does not fit the settings.
+    """
+    directory = settings.supernet_directory
+    with directory_lock(directory):
+        stage("reading the images")
+        data = load_data(settings.data, reading_progress(stage))
+        # Workers have devices of their own; the driver of a cluster may lack theirs.
+        device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
+        check_features(data, settings.features)
+        check_classes(data, settings.network.classes)
+        if fresh:  # only now: a mistake in the settings must not delete what exists
+            _delete_training(settings, data, directory)
+        log = TrainingLog(settings, data, directory)
+        done = (directory / CARD_FILE).exists()
+        if done:
+            card = read_card(directory)
+            check_fingerprint(card, data.fingerprint, directory)
+            _check_same_training(card, settings, directory)
+        else:
+            save_settings(settings, directory / SETTINGS_FILE)
+            stage("training the supernet")
+            card = _train(settings, data, directory, report, log)
+        warn_of(log.close(finished=True))
+        stage("preparing features and reference statistics")
+        prepare_features(data, settings.features, directory, device)
+    return card, not done
+
+
+def _delete_training(settings: RunSettings, data: ImageData, directory: Path) -> None:
+    """Delete a supernet and its checkpoints.  Raises InputError for an imported one, which training cannot remake."""
+    if (directory / CARD_FILE).exists() and "imported" in read_card(directory).made_with:
+        raise InputError(f"{directory} holds an imported supernet; --fresh would delete it: train in another directory")
+    if store := _checkpoint_store(settings, data):
+        store.delete()
+    clear_directory(directory)
+
+
+def _train(settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog) -> SupernetCard:
+    store = _checkpoint_store(settings, data)
+
+    def log_and_report(state: TrainingReport) -> None:
+        log.add(state)
+        report(state)
+
+    try:
+        if settings.training.workers == 1:
+            return train_supernet(settings, data, directory, log_and_report, store)
+        from stepfront.search.execution.distributed_training import train_on_cluster
+
+        return train_on_cluster(settings, data, directory, log_and_report, store)
+    except BaseException:
+        log.close(finished=False, timeout=10)
+        raise
+
+
+def _checkpoint_store(settings: RunSettings, data: ImageData) -> CheckpointStore | None:
+    """Return the store that training.checkpoints names; None where the supernet's directory is the only place."""
+    uri = settings.training.checkpoints
+    return None if uri is None else CheckpointStore(resolved(uri), training_key(settings, data))
+
+
+def _check_same_training(card: SupernetCard, settings: RunSettings, directory: Path) -> None:
+    """Raise InputError when an existing supernet was trained with other settings."""
+    made = card.made_with.get("settings")
+    if made is None:
+        return
+    now = settings_json(settings)
+    for group in ("network", "diffusion", "training"):
+        # Settings that are younger than the supernet had what is their default today.
+        then = settings_json(type(getattr(settings, group))()) | made[group]
+        for key in then:
+            if key not in NO_EFFECT_ON_WEIGHTS and then[key] != now[group].get(key):
+                raise InputError(
+                    f"the supernet in {directory} was trained with {group}.{key} {then[key]!r}, not "
+                    f"{now[group].get(key)!r}; give another name, or start over with --fresh"
+                )

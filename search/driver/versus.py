@@ -1,0 +1,101 @@
+"""Compare a search with its baselines: hypervolume per method, and the best baseline per front point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.search.config import RunSettings
+from stepfront.search.pareto import front_indices, hypervolume
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import read_snapshot
+
+
+def write_comparison_with_baselines(directory: Path) -> None:
+    """Write methods.parquet and versus.parquet from the search's trials, front and baselines."""
+    snapshot = read_snapshot(directory)
+    baselines = tables.read_table(directory / tables.BASELINES, "baselines")
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    tables.write_table(methods_table(complete, baselines, snapshot.facts), directory / tables.METHODS)
+    cost = _objectives(snapshot.facts)[1]
+    tables.write_table(versus(snapshot.front, baselines, cost), directory / tables.VERSUS)
+
+
+def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per method: its evaluations, its hypervolume and its share of all methods' hypervolume."""
+    objectives, everything = _objectives(facts), pd.concat([complete, baselines])
+    reference = _reference_point(facts, objectives, everything)
+    methods = [("search", complete), *((str(name), rows) for name, rows in baselines.groupby("method", sort=False))]
+    union = hypervolume(_front_scores(everything, objectives), reference)
+    rows = []
+    for name, table in methods:
+        volume = hypervolume(_front_scores(table, objectives), reference)
+        rows.append(
+            {
+                "method": name,
+                "evaluations": len(table),
+                "hypervolume": volume,
+                "share": volume / union,
+                "features": str(facts.get("features", "")),
+                "network_gflops": float((table["gflops"] * table["images"]).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def versus(front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops") -> pd.DataFrame:
+    """Return for each front point the best baseline at equal or lower `cost`, which is the search's own objective.
+
+    The baseline's columns are empty where none is as cheap.
+    """
+    rows = []
+    for _, point in front.iterrows():
+        # A baseline's cost is the same sum in another order: equal means equal to rounding.
+        affordable = baselines[baselines[cost] <= point[cost] * (1 + 1e-9)]
+        best = affordable.loc[affordable["fid"].idxmin()] if len(affordable) else None
+        rows.append(
+            {
+                "trial": int(point["trial"]),
+                "gflops": float(point["gflops"]),
+                "fid": float(point["fid"]),
+                "features": str(point.get("features", "")),
+                "baseline_method": None if best is None else str(best["method"]),
+                "baseline_plan": None if best is None else str(best["plan"]),
+                "baseline_gflops": float("nan") if best is None else float(best["gflops"]),
+                "baseline_fid": float("nan") if best is None else float(best["fid"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
+    """Return what a next search should try, given the table of `versus`; None where the baselines suggest nothing."""
+    beaten = int(((compared["baseline_method"] == "fewer_steps") & (compared["baseline_fid"] < compared["fid"])).sum())
+    if not beaten or settings.space.skip == "even":
+        return None
+    return (
+        f"fewer full-width steps beat {beaten} of {len(compared)} front points at equal or lower cost; a search under "
+        "another name with --set space.skip=even"
+        + (" --set space.encoding=steps" if settings.space.encoding == "cuts" else "")
+        + " includes such plans"
+    )
+
+
+def _objectives(facts: Mapping[str, Any]) -> list[str]:
+    return list(facts.get("objectives", ["fid", "gflops"]))
+
+
+def _front_scores(table: pd.DataFrame, objectives: list[str]) -> np.ndarray:
+    scores = table[objectives].to_numpy(dtype=np.float64)
+    return scores[front_indices(scores)]
+
+
+def _reference_point(facts: Mapping[str, Any], objectives: list[str], everything: pd.DataFrame) -> list[float]:
+    """Return the search's own reference point, or one beyond all scores where it has none."""
+    point = facts.get("reference")
+    worst = {name: (1.1 if name == "fid" else 1.05) * float(everything[name].max()) for name in objectives}
+    return [float((point or worst)[name]) for name in objectives]

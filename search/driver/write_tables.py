@@ -1,0 +1,79 @@
+"""Write the tables and facts of a search from its study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from stepfront.errors import InputError
+from stepfront.files import write_json
+from stepfront.search.algorithm.proxies import gap_score
+from stepfront.search.algorithm.proxy_agreement import correlations, proxies_table
+from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.driver.search_facts import search_facts
+from stepfront.search.problem.plan_source import make_plan_features
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records import tables
+from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.records.tables import Snapshot
+from stepfront.search.study.ledger import Ledger
+from stepfront.trainers.inference.cost import WidthCost
+
+
+@dataclass
+class TableWriter:
+    """Brings the tables and facts of one search in line with its study, whenever it is asked to."""
+
+    problem: SearchProblem
+    ledger: Ledger
+    costs: dict[float, WidthCost]
+    directory: Path
+    command: str
+
+    def write(self) -> Snapshot:
+        """Write all tables and search.json.  Raises InputError when no trial has a score."""
+        trials = tables.trials_table(self.ledger, self.problem.plan_of)
+        self._check_scores(trials)
+        front = self._front(trials)
+        progress = tables.progress_table(self.ledger)
+        proxies = self._proxies(trials)
+        facts = search_facts(self.problem, self.ledger, self.costs, trials, self.command, self.directory)
+        facts["proxy_tau"] = correlations(proxies)
+        tables.write_table(proxies.assign(features=self.problem.features.name), self.directory / tables.PROXIES)
+        if not (self.directory / tables.BASELINES).exists():
+            tables.write_table(_uniform_baselines(trials), self.directory / tables.BASELINES)
+        tables.write_table(trials, self.directory / tables.TRIALS)
+        tables.write_table(front, self.directory / tables.FRONT)
+        tables.write_table(progress, self.directory / tables.PROGRESS)
+        write_json(self.directory / FACTS_FILE, facts)
+        return Snapshot(trials, progress, front, facts)
+
+    @cached_property
+    def _plan_features(self) -> PlanFeatures:
+        return make_plan_features(self.problem)
+
+    def _check_scores(self, trials: pd.DataFrame) -> None:
+        if not (trials["state"] == "complete").any():
+            reasons = trials["error"].value_counts()
+            why = f"; the most frequent reason: {reasons.index[0]}" if len(reasons) else ""
+            raise InputError(f"no trial of the search in {self.directory} has a score{why}")
+
+    def _front(self, trials: pd.DataFrame) -> pd.DataFrame:
+        objectives = self.problem.settings.evaluation.objectives
+        front = tables.front_table(trials, objectives)
+        confirmed = tables.read_confirmed(self.directory)
+        if confirmed is None:
+            return front
+        return tables.with_confirmation(front, confirmed[confirmed["used"]], objectives)
+
+    def _proxies(self, trials: pd.DataFrame) -> pd.DataFrame:
+        encoding = self.problem.encoding
+        return proxies_table(trials, gap_score(encoding, self.problem.gap), self._plan_features, encoding.unpack)
+
+
+def _uniform_baselines(trials: pd.DataFrame) -> pd.DataFrame:
+    uniform = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")]
+    return uniform.assign(method="uniform").reset_index(drop=True)

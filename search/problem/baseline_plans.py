@@ -1,0 +1,63 @@
+"""List the plans of each baseline family: what a search has to beat at equal evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, permutations
+
+import numpy as np
+
+from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.initial_plans import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.diffusion.plan import Plan
+
+
+def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
+    """Return at most `count` plans of a family, spread evenly over cost where the family is larger."""
+    settings = problem.settings
+    if method == "fewer_steps":
+        # Their cost is their number; the largest, with all steps, is always among them.
+        steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
+        return [Plan(problem.times_of(n), (1.0,) * n, settings.sampler.solver) for n in sorted(map(int, steps))]
+    families: dict[str, Callable[[PlanSource, int], Sequence[Levels]]] = {
+        "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
+        "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),
+        "two_cut": lambda s, n: list(cut_plans(s.encoding, 2)),
+        "monotone": lambda s, n: monotone_levels(n, s),
+        "random": random_levels,
+        "gap": lambda s, n: least_gap_plans(s.encoding, s.width_costs, s.gap()),
+    }
+    chosen = spread_by_cost(families[method](source, count), count, source)
+    return [Plan(problem.times, source.encoding.step_widths(levels), settings.sampler.solver) for levels in chosen]
+
+
+def cut_plans(encoding: Encoding, cuts: int) -> Iterator[Levels]:
+    """Yield all plans with exactly `cuts` cut points between units.
+
+    With more than 20 units the cut points are at 19 evenly spread positions.
+    """
+    units = encoding.units
+    even = np.unique(np.linspace(1, max(1, units - 1), min(max(1, units - 1), 19)).round().astype(int))
+    for positions in combinations([int(p) for p in even if p < units], cuts):
+        bounds = np.array([*positions, units])
+        run = np.searchsorted(bounds, np.arange(units), side="right")
+        for levels in _neighbours_differ(encoding.highest + 1, cuts + 1):
+            yield np.array(levels)[run]
+
+
+def _neighbours_differ(choices: int, length: int) -> Iterator[tuple[int, ...]]:
+    if length == 2:
+        yield from permutations(range(choices), 2)
+        return
+    for head in _neighbours_differ(choices, length - 1):
+        for level in range(choices):
+            if level != head[-1]:
+                yield (*head, level)
+
+
+def random_levels(source: PlanSource, count: int) -> list[Levels]:
+    """Return at most `count` different plans, each level drawn independently."""
+    rng, e = np.random.default_rng([source.seed, 3]), source.encoding
+    drawn = [tuple(map(int, rng.integers(0, e.highest + 1, e.units))) for _ in range(4 * count)]
+    return [np.array(levels) for levels in list(dict.fromkeys(drawn))[:count]]

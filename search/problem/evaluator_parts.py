@@ -1,0 +1,71 @@
+"""Assemble what an evaluator of plans needs, on a worker or in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stepfront.search.config import RunSettings
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.devices import pick_device
+from stepfront.trainers.evaluation import EvaluatorParts
+from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.inference.engine import PLAIN
+from stepfront.trainers.metrics.features import real_features
+
+CPU_BATCH = 256
+"""Images per network call on a CPU, where more are no faster."""
+
+
+def worker_parts(problem: SearchProblem, costs: dict[float, WidthCost]) -> EvaluatorParts:
+    """Return the parts of an evaluator on a worker, with the worker's device, threads, batch and engine."""
+    settings = problem.settings
+    return _parts(problem, costs, worker_device(settings), threads_per_worker(settings))
+
+
+def local_parts(problem: SearchProblem, costs: dict[float, WidthCost], threads: int = 0) -> EvaluatorParts:
+    """Return the parts of an evaluator on this process's CPU; `threads` 0 leaves torch's number of threads."""
+    return _parts(problem, costs, "cpu", threads)
+
+
+def _parts(problem: SearchProblem, costs: dict[float, WidthCost], device: str, threads: int) -> EvaluatorParts:
+    settings = problem.settings
+    like_worker = device == worker_device(settings)
+    given = settings.evaluation.batch
+    batch = (costs[1.0].batch or CPU_BATCH) if given == "auto" else given
+    return EvaluatorParts(
+        problem.card,
+        problem.weights,
+        problem.features,
+        problem.reference,
+        settings.sampler,
+        costs,
+        batch if like_worker else min(CPU_BATCH, batch),
+        device,
+        threads,
+        # A driver without the workers' device runs the engine that every device can run.
+        costs[1.0].engine if like_worker else PLAIN,
+        settings.workers.prefix_mb,
+    )
+
+
+def worker_device(settings: RunSettings) -> str:
+    """Return the device of a worker: `cuda` with a share of a GPU, `cpu` without."""
+    return "cuda" if settings.workers.gpus else "cpu"
+
+
+def threads_per_worker(settings: RunSettings) -> int:
+    """Return as many threads as a worker has CPUs, so that workers do not compete for cores."""
+    return max(1, int(settings.workers.cpus))
+
+
+def load_real_features(problem: SearchProblem) -> np.ndarray | None:
+    """Return feature rows [N, D] of real images; None where only their statistics exist."""
+    settings = problem.settings
+    return real_features(
+        problem.data,
+        problem.features,
+        problem.reference,
+        settings.features,
+        settings.supernet_directory,
+        pick_device("auto"),
+    )

@@ -1,0 +1,62 @@
+"""Compute and store the gap table: how much worse each width predicts noise than full width, per step."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stepfront.files import write_atomically
+from stepfront.trainers.data import Labels, Pixels
+from stepfront.trainers.diffusion.loss_gap import supernet_gap
+from stepfront.trainers.networks.card import SupernetCard
+
+GAP_FILE = "gap.npz"
+
+
+@dataclass(frozen=True)
+class GapInputs:
+    """What a gap table is computed from: a supernet, the sampler's times, held-out images and their labels."""
+
+    card: SupernetCard
+    weights: dict[str, np.ndarray]
+    times: tuple[float, ...]
+    images: Pixels
+    labels: Labels | None
+    fingerprint: str
+    """Of the data set that the images come from."""
+    wanted: int
+    """Number of held-out images that the settings ask for; the data set may have fewer."""
+
+    @property
+    def key(self) -> str:
+        """Return a digest that changes with the supernet, the times or the images."""
+        made_from = (self.card.digest, self.fingerprint, self.times, self.wanted)
+        return hashlib.sha256(repr(made_from).encode()).hexdigest()
+
+    def measure(self, device: torch.device) -> np.ndarray:
+        """Compute the table [steps, widths] on a device."""
+        return supernet_gap(self.card, self.weights, self.times, self.images, self.labels, device)
+
+
+def read_gap_table(directory: Path, key: str) -> np.ndarray | None:
+    """Read the gap table of a search directory; None where there is none, or one with another key."""
+    try:
+        with np.load(directory / GAP_FILE, allow_pickle=False) as stored:
+            return np.asarray(stored["gap"]) if str(stored["made_from"]) == key else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def write_gap_table(directory: Path, key: str, gap: np.ndarray) -> None:
+    """Write the gap table of a search directory."""
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.savez(file, gap=gap, made_from=key)
+
+    write_atomically(directory / GAP_FILE, write)

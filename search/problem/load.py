@@ -1,0 +1,83 @@
+"""Load a search problem: read supernet, images and features, and check them against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stepfront.errors import InputError
+from stepfront.files import read_json
+from stepfront.search.config import RunSettings
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.storage.working_copy import arrived
+from stepfront.trainers.data import Progress, load_data
+from stepfront.trainers.diffusion.conditioning import check_classes
+from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
+from stepfront.trainers.networks.weights import read_weights, weights_digest
+
+
+def load_problem(settings: RunSettings, progress: Progress = lambda done, total: None) -> SearchProblem:
+    """Load the problem of the settings.
+
+    Raises InputError when the supernet is missing or damaged, or when it does not fit the data or the settings.
+    """
+    directory = arrived(settings.supernet_directory)
+    if not (directory / CARD_FILE).exists():
+        raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
+    card = read_card(directory)
+    data = load_data(settings.data, progress)
+    check_fingerprint(card, data.fingerprint, directory)
+    _check_guidance(settings, card, directory)
+    if card.network != settings.network:
+        raise InputError(
+            f"the supernet in {directory} was trained with other network settings than these; give the settings that "
+            "it was trained with, or train one under another name"
+        )
+    check_classes(data, card.network.classes)
+    weights = read_weights(directory / WEIGHTS_FILE)
+    if weights_digest(weights) != card.digest:
+        raise InputError(
+            f"{directory / WEIGHTS_FILE} does not match its card (the digest of the weights differs); restore both "
+            "files from one copy, or train again with --fresh"
+        )
+    supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
+    packed, reference = prepare_features(data, settings.features, directory, torch.device("cpu"))
+    arrays = {name: value.numpy() for name, value in weights.items()}
+    return SearchProblem(settings, data, card, arrays, packed, reference)
+
+
+def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProblem:
+    """Load the problem of the search in `directory`.
+
+    Raises InputError as `load_problem` does, and when the supernet is not the one that the search used.
+    """
+    problem = load_problem(settings)
+    facts = read_json(directory / FACTS_FILE, "search")
+    if facts.get("supernet_digest") != problem.card.digest:
+        raise InputError(
+            f"the search in {directory} used another supernet than the one in {settings.supernet_directory} "
+            f"(digest {str(facts.get('supernet_digest'))[:12]}, not {problem.card.digest[:12]}); start a new search"
+        )
+    return problem
+
+
+def _check_guidance(settings: RunSettings, card: SupernetCard, directory: Path) -> None:
+    """Raise InputError when guidance needs a null class and the supernet has not learnt one."""
+    guidance = settings.sampler.guidance
+    if guidance == 1:
+        return
+    if card.made_with.get("null_class") == "none":
+        raise InputError(
+            f"sampler.guidance {guidance:g} needs a null class, and {directory} was imported without one; "
+            "train it further (stepfront train drops labels), or set sampler.guidance=1"
+        )
+    training = card.made_with.get("settings", {}).get("training", {})
+    if training.get("drop_labels") == 0:
+        raise InputError(
+            f"sampler.guidance {guidance:g} needs a supernet that was trained with training.drop_labels above 0; "
+            f"{directory} was not; train another one, or set sampler.guidance=1"
+        )

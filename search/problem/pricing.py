@@ -1,0 +1,62 @@
+"""Price levels before any evaluation, and decide which of them keep the constraints on cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.config import parse_constraint
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.inference.cost import WidthCost
+
+Price = Callable[[Levels], float]
+
+
+def level_prices(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Price]:
+    """Return what levels cost, by the name of the objective; the sums equal those of a plan's cost."""
+    lengths = problem.encoding.lengths
+
+    def summed(each: list[float]) -> Price:
+        table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
+        return lambda levels: float((lengths * table[levels]).sum())
+
+    widths = [costs[width] for width in problem.card.network.widths]
+    return {
+        "gflops": summed([cost.step_gflops for cost in widths]),
+        "latency_ms": summed([cost.step_ms for cost in widths]),
+    }
+
+
+def affordability(problem: SearchProblem, costs: dict[float, WidthCost]) -> Callable[[Levels], bool]:
+    """Return a function that decides whether levels keep the constraints on cost.
+
+    Raises InputError where no plan can keep one of them.
+    """
+    prices = level_prices(problem, costs)
+    limits = [limit for limit in map(parse_constraint, problem.settings.evaluation.constraints) if limit[0] in prices]
+    for name, sign, bound in limits:
+        _check_possible(problem, name, sign, bound, prices[name])
+
+    def keeps(levels: Levels) -> bool:
+        return all(
+            prices[name](levels) <= bound if sign == "<=" else prices[name](levels) >= bound
+            for name, sign, bound in limits
+        )
+
+    return keeps
+
+
+def _check_possible(problem: SearchProblem, name: str, sign: str, bound: float, price: Price) -> None:
+    encoding = problem.encoding
+    level = 0 if sign == "<=" else encoding.highest
+    extreme = price(np.full(encoding.units, level))
+    # With skip a plan may be cheaper than any uniform plan; none is more expensive than the widest.
+    if (extreme > bound and not encoding.skip) if sign == "<=" else extreme < bound:
+        which = "narrowest" if sign == "<=" else "widest"
+        raise InputError(
+            f"no plan keeps the constraint {name} {sign} {bound:g}: the {which} uniform plan has {extreme:.4g}; "
+            "change evaluation.constraints"
+        )

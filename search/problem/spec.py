@@ -1,0 +1,29 @@
+"""Describe what two searches must have in common for their scores to compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.inference.engine import PLAIN
+
+
+def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Any]:
+    """Return the specification that a study stores and checks whenever it is opened, as plain JSON values."""
+    settings, engine = problem.settings, costs[1.0].engine
+    # Guidance 1 is left out, as in searches that are older than guidance.
+    without = {"guidance"} if settings.sampler.guidance == 1 else None
+    return {
+        "supernet": problem.card.digest,
+        "data": problem.data.fingerprint,
+        "features": f"{problem.features.name} {problem.features.digest[:12]}",
+        "sampler": settings.sampler.model_dump(mode="json", exclude=without),
+        "space": settings.space.model_dump(mode="json"),
+        "images": settings.evaluation.images,
+        "noise_seed": settings.evaluation.noise_seed,
+        "objectives": list(settings.evaluation.objectives),
+        "constraints": list(settings.evaluation.constraints),
+        # None, as in searches that are older than engines: these ran the plain network, too.
+        "engine": None if engine == PLAIN else engine.label,
+    }

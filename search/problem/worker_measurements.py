@@ -1,0 +1,124 @@
+"""Measure on a worker, on its device, what a search needs to know once: widths, batch and gap table.
+
+The driver of a cluster may lack the workers' device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+import torch
+
+from stepfront.errors import InputError
+from stepfront.search.execution.placement import worker_count
+from stepfront.search.problem.evaluator_parts import CPU_BATCH, threads_per_worker, worker_device
+from stepfront.search.problem.gap_table import GapInputs
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.data import to_float
+from stepfront.trainers.devices import device_name, pick_device
+from stepfront.trainers.diffusion.conditioning import calls_a_step, guided
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.inference.cost import WidthCost, count_width, largest_batch
+from stepfront.trainers.inference.engine import PLAIN
+from stepfront.trainers.inference.engine_choice import Bench, Measured, choose_engine
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
+
+Inputs = list[tuple[np.ndarray, float]]
+"""(x [batch, C, H, W], time) of some network calls."""
+
+
+def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list[Measured]]:
+    """Return the cost of each width under the engine that a worker finds fastest, and its measurement of every engine.
+
+    Raises InputError where the settings force an engine that the worker cannot run.
+    """
+    batch = _fitting_batch(problem)
+    result = _choose_engine_on_worker(problem, batch)
+    if isinstance(result, str):
+        raise InputError(result)
+    chosen, measured, device = result
+    card, calls = problem.card, calls_a_step(problem.settings.sampler.guidance)
+    costs = {}
+    for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
+        counted = count_width(card.network, card.image_channels, card.resolution, width)
+        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
+        costs[width] = counted.model_copy(update=known)
+    return costs, measured
+
+
+def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measured, list[Measured], str] | str:
+    """Return the chosen engine, all measurements and the device's name; a string gives the reason of a refusal."""
+    settings, card, workers = problem.settings, problem.card, problem.settings.workers
+    evaluations = (settings.budget.trials or 1000) / worker_count(workers)
+    calls_per_step = calls_a_step(settings.sampler.guidance)
+    calls = evaluations * settings.evaluation.images * settings.sampler.steps * calls_per_step
+    labels = problem.held_out_labels(np.arange(batch) % len(problem.data.held_out_images))
+
+    # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
+    scale, null = settings.sampler.guidance, card.network.classes
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> tuple[Measured, list[Measured], str] | str:
+        torch.set_num_threads(threads_per_worker(settings))
+        device = pick_device(worker_device(settings))
+        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+        label = () if labels is None else (torch.from_numpy(labels.copy()).to(device),)
+        tensors = [
+            (torch.from_numpy(x.copy()).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs
+        ]
+        guide = None if null is None else lambda network, given: guided(network, given, null, scale)
+        bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
+        try:
+            return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
+        except InputError as error:
+            return str(error)
+
+    return ray.get(measure.remote(ray.put(problem.weights), ray.put(noised_inputs(problem, batch))))
+
+
+def noised_inputs(problem: SearchProblem, batch: int) -> Inputs:
+    """Return network inputs as a sampler meets them, from pure noise to almost none.
+
+    They are held-out images under the sampler's own noise.
+    """
+    schedule, count = noise_schedule(problem.card.diffusion), len(problem.data.held_out_images)
+    images = to_float(problem.data.held_out_images[np.arange(batch) % count]).numpy()
+    noise = Noise(problem.settings.evaluation.noise_seed, images.shape[1:]).initial(range(batch))
+    times = problem.times
+    inputs = []
+    for time in (times[0], times[len(times) // 2], times[-1]):
+        alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
+        inputs.append(((alpha * images + sigma * noise).astype(np.float32), time))
+    return inputs
+
+
+def measure_gap(problem: SearchProblem) -> np.ndarray:
+    """Return the gap table [steps, widths] of a problem, measured on a worker."""
+    settings, workers = problem.settings, problem.settings.workers
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def measure(inputs: GapInputs) -> np.ndarray:
+        torch.set_num_threads(threads_per_worker(settings))
+        return inputs.measure(pick_device(worker_device(settings)))
+
+    return np.asarray(ray.get(measure.remote(ray.put(problem.gap_inputs))))
+
+
+def _fitting_batch(problem: SearchProblem) -> int:
+    """Return the images per network call, at most those of an evaluation; a worker finds out what `auto` is."""
+    settings, card = problem.settings, problem.card
+    workers, given, images = settings.workers, settings.evaluation.batch, settings.evaluation.images
+    label = () if card.network.classes is None else (0,)
+    if given != "auto" or not workers.gpus:
+        return min(CPU_BATCH if given == "auto" else given, images)
+
+    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    def fitting(weights: dict[str, np.ndarray]) -> int:
+        device = pick_device(worker_device(settings))
+        supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+        network = PLAIN.run(supernet.subnet(1.0), device, 0)
+        shape = (card.image_channels, card.resolution, card.resolution)
+        return largest_batch(network, shape, images, device, min(1.0, workers.gpus), *label)
+
+    return int(ray.get(fitting.remote(ray.put(problem.weights))))
