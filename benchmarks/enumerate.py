@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.problem import Problem, load_problem
 from stepfront.search.algorithm.proxies import gap_score
-from stepfront.search.records.tables import write_table
+from stepfront.tables.parquet import write_table
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.evaluation import PAIRED_IMAGES

@@ -27,10 +27,11 @@ from typing import Any
 from aiohttp import ClientSession, ClientWebSocketResponse
 from PIL import Image
 
-from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.mirror import read_state, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
 from stepfront.search.tracking.server import server_command, server_environment
+from stepfront.tables.search_tables import read_snapshot
 
 OUT = Path("docs/screenshots")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

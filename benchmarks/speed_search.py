@@ -27,8 +27,9 @@ from stepfront.search.execution.worker import Evaluate, LoadEvaluator
 from stepfront.search.presets import preset
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem
-from stepfront.search.records import tables
 from stepfront.search.records.run_directory import find_supernet
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import TRIALS
 from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation, EvaluatorParts
@@ -96,7 +97,7 @@ def searched(run: Path, load: type | None = None, **groups: dict[str, Any]) -> I
 
 
 def trials_of(directory: Path) -> pd.DataFrame:
-    return tables.read_table(directory / tables.TRIALS, "trials")
+    return read_table(directory / TRIALS)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from stepfront.dashboards.figures import (
 from stepfront.dashboards.figures.comparison import search_names
 from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
 from stepfront.dashboards.page import Section, embedded, html_table, paragraph
-from stepfront.dashboards.tables import SearchTables, TableError, fid_name, number, read_tables
+from stepfront.errors import InputError
+from stepfront.tables.search_tables import SearchTables, fid_name, number, read_tables
 
 STEPPED = "Lower left is better. Each line stands at the best FID its search found for the cost."
 
@@ -43,7 +44,7 @@ def parents_section(tables: SearchTables) -> str:
     for path in tables.facts.get("parent_searches") or []:
         try:
             parents.append(read_tables(Path(str(path))))
-        except TableError:
+        except InputError:
             continue
     searches = [tables, *(parent for parent in parents if len(parent.front))]
     if len(searches) < 2 or tables.front.empty:

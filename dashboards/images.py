@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stepfront.dashboards.formatting import decimal, short_plan, significant
-from stepfront.dashboards.tables import SearchTables, number
+from stepfront.tables.search_tables import SearchTables, number
 
 SMALLEST_SIDE = 64  # pixels; below, nothing can be seen on a grid of images
 PLAN_LENGTH = 120

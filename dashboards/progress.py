@@ -24,7 +24,7 @@ from stepfront.dashboards.formatting import (
     short_plan,
     significant,
 )
-from stepfront.dashboards.tables import rows
+from stepfront.tables.search_tables import rows
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_BEST = 5

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepfront.dashboards.formatting import MISSING, plural, significant
 from stepfront.dashboards.page import html_table
-from stepfront.dashboards.tables import SearchTables
+from stepfront.tables.search_tables import SearchTables
 
 FACTS = {
     "search_id": "search",

@@ -21,12 +21,13 @@ from stepfront.dashboards.sections import (
     points_section,
     proxies_section,
 )
-from stepfront.dashboards.tables import TableError, read_tables
+from stepfront.errors import InputError
+from stepfront.tables.search_tables import read_tables
 
 
 def write_report(directory: Path, out: Path | None = None) -> Path:
     """Writes the report of a search, by default as report.html into its directory, and returns its path.  A section
-    whose table is absent or empty is left out.  Raises TableError when the directory can't be read."""
+    whose table is absent or empty is left out.  Raises InputError when the directory can't be read."""
     tables = read_tables(directory)
     before = [
         Section("figures", "Key figures", key_figures(tables)),
@@ -51,10 +52,10 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
 
 
 def write_comparison(directories: Sequence[Path], out: Path) -> Path:
-    """Writes one page with the fronts of several searches and their plans, and returns its path.  Raises TableError
+    """Writes one page with the fronts of several searches and their plans, and returns its path.  Raises InputError
     when there are none, or one can't be read."""
     if not directories:
-        raise TableError("no search directory was given to compare")
+        raise InputError("no search directory was given to compare")
     searches = [read_tables(directory) for directory in directories]
     title = f"{len(searches)} searches compared" if len(searches) > 1 else "One search"
     return write_page(Path(out), f"{title} – stepfront", f"<h1>{title}</h1>", comparison_sections(searches))

@@ -35,7 +35,7 @@ from stepfront.dashboards.formatting import (
 )
 from stepfront.dashboards.page import embedded, html_table, paragraph
 from stepfront.dashboards.summary import summary_sentences
-from stepfront.dashboards.tables import SearchTables, number, rows
+from stepfront.tables.search_tables import SearchTables, number, rows
 
 PLAN_LENGTH = 400
 

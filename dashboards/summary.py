@@ -17,7 +17,7 @@ from stepfront.dashboards.formatting import (
     short_plan,
     significant,
 )
-from stepfront.dashboards.tables import SearchTables, number
+from stepfront.tables.search_tables import SearchTables, number
 
 PLAN_LENGTH = 120
 

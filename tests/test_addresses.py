@@ -99,8 +99,8 @@ def test_an_absent_tracking_server_is_said_without_its_password(
 ) -> None:
     import pandas as pd
 
-    from stepfront.search.records.tables import Snapshot
     from stepfront.search.tracking.mirror import Mirror, make_client
+    from stepfront.tables.search_tables import Snapshot
 
     monkeypatch.setenv("MLFLOW_PASSWORD", "hunter2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

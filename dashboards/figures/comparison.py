@@ -12,7 +12,7 @@ import pandas as pd
 
 from stepfront.dashboards.figures.style import DASHES, LINE_COLOURS, axis, layout
 from stepfront.dashboards.formatting import decimal, percent, short_plan, significant
-from stepfront.dashboards.tables import SearchTables, rows
+from stepfront.tables.search_tables import SearchTables, rows
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

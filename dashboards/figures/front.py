@@ -11,7 +11,7 @@ import pandas as pd
 
 from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
 from stepfront.dashboards.formatting import decimal, method_name, short_plan, significant
-from stepfront.dashboards.tables import FullWidth, SearchTables, rows, scored
+from stepfront.tables.search_tables import FullWidth, SearchTables, rows, scored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter

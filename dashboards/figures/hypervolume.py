@@ -9,7 +9,7 @@ import numpy as np
 
 from stepfront.dashboards.figures.style import DASHES, FRONT, axis, layout, method_mark
 from stepfront.dashboards.formatting import flop_unit, method_name
-from stepfront.dashboards.tables import SearchTables
+from stepfront.tables.search_tables import SearchTables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
 from stepfront.dashboards.formatting import method_name
-from stepfront.dashboards.tables import SearchTables, scored
+from stepfront.tables.search_tables import SearchTables, scored
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

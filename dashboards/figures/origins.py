@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stepfront.dashboards.figures.style import FRONT, MUTED, layout
-from stepfront.dashboards.tables import SearchTables
+from stepfront.tables.search_tables import SearchTables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -11,7 +11,7 @@ import numpy as np
 from stepfront.dashboards.figures.front import FrontData, extent, front_data
 from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis_type, method_mark
 from stepfront.dashboards.formatting import method_name
-from stepfront.dashboards.tables import SearchTables
+from stepfront.tables.search_tables import SearchTables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import numpy as np
 
 from stepfront.dashboards.figures.style import layout
 from stepfront.dashboards.formatting import decimal, significant
-from stepfront.dashboards.tables import SearchTables
+from stepfront.tables.search_tables import SearchTables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

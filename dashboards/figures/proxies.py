@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stepfront.dashboards.figures.style import BLUE, axis, layout
-from stepfront.dashboards.tables import SearchTables, number
+from stepfront.tables.search_tables import SearchTables, number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

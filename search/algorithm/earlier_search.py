@@ -17,7 +17,8 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, EvenStages, Levels
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, EarlierModel, PlanFeatures, fit_earlier_model
 from stepfront.search.pareto import domination_rank
-from stepfront.search.records.tables import FRONT, TRIALS, read_table
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import FRONT, TRIALS
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
 
     Raises InputError when its front table is missing or empty.
     """
-    front = read_table(directory / FRONT, "front")
+    front = read_table(directory / FRONT)
     if not len(front):
         raise InputError(f"the Pareto front of the search in {directory} is empty; name a search with complete trials")
     front = _comparable(front, encoding)
@@ -53,7 +54,7 @@ def earlier_models(
     models = []
     for name in wanted:
         if name.startswith(FRONT_OF) and wanted[name]:
-            trials = read_table(earlier_directory(name, kept or {}) / TRIALS, "trials")
+            trials = read_table(earlier_directory(name, kept or {}) / TRIALS)
             trials = _comparable(trials[trials["state"] == "complete"], encoding)
             if len(trials) < LEAST_TRIALS:
                 continue

@@ -24,11 +24,14 @@ from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE, read_snapshot, resume_settings
+from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE, resume_settings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import finished_numbers, is_file, put_aside
+from stepfront.search.study.views import recorded_numbers, recorded_trials, trials_table
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from stepfront.tables.search_tables import read_snapshot
 
 
 def examine_search(path: Path) -> list[Finding]:
@@ -57,19 +60,17 @@ def _rebuild_study(checkup: _Checkup) -> None:
     What was told after the table was last written is lost; trials in flight are asked again.
     """
     settings, directory = checkup.settings, checkup.directory
-    study, told = finished_numbers(settings.storage, directory), tables.told_numbers(directory)
+    study, told = finished_numbers(settings.storage, directory), recorded_numbers(directory)
     if study is not None and told <= study:
         return
     where = f"the study of {directory} is damaged or lacks trials"
     if not told:
-        raise InputError(f"{where}, and {tables.TRIALS} has none to rebuild it from; begin anew with --fresh")
+        raise InputError(f"{where}, and {TRIALS} has none to rebuild it from; begin anew with --fresh")
     if study and study - told:
-        raise InputError(
-            f"{where}, but has {len(study - told)} that {tables.TRIALS} lacks: which is older is for you to say"
-        )
+        raise InputError(f"{where}, but has {len(study - told)} that {TRIALS} lacks: which is older is for you to say")
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
-    known = tables.told_trials(tables.read_table(directory / tables.TRIALS, "trials"))
+    known = recorded_trials(read_table(directory / TRIALS))
     problem, costs = checkup.problem, checkup.costs  # what may be missing is missed before a file is renamed
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
@@ -139,11 +140,11 @@ class _Checkup:
             raise InputError(f"{error}; {_MEND}") from None
 
     def _study(self) -> str:
-        study, told = finished_numbers(self.settings.storage, self.directory), tables.told_numbers(self.directory)
+        study, told = finished_numbers(self.settings.storage, self.directory), recorded_numbers(self.directory)
         if study is None:
             raise InputError(f"damaged; {REBUILD}")
         if lost := told - study:
-            raise InputError(f"lacks {len(lost)} of the trials in {tables.TRIALS}; {REBUILD}")
+            raise InputError(f"lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
         ledger = self.ledger
         said = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.waiting} cut off"
         return said + ("; `stepfront resume` goes on" if ledger.waiting or not ledger.spent() else "")
@@ -151,14 +152,14 @@ class _Checkup:
     def _tables(self) -> str:
         """The tables as the study would have them, against those on the disk."""
         snapshot = read_snapshot(self.directory)
-        fresh = tables.trials_table(self.ledger, self.problem.plan_of)
+        fresh = trials_table(self.ledger, self.problem.plan_of)
         if len(fresh) != len(snapshot.trials):
-            raise InputError(f"{tables.TRIALS} has {len(snapshot.trials)} trials, the study {len(fresh)}; {_MEND}")
+            raise InputError(f"{TRIALS} has {len(snapshot.trials)} trials, the study {len(fresh)}; {_MEND}")
         columns = ["trial", "genome", "state", "fid", "gflops"]
         if not _equal(fresh[columns], snapshot.trials[columns]):
-            raise InputError(f"{tables.TRIALS} differs from the study; {_MEND}")
+            raise InputError(f"{TRIALS} differs from the study; {_MEND}")
         if len(snapshot.progress) != len(self.ledger.complete):
-            raise InputError(f"{tables.PROGRESS} has {len(snapshot.progress)} rows; {_MEND}")
+            raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {_MEND}")
         return f"{len(fresh)} trials, as in the study"
 
     def _front(self) -> str:
@@ -167,7 +168,7 @@ class _Checkup:
         objectives = list(self.settings.evaluation.objectives)
         best = front_indices(complete[objectives].to_numpy(dtype=float), complete["violation"].to_numpy(dtype=float))
         if set(complete["trial"].iloc[best]) != set(snapshot.front["trial"]):
-            raise InputError(f"{tables.FRONT} is not the front of {tables.TRIALS}; {_MEND}")
+            raise InputError(f"{FRONT} is not the front of {TRIALS}; {_MEND}")
         return f"{len(snapshot.front)} points, the front of the trials"
 
 

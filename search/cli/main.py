@@ -143,7 +143,8 @@ def extend(
 def sync(search: Search) -> None:
     """Bring MLflow in line with a search, after a server that was away."""
     from stepfront.search.driver.publish import log_to_mlflow
-    from stepfront.search.records.run_directory import find_search, read_snapshot
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.tables.search_tables import read_snapshot
 
     directory, settings = find_search(search)
     finished = read_snapshot(directory).facts.get("finished") is not None
@@ -182,21 +183,22 @@ def baselines(
 
     from stepfront.search.driver.baselines import METHODS, run_baselines
     from stepfront.search.driver.versus import advice
-    from stepfront.search.records import tables
     from stepfront.search.records.run_directory import find_search
+    from stepfront.tables.parquet import read_table
+    from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
     directory, settings = find_search(search)
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
     with bar("baselines") as told:
         run_baselines(search, wanted, evaluations, lambda method, done, total: told(done, total, f"baseline {method}"))
     _publish(settings)
-    table = pd.read_parquet(directory / tables.METHODS)
+    table = pd.read_parquet(directory / METHOD_SCORES)
     out.print()
     for _, row in table.sort_values("share", ascending=False).iterrows():
         out.print(
             f"{row['method']:<12} {row['evaluations']:>5} evaluations  hypervolume {row['share']:.1%} of all methods'"
         )
-    if hint := advice(tables.read_table(directory / tables.VERSUS, "baselines"), settings):
+    if hint := advice(read_table(directory / VERSUS), settings):
         out.print(hint)
 
 
@@ -286,7 +288,7 @@ def _confirm(search: Path, images: int | None, seeds: int | None) -> None:
 def _publish(settings: RunSettings) -> None:
     from stepfront.dashboards.progress import front_table
     from stepfront.search.driver.publish import publish
-    from stepfront.search.records.run_directory import read_snapshot
+    from stepfront.tables.search_tables import read_snapshot
 
     directory = settings.search_directory
     stage(settings.name)("writing report and MLflow")

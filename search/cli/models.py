@@ -117,9 +117,11 @@ def _export_unet2d(search: Path, point: str, out: Path) -> None:
 
 
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
-    from stepfront.search.records.run_directory import find_search, read_snapshot
-    from stepfront.search.records.tables import pick_point, plan_of_row
+    from stepfront.search.records.plan_rows import plan_of_row
+    from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.working_copy import arrived
+    from stepfront.tables.points import pick_point
+    from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.networks.supernet_files import load_supernet
 
     try:

@@ -35,8 +35,9 @@ def front(
     """Print the front, or export it."""
     from stepfront.dashboards.progress import front_table
     from stepfront.files import write_atomically, write_text
-    from stepfront.search.records.run_directory import find_search, read_snapshot
-    from stepfront.search.records.tables import write_table
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.tables.parquet import write_table
+    from stepfront.tables.search_tables import read_snapshot
 
     directory, _ = find_search(search)
     snapshot = read_snapshot(directory)
@@ -75,8 +76,10 @@ def sample(
     from stepfront.files import write_atomically
     from stepfront.search.driver.publish import by_class, make_evaluator, sample_pixels
     from stepfront.search.problem.load import load_problem_of_search
-    from stepfront.search.records.run_directory import find_search, read_snapshot
-    from stepfront.search.records.tables import pick_point, plan_of_row
+    from stepfront.search.records.plan_rows import plan_of_row
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.tables.points import pick_point
+    from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.data.image_grid import save_grid
 
     directory, settings = find_search(search)

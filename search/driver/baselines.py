@@ -30,9 +30,13 @@ from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.storage.lock import directory_lock
+from stepfront.search.study.views import evaluated_row
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import BASELINES, TRIAL_COLUMNS
+from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops
 
@@ -87,13 +91,13 @@ class _BaselinesTable:
         scorer: PlanScorer,
     ) -> None:
         self._problem, self._directory, self._costs, self._scorer = problem, directory, costs, scorer
-        path = directory / tables.BASELINES
-        before = tables.read_table(path, "baselines") if path.exists() else pd.DataFrame()
+        path = directory / BASELINES
+        before = read_table(path) if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
         self._scored: dict[tuple[Any, ...], dict[str, Any]] = {}
         for table in (before, complete):
             for _, row in table.iterrows():
-                self._scored[_key(tables.plan_of_row(row))] = _plain(row)
+                self._scored[_key(plan_of_row(row))] = _plain(row)
         self._by_method: dict[str, list[dict[str, Any]]] = {}
         if len(before):
             for method, rows in before.groupby("method"):
@@ -134,14 +138,14 @@ class _BaselinesTable:
             jobs = [(plan, evaluation.noise_seed) for plan in missing]
             results = self._scorer.score(jobs, evaluation.images, on_result)
             for plan, result in zip(missing, results, strict=True):
-                self._scored[_key(plan)] = tables.scored_row(plan, result)
+                self._scored[_key(plan)] = evaluated_row(plan, result)
         return [dict(self._scored[_key(plan)]) | {"method": method} for plan in plans]
 
     def save(self) -> None:
         """Write all scores so far."""
         rows = [row for method in METHODS for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
         frame = pd.DataFrame(rows)
-        tables.write_table(frame.reindex(columns=[*tables.TRIAL_COLUMNS, "method"]), self._directory / tables.BASELINES)
+        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method"]), self._directory / BASELINES)
 
 
 def _or_worst(fid: float) -> float:

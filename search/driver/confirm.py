@@ -25,9 +25,13 @@ from stepfront.search.problem.costs import evaluation_limit, load_or_measure_cos
 from stepfront.search.problem.evaluator_parts import load_real_features, worker_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import FACTS_FILE, find_search, read_snapshot
+from stepfront.search.records.front import mark_used, read_confirmed, with_confirmation
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import FACTS_FILE, find_search
 from stepfront.search.storage.lock import directory_lock
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import BASELINES, BESIDE_FID, CONFIRM, FRONT, VERSUS
+from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
@@ -52,19 +56,19 @@ def run_confirmation(
         wanted = _wanted(directory, problem)
         real = load_real_features(problem)
         noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
-        stored = tables.read_confirmed(directory)
+        stored = read_confirmed(directory)
         done = _done(stored, images, 0 if real is None else min(images, len(real)))
         jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
         new = pd.DataFrame(_score(problem, real, directory, jobs, images, on_result) if jobs else [])
         # Kind, label and trial are the current ones: plans that are still on the front keep their scores.
         now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
-        table = tables.mark_used(now.merge(_scores(stored, new), on="plan"))
-        tables.write_table(table.assign(features=problem.features.name), directory / tables.CONFIRM)
+        table = mark_used(now.merge(_scores(stored, new), on="plan"))
+        write_table(table.assign(features=problem.features.name), directory / CONFIRM)
         apply_confirmation(directory)
     return directory
 
 
-SCORES = ["plan", "noise_seed", "images", "fid", *tables.BESIDE_FID, "real_images"]
+SCORES = ["plan", "noise_seed", "images", "fid", *BESIDE_FID, "real_images"]
 
 
 def _done(stored: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
@@ -87,7 +91,7 @@ def _wanted(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
 
     def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
-        plan = tables.plan_of_row(row)
+        plan = plan_of_row(row)
         cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
         entry = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"]), **cost, "_plan": plan}
         rows.setdefault(str(row["plan"]) + (" full" if kind == "full" else ""), entry)
@@ -104,13 +108,13 @@ def _wanted(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
 
 def _best_baselines(directory: Path) -> pd.DataFrame:
     """Return the uniform plans, and each other baseline that is the best at some front point's cost."""
-    path = directory / tables.BASELINES
+    path = directory / BASELINES
     if not path.exists():
         return pd.DataFrame(columns=["method"])
-    baselines = tables.read_table(path, "baselines")
-    if not (directory / tables.VERSUS).exists():
+    baselines = read_table(path)
+    if not (directory / VERSUS).exists():
         return baselines[baselines["method"] == "uniform"]
-    versus = tables.read_table(directory / tables.VERSUS, "comparison with the baselines")
+    versus = read_table(directory / VERSUS)
     best = baselines["plan"].isin(set(versus["baseline_plan"].dropna()))
     return baselines[best | (baselines["method"] == "uniform")].drop_duplicates("plan")
 
@@ -139,7 +143,7 @@ def _score(
         if evaluation.error:
             raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
         row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
-        row |= {name: getattr(evaluation, name, float("nan")) for name in tables.BESIDE_FID}
+        row |= {name: getattr(evaluation, name, float("nan")) for name in BESIDE_FID}
         rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
     return rows
 
@@ -147,13 +151,13 @@ def _score(
 def apply_confirmation(directory: Path) -> None:
     """Bring front and savings in line with the confirmed scores on disk."""
     snapshot = read_snapshot(directory)
-    confirmed = tables.read_confirmed(directory)
+    confirmed = read_confirmed(directory)
     if confirmed is None:
         return
     objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
     confirmed = confirmed[confirmed["used"]]
-    front = tables.with_confirmation(snapshot.front, confirmed, objectives)
-    tables.write_table(front, directory / tables.FRONT)
+    front = with_confirmation(snapshot.front, confirmed, objectives)
+    write_table(front, directory / FRONT)
     facts = dict(snapshot.facts)
     facts["savings"] = savings(front, confirmed, objectives[1])
     write_json(directory / FACTS_FILE, facts)

@@ -14,10 +14,11 @@ from stepfront.search.problem.plan_source import make_plan_features, make_plan_s
 from stepfront.search.problem.pricing import affordability, level_prices
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
-from stepfront.search.records import tables
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_name
+from stepfront.search.study.views import recorded_numbers
+from stepfront.tables.schema import TRIALS
 from stepfront.trainers.evaluation import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 
@@ -65,8 +66,8 @@ def check_nothing_lost(settings: RunSettings, directory: Path) -> None:
     study = finished_numbers(settings.storage, directory)
     if study is None:
         raise InputError(f"the study in {directory} is damaged; {REBUILD}")
-    if lost := tables.told_numbers(directory) - study:
-        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {tables.TRIALS}; {REBUILD}")
+    if lost := recorded_numbers(directory) - study:
+        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
 
 
 def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Screening | None:

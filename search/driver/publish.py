@@ -11,18 +11,19 @@ import pandas as pd
 from stepfront.dashboards.figures.picture import save_front_picture
 from stepfront.dashboards.report import write_report
 from stepfront.dashboards.summary import summary_sentences
-from stepfront.dashboards.tables import read_tables
 from stepfront.files import write_atomically, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import read_snapshot
+from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.mirror import Mirror
 from stepfront.search.tracking.server import server_of, ui_link
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import FRONT
+from stepfront.tables.search_tables import read_snapshot, read_tables
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.data.image_grid import save_grid
 from stepfront.trainers.diffusion.plan import Plan
@@ -60,7 +61,7 @@ def draw_images(problem: SearchProblem, directory: Path) -> None:
     for title, row in chosen:
         name = "full.png" if title == "full width" else f"trial-{row['trial']}.png"
         seed = int(row["noise_seed"])
-        pixels = sample_pixels(evaluator, tables.plan_of_row(row), GRID_IMAGES, seed)
+        pixels = sample_pixels(evaluator, plan_of_row(row), GRID_IMAGES, seed)
         save_grid(by_class(pixels, evaluator.labels(GRID_IMAGES, seed)), directory / "images" / name)
         entry = {"file": name, "title": title, "plan": row["plan"], "gflops": float(row["gflops"])}
         index.append(entry | {"fid": float(row["fid"])})
@@ -79,7 +80,7 @@ def draw_report(directory: Path) -> Path:
     found = read_tables(directory)
     for suffix in ("svg", "png"):
         save_front_picture(found, directory / f"front.{suffix}")
-    front = tables.read_table(directory / tables.FRONT, "front")
+    front = read_table(directory / FRONT)
     write_atomically(directory / "front.csv", lambda path: front_csv(front).to_csv(path, index=False))
     return write_report(directory)
 

@@ -11,18 +11,19 @@ import pandas as pd
 
 from stepfront.search.config import RunSettings
 from stepfront.search.pareto import front_indices, hypervolume
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import read_snapshot
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import BASELINES, METHOD_SCORES, VERSUS
+from stepfront.tables.search_tables import read_snapshot
 
 
 def write_comparison_with_baselines(directory: Path) -> None:
     """Write methods.parquet and versus.parquet from the search's trials, front and baselines."""
     snapshot = read_snapshot(directory)
-    baselines = tables.read_table(directory / tables.BASELINES, "baselines")
+    baselines = read_table(directory / BASELINES)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
-    tables.write_table(methods_table(complete, baselines, snapshot.facts), directory / tables.METHODS)
+    write_table(methods_table(complete, baselines, snapshot.facts), directory / METHOD_SCORES)
     cost = _objectives(snapshot.facts)[1]
-    tables.write_table(versus(snapshot.front, baselines, cost), directory / tables.VERSUS)
+    write_table(versus(snapshot.front, baselines, cost), directory / VERSUS)
 
 
 def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:

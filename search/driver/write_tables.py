@@ -16,10 +16,13 @@ from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.search_facts import search_facts
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
+from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
 from stepfront.search.records.run_directory import FACTS_FILE
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.views import progress_table, trials_table
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import BASELINES, FRONT, PROGRESS, PROXY_SCORES, TRIALS
+from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.inference.cost import WidthCost
 
 
@@ -35,19 +38,19 @@ class TableWriter:
 
     def write(self) -> Snapshot:
         """Write all tables and search.json.  Raises InputError when no trial has a score."""
-        trials = tables.trials_table(self.ledger, self.problem.plan_of)
+        trials = trials_table(self.ledger, self.problem.plan_of)
         self._check_scores(trials)
         front = self._front(trials)
-        progress = tables.progress_table(self.ledger)
+        progress = progress_table(self.ledger)
         proxies = self._proxies(trials)
         facts = search_facts(self.problem, self.ledger, self.costs, trials, self.command, self.directory)
         facts["proxy_tau"] = correlations(proxies)
-        tables.write_table(proxies.assign(features=self.problem.features.name), self.directory / tables.PROXIES)
-        if not (self.directory / tables.BASELINES).exists():
-            tables.write_table(_uniform_baselines(trials), self.directory / tables.BASELINES)
-        tables.write_table(trials, self.directory / tables.TRIALS)
-        tables.write_table(front, self.directory / tables.FRONT)
-        tables.write_table(progress, self.directory / tables.PROGRESS)
+        write_table(proxies.assign(features=self.problem.features.name), self.directory / PROXY_SCORES)
+        if not (self.directory / BASELINES).exists():
+            write_table(_uniform_baselines(trials), self.directory / BASELINES)
+        write_table(trials, self.directory / TRIALS)
+        write_table(front, self.directory / FRONT)
+        write_table(progress, self.directory / PROGRESS)
         write_json(self.directory / FACTS_FILE, facts)
         return Snapshot(trials, progress, front, facts)
 
@@ -63,11 +66,11 @@ class TableWriter:
 
     def _front(self, trials: pd.DataFrame) -> pd.DataFrame:
         objectives = self.problem.settings.evaluation.objectives
-        front = tables.front_table(trials, objectives)
-        confirmed = tables.read_confirmed(self.directory)
+        front = front_table(trials, objectives)
+        confirmed = read_confirmed(self.directory)
         if confirmed is None:
             return front
-        return tables.with_confirmation(front, confirmed[confirmed["used"]], objectives)
+        return with_confirmation(front, confirmed[confirmed["used"]], objectives)
 
     def _proxies(self, trials: pd.DataFrame) -> pd.DataFrame:
         encoding = self.problem.encoding

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.records.history import series_table
-from stepfront.search.records.tables import PART_SECONDS, Snapshot
+from stepfront.tables.schema import PART_SECONDS
+from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
     from ray.util.metrics import Gauge

@@ -20,8 +20,10 @@ from stepfront.files import file_digest, write_atomically, write_json, write_tex
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
+from stepfront.tables.points import pick_point
+from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
@@ -40,14 +42,14 @@ def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
     supernet is no longer the one that was searched."""
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
-    row = tables.pick_point(snapshot.front, point)
+    row = pick_point(snapshot.front, point)
     _check_free(out)
     return write_point(load_problem_of_search(settings, directory), snapshot.facts, row, out)
 
 
 def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
     """Writes weights, program and, last, the plan that binds them by their digests."""
-    card, plan = problem.card, tables.plan_of_row(row)
+    card, plan = problem.card, plan_of_row(row)
     if card.network.family != "unet":
         raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})

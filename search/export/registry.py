@@ -23,9 +23,10 @@ from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.mirror import make_client, read_state, set_environment, tracking_uri
+from stepfront.tables.points import pick_point
+from stepfront.tables.search_tables import read_snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +59,7 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     """
     directory, settings = find_search(path)
     front = read_snapshot(directory).front
-    row = tables.pick_point(front, point)
+    row = pick_point(front, point)
     uri = tracking_uri(settings.tracking.uri)
     written = read_state(directory)
     if uri is None:
@@ -122,7 +123,7 @@ class _Registry:
             if label in str(row["label"]).split(","):
                 target = version
             elif label in before:
-                target, _ = self.version_of(tables.pick_point(front, label))
+                target, _ = self.version_of(pick_point(front, label))
             else:
                 continue
             if before.get(label) != target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stepfront.search.records.tables import Snapshot
+from stepfront.tables.search_tables import Snapshot
 
 
 def series_table(snapshot: Snapshot) -> pd.DataFrame:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
-from stepfront.files import read_json
 from stepfront.search.config import RunSettings, load_settings
-from stepfront.search.records import tables
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.storage.working_copy import named
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.networks.card import CARD_FILE
 
-SETTINGS_FILE, FACTS_FILE, COSTS_FILE = "settings.yaml", "search.json", "costs.json"
+COSTS_FILE = "costs.json"
 
 
 def anchored(settings: RunSettings) -> RunSettings:
@@ -103,9 +102,9 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
         if not name.startswith("front:"):
             continue
         place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]
-        for table in (tables.TRIALS, tables.FRONT):
+        for table in (TRIALS, FRONT):
             if not (place / table).exists():
-                tables.write_table(tables.read_table(Path(name.removeprefix("front:")) / table, "front"), place / table)
+                write_table(read_table(Path(name.removeprefix("front:")) / table), place / table)
         kept[name] = place
     return kept
 
@@ -116,13 +115,3 @@ def resume_settings(path: Path) -> RunSettings:
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
             return _settings_at(directory)
     raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
-
-
-def read_snapshot(directory: Path) -> Snapshot:
-    """The tables of a search as they lie on the disk."""
-    return Snapshot(
-        tables.read_table(directory / tables.TRIALS, "trials"),
-        tables.read_table(directory / tables.PROGRESS, "progress"),
-        tables.read_table(directory / tables.FRONT, "front"),
-        read_json(directory / FACTS_FILE, "search"),
-    )

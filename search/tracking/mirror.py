@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from stepfront.addresses import redacted, resolved
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.storage.lock import directory_lock
+from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

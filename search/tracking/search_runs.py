@@ -18,10 +18,10 @@ import pandas as pd
 from stepfront.search.config import RunSettings
 from stepfront.search.pareto import domination_rank
 from stepfront.search.records.history import series_table
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.tracking.mirror import STATE_FILE, Written, artifact_folder, tracking_uri
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_tag
+from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from stepfront.addresses import resolved
 from stepfront.errors import InputError
-from stepfront.search.records.run_directory import find_search, read_snapshot
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.mirror import artifact_folder, read_state, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
+from stepfront.tables.search_tables import read_snapshot
 
 HOST, PORT = "127.0.0.1", 5000
 START_SECONDS = 180.0

@@ -23,8 +23,8 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.records.tables import read_table, write_table
 from stepfront.search.tracking.mirror import STATE_FILE, artifact_folder, make_client, set_environment, tracking_uri
+from stepfront.tables.parquet import read_table, write_table
 from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.data.image_grid import save_grid
@@ -114,7 +114,7 @@ class TrainingLog:
             self.problem = f"MLflow at {redacted(self._uri)}: {line}"
 
     def _table(self) -> pd.DataFrame:
-        return read_table(self._directory / TRAINING, "training")
+        return read_table(self._directory / TRAINING)
 
 
 def grid_name(step: int) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from stepfront import SOURCE_ROOT
 from stepfront.search.config import RunSettings
-from stepfront.search.records.run_directory import read_snapshot, resume_settings
+from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.tracking.mirror import Mirror, read_state
+from stepfront.tables.search_tables import read_snapshot
 
 _LONGEST_WAIT = 60.0
 

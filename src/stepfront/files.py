@@ -62,17 +62,29 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Return the mapping in a JSON file.
 
-    Raises InputError when the file is missing or damaged; its text names `what` the file should have been.
+    Raises InputError, which names `what` the file should be, when it is missing, damaged or not a mapping.
     """
+    content = _load_json(path, what)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a {what}: a mapping was expected, not {type(content).__name__}")
+    return content
+
+
+def read_json_list(path: Path, what: str) -> list[Any]:
+    """Return the list in a JSON file.  Raises InputError as `read_json` does."""
+    content = _load_json(path, what)
+    if not isinstance(content, list):
+        raise InputError(f"{path} is not a {what}: a list was expected, not {type(content).__name__}")
+    return content
+
+
+def _load_json(path: Path, what: str) -> Any:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no {what} at {path}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable {what}: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a {what}: a mapping was expected, not {type(content).__name__}")
-    return content
 
 
 def file_digest(path: Path) -> str:

@@ -15,8 +15,8 @@ from stepfront.dashboards.comparison import parents_section
 from stepfront.dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
 from stepfront.dashboards.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
-from stepfront.dashboards.tables import read_tables
 from stepfront.search.pareto import hypervolume
+from stepfront.tables.search_tables import read_tables
 
 
 def front(*points: tuple[float, float]) -> pd.DataFrame:

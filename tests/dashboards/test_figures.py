@@ -32,7 +32,7 @@ from stepfront.dashboards.figures import (
 from stepfront.dashboards.figures.front import non_dominated
 from stepfront.dashboards.figures.proxies import kendall_tau
 from stepfront.dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
-from stepfront.dashboards.tables import SearchTables, fid_name, read_tables
+from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stepfront.dashboards.tables import TableError, number, read_tables
+from stepfront.errors import InputError
+from stepfront.tables.search_tables import number, read_tables
 
 
 def test_every_table_of_a_search_is_read(search: Path) -> None:
@@ -22,7 +23,7 @@ def test_every_table_of_a_search_is_read(search: Path) -> None:
 @pytest.mark.parametrize("name", ["trials.parquet", "front.parquet", "search.json"])
 def test_a_missing_file_is_named_in_one_line(search: Path, name: str) -> None:
     (search / name).unlink()
-    with pytest.raises(TableError, match=name) as caught:
+    with pytest.raises(InputError, match=name) as caught:
         read_tables(search)
     assert "\n" not in str(caught.value)
 
@@ -34,21 +35,21 @@ def test_an_absent_optional_table_is_empty(search: Path, name: str) -> None:
 
 
 def test_a_directory_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no search directory"):
+    with pytest.raises(InputError, match="no search directory"):
         read_tables(tmp_path / "nowhere")
 
 
 def test_a_missing_column_is_named(search: Path) -> None:
     path = search / "trials.parquet"
     pd.read_parquet(path).drop(columns=["gflops"]).to_parquet(path)
-    with pytest.raises(TableError, match=r"trials\.parquet lacks gflops"):
+    with pytest.raises(InputError, match=r"trials\.parquet lacks gflops"):
         read_tables(search)
 
 
 @pytest.mark.parametrize("name", ["versus.parquet", "search.json", "images/index.json"])
 def test_a_damaged_file_is_named_in_one_line(search: Path, name: str) -> None:
     (search / name).write_bytes(b"PAR1 torn")
-    with pytest.raises(TableError, match=Path(name).name) as caught:
+    with pytest.raises(InputError, match=Path(name).name) as caught:
         read_tables(search)
     assert "\n" not in str(caught.value)
 

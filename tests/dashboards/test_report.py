@@ -15,7 +15,8 @@ from plotly.offline import get_plotlyjs
 from stepfront.dashboards.images import fitting_png, halved
 from stepfront.dashboards.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
-from stepfront.dashboards.tables import TableError, read_tables
+from stepfront.errors import InputError
+from stepfront.tables.search_tables import read_tables
 
 ROOT = Path(__file__).parents[2]
 SECTIONS_OF: dict[str, set[str]] = {
@@ -188,7 +189,7 @@ def test_the_room_needs_tables_alone() -> None:
 
 
 def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no search directory was given"):
+    with pytest.raises(InputError, match="no search directory was given"):
         write_comparison([], tmp_path / "compared.html")
 
 
@@ -214,4 +215,6 @@ def test_only_confirmed_scores_in_use_are_compared(search: Path) -> None:
     confirm = pd.read_parquet(search / "confirm.parquet")
     more = pd.concat([confirm.assign(used=False, fid=0.0, images=64), confirm.assign(used=True)])
     more.to_parquet(search / "confirm.parquet")
-    pd.testing.assert_frame_equal(read_tables(search).confirm.drop(columns="used"), confirm, check_dtype=False)
+    used = read_tables(search).confirm
+    assert used["used"].all()
+    pd.testing.assert_frame_equal(used[confirm.columns], confirm, check_dtype=False)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stepfront.dashboards.summary import luck_of_the_front, summary_sentences
-from stepfront.dashboards.tables import SearchTables, read_tables
+from stepfront.tables.search_tables import SearchTables, read_tables
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stepfront.dashboards.progress import SearchProgress, TrainingProgress, front_table, sparkline
-from stepfront.dashboards.tables import read_tables
+from stepfront.tables.search_tables import read_tables
 
 BEST = [(float(cost), 30.0 - cost, f"{cost}x0.50") for cost in range(1, 8)]
 

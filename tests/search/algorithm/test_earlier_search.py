@@ -14,7 +14,13 @@ from stepfront.search.algorithm.encodings import EvenStages, Stages
 from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT, TABLES, TRIALS
 from tests.search.algorithm.test_initial_plans import MACS, WIDTHS, source
+
+
+def with_every_column(table: pd.DataFrame, file: str) -> pd.DataFrame:
+    return table.reindex(columns=TABLES[file].names)
 
 
 def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
@@ -25,7 +31,7 @@ def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_tak
 
 def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) -> None:
     widths = [[0.5] * 6 + [1.0] * 4, [1.0] * 10]
-    pd.DataFrame({"widths": widths}).to_parquet(tmp_path / "front.parquet")
+    write_table(with_every_column(pd.DataFrame({"widths": widths}), FRONT), tmp_path / FRONT)
     encoding = Stages(20, (0.25, 0.625, 1.0), False, 10)
     plans = make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))
     assert [p.genome for p in plans] == ["1111112222", "2222222222"]
@@ -51,7 +57,8 @@ def test_an_earlier_search_predicts_plans_that_it_never_evaluated(tmp_path: Path
     plans = rng.integers(0, 4, (40, 10))
     rows = [{"state": "complete", "widths": list(there.step_widths(one)), "fid": fid(one)} for one in plans]
     table = pd.DataFrame(rows).assign(gflops=[float(MACS[one].sum()) for one in plans])
-    table.to_parquet(tmp_path / "trials.parquet")
+    table = with_every_column(table, TRIALS)
+    write_table(table, tmp_path / TRIALS)
     (model,) = earlier_models({"uniform": 4, f"front:{tmp_path}": 8}, here.encoding, gap)
     unseen = rng.integers(0, 4, (100, 10))
     predicted, true = model(list(unseen)), np.array([fid(one) for one in unseen])
@@ -59,6 +66,6 @@ def test_an_earlier_search_predicts_plans_that_it_never_evaluated(tmp_path: Path
     assert abs(predicted.mean()) < 0.5  # in standard deviations from the mean
     features = PlanFeatures(here.encoding, gap, (model,))
     assert np.array_equal(features(unseen)[:, -1], model(list(unseen)))
-    table.iloc[:5].to_parquet(tmp_path / "trials.parquet")
+    write_table(table.iloc[:5], tmp_path / TRIALS)
     assert earlier_models({f"front:{tmp_path}": 8}, here.encoding, gap) == ()
     assert earlier_models({"uniform": 4}, here.encoding, gap) == ()

@@ -15,9 +15,9 @@ from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.checks import integrity
 from stepfront.search.driver.search import run_search
-from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from tests.search.conftest import tiny_settings
 from tests.search.driver.test_run import Silent
 
@@ -62,17 +62,17 @@ def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> 
 
 @pytest.mark.parametrize("damage", ["trials shorter", "a changed score", "front of other trials", "no tables"])
 def test_views_that_differ_from_the_study_are_found_and_repaired(damage: str, search: Path) -> None:
-    trials = search / "search" / tables.TRIALS
+    trials = search / "search" / TRIALS
     whole = pd.read_parquet(trials)
     if damage == "trials shorter":
         whole.iloc[:-1].to_parquet(trials)
     elif damage == "a changed score":
         whole.assign(fid=whole["fid"] + np.where(whole["trial"] == 3, 1e-3, 0)).to_parquet(trials)
     elif damage == "front of other trials":
-        front = search / "search" / tables.FRONT
+        front = search / "search" / FRONT
         pd.read_parquet(front).iloc[1:].to_parquet(front)
     else:
-        for name in (tables.TRIALS, tables.FRONT, tables.PROGRESS):
+        for name in (TRIALS, FRONT, PROGRESS):
             (search / "search" / name).unlink()
     assert set(failures(search)) & {"tables", "front"}
     integrity.repair(search)
@@ -92,7 +92,7 @@ def test_another_supernet_is_found(search: Path, trained: Path) -> None:
 def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: str, search: Path) -> None:
     directory, study = search / "search", search / "search" / "study.db"
     assert not list(directory.glob("study.db-*"))  # a search that has ended leaves one file, which may be copied
-    trials, facts = pd.read_parquet(directory / tables.TRIALS), read_json(directory / FACTS_FILE, "search")
+    trials, facts = pd.read_parquet(directory / TRIALS), read_json(directory / FACTS_FILE, "search")
     before = told(search)
     if damage == "cut short":
         study.write_bytes(study.read_bytes()[:5000])
@@ -109,7 +109,7 @@ def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: st
     integrity.repair(search)
     assert failures(search) == {}
     assert told(search) == before
-    pd.testing.assert_frame_equal(pd.read_parquet(directory / tables.TRIALS), trials)
+    pd.testing.assert_frame_equal(pd.read_parquet(directory / TRIALS), trials)
     now = read_json(directory / FACTS_FILE, "search")
     assert {key: now[key] for key in ("search_id", "evaluations", "reference")} == {
         key: facts[key] for key in ("search_id", "evaluations", "reference")
@@ -119,7 +119,7 @@ def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: st
 
 
 def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_again(search: Path) -> None:
-    trials = search / "search" / tables.TRIALS
+    trials = search / "search" / TRIALS
     whole = pd.read_parquet(trials)
     whole[whole["trial"] != 6].to_parquet(trials)
     (search / "search" / "study.db").unlink()
@@ -134,7 +134,7 @@ def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_agai
 
 def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None:
     (search / "search" / "study.db").write_bytes(b"no database at all")
-    (search / "search" / tables.TRIALS).unlink()
+    (search / "search" / TRIALS).unlink()
     with pytest.raises(InputError, match=r"trials\.parquet has none to rebuild it from"):
         integrity.repair(search)
     assert (search / "search" / "study.db").read_bytes() == b"no database at all"

@@ -14,9 +14,9 @@ import torch
 from stepfront.files import write_json
 from stepfront.search.config import load_settings, save_settings
 from stepfront.search.problem.load import load_problem
-from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
-from stepfront.search.records.tables import write_table
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.networks.supernet_files import load_supernet
@@ -134,8 +134,10 @@ def test_a_front_point_becomes_a_pipeline(trained: Path, monkeypatch, capsys, tm
     digest = read_card(settings.supernet_directory).digest
     write_json(search / FACTS_FILE, {"supernet_digest": digest})
     row = {"trial": 4, "label": "knee", "plan": "1x0.50 1x1.00", "fid": 9.0, "gflops": 1.0, "solver": "ddim"}
-    front = pd.DataFrame([row | {"times": [999.0, 499.0], "widths": [0.5, 1.0]}])
-    for name in (tables.TRIALS, tables.PROGRESS, tables.FRONT):
+    row |= {"times": [999.0, 499.0], "widths": [0.5, 1.0], "generation": 0, "origin": "cuts", "latency_ms": 1.0}
+    row |= {"state": "complete", "evaluation": 1, "hypervolume": 1.0, "network_gflops": 8.0}
+    front = pd.DataFrame([row])
+    for name in (TRIALS, PROGRESS, FRONT):
         write_table(front, search / name)
     code, said, _ = call(
         monkeypatch, capsys, "export", "--as", "pipeline", str(search), "--out", str(tmp_path / "knee")

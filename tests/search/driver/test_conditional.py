@@ -35,10 +35,13 @@ from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.pricing import level_prices
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import find_search, read_snapshot, resume_settings
-from stepfront.search.records.tables import pick_point, plan_of_row
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search, resume_settings
 from stepfront.search.tracking.mirror import make_client, read_state
+from stepfront.tables.parquet import read_table
+from stepfront.tables.points import pick_point
+from stepfront.tables.schema import BASELINES
+from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.data.image_grid import image_grid
 from stepfront.trainers.diffusion.loss_gap import gap_table
 from stepfront.trainers.diffusion.schedule import noise_schedule
@@ -108,7 +111,7 @@ def test_every_cost_counts_two_calls_a_step(searched: Path) -> None:
 
 def test_baselines_cost_as_much_a_step(searched: Path) -> None:
     run_baselines(searched, ["fewer_steps"], 3)
-    baselines = tables.read_table(searched / tables.BASELINES, "baselines")
+    baselines = read_table(searched / BASELINES)
     few = baselines[baselines["method"] == "fewer_steps"]
     each = read_costs(searched)[1.0]
     assert each.calls == 2

@@ -19,8 +19,8 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import load_or_measure_costs, read_costs
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem
-from stepfront.search.records import tables
 from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE
+from stepfront.tables.schema import PART_SECONDS, TRIALS
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
@@ -58,7 +58,7 @@ def test_all_workers_score_with_the_same_engine_to_the_bit(searched: Path, train
     settings = tiny_settings(trained, "name=engines", f"supernet={trained / 'tiny' / 'supernet'}")
     parts = local_parts(load_problem(settings), read_costs(searched), 1)
     assert parts.engine == CHANNELS_LAST
-    trials = pd.read_parquet(searched / tables.TRIALS)
+    trials = pd.read_parquet(searched / TRIALS)
     evaluate = Evaluator(parts)
     for _, row in trials.sort_values("trial", ascending=False).iterrows():  # in another order, by another process
         plan = Plan(tuple(row.times), tuple(row.widths), row.solver)
@@ -66,7 +66,7 @@ def test_all_workers_score_with_the_same_engine_to_the_bit(searched: Path, train
 
 
 def test_prefixes_spare_calls_and_every_call_is_told_of(searched: Path) -> None:
-    trials = pd.read_parquet(searched / tables.TRIALS)
+    trials = pd.read_parquet(searched / TRIALS)
     assert ((trials.calls + trials.calls_saved) == 6 * trials.images).all()
     assert trials.calls_saved.sum() > 0  # nine plans over three stages and three widths, on two workers
     assert (trials.gflops_saved[trials.calls_saved == 0] == 0).all()
@@ -77,8 +77,8 @@ def test_prefixes_spare_calls_and_every_call_is_told_of(searched: Path) -> None:
 
 
 def test_the_table_says_what_each_evaluation_took_and_where(searched: Path) -> None:
-    trials = pd.read_parquet(searched / tables.TRIALS)
-    parts = trials[list(tables.PART_SECONDS)]
+    trials = pd.read_parquet(searched / TRIALS)
+    parts = trials[list(PART_SECONDS)]
     assert (parts > 0).all(axis=None)
     assert (parts.sum(axis=1) <= trials.seconds).all()
     kept = trials[trials.prefix_states > 0]

@@ -26,10 +26,14 @@ from stepfront.search.export.exported.sample import UNet
 from stepfront.search.export.program import _shared, _write_network, export_point
 from stepfront.search.export.registry import register_point
 from stepfront.search.problem.load import load_problem_of_search
-from stepfront.search.records import tables
-from stepfront.search.records.run_directory import find_search, read_snapshot
-from stepfront.search.records.tables import pick_point, plan_of_row
+from stepfront.search.records.front import label_front
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.mirror import make_client
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.points import pick_point
+from stepfront.tables.schema import FRONT
+from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings, validate
 from stepfront.trainers.networks.supernet import Supernet
 from tests.search.conftest import tiny_settings
@@ -191,18 +195,18 @@ def test_aliases_follow_the_front(searched: Path) -> None:
     register_point(searched, "best", "followed")
     before = client.get_registered_model("followed").aliases
     assert "best" in before
-    path = searched / tables.FRONT
-    whole = tables.read_table(path, "front")
+    path = searched / FRONT
+    whole = read_table(path)
     other = whole.iloc[[i for i, label in enumerate(whole["label"]) if "best" not in label]]
     try:
-        tables.write_table(tables.label_front(other.reset_index(drop=True), "fid", "gflops"), path)
+        write_table(label_front(other.reset_index(drop=True), "fid", "gflops"), path)
         done = register_point(searched, "cheapest", "followed")
         assert "best" in done.moved
         assert done.moved["best"][0] == str(before["best"])
         now = client.get_model_version_by_alias("followed", "best")
         assert int(now.tags["trial"]) == int(other.loc[other["fid"].idxmin(), "trial"])
     finally:
-        tables.write_table(whole, path)
+        write_table(whole, path)
 
 
 def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: Path) -> None:

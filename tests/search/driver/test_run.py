@@ -35,8 +35,10 @@ from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.gap_table import read_gap_table
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_features
-from stepfront.search.records import tables
+from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings, warm_settings
+from stepfront.tables.parquet import read_table
+from stepfront.tables.points import pick_point
 from stepfront.trainers.diffusion.plan import Plan, parse_runs
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import TINY, tiny_settings
@@ -405,20 +407,20 @@ def test_a_supernet_of_other_data_or_damaged_is_refused(fresh: Path) -> None:
 
 
 def test_points_by_name_number_and_query(searched: Path) -> None:
-    front = tables.read_table(searched / "front.parquet", "front")
-    assert tables.pick_point(front, "best")["fid"] == front["fid"].min()
-    assert tables.pick_point(front, "cheapest")["gflops"] == front["gflops"].min()
-    assert tables.pick_point(front, str(front["trial"].iloc[0]))["trial"] == front["trial"].iloc[0]
+    front = read_table(searched / "front.parquet")
+    assert pick_point(front, "best")["fid"] == front["fid"].min()
+    assert pick_point(front, "cheapest")["gflops"] == front["gflops"].min()
+    assert pick_point(front, str(front["trial"].iloc[0]))["trial"] == front["trial"].iloc[0]
     bound = float(front["fid"].median())
-    assert tables.pick_point(front, f"fid<={bound}")["gflops"] == front.loc[front["fid"] <= bound, "gflops"].min()
+    assert pick_point(front, f"fid<={bound}")["gflops"] == front.loc[front["fid"] <= bound, "gflops"].min()
     for bad in ("nonsense", "99999", "fid<=-1", "fid<=x"):
         with pytest.raises(InputError):
-            tables.pick_point(front, bad)
+            pick_point(front, bad)
     assert isinstance(uniform_half_plan(searched), Plan)
 
 
 def uniform_half_plan(directory: Path) -> Plan:
-    return tables.plan_of_row(tables.read_table(directory / "front.parquet", "front").iloc[0])
+    return plan_of_row(read_table(directory / "front.parquet").iloc[0])
 
 
 def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:

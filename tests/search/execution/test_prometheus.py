@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.tracking import made_up_search, until
 from stepfront.search.execution.prometheus import GAUGES, RECENT, TAGS, Gauges, Reading, readings
-from stepfront.search.records.tables import Snapshot
+from stepfront.tables.search_tables import Snapshot
 
 GRAFANA = Path(__file__).parents[3] / "dashboards" / "grafana"
 QUEUE = {"stepfront_in_flight", "stepfront_cut_off"}

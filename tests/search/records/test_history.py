@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from stepfront.search.records.history import series_table
-from stepfront.search.records.tables import Snapshot
+from stepfront.tables.search_tables import Snapshot
 
 
 def snapshot(full_fid: float | None) -> Snapshot:

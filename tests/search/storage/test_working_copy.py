@@ -31,13 +31,13 @@ from stepfront.search.cli.main import app
 from stepfront.search.cli.uri_arguments import uri_of
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.search_report import SearchReport
-from stepfront.search.records import tables
 from stepfront.search.storage import lease
 from stepfront.search.storage import mirror as copies
 from stepfront.search.storage.lease import LEASE
 from stepfront.search.storage.lock import InUseError
 from stepfront.search.storage.mirror import MANIFEST, Copy
 from stepfront.search.storage.working_copy import copy_folder, fetched, known_as, mirrored, settings_at_home
+from stepfront.tables.schema import FRONT, TRIALS
 from tests.search.conftest import tiny_settings
 
 Machine = Callable[[str], None]
@@ -353,25 +353,25 @@ def test_a_search_at_a_uri_goes_on_on_another_machine(
     with settings_at_home(settings) as here:
         assert Path(here.directory).is_relative_to(tmp_path / "a")
         run_search(here, False, Silent(), lambda text: None)
-    assert len(pd.read_parquet(bucket / "tiny" / "search" / tables.TRIALS)) == 9
+    assert len(pd.read_parquet(bucket / "tiny" / "search" / TRIALS)) == 9
     machine("b")
     shutil.rmtree(tmp_path / "a")  # another machine has none of it
     runner = CliRunner()
     done = runner.invoke(app, ["extend", f"file://{bucket}/tiny", "--trials", "3"])
     assert done.exit_code == 0, done.output
-    trials = pd.read_parquet(bucket / "tiny" / "search" / tables.TRIALS)
+    trials = pd.read_parquet(bucket / "tiny" / "search" / TRIALS)
     assert trials["trial"].tolist() == list(range(12))
     assert (bucket / "tiny" / "search" / "report.html").exists()
     local = tmp_path / "local"
     shutil.copytree(trained / "tiny" / "supernet", local / "tiny" / "supernet")
     never = tiny_settings(local, "tracking.uri=null", "workers.count=1", "budget.trials=12")
-    straight = pd.read_parquet(run_search(never, False, Silent(), lambda text: None) / tables.TRIALS)
+    straight = pd.read_parquet(run_search(never, False, Silent(), lambda text: None) / TRIALS)
     assert trials["genome"].tolist() == straight["genome"].tolist()
     assert trials["fid"].tolist() == straight["fid"].tolist()
     machine("c")
     shown = runner.invoke(app, ["front", f"file://{bucket}/tiny", "--export", str(tmp_path / "front.csv")])
     assert shown.exit_code == 0, shown.output
-    assert len(pd.read_csv(tmp_path / "front.csv")) == len(pd.read_parquet(bucket / "tiny" / "search" / tables.FRONT))
+    assert len(pd.read_csv(tmp_path / "front.csv")) == len(pd.read_parquet(bucket / "tiny" / "search" / FRONT))
     checked = runner.invoke(app, ["doctor", f"file://{bucket}/tiny"])
     assert checked.exit_code == 0, checked.output
     # Who reads tables needs no supernet.

@@ -14,7 +14,6 @@ import pytest
 from benchmarks.tracking import made_up_search, until
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.pareto import domination_rank
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.tracking.mirror import Mirror, Written, artifact_folder, make_client, set_environment
 from stepfront.search.tracking.search_runs import (
     AT_FULL_QUALITY,
@@ -24,6 +23,7 @@ from stepfront.search.tracking.search_runs import (
     thinned,
     write_search,
 )
+from stepfront.tables.search_tables import Snapshot
 
 
 class Counting:

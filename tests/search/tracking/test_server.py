@@ -19,17 +19,18 @@ import pytest
 from benchmarks.tracking import made_up_search
 from stepfront.errors import InputError
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.records import tables
 from stepfront.search.tracking.mirror import Mirror
 from stepfront.search.tracking.server import open_ui, server_command, server_of
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 
 
 def make_search(directory: Path, uri: str | None) -> Path:
     """A search of made-up trials, and its runs in MLflow."""
     settings = settings_from({"name": "made-up", "directory": str(directory), "tracking": {"uri": uri}})
     search, whole = settings.search_directory, made_up_search(4)
-    for name, table in ((tables.TRIALS, whole.trials), (tables.PROGRESS, whole.progress), (tables.FRONT, whole.front)):
-        tables.write_table(table, search / name)
+    for name, table in ((TRIALS, whole.trials), (PROGRESS, whole.progress), (FRONT, whole.front)):
+        write_table(table, search / name)
     (search / "search.json").write_text(json.dumps(dict(whole.facts)))
     save_settings(settings, search / "settings.yaml")
     if uri and uri.startswith("sqlite"):

@@ -15,11 +15,12 @@ import pytest
 from benchmarks.tracking import made_up_search, until
 from stepfront.files import write_json
 from stepfront.search.config import RunSettings, save_settings, settings_from
-from stepfront.search.records import tables
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
-from stepfront.search.records.tables import Snapshot
 from stepfront.search.tracking.mirror import make_client, read_state
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from stepfront.tables.search_tables import Snapshot
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def settings(tmp_path: Path, empty_store: Path) -> RunSettings:
 
 def lay(snapshot: Snapshot, directory: Path) -> None:
     """The tables as a driver leaves them."""
-    for name, table in (("TRIALS", snapshot.trials), ("FRONT", snapshot.front), ("PROGRESS", snapshot.progress)):
-        tables.write_table(table, directory / getattr(tables, name))
+    for name, table in ((TRIALS, snapshot.trials), (FRONT, snapshot.front), (PROGRESS, snapshot.progress)):
+        write_table(table, directory / name)
     write_json(directory / FACTS_FILE, dict(snapshot.facts))
 
 

@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.tracking import made_up_search
-from stepfront.search.records.tables import (
-    CONFIRM,
-    front_table,
-    mark_used,
-    read_confirmed,
-    told_trials,
-    with_confirmation,
-    write_table,
-)
+from stepfront.search.records.front import front_table, mark_used, read_confirmed, with_confirmation
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import CONFIRM
 
 
 def trials() -> pd.DataFrame:
@@ -61,15 +54,6 @@ def test_infeasible_trials_are_never_on_the_front() -> None:
     assert front_table(table, ("fid", "gflops"))["trial"].tolist() == [2, 0]
 
 
-def test_a_table_older_than_its_newest_columns_tells_what_it_knows() -> None:
-    table = made_up_search(5).trials
-    newest = ["sampling_seconds", "features_seconds", "distance_seconds", "prefix_states", "prefix_mb", "device"]
-    now, older = told_trials(table), told_trials(table.drop(columns=newest))
-    assert set(now[3][1]) - set(older[3][1]) == set(newest)
-    assert {key: value for key, value in now[3][1].items() if key not in newest} == older[3][1]
-    assert now[3][0] == older[3][0]
-
-
 def test_front_and_report_use_the_number_of_images_that_most_plans_share_and_of_several_the_largest() -> None:
     def used(scores: dict[int, str]) -> set[int]:
         rows = [{"images": count, "plan": plan, "noise_seed": 1} for count, plans in scores.items() for plan in plans]
@@ -100,6 +84,7 @@ def test_a_confirmed_front_has_the_scores_beside_fid() -> None:
 
 def test_confirmed_scores_of_an_older_search_are_read(tmp_path: Path) -> None:
     older = pd.DataFrame([{"plan": "b", "noise_seed": s, "images": 8, "fid": 2.0 + s, "kind": "front"} for s in (1, 2)])
+    older = older.assign(fid_search=1.9)
     write_table(older, tmp_path / CONFIRM)
     table = read_confirmed(tmp_path)
     assert table is not None

@@ -1,0 +1,111 @@
+"""View a ledger as tables: one row per trial, and one row per complete trial with the progress of the search."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.trial import TrialState
+
+from stepfront.errors import InputError
+from stepfront.search.algorithm.trials import GENOME, Proposal
+from stepfront.search.pareto import front_size_history
+from stepfront.search.records.plan_rows import plan_columns
+from stepfront.search.study.ledger import Ledger
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import PART_SECONDS, TRIAL_COLUMNS, TRIALS
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
+
+
+def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame:
+    """Return one row per finished trial, in the order of their numbers; `plan_of` reads a genome."""
+    generations = {t.number: i // ledger.sampler.population for i, t in enumerate(ledger.complete)}
+    rows = []
+    last = 0
+    for trial in ledger.trials:
+        if not trial.state.is_finished():
+            continue
+        last = generations.get(trial.number, last)
+        genome = trial.user_attrs[GENOME]
+        proposed = {"origin": trial.user_attrs["origin"], "parents": list(trial.user_attrs["parents"])}
+        row = {"trial": trial.number, "generation": last, **proposed, "genome": genome}
+        row |= plan_columns(plan_of(genome)) | _result_columns(ledger.result(trial))
+        row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"
+        rows.append(row | {"violation": float(sum(max(0.0, v) for v in trial.constraints.values()))})
+    return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+
+
+def evaluated_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
+    """Return a row of the trials' table for a plan that no search proposed."""
+    row: dict[str, Any] = {"trial": -1, "generation": -1, "origin": "baseline", "parents": [], "genome": ""}
+    row |= plan_columns(plan) | _result_columns(asdict(evaluation))
+    return row | {"state": "failed" if evaluation.error else "complete", "violation": 0.0}
+
+
+def _result_columns(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an evaluation's result; what it lacks is NaN, 0 or ""."""
+    return {
+        **{name: _number(result.get(name)) for name in ("paired", "fid", "gflops", "latency_ms", "seconds", "elapsed")},
+        **{name: _number(result.get(name)) for name in PART_SECONDS},
+        **{name: float(result.get(name, 0.0)) for name in ("gflops_saved", "prefix_mb")},
+        **{name: int(result.get(name, 0)) for name in ("images", "noise_seed", "calls", "calls_saved")},
+        "prefix_states": int(result.get("prefix_states", 0)),
+        **{name: result.get(name, "") for name in ("features", "worker", "error", "device")},
+    }
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def progress_table(ledger: Ledger) -> pd.DataFrame:
+    """Return one row per complete trial, in the order of their results: how far the search had come by then."""
+    complete = ledger.complete
+    scores, volumes = ledger.counted_scores(), ledger.hypervolumes()
+    results = [ledger.result(trial) for trial in complete]
+    work = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
+    return pd.DataFrame(
+        {
+            "evaluation": np.arange(1, len(complete) + 1),
+            "trial": [trial.number for trial in complete],
+            "generation": np.arange(len(complete)) // ledger.sampler.population,
+            "hypervolume": volumes,
+            "features": [r.get("features", "") for r in results],
+            "front_size": front_size_history(scores),
+            "best_fid": np.fmin.accumulate(scores[:, 0]),
+            "network_gflops": work,
+            "seconds": [r["elapsed"] for r in results],
+        }
+    )
+
+
+def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str, Any]]]:
+    """Return the proposal and the result of each trial in a table, as `Ledger.restore` takes them."""
+    found = {}
+    for row in trials.to_dict("records"):
+        proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]))
+        result = {"error": str(row["error"]), "elapsed": _json_value(row["elapsed"])}
+        if row["state"] == "complete":
+            names = [f.name for f in fields(Evaluation)] + ["worker", "elapsed"]
+            result |= {name: _json_value(row[name]) for name in names if name in row}  # an older table has fewer
+        found[int(row["trial"])] = (proposal, result)
+    return found
+
+
+def recorded_numbers(directory: Path) -> set[int]:
+    """Return the trials of a search's table; none where it is missing or damaged, as it can be made again."""
+    with contextlib.suppress(InputError):
+        return set(map(int, read_table(directory / TRIALS)["trial"]))
+    return set()
+
+
+def _json_value(value: Any) -> Any:
+    """Return a table's value as JSON has it: Python's own type, and None for a number that is not finite."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,42 @@
+"""Pick a point of the front by its label, its trial or a query."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from stepfront.errors import InputError
+
+QUERIES = (("fid", "gflops"), ("gflops", "fid"))
+"""Columns that a query can bound, each with the column that is then least."""
+
+
+def pick_point(front: pd.DataFrame, point: str) -> pd.Series:
+    """Return a front point by label (knee, best, cheapest), trial number, or query such as `fid<=12`.
+
+    `fid<=X` is the cheapest point at least that good; `gflops<=X` the best point at most that expensive.  Raises
+    InputError when the front has no such point.
+    """
+    if not len(front):
+        raise InputError("the front is empty")
+    for column, order in QUERIES:
+        if point.replace(" ", "").startswith(f"{column}<="):
+            return _query(front, point, column, order)
+    if point.isdigit():
+        rows = front[front["trial"] == int(point)]
+    else:
+        rows = front[[point in label.split(",") for label in front["label"]]]
+    if len(rows):
+        return rows.iloc[0]
+    possible = ", ".join(["knee", "best", "cheapest", "a query like 'fid<=12'", *(str(t) for t in front["trial"])])
+    raise InputError(f"no point {point!r} on the front; possible: {possible}")
+
+
+def _query(front: pd.DataFrame, point: str, column: str, order: str) -> pd.Series:
+    try:
+        bound = float(point.partition("<=")[2])
+    except ValueError:
+        raise InputError(f"{point!r} is not a query; queries look like 'fid<=12' or 'gflops<=1.5'") from None
+    rows = front[front[column] <= bound]
+    if not len(rows):
+        raise InputError(f"no front point has {column} <= {bound:g}; the least is {front[column].min():.4g}")
+    return rows.sort_values(order).iloc[0]
