@@ -29,8 +29,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if missing := [name for name in table.required if name not in frame]:
         raise InputError(f"{path} lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
     younger = {name: value for name, value in table.fills.items() if name not in frame}
-    # Parquet's null reads as NaN, which is not a text.
-    return frame.assign(**younger).fillna(dict.fromkeys(set(table.texts) & set(frame.columns), ""))
+    texts = [name for name in table.texts if name in frame]
+    # Parquet's null reads as NaN, which is not a text; a column of nulls alone reads as numbers.
+    frame = frame.astype({name: object for name in texts if frame[name].isna().all()})
+    return frame.fillna(dict.fromkeys(texts, "")).assign(**younger)
 
 
 def read_optional_table(path: Path) -> pd.DataFrame:
