@@ -179,8 +179,6 @@ def baselines(
     evaluations: Annotated[int | None, typer.Option(min=1, help="a method; default: as many as the search had")] = None,
 ) -> None:
     """Score what the search must beat: hand-made plans, random plans and DDSM's own search, at equal evaluations."""
-    import pandas as pd
-
     from stepfront.search.driver.baselines import METHODS, run_baselines
     from stepfront.search.driver.versus import advice
     from stepfront.search.records.run_directory import find_search
@@ -192,7 +190,7 @@ def baselines(
     with bar("baselines") as told:
         run_baselines(search, wanted, evaluations, lambda method, done, total: told(done, total, f"baseline {method}"))
     _publish(settings)
-    table = pd.read_parquet(directory / METHOD_SCORES)
+    table = read_table(directory / METHOD_SCORES)
     out.print()
     for _, row in table.sort_values("share", ascending=False).iterrows():
         out.print(
