@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from stepfront.errors import InputError
+from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,8 +35,10 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """The images.  docs/data.md describes the formats."""
 
-    format: Literal["digits", "idx", "npz", "folder", "cifar", "parquet", "webdataset"] = Field(
-        "digits", description="format of the images; digits are scikit-learn's 8x8 images and need no path"
+    format: Annotated[str, AfterValidator(FORMATS.check)] = Field(
+        "digits",
+        description=f"format of the images: {', '.join(FORMATS.ours)}, or your own (docs/plugins.md); digits are "
+        "scikit-learn's 8x8 images and need no path",
     )
     path: str | None = Field(None, description="file or folder of the images; required except for digits")
     size: int | None = Field(
@@ -49,7 +61,7 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
-        if self.format != "digits" and not self.path:
+        if self.format in FORMATS.ours and self.format != "digits" and not self.path:
             raise ValueError(f"format {self.format} needs a path")
         return self
 
@@ -57,7 +69,9 @@ class DataSettings(Settings):
 class NetworkSettings(Settings):
     """A slimmable U-Net (Ho et al. 2020, appendix B) and the widths at which it can run."""
 
-    family: Literal["unet"] = Field("unet", description="network family")
+    family: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
+        "unet", description=f"network family: {', '.join(FAMILIES.ours)}, or your own (docs/plugins.md)"
+    )
     base: int = Field(32, ge=4, description="channels at the first resolution, at width 1")
     multipliers: tuple[PositiveInt, ...] = Field(
         (1, 2), min_length=1, description="channels per resolution, as multiples of `base`"
@@ -174,7 +188,8 @@ class FeatureSettings(Settings):
     name: str = Field(
         "classifier",
         min_length=1,
-        description="name of the features in tables and figures; classifier: trained on the dataset's labels",
+        description="name of the features in tables and figures. classifier: trained on the dataset's labels; with "
+        "`path`: any name; or your own features (docs/plugins.md)",
     )
     path: str | None = Field(
         None,
@@ -189,20 +204,32 @@ class FeatureSettings(Settings):
 
     @model_validator(mode="after")
     def _file_has_a_name(self) -> Self:
-        if self.path is None and self.name != "classifier":
-            raise ValueError(f"features {self.name!r} need a path; without one only 'classifier' is possible")
-        if self.path is not None and self.name == "classifier":
+        if self.path is None and not is_import_path(self.name):
+            try:
+                FEATURES.check(self.name)
+            except InputError:
+                raise ValueError(
+                    f"features {self.name!r} need a path; without one possible: {FEATURES.possible}"
+                ) from None
+        if self.path is not None and self.name in FEATURES.ours:
             raise ValueError("features from a file need a name of their own, such as 'inception'")
-        if self.reference is not None and self.path is None:
+        if self.reference is not None and self.name in FEATURES.ours:
             raise ValueError("a reference file needs the feature file that it was made with: features.path")
         return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the features are the network in the file at `path`, and `name` is only what it is called."""
+        return self.path is not None and not is_import_path(self.name)
 
 
 class SamplerSettings(Settings):
     """The sampler that will be deployed, and that the search uses."""
 
-    solver: Literal["ddim", "ddpm", "ddpm_large", "dpmpp_2m"] = Field(
-        "ddim", description="solver; ddpm_large is ddpm with the larger of its two variances"
+    solver: Annotated[str, AfterValidator(SOLVERS.check)] = Field(
+        "ddim",
+        description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
+        "larger of its two variances",
     )
     grid: Literal["leading", "trailing", "quadratic", "logsnr"] = Field(
         "trailing", description="how the times of the steps are spread over the training times"

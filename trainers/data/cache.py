@@ -1,7 +1,7 @@
-"""Images that are larger than memory: decoded splits in; arrays mapped from files out, found again by the next verb.
+"""Keep decoded images that are larger than memory in files that every later verb maps.
 
-An entry is named after what it was decoded from: names, sizes and times of change of the source files, and the settings
-that decide the pixels.  It is made in a folder beside and renamed; who comes while it is being made waits for it.
+An entry is named after what it was decoded from: names, sizes and modification times of the source files, and the
+settings that decide the pixels.  It is made in a temporary folder and renamed.  Other processes wait meanwhile.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Labels, Pixels, Split
-from stepfront.trainers.data.spill_buffer import let_go
+from stepfront.trainers.data.spill_buffer import release_pages
 
 CARD = "card.json"
-_LAYOUT = 1  # to be raised whenever the same sources would be decoded to other pixels, or lie in other files
+_LAYOUT = 1  # raise it whenever the same sources are decoded to other pixels, or stored in other files
 _BLOCK_BYTES = 1 << 22
 
 Rows = NDArray[np.intp]
@@ -35,17 +35,21 @@ class AlreadyMadeError(Exception):
 
 
 class PixelCache:
-    """The entry of one dataset in the folder `settings.cache`.  `wanted` says which files it is decoded from."""
+    """The entry of one dataset in the folder `settings.cache`.
 
-    def __init__(self, settings: DataSettings, wanted: Callable[[str], bool]) -> None:
-        path = Path(str(settings.path))
-        self._key = _key(settings, path, wanted)
+    `is_source` tells by name which files of `settings.path` the images are decoded from.
+    """
+
+    def __init__(self, settings: DataSettings, is_source: Callable[[str], bool]) -> None:
+        path = None if settings.path is None else Path(settings.path)
+        key = _key(settings, path, is_source)
         self._folder = Path(settings.cache)
-        self.entry = self._folder / f"{path.name}-{self._key}"
-        self._lock = FileLock(self._folder / f".{self._key}.lock")
+        self.entry = self._folder / f"{path.name if path else 'data'}-{key}"
+        self._part = self._folder / f".{key}.part"
+        self._lock = FileLock(self._folder / f".{key}.lock")
 
     def find(self) -> tuple[Split, Split, str] | None:
-        """Training and held-out split, mapped, and their fingerprint; None where there is no entry."""
+        """Return training and held-out split, mapped, and their fingerprint; None where there is no entry."""
         if not (self.entry / CARD).exists():
             return None
         fingerprint = str(read_json(self.entry / CARD, "card of decoded images")["fingerprint"])
@@ -61,25 +65,28 @@ class PixelCache:
         return train, held_out, fingerprint
 
     def begin(self) -> Path:
-        """A folder to decode into, held by this process alone.  AlreadyMadeError where the entry has come meanwhile."""
-        beside = self._folder / f".{self._key}.part"
+        """Return a temporary folder to decode into, locked for this process until `release`.
+
+        Raises AlreadyMadeError when another process has made the entry meanwhile, and InputError when `data.cache`
+        can't be written.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()  # until `release`; whoever holds it is decoding these very images
+            self._lock.acquire()  # its holder decodes the same images
             if (self.entry / CARD).exists():
                 raise AlreadyMadeError
-            shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
-            beside.mkdir()
+            shutil.rmtree(self._part, ignore_errors=True)  # left by a process that was killed
+            self._part.mkdir()
         except OSError as error:
             raise InputError(
                 f"can't write to data.cache {self._folder}: {error.strerror}; these images need more than "
                 "data.memory_mb, so give another folder or more memory"
             ) from None
-        return beside
+        return self._part
 
-    def keep(self, beside: Path, train: tuple[Split, Rows], held_out: tuple[Split, Rows]) -> None:
-        """Makes the entry of the chosen rows, in order; `beside` is the folder that `begin` gave."""
-        made = beside / "made"
+    def store(self, part: Path, train: tuple[Split, Rows], held_out: tuple[Split, Rows]) -> None:
+        """Make the entry of the chosen rows, in order; `part` is the folder that `begin` returned."""
+        made = part / "made"
         made.mkdir()
         digest = hashlib.sha256()
         labels = {}
@@ -91,36 +98,38 @@ class PixelCache:
         with open(made / "labels.npz", "wb") as file:
             np.savez(file, **labels)  # type: ignore[arg-type]  # numpy's stubs take the names for its own options
         write_json(made / CARD, {"fingerprint": digest.hexdigest(), "layout": _LAYOUT})
-        shutil.rmtree(self.entry, ignore_errors=True)  # an entry without a card is none
+        shutil.rmtree(self.entry, ignore_errors=True)  # an entry without a card is incomplete
         os.replace(made, self.entry)
 
     def release(self) -> None:
-        """Let other processes decode the same images."""
+        """Let other processes continue."""
         self._lock.release()
 
 
-def _write_rows(path: Path, images: Pixels, rows: Rows, seen: Callable[[bytes], object]) -> None:
-    """The rows as an .npy, a few megabytes at a time; `seen` is told what `fingerprint` would be."""
+def _write_rows(path: Path, images: Pixels, rows: Rows, update: Callable[[bytes], object]) -> None:
+    """Write the rows as .npy, a few megabytes at a time; `update` gets the bytes that `fingerprint` hashes."""
     shape = (len(rows), *images.shape[1:])
-    seen(str(shape).encode())
+    update(str(shape).encode())
     count = max(1, _BLOCK_BYTES // max(1, images[0].size))
     with open(path, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, len(rows), count):
             content = images[rows[first : first + count]].tobytes()
-            seen(content)
+            update(content)
             file.write(content)
-            let_go(images)
+            release_pages(images)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _key(settings: DataSettings, path: Path, wanted: Callable[[str], bool]) -> str:
+def _key(settings: DataSettings, path: Path | None, is_source: Callable[[str], bool]) -> str:
     deciding = settings.model_dump(mode="json", exclude={"flip", "memory_mb", "cache", "path"})
-    digest = hashlib.sha256(json.dumps([_LAYOUT, str(path.resolve()), deciding], sort_keys=True).encode())
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if wanted(f.name))
-    for file in files:
-        facts = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    place = None if path is None else str(path.resolve())
+    digest = hashlib.sha256(json.dumps([_LAYOUT, place, deciding], sort_keys=True).encode())
+    if path is not None:
+        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if is_source(f.name))
+        for file in files:
+            facts = file.stat()
+            digest.update(f"{file.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]

@@ -1,10 +1,9 @@
-"""Settings -> the images that they name, in memory or mapped from a file, with a fingerprint; and pixels <-> floats."""
+"""Load the images that the settings name, with a fingerprint, and convert pixels to floats and back."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,34 +15,14 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.cache import AlreadyMadeError, PixelCache, Rows
-from stepfront.trainers.data.cifar import is_batch_name, read_cifar
-from stepfront.trainers.data.decode import Labels, Pixels, Split
-from stepfront.trainers.data.digits import read_digits
-from stepfront.trainers.data.folder import is_image_name, read_folder
-from stepfront.trainers.data.idx import read_idx
-from stepfront.trainers.data.npz import read_npz
-from stepfront.trainers.data.parquet import SUFFIX, read_parquet
-from stepfront.trainers.data.spill_buffer import Progress, Room, blocks
-from stepfront.trainers.data.webdataset import SUFFIXES, read_webdataset
-
-Read: TypeAlias = tuple[Split, Split | None]
-"""Training split, and held-out split where the data have one."""
-
-_WHOLE: dict[str, Callable[[DataSettings], Read]] = {"digits": read_digits, "idx": read_idx, "npz": read_npz}
-"""Readers of formats that are one array already."""
-
-_GATHERED: dict[str, tuple[Callable[[DataSettings, Room], Read], Callable[[str], bool]]] = {
-    "folder": (read_folder, is_image_name),
-    "cifar": (read_cifar, is_batch_name),
-    "parquet": (read_parquet, lambda name: name.endswith(SUFFIX)),
-    "webdataset": (read_webdataset, lambda name: name.endswith(SUFFIXES)),
-}
-"""Readers that decode piece by piece into a room, which may be smaller than the pixels; and which files they read."""
+from stepfront.trainers.data.decode import Labels, Pixels, Split, Splits, to_shape
+from stepfront.trainers.data.formats.dataset_format import find_format, source_filter
+from stepfront.trainers.data.spill_buffer import MemoryBudget, Progress, blocks
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Decoded images [N, C, H, W] uint8 with labels [N] or none; `fingerprint` is the sha256 over all of them."""
+    """Decoded images [N, C, H, W] uint8 with labels [N] or None; `fingerprint` is the sha256 over all of them."""
 
     name: str
     images: Pixels
@@ -54,44 +33,48 @@ class ImageData:
 
     @property
     def channels(self) -> int:
+        """The number of channels: 1 or 3."""
         return self.images.shape[1]
 
     @property
     def resolution(self) -> int:
+        """The side of an image in pixels."""
         return self.images.shape[2]
 
     @property
     def classes(self) -> int:
+        """The largest label plus one; 0 without labels."""
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
 _Chosen: TypeAlias = tuple[Split, Rows]
+"""A split, and the rows of it that are used, in ascending order."""
 
 
 def load_data(settings: DataSettings, progress: Progress = lambda done, total: None) -> ImageData:
-    """The images that the settings name, mapped from a file in `data.cache` where they need more than `data.memory_mb`:
-    decoded once, by the first who asks, and the same to the bit.
+    """Load the images that the settings name.
+
+    Images that need more than `data.memory_mb` are mapped from a file in `data.cache`.  The first process that needs
+    them decodes them once; the pixels are the same to the bit.
 
     Raises InputError when they are missing, damaged or of a shape that can't be used.
     """
-    if settings.format in _WHOLE:
-        return _in_memory(settings, *_arranged(settings, *_WHOLE[settings.format](settings)))
-    read, wanted = _GATHERED[settings.format]
-    cache = PixelCache(settings, wanted)
+    read = find_format(settings.format)
+    cache = PixelCache(settings, source_filter(settings.format))
     if (found := cache.find()) is not None:
         return _image_data(settings, *found)
     try:
-        with Room(settings.memory_mb * 2**20, cache.begin, progress) as room:
-            train, held_out = _arranged(settings, *read(settings, room))
-            if room.folder is None:
+        with MemoryBudget(settings.memory_mb * 2**20, cache.begin, progress) as budget:
+            train, held_out = _choose_rows(settings, *_checked(settings, read(settings, budget)))
+            if budget.folder is None:
                 return _in_memory(settings, train, held_out)
-            cache.keep(room.folder, train, held_out)
+            cache.store(budget.folder, train, held_out)
     except AlreadyMadeError:
         pass
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InputError(f"data.cache {settings.cache} has no room for the decoded images: {error.strerror}") from None
+        raise InputError(f"data.cache {settings.cache} has no space for the decoded images: {error.strerror}") from None
     finally:
         cache.release()
     found = cache.find()
@@ -99,30 +82,48 @@ def load_data(settings: DataSettings, progress: Progress = lambda done, total: N
     return _image_data(settings, *found)
 
 
-def _arranged(settings: DataSettings, train: Split, held_out: Split | None) -> tuple[_Chosen, _Chosen]:
-    """The rows, in ascending order, that are for training, and those that are held out."""
+def _checked(settings: DataSettings, splits: Splits) -> Splits:
+    """Return what a reader read in the settings' shape.  Raises InputError when it breaks the contract."""
+    train, held_out = splits
+    return _checked_split(settings, train), None if held_out is None else _checked_split(settings, held_out)
+
+
+def _checked_split(settings: DataSettings, split: Split) -> Split:
+    images, labels = split
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise InputError(
+            f"data.format {settings.format} gave images {images.dtype} {list(images.shape)}; uint8 [N, C, H, W] needed"
+        )
+    if labels is not None and (labels.dtype != np.int64 or labels.shape != (len(images),)):
+        given = f"{labels.dtype} {list(labels.shape)}"
+        raise InputError(f"data.format {settings.format} gave labels {given}; int64 [{len(images)}] or None needed")
+    return to_shape(images, settings, _place(settings)), labels
+
+
+def _choose_rows(settings: DataSettings, train: Split, held_out: Split | None) -> tuple[_Chosen, _Chosen]:
+    """Return the rows for training and those that are held out."""
     count = min(len(train[0]), settings.limit or len(train[0]))
     if held_out is None:
-        kept, held = _hold_out(count, settings.held_out)
+        used, held = _hold_out(count, settings.held_out)
         held_out = train
     else:
-        kept, held = np.arange(count), np.arange(len(held_out[0]))
-    if len(kept) < 2 or not len(held):
-        raise InputError(f"{_place(settings)} holds {len(kept)} training images; at least 2 and 1 held out needed")
+        used, held = np.arange(count), np.arange(len(held_out[0]))
+    if len(used) < 2 or not len(held):
+        raise InputError(f"{_place(settings)} holds {len(used)} training images; at least 2 and 1 held out needed")
     if train[0].shape[1:] != held_out[0].shape[1:]:
         shapes = " and ".join("x".join(map(str, split[0].shape[1:])) for split in (train, held_out))
         raise InputError(
             f"{_place(settings)}: training and held-out images differ ({shapes}); set data.size and data.channels"
         )
-    return (train, kept), (held_out, held)
+    return (train, used), (held_out, held)
 
 
 def _in_memory(settings: DataSettings, train: _Chosen, held_out: _Chosen) -> ImageData:
-    kept, held = _taken(*train), _taken(*held_out)
-    return _image_data(settings, kept, held, fingerprint(kept, held))
+    used, held = _take_rows(*train), _take_rows(*held_out)
+    return _image_data(settings, used, held, fingerprint(used, held))
 
 
-def _taken(split: Split, rows: Rows) -> Split:
+def _take_rows(split: Split, rows: Rows) -> Split:
     images, labels = split
     if len(rows) == len(images):
         return split
@@ -135,19 +136,19 @@ def _image_data(settings: DataSettings, train: Split, held_out: Split, fingerpri
 
 
 def to_float(images: Pixels) -> Tensor:
-    """8-bit pixels -> float32 in [-1, 1]."""
-    # torch warns of arrays that can't be written, as mapped ones can't.
+    """Convert 8-bit pixels to float32 in [-1, 1]."""
+    # torch warns about read-only arrays, such as mapped ones.
     pixels = np.ascontiguousarray(images) if images.flags.writeable else np.array(images)
     return torch.from_numpy(pixels).float().div_(127.5).sub_(1)
 
 
 def to_pixels(images: Tensor) -> Pixels:
-    """Images in about [-1, 1] -> 8-bit pixels, clamped and rounded."""
+    """Convert images in about [-1, 1] to 8-bit pixels, clamped and rounded."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def fingerprint(*splits: Split) -> str:
-    """sha256 over the shapes, pixels and labels of the splits."""
+    """Return the sha256 over the shapes, pixels and labels of the splits."""
     digest = hashlib.sha256()
     for images, labels in splits:
         digest.update(str(images.shape).encode())

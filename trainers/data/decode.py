@@ -1,7 +1,7 @@
-"""What every reader ends in: pictures or arrays brought to the settings' channels and size, as one array.
+"""Bring pictures and arrays to the channels and the size of the settings, as one array.
 
-`decode` and `Gathered` take pictures one at a time, so that no reader holds more than the picture that it is at and the
-result, or of a result larger than memory as much as the settings grant; `to_shape` takes arrays that are whole already.
+`ImageStack` takes image files one at a time.  A reader then holds the picture that it decodes and the result, and of
+the result no more than the memory that the settings grant.  `to_shape` takes arrays that are complete already.
 """
 
 from __future__ import annotations
@@ -16,57 +16,65 @@ from PIL import Image, UnidentifiedImageError
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.spill_buffer import Pile, Pixels, Room
+from stepfront.trainers.data.spill_buffer import MemoryBudget, Pixels, SpillBuffer
 
 Labels: TypeAlias = NDArray[np.int64]
 Split: TypeAlias = tuple[Pixels, Labels | None]
 
+Splits: TypeAlias = tuple[Split, Split | None]
+"""Training split, and held-out split where the data have one."""
+
 SPLITS = {"train": "train", "val": "held_out", "valid": "held_out", "validation": "held_out", "test": "held_out"}
-"""What files and folders of these names are taken as."""
+"""The split that files and folders of these names belong to."""
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """An image file's bytes -> the picture.  InputError names it where it can't be read."""
+    """Decode an image file.  Raises InputError, which names it, when it can't be read."""
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
     except UnidentifiedImageError:
-        raise InputError(f"{name} is no readable image: its content is of no known format") from None
+        raise InputError(f"{name} is not a readable image: its content has no known format") from None
     except Exception as error:  # each of Pillow's readers has its own for a damaged or an enormous file
-        raise InputError(f"{name} is no readable image: {error}") from None
+        raise InputError(f"{name} is not a readable image: {error}") from None
     # Pillow clamps 16-bit greys instead of scaling them: all but the darkest would become white.
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
-class Gathered:
-    """The pixels of pictures that are added one by one: grey until the first colour picture, of one size."""
+class ImageStack:
+    """Pictures of one size that are added one by one: grey until the first colour picture."""
 
-    def __init__(self, settings: DataSettings, place: Path | str, room: Room, total: int | None = None) -> None:
-        self._settings, self._place, self._room = settings, place, room
-        self.total = total  # how many pictures there will be, where that is known or can be estimated
+    def __init__(
+        self, settings: DataSettings, place: Path | str, budget: MemoryBudget, total: int | None = None
+    ) -> None:
+        self._settings, self._place, self._budget = settings, place, budget
+        self.total = total  # number of all pictures, where it is known or can be estimated
         self._channels = settings.channels or 1
         self._sizes: set[tuple[int, int]] = set()
-        self._pile = Pile(room)
+        self._buffer = SpillBuffer(budget)
         self._labels: list[int] = []
         self.count = 0
 
     def add(self, content: bytes, name: str, label: int | None = None) -> None:
-        """Decodes and takes in one picture, with its class or none."""
+        """Decode and append one image file, with its class or none."""
         image = decode(content, name)
         if self._settings.channels is None and self._channels == 1 and image.mode not in ("L", "LA", "1"):
             self._to_colour()
         array = as_array(image, self._channels, self._settings.size)
         self._sizes.add(array.shape[1:])
-        if len(self._sizes) == 1:  # otherwise only the sizes are of interest any more
-            self._pile.add(array.tobytes())
+        if len(self._sizes) == 1:  # otherwise `split` reports the sizes and needs no pixels
+            self._buffer.add(array.tobytes())
         if label is not None:
             self._labels.append(label)
         self.count += 1
         if self.total:
-            self._room.progress(self.count, max(self.count, self.total))
+            self._budget.progress(self.count, max(self.count, self.total))
 
     def split(self) -> Split:
-        """All pictures [N, C, H, W], and their labels where each has one.  InputError where they do not go together."""
+        """Return all pictures [N, C, H, W], and their labels where each has one.
+
+        Raises InputError when there are none, when their sizes differ, or when only some have labels.
+        """
         if not self.count:
             raise InputError(f"no training images in {self._place}")
         if len(self._sizes) > 1:
@@ -75,21 +83,21 @@ class Gathered:
         if self._labels and len(self._labels) < self.count:
             raise InputError(f"{self._place}: {self.count} images but {len(self._labels)} labels; all or none needed")
         shape = (self.count, self._channels, *next(iter(self._sizes)))
-        pixels = self._pile.array().reshape(shape)
+        pixels = self._buffer.array().reshape(shape)
         return square(pixels, str(self._place)), np.array(self._labels, np.int64) if self._labels else None
 
     def _to_colour(self) -> None:
         if self._sizes:
             height, width = next(iter(self._sizes))
-            colour, side = Pile(self._room), height * width
-            for piece in self._pile.emptied(side):
+            colour, side = SpillBuffer(self._budget), height * width
+            for piece in self._buffer.drain(side):
                 colour.add(np.frombuffer(piece, np.uint8).reshape(-1, 1, side).repeat(3, axis=1).tobytes())
-            self._pile = colour
+            self._buffer = colour
         self._channels = 3
 
 
 def as_array(image: Image.Image, channels: int, size: int | None) -> Pixels:
-    """A picture -> [C, H, W], its centre square resized to `size` where one is given."""
+    """Return a picture as [C, H, W], with its centre square resized to `size` where one is given."""
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):
         image = _centre_square(image).resize((size, size), Image.Resampling.LANCZOS)
@@ -104,7 +112,10 @@ def _centre_square(image: Image.Image) -> Image.Image:
 
 
 def to_shape(pixels: Pixels, settings: DataSettings, place: str) -> Pixels:
-    """Arrays [N, C, H, W] brought to the settings' channels and size."""
+    """Bring arrays [N, C, H, W] to the channels and the size of the settings.
+
+    Raises InputError when they have neither 1 nor 3 channels, or are not square at the end.
+    """
     if pixels.shape[1] not in (1, 3):
         raise InputError(f"{place}: images of {pixels.shape[1]} channels; 1 (grey) or 3 (RGB) are possible")
     channels = settings.channels or pixels.shape[1]
@@ -116,9 +127,9 @@ def to_shape(pixels: Pixels, settings: DataSettings, place: str) -> Pixels:
 
 
 def square(pixels: Pixels, place: str) -> Pixels:
-    """The same [N, C, H, W], contiguous; InputError when they are not square."""
+    """Return the same [N, C, H, W], contiguous.  Raises InputError when the images are not square."""
     if pixels.shape[2] != pixels.shape[3] or not pixels.shape[2]:
         given = f"{pixels.shape[3]}x{pixels.shape[2]}"
         raise InputError(f"{place}: images of {given} pixels; set data.size to make them square")
-    # A mapped array that is contiguous stays one, by its type, too.
+    # A contiguous mapped array keeps its type, so that its pages can be released.
     return pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)

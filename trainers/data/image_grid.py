@@ -1,4 +1,4 @@
-"""Grids of images, written as PNG."""
+"""Draw grids of images and write them as PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepfront.trainers.data import Pixels
 
 
 def image_grid(images: Pixels, columns: int, least_pixels: int = 32) -> Image.Image:
-    """[N, C, H, W] uint8 as rows of `columns`, one pixel apart; small images are enlarged by whole factors."""
+    """Draw [N, C, H, W] uint8 in rows of `columns`, one pixel apart; small images are enlarged by whole factors."""
     factor = max(1, -(-least_pixels // images.shape[2]))
     tiles = images.repeat(factor, axis=2).repeat(factor, axis=3)
     count, channels, height, width = tiles.shape
@@ -25,5 +25,5 @@ def image_grid(images: Pixels, columns: int, least_pixels: int = 32) -> Image.Im
 
 
 def save_grid(images: Pixels, path: Path, columns: int = 8) -> None:
-    """Writes the grid as PNG."""
+    """Write the grid as PNG."""
     write_atomically(path, lambda beside: image_grid(images, columns).save(beside, format="PNG"))

@@ -1,4 +1,4 @@
-"""Where decoded pixels are gathered: bytes in; one array out, in memory up to a limit, else mapped from a file."""
+"""Gather decoded pixels into one array, in memory up to a limit and else in a file that is mapped."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 Pixels: TypeAlias = NDArray[np.uint8]
 
 Progress = Callable[[int, int], None]
-"""Told images done, and how many there are (an estimate where no index says)."""
+"""Called with the number of decoded images and of all images, which is an estimate where no index gives it."""
 
-_CHUNK = 1 << 22
+_CHUNK_BYTES = 1 << 22
 
 
-class Room:
-    """Memory for `most_bytes` of pixels, and files for what goes beyond.
+class MemoryBudget:
+    """The memory that all buffers of one reading share, and a folder of files for what exceeds it.
 
-    `begin` gives the files' folder when the first is needed; what lies there at the end is deleted.
+    `begin` makes that folder when the first file is needed.  What is in it on exit is deleted.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Room:
     ) -> None:
         self.most_bytes, self.progress = most_bytes, progress
         self.folder: Path | None = None
-        self.held = 0
+        self.used = 0
         self._begin, self._files = begin, 0
 
     def __enter__(self) -> Self:
@@ -43,67 +43,67 @@ class Room:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def file(self) -> BinaryIO:
-        """A new file to write to."""
+    def open_file(self) -> BinaryIO:
+        """Return a new file to write to."""
         self.folder = self.folder or self._begin()
         self._files += 1
         return open(self.folder / f"{self._files}.raw", "wb")
 
 
-class Pile:
-    """Bytes in the order in which they were added."""
+class SpillBuffer:
+    """Bytes in the order in which they were added; they move to a file when the budget is used up."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._buffer = bytearray()  # grows in place: a list to be joined would need the memory twice
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._buffer = bytearray()  # grows in place: joining a list would need the memory twice
         self._file: BinaryIO | None = None
         self.size = 0
 
     def add(self, content: bytes) -> None:
-        """Takes more bytes in."""
-        if self._file is None and self._room.held + len(content) > self._room.most_bytes:
-            self._file = self._room.file()
+        """Append bytes."""
+        if self._file is None and self._budget.used + len(content) > self._budget.most_bytes:
+            self._file = self._budget.open_file()
             self._file.write(self._buffer)
-            self._forget()
+            self._free_memory()
         if self._file is not None:
             self._file.write(content)
         else:
             self._buffer += content
-            self._room.held += len(content)
+            self._budget.used += len(content)
         self.size += len(content)
 
     def array(self) -> Pixels:
-        """All bytes so far, flat; nothing can be added any more."""
+        """Return all bytes as a flat array.  Nothing can be added afterwards."""
         if self._file is None:
             return np.frombuffer(self._buffer, np.uint8)
         self._file.close()
         return np.memmap(self._file.name, np.uint8, mode="r", shape=(self.size,))
 
-    def emptied(self, multiple: int = 1) -> Iterator[bytes]:
-        """All bytes in pieces, each a multiple of so many; the pile is gone afterwards."""
-        whole, count = self.array(), max(1, _CHUNK // multiple) * multiple
+    def drain(self, multiple: int = 1) -> Iterator[bytes]:
+        """Yield all bytes in pieces whose sizes are multiples of `multiple`.  The buffer is empty afterwards."""
+        content, count = self.array(), max(1, _CHUNK_BYTES // multiple) * multiple
         for first in range(0, self.size, count):
-            yield whole[first : first + count].tobytes()
-            let_go(whole)
+            yield content[first : first + count].tobytes()
+            release_pages(content)
         if self._file is not None:
             Path(self._file.name).unlink()
-        del whole
-        self._forget()
+        del content
+        self._free_memory()
 
-    def _forget(self) -> None:
-        self._room.held -= len(self._buffer)
+    def _free_memory(self) -> None:
+        self._budget.used -= len(self._buffer)
         self._buffer = bytearray()
 
 
 def blocks(images: Pixels, count: int) -> Iterator[Pixels]:
-    """The images `count` at a time; of images in a mapped file no more than that is ever resident."""
+    """Yield the images `count` at a time.  Of a mapped file no more than one block is ever resident."""
     for first in range(0, len(images), count):
         yield images[first : first + count]
-        let_go(images)
+        release_pages(images)
 
 
-def let_go(images: Pixels) -> None:
-    """Unloads what was read of a mapped file: it is in the system's cache of files, and need not be this process's."""
+def release_pages(images: Pixels) -> None:
+    """Unload what was read of a mapped file: the system's file cache keeps it, this process need not."""
     mapped = getattr(images, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

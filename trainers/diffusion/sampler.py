@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepfront.errors import InputError
 from stepfront.trainers.diffusion.conditioning import Condition
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
-from stepfront.trainers.diffusion.solvers import SOLVERS, Coefficients
+from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 from stepfront.trainers.diffusion.types import Network
 
 
@@ -100,8 +99,7 @@ class Sampler:
     def prepare(self, plan: Plan) -> PlanRun:
         """The plan's coefficients, made once.  Raises InputError for a width or solver that is not there."""
         plan.check_widths(self.denoisers)
-        if plan.solver not in SOLVERS:
-            raise InputError(f"unknown solver {plan.solver!r}; possible: {', '.join(SOLVERS)}")
+        find_solver(plan.solver)
         return PlanRun(plan, self.schedule)
 
     def start(self, images: range) -> State:
@@ -156,7 +154,7 @@ class PlanRun:
     @cached_property
     def coefficients(self) -> Coefficients:
         times = np.array([self.plan.times[i] for i in self.taken])
-        return SOLVERS[self.plan.solver](self.schedule, times)
+        return find_solver(self.plan.solver)(self.schedule, times)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

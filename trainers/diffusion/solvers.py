@@ -1,27 +1,28 @@
-"""Solvers of the reverse process, one function each: noise schedule and times in, a table of coefficients out.
+"""Define the solvers of the reverse process: each turns a noise schedule and times into a table of coefficients.
 
-Every solver here is linear in what it reads, so a step is
+Every solver is linear in what it reads, so a step is
 
     x_next = a x + b x0 + c x0_before + d z,      x0 = (x - sigma eps) / alpha
 
-with x0 the clean image that the network's eps implies, x0_before that of the step before and z fresh noise.  The
-coefficients depend on the times alone; they are made once, in float64, and the sampling loop has no mathematics left.
-A step that a plan skips is simply absent from `times`: the solver then spans the gap.
+with x0 the clean image that the network's eps implies, x0_before that of the step before and z new noise.  The
+coefficients depend on the times alone.  They are computed once, in float64, so the sampling loop only applies them.
+A step that a plan skips is absent from `times`: the solver then spans the gap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from stepfront.plugins import SOLVERS
 from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """One row a step, all [N] float64; `alpha` and `sigma` are those at the step's own time."""
+    """One row per step, all [N] float64; `alpha` and `sigma` are those at the step's own time."""
 
     alpha: Array
     sigma: Array
@@ -31,8 +32,31 @@ class Coefficients:
     d: Array
 
 
+class Solver(Protocol):
+    """A function that turns the noise schedule and the times of a plan's steps into coefficients.
+
+    `times` [N] fall from noise to image, in training-time units, and need not be whole numbers.  After the last time
+    comes the clean image.  N is 1 at least.
+
+    The function is pure.  Row i depends on times 0 to i + 1 alone, and on whether i is the last row: states before a
+    step are shared between plans that begin alike.  All coefficients are finite.  `d` is 0 for a deterministic solver.
+    """
+
+    def __call__(self, schedule: NoiseSchedule, times: Array) -> Coefficients:
+        """Return the coefficients of all steps."""
+        ...
+
+
+def find_solver(name: str) -> Solver:
+    """Return a solver: one of ours, an entry point's, or that of an import path.
+
+    Raises InputError when there is none.
+    """
+    return SOLVERS.load(name)
+
+
 def ddim(schedule: NoiseSchedule, times: Array) -> Coefficients:
-    """Deterministic DDIM (Song et al. 2020, eq. 12 with eta 0): x_next = alpha' x0 + sigma' eps."""
+    """Return DDIM (Song et al. 2020, eq. 12 with eta 0): x_next = alpha' x0 + sigma' eps."""
     alpha, sigma, alpha_next, sigma_next = _now_and_next(schedule, times)
     a = sigma_next / sigma
     zero = np.zeros_like(a)
@@ -40,20 +64,20 @@ def ddim(schedule: NoiseSchedule, times: Array) -> Coefficients:
 
 
 def ddpm(schedule: NoiseSchedule, times: Array) -> Coefficients:
-    """Ancestral sampling (Ho et al. 2020, eq. 6 and 7) with the posterior's variance."""
+    """Return ancestral sampling (Ho et al. 2020, eq. 6 and 7) with the posterior's variance."""
     return _ancestral(schedule, times, large=False)
 
 
 def ddpm_large(schedule: NoiseSchedule, times: Array) -> Coefficients:
-    """Ancestral sampling with the forward variance beta (Ho et al.'s and DDSM's `fixedlarge`)."""
+    """Return ancestral sampling with the forward variance beta (`fixedlarge` of Ho et al. and DDSM)."""
     return _ancestral(schedule, times, large=True)
 
 
 def _ancestral(schedule: NoiseSchedule, times: Array, large: bool) -> Coefficients:
     alpha, sigma, alpha_next, sigma_next = _now_and_next(schedule, times)
-    kept = (alpha / alpha_next) ** 2  # alpha of this (possibly long) step
-    beta = 1 - kept
-    a = np.sqrt(kept) * sigma_next**2 / sigma**2
+    retained = (alpha / alpha_next) ** 2  # alpha of this (possibly long) step
+    beta = 1 - retained
+    a = np.sqrt(retained) * sigma_next**2 / sigma**2
     b = alpha_next * beta / sigma**2
     variance = beta if large else beta * sigma_next**2 / sigma**2
     d = np.sqrt(variance)
@@ -62,7 +86,7 @@ def _ancestral(schedule: NoiseSchedule, times: Array, large: bool) -> Coefficien
 
 
 def dpmpp_2m(schedule: NoiseSchedule, times: Array) -> Coefficients:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); first and last step are of first order."""
+    """Return DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); first and last step are of first order."""
     alpha, sigma, alpha_next, sigma_next = _now_and_next(schedule, times)
     first_order = ddim(schedule, times)
     if len(times) < 3:
@@ -82,12 +106,3 @@ def _now_and_next(schedule: NoiseSchedule, times: Array) -> tuple[Array, Array, 
     # After the last time comes the clean image: alpha 1, sigma 0.
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
     return alpha, sigma, np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0)
-
-
-SOLVERS: dict[str, Callable[[NoiseSchedule, Array], Coefficients]] = {
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "ddpm_large": ddpm_large,
-    "dpmpp_2m": dpmpp_2m,
-}
-"""Solvers by the name that settings and plans use."""

@@ -1,8 +1,8 @@
-"""The dataset's own feature network: a small classifier trained on its labels, and the card that is saved beside it."""
+"""Train the dataset's own feature network: a small classifier of its labels, saved with a card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,12 +15,11 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import FeatureSettings, Settings, validate
 from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.metrics.feature_set import Features, FeatureSet, Progress
 from stepfront.trainers.networks.weights import weights_digest
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 CLASSIFIER_CARD = "classifier.json"
-
-Progress = Callable[[int, int], None]
 
 
 class Classifier(nn.Module):
@@ -40,7 +39,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.features_size, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, 64]."""
+        """Return features [B, 64] of images [B, C, H, W] in [-1, 1]."""
         return self.body(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class ClassifierCard(Settings):
 
 
 def check_labels(data: ImageData) -> None:
-    """InputError when no classifier can be trained on these images."""
+    """Raise InputError when the images have no labels, so that no classifier can be trained."""
     if data.labels is None:
         raise InputError(
             "these images have no labels, so no feature classifier can be trained; "
@@ -72,7 +71,7 @@ def check_labels(data: ImageData) -> None:
 def train_classifier(
     data: ImageData, settings: FeatureSettings, directory: Path, progress: Progress = lambda done, total: None
 ) -> ClassifierCard:
-    """Trains the feature classifier on the dataset's labels with a fixed seed and saves it.
+    """Train the feature classifier on the dataset's labels with a fixed seed and save it.
 
     Raises InputError when the images have no labels.
     """
@@ -132,12 +131,12 @@ def _accuracy(classifier: Classifier, data: ImageData) -> float | None:
 
 
 def read_classifier_card(directory: Path) -> ClassifierCard:
-    """The card of the classifier saved in `directory`."""
+    """Read the card of the classifier saved in `directory`."""
     return validate(ClassifierCard, read_json(directory / CLASSIFIER_CARD, "classifier card"))
 
 
 def classifier_fits(directory: Path, data: ImageData, settings: FeatureSettings) -> bool:
-    """Whether `directory` holds a classifier trained on these images with these settings."""
+    """Return whether `directory` holds a classifier trained on these images with these settings."""
     if not (directory / CLASSIFIER_CARD).exists():
         return False
     card = read_classifier_card(directory)
@@ -145,14 +144,50 @@ def classifier_fits(directory: Path, data: ImageData, settings: FeatureSettings)
     return (card.data_fingerprint, card.epochs, card.seed) == wanted
 
 
-def load_classifier(content: bytes, card: ClassifierCard) -> Classifier:
-    """The classifier from the bytes of its weights.  InputError when they are damaged or belong to another card."""
+def load_classifier(content: bytes) -> Classifier:
+    """Return the classifier of its saved weights, whose shapes tell its architecture.
+
+    Raises InputError when the bytes are damaged.
+    """
+    weights = _read_weights(content)
+    convolutions = [value for value in weights.values() if value.ndim == 4]
+    halvings = len(convolutions) - 2  # all but the first and the last
+    classifier = Classifier(weights["body.0.weight"].shape[1], 4 << halvings, len(weights["head.bias"]))
+    classifier.load_state_dict(dict(weights))
+    return classifier.requires_grad_(False).eval()
+
+
+def _read_weights(content: bytes) -> Mapping[str, Tensor]:
     try:
-        weights = load(content)
+        weights: Mapping[str, Tensor] = load(content)
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{CLASSIFIER_WEIGHTS} is not a complete safetensors file: {error}") from None
-    if weights_digest(weights) != card.digest:
-        raise InputError(f"{CLASSIFIER_WEIGHTS} does not belong to {CLASSIFIER_CARD}: the weights' digest differs")
-    classifier = Classifier(card.image_channels, card.resolution, card.classes)
-    classifier.load_state_dict(weights)
-    return classifier.requires_grad_(False).eval()
+    return weights
+
+
+class ClassifierFeatures(FeatureSet):
+    """The features of the classifier that is trained on the dataset's own labels."""
+
+    def check(self, data: ImageData) -> None:
+        """Raise InputError when the images have no labels."""
+        check_labels(data)
+
+    def prepare(self, data: ImageData, directory: Path, progress: Progress) -> None:
+        """Train the classifier, unless `directory` holds that of these images and settings."""
+        if not classifier_fits(directory, data, self.settings):
+            train_classifier(data, self.settings, directory, progress)
+
+    def pack(self, directory: Path) -> bytes:
+        """Return the bytes of the weights.  Raises InputError when they are missing or do not belong to their card."""
+        path = directory / CLASSIFIER_WEIGHTS
+        if not path.is_file():
+            raise InputError(f"no feature classifier at {path}; `stepfront train` makes it")
+        content = path.read_bytes()
+        if weights_digest(_read_weights(content)) != read_classifier_card(directory).digest:
+            raise InputError(f"{path} does not belong to {CLASSIFIER_CARD}: the weights' digest differs")
+        return content
+
+    def open(self, content: bytes, device: torch.device) -> Features:
+        """Return the features of the packed classifier."""
+        classifier = load_classifier(content).to(device)
+        return lambda levels: classifier.features(levels / 127.5 - 1)

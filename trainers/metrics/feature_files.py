@@ -1,4 +1,4 @@
-"""Feature files of every kind -> a function from the 256 levels of an image file to feature rows.
+"""Open feature files: networks in files that the user gives.
 
 `.pt` is TorchScript, `.pt2` torch.export and `.pth` the state dict of FID's Inception-v3.  A TorchScript network whose
 forward takes `return_features` is the reference implementation's Inception (NVIDIA's `inception-2015-12-05.pt`) or
@@ -9,24 +9,38 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
+from stepfront.trainers.metrics.feature_set import Features, FeatureSet
 from stepfront.trainers.metrics.inception import load_inception
 
-Features = Callable[[Tensor], Tensor]
-"""[N, C, H, W] float32, whole numbers of 0..255 -> [N, D]."""
+_BLOCK_IMAGES = 50  # Inception enlarges images to 299 x 299: more of them would take gigabytes
 
-_AT_ONCE = 50  # Inception enlarges images to 299 x 299: more of them would take gigabytes
+
+class FeatureFile(FeatureSet):
+    """The features of the network in the file `features.path`."""
+
+    def pack(self, directory: Path) -> bytes:
+        """Return the file's bytes.  Raises InputError when there is no such file."""
+        path = Path(str(self.settings.path))
+        if not path.is_file():
+            raise InputError(f"no feature file at {path}")
+        return path.read_bytes()
+
+    def open(self, content: bytes, device: torch.device) -> Features:
+        """Return the function of the packed file.  Raises InputError when it is not what its suffix promises."""
+        return open_feature_file(self.settings.name, content, Path(str(self.settings.path)).suffix, device)
 
 
 def open_feature_file(name: str, content: bytes, suffix: str, device: torch.device) -> Features:
-    """The network in a file's `content`, on `device`.  InputError when the bytes are not what the suffix says."""
+    """Return the network in a file's `content`.  Raises InputError when the bytes do not fit the suffix."""
     try:
         if suffix == ".pth":
             inception = load_inception(_state_dict(content)).to(device)
@@ -39,7 +53,7 @@ def open_feature_file(name: str, content: bytes, suffix: str, device: torch.devi
         raise InputError(f"the file of features {name!r} is {error}") from None
     except Exception as error:  # all loaders raise a wide range
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        kinds = "no state dict (.pth)" if suffix == ".pth" else "neither TorchScript (.pt) nor torch.export (.pt2)"
+        kinds = "not a state dict (.pth)" if suffix == ".pth" else "neither TorchScript (.pt) nor torch.export (.pt2)"
         raise InputError(f"the file of features {name!r} is {kinds}: {line}") from None
     if any(argument.name == "return_features" for argument in scripted.forward.schema.arguments):
         return _in_parts(lambda levels: scripted(_rgb(levels).to(torch.uint8), return_features=True))
@@ -55,21 +69,21 @@ def _rgb(levels: Tensor) -> Tensor:
 
 
 def _in_parts(features: Features) -> Features:
-    return lambda levels: torch.cat([features(part) for part in levels.split(_AT_ONCE)])
+    return lambda levels: torch.cat([features(part) for part in levels.split(_BLOCK_IMAGES)])
 
 
 def _state_dict(content: bytes) -> dict[str, Tensor]:
     weights = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError("it is no mapping of names to tensors")
+        raise ValueError("it is not a mapping of names to tensors")
     return weights
 
 
 def _load_exported(content: bytes) -> nn.Module:
-    """The network of a torch.export file that holds tensors and a graph.
+    """Load the network of a torch.export file that holds tensors and a graph only.
 
-    torch.export.load on its own unpickles any object and loads compiled libraries; both are refused here.  It still
-    evaluates the graph's symbolic sizes as expressions, so the file must come from someone who is trusted.
+    torch.export.load itself unpickles any object and loads compiled libraries; both are refused here.  It still
+    evaluates the graph's symbolic sizes as expressions, so the file must come from a trusted source.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         for name in archive.namelist():
@@ -81,7 +95,7 @@ def _load_exported(content: bytes) -> nn.Module:
 
 @contextmanager
 def _only_tensors_unpickled() -> Iterator[None]:
-    # The one switch that torch has for this; torch.export passes weights_only=False whatever its caller wants.
+    # torch's only switch for this; torch.export passes weights_only=False whatever its caller asks for.
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"

@@ -1,7 +1,4 @@
-"""Feature networks by name: images in [-1, 1] -> feature rows; and the statistics of the real images under them.
-
-`classifier` is a small network trained on the dataset's own labels; anything else is a feature file.
-"""
+"""Run feature networks on images, and take the statistics of the real images under them."""
 
 from __future__ import annotations
 
@@ -18,21 +15,11 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, blocks, to_float
-from stepfront.trainers.metrics.classifier import (
-    CLASSIFIER_WEIGHTS,
-    ClassifierCard,
-    Progress,
-    check_labels,
-    classifier_fits,
-    load_classifier,
-    read_classifier_card,
-    train_classifier,
-)
-from stepfront.trainers.metrics.feature_files import Features, open_feature_file
+from stepfront.trainers.metrics.feature_set import Features, Progress, find_feature_set
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.real_features import Draw, RealFeatures
 
-_FEW = 16  # images
+_FEWEST_REAL = 16
 
 
 class FeatureNetwork:
@@ -43,7 +30,10 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
-        """[B, C, H, W] in [-1, 1] -> [B, D].  Values are first rounded to the 256 levels that an image file has."""
+        """Return rows [B, D] of images [B, C, H, W] in [-1, 1], first rounded to the 256 levels of an image file.
+
+        Raises InputError when the features are not rows.
+        """
         levels = ((images.to(self._device, torch.float32) + 1) * 127.5).round().clamp(0, 255)
         rows = self._features(levels)
         if rows.ndim != 2:
@@ -53,39 +43,39 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class PackedFeatures:
-    """A feature network as bytes, so that a worker on another machine needs no file of ours."""
+    """A feature network as bytes, so that a worker on another machine needs no file of the driver's.
 
-    name: str
+    `against` names statistics that are not known to be those of the data; it becomes part of the name.
+    """
+
+    settings: FeatureSettings
     content: bytes
-    suffix: str
-    card: ClassifierCard | None = None
+    against: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the features in tables."""
+        return f"{self.settings.name} against {self.against}" if self.against else self.settings.name
 
     @property
     def digest(self) -> str:
-        """sha256 of the content: two networks of one name are told apart."""
+        """The sha256 of the content, which differs between two networks of one name."""
         return hashlib.sha256(self.content).hexdigest()
 
     def unpack(self, device: torch.device) -> FeatureNetwork:
-        """The feature network on `device`.  InputError when the bytes are not what their name says."""
-        if self.card is None:
-            return FeatureNetwork(self.name, open_feature_file(self.name, self.content, self.suffix, device), device)
-        classifier = load_classifier(self.content, self.card).to(device)
-        return FeatureNetwork(self.name, lambda levels: classifier.features(levels / 127.5 - 1), device)
+        """Return the feature network on `device`.  Raises InputError when the bytes are damaged."""
+        return FeatureNetwork(self.name, find_feature_set(self.settings).open(self.content, device), device)
 
 
 def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
-    """The feature network of the settings: the user's file, or the classifier saved in `directory`."""
-    path = Path(settings.path) if settings.path is not None else directory / CLASSIFIER_WEIGHTS
-    if not path.is_file():
-        raise InputError(f"no feature file at {path}")
-    card = read_classifier_card(directory) if settings.path is None else None
-    return PackedFeatures(settings.name, path.read_bytes(), path.suffix, card)
+    """Pack the feature network of the settings; `directory` holds what was prepared for the dataset."""
+    return PackedFeatures(settings, find_feature_set(settings).pack(directory))
 
 
 def check_features(data: ImageData, settings: FeatureSettings) -> None:
-    """InputError when the settings' features can't be had of these images, before anything is trained for nothing."""
-    if settings.path is None:
-        check_labels(data)
+    """Raise InputError when these images can't have the settings' features, before anything is trained."""
+    find_feature_set(settings).check(data)
+    if not settings.is_file:
         return
     packed = pack_features(settings, Path())
     width = _width(packed, data, torch.device("cpu"))
@@ -94,7 +84,7 @@ def check_features(data: ImageData, settings: FeatureSettings) -> None:
 
 
 def _width(packed: PackedFeatures, data: ImageData, device: torch.device) -> int:
-    """How many features an image has.  InputError when the network can't take such images."""
+    """Return the number of features per image.  Raises InputError when the network can't take such images."""
     features, images = packed.unpack(device), data.images[:2]
     try:
         return features(to_float(images)).shape[1]
@@ -120,21 +110,23 @@ def prepare_features(
     device: torch.device,
     progress: Progress = lambda done, total: None,
 ) -> tuple[PackedFeatures, Reference]:
-    """The feature network and the reference statistics: those of the settings' file, or those of `data`, made and saved
-    in `directory` where they are absent or were made from other data."""
-    if settings.path is None and not classifier_fits(directory, data, settings):
-        train_classifier(data, settings, directory, progress)
+    """Return the feature network and the reference statistics.
+
+    The statistics are those of the settings' file, or those of `data`.  The latter are made and saved in `directory`
+    where they are missing or were made from other data.
+    """
+    find_feature_set(settings).prepare(data, directory, progress)
     packed = pack_features(settings, directory)
     if settings.reference is not None:
         return _with_reference(data, packed, Path(settings.reference), device)
-    path = directory / f"reference-{settings.name}.npz"
+    path = _saved_path(directory, "reference", settings.name)
     if path.exists():
         reference = Reference.load(path)
         if (reference.data_fingerprint, reference.digest) == (data.fingerprint, packed.digest):
             return packed, reference
     draw = Draw(len(data.images), settings.real_images)
     reference = make_reference(data, packed, device, draw=draw)
-    _keep_drawn(draw, data, packed, _drawn_path(directory, settings.name))
+    _save_drawn(draw, data, packed, _saved_path(directory, "real", settings.name))
     reference.save(path)
     return packed, reference
 
@@ -142,20 +134,23 @@ def prepare_features(
 def _with_reference(
     data: ImageData, packed: PackedFeatures, path: Path, device: torch.device
 ) -> tuple[PackedFeatures, Reference]:
-    """The statistics in a file.  Unless they are known to be those of `data`, the features' name says what they are:
-    scores against one file do not compare with scores against another."""
+    """Return the statistics in a file.
+
+    Unless they are known to be those of `data`, the features' name tells which they are, because scores against one
+    file do not compare with scores against another.
+    """
     reference = Reference.load(path)
     _check_reference(reference, packed, _width(packed, data, device), path)
     if reference.digest and reference.data_fingerprint == data.fingerprint:
         return packed, reference
     unknown = "" if reference.data_fingerprint else ", unknown images"
-    return replace(packed, name=f"{packed.name} against {path.stem} ({reference.content[:8]}{unknown})"), reference
+    return replace(packed, against=f"{path.stem} ({reference.content[:8]}{unknown})"), reference
 
 
 def make_reference(
     data: ImageData, packed: PackedFeatures, device: torch.device, batch: int = 500, draw: Draw | None = None
 ) -> Reference:
-    """Statistics of the training images under the features; `draw` takes the rows that it wants on the way."""
+    """Return the statistics of the training images under the features; `draw` takes its rows on the way."""
     features = packed.unpack(device)
 
     def batches() -> Iterator[NDArray[np.float32]]:
@@ -177,31 +172,31 @@ def real_features(
     directory: Path,
     device: torch.device,
 ) -> NDArray[np.float32] | None:
-    """Rows [N, D] of at most `settings.real_images` training images, made and saved in `directory` where they are not
-    there or were made from other data.
+    """Return rows [N, D] of at most `settings.real_images` training images.
 
-    None where the reference is of other images than `data`, or does not say, and where the images are too few.
+    They are made and saved in `directory` where they are missing or were made from other data.  The result is None
+    where the reference is not known to be that of `data`, and where the images are too few.
     """
     wanted = min(settings.real_images, len(data.images))
-    if (reference.data_fingerprint, reference.digest) != (data.fingerprint, packed.digest) or wanted < _FEW:
+    if (reference.data_fingerprint, reference.digest) != (data.fingerprint, packed.digest) or wanted < _FEWEST_REAL:
         return None
-    path = _drawn_path(directory, settings.name)
+    path = _saved_path(directory, "real", settings.name)
     if path.exists():
-        kept = RealFeatures.load(path)
-        if (kept.data_fingerprint, kept.digest) == (data.fingerprint, packed.digest) and len(kept.rows) >= wanted:
-            return kept.rows[:wanted]
+        saved = RealFeatures.load(path)
+        if (saved.data_fingerprint, saved.digest) == (data.fingerprint, packed.digest) and len(saved.rows) >= wanted:
+            return saved.rows[:wanted]
     draw = Draw(len(data.images), wanted)
     features, batch = packed.unpack(device), 500
     drawn = [features(to_float(data.images[draw.chosen[i : i + batch]])) for i in range(0, wanted, batch)]
     draw.rows = np.concatenate(drawn)
-    _keep_drawn(draw, data, packed, path)
+    _save_drawn(draw, data, packed, path)
     return draw.rows
 
 
-def _keep_drawn(draw: Draw, data: ImageData, packed: PackedFeatures, path: Path) -> None:
+def _save_drawn(draw: Draw, data: ImageData, packed: PackedFeatures, path: Path) -> None:
     assert draw.rows is not None
     RealFeatures(draw.rows, packed.digest, data.fingerprint).save(path)
 
 
-def _drawn_path(directory: Path, name: str) -> Path:
-    return directory / f"real-{name}.npz"
+def _saved_path(directory: Path, what: str, name: str) -> Path:
+    return directory / f"{what}-{name.replace(':', '-')}.npz"  # an import path has a colon

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.config import DataSettings, FeatureSettings, NetworkSettings, TrainerSettings, TrainingSettings
 from stepfront.trainers.data import ImageData, fingerprint, load_data
 from stepfront.trainers.data import decode as pixels
 from stepfront.trainers.data.cache import PixelCache
 from stepfront.trainers.metrics.feature_files import open_feature_file
 from stepfront.trainers.metrics.features import PackedFeatures, make_reference
 from stepfront.trainers.training.trainer import train_supernet
-from tests.trainers.data import test_cifar, test_parquet, test_webdataset
+from tests.trainers.data.formats import test_cifar, test_parquet, test_webdataset
 from tests.trainers.loading import load
 
 LITTLE = 1e-3  # MB: a thousand bytes, five of these pictures
@@ -103,7 +103,7 @@ def test_mapped_images_are_those_in_memory_and_are_decoded_once(
         whole.fingerprint
     )
     monkeypatch.setattr(pixels, "decode", None)  # whoever decodes now fails
-    monkeypatch.setattr("stepfront.trainers.data.cifar.to_shape", None)
+    monkeypatch.setattr("stepfront.trainers.data.formats.cifar.to_shape", None)
     assert_same(load(format, path, limit=limit, cache=cache, memory_mb=LITTLE), whole)
     entries = [entry.name for entry in Path(cache).iterdir() if not entry.name.endswith(".lock")]
     assert len(entries) == 1  # nothing is left of the making
@@ -125,7 +125,7 @@ def test_sources_or_settings_that_change_are_decoded_again(tmp_path: Path) -> No
 def test_a_damaged_picture_leaves_nothing_behind(tmp_path: Path) -> None:
     path, cache = folder(tmp_path / "data"), tmp_path / "cache"
     (path / "c" / "23.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"23\.png is no readable image"):
+    with pytest.raises(InputError, match=r"23\.png is not a readable image"):
         load("folder", path, cache=str(cache), memory_mb=LITTLE)
     assert [entry.name for entry in cache.iterdir() if not entry.name.endswith(".lock")] == []
 
@@ -193,7 +193,7 @@ def test_training_and_reference_are_the_same_to_the_bit(tmp_path: Path) -> None:
         card = train_supernet(settings, data, directory)
         scripted = torch.jit.trace(torch.nn.Flatten(), torch.zeros(2, 3, 8, 8))
         scripted.save(str(directory / "flat.pt"))
-        packed = PackedFeatures("flat", (directory / "flat.pt").read_bytes(), ".pt")
+        packed = PackedFeatures(FeatureSettings(name="flat", path="flat.pt"), (directory / "flat.pt").read_bytes())
         open_feature_file("flat", packed.content, ".pt", torch.device("cpu"))
         found.append((data, card.digest, make_reference(data, packed, torch.device("cpu")).content))
     assert isinstance(found[1][0].images, np.memmap)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
+from stepfront.plugins import SOLVERS
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.solvers import SOLVERS
 from stepfront.trainers.networks.supernet import Supernet
 
 SCHEDULE = noise_schedule(DiffusionSettings())
@@ -78,7 +78,7 @@ def test_noise_is_standard_normal_and_uncorrelated_between_images_and_steps() ->
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_any_batch_size_gives_the_same_images(sampler: Sampler, solver: str) -> None:
     plan = Plan(TIMES, MIXED, solver)
     together = images(sampler, plan, 9, 9)
@@ -88,7 +88,7 @@ def test_any_batch_size_gives_the_same_images(sampler: Sampler, solver: str) -> 
         torch.testing.assert_close(images(sampler, plan, 9, batch), together, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_equal_batches_give_bit_identical_images_however_many_are_asked(sampler: Sampler, solver: str) -> None:
     plan = Plan(TIMES, MIXED, solver)
     assert torch.equal(images(sampler, plan, 12, 4)[:8], images(sampler, plan, 8, 4))
@@ -161,7 +161,7 @@ def test_unknown_widths_and_solvers_are_refused_with_what_is_possible(sampler: S
         sampler.prepare(Plan(TIMES, (1.0,) * 6, "euler"))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_equal_prefix_keys_mean_equal_states(sampler: Sampler, solver: str) -> None:
     plans = [Plan(TIMES, MIXED, solver), Plan(TIMES, (*MIXED[:3], 0.25, SKIP, 1.0), solver)]
     runs = [sampler.prepare(plan) for plan in plans]
@@ -180,7 +180,7 @@ def test_equal_prefix_keys_mean_equal_states(sampler: Sampler, solver: str) -> N
     assert not torch.equal(states[0][4].x, states[1][4].x)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_prefix_keys_know_how_far_the_last_step_went(sampler: Sampler, solver: str) -> None:
     # The same two steps taken, but the second spans a gap in one of the plans.
     plans = [Plan(TIMES, MIXED, solver), Plan(TIMES, (*MIXED[:2], SKIP, *MIXED[3:]), solver)]

@@ -10,12 +10,13 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
+from stepfront.plugins import SOLVERS
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule, noise_schedule, time_grid
-from stepfront.trainers.diffusion.solvers import SOLVERS
+from stepfront.trainers.diffusion.solvers import find_solver
 
 SCHEDULES = {name: noise_schedule(DiffusionSettings(schedule=name)) for name in ("linear", "cosine")}
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -152,7 +153,7 @@ def test_halving_the_step_divides_the_error_as_the_order_says(two_gaussians: typ
     assert float(coarse / fine) == pytest.approx(ratio, rel=0.15)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 @pytest.mark.parametrize("betas", ["linear", "cosine"])
 def test_a_known_clean_image_is_reached_from_anywhere(solver: str, betas: str) -> None:
     # Were all data the one point m, every solver should end there exactly, whatever the grid.
@@ -171,7 +172,7 @@ def test_a_known_clean_image_is_reached_from_anywhere(solver: str, betas: str) -
 def test_ancestral_steps_keep_the_marginals(solver: str) -> None:
     # If x0 is known, x_next must be alpha' x0 + sigma' noise: a and d account for all of sigma' (posterior variance).
     times = time_grid(LINEAR, "leading", 25)
-    c = SOLVERS[solver](LINEAR, times)
+    c = find_solver(solver)(LINEAR, times)
     np.testing.assert_allclose(c.a * c.alpha + c.b, np.append(c.alpha[1:], 1.0), rtol=1e-10)
     if solver == "ddpm":
         np.testing.assert_allclose((c.a * c.sigma) ** 2 + c.d**2, np.append(c.sigma[1:] ** 2, 0.0), atol=1e-12)
@@ -180,11 +181,11 @@ def test_ancestral_steps_keep_the_marginals(solver: str) -> None:
     assert c.d[-1] == 0
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 @pytest.mark.parametrize("grid", ["leading", "trailing", "quadratic", "logsnr"])
 @pytest.mark.parametrize("betas", ["linear", "cosine"])
 def test_a_thousand_steps_of_every_grid_have_finite_coefficients(solver: str, grid: str, betas: str) -> None:
-    c = SOLVERS[solver](SCHEDULES[betas], time_grid(SCHEDULES[betas], grid, 1000))
+    c = find_solver(solver)(SCHEDULES[betas], time_grid(SCHEDULES[betas], grid, 1000))
     for column in (c.alpha, c.sigma, c.a, c.b, c.c, c.d):
         assert column.shape == (1000,)
         assert np.isfinite(column).all()

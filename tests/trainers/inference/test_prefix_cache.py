@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stepfront.plugins import SOLVERS
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.noise import KeptNoise, Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.solvers import SOLVERS
 from stepfront.trainers.diffusion.types import Denoiser
 from stepfront.trainers.inference.prefix_cache import PLANS, Arrays, Prefixes
 from stepfront.trainers.networks.supernet import Supernet
@@ -66,7 +66,7 @@ def images(sampler: Sampler, plan: Plan, begun: Callable[[int, int], None] = lam
     return torch.cat(list(sampler.sample(plan, 7, 4, begun)))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_images_are_the_same_to_the_bit_and_only_what_is_new_is_computed(
     subnets: dict[float, Denoiser], solver: str
 ) -> None:
@@ -100,7 +100,7 @@ class Table:
             self.states[key] = arrays
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS.ours)
 def test_processes_share_prefixes_and_images_stay_the_same_to_the_bit(
     subnets: dict[float, Denoiser], solver: str
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,11 +120,12 @@ def test_progress_counts_to_the_end(digits: ImageData, tmp_path: Path) -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_a_classifier_of_other_weights_than_its_card_is_refused(trained: Path, digits: ImageData) -> None:
-    packed = pack_features(FeatureSettings(), trained)
-    assert packed.card is not None
+def test_a_classifier_of_other_weights_than_its_card_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    packed, card = pack_features(FeatureSettings(), tmp_path), tmp_path / CLASSIFIER_CARD
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"digest": "0" * 64}))
     with pytest.raises(InputError, match="does not belong to"):
-        replace(packed, card=packed.card.model_copy(update={"digest": "0" * 64})).unpack(CPU)
+        pack_features(FeatureSettings(), tmp_path)
     with pytest.raises(InputError, match="not a complete safetensors file"):
         replace(packed, content=packed.content[:100]).unpack(CPU)
 
@@ -264,7 +266,7 @@ def test_an_export_file_that_holds_more_than_tensors_is_refused_and_not_executed
     content = with_entry(feature_files[".pt2"], ending, pack(bomb))
     before = dict(os.environ)
     with pytest.raises(InputError, match=f"neither TorchScript .*{reason}"):
-        PackedFeatures("pooled", content, ".pt2").unpack(CPU)
+        PackedFeatures(FeatureSettings(name="pooled", path="pooled.pt2"), content).unpack(CPU)
     assert not witness.exists()
     assert dict(os.environ) == before
 
@@ -364,7 +366,7 @@ def test_what_cannot_serve_is_noticed_before_anything_is_trained(
     for path in feature_files.values():
         assert "'pooled' can't take images of 3x8x8: " in refused(path, data=colour)
     (tmp_path / "weights.pth").write_bytes(b"")
-    assert "is no state dict (.pth)" in refused(tmp_path / "weights.pth")
+    assert "is not a state dict (.pth)" in refused(tmp_path / "weights.pth")
 
 
 # --- features of real images ------------------------------------------------------------------------------------------

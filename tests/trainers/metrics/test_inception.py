@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepfront.errors import InputError
+from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import load_data
 from stepfront.trainers.metrics.feature_files import open_feature_file
 from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
@@ -156,7 +157,7 @@ def test_a_state_dict_with_its_read_out_and_counters_gives_the_same_features(
     with torch.no_grad():
         expected = network(images / 127.5 - 1).numpy()
     for content in (saved(weights), saved(weights | extra | counters), legacy.getvalue(), saved(network.state_dict())):
-        features = PackedFeatures("inception", content, ".pth").unpack(CPU)
+        features = packed(content, ".pth").unpack(CPU)
         np.testing.assert_array_equal(features(images / 127.5 - 1), expected)
 
 
@@ -185,18 +186,22 @@ def test_other_weights_are_refused_by_name(weights: dict[str, Tensor], trap: tup
         (saved(weights | {"AuxLogits.fc.bias": torch.zeros(1)}), "it also holds AuxLogits.fc.bias"),
         (saved(weights | {first: torch.zeros(32, 1, 3, 3)}), f"it has another shape of {first}"),
         (saved({}), "it lacks Conv2d_1a_3x3.bn.bias and 469 more"),
-        (saved([1]), "is no state dict (.pth): it is no mapping of names to tensors"),
-        (saved({"weights": bomb}), "is no state dict (.pth): "),
-        (pickle.dumps(bomb), "is no state dict (.pth): "),
-        (saved(weights)[:1000], "is no state dict (.pth): "),
-        (b"", "is no state dict (.pth): "),
+        (saved([1]), "is not a state dict (.pth): it is not a mapping of names to tensors"),
+        (saved({"weights": bomb}), "is not a state dict (.pth): "),
+        (pickle.dumps(bomb), "is not a state dict (.pth): "),
+        (saved(weights)[:1000], "is not a state dict (.pth): "),
+        (b"", "is not a state dict (.pth): "),
     ):
         with pytest.raises(InputError) as caught:
-            PackedFeatures("inception", content, ".pth").unpack(CPU)
+            packed(content, ".pth").unpack(CPU)
         assert message in str(caught.value)
         assert "'inception'" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not witness.exists()
+
+
+def packed(content: bytes, suffix: str) -> PackedFeatures:
+    return PackedFeatures(FeatureSettings(name="inception", path=f"inception{suffix}"), content)
 
 
 # --- the reference's TorchScript --------------------------------------------------------------------------------------
@@ -219,7 +224,7 @@ class Reference(nn.Module):
 def test_torchscript_of_the_reference_gets_8_bit_colour_and_is_asked_for_features(images: Tensor) -> None:
     network, file = Reference(), io.BytesIO()
     torch.jit.save(torch.jit.script(network), file)
-    features = PackedFeatures("inception", file.getvalue(), ".pt").unpack(CPU)
+    features = packed(file.getvalue(), ".pt").unpack(CPU)
     with torch.no_grad():
         expected = images.mean(dim=(2, 3)) @ network.weights
         grey = images[:, :1].mean(dim=(2, 3)).expand(-1, 3) @ network.weights
@@ -234,7 +239,7 @@ def given(variable: str) -> FeatureNetwork:
     path = os.environ.get(variable)
     if not path:
         pytest.skip(f"{variable} names no file")
-    return PackedFeatures("inception", Path(path).read_bytes(), Path(path).suffix).unpack(CPU)
+    return packed(Path(path).read_bytes(), Path(path).suffix).unpack(CPU)
 
 
 def digits_at(side: int) -> Tensor:

@@ -98,7 +98,7 @@ def test_samples_that_cannot_be_used(tmp_path: Path) -> None:
         write(path, whole | {"n01/0007.cls": content})
         assert f"n01/0007.cls holds {content!r}; a number of at least 0" in refusal("webdataset", path)
     write(path, whole | {"n01/0007.png": b"no image"})
-    assert "n01/0007.png is no readable image" in refusal("webdataset", path)
+    assert "n01/0007.png is not a readable image" in refusal("webdataset", path)
     write(path, {"readme.txt": b""})
     assert "no training images" in refusal("webdataset", path)
 
@@ -113,7 +113,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path, name: str, damage: str) -> N
     cut = gzip.compress(cut) if name.endswith("gz") else cut
     damaged = {"half": whole[: len(whole) // 2], "after a member": cut, "garbage": b"no archive", "empty": b""}
     path.write_bytes(damaged[damage])
-    assert f"{name} is not a whole tar archive" in refusal("webdataset", path)
+    assert f"{name} is not a complete tar archive" in refusal("webdataset", path)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

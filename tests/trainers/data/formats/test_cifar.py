@@ -170,18 +170,18 @@ def write(tmp_path: Path, **fields: Any) -> Path:
     [
         ({"data": None}, "it has no 'data'"),
         ({"labels": None}, "it has no 'labels'"),
-        ({"data": rows(IMAGES)[:, :-1]}, "no array \\[N, 3072\\] of bytes"),
+        ({"data": rows(IMAGES)[:, :-1]}, "not an array \\[N, 3072\\] of bytes"),
         ({"data": rows(IMAGES).astype(np.float32)}, "an array of 'f4', not of bytes"),
-        ({"data": [1, 2]}, "no array"),
+        ({"data": [1, 2]}, "not an array"),
         ({"data": np.array([None])}, "an array of 'O8', not of bytes"),
         ({"labels": LABELS.tolist()[:-1]}, "70 images but 69 labels"),
-        ({"labels": [-1] * 70}, "labels are no list of numbers of at least 0"),
-        ({"labels": ["cat"] * 70}, "labels are no list of numbers of at least 0"),
+        ({"labels": [-1] * 70}, "labels are not a list of numbers of at least 0"),
+        ({"labels": ["cat"] * 70}, "labels are not a list of numbers of at least 0"),
     ],
 )
 def test_a_batch_of_something_else_says_what_is_wrong(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     message = refusal("cifar", write(tmp_path, **fields))
-    assert "data_batch_1 is no CIFAR batch" in message
+    assert "data_batch_1 is not a CIFAR batch" in message
     assert reason.replace("\\", "") in message
 
 
@@ -191,7 +191,7 @@ def test_nothing_that_a_pickle_names_is_ever_called(tmp_path: Path, trap: tuple[
         path = write(tmp_path)
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             (path / "data_batch_1").write_bytes(pickle.dumps(content, protocol))
-            assert "data_batch_1 is no CIFAR batch: it names " in refusal("cifar", path)
+            assert "data_batch_1 is not a CIFAR batch: it names " in refusal("cifar", path)
         (path / "data_batch_1").unlink()
         path.rmdir()
     assert not witness.exists()
@@ -199,13 +199,13 @@ def test_nothing_that_a_pickle_names_is_ever_called(tmp_path: Path, trap: tuple[
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\2}(U", legacy_pickle({"labels": [1]})[:-3], b"I1\n."])
 def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert "data_batch_1 is no CIFAR batch: " in refusal("cifar", as_folder(tmp_path, {"data_batch_1": content}))
+    assert "data_batch_1 is not a CIFAR batch: " in refusal("cifar", as_folder(tmp_path, {"data_batch_1": content}))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 3072, cifar10_binary()["data_batch_1.bin"][:-1]])
 def test_a_binary_batch_of_no_whole_rows_is_refused(tmp_path: Path, content: bytes) -> None:
     message = refusal("cifar", as_folder(tmp_path, {"data_batch_1.bin": content}))
-    assert f"data_batch_1.bin is cut short: {len(content)} bytes are no whole rows of 3073" in message
+    assert f"data_batch_1.bin is incomplete: {len(content)} bytes are not a multiple of the row size 3073" in message
 
 
 @pytest.mark.parametrize("damage", ["half", "last bytes", "flipped", "garbage", "empty", "gzip of garbage"])
@@ -223,7 +223,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
         "gzip of garbage": gzip.compress(b"no archive"),
     }
     path.write_bytes(damaged[damage])
-    assert "not a whole tar archive" in refusal("cifar", path)
+    assert "not a complete tar archive" in refusal("cifar", path)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`parquet`: tables of image files' bytes, as dataset hubs ship them; one file or a folder of them."""
+"""Read `parquet`: tables of image files' bytes, as dataset hubs ship them; one file or a folder of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.decode import Gathered, Split
-from stepfront.trainers.data.shards import find_shards
-from stepfront.trainers.data.spill_buffer import Room
+from stepfront.trainers.data.decode import ImageStack, Split, Splits
+from stepfront.trainers.data.formats.shards import find_shards
+from stepfront.trainers.data.spill_buffer import MemoryBudget
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
@@ -19,33 +19,41 @@ _ROWS = 256
 SUFFIX = ".parquet"
 
 
-def read_parquet(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
-    """Column image or img: {bytes, path} or the bytes themselves; column label, labels or fine_label, or none."""
+def read_parquet(settings: DataSettings, budget: MemoryBudget) -> Splits:
+    """Read the tables' images and labels.
+
+    Images are in the column image or img, as {bytes, path} or as the bytes themselves.  Labels are in the column label,
+    labels or fine_label, if there is one.
+    """
     path = Path(str(settings.path))
     train, held_out = find_shards(path, (SUFFIX,))
-    first = _gather(train, settings, path, room, settings.limit)
-    return first, _gather(held_out, settings, path, room) if held_out else None
+    first = _gather(train, settings, path, budget, settings.limit)
+    return first, _gather(held_out, settings, path, budget) if held_out else None
 
 
-def _gather(files: list[Path], settings: DataSettings, path: Path, room: Room, limit: int | None = None) -> Split:
+def _gather(
+    files: list[Path], settings: DataSettings, path: Path, budget: MemoryBudget, limit: int | None = None
+) -> Split:
     total = sum(map(_row_count, files))
-    gathered = Gathered(settings, path, room, total if limit is None else min(total, limit))
+    stack = ImageStack(settings, path, budget, total if limit is None else min(total, limit))
     for file in files:
         for number, (image, label) in enumerate(_rows(file)):
-            if gathered.count == limit:
-                return gathered.split()
+            if stack.count == limit:
+                return stack.split()
             place = f"{file}: row {number}"
             content = image.get("bytes") if isinstance(image, dict) else image
             if not isinstance(content, bytes):
-                raise InputError(f"{place} holds no bytes of an image; tables that only name image files can't be read")
+                raise InputError(
+                    f"{place} holds no bytes of an image; tables that hold paths of image files only can't be read"
+                )
             if label is not None and label < 0:
                 raise InputError(f"{place} has the label {label}; a number of at least 0 needed")
-            gathered.add(content, place, label)
-    return gathered.split()
+            stack.add(content, place, label)
+    return stack.split()
 
 
 def _rows(file: Path) -> Iterator[tuple[Any, int | None]]:
-    """Image and label of each row; a few rows are in memory at a time."""
+    """Yield image and label of each row, with few rows in memory at a time."""
     with _opened(file) as table:
         image, label = _columns(file, table.schema_arrow)
         columns = [image] if label is None else [image, label]
@@ -69,11 +77,14 @@ def _opened(file: Path) -> Iterator[Any]:
             yield table
     except (pyarrow.ArrowException, OSError) as error:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{file} is not a whole Parquet file: {line}") from None
+        raise InputError(f"{file} is not a complete Parquet file: {line}") from None
 
 
 def _columns(file: Path, schema: Any) -> tuple[str, str | None]:
-    """The names of the image and the label column.  InputError when there is none, or labels are no whole numbers."""
+    """Return the names of the image and the label column.
+
+    Raises InputError when there is no image column, or when labels are not whole numbers.
+    """
     import pyarrow
 
     image = next((name for name in _IMAGES if name in schema.names), None)

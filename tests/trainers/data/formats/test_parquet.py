@@ -89,7 +89,7 @@ def test_a_limit_reads_no_further(tmp_path: Path) -> None:
     rows = [*structs(GREY[:20]), {"bytes": b"no image", "path": None}]
     path = write(tmp_path / "a.parquet", image=rows, label=[0] * 21)
     assert len(load("parquet", path, limit=16, held_out=0.25).images) == 12
-    assert "row 20 is no readable image" in refusal("parquet", path)
+    assert "row 20 is not a readable image" in refusal("parquet", path)
 
 
 def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:
         ({"image": [{"path": "a.png"}] * 24}, "row 0 holds no bytes of an image"),
         ({"image": [{"bytes": None, "path": "a.png"}] * 24}, "row 0 holds no bytes of an image"),
         ({"image": [7] * 24}, "row 0 holds no bytes of an image"),
-        ({"image": [*structs(GREY[:23]), {"bytes": b"x", "path": None}]}, "row 23 is no readable image"),
+        ({"image": [*structs(GREY[:23]), {"bytes": b"x", "path": None}]}, "row 23 is not a readable image"),
         ({"image": structs(GREY[:20]) + structs(np.zeros((2, 5, 5), np.uint8))}, "differ in size (5x5, 8x8)"),
         ({"image": structs(GREY[:, :6])}, "8x6 pixels; set data.size"),
         ({"image": pa.array([], pa.binary())}, "no training images"),
@@ -134,7 +134,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         "no footer": whole[: -8 - length] + bytes(length) + whole[-8:],
     }
     path.write_bytes(damaged[damage])
-    assert "a.parquet is not a whole Parquet file" in refusal("parquet", path)
+    assert "a.parquet is not a complete Parquet file" in refusal("parquet", path)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`webdataset`: tar files in which KEY.png (jpg, jpeg, webp) and KEY.cls stand side by side; one file or a folder."""
+"""Read `webdataset`: tar files with KEY.png (jpg, jpeg, webp) and KEY.cls side by side; one file or a folder."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.archive import tar_members
-from stepfront.trainers.data.decode import Gathered, Split
-from stepfront.trainers.data.shards import find_shards
-from stepfront.trainers.data.spill_buffer import Room
+from stepfront.trainers.data.decode import ImageStack, Split, Splits
+from stepfront.trainers.data.formats.archive import tar_members
+from stepfront.trainers.data.formats.shards import find_shards
+from stepfront.trainers.data.spill_buffer import MemoryBudget
 
 _IMAGES = {"png", "jpg", "jpeg", "webp"}
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-def read_webdataset(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
-    """Samples in the order of the archives; what else a sample holds (json, txt) is passed over."""
+def read_webdataset(settings: DataSettings, budget: MemoryBudget) -> Splits:
+    """Read samples in the order of the archives; other members of a sample (json, txt) are ignored."""
     path = Path(str(settings.path))
     train, held_out = find_shards(path, SUFFIXES)
-    first = _gather(train, settings, path, room, settings.limit)
-    return first, _gather(held_out, settings, path, room) if held_out else None
+    first = _gather(train, settings, path, budget, settings.limit)
+    return first, _gather(held_out, settings, path, budget) if held_out else None
 
 
-def _gather(files: list[Path], settings: DataSettings, path: Path, room: Room, limit: int | None = None) -> Split:
-    gathered = Gathered(settings, path, room)
+def _gather(
+    files: list[Path], settings: DataSettings, path: Path, budget: MemoryBudget, limit: int | None = None
+) -> Split:
+    stack = ImageStack(settings, path, budget)
     sizes = [file.stat().st_size for file in files]
     for number, file in enumerate(files):
         for key, members in groupby(_members(file), key=lambda member: member[0]):
-            if gathered.count == limit:
-                return gathered.split()
+            if stack.count == limit:
+                return stack.split()
             contents = {extension: content for _, extension, content in members}
             label = _label(contents.get("cls"), f"{file}: {key}.cls")
             for extension in sorted(_IMAGES & contents.keys()):
-                gathered.add(contents[extension], f"{file}: {key}.{extension}", label)
-        estimate = round(gathered.count * sum(sizes) / max(1, sum(sizes[: number + 1])))
-        gathered.total = estimate if limit is None else min(estimate, limit)
-    return gathered.split()
+                stack.add(contents[extension], f"{file}: {key}.{extension}", label)
+        estimate = round(stack.count * sum(sizes) / max(1, sum(sizes[: number + 1])))
+        stack.total = estimate if limit is None else min(estimate, limit)
+    return stack.split()
 
 
 def _members(file: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Key, extension and bytes of each image and label, in the archive's order."""
+    """Yield key, extension and bytes of each image and label, in the archive's order."""
     for name, content in tar_members(file, lambda name: _key_and_extension(name)[1] in {"cls", *_IMAGES}):
         yield *_key_and_extension(name), content
 

@@ -1,4 +1,4 @@
-"""`npz`: arrays {train,val,test}_images and _labels."""
+"""Read `npz`: arrays {train,val,test}_images and _labels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.decode import Split, to_shape
+from stepfront.trainers.data.decode import Split, Splits, to_shape
+from stepfront.trainers.data.spill_buffer import MemoryBudget
 
 
-def read_npz(settings: DataSettings) -> tuple[Split, Split | None]:
-    """uint8 [N, H, W] or [N, H, W, C]; val is the held-out split, or else test."""
+def read_npz(settings: DataSettings, budget: MemoryBudget) -> Splits:
+    """Read uint8 arrays [N, H, W] or [N, H, W, C]; val is the held-out split, or else test.
+
+    The file holds complete arrays, so the budget is not needed.
+    """
     path = Path(str(settings.path))
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,8 +1,8 @@
-"""`cifar`: CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as they are distributed: python or binary batches, in the .tar.gz
-or in the folder that it holds.
+"""Read `cifar`: CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as they are distributed.
 
-The python batches are pickles.  They are read without ever calling what a pickle names: only arrays of bytes, byte
-strings, numbers, lists, tuples and dictionaries can come out.
+Batches are in python or binary form, in the .tar.gz or in the folder that it holds.  The python batches are pickles.
+They are read without ever calling what a pickle names: the result holds arrays of bytes, byte strings, numbers, lists,
+tuples and dictionaries only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.archive import tar_members
-from stepfront.trainers.data.decode import Labels, Pixels, Split, to_shape
-from stepfront.trainers.data.spill_buffer import Pile, Room
+from stepfront.trainers.data.decode import Labels, Pixels, Split, Splits, to_shape
+from stepfront.trainers.data.formats.archive import tar_members
+from stepfront.trainers.data.spill_buffer import MemoryBudget, SpillBuffer
 
 _BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
 _ROW = 3 * 32 * 32
-_AT_ONCE = 1000
+_BLOCK_IMAGES = 1000
 
 
-def read_cifar(settings: DataSettings, room: Room) -> tuple[Split, Split | None]:
-    """The training batches in order, and the test batch as held-out images; labels of CIFAR-100 are the fine ones."""
+def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
+    """Read the training batches in order, and the test batch as held-out images; CIFAR-100 has its fine labels."""
     path = Path(str(settings.path))
     if not path.exists():
         raise InputError(f"no data at {path}")
@@ -39,7 +39,7 @@ def read_cifar(settings: DataSettings, room: Room) -> tuple[Split, Split | None]
         folders.add(name.parent)
         place = f"{path}: {name}"
         split = _binary(content, name, place) if name.suffix else _pickled(content, place)
-        batches[name.stem] = _Batch.of(split, settings, room, path)
+        batches[name.stem] = _Batch.of(split, settings, budget, path)
     if len(folders) > 1:
         raise InputError(f"{path} holds more than one CIFAR: {', '.join(sorted(map(str, folders)))}; name one of them")
     train = [batches[name] for name in sorted(batches, key=_number) if not name.startswith("test")]
@@ -49,11 +49,11 @@ def read_cifar(settings: DataSettings, room: Room) -> tuple[Split, Split | None]
             ".bin, in a folder or a .tar.gz"
         )
     test = [batch for name, batch in batches.items() if name.startswith("test")]
-    return _joined(train, room), _joined(test, room) if test else None
+    return _joined(train, budget), _joined(test, budget) if test else None
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether a file of this name is read."""
+    """Return whether a file of this name is read."""
     return bool(_BATCH.fullmatch(name))
 
 
@@ -63,33 +63,33 @@ def _number(name: str) -> int:
 
 @dataclass
 class _Batch:
-    """A batch in the settings' shape, until the others are there: an archive holds them in any order."""
+    """A batch in the settings' shape; an archive holds the batches in any order, so they wait for each other."""
 
-    pixels: Pile
+    pixels: SpillBuffer
     shape: tuple[int, ...]
     labels: Labels
 
     @staticmethod
-    def of(split: tuple[Pixels, Labels], settings: DataSettings, room: Room, path: Path) -> _Batch:
+    def of(split: tuple[Pixels, Labels], settings: DataSettings, budget: MemoryBudget, path: Path) -> _Batch:
         images, labels = split
-        pile, shape = Pile(room), images.shape[1:]
-        for first in range(0, len(images), _AT_ONCE):
-            block = to_shape(images[first : first + _AT_ONCE], settings, str(path))
-            pile.add(block.tobytes())
+        buffer, shape = SpillBuffer(budget), images.shape[1:]
+        for first in range(0, len(images), _BLOCK_IMAGES):
+            block = to_shape(images[first : first + _BLOCK_IMAGES], settings, str(path))
+            buffer.add(block.tobytes())
             shape = block.shape[1:]
-        return _Batch(pile, shape, labels)
+        return _Batch(buffer, shape, labels)
 
 
-def _joined(batches: list[_Batch], room: Room) -> Split:
-    whole = Pile(room)
+def _joined(batches: list[_Batch], budget: MemoryBudget) -> Split:
+    joined = SpillBuffer(budget)
     for batch in batches:
-        for content in batch.pixels.emptied():
-            whole.add(content)
-    return whole.array().reshape(-1, *batches[0].shape), np.concatenate([batch.labels for batch in batches])
+        for content in batch.pixels.drain():
+            joined.add(content)
+    return joined.array().reshape(-1, *batches[0].shape), np.concatenate([batch.labels for batch in batches])
 
 
 def _batch_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Each batch's name and bytes, one at a time."""
+    """Yield name and bytes of each batch, one at a time."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if is_batch_name(file.name) and file.is_file():
@@ -100,10 +100,12 @@ def _batch_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _binary(content: bytes, name: PurePosixPath, place: str) -> tuple[Pixels, Labels]:
-    """Rows of a label and 3,072 pixels (CIFAR-10), or of a coarse and a fine label and the pixels (CIFAR-100)."""
+    """Read rows of a label and 3,072 pixels (CIFAR-10), or of a coarse and a fine label and the pixels (CIFAR-100)."""
     labels = 1 if "batch" in name.stem else 2
     if not content or len(content) % (labels + _ROW):
-        raise InputError(f"{place} is cut short: {len(content)} bytes are no whole rows of {labels + _ROW}")
+        raise InputError(
+            f"{place} is incomplete: {len(content)} bytes are not a multiple of the row size {labels + _ROW}"
+        )
     rows = np.frombuffer(content, np.uint8).reshape(-1, labels + _ROW)
     return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64)
 
@@ -115,39 +117,39 @@ def _pickled(content: bytes, place: str) -> tuple[Pixels, Labels]:
         labels = fields["fine_labels"] if "fine_labels" in fields else fields["labels"]
         return _rows(fields["data"], labels)
     except KeyError as error:
-        raise InputError(f"{place} is no CIFAR batch: it has no {error}") from None
+        raise InputError(f"{place} is not a CIFAR batch: it has no {error}") from None
     except Exception as error:  # a damaged pickle may raise anything
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{place} is no CIFAR batch: {line}") from None
+        raise InputError(f"{place} is not a CIFAR batch: {line}") from None
 
 
 def _rows(data: object, labels: object) -> tuple[Pixels, Labels]:
     if not isinstance(data, _Array) or data.values.ndim != 2 or data.values.shape[1] != _ROW:
-        raise ValueError(f"data is no array [N, {_ROW}] of bytes")
+        raise ValueError(f"data is not an array [N, {_ROW}] of bytes")
     if not isinstance(labels, list) or not all(type(label) is int and label >= 0 for label in labels):
-        raise ValueError("labels are no list of numbers of at least 0")
+        raise ValueError("labels are not a list of numbers of at least 0")
     if len(labels) != len(data.values):
         raise ValueError(f"{len(data.values)} images but {len(labels)} labels")
     return data.values.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
 
 
 class _Type:
-    """Stands for numpy.dtype and numpy.ndarray, which a pickle names but which are never made."""
+    """A stand-in for numpy.dtype and numpy.ndarray, which a pickle names but which are never made."""
 
     def __init__(self, name: object = "", *_: object) -> None:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and the like, of no meaning for bytes."""
+        """Ignore byte order and the like, which have no meaning for bytes."""
 
 
 class _Array:
-    """Stands for the array that a pickle describes, and takes its bytes."""
+    """A stand-in for the array that a pickle describes; it takes the bytes."""
 
     values: Pixels
 
     def __init__(self, *_: object) -> None:
-        """Type, shape and letter of the empty array that numpy would make first."""
+        """Ignore type, shape and letter of the empty array that numpy would make first."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, raw = state
@@ -164,7 +166,7 @@ def _encoded(text: str, encoding: str) -> bytes:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler to which nothing but its own stand-ins can be named."""
+    """An unpickler that refuses every name but those of its own stand-ins."""
 
     _KNOWN: ClassVar[dict[tuple[str, str], object]] = {
         ("numpy", "dtype"): _Type,

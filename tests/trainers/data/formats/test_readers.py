@@ -132,12 +132,14 @@ def test_idx_with_bytes_too_many_or_flipped(idx: Path) -> None:
 def test_idx_of_another_magic_shows_it(idx: Path, magic: str) -> None:
     path = idx / "train-images-idx3-ubyte"
     path.write_bytes(bytes.fromhex(magic) + path.read_bytes()[4:])
-    assert f"train-images-idx3-ubyte is no idx file of bytes with 3 axes (its header is {magic})" in refusal("idx", idx)
+    assert f"train-images-idx3-ubyte is not an idx file of bytes with 3 axes (its header is {magic})" in refusal(
+        "idx", idx
+    )
 
 
 def test_idx_images_and_labels_swapped(idx: Path) -> None:
     write_idx(idx / "train-labels-idx1-ubyte", GREY[:20])
-    assert "train-labels-idx1-ubyte is no idx file of bytes with 1 axes" in refusal("idx", idx)
+    assert "train-labels-idx1-ubyte is not an idx file of bytes with 1 axes" in refusal("idx", idx)
 
 
 def test_idx_label_count(idx: Path) -> None:
@@ -147,7 +149,7 @@ def test_idx_label_count(idx: Path) -> None:
 
 def test_idx_that_is_not_there(tmp_path: Path) -> None:
     assert "expected train-images-idx3-ubyte, or the same with .gz" in refusal("idx", tmp_path)
-    assert "no directory; idx data are a directory" in refusal("idx", tmp_path / "gone")
+    assert "not a directory; idx data are a directory" in refusal("idx", tmp_path / "gone")
 
 
 @pytest.mark.parametrize("size", [None, 16])
@@ -412,7 +414,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes | str) -> N
     for path in (folder, zipped(folder)):
         message = refusal("folder", path)
         assert "bad." in message
-        assert "no readable image" in message
+        assert "not a readable image" in message
         assert "0x" not in message  # no address of an object
 
 
@@ -435,7 +437,7 @@ def test_a_bad_zip_is_refused(tmp_path: Path, damage: str) -> None:
     elif damage == "exotic":
         raw[local + 8] = raw[central + 10] = 99
     path.write_bytes(raw)
-    assert "neither a folder nor a whole zip of images" in refusal("folder", path)
+    assert "neither a folder nor a complete zip of images" in refusal("folder", path)
 
 
 # --- the fingerprint --------------------------------------------------------------------------------------------------

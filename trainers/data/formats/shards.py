@@ -1,4 +1,4 @@
-"""Files that hold a part of a dataset each, named after their split: train-00000-of-00002.parquet, test/0000.tar."""
+"""Find files that each hold a part of a dataset and are named after a split, such as test/0000.tar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from stepfront.errors import InputError
 
 
 def find_shards(path: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
-    """The training files and the held-out files at `path`, which is one file or a folder of them, in order.
+    """Return the training files and the held-out files at `path`, one file or a folder of them, in order.
 
-    A file or its folder that begins with val (or else with test) is held out; all others are for training.  InputError
-    when there is none.
+    A file or its folder that begins with val (or else with test) is held out; all others are for training.  Raises
+    InputError when there is no training file.
     """
     if not path.exists():
         raise InputError(f"no data at {path}")

@@ -1,0 +1,1 @@
+"""Read images of every dataset format: one reader per format."""
