@@ -237,24 +237,37 @@ class RunSettings(TrainerSettings):
         return self
 
     @property
-    def run_directory(self) -> Path:
-        """Return DIRECTORY/NAME as a path."""
-        return Path(self.directory) / self.name
-
-    @property
     def run_place(self) -> str:
         """Return DIRECTORY/NAME as it was given: a path or a URI."""
-        return joined(self.directory, self.name) if is_uri(self.directory) else str(self.run_directory)
+        return joined(self.directory, self.name) if is_uri(self.directory) else str(Path(self.directory) / self.name)
+
+    @property
+    def run_directory(self) -> Path:
+        """Return DIRECTORY/NAME as a local folder; raise InputError when it is a URI."""
+        return _local(self.run_place)
+
+    @property
+    def supernet_place(self) -> str:
+        """Return the supernet's directory as it was given: a path or a URI."""
+        if self.supernet:
+            return self.supernet
+        return joined(self.run_place, "supernet") if is_uri(self.run_place) else str(Path(self.run_place) / "supernet")
 
     @property
     def supernet_directory(self) -> Path:
-        """Return the folder of the supernet."""
-        return Path(self.supernet) if self.supernet else self.run_directory / "supernet"
+        """Return the supernet's directory as a local folder; raise InputError when it is a URI."""
+        return _local(self.supernet_place)
 
     @property
     def search_directory(self) -> Path:
         """Return the folder in which the search keeps everything."""
         return self.run_directory / "search"
+
+
+def _local(place: str) -> Path:
+    if is_uri(place):
+        raise InputError(f"{place} is a URI where a local folder is needed; work in a local copy of it")
+    return Path(place)
 
 
 class _Loader(yaml.SafeLoader):

@@ -33,7 +33,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize("address", HELD)
-@pytest.mark.parametrize("key", ["storage", "tracking.uri"])
+@pytest.mark.parametrize("key", ["storage", "tracking.uri", "directory", "supernet"])
 def test_a_password_in_an_address_is_refused_and_not_repeated(key: str, address: str) -> None:
     with pytest.raises(InputError) as caught:
         settings_from({}, [f"{key}={address}"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
-from stepfront.search.storage.working_copy import copy_folder
+from stepfront.search.storage.run_location import copy_folder
 from stepfront.trainers.config import settings_json, validate
 
 
@@ -136,7 +136,8 @@ def _supernet(settings: RunSettings) -> str:
     from stepfront.search.problem.load import load_problem
     from stepfront.trainers.networks.card import CARD_FILE
 
-    if not (settings.supernet_directory / CARD_FILE).exists():
-        return f"none yet in {settings.supernet_directory}"
+    place = settings.supernet_place
+    if not is_uri(place) and not Path(place, CARD_FILE).exists():
+        return f"none yet in {place}"
     found = load_problem(settings)
     return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"

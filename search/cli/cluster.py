@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepfront.errors import InputError
-from stepfront.search.cli.uri_arguments import read_from_uri
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -38,7 +37,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("stop", epilog=example.format("stop digits-0123456789ab"))(stop)
 
 
-@read_from_uri("supernet")
 def submit(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")],
     address: Address = HERE,
@@ -48,7 +46,7 @@ def submit(
     ] = None,
     do: Annotated[str, typer.Option(metavar="STEPS", help="comma-separated, of train, search and confirm")] = "search",
     supernet: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="send the supernet of this run along, to be searched there")
+        str | None, typer.Option(metavar="DIR", help="send the supernet of this run along, to be searched there")
     ] = None,
     install: Annotated[
         bool, typer.Option("--install", help="have each node install the versions of this machine first")
@@ -63,9 +61,10 @@ def submit(
     from stepfront.search.config import load_settings
     from stepfront.search.jobs.submit import submit as run_submit
     from stepfront.search.records.run_directory import find_supernet
+    from stepfront.search.storage.run_location import reading_copy
 
     settings = load_settings(config, set_ or [])
-    found = find_supernet(supernet) if supernet is not None else None
+    found = find_supernet(reading_copy(supernet).local) if supernet is not None else None
     done = run_submit(settings, address, [word.strip() for word in do.split(",") if word.strip()], found, install)
     typer.echo(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
     typer.echo(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")

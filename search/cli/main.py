@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -16,11 +17,12 @@ from stepfront.search.cli.cluster import add_to as add_cluster
 from stepfront.search.cli.models import add_to as add_models
 from stepfront.search.cli.points import add_to as add_points
 from stepfront.search.cli.terminal import Config, Fresh, LiveView, Overrides, Search, bar, out, stage
-from stepfront.search.cli.uri_arguments import kept_at_uri, read_from_uri
 from stepfront.search.execution.interrupt import InterruptedSearchError
 
 if TYPE_CHECKING:
+    from stepfront.search.checks.doctor import Finding
     from stepfront.search.config import RunSettings
+    from stepfront.search.storage.run_location import RunLocation
 
 # Heavy imports stand where they are used, so that `stepfront --help` answers at once.
 
@@ -72,58 +74,57 @@ def _fail(message: str, code: int = 2) -> None:
 
 
 @app.command(epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500")
-@read_from_uri("from_")
 def train(
     config: Config,
     set_: Overrides = None,
     fresh: Fresh = False,
     from_: Annotated[
-        Path | None, typer.Option("--from", metavar="SUPERNET", help="begin with the weights of another supernet")
+        str | None, typer.Option("--from", metavar="SUPERNET", help="begin with the weights of another supernet")
     ] = None,
 ) -> None:
     """Train the supernet of a settings file, or go on where a training was cut off."""
     from stepfront.search.config import load_settings
     from stepfront.search.records.run_directory import find_supernet
-    from stepfront.search.storage.working_copy import settings_at_home
+    from stepfront.search.storage.run_location import reading_copy, working_settings
 
-    begin = [f"training.start={find_supernet(from_)}"] if from_ else []
-    with settings_at_home(load_settings(config, [*(set_ or []), *begin]), trains=True) as settings:
+    begin = [f"training.start={find_supernet(reading_copy(from_).local)}"] if from_ else []
+    with working_settings(load_settings(config, [*(set_ or []), *begin]), trains=True) as (settings, _):
         _train(settings, fresh)
 
 
 @app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")
-@read_from_uri("from_")
 def search(
     config: Config,
     set_: Overrides = None,
     fresh: Fresh = False,
     from_: Annotated[
-        list[Path] | None, typer.Option("--from", metavar="SEARCH", help="begin with the front of an earlier search")
+        list[str] | None, typer.Option("--from", metavar="SEARCH", help="begin with the front of an earlier search")
     ] = None,
 ) -> None:
     """Search per-step widths of a trained supernet; go on where a search was cut off."""
     from stepfront.search.config import load_settings
     from stepfront.search.records.run_directory import warm_settings
-    from stepfront.search.storage.working_copy import settings_at_home
+    from stepfront.search.storage.run_location import reading_copy, working_settings
 
-    with settings_at_home(warm_settings(load_settings(config, set_ or []), from_ or [])) as settings:
-        _search(settings, fresh)
+    given, earlier = load_settings(config, set_ or []), [reading_copy(place).local for place in from_ or []]
+    with working_settings(warm_settings(given, earlier)) as (settings, location):
+        _search(settings, fresh, location)
         _publish(settings)
 
 
 @app.command(epilog="Example: stepfront resume runs/digits")
-@kept_at_uri("search")
 def resume(search: Search) -> None:
     """Go on with a search that was cut off, with the settings that it was begun with."""
     from stepfront.search.records.run_directory import resume_settings
+    from stepfront.search.storage.run_location import working_copy
 
-    settings = resume_settings(search)
-    _search(settings, fresh=False)
-    _publish(settings)
+    with working_copy(search) as location:
+        settings = resume_settings(location.local)
+        _search(settings, False, location)
+        _publish(settings)
 
 
 @app.command(epilog="Example: stepfront extend runs/digits --trials 200")
-@kept_at_uri("search")
 def extend(
     search: Search,
     trials: Annotated[int | None, typer.Option(min=1, help="so many more trials")] = None,
@@ -132,23 +133,26 @@ def extend(
 ) -> None:
     """Go on with a finished search: the same study, the same MLflow run, more budget."""
     from stepfront.search.driver.search import extended_settings
+    from stepfront.search.storage.run_location import working_copy
 
-    settings = extended_settings(search, trials, minutes, tflops)
-    _search(settings, fresh=False)
-    _publish(settings)
+    with working_copy(search) as location:
+        settings = extended_settings(location.local, trials, minutes, tflops)
+        _search(settings, False, location)
+        _publish(settings)
 
 
 @app.command(epilog="Example: stepfront sync runs/digits")
-@kept_at_uri("search")
 def sync(search: Search) -> None:
     """Bring MLflow in line with a search, after a server that was away."""
     from stepfront.search.driver.publish import log_to_mlflow
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import working_copy
     from stepfront.tables.search_tables import read_snapshot
 
-    directory, settings = find_search(search)
-    finished = read_snapshot(directory).facts.get("finished") is not None
-    problem, opening = log_to_mlflow(settings, directory, finished)
+    with working_copy(search) as location:
+        directory, settings = find_search(location.local)
+        finished = read_snapshot(directory).facts.get("finished") is not None
+        problem, opening = log_to_mlflow(settings, directory, finished)
     if problem:
         raise InputError(problem)
     out.print(
@@ -157,7 +161,6 @@ def sync(search: Search) -> None:
 
 
 @app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")
-@kept_at_uri("search")
 def confirm(
     search: Search,
     images: Annotated[int | None, typer.Option(min=16, help="images a score; default: confirm.images")] = None,
@@ -165,14 +168,15 @@ def confirm(
 ) -> None:
     """Score the front again on noise that the search never saw."""
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import working_copy
 
-    _, settings = find_search(search)
-    _confirm(search, images, seeds)
-    _publish(settings)
+    with working_copy(search) as location:
+        _, settings = find_search(location.local)
+        _confirm(location.local, images, seeds)
+        _publish(settings)
 
 
 @app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")
-@kept_at_uri("search")
 def baselines(
     search: Search,
     methods: Annotated[str, typer.Option(help="comma-separated; default: all")] = "",
@@ -182,14 +186,21 @@ def baselines(
     from stepfront.search.driver.baselines import METHODS, run_baselines
     from stepfront.search.driver.versus import advice
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import working_copy
     from stepfront.tables.parquet import read_table
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
-    directory, settings = find_search(search)
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    with bar("baselines") as told:
-        run_baselines(search, wanted, evaluations, lambda method, done, total: told(done, total, f"baseline {method}"))
-    _publish(settings)
+    with working_copy(search) as location:
+        directory, settings = find_search(location.local)
+        with bar("baselines") as told:
+            run_baselines(
+                location.local,
+                wanted,
+                evaluations,
+                lambda method, done, total: told(done, total, f"baseline {method}"),
+            )
+        _publish(settings)
     table = read_table(directory / METHOD_SCORES)
     out.print()
     for _, row in table.sort_values("share", ascending=False).iterrows():
@@ -205,44 +216,49 @@ def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
     """Train, search, confirm and report on scikit-learn's digits: the whole path in a few minutes."""
     from stepfront.search.config import settings_from
     from stepfront.search.presets import preset
-    from stepfront.search.storage.working_copy import settings_at_home
+    from stepfront.search.storage.run_location import working_settings
 
-    with settings_at_home(settings_from(preset("digits"), set_ or []), trains=True) as settings:
+    given = settings_from(preset("digits"), set_ or [])
+    with working_settings(given, trains=True) as (settings, _):
         _train(settings, fresh)
-        _search(settings, fresh)
+    with working_settings(given) as (settings, location):
+        _search(settings, fresh, location)
         _confirm(settings.search_directory, None, None)
         _publish(settings)
 
 
 @app.command(epilog="Example: stepfront doctor configs/digits.yaml, or stepfront doctor runs/digits --repair")
-@kept_at_uri("what")
 def doctor(
     what: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(metavar="[CONFIG | SEARCH]", help="check what this file names, or whether this search is whole"),
     ] = None,
     set_: Overrides = None,
     repair: Annotated[bool, typer.Option("--repair", help="make a search's tables and report anew")] = False,
 ) -> None:
     """Say what of Ray, storage, MLflow, device and data is usable, or whether a search is whole."""
-    from stepfront.search.checks.doctor import examine
-    from stepfront.search.config import load_settings
+    from stepfront.search.storage.run_location import working_copy
 
-    if what is not None and what.is_dir():
-        from stepfront.search.checks import integrity
-
-        if repair:
-            settings = integrity.repair(what)
-            _publish(settings)
-        findings = integrity.examine_search(what)
-    elif repair:
-        raise InputError(f"--repair mends a search's directory, such as runs/digits; given {what or 'none'}")
-    else:
-        findings = examine(load_settings(what, set_ or []) if what else None)
+    with contextlib.nullcontext() if what is None else working_copy(what) as location:
+        findings = _examine(None if location is None else location.local, set_ or [], repair)
     for finding in findings:
         out.print(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.says}", markup=False)
     if not all(finding.usable for finding in findings):
         raise typer.Exit(1)
+
+
+def _examine(what: Path | None, overrides: list[str], repair: bool) -> list[Finding]:
+    from stepfront.search.checks import integrity
+    from stepfront.search.checks.doctor import examine
+    from stepfront.search.config import load_settings
+
+    if what is not None and what.is_dir():
+        if repair:
+            _publish(integrity.repair(what))
+        return integrity.examine_search(what)
+    if repair:
+        raise InputError(f"--repair mends a search's directory, such as runs/digits; given {what or 'none'}")
+    return examine(load_settings(what, overrides) if what else None)
 
 
 add_points(app)
@@ -265,15 +281,14 @@ def _train(settings: RunSettings, fresh: bool) -> None:
         out.print(f"held-out loss by width  {said}")
 
 
-def _search(settings: RunSettings, fresh: bool) -> None:
+def _search(settings: RunSettings, fresh: bool, location: RunLocation) -> None:
     from stepfront.dashboards.progress import SearchProgress
     from stepfront.search.driver.search import run_search
 
     with SearchProgress(out) as progress:
         view = LiveView(progress)
-        run_search(
-            settings, fresh, view, stage(settings.name), command=redacted(" ".join(["stepfront", *sys.argv[1:]]))
-        )
+        command = redacted(" ".join(["stepfront", *sys.argv[1:]]))
+        run_search(settings, fresh, view, stage(settings.name), command, location)
 
 
 def _confirm(search: Path, images: int | None, seeds: int | None) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stepfront.errors import InputError
-from stepfront.search.cli.uri_arguments import read_from_uri
 
 if TYPE_CHECKING:
     from stepfront.trainers.config import DiffusionSettings
@@ -75,11 +74,8 @@ def import_diffusers(
     _say(card, out, {"training": training}, "train")
 
 
-@read_from_uri("search")
 def export(
-    search: Annotated[
-        Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")
-    ],
+    search: Annotated[str, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")],
     out: Out,
     point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
     form: Annotated[
@@ -95,10 +91,12 @@ def export(
 
     `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
     """
+    from stepfront.search.storage.run_location import reading_copy
+
     forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
     if form not in forms:
         raise InputError(f"can't export as {form!r}; possible: {', '.join(forms)}")
-    forms[form](search, point, out)
+    forms[form](reading_copy(search).local, point, out)
 
 
 def _export_program(search: Path, point: str, out: Path) -> None:
@@ -119,7 +117,7 @@ def _export_unet2d(search: Path, point: str, out: Path) -> None:
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.working_copy import arrived
+    from stepfront.search.storage.run_location import reading_copy
     from stepfront.tables.points import pick_point
     from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.networks.supernet_files import load_supernet
@@ -131,9 +129,9 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     directory, settings = find_search(search)
     snapshot = read_snapshot(directory)
     row, facts = pick_point(snapshot.front, point), snapshot.facts
-    loaded, card = load_supernet(arrived(settings.supernet_directory))
+    loaded, card = load_supernet(reading_copy(settings.supernet_place).local)
     if facts.get("supernet_digest") != card.digest:
-        raise InputError(f"the supernet in {settings.supernet_directory} is another than {directory} was searched with")
+        raise InputError(f"the supernet in {settings.supernet_place} is another than {directory} was searched with")
     sampler = settings.sampler
     PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance).save_pretrained(out)
     typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")

@@ -10,7 +10,6 @@ import typer
 
 from stepfront.errors import InputError
 from stepfront.search.cli.terminal import Search, out
-from stepfront.search.cli.uri_arguments import read_from_uri
 
 Point = Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")]
 
@@ -27,7 +26,6 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: stepfront compare runs/digits runs/digits-2 --out compare.html")(compare)
 
 
-@read_from_uri("search")
 def front(
     search: Search,
     export: Annotated[Path | None, typer.Option(help="write a .csv, .json or .parquet file instead")] = None,
@@ -36,10 +34,11 @@ def front(
     from stepfront.dashboards.progress import front_table
     from stepfront.files import write_atomically, write_text
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import reading_copy
     from stepfront.tables.parquet import write_table
     from stepfront.tables.search_tables import read_snapshot
 
-    directory, _ = find_search(search)
+    directory, _ = find_search(reading_copy(search).local)
     snapshot = read_snapshot(directory)
     points = snapshot.front
     if export is None:
@@ -58,7 +57,6 @@ def front(
     out.print(f"{len(points)} points written to {export}")
 
 
-@read_from_uri("search")
 def sample(
     search: Search,
     point: Point = "knee",
@@ -78,11 +76,12 @@ def sample(
     from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import reading_copy
     from stepfront.tables.points import pick_point
     from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.data.image_grid import save_grid
 
-    directory, settings = find_search(search)
+    directory, settings = find_search(reading_copy(search).local)
     row = pick_point(read_snapshot(directory).front, point)
     suffix = "" if label is None else f"-label-{label}"
     grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
@@ -103,32 +102,31 @@ def sample(
     out.print(f"{images} images in {grid} and {grid.with_suffix('.npz')}")
 
 
-@read_from_uri("search")
 def report(search: Search) -> None:
     """Write the search's report: one HTML page that needs no network."""
     from stepfront.search.driver.publish import draw_images, draw_report
     from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import reading_copy
 
-    directory, settings = find_search(search)
+    directory, settings = find_search(reading_copy(search).local)
     if not (directory / "images" / "index.json").exists():
         draw_images(load_problem_of_search(settings, directory), directory)
     out.print(f"report: {draw_report(directory)}")
 
 
-@read_from_uri("search")
 def ui(
     search: Search,
     port: Annotated[int, typer.Option(min=1, max=65535, help="of the MLflow server")] = 5000,
     host: Annotated[str, typer.Option(help="loopback unless told otherwise; there is no log-in")] = "127.0.0.1",
 ) -> None:
     """Open MLflow on the search: start the server that its runs need and print the link to its front."""
+    from stepfront.search.storage.run_location import reading_copy
     from stepfront.search.tracking.server import open_ui
 
-    open_ui(search, host, port, lambda text: out.print(text, markup=False))
+    open_ui(reading_copy(search).local, host, port, lambda text: out.print(text, markup=False))
 
 
-@read_from_uri("search")
 def register(
     search: Search,
     point: Point = "knee",
@@ -136,21 +134,22 @@ def register(
 ) -> None:
     """Register a front point as an MLflow model; the aliases knee, best and cheapest follow the front."""
     from stepfront.search.export.registry import register_point
+    from stepfront.search.storage.run_location import reading_copy
 
-    done = register_point(search, point, name)
+    done = register_point(reading_copy(search).local, point, name)
     said = "is new" if done.new else "was there already"
     out.print(f"models:/{done.model}/{done.version} {said}: trial {done.point['trial']}, {done.point['plan']}")
     for alias, (before, now) in done.moved.items():
         out.print(f"models:/{done.model}@{alias} is version {now}" + (f", was {before}" if before else ""))
 
 
-@read_from_uri("searches")
 def compare(
-    searches: Annotated[list[Path], typer.Argument(metavar="SEARCH...", help="directories of searches or runs")],
+    searches: Annotated[list[str], typer.Argument(metavar="SEARCH...", help="directories of searches or runs")],
     out_: Annotated[Path, typer.Option("--out", help="the page")] = Path("compare.html"),
 ) -> None:
     """Several searches in one report: their fronts, what they attain, and their plans side by side."""
     from stepfront.dashboards.report import write_comparison
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import reading_copy
 
-    out.print(f"report: {write_comparison([find_search(path)[0] for path in searches], out_)}")
+    out.print(f"report: {write_comparison([find_search(reading_copy(place).local)[0] for place in searches], out_)}")

@@ -18,7 +18,7 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
 Search = Annotated[
-    Path, typer.Argument(metavar="SEARCH", help="a search's or run's directory or URI, such as runs/digits")
+    str, typer.Argument(metavar="SEARCH", help="a search's or run's directory or URI, such as runs/digits")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")

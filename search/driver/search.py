@@ -25,7 +25,7 @@ from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.storage.lock import clear_directory, directory_lock
-from stepfront.search.storage.working_copy import for_any_machine, known_as
+from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import spent_so_far
 from stepfront.search.study.optuna_storage import delete_study
 from stepfront.search.tracking.writer_process import MlflowProcess
@@ -35,10 +35,18 @@ LEAST_PAUSE = 5.0
 """Seconds between two writes of the tables while a search runs, at least."""
 
 
-def run_search(settings: RunSettings, fresh: bool, view: View, stage: Stage, command: str = "") -> Path:
+def run_search(
+    settings: RunSettings,
+    fresh: bool,
+    view: View,
+    stage: Stage,
+    command: str = "",
+    location: RunLocation | None = None,
+) -> Path:
     """Run the search of the settings to the end of its budget, from where it stopped; return its directory.
 
-    `fresh` deletes what the directory holds and starts over.  Raises InputError when the supernet, the data or an
+    `fresh` deletes what the directory holds and starts over.  Hints name the run by its `location`, by default the
+    directory.  Raises InputError when the supernet, the data or an
     existing study does not fit the settings.
     """
     settings = anchored(settings)
@@ -56,11 +64,11 @@ def run_search(settings: RunSettings, fresh: bool, view: View, stage: Stage, com
             ensure_gap_table(problem, directory)
             check_nothing_lost(settings, directory)
             with closing(open_ledger(problem, costs, directory)) as ledger:
-                save_settings(for_any_machine(settings), directory / SETTINGS_FILE)
+                save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
                     stage("searching")
-                    hint = f"continue with: stepfront resume {known_as(directory.parent)}"
+                    hint = f"continue with: stepfront resume {location or directory.parent}"
                     with second_one_ends(hint) as check_interrupt:
                         _evaluate_trials(writer, view, check_interrupt)
                 writer.write()

@@ -66,6 +66,6 @@ def load_real_features(problem: SearchProblem) -> np.ndarray | None:
         problem.features,
         problem.reference,
         settings.features,
-        settings.supernet_directory,
+        problem.supernet.local,
         pick_device("auto"),
     )

@@ -11,7 +11,7 @@ from stepfront.files import read_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import FACTS_FILE
-from stepfront.search.storage.working_copy import arrived
+from stepfront.search.storage.run_location import reading_copy
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.metrics.features import prepare_features
@@ -21,11 +21,12 @@ from stepfront.trainers.networks.weights import read_weights, weights_digest
 
 
 def load_problem(settings: RunSettings, progress: Progress = lambda done, total: None) -> SearchProblem:
-    """Load the problem of the settings.
+    """Load the problem of the settings; a supernet at a URI is downloaded first.
 
     Raises InputError when the supernet is missing or damaged, or when it does not fit the data or the settings.
     """
-    directory = arrived(settings.supernet_directory)
+    supernet = reading_copy(settings.supernet_place)
+    directory = supernet.local
     if not (directory / CARD_FILE).exists():
         raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
     card = read_card(directory)
@@ -47,7 +48,7 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
     packed, reference = prepare_features(data, settings.features, directory, torch.device("cpu"))
     arrays = {name: value.numpy() for name, value in weights.items()}
-    return SearchProblem(settings, data, card, arrays, packed, reference)
+    return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
 
 
 def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProblem:
@@ -59,7 +60,7 @@ def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProb
     facts = read_json(directory / FACTS_FILE, "search")
     if facts.get("supernet_digest") != problem.card.digest:
         raise InputError(
-            f"the search in {directory} used another supernet than the one in {settings.supernet_directory} "
+            f"the search in {directory} used another supernet than the one in {problem.supernet} "
             f"(digest {str(facts.get('supernet_digest'))[:12]}, not {problem.card.digest[:12]}); start a new search"
         )
     return problem

@@ -11,6 +11,7 @@ import torch
 from stepfront.search.algorithm.encodings import Encoding, Levels, make_encoding
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.gap_table import GapInputs, read_gap_table
+from stepfront.search.storage.run_location import RunLocation
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import ImageData, Labels
 from stepfront.trainers.diffusion.plan import Plan
@@ -25,6 +26,7 @@ class SearchProblem:
     """What a search's scores depend on; `load_problem` reads it and checks its parts against each other."""
 
     settings: RunSettings
+    supernet: RunLocation
     data: ImageData
     card: SupernetCard
     weights: dict[str, np.ndarray]

@@ -9,7 +9,6 @@ from pathlib import Path
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
-from stepfront.search.storage.working_copy import named
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.config import settings_json, validate
@@ -32,7 +31,7 @@ def anchored(settings: RunSettings) -> RunSettings:
     return settings.model_copy(
         update={
             "directory": absolute(settings.directory),
-            "supernet": absolute(str(settings.supernet_directory)),
+            "supernet": settings.supernet if is_uri(settings.supernet) else absolute(settings.supernet_place),
             "data": settings.data.model_copy(
                 update={"path": absolute(settings.data.path), "cache": absolute(settings.data.cache)}
             ),
@@ -59,12 +58,8 @@ def _settings_at(directory: Path) -> RunSettings:
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
     moved = {"directory": str(place.parent), "name": place.name}
-    if settings.supernet_directory == settings.run_directory / "supernet" and (place / "supernet").exists():
-        moved["supernet"] = str(place / "supernet")
-    elif settings.supernet is not None and is_uri(settings.supernet):
-        moved["supernet"] = str(named(settings.supernet))  # few verbs need it
-    else:
-        moved["supernet"] = str(settings.supernet_directory)
+    beside = settings.run_directory / "supernet" == Path(settings.supernet_place) and (place / "supernet").exists()
+    moved["supernet"] = str(place / "supernet") if beside else settings.supernet_place
     return validate(RunSettings, settings_json(settings) | moved)
 
 

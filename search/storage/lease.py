@@ -1,8 +1,8 @@
-"""A lease on a URI: what keeps two drivers of two machines apart where the file system has no locks.
+"""Keep two drivers on two machines apart where the file system has no locks.
 
-It is a small file that its holder renews and that runs out by the clock.  Two that begin at the same moment both write
-it; after a moment each reads it again, and the one that wrote first gives way.  That is no proof against a store that
-shows writes late, or against clocks that are minutes apart.
+A lease is a small file that its holder renews and that expires by the clock.  Two drivers that begin at the same moment
+both write it; after a moment each reads it again, and the one that wrote first gives way.  This is no proof against a
+store that shows writes late, or against clocks that are minutes apart.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import os
 import socket
 import time
-import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
@@ -24,46 +24,48 @@ SETTLE_SECONDS = 1.0
 
 
 class Lease:
-    """The lease of one driver, which works in the local copy `copy`, on the URI `uri`, as people may read it."""
+    """The lease of one working copy, known by its id `copy`, on the URI `uri`, written as messages show it.
+
+    A copy has a lock of its own, so a lease that names this copy is that of a driver which has died.
+    """
 
     def __init__(self, store: FileStore, uri: str, copy: str) -> None:
         self._store, self._uri, self._copy = store, uri, copy
-        self._token = uuid.uuid4().hex
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
 
     def acquire(self) -> None:
-        """Takes the lease.  InputError when another copy holds one that has not run out.
-
-        A lease of this very copy is that of a driver which is gone: the copy has a lock of its own.
-        """
-        held = self._store.read_json(LEASE)
-        if held is not None and held.get("until", 0) > time.time() and held.get("copy") != self._copy:
+        """Take the lease; raises InUseError when another copy holds one that has not expired."""
+        other = self._other()
+        if other is not None and other.get("until", 0) > time.time():
             raise InUseError(
-                f"{self._uri} is in use by another stepfront ({held.get('owner')}, since {held.get('since')}); where "
-                f"that one is gone, its lease runs out within {LEASE_SECONDS / 60:.0f} minutes"
+                f"{self._uri} is in use by another stepfront ({other.get('owner')}, since {other.get('since')}); if "
+                f"that one has died, its lease runs out within {LEASE_SECONDS / 60:.0f} minutes"
             )
         self._write()
         time.sleep(SETTLE_SECONDS)
         self._check()
 
     def renew(self) -> None:
-        """InputError when another driver has taken the URI over."""
+        """Extend the lease; raises InUseError when another driver has taken the URI over."""
         self._check()
         self._write()
 
     def release(self) -> None:
-        """Gives the lease back where it is still ours."""
-        with contextlib.suppress(InputError):  # a store that is away: the lease runs out
-            held = self._store.read_json(LEASE)
-            if held is not None and held.get("token") == self._token:
+        """Delete the lease unless another driver has taken the URI over."""
+        with contextlib.suppress(InputError):  # the store can't be reached: the lease expires
+            if self._other() is None:
                 self._store.delete(LEASE)
 
-    def _check(self) -> None:
+    def _other(self) -> dict[str, Any] | None:
         held = self._store.read_json(LEASE)
-        if held is not None and held.get("token") != self._token:
-            raise InUseError(f"{self._uri} was taken over by another stepfront ({held.get('owner')})")
+        return held if held is not None and held.get("copy") != self._copy else None
+
+    def _check(self) -> None:
+        other = self._other()
+        if other is not None:
+            raise InUseError(f"{self._uri} was taken over by another stepfront ({other.get('owner')})")
 
     def _write(self) -> None:
         owner = f"{socket.gethostname()}, process {os.getpid()}"
-        who = {"owner": owner, "copy": self._copy, "token": self._token, "since": self._since}
-        self._store.write_json(LEASE, who | {"until": time.time() + LEASE_SECONDS})
+        holder = {"owner": owner, "copy": self._copy, "since": self._since, "until": time.time() + LEASE_SECONDS}
+        self._store.write_json(LEASE, holder)

@@ -1,7 +1,7 @@
-"""A local copy of a run at a URI: a folder and a store in; each brought in line with the other, whole, out.
+"""Keep a local folder and the URI of a run in line with each other.
 
-What changed at the URI since both last agreed is fetched; what changed here is brought there: the study first, through
-SQLite's own backup, then the tables, so that no table there ever says more than the study beside it.
+Files that changed at the URI are downloaded, files that changed here are uploaded.  The study goes first, through
+SQLite's own backup, then the tables, so that no table at the URI holds more than the study beside it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from stepfront.addresses import redacted
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import file_digest, read_json, write_atomically, write_json
-from stepfront.search.storage.lease import LEASE_SECONDS, Lease
+from stepfront.search.storage import lease
 from stepfront.search.storage.lock import InUseError
 from stepfront.trainers.networks.card import CARD_FILE
 
-EVERY = 30.0
-"""Seconds between two looks at what has changed: what a driver that is lost with its disk loses."""
+UPLOAD_SECONDS = 30.0
+"""Seconds from one look for changes to the next: the work that is lost when a driver is lost with its disk."""
 
 MANIFEST, STATE = ".stepfront.json", ".stepfront-copy.json"
+"""What was last uploaded and by which copy, at the URI; what this copy last saw there, in its folder."""
+
+_log = logging.getLogger("stepfront")
 
 
 @dataclass
-class Known:
-    """A file as it was when copy and URI last agreed on it."""
+class SyncedFile:
+    """A file as it was when the folder and the URI last agreed on it: sizes and times here, and the digest."""
 
     signature: list[int]
     digest: str
@@ -44,233 +46,221 @@ class Known:
 
 @dataclass
 class State:
-    """What a copy knows of its URI.  `copy` tells copies apart, `version` is that of the manifest, `pending` one that
-    was about to be written: whether it was is not known."""
+    """What the folder knows of its URI.
+
+    `copy` identifies the folder among all copies of a run, `version` the last manifest that it read or wrote.
+    """
 
     copy: str = field(default_factory=lambda: uuid.uuid4().hex)
     version: str | None = None
-    files: dict[str, Known] = field(default_factory=dict)
-    pending: str | None = None
+    files: dict[str, SyncedFile] = field(default_factory=dict)
 
 
-class Copy:
-    """A folder and the URI that it belongs to."""
+class Mirror:
+    """A local folder and the URI of the run that it mirrors.  Its methods raise InputError when the store fails."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         self.uri, self.folder = redacted(uri), folder
         self._store = FileStore(uri)
         folder.mkdir(parents=True, exist_ok=True)
-        self._state = self._read_state()
-        self._lease = Lease(self._store, self.uri, self._state.copy)
+        self._state = _read_state(folder / STATE)
+        self.lease = lease.Lease(self._store, self.uri, self._state.copy)
+        self._warned = ""
 
-    # --- from the URI ------------------------------------------------------------------------------------------------
+    def download(self, keep_changed: bool = True) -> bool:
+        """Bring the folder up to date; return whether the URI holds any file.
 
-    def fetch(self, keep_changed: bool = True) -> bool:
-        """Makes the copy as new as the URI; whether anything lies there.
-
-        Where both have changed since they last agreed, what changed here is put aside, or written over.
+        Where another copy has uploaded since, files that changed here are moved aside, or overwritten unless
+        `keep_changed`.
         """
-        manifest = self._store.read_json(MANIFEST)
+        manifest = self._store.read_json(MANIFEST) or {}
         listed = {name for name in self._store.names() if _belongs(name)}
         if not listed:
-            if self._state.version is not None:
-                _log.warning(
-                    "nothing lies at %s any more; what lies in %s is brought there again", self.uri, self.folder
-                )
-            self._state.version, self._state.files = (manifest or {}).get("version"), {}
+            if self._state.files:
+                _log.warning("%s is empty now; the files in %s are uploaded again", self.uri, self.folder)
+            self._state.version, self._state.files = manifest.get("version"), {}
             return False
-        version, digests = (manifest or {}).get("version"), (manifest or {}).get("files", {})
-        moved = manifest is None or version not in (self._state.version, self._state.pending)
-        here = self._signatures()
-        changed = self._changed(here)
-        if moved and changed:
-            if keep_changed:
-                self._put_aside(changed)
+        digests = manifest.get("files", {})
+        elsewhere = not manifest or self._uploaded_elsewhere(manifest)
+        here = _signatures(self.folder)
+        if elsewhere:
+            changed = self._changed(here)
+            if keep_changed and changed:
+                self._move_aside(changed)
             here = {name: one for name, one in here.items() if name not in changed}
         try:
             for name in sorted(listed, key=_order):
-                known = self._known.get(name)
-                if name in here and (not moved or (known is not None and known.digest == digests.get(name))):
+                known = self._state.files.get(name)
+                if name in here and (not elsewhere or (known is not None and known.digest == digests.get(name))):
                     continue
                 self._download(name)
-            if moved:
-                for name in here.keys() - listed:
-                    (self.folder / name).unlink(missing_ok=True)
-                    self._known.pop(name, None)
-            self._state.version, self._state.pending = version, None
+            for name in here.keys() - listed if elsewhere else ():
+                (self.folder / name).unlink(missing_ok=True)
+                self._state.files.pop(name, None)
+            self._state.version = manifest.get("version")
         finally:
-            self._write_state()  # what was fetched is not fetched again
+            self._write_state()  # an interrupted download continues
         return True
+
+    def upload(self) -> int:
+        """Upload what has changed here and return the number of files.
+
+        Raises InUseError when another driver has taken the URI over.
+        """
+        self.lease.renew()
+        manifest = self._store.read_json(MANIFEST) or {}
+        # A lease may have expired while this machine slept, and another driver have come and gone.
+        if manifest and self._uploaded_elsewhere(manifest):
+            raise InUseError(f"{self.uri} was changed by another stepfront meanwhile")
+        now = _signatures(self.folder)
+        uploaded = self._upload(self._changed(now), now)
+        deleted = self._state.files.keys() - now.keys()
+        for name in deleted:
+            self._store.delete(name)
+            del self._state.files[name]
+        digests = {name: one.digest for name, one in sorted(self._state.files.items())}
+        if manifest.get("files") != digests:
+            version = uuid.uuid4().hex
+            self._store.write_json(MANIFEST, {"copy": self._state.copy, "version": version, "files": digests})
+            self._state.version = version
+        # After the manifest: where the state is the older one, the copy's id in the manifest tells that it is ours.
+        self._write_state()
+        return len(uploaded) + len(deleted)
+
+    @contextlib.contextmanager
+    def kept_uploaded(self) -> Iterator[None]:
+        """Hold the lease, bring the folder up to date, and upload changes within the block and at its end."""
+        self._write_state()  # the copy's id, before a lease names it
+        self.lease.acquire()
+        try:
+            # Apart from the uploads: one large file may take longer than a lease.
+            with _repeatedly(lease.LEASE_SECONDS / 5, self._renew_lease):
+                self.download()
+                try:
+                    with _repeatedly(UPLOAD_SECONDS, self._upload_or_warn):
+                        yield
+                except BaseException:
+                    self._upload_or_warn()
+                    raise
+                try:
+                    self.upload()
+                except InputError as error:
+                    raise InputError(f"{error}; {self._not_uploaded}, and the next command uploads it") from None
+        finally:
+            self.lease.release()
+
+    def _renew_lease(self) -> None:
+        with contextlib.suppress(InputError):  # the next upload reports what is wrong
+            self.lease.renew()
+
+    def _upload_or_warn(self) -> None:
+        try:
+            self.upload()
+            self._warned = ""
+        except Exception as error:  # a store that can't be reached must not end a search
+            if str(error) != self._warned:
+                self._warned = str(error)
+                _log.warning("%s; %s", error, self._not_uploaded)
+
+    @property
+    def _not_uploaded(self) -> str:
+        return f"what is not uploaded yet is kept in {self.folder}"
 
     def _download(self, name: str) -> None:
         place = self.folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, lambda beside: self._store.download(name, beside))
         for ending in ("-wal", "-shm"):  # of the database that stood there
             place.with_name(place.name + ending).unlink(missing_ok=True)
-        self._known[name] = Known(_signature(place), file_digest(place))
+        self._state.files[name] = SyncedFile(_signature(place), file_digest(place))
 
-    def _put_aside(self, changed: Sequence[str]) -> None:
+    def _upload(self, changed: Sequence[str], now: dict[str, list[int]]) -> list[str]:
+        """Upload snapshots of files; return the names of those that still existed."""
+        staging = self.folder / f".staging-{os.getpid()}"
+        try:
+            # Tables are staged before the study and uploaded after it: the study at the URI is never the older.
+            for name in sorted(changed, key=_order, reverse=True):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: the next upload deletes it
+                    _snapshot(self.folder / name, staging / name)
+            staged = [name for name in sorted(changed, key=_order) if (staging / name).exists()]
+            for name in staged:
+                digest, known = file_digest(staging / name), self._state.files.get(name)
+                if known is None or known.digest != digest:
+                    self._store.upload(staging / name, name)
+                self._state.files[name] = SyncedFile(now[name], digest)
+            return staged
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _uploaded_elsewhere(self, manifest: dict[str, object]) -> bool:
+        return manifest.get("copy") != self._state.copy and manifest.get("version") != self._state.version
+
+    def _changed(self, now: dict[str, list[int]]) -> list[str]:
+        known = self._state.files
+        return [name for name, one in now.items() if name not in known or known[name].signature != one]
+
+    def _move_aside(self, names: Sequence[str]) -> None:
         beside = (self.folder.with_name(f"{self.folder.name}.aside-{n}") for n in itertools.count(1))
         aside = next(place for place in beside if not place.exists())
-        for name in changed:
+        for name in names:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             for ending in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self.folder / f"{name}{ending}", aside / f"{name}{ending}")
-        _log.warning("%s went on elsewhere; what was changed here alone is put aside in %s", self.uri, aside)
-
-    # --- to the URI --------------------------------------------------------------------------------------------------
-
-    def push(self) -> int:
-        """Brings what has changed to the URI; how many files.  InputError when another driver has taken it over."""
-        self._lease.renew()
-        now = self._signatures()
-        changed = self._changed(now)
-        gone = self._known.keys() - now.keys()
-        if not changed and not gone and self._state.version is not None and self._state.pending is None:
-            return 0
-        self._check_ours()
-        staging = self.folder / f".staging-{os.getpid()}"
-        try:
-            # Tables are set aside before the study and brought after it: the study at the URI is never the older.
-            for name in sorted(changed, key=_order, reverse=True):
-                with contextlib.suppress(FileNotFoundError):  # it went away meanwhile: the next time tells
-                    _snapshot(self.folder / name, staging / name)
-            staged = [name for name in sorted(changed, key=_order) if (staging / name).exists()]
-            for name in staged:
-                digest = file_digest(staging / name)
-                if name not in self._known or self._known[name].digest != digest:
-                    self._store.upload(staging / name, name)
-                self._known[name] = Known(now[name], digest)
-            for name in gone:
-                self._store.delete(name)
-                del self._known[name]
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        self._state.pending = uuid.uuid4().hex
-        self._write_state()
-        files = {name: known.digest for name, known in sorted(self._known.items())}
-        self._store.write_json(
-            MANIFEST,
-            {
-                "version": self._state.pending,
-                "written": datetime.now(UTC).isoformat(timespec="seconds"),
-                "files": files,
-            },
-        )
-        self._state.version, self._state.pending = self._state.pending, None
-        self._write_state()
-        return len(staged) + len(gone)
-
-    def _check_ours(self) -> None:
-        """A lease may have run out while this machine slept, and another driver have come and gone."""
-        version = (self._store.read_json(MANIFEST) or {}).get("version")
-        if version is not None and version not in (self._state.version, self._state.pending):
-            raise InUseError(f"{self.uri} went on elsewhere")
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds the lease, and renews it while files travel.  InputError when another driver has it."""
-        self._write_state()  # the copy has its id before a lease says it
-        self._lease.acquire()
-        ending = threading.Event()
-
-        def renew() -> None:
-            while not ending.wait(LEASE_SECONDS / 5):
-                with contextlib.suppress(InputError):  # the next push says what is wrong
-                    self._lease.renew()
-
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ending.set()
-            thread.join()
-            self._lease.release()
-
-    @contextlib.contextmanager
-    def brought_back(self) -> Iterator[None]:
-        """Within, a thread brings changes to the URI; what is left is brought in the end, whatever happened."""
-        ending = threading.Event()
-
-        def watch() -> None:
-            told = ""
-            while not ending.wait(EVERY):
-                try:
-                    self.push()
-                    told = ""
-                except Exception as error:  # a store that is away must not end a search
-                    if str(error) != told:
-                        _log.warning("%s; what is not there yet lies in %s", told := str(error), self.folder)
-
-        thread = threading.Thread(target=watch, name="remote", daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            ending.set()
-            thread.join()
-            try:
-                self.push()
-            except Exception as error:
-                _log.warning("%s; what is not there yet lies in %s", error, self.folder)
-            raise
-        ending.set()
-        thread.join()
-        try:
-            self.push()
-        except InputError as error:
-            raise InputError(
-                f"{error}; what is not there yet lies in {self.folder}, and the next call brings it"
-            ) from None
-
-    # --- the copy ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _known(self) -> dict[str, Known]:
-        return self._state.files
-
-    def _changed(self, now: Mapping[str, list[int]]) -> list[str]:
-        """The files that are not as they were when copy and URI last agreed."""
-        return [name for name, one in now.items() if name not in self._known or self._known[name].signature != one]
-
-    def _signatures(self) -> dict[str, list[int]]:
-        paths = (path for path in self.folder.rglob("*") if path.is_file())
-        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        return {name: _signature(path) for name, path in names.items() if _belongs(name)}
-
-    def _read_state(self) -> State:
-        path = self.folder / STATE
-        if not path.exists():
-            return State()
-        try:
-            content = read_json(path, "state of a copy")
-            files = {name: Known(**known) for name, known in content["files"].items()}
-            return State(content["copy"], content["version"], files, content.get("pending"))
-        except (InputError, KeyError, TypeError, AttributeError):  # damaged: all is compared anew
-            return State()
+        _log.warning("%s was changed elsewhere; what was changed here alone is moved to %s", self.uri, aside)
 
     def _write_state(self) -> None:
         write_json(self.folder / STATE, asdict(self._state) | {"uri": self.uri})
 
 
+def _read_state(path: Path) -> State:
+    if not path.exists():
+        return State()
+    try:
+        content = read_json(path, "state of a copy")
+        files = {name: SyncedFile(**known) for name, known in content["files"].items()}
+        return State(content["copy"], content["version"], files)
+    except (InputError, KeyError, TypeError, AttributeError):  # damaged: all files are compared again
+        return State()
+
+
+@contextlib.contextmanager
+def _repeatedly(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` in a thread every so many seconds until the block ends."""
+    ending = threading.Event()
+
+    def repeat() -> None:
+        while not ending.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
 def _belongs(name: str) -> bool:
-    """Whether a file is the run's: no lock, no log of a database, nothing half written."""
-    last = name.rpartition("/")[2]
-    hidden_part = any(part.startswith(".") for part in name.split("/"))
-    return not hidden_part and not re.fullmatch(r"lock|.*\.lock|.*-(wal|shm|journal)", last)
+    """Return whether a file is the run's: no lock, no log of a database, nothing that is being written."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return not hidden and not re.fullmatch(r"lock|.*\.lock|.*-(wal|shm|journal)", name.rpartition("/")[2])
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Studies first; a supernet's card last: it is what says that a supernet is there."""
+    """Sort studies first and a supernet's card last: the card is what shows that a supernet is complete."""
     last = name.rpartition("/")[2]
     return (0 if last.startswith("study.") else 2 if last == CARD_FILE else 1), name
 
 
+def _signatures(folder: Path) -> dict[str, list[int]]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: _signature(path) for name, path in names.items() if _belongs(name)}
+
+
 def _signature(path: Path) -> list[int]:
-    """Size and time of a file and, of a database, of its log."""
+    """Return size and time of a file and, for a database, of its write-ahead log."""
     found: list[int] = []
     for one in (path, path.with_name(path.name + "-wal")):
         with contextlib.suppress(FileNotFoundError):
@@ -280,13 +270,12 @@ def _signature(path: Path) -> list[int]:
 
 
 def _snapshot(path: Path, to: Path) -> None:
-    """The file as it is now.  Files are replaced, never written over, so a link keeps one; a database that is in use is
-    backed up; one that was closed, and a journal, which grows, are copied."""
+    """Copy a file as it is now; a database may be in use.  Raises FileNotFoundError when it is missing."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".db" and not _closed(path) and _backed_up(path, to):
+    if path.suffix == ".db" and path.exists() and _back_up(path, to):
         return
     try:
-        if path.suffix in (".db", ".journal"):
+        if path.suffix in (".db", ".journal"):  # written in place; all others are replaced, so that a link keeps them
             shutil.copyfile(path, to)
         else:
             os.link(path, to)
@@ -296,14 +285,8 @@ def _snapshot(path: Path, to: Path) -> None:
         shutil.copyfile(path, to)
 
 
-def _closed(path: Path) -> bool:
-    """Whether a database with a write-ahead log has none now: it is one file, which to open would change."""
-    with open(path, "rb") as file:
-        header = file.read(20)
-    return header[18:20] == b"\x02\x02" and not path.with_name(path.name + "-wal").exists()
-
-
-def _backed_up(path: Path, to: Path) -> bool:
+def _back_up(path: Path, to: Path) -> bool:
+    """Write a database and its log into one file; return False for a damaged one, which is copied as it is."""
     try:
         with (
             contextlib.closing(sqlite3.connect(path, timeout=60)) as source,
@@ -311,10 +294,7 @@ def _backed_up(path: Path, to: Path) -> bool:
         ):
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
-    except sqlite3.DatabaseError:  # damaged: as it is
+    except sqlite3.DatabaseError:
         to.unlink(missing_ok=True)
         return False
     return True
-
-
-_log = logging.getLogger("stepfront")
