@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -26,11 +27,13 @@ SETTLE_SECONDS = 1.0
 class Lease:
     """The lease of one working copy, known by its id `copy`, on the URI `uri`, written as messages show it.
 
-    A copy has a lock of its own, so a lease that names this copy is that of a driver which has died.
+    A copy has a lock of its own, so a lease that names this copy is that of a driver which has died.  Threads may renew
+    the lease at the same time.
     """
 
     def __init__(self, store: FileStore, uri: str, copy: str) -> None:
         self._store, self._uri, self._copy = store, uri, copy
+        self._renewing = threading.Lock()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
 
     def acquire(self) -> None:
@@ -47,8 +50,9 @@ class Lease:
 
     def renew(self) -> None:
         """Extend the lease; raises InUseError when another driver has taken the URI over."""
-        self._check()
-        self._write()
+        with self._renewing:
+            self._check()
+            self._write()
 
     def release(self) -> None:
         """Delete the lease unless another driver has taken the URI over."""

@@ -10,22 +10,21 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import shutil
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, Field
 
 from stepfront.addresses import redacted
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
-from stepfront.files import file_digest, read_json, write_atomically, write_json
+from stepfront.files import file_digest, write_atomically, write_json
 from stepfront.search.storage import lease
 from stepfront.search.storage.lock import InUseError
-from stepfront.trainers.networks.card import CARD_FILE
+from stepfront.search.storage.run_files import belongs_to_run, copy_as_it_is, signature, signatures, upload_order
 
 UPLOAD_SECONDS = 30.0
 """Seconds from one look for changes to the next: the work that is lost when a driver is lost with its disk."""
@@ -36,24 +35,30 @@ MANIFEST, STATE = ".stepfront.json", ".stepfront-copy.json"
 _log = logging.getLogger("stepfront")
 
 
-@dataclass
-class SyncedFile:
-    """A file as it was when the folder and the URI last agreed on it: sizes and times here, and the digest."""
+class SyncedFile(BaseModel):
+    """A file as it was when the folder and the URI last agreed on it."""
 
     signature: list[int]
     digest: str
 
 
-@dataclass
-class State:
+class State(BaseModel):
     """What the folder knows of its URI.
 
-    `copy` identifies the folder among all copies of a run, `version` the last manifest that it read or wrote.
+    `copy_id` tells the folder from all other copies of a run; `version` is the last manifest that it read or wrote.
     """
 
-    copy: str = field(default_factory=lambda: uuid.uuid4().hex)
+    copy_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     version: str | None = None
-    files: dict[str, SyncedFile] = field(default_factory=dict)
+    files: dict[str, SyncedFile] = {}
+
+    @staticmethod
+    def read(path: Path) -> State:
+        """Return the state in a file; a new one, for which all files are compared, when it is missing or damaged."""
+        try:
+            return State.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return State()
 
 
 class Mirror:
@@ -63,8 +68,8 @@ class Mirror:
         self.uri, self.folder = redacted(uri), folder
         self._store = FileStore(uri)
         folder.mkdir(parents=True, exist_ok=True)
-        self._state = _read_state(folder / STATE)
-        self.lease = lease.Lease(self._store, self.uri, self._state.copy)
+        self._state = State.read(folder / STATE)
+        self.lease = lease.Lease(self._store, self.uri, self._state.copy_id)
         self._warned = ""
 
     def download(self, keep_changed: bool = True) -> bool:
@@ -74,7 +79,7 @@ class Mirror:
         `keep_changed`.
         """
         manifest = self._store.read_json(MANIFEST) or {}
-        listed = {name for name in self._store.names() if _belongs(name)}
+        listed = {name for name in self._store.names() if belongs_to_run(name)}
         if not listed:
             if self._state.files:
                 _log.warning("%s is empty now; the files in %s are uploaded again", self.uri, self.folder)
@@ -82,14 +87,14 @@ class Mirror:
             return False
         digests = manifest.get("files", {})
         elsewhere = not manifest or self._uploaded_elsewhere(manifest)
-        here = _signatures(self.folder)
+        here = signatures(self.folder)
         if elsewhere:
             changed = self._changed(here)
             if keep_changed and changed:
                 self._move_aside(changed)
             here = {name: one for name, one in here.items() if name not in changed}
         try:
-            for name in sorted(listed, key=_order):
+            for name in sorted(listed, key=upload_order):
                 known = self._state.files.get(name)
                 if name in here and (not elsewhere or (known is not None and known.digest == digests.get(name))):
                     continue
@@ -112,19 +117,20 @@ class Mirror:
         # A lease may have expired while this machine slept, and another driver have come and gone.
         if manifest and self._uploaded_elsewhere(manifest):
             raise InUseError(f"{self.uri} was changed by another stepfront meanwhile")
-        now = _signatures(self.folder)
+        now = signatures(self.folder)
         uploaded = self._upload(self._changed(now), now)
         deleted = self._state.files.keys() - now.keys()
         for name in deleted:
             self._store.delete(name)
             del self._state.files[name]
         digests = {name: one.digest for name, one in sorted(self._state.files.items())}
-        if manifest.get("files") != digests:
+        stale = manifest.get("files") != digests
+        if stale:
             version = uuid.uuid4().hex
-            self._store.write_json(MANIFEST, {"copy": self._state.copy, "version": version, "files": digests})
+            self._store.write_json(MANIFEST, {"copy": self._state.copy_id, "version": version, "files": digests})
             self._state.version = version
-        # After the manifest: where the state is the older one, the copy's id in the manifest tells that it is ours.
-        self._write_state()
+        if stale or uploaded or deleted:
+            self._write_state()  # after the manifest, in which the copy's id shows that a newer version is ours
         return len(uploaded) + len(deleted)
 
     @contextlib.contextmanager
@@ -171,28 +177,28 @@ class Mirror:
         write_atomically(place, lambda beside: self._store.download(name, beside))
         for ending in ("-wal", "-shm"):  # of the database that stood there
             place.with_name(place.name + ending).unlink(missing_ok=True)
-        self._state.files[name] = SyncedFile(_signature(place), file_digest(place))
+        self._state.files[name] = SyncedFile(signature=signature(place), digest=file_digest(place))
 
     def _upload(self, changed: Sequence[str], now: dict[str, list[int]]) -> list[str]:
         """Upload snapshots of files; return the names of those that still existed."""
         staging = self.folder / f".staging-{os.getpid()}"
         try:
             # Tables are staged before the study and uploaded after it: the study at the URI is never the older.
-            for name in sorted(changed, key=_order, reverse=True):
+            for name in sorted(changed, key=upload_order, reverse=True):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: the next upload deletes it
-                    _snapshot(self.folder / name, staging / name)
-            staged = [name for name in sorted(changed, key=_order) if (staging / name).exists()]
+                    copy_as_it_is(self.folder / name, staging / name)
+            staged = [name for name in sorted(changed, key=upload_order) if (staging / name).exists()]
             for name in staged:
                 digest, known = file_digest(staging / name), self._state.files.get(name)
                 if known is None or known.digest != digest:
                     self._store.upload(staging / name, name)
-                self._state.files[name] = SyncedFile(now[name], digest)
+                self._state.files[name] = SyncedFile(signature=now[name], digest=digest)
             return staged
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _uploaded_elsewhere(self, manifest: dict[str, object]) -> bool:
-        return manifest.get("copy") != self._state.copy and manifest.get("version") != self._state.version
+        return manifest.get("copy") != self._state.copy_id and manifest.get("version") != self._state.version
 
     def _changed(self, now: dict[str, list[int]]) -> list[str]:
         known = self._state.files
@@ -209,18 +215,7 @@ class Mirror:
         _log.warning("%s was changed elsewhere; what was changed here alone is moved to %s", self.uri, aside)
 
     def _write_state(self) -> None:
-        write_json(self.folder / STATE, asdict(self._state) | {"uri": self.uri})
-
-
-def _read_state(path: Path) -> State:
-    if not path.exists():
-        return State()
-    try:
-        content = read_json(path, "state of a copy")
-        files = {name: SyncedFile(**known) for name, known in content["files"].items()}
-        return State(content["copy"], content["version"], files)
-    except (InputError, KeyError, TypeError, AttributeError):  # damaged: all files are compared again
-        return State()
+        write_json(self.folder / STATE, self._state.model_dump() | {"uri": self.uri})
 
 
 @contextlib.contextmanager
@@ -239,62 +234,3 @@ def _repeatedly(seconds: float, action: Callable[[], None]) -> Iterator[None]:
     finally:
         ending.set()
         thread.join()
-
-
-def _belongs(name: str) -> bool:
-    """Return whether a file is the run's: no lock, no log of a database, nothing that is being written."""
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    return not hidden and not re.fullmatch(r"lock|.*\.lock|.*-(wal|shm|journal)", name.rpartition("/")[2])
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Sort studies first and a supernet's card last: the card is what shows that a supernet is complete."""
-    last = name.rpartition("/")[2]
-    return (0 if last.startswith("study.") else 2 if last == CARD_FILE else 1), name
-
-
-def _signatures(folder: Path) -> dict[str, list[int]]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: _signature(path) for name, path in names.items() if _belongs(name)}
-
-
-def _signature(path: Path) -> list[int]:
-    """Return size and time of a file and, for a database, of its write-ahead log."""
-    found: list[int] = []
-    for one in (path, path.with_name(path.name + "-wal")):
-        with contextlib.suppress(FileNotFoundError):
-            stat = one.stat()
-            found += [stat.st_size, stat.st_mtime_ns]
-    return found
-
-
-def _snapshot(path: Path, to: Path) -> None:
-    """Copy a file as it is now; a database may be in use.  Raises FileNotFoundError when it is missing."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".db" and path.exists() and _back_up(path, to):
-        return
-    try:
-        if path.suffix in (".db", ".journal"):  # written in place; all others are replaced, so that a link keeps them
-            shutil.copyfile(path, to)
-        else:
-            os.link(path, to)
-    except FileNotFoundError:
-        raise
-    except OSError:  # a file system without links
-        shutil.copyfile(path, to)
-
-
-def _back_up(path: Path, to: Path) -> bool:
-    """Write a database and its log into one file; return False for a damaged one, which is copied as it is."""
-    try:
-        with (
-            contextlib.closing(sqlite3.connect(path, timeout=60)) as source,
-            contextlib.closing(sqlite3.connect(to)) as target,
-        ):
-            source.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
-    except sqlite3.DatabaseError:
-        to.unlink(missing_ok=True)
-        return False
-    return True

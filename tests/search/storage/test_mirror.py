@@ -207,3 +207,11 @@ def test_a_driver_killed_between_its_manifest_and_its_own_note_finds_its_work_ag
         assert (folder / "trials").read_text() == "1 2 3"
     assert content(uri) == {"trials": b"1 2 3"}
     assert not list(first.folder.parent.glob("*.aside-*"))
+
+
+def test_a_damaged_database_is_uploaded_as_it_is(machine: Machine, tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/runs/digits"
+    mirror = Mirror(uri, copy_folder(uri, "work"))
+    write_text(mirror.folder / "study.db", "no database" * 100)
+    mirror.upload()
+    assert content(uri) == {"study.db": b"no database" * 100}
