@@ -61,10 +61,10 @@ def submit(
     from stepfront.search.config import load_settings
     from stepfront.search.jobs.submit import submit as run_submit
     from stepfront.search.records.run_directory import find_supernet
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
 
     settings = load_settings(config, set_ or [])
-    found = find_supernet(reading_copy(supernet).local) if supernet is not None else None
+    found = find_supernet(open_for_reading(supernet).local) if supernet is not None else None
     done = run_submit(settings, address, [word.strip() for word in do.split(",") if word.strip()], found, install)
     typer.echo(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
     typer.echo(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")

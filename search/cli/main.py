@@ -85,10 +85,10 @@ def train(
     """Train the supernet of a settings file, or go on where a training was cut off."""
     from stepfront.search.config import load_settings
     from stepfront.search.records.run_directory import find_supernet
-    from stepfront.search.storage.run_location import reading_copy, working_settings
+    from stepfront.search.storage.run_location import local_settings, open_for_reading
 
-    begin = [f"training.start={find_supernet(reading_copy(from_).local)}"] if from_ else []
-    with working_settings(load_settings(config, [*(set_ or []), *begin]), trains=True) as (settings, _):
+    begin = [f"training.start={find_supernet(open_for_reading(from_).local)}"] if from_ else []
+    with local_settings(load_settings(config, [*(set_ or []), *begin]), trains=True) as (settings, _):
         _train(settings, fresh)
 
 
@@ -104,10 +104,10 @@ def search(
     """Search per-step widths of a trained supernet; go on where a search was cut off."""
     from stepfront.search.config import load_settings
     from stepfront.search.records.run_directory import warm_settings
-    from stepfront.search.storage.run_location import reading_copy, working_settings
+    from stepfront.search.storage.run_location import local_settings, open_for_reading
 
-    given, earlier = load_settings(config, set_ or []), [reading_copy(place).local for place in from_ or []]
-    with working_settings(warm_settings(given, earlier)) as (settings, location):
+    given, earlier = load_settings(config, set_ or []), [open_for_reading(place).local for place in from_ or []]
+    with local_settings(warm_settings(given, earlier)) as (settings, location):
         _search(settings, fresh, location)
         _publish(settings)
 
@@ -116,9 +116,9 @@ def search(
 def resume(search: Search) -> None:
     """Go on with a search that was cut off, with the settings that it was begun with."""
     from stepfront.search.records.run_directory import resume_settings
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
 
-    with working_copy(search) as location:
+    with open_for_writing(search) as location:
         settings = resume_settings(location.local)
         _search(settings, False, location)
         _publish(settings)
@@ -133,9 +133,9 @@ def extend(
 ) -> None:
     """Go on with a finished search: the same study, the same MLflow run, more budget."""
     from stepfront.search.driver.search import extended_settings
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
 
-    with working_copy(search) as location:
+    with open_for_writing(search) as location:
         settings = extended_settings(location.local, trials, minutes, tflops)
         _search(settings, False, location)
         _publish(settings)
@@ -146,10 +146,10 @@ def sync(search: Search) -> None:
     """Bring MLflow in line with a search, after a server that was away."""
     from stepfront.search.driver.publish import log_to_mlflow
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
     from stepfront.tables.search_tables import read_snapshot
 
-    with working_copy(search) as location:
+    with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         finished = read_snapshot(directory).facts.get("finished") is not None
         problem, opening = log_to_mlflow(settings, directory, finished)
@@ -168,9 +168,9 @@ def confirm(
 ) -> None:
     """Score the front again on noise that the search never saw."""
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
 
-    with working_copy(search) as location:
+    with open_for_writing(search) as location:
         _, settings = find_search(location.local)
         _confirm(location.local, images, seeds)
         _publish(settings)
@@ -186,12 +186,12 @@ def baselines(
     from stepfront.search.driver.baselines import METHODS, run_baselines
     from stepfront.search.driver.versus import advice
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
     from stepfront.tables.parquet import read_table
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    with working_copy(search) as location:
+    with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         with bar("baselines") as told:
             run_baselines(
@@ -216,12 +216,12 @@ def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
     """Train, search, confirm and report on scikit-learn's digits: the whole path in a few minutes."""
     from stepfront.search.config import settings_from
     from stepfront.search.presets import preset
-    from stepfront.search.storage.run_location import working_settings
+    from stepfront.search.storage.run_location import local_settings
 
     given = settings_from(preset("digits"), set_ or [])
-    with working_settings(given, trains=True) as (settings, _):
+    with local_settings(given, trains=True) as (settings, _):
         _train(settings, fresh)
-    with working_settings(given) as (settings, location):
+    with local_settings(given) as (settings, location):
         _search(settings, fresh, location)
         _confirm(settings.search_directory, None, None)
         _publish(settings)
@@ -237,9 +237,9 @@ def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="make a search's tables and report anew")] = False,
 ) -> None:
     """Say what of Ray, storage, MLflow, device and data is usable, or whether a search is whole."""
-    from stepfront.search.storage.run_location import working_copy
+    from stepfront.search.storage.run_location import open_for_writing
 
-    with contextlib.nullcontext() if what is None else working_copy(what) as location:
+    with contextlib.nullcontext() if what is None else open_for_writing(what) as location:
         findings = _examine(None if location is None else location.local, set_ or [], repair)
     for finding in findings:
         out.print(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.says}", markup=False)

@@ -91,12 +91,12 @@ def export(
 
     `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
     """
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
 
     forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
     if form not in forms:
         raise InputError(f"can't export as {form!r}; possible: {', '.join(forms)}")
-    forms[form](reading_copy(search).local, point, out)
+    forms[form](open_for_reading(search).local, point, out)
 
 
 def _export_program(search: Path, point: str, out: Path) -> None:
@@ -117,7 +117,7 @@ def _export_unet2d(search: Path, point: str, out: Path) -> None:
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
     from stepfront.tables.points import pick_point
     from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.networks.supernet_files import load_supernet
@@ -129,7 +129,7 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     directory, settings = find_search(search)
     snapshot = read_snapshot(directory)
     row, facts = pick_point(snapshot.front, point), snapshot.facts
-    loaded, card = load_supernet(reading_copy(settings.supernet_place).local)
+    loaded, card = load_supernet(open_for_reading(settings.supernet_place).local)
     if facts.get("supernet_digest") != card.digest:
         raise InputError(f"the supernet in {settings.supernet_place} is another than {directory} was searched with")
     sampler = settings.sampler

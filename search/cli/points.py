@@ -34,11 +34,11 @@ def front(
     from stepfront.dashboards.progress import front_table
     from stepfront.files import write_atomically, write_text
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
     from stepfront.tables.parquet import write_table
     from stepfront.tables.search_tables import read_snapshot
 
-    directory, _ = find_search(reading_copy(search).local)
+    directory, _ = find_search(open_for_reading(search).local)
     snapshot = read_snapshot(directory)
     points = snapshot.front
     if export is None:
@@ -76,12 +76,12 @@ def sample(
     from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
     from stepfront.tables.points import pick_point
     from stepfront.tables.search_tables import read_snapshot
     from stepfront.trainers.data.image_grid import save_grid
 
-    directory, settings = find_search(reading_copy(search).local)
+    directory, settings = find_search(open_for_reading(search).local)
     row = pick_point(read_snapshot(directory).front, point)
     suffix = "" if label is None else f"-label-{label}"
     grid = out_ or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
@@ -107,9 +107,9 @@ def report(search: Search) -> None:
     from stepfront.search.driver.publish import draw_images, draw_report
     from stepfront.search.problem.load import load_problem_of_search
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
 
-    directory, settings = find_search(reading_copy(search).local)
+    directory, settings = find_search(open_for_reading(search).local)
     if not (directory / "images" / "index.json").exists():
         draw_images(load_problem_of_search(settings, directory), directory)
     out.print(f"report: {draw_report(directory)}")
@@ -121,10 +121,10 @@ def ui(
     host: Annotated[str, typer.Option(help="loopback unless told otherwise; there is no log-in")] = "127.0.0.1",
 ) -> None:
     """Open MLflow on the search: start the server that its runs need and print the link to its front."""
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
     from stepfront.search.tracking.server import open_ui
 
-    open_ui(reading_copy(search).local, host, port, lambda text: out.print(text, markup=False))
+    open_ui(open_for_reading(search).local, host, port, lambda text: out.print(text, markup=False))
 
 
 def register(
@@ -134,9 +134,9 @@ def register(
 ) -> None:
     """Register a front point as an MLflow model; the aliases knee, best and cheapest follow the front."""
     from stepfront.search.export.registry import register_point
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
 
-    done = register_point(reading_copy(search).local, point, name)
+    done = register_point(open_for_reading(search).local, point, name)
     said = "is new" if done.new else "was there already"
     out.print(f"models:/{done.model}/{done.version} {said}: trial {done.point['trial']}, {done.point['plan']}")
     for alias, (before, now) in done.moved.items():
@@ -150,6 +150,8 @@ def compare(
     """Several searches in one report: their fronts, what they attain, and their plans side by side."""
     from stepfront.dashboards.report import write_comparison
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import reading_copy
+    from stepfront.search.storage.run_location import open_for_reading
 
-    out.print(f"report: {write_comparison([find_search(reading_copy(place).local)[0] for place in searches], out_)}")
+    out.print(
+        f"report: {write_comparison([find_search(open_for_reading(place).local)[0] for place in searches], out_)}"
+    )

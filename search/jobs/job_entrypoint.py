@@ -58,7 +58,7 @@ def differing_versions(requirements: str) -> list[str]:
 
 def main() -> None:
     from stepfront.search.config import load_settings
-    from stepfront.search.storage.run_location import working_settings
+    from stepfront.search.storage.run_location import local_settings
 
     folder = Path.cwd()
     settings = load_settings(folder / CONFIG_FILE)
@@ -66,7 +66,7 @@ def main() -> None:
     if differing:
         print(f"stepfront: this cluster differs in {', '.join(differing)}", flush=True)
     if (folder / SUPERNET_FOLDER).is_dir():
-        with working_settings(settings, trains=True) as (here, _):
+        with local_settings(settings, trains=True) as (here, _):
             if place_supernet(folder / SUPERNET_FOLDER, here.supernet_directory):
                 print(f"stepfront: the supernet that was sent lies in {here.supernet_directory}", flush=True)
 

@@ -11,7 +11,7 @@ from stepfront.files import read_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import FACTS_FILE
-from stepfront.search.storage.run_location import reading_copy
+from stepfront.search.storage.run_location import open_for_reading
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.metrics.features import prepare_features
@@ -25,7 +25,7 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
 
     Raises InputError when the supernet is missing or damaged, or when it does not fit the data or the settings.
     """
-    supernet = reading_copy(settings.supernet_place)
+    supernet = open_for_reading(settings.supernet_place)
     directory = supernet.local
     if not (directory / CARD_FILE).exists():
         raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")

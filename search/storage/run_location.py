@@ -36,7 +36,7 @@ class RunLocation:
         return str(self.local) if self.uri is None else redacted(self.uri)
 
 
-def reading_copy(place: str) -> RunLocation:
+def open_for_reading(place: str) -> RunLocation:
     """Return where to read a run that is given as a folder or a URI; the files at a URI are downloaded first.
 
     A driver may work at the URI meanwhile, and what is written into the copy stays in it.  Raises InputError when there
@@ -53,7 +53,7 @@ def reading_copy(place: str) -> RunLocation:
 
 
 @contextlib.contextmanager
-def working_copy(place: str) -> Iterator[RunLocation]:
+def open_for_writing(place: str) -> Iterator[RunLocation]:
     """Yield where to work in a run that is given as a folder or a URI; changes are uploaded to the URI.
 
     Raises InputError when another driver works at the URI, when it can't be read, or when changes could not be uploaded
@@ -69,19 +69,19 @@ def working_copy(place: str) -> Iterator[RunLocation]:
 
 
 @contextlib.contextmanager
-def working_settings(settings: RunSettings, trains: bool = False) -> Iterator[tuple[RunSettings, RunLocation]]:
+def local_settings(settings: RunSettings, trains: bool = False) -> Iterator[tuple[RunSettings, RunLocation]]:
     """Yield the settings with a local folder as `directory`, and the location of their run.
 
     With `trains`, a supernet with a URI of its own becomes a local folder in the same way.  Otherwise it is an input:
-    its URI stays in the settings, and whoever loads the supernet asks for a `reading_copy`.
+    its URI stays in the settings, and whoever loads the supernet calls `open_for_reading`.
     """
     with contextlib.ExitStack() as held:
-        run = held.enter_context(working_copy(settings.run_place))
+        run = held.enter_context(open_for_writing(settings.run_place))
         changes: dict[str, Any] = {}
         if run.uri is not None:
             changes["directory"] = str(run.local.parent)
         if trains and settings.supernet is not None and is_uri(settings.supernet):
-            changes["supernet"] = str(held.enter_context(working_copy(settings.supernet)).local)
+            changes["supernet"] = str(held.enter_context(open_for_writing(settings.supernet)).local)
         yield (validate(RunSettings, settings_json(settings) | changes) if changes else settings), run
 
 

@@ -11,23 +11,23 @@ from stepfront.files import write_text
 from stepfront.search.storage import lease
 from stepfront.search.storage.lock import InUseError
 from stepfront.search.storage.mirror import Mirror
-from stepfront.search.storage.run_location import copy_folder, working_copy
+from stepfront.search.storage.run_location import copy_folder, open_for_writing
 from tests.search.storage.conftest import Machine, content
 
 
 def test_a_second_driver_is_refused_and_learns_who_is_at_work(uri: str, machine: Machine) -> None:
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         write_text(location.local / "trials", "1")
-        with pytest.raises(InputError, match="in use by another stepfront"), working_copy(uri):
+        with pytest.raises(InputError, match="in use by another stepfront"), open_for_writing(uri):
             pass  # on this machine by the copy's lock
         machine("b")
         with (
             pytest.raises(InputError, match=f"process {os.getpid()}, since .* runs out within 5 minutes"),
-            working_copy(uri),
+            open_for_writing(uri),
         ):
             pass  # on another by the lease
     machine("b")
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         assert (location.local / "trials").read_text() == "1"
 
 
@@ -41,7 +41,7 @@ def test_a_lease_that_expired_is_taken_over_and_its_holder_stops(
     write_text(first.folder / "trials", "first")
     monkeypatch.setattr(lease, "LEASE_SECONDS", 300.0)
     machine("b")
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         write_text(location.local / "trials", "second")
         with pytest.raises(InUseError, match="was taken over by another stepfront"):
             first.upload()
@@ -54,6 +54,6 @@ def test_a_dead_driver_of_the_same_copy_is_not_waited_for(uri: str, machine: Mac
     dead = Mirror(uri, copy_folder(uri, "work"))
     dead._write_state()
     dead.lease.acquire()  # killed: the lease stays
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         write_text(location.local / "trials", "1")
     assert content(uri) == {"trials": b"1"}

@@ -18,14 +18,14 @@ from stepfront.files import write_text
 from stepfront.search.storage import mirror as mirrors
 from stepfront.search.storage.lease import LEASE
 from stepfront.search.storage.mirror import MANIFEST, STATE, Mirror
-from stepfront.search.storage.run_location import copy_folder, reading_copy, working_copy
+from stepfront.search.storage.run_location import copy_folder, open_for_reading, open_for_writing
 from tests.search.storage.conftest import Machine, content
 
 
 @contextlib.contextmanager
 def working(uri: str) -> Iterator[Path]:
     """Yield the folder of a working copy."""
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         yield location.local
 
 
@@ -58,7 +58,7 @@ def test_a_database_in_use_arrives_complete(uri: str, machine: Machine) -> None:
         assert mirror.upload() == 1
     assert set(content(uri)) == {"search/study.db"}
     machine("b")
-    with closing(sqlite3.connect(reading_copy(uri).local / "search" / "study.db")) as there:
+    with closing(sqlite3.connect(open_for_reading(uri).local / "search" / "study.db")) as there:
         assert there.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert [n for (n,) in there.execute("SELECT n FROM t ORDER BY n")] == [*range(100), 200]
 
@@ -116,7 +116,7 @@ def test_a_folder_that_was_put_there_by_hand_can_be_worked_in(machine: Machine, 
         assert (folder / "supernet" / "supernet.json").exists()
     assert (by_hand / MANIFEST).exists()
     with pytest.raises(InputError, match="there are no files at"):
-        reading_copy(f"file://{tmp_path}/bucket/runs/other")
+        open_for_reading(f"file://{tmp_path}/bucket/runs/other")
 
 
 def test_an_error_or_ctrl_c_uploads_what_is_there_and_passes(uri: str, machine: Machine) -> None:
@@ -188,7 +188,7 @@ def test_an_upload_that_failed_halfway_continues(machine: Machine, tmp_path: Pat
     assert second.upload() == 1
     assert content(uri) == {"a": b"2", "b": b"2"}
     machine("c")
-    assert (reading_copy(uri).local / "a").read_text() == "2"
+    assert (open_for_reading(uri).local / "a").read_text() == "2"
 
 
 def test_a_driver_killed_between_its_manifest_and_its_own_note_finds_its_work_again(

@@ -19,9 +19,9 @@ from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.storage.run_location import (
     RunLocation,
     copy_folder,
-    reading_copy,
-    working_copy,
-    working_settings,
+    local_settings,
+    open_for_reading,
+    open_for_writing,
 )
 from stepfront.tables.schema import FRONT, TRIALS
 from tests.search.conftest import tiny_settings
@@ -29,7 +29,7 @@ from tests.search.storage.conftest import Machine, content
 
 
 def test_what_is_written_here_is_there_and_on_the_next_machine(uri: str, machine: Machine) -> None:
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         folder = location.local
         write_text(folder / "search" / "settings.yaml", "name: digits\n")
         write_text(folder / "supernet" / "supernet.json", "{}\n")
@@ -37,47 +37,47 @@ def test_what_is_written_here_is_there_and_on_the_next_machine(uri: str, machine
         (folder / "search" / "lock").write_text("1")
     assert content(uri) == {"search/settings.yaml": b"name: digits\n", "supernet/supernet.json": b"{}\n"}
     machine("b")
-    with working_copy(joined(uri, "search")) as location:
+    with open_for_writing(joined(uri, "search")) as location:
         search = location.local
         assert (search / "settings.yaml").read_text() == "name: digits\n"
         assert (search.parent / "supernet" / "supernet.json").read_text() == "{}\n"
         (search / "settings.yaml").unlink()
     assert set(content(uri)) == {"supernet/supernet.json"}  # what is deleted here is deleted there
-    assert reading_copy(uri).local.name == "digits"
+    assert open_for_reading(uri).local.name == "digits"
 
 
 def test_messages_name_the_uri_without_its_password_and_not_the_copy(
     uri: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         write_text(location.local / "trials", "1")
         assert str(location) == uri
         assert location.uri == uri
-    assert str(reading_copy(uri)) == uri
+    assert str(open_for_reading(uri)) == uri
     assert str(RunLocation(tmp_path, "s3://me:hunter2@bucket/runs")) == "s3://me:***@bucket/runs"
     with pytest.raises(InputError, match="holds a password"):
-        reading_copy("s3://me:hunter2@bucket/runs")
+        open_for_reading("s3://me:hunter2@bucket/runs")
 
 
 def test_a_plain_folder_is_its_own_copy(tmp_path: Path) -> None:
-    assert reading_copy(str(tmp_path)) == RunLocation(tmp_path)
-    with working_copy(str(tmp_path)) as location:
+    assert open_for_reading(str(tmp_path)) == RunLocation(tmp_path)
+    with open_for_writing(str(tmp_path)) as location:
         assert location == RunLocation(tmp_path)
         assert str(location) == str(tmp_path)
 
 
 def test_a_run_can_be_read_while_a_driver_is_at_work(uri: str, machine: Machine) -> None:
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         folder = location.local
         write_text(folder / "trials", "1")
-    with working_copy(uri) as location:
+    with open_for_writing(uri) as location:
         folder = location.local
         write_text(folder / "trials", "not there yet")
-        seen = reading_copy(uri).local
+        seen = open_for_reading(uri).local
         assert seen != folder
         assert (seen / "trials").read_text() == "1"
         write_text(seen / "report.html", "drawn by a reader")
-    assert (reading_copy(uri).local / "trials").read_text() == "not there yet"
+    assert (open_for_reading(uri).local / "trials").read_text() == "not there yet"
     assert (seen / "report.html").exists()
     assert content(uri) == {"trials": b"not there yet"}
 
@@ -87,13 +87,13 @@ def test_a_supernet_at_a_uri_is_an_input_of_a_search_and_the_result_of_a_trainin
 ) -> None:
     place = f"file://{tmp_path}/bucket/nets/supernet"
     settings = tiny_settings(tmp_path, f"supernet={place}")
-    with working_settings(settings) as (here, location):
+    with local_settings(settings) as (here, location):
         assert here == settings  # nothing is downloaded for a verb that reads tables
         assert location == RunLocation(settings.run_directory)
         assert here.supernet_place == place
         with pytest.raises(InputError, match="is a URI where a local folder is needed"):
             _ = here.supernet_directory
-    with working_settings(settings, trains=True) as (here, _):
+    with local_settings(settings, trains=True) as (here, _):
         write_text(here.supernet_directory / "supernet.json", "{}")
     assert (tmp_path / "bucket" / "nets" / "supernet" / "supernet.json").exists()
 
@@ -120,7 +120,7 @@ def test_a_search_at_a_uri_continues_on_another_machine(
     shutil.copytree(trained / "tiny" / "supernet", bucket / "nets" / "supernet")
     supernet = f"supernet=file://{bucket}/nets/supernet"
     settings = tiny_settings(tmp_path, "tracking.uri=null", "workers.count=1", f"directory=file://{bucket}", supernet)
-    with working_settings(settings) as (here, location):
+    with local_settings(settings) as (here, location):
         assert str(location) == f"file://{bucket}/tiny"
         assert Path(here.directory).is_relative_to(tmp_path / "a")
         run_search(here, False, Silent(), lambda text: None)
