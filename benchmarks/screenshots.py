@@ -28,9 +28,10 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 from PIL import Image
 
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.mirror import read_state, set_environment, tracking_uri
+from stepfront.search.tracking.client import get_existing, make_client, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
 from stepfront.search.tracking.server import server_command, server_environment
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
 OUT = Path("docs/screenshots")
@@ -152,7 +153,7 @@ def main() -> None:
 
 async def shoot_all(program: str, search: Path, out: Path) -> None:
     directory, settings = find_search(search)
-    written, search_id = read_state(directory), str(read_snapshot(directory).facts["search_id"])
+    written, search_id = WrittenSearch.read(directory), str(read_snapshot(directory).facts["search_id"])
     uri = tracking_uri(settings.tracking.uri)
     if uri is None or not uri.startswith("sqlite") or not written.run_id:
         sys.exit(f"the search in {search} has no runs in an MLflow SQLite file; first: stepfront sync {search}")
@@ -181,15 +182,7 @@ async def shoot_all(program: str, search: Path, out: Path) -> None:
 
 
 def _registered(uri: str, model: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    from stepfront.search.tracking.mirror import make_client
-
-    try:
-        make_client(uri).get_registered_model(model)
-    except MlflowException:
-        return False
-    return True
+    return get_existing(lambda: make_client(uri).get_registered_model(model)) is not None
 
 
 if __name__ == "__main__":

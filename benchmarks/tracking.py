@@ -23,9 +23,10 @@ from stepfront.search.config import save_settings, settings_from
 from stepfront.search.pareto import front_size_history, hypervolume_history
 from stepfront.search.records.front import front_table
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.tracking.mirror import Written, make_client, set_environment
-from stepfront.search.tracking.search_runs import find_search_run, finish_search, write_search
+from stepfront.search.tracking.client import make_client, set_environment
+from stepfront.search.tracking.search_runs import SearchRuns
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.schema import TRIAL_COLUMNS
 from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.diffusion.plan import runs_text
@@ -74,25 +75,25 @@ def until(snapshot: Snapshot, count: int) -> Snapshot:
 def measure(uri: str, count: int) -> dict[str, Any]:
     """Writes a search generation by generation, as it grows; then once more from nothing, as after an outage."""
     settings = settings_from({"name": "made-up", "tracking": {"uri": uri}})
-    client, written, whole = make_client(uri), Written(), made_up_search(count)
-    find_search_run(client, settings, written, until(whole, GENERATION))
+    client, whole = make_client(uri), made_up_search(count)
+    runs = SearchRuns(client, settings, WrittenSearch())
+    runs.find(until(whole, GENERATION))
     seconds = []
     for done in range(GENERATION, count + 1, GENERATION):
         snapshot = until(whole, done)
         begin = time.perf_counter()
-        write_search(client, settings, written, snapshot)
+        runs.write(snapshot)
         seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
-    finish_search(client, settings, written, whole, Path("none"), True, "")
+    runs.finish(whole, Path("none"), True, "")
     end = time.perf_counter() - begin
     tenth = max(1, len(seconds) // 10)
     again = Snapshot(whole.trials, whole.progress, whole.front, whole.facts | {"search_id": "made-up-again"})
-    begin, replayed = time.perf_counter(), Written()
-    find_search_run(client, settings, replayed, again)
-    write_search(client, settings, replayed, again)
+    begin, replayed = time.perf_counter(), WrittenSearch()
+    SearchRuns(client, settings, replayed).write(again)
     replay = time.perf_counter() - begin
     begin = time.perf_counter()
-    find_search_run(client, settings, replayed, again)
+    SearchRuns(client, settings, replayed).find(again)
     found = time.perf_counter() - begin
     return {
         "trials": count,

@@ -99,7 +99,8 @@ def test_an_absent_tracking_server_is_said_without_its_password(
 ) -> None:
     import pandas as pd
 
-    from stepfront.search.tracking.mirror import Mirror, make_client
+    from stepfront.search.tracking.client import make_client
+    from stepfront.search.tracking.search_mirror import SearchMirror
     from stepfront.tables.search_tables import Snapshot
 
     monkeypatch.setenv("MLFLOW_PASSWORD", "hunter2")
@@ -108,7 +109,7 @@ def test_an_absent_tracking_server_is_said_without_its_password(
     with pytest.raises(Exception, match=r"127\.0\.0\.1") as raw:  # the test's own premise: MLflow's error shows it
         make_client(uri).search_experiments()
     assert "hunter2" in str(raw.value)
-    mirror = Mirror(settings_from({}, [f"tracking.uri={uri}"]), tmp_path)
+    mirror = SearchMirror(settings_from({}, [f"tracking.uri={uri}"]), tmp_path)
     nothing = Snapshot(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), {"search_id": "0"})
     problem = mirror.close(nothing, tmp_path, finished=True)
     assert "127.0.0.1:9" in problem

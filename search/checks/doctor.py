@@ -112,12 +112,12 @@ def _storage(settings: RunSettings) -> str:
 
 
 def _mlflow(settings: RunSettings) -> str:
-    from stepfront.search.tracking.mirror import make_client, tracking_uri
+    from stepfront.search.tracking.client import make_writing_client, tracking_uri
 
     uri = tracking_uri(settings.tracking.uri)
     if uri is None:
         return "off (tracking.uri is null)"
-    make_client(uri).search_experiments(max_results=1)
+    make_writing_client(uri).search_experiments(max_results=1)
     return f"answers at {uri}"
 
 

@@ -19,8 +19,8 @@ from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.storage.lock import directory_lock
-from stepfront.search.tracking.mirror import Mirror
-from stepfront.search.tracking.server import server_of, ui_link
+from stepfront.search.tracking.search_mirror import SearchMirror
+from stepfront.search.tracking.server import server_address, ui_link
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot, read_tables
@@ -109,9 +109,9 @@ def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tup
 
 
 def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
-    mirror = Mirror(settings, directory)
+    mirror = SearchMirror(settings, directory)
     assert mirror.uri is not None
     snapshot = read_snapshot(directory)
     problem = mirror.close(snapshot, directory, finished, summary_sentences(read_tables(directory))[0])
-    link = ui_link(server_of(mirror.uri), mirror.run.experiment_id, str(snapshot.facts["search_id"]))
-    return problem, link if server_of(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"
+    link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, str(snapshot.facts["search_id"]))
+    return problem, link if server_address(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

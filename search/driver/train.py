@@ -10,7 +10,7 @@ from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import Stage, reading_progress
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.storage.lock import clear_directory, directory_lock
-from stepfront.search.tracking.training_runs import TrainingLog, warn_of
+from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device

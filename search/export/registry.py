@@ -24,7 +24,8 @@ from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.mirror import make_client, read_state, set_environment, tracking_uri
+from stepfront.search.tracking.client import get_existing, make_client, set_environment, tracking_uri
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
 
@@ -61,7 +62,7 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     front = read_snapshot(directory).front
     row = pick_point(front, point)
     uri = tracking_uri(settings.tracking.uri)
-    written = read_state(directory)
+    written = WrittenSearch.read(directory)
     if uri is None:
         raise InputError("this search keeps out of MLflow (tracking.uri is null), so nothing can be registered")
     if not written.run_id:
@@ -81,15 +82,9 @@ class _Registry:
     """One registered model and the search whose points go into it."""
 
     def __init__(self, client: MlflowClient, model: str, run_id: str, problem: SearchProblem, directory: Path) -> None:
-        from mlflow.exceptions import MlflowException
-
         self._client, self._model, self._run_id = client, model, run_id
         self._problem, self._facts = problem, read_snapshot(directory).facts
-        try:
-            client.get_registered_model(model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        if get_existing(lambda: client.get_registered_model(model)) is None:
             client.create_registered_model(model, description=_description(self._facts))
 
     def facts_of(self, row: pd.Series) -> dict[str, Any]:
@@ -175,5 +170,5 @@ def _says(point: Mapping[str, Any]) -> str:
     confirmed = point["fid_confirmed"]
     scores = f"{point['gflops']:.4g} GFLOPs, FID {point['fid']:.4g} ({point['features']})"
     if confirmed is not None:
-        scores += f", on fresh noise {confirmed:.4g} [{point['fid_low']:.4g}, {point['fid_high']:.4g}]"
+        scores += f", on held-out noise {confirmed:.4g} [{point['fid_low']:.4g}, {point['fid_high']:.4g}]"
     return f"`{point['plan']}`: {scores}"

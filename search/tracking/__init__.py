@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Write searches and trainings to MLflow, and show them in its UI."""

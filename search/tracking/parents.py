@@ -1,4 +1,4 @@
-"""What a search began from: its facts in; the earlier searches that are still there, and their MLflow runs, out."""
+"""Find the earlier searches whose fronts gave a search its initial plans, and their MLflow runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.records.run_directory import FACTS_FILE, find_search
-from stepfront.search.tracking.mirror import read_state, tracking_uri
+from stepfront.search.tracking.client import tracking_uri
+from stepfront.search.tracking.written import WrittenSearch
 
 
 def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For each search whose front was among the seeds: its name, id, tracking URI, experiment and run ("" where it is
-    not in MLflow).  One that is no longer there is left out."""
+    """Return name, search_id, uri, experiment_id and run_id of each parent search that still exists.
+
+    The ids of a search that is not in MLflow are empty, and so is the uri where tracking is disabled.
+    """
     parents = []
     for path in facts.get("parent_searches") or []:
         try:
@@ -22,7 +25,7 @@ def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:
             search_id = str(read_json(directory / FACTS_FILE, "search")["search_id"])
         except (InputError, KeyError):
             continue
-        written = read_state(directory)
+        written = WrittenSearch.read(directory)
         parents.append(
             {"name": settings.name, "search_id": search_id, "uri": tracking_uri(settings.tracking.uri) or ""}
             | {"experiment_id": written.experiment_id, "run_id": written.run_id}

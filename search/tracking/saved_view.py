@@ -1,10 +1,12 @@
-"""The MLflow UI's saved view of a search: objectives in, the experiment tag that makes a link open on the front out.
+"""Save a view of a search for the MLflow UI, as an experiment tag, so that a link opens on the front.
 
-The format is the UI's own and undocumented (seen in MLflow 3.17): should it change, the view is lost and nothing else.
+The format is the UI's internal state and is not documented (observed in MLflow 3.17).  It is written for known major
+versions of MLflow alone; without it, only the view is missing.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import time
 import uuid
@@ -12,11 +14,19 @@ from collections.abc import Sequence
 from typing import Any
 
 SERIES = ("hypervolume", "gflops_at_full_quality")
+KNOWN_MAJOR_VERSIONS = ("3",)
+
+
+def view_is_known() -> bool:
+    """Return whether the installed MLflow has a major version whose UI state is known."""
+    return importlib.metadata.version("mlflow").partition(".")[0] in KNOWN_MAJOR_VERSIONS
 
 
 def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -> dict[str, Any]:
-    """The state of the runs page: the search's own run, then its trials, the front first; FID against each cost, the
-    parameters named by `axes` in parallel, and the search's course."""
+    """Return the state of the runs page: the parent run, then its trials, sorted by rank.
+
+    The charts are FID against each cost, the parameters `axes` as parallel coordinates, and the search's history.
+    """
     charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
     charts.append(
         {
@@ -26,7 +36,7 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
             "showAllRuns": False,
         }
     )
-    charts += [_course(name) for name in SERIES]
+    charts += [_history(name) for name in SERIES]
     return {
         "searchFilter": f"tags.search_id = '{search_id}'",
         "orderByKey": "metrics.`domination_rank`",
@@ -47,7 +57,7 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
         "runsVisibilityMap": {},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
-        "compareRunSections": [_section("front", "Front", 2), _section("course", "Course of the search", 2)],
+        "compareRunSections": [_section("front", "Front", 2), _section("history", "History of the search", 2)],
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": True,
@@ -61,15 +71,19 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
 
 
 def view_tag(state: dict[str, Any], search_id: str, name: str) -> tuple[str, str]:
-    """Key and value of the experiment tag that holds the view: one view a search, so that FIDs of different data never
-    share a chart."""
+    """Return key and value of the experiment tag that holds the view.
+
+    There is one view per search, so that FIDs of different data never share a chart.
+    """
     now = int(time.time() * 1000)
     content = {"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
     return f"mlflow.sharedViewState.{search_id}", json.dumps(content)
 
 
 def view_path(experiment_id: str, search_id: str) -> str:
-    """The part of the link after the server's address."""
+    """Return the part of a link after the server's address: the search's view, or the runs where there is no view."""
+    if not view_is_known():
+        return f"/#/experiments/{experiment_id}/runs"
     query = f"workflowType=machine_learning&viewStateShareKey={search_id}&compareRunsMode=CHART"
     return f"/#/experiments/{experiment_id}/runs?{query}"
 
@@ -90,11 +104,11 @@ def _chart(kind: str) -> dict[str, Any]:
     }
 
 
-def _course(metric: str) -> dict[str, Any]:
-    """A line over the evaluations; only the search's own run has one."""
+def _history(metric: str) -> dict[str, Any]:
+    """Return a line over the evaluations; only the parent run has one."""
     return {
         **_chart("LINE"),
-        "metricSectionId": "course",
+        "metricSectionId": "history",
         "metricKey": metric,
         "selectedMetricKeys": [metric],
         "xAxisKey": "step",

@@ -1,4 +1,4 @@
-"""The MLflow UI of a search: where its runs are in; the right server, and the link that opens on the front, out."""
+"""Open the MLflow UI of a search: start a server where one is needed, and print the link to the front."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from pathlib import Path
 from stepfront.addresses import resolved
 from stepfront.errors import InputError
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.mirror import artifact_folder, read_state, set_environment, tracking_uri
+from stepfront.search.tracking.client import artifact_folder, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
 HOST, PORT = "127.0.0.1", 5000
 START_SECONDS = 180.0
 
 
-def server_of(uri: str, host: str = HOST, port: int = PORT) -> str:
-    """The address of the server that shows a tracking store: its own, or one that `open_ui` starts for a database."""
+def server_address(uri: str, host: str = HOST, port: int = PORT) -> str:
+    """Return the address of a tracking store's server: its own, or the one that `open_ui` starts for a database."""
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else f"http://{host}:{port}"
 
 
 def ui_link(server: str, experiment_id: str, search_id: str) -> str:
-    """The link that opens on the search's saved view."""
+    """Return the link to the search's saved view."""
     return server + view_path(experiment_id, search_id)
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
-    """MLflow's server on a database, one worker: with more, uvicorn waits 40 ms before each answer.
+    """Return the command of an MLflow server on a database.
 
-    The host check refuses requests that name another host, so that no page of another origin can reach the server.
+    It has one worker: with more, uvicorn waits 40 ms before each answer.  It refuses requests that name another host,
+    so that no page of another origin can reach it.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    if "${" not in uri:  # a password is not for the list of processes: `server_environment` holds it
+    if "${" not in uri:  # a password must not be in the list of processes: `server_environment` holds it
         command += ["--backend-store-uri", uri]
     if (artifacts := artifact_folder(uri)) is not None:
         command += ["--default-artifact-root", artifacts]
@@ -50,54 +52,56 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
     return [*command, "--allowed-hosts", ",".join(f"{name}{end}" for name in sorted(names) for end in ("", ":*"))]
 
 
-def open_ui(path: Path, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Says the link of the search's view, and runs a server for it until it is interrupted, where one is needed.
+def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> None:
+    """Show the link to the search's view; for a database, run a server until it is interrupted.
 
-    InputError when the search is not in MLflow, the port is taken, or the server does not start.
+    Raises InputError when the search is not in MLflow, the port is taken, or the server does not start.
     """
     directory, settings = find_search(path)
     uri = tracking_uri(settings.tracking.uri)
     if uri is None:
-        raise InputError("this search keeps out of MLflow (tracking.uri is null)")
-    written, search_id = read_state(directory), str(read_snapshot(directory).facts["search_id"])
+        raise InputError(
+            "MLflow tracking is disabled for this search (tracking.uri: null), so there is nothing to show"
+        )
+    written, search_id = WrittenSearch.read(directory), str(read_snapshot(directory).facts["search_id"])
     if not written.experiment_id:
-        raise InputError(f"the search in {directory} is not in MLflow yet; first: stepfront sync {path}")
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    link = ui_link(server_of(uri, shown, port), written.experiment_id, search_id)
-    if server_of(uri) == uri.rstrip("/"):
-        say(link)
+        raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
+    reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    link = ui_link(server_address(uri, reached, port), written.experiment_id, search_id)
+    if server_address(uri) == uri.rstrip("/"):
+        show(link)
         return
     _check_port(host, port)
     set_environment()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        # A session of its own: Ctrl-C reaches the server through us alone, once.
+        # In a session of its own, so that Ctrl-C does not reach the server directly and end it a second time.
         server = subprocess.Popen(
             server_command(uri, host, port), stdout=log, stderr=log, env=server_environment(uri), start_new_session=True
         )
-        # Whoever ends us ends the server, too.
+        # A signal that ends this process ends the server, too.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
-            say("starting the MLflow server; Ctrl-C ends it")
-            _wait_until_up(server, f"http://{shown}:{port}/health")
-            say(link)
+            show("starting the MLflow server; press Ctrl-C to end it")
+            _wait_until_up(server, f"http://{reached}:{port}/health")
+            show(link)
             server.wait()
             raise InputError(f"the MLflow server ended: {_last_line(log)}")
         except _NotUpError:
             raise InputError(f"the MLflow server did not start: {_last_line(log)}") from None
         except KeyboardInterrupt:
-            say("the MLflow server has ended")
+            show("the MLflow server has ended")
         finally:
             _end(server)
 
 
 def server_environment(uri: str = "") -> dict[str, str]:
-    """Without background jobs, which a view of runs does not need: they would be ten more processes."""
+    """Return the server's environment, without MLflow's background jobs: ten processes that the UI does not need."""
     store = {"MLFLOW_BACKEND_STORE_URI": resolved(uri)} if "${" in uri else {}
     return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | store
 
 
 class _NotUpError(Exception):
-    pass
+    """Report that the server did not start."""
 
 
 def _check_port(host: str, port: int) -> None:
@@ -133,4 +137,4 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 def _last_line(log: object) -> str:
     log.seek(0)  # type: ignore[attr-defined]
     lines = [line for line in log.read().splitlines() if line.strip()]  # type: ignore[attr-defined]
-    return str(lines[-1]) if lines else "it said nothing"
+    return str(lines[-1]) if lines else "it printed nothing"

@@ -1,6 +1,6 @@
-"""MLflow's own process: a search directory in; MLflow kept in line with its tables while the search runs.
+"""Write a search to MLflow in a process of its own while the search runs.
 
-In a thread of the driver the same writing held the interpreter, and workers waited for their next plan meanwhile.
+A thread of the driver would hold the interpreter, and workers would wait for their next plan meanwhile.
 """
 
 from __future__ import annotations
@@ -16,38 +16,43 @@ from pathlib import Path
 from stepfront import SOURCE_ROOT
 from stepfront.search.config import RunSettings
 from stepfront.search.records.run_directory import resume_settings
-from stepfront.search.tracking.mirror import Mirror, read_state
+from stepfront.search.tracking.search_mirror import SearchMirror
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
-_LONGEST_WAIT = 60.0
+MAX_WAIT_SECONDS = 60.0
+"""Between attempts to write to a server that does not answer."""
 
 
 class MlflowProcess:
-    """The driver's end: told after each writing of the tables, it never makes the search wait.
+    """Start and notify the writer process; no method but `stop` makes the search wait.
 
-    The tables on the disk are its queue, so nothing is lost when it is killed; the next call starts it anew.
+    The tables on the disk are its queue, so nothing is lost when it is killed; the next update starts a new one.
     """
 
     def __init__(self, settings: RunSettings, directory: Path) -> None:
-        self._directory, self._wanted = directory, settings.tracking.uri is not None
+        self._directory, self._enabled = directory, settings.tracking.uri is not None
         self._process: subprocess.Popen[bytes] | None = None
 
     def update(self) -> None:
-        """Says that the tables have grown; returns at once."""
-        if not self._wanted:
+        """Notify the process that the tables have changed, and return at once."""
+        if not self._enabled:
             return
-        with contextlib.suppress(OSError):  # no room for a process, or a broken pipe: the next writing tries again
+        with contextlib.suppress(OSError):  # no memory for a process, or a broken pipe: the next update tries again
             if self._process is None or self._process.poll() is not None:
                 self._process = self._start()
             assert self._process.stdin is not None
             os.write(self._process.stdin.fileno(), b"\n")
 
     def waiting(self, trials: int) -> int:
-        """How many of so many trials MLflow does not hold yet, as of its last note."""
-        return trials - len(read_state(self._directory).children) if self._wanted else 0
+        """Return how many of `trials` trials MLflow lacks, according to its last note."""
+        return trials - len(WrittenSearch.read(self._directory).children) if self._enabled else 0
 
     def stop(self, timeout: float = 10) -> None:
-        """Ends it once its write in progress is done; what MLflow then lacks is left to the search's end."""
+        """End the process after the write in progress, or after `timeout` seconds.
+
+        The end of the search writes what MLflow lacks by then.
+        """
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -67,26 +72,26 @@ class MlflowProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C is the driver's
+            start_new_session=True,  # Ctrl-C is for the driver
         )
 
 
 def main(directory: Path) -> None:
-    """Writes what MLflow lacks whenever a byte comes in; ends with the driver, whose pipe closes however it ends."""
+    """Write what MLflow lacks after each byte from the driver, and end when the driver does: that closes the pipe."""
     os.nice(19)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    mirror = Mirror(resume_settings(directory), directory)
-    while _goes_on(None):
+    mirror = SearchMirror(resume_settings(directory), directory)
+    while _wait_for_driver(None):
         wait = 1.0
-        # Where the server is away, or the tables were being written just now: again, with the newest there are.
+        # The server does not answer, or the tables were being written: try again with the newest tables.
         while not mirror.write(lambda: read_snapshot(directory)):
-            if not _goes_on(wait):
+            if not _wait_for_driver(wait):
                 return
-            wait = min(_LONGEST_WAIT, 2 * wait)
+            wait = min(MAX_WAIT_SECONDS, 2 * wait)
 
 
-def _goes_on(seconds: float | None) -> bool:
-    """Waits to be told, `seconds` at most; False when the driver is gone."""
+def _wait_for_driver(seconds: float | None) -> bool:
+    """Wait for a byte, `seconds` at most; return False when the driver has ended."""
     ready = select.select([0], [], [], seconds)[0]
     return not ready or os.read(0, 4096) != b""
 

@@ -113,10 +113,11 @@ def test_the_job_bears_the_id_of_its_search(finished: tuple[str, Path, str, dict
 
 
 def test_mlflow_has_every_trial(finished: tuple[str, Path, str, dict[int, str]], mlflow_server: str) -> None:
-    from stepfront.search.tracking.mirror import make_client, read_state
+    from stepfront.search.tracking.client import make_client
+    from stepfront.search.tracking.written import WrittenSearch
 
     _, search, _, _ = finished
-    client, written = make_client(mlflow_server), read_state(search)
+    client, written = make_client(mlflow_server), WrittenSearch.read(search)
     run = client.get_run(written.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["evaluations"] == TRIALS
@@ -131,11 +132,12 @@ def test_no_secret_was_written_down(
 ) -> None:
     from urllib.parse import quote
 
-    from stepfront.search.tracking.mirror import make_client, read_state
+    from stepfront.search.tracking.client import make_client
+    from stepfront.search.tracking.written import WrittenSearch
 
     job, search, said, _ = finished
     secrets = [cluster.token_file.read_text(), database.password, quote(database.password, safe="")]
-    written = read_state(search)
+    written = WrittenSearch.read(search)
     client = make_client(mlflow_server)
     runs = client.search_runs([written.experiment_id], max_results=1000)
     told = [said, cluster.stepfront("status", job).stdout]

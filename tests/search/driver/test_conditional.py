@@ -37,7 +37,8 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings
-from stepfront.search.tracking.mirror import make_client, read_state
+from stepfront.search.tracking.client import make_client
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import BASELINES
@@ -218,7 +219,7 @@ def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:
 def test_mlflow_knows_the_guidance(searched: Path) -> None:
     _, settings = find_search(searched)
     client = make_client(str(settings.tracking.uri))
-    params = client.get_run(read_state(searched).run_id).data.params
+    params = client.get_run(WrittenSearch.read(searched).run_id).data.params
     assert (params["guidance"], params["steps"]) == ("2.0", str(STEPS))
 
 

@@ -29,7 +29,7 @@ from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.front import label_front
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.mirror import make_client
+from stepfront.search.tracking.client import make_client
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import FRONT

@@ -14,15 +14,11 @@ import pytest
 from benchmarks.tracking import made_up_search, until
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.pareto import domination_rank
-from stepfront.search.tracking.mirror import Mirror, Written, artifact_folder, make_client, set_environment
-from stepfront.search.tracking.search_runs import (
-    AT_FULL_QUALITY,
-    describe,
-    find_search_run,
-    finish_search,
-    thinned,
-    write_search,
-)
+from stepfront.search.tracking.client import make_client, set_environment
+from stepfront.search.tracking.search_mirror import SearchMirror
+from stepfront.search.tracking.search_runs import SearchRuns, run_note
+from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, shown_widths
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import Snapshot
 
 
@@ -46,39 +42,41 @@ def settings(tmp_path: Path, empty_store: Path) -> RunSettings:
     )
 
 
-def children(settings: RunSettings, written: Written) -> list[Any]:
+def children(settings: RunSettings, written: WrittenSearch) -> list[Any]:
     which = f"tags.mlflow.parentRunId = '{written.run_id}'"
     return list(make_client(settings.tracking.uri).search_runs([written.experiment_id], which))
 
 
 def test_a_trial_is_three_requests_and_one_more_when_it_joins_or_leaves_the_front(settings: RunSettings) -> None:
-    whole, written = made_up_search(40), Written()
+    whole, written = made_up_search(40), WrittenSearch()
     client = Counting(make_client(settings.tracking.uri))
-    find_search_run(client, settings, written, until(whole, 20))  # type: ignore[arg-type]
+    runs = SearchRuns(client, settings, written)  # type: ignore[arg-type]
+    runs.find(until(whole, 20))
     client.calls.clear()
-    write_search(client, settings, written, until(whole, 20))  # type: ignore[arg-type]
+    runs.write(until(whole, 20))
     assert client.calls == {"create_run": 20, "log_batch": 20 + 1, "set_terminated": 20}
     before = dict(written.ranks)
     client.calls.clear()
-    write_search(client, settings, written, whole)  # type: ignore[arg-type]
+    runs.write(whole)
     changed = sum((written.ranks[trial] == 0) != (rank == 0) for trial, rank in before.items())
     assert changed
     assert client.calls == {"create_run": 20, "log_batch": 20 + changed + 1, "set_terminated": 20}
     client.calls.clear()
-    write_search(client, settings, written, whole)  # type: ignore[arg-type]
+    runs.write(whole)
     assert client.calls == {"log_batch": 1}  # the totals
 
 
 def test_ranks_and_colours_are_those_of_the_last_snapshot(settings: RunSettings) -> None:
-    whole, written = made_up_search(30), Written()
+    whole, written = made_up_search(30), WrittenSearch()
     client = make_client(settings.tracking.uri)
-    find_search_run(client, settings, written, whole)
+    runs = SearchRuns(client, settings, written)
+    runs.find(whole)
     for count in (10, 20, 30):
-        write_search(client, settings, written, until(whole, count))
+        runs.write(until(whole, count))
     front = set(whole.front["trial"])
     for run in children(settings, written):
         assert (run.data.metrics["domination_rank"] == 0) == (int(run.data.tags["trial"]) in front)
-    finish_search(client, settings, written, whole, Path(settings.directory) / "none", True, "")
+    runs.finish(whole, Path(settings.directory) / "none", True, "")
     ranks = domination_rank(whole.trials[["fid", "gflops"]].to_numpy())
     for run in children(settings, written):
         assert run.data.metrics["domination_rank"] == ranks[int(run.data.tags["trial"])]
@@ -90,27 +88,29 @@ def test_ranks_and_colours_are_those_of_the_last_snapshot(settings: RunSettings)
 def test_a_driver_killed_before_it_noted_anything_down_writes_nothing_twice(
     settings: RunSettings, tmp_path: Path
 ) -> None:
-    whole, written = made_up_search(8), Written()
+    whole, written = made_up_search(8), WrittenSearch()
     client = make_client(settings.tracking.uri)
-    find_search_run(client, settings, written, whole)
-    noted = Written(written.experiment_id, written.run_id)  # what mlflow.json holds: the run, and no child
-    write_search(client, settings, written, whole)
+    runs = SearchRuns(client, settings, written)
+    runs.find(whole)
+    noted = WrittenSearch(written.experiment_id, written.run_id)  # what mlflow.json holds: the run, and no child
+    runs.write(whole)
     left_open = client.create_run(
         written.experiment_id, tags={"mlflow.parentRunId": written.run_id, "trial": "8", "kind": "trial"}
     )
     (tmp_path / "mlflow.json").write_text(json.dumps(noted.__dict__))
-    mirror = Mirror(settings, tmp_path)
+    mirror = SearchMirror(settings, tmp_path)
     assert mirror.close(whole, tmp_path, True) == ""
-    found = children(settings, mirror.run)
+    found = children(settings, mirror.written)
     assert sorted(int(run.data.tags["trial"]) for run in found) == list(range(8))
     assert left_open.info.run_id not in {run.info.run_id for run in found}
 
 
 def test_the_data_of_a_search_are_an_input_of_its_run(settings: RunSettings) -> None:
-    whole, written = made_up_search(3), Written()
+    whole, written = made_up_search(3), WrittenSearch()
     facts = dict(whole.facts) | {"fingerprint": "ab" * 32}
     client = make_client(settings.tracking.uri)
-    find_search_run(client, settings, written, Snapshot(whole.trials, whole.progress, whole.front, facts))
+    runs = SearchRuns(client, settings, written)
+    runs.find(Snapshot(whole.trials, whole.progress, whole.front, facts))
     (given,) = client.get_run(written.run_id).inputs.dataset_inputs
     assert given.dataset.name == "digits"
     assert given.dataset.digest == ("ab" * 32)[:36]
@@ -118,27 +118,29 @@ def test_the_data_of_a_search_are_an_input_of_its_run(settings: RunSettings) -> 
 
 
 def test_the_series_of_the_issue_are_on_the_parent(settings: RunSettings) -> None:
-    whole, written = made_up_search(10), Written()
+    whole, written = made_up_search(10), WrittenSearch()
     client = make_client(settings.tracking.uri)
-    find_search_run(client, settings, written, whole)
-    write_search(client, settings, written, until(whole, 4))
-    write_search(client, settings, written, whole)
+    runs = SearchRuns(client, settings, written)
+    runs.find(whole)
+    runs.write(until(whole, 4))
+    runs.write(whole)
     for name in ("hypervolume", "front_size", "best_fid", "network_gflops", "trials_per_hour", "failed"):
         history = client.get_metric_history(written.run_id, name)
         assert sorted({point.step for point in history}) == list(range(1, 11)), name
 
 
 def test_the_point_that_saves_most_is_named_and_loses_its_name_with_its_place(settings: RunSettings) -> None:
-    whole, written = made_up_search(12), Written()
+    whole, written = made_up_search(12), WrittenSearch()
     client = make_client(settings.tracking.uri)
-    find_search_run(client, settings, written, whole)
-    write_search(client, settings, written, whole)
+    runs = SearchRuns(client, settings, written)
+    runs.find(whole)
+    runs.write(whole)
     first, second = (int(trial) for trial in whole.front["trial"].iloc[:2])
 
     def finish(trial: int) -> dict[int, str]:
         facts = dict(whole.facts) | {"savings": {"trial": trial}}
         snapshot = Snapshot(whole.trials, whole.progress, whole.front, facts)
-        finish_search(client, settings, written, snapshot, Path(settings.directory) / "none", True, "")
+        runs.finish(snapshot, Path(settings.directory) / "none", True, "")
         return {int(run.data.tags["trial"]): run.data.tags.get("point", "") for run in children(settings, written)}
 
     named = finish(first)
@@ -157,51 +159,48 @@ def test_a_search_from_another_is_linked_to_it(settings: RunSettings, tmp_path: 
     parent.mkdir(parents=True)
     save_settings(settings, parent / "settings.yaml")
     (parent / "search.json").write_text(json.dumps({"search_id": "the-parent"}))
-    mirror = Mirror(settings, parent)
+    mirror = SearchMirror(settings, parent)
     facts = dict(whole.facts) | {"search_id": "the-parent"}
     assert mirror.close(Snapshot(whole.trials, whole.progress, whole.front, facts), parent, True) == ""
     facts = dict(whole.facts) | {"parent_searches": [str(parent), str(tmp_path / "gone")]}
-    child, written = Snapshot(whole.trials, whole.progress, whole.front, facts), Written()
-    find_search_run(client, settings, written, child)
-    write_search(client, settings, written, child)
-    finish_search(client, settings, written, child, tmp_path / "none", True, "Found something.")
+    child, written = Snapshot(whole.trials, whole.progress, whole.front, facts), WrittenSearch()
+    runs = SearchRuns(client, settings, written)
+    runs.find(child)
+    runs.write(child)
+    runs.finish(child, tmp_path / "none", True, "Found something.")
     tags = client.get_run(written.run_id).data.tags
     assert tags["parent_search_ids"] == "the-parent"
-    assert tags["parent_run_ids"] == mirror.run.run_id
-    assert f"/runs/{mirror.run.run_id}), search the-parent." in tags["mlflow.note.content"]
+    assert tags["parent_run_ids"] == mirror.written.run_id
+    assert f"/runs/{mirror.written.run_id}), search the-parent." in tags["mlflow.note.content"]
     assert tags["mlflow.note.content"].startswith("Found something.\n")
 
 
 def test_a_note_is_never_longer_than_mlflow_keeps() -> None:
-    assert len(describe(made_up_search(3000), "x" * 9000)) < 8000
+    assert len(run_note(made_up_search(3000), "x" * 9000)) < 8000
 
 
 def test_the_widths_shown_are_one_a_stage() -> None:
-    assert thinned([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
-    assert thinned(list(range(100)), 4) == [12, 37, 62, 87]
-    assert thinned([0.5, 1.0], 2) == [0.5, 1.0]
+    assert shown_widths([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
+    assert shown_widths(list(range(100)), 4) == [12, 37, 62, 87]
+    assert shown_widths([0.5, 1.0], 2) == [0.5, 1.0]
 
 
-def test_artifacts_lie_beside_a_database_file_wherever_the_command_runs(tmp_path: Path) -> None:
-    assert artifact_folder(f"sqlite:///{tmp_path}/mlflow.db") == (tmp_path / "mlartifacts").as_uri()
-    assert artifact_folder("http://127.0.0.1:5000") is None
-
-
-def test_confirmed_points_bear_their_scores_on_fresh_noise_and_are_written_once(settings: RunSettings) -> None:
-    whole, written = made_up_search(10), Written()
+def test_confirmed_points_bear_their_scores_on_held_out_noise_and_are_written_once(settings: RunSettings) -> None:
+    whole, written = made_up_search(10), WrittenSearch()
     scores = {"fid_confirmed": 2.5, "fid_low": 2.0, "fid_high": 3.0, "kid": -0.001, "precision": 0.5, "recall": 0.25}
     unknown = {"kid_low": float("nan"), "kid_high": float("nan")}
     front = whole.front.assign(**scores, **unknown)
     front.loc[front.index[1:], "fid_confirmed"] = float("nan")
     confirmed = Snapshot(whole.trials, whole.progress, front, whole.facts)
     client = Counting(make_client(settings.tracking.uri))
-    find_search_run(client, settings, written, confirmed)  # type: ignore[arg-type]
-    write_search(client, settings, written, confirmed)  # type: ignore[arg-type]
+    runs = SearchRuns(client, settings, written)  # type: ignore[arg-type]
+    runs.find(confirmed)
+    runs.write(confirmed)
     artifacts = Path(settings.directory) / "none"
-    finish_search(client, settings, written, confirmed, artifacts, True, "")  # type: ignore[arg-type]
+    runs.finish(confirmed, artifacts, True, "")
     for run in children(settings, written):
         own = {name: value for name, value in run.data.metrics.items() if name in scores.keys() | unknown.keys()}
         assert own == (scores if int(run.data.tags["trial"]) == front["trial"].iloc[0] else {})
     calls = dict(client.calls)
-    finish_search(client, settings, written, confirmed, artifacts, True, "")  # type: ignore[arg-type]
+    runs.finish(confirmed, artifacts, True, "")
     assert client.calls["log_batch"] == calls["log_batch"] + 1  # the note alone

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tracking import made_up_search
+from stepfront import SOURCE_ROOT
 from stepfront.errors import InputError
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.tracking.mirror import Mirror
-from stepfront.search.tracking.server import open_ui, server_command, server_of
+from stepfront.search.tracking.search_mirror import SearchMirror
+from stepfront.search.tracking.server import open_ui, server_address, server_command
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 
@@ -34,7 +35,7 @@ def make_search(directory: Path, uri: str | None) -> Path:
     (search / "search.json").write_text(json.dumps(dict(whole.facts)))
     save_settings(settings, search / "settings.yaml")
     if uri and uri.startswith("sqlite"):
-        assert Mirror(settings, search).close(whole, search, True) == ""
+        assert SearchMirror(settings, search).close(whole, search, True) == ""
     return search
 
 
@@ -61,13 +62,13 @@ def test_the_server_listens_on_loopback_has_one_worker_and_checks_hosts() -> Non
     assert given["--workers"] == "1"
     assert given["--default-artifact-root"] == "file:///x/mlartifacts"
     assert set(given["--allowed-hosts"].split(",")) == {"127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*"}
-    assert server_of("postgresql://db/mlflow", "10.0.0.2", 81) == "http://10.0.0.2:81"
+    assert server_address("postgresql://db/mlflow", "10.0.0.2", 81) == "http://10.0.0.2:81"
 
 
 def test_what_can_not_be_shown_is_said_in_a_line(tmp_path: Path, empty_store: Path) -> None:
-    with pytest.raises(InputError, match="keeps out of MLflow"):
+    with pytest.raises(InputError, match="tracking is disabled for this search"):
         open_ui(make_search(tmp_path / "a", None), "127.0.0.1", 5000, print)
-    with pytest.raises(InputError, match="not in MLflow yet; first: stepfront sync"):
+    with pytest.raises(InputError, match="not in MLflow yet; run `stepfront sync"):
         open_ui(make_search(tmp_path / "b", "http://127.0.0.1:9"), "127.0.0.1", 5000, print)
     shutil.copy(empty_store, tmp_path / "c.db")
     search = make_search(tmp_path / "c", f"sqlite:///{tmp_path / 'c.db'}")
@@ -85,14 +86,13 @@ def test_a_signal_ends_the_command_and_its_server(
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     search, port = make_search(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}"), free_port()
     command = [sys.executable, "-m", "stepfront", "ui", str(search), "--port", str(port)]
-    root = str(Path(__file__).parents[3])
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": root}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(SOURCE_ROOT)}
     shown = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
     )
     assert shown.stdout is not None
     try:
-        assert "Ctrl-C ends it" in shown.stdout.readline()
+        assert "press Ctrl-C to end it" in shown.stdout.readline()
         link = shown.stdout.readline().strip()
         assert link.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
         assert b"<title>MLflow</title>" in urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()

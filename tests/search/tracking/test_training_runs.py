@@ -14,8 +14,9 @@ from PIL import Image
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.train import run_training
-from stepfront.search.tracking.mirror import make_client
-from stepfront.search.tracking.training_runs import TRAINING, TrainingLog, experiment_name
+from stepfront.search.tracking.client import make_client
+from stepfront.search.tracking.training_log import TrainingLog
+from stepfront.search.tracking.training_runs import TRAINING_TABLE, training_experiment
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.training.trainer import TrainingReport
@@ -44,7 +45,7 @@ def train(settings: RunSettings, killed_at: int | None = None, fresh: bool = Fal
 
 def runs(settings: RunSettings) -> list[Any]:
     client = make_client(settings.tracking.uri)
-    experiment = client.get_experiment_by_name(experiment_name(settings))
+    experiment = client.get_experiment_by_name(training_experiment(settings))
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
@@ -58,7 +59,7 @@ def test_one_run_has_the_series_of_a_training_that_was_cut_off_and_gone_on_with(
     (whole,) = runs(settings)
     assert whole.info.run_id == cut.info.run_id
     assert whole.info.status == "FINISHED"
-    table = pd.read_parquet(directory / TRAINING)
+    table = pd.read_parquet(directory / TRAINING_TABLE)
     assert list(table["step"]) == [5, 10, 12]
     assert (table["step"].dtype, table["time"].dtype) == ("int64", "int64")
     for name in SERIES:
@@ -131,7 +132,7 @@ def test_a_driver_killed_before_it_noted_its_run_down_finds_it_again(settings: R
 
 def test_without_tracking_there_is_a_table_and_no_store(tmp_path: Path) -> None:
     train(tiny_settings(tmp_path, "tracking.uri=null", "training.samples_every=0"))
-    assert list(pd.read_parquet(tmp_path / "tiny" / "supernet" / TRAINING)["step"]) == [5, 10, 12]
+    assert list(pd.read_parquet(tmp_path / "tiny" / "supernet" / TRAINING_TABLE)["step"]) == [5, 10, 12]
     assert not (tmp_path / "mlflow.db").exists()
     assert not (tmp_path / "tiny" / "supernet" / "samples").exists()
 
@@ -142,7 +143,7 @@ def test_a_checkpoint_that_was_lost_is_one_row_once_it_is_made_again(tmp_path: P
     log = TrainingLog(settings, data, tmp_path)
     for step, loss in ((5, 0.9), (10, 0.5), (5, 0.8), (10, 0.4)):
         log.add(TrainingReport(step, 20, {0.25: loss, 1.0: loss}, saved=True))
-    table = pd.read_parquet(tmp_path / TRAINING)
+    table = pd.read_parquet(tmp_path / TRAINING_TABLE)
     assert list(zip(table["step"], table["loss/0.25"], strict=True)) == [(5, 0.8), (10, 0.4)]
 
 

@@ -16,8 +16,9 @@ from benchmarks.tracking import made_up_search, until
 from stepfront.files import write_json
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
-from stepfront.search.tracking.mirror import make_client, read_state
+from stepfront.search.tracking.client import make_client
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from stepfront.tables.search_tables import Snapshot
@@ -61,7 +62,7 @@ def test_it_writes_what_the_tables_have_and_starts_again_when_it_was_killed(sett
     process.update()
     eventually(lambda: process.waiting(12) == 0)
     process.stop()
-    written = read_state(directory)
+    written = WrittenSearch.read(directory)
     runs = make_client(settings.tracking.uri).search_runs([written.experiment_id], "tags.kind = 'trial'")
     assert sorted(int(run.data.tags["trial"]) for run in runs) == list(range(12))
 

@@ -1,0 +1,158 @@
+"""Write the trials of a search as child runs.
+
+A trial takes three requests, and one more each time that it joins or leaves the front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.search.config import RunSettings
+from stepfront.search.pareto import domination_rank
+from stepfront.search.tracking.mlflow_run import MAX_PARAM_CHARACTERS, MlflowRun, finite_metrics
+from stepfront.search.tracking.written import WrittenSearch
+from stepfront.tables.search_tables import Snapshot
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
+AT_FULL_QUALITY = "cheapest at full-width quality"
+CONFIRMED = ("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall")
+MAX_AXES = 12
+"""Widths that a trial shows: axes of the UI's parallel coordinates."""
+
+
+class TrialRuns:
+    """Write the child runs of a search, and note in `written` what they hold."""
+
+    def __init__(self, client: MlflowClient, settings: RunSettings, written: WrittenSearch) -> None:
+        self._client, self._settings, self._written = client, settings, written
+
+    def find(self, trials: pd.DataFrame) -> None:
+        """Note the child runs that the store has, and delete those that the table contradicts."""
+        genomes = dict(zip(trials["trial"].astype(str), trials["genome"], strict=True))
+        children: dict[str, str] = {}
+        query, token = f"tags.mlflow.parentRunId = '{self._written.run_id}'", None
+        while True:
+            page = self._client.search_runs([self._written.experiment_id], query, max_results=1000, page_token=token)
+            for run in page:
+                trial = run.data.tags["trial"]
+                other = genomes.get(trial, "")[:MAX_PARAM_CHARACTERS] not in ("", run.data.params.get("genome"))
+                # A run that a killed driver left open is written again from its row.  So is one of another plan: the
+                # study was continued from an older copy of itself.
+                if run.info.status == "RUNNING" or other:
+                    self._client.delete_run(run.info.run_id)
+                    continue
+                children[trial] = run.info.run_id
+                if "domination_rank" in run.data.metrics:
+                    self._written.ranks[trial] = int(run.data.metrics["domination_rank"])
+            token = page.token
+            if not token:
+                break
+        self._written.children = children
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write the trials that are missing, and which trials joined or left the front."""
+        ranks, before = domination_ranks(snapshot.trials, self._settings.evaluation.objectives), self._written.ranks
+        for _, row in snapshot.trials.iterrows():
+            if str(row["trial"]) not in self._written.children:
+                self._write_child(str(snapshot.facts["search_id"]), row, ranks.get(str(row["trial"])))
+        # Ranks behind the front change by the hundred as it moves: `finish` writes them once.
+        self._write_ranks({trial: rank for trial, rank in ranks.items() if (rank == 0) != (before.get(trial) == 0)})
+
+    def finish(self, snapshot: Snapshot) -> None:
+        """Write what only the complete search knows: all ranks, labels and confirmed scores."""
+        self._write_ranks(domination_ranks(snapshot.trials, self._settings.evaluation.objectives))
+        self._write_labels(snapshot)
+        self._write_confirmed(snapshot.front)
+
+    def _child(self, trial: str) -> MlflowRun:
+        return MlflowRun(self._client, self._written.children[trial])
+
+    def _write_child(self, search_id: str, row: pd.Series, rank: int | None) -> None:
+        trial, complete = str(row["trial"]), row["state"] == "complete"
+        tags = {"mlflow.parentRunId": self._written.run_id, "kind": "trial", "search_id": search_id, "trial": trial}
+        tags |= {"worker": row["worker"], "origin": row["origin"], "mlflow.runColor": _colour(rank)}
+        tags |= {"features": row["features"]} if row.get("features") else {}
+        if not complete:
+            tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
+        params = {key: row[key] for key in ("plan", "origin", "generation", "genome")}
+        params["steps"] = sum(width > 0 for width in row["widths"])
+        widths = shown_widths(row["widths"], width_axes(self._settings))
+        params |= {name: f"{width:g}" for name, width in zip(width_names(len(widths)), widths, strict=True)}
+        values = {key: row[key] for key in ("fid", "gflops", "latency_ms", "seconds", "generation")}
+        run = MlflowRun.begin(self._client, self._written.experiment_id, f"trial {trial}", tags)
+        run.log(rounded_metrics(values if rank is None else values | {"domination_rank": rank}), params)
+        run.end("FINISHED" if complete else "FAILED")
+        self._written.children[trial] = run.run_id
+        if rank is not None:
+            self._written.ranks[trial] = rank
+
+    def _write_ranks(self, ranks: Mapping[str, int]) -> None:
+        for trial, rank in ranks.items():
+            before = self._written.ranks.get(trial)
+            if before != rank:
+                tags = {"mlflow.runColor": _colour(rank)} if (rank == 0) != (before == 0) else {}
+                self._child(trial).log(rounded_metrics({"domination_rank": rank}), tags=tags)
+                self._written.ranks[trial] = rank
+
+    def _write_labels(self, snapshot: Snapshot) -> None:
+        """Tag the trials that have a name, such as the one that saves most at equal quality, with `point`."""
+        labels = {str(r["trial"]): [n for n in str(r["label"]).split(",") if n] for _, r in snapshot.front.iterrows()}
+        if savings := snapshot.facts.get("savings"):
+            labels.setdefault(str(savings["trial"]), []).insert(0, AT_FULL_QUALITY)
+        children, before = self._written.children, self._written.labels
+        wanted = {trial: ", ".join(names) for trial, names in labels.items() if names and trial in children}
+        for trial in before.keys() | wanted.keys():
+            if before.get(trial) != wanted.get(trial) and trial in children:
+                self._child(trial).log(tags={"point": wanted.get(trial, "")})
+        self._written.labels = wanted
+
+    def _write_confirmed(self, front: pd.DataFrame) -> None:
+        """Write the scores on held-out noise of the front's trials, where they are new or have changed."""
+        for _, row in front[front["fid_confirmed"].notna()].iterrows():
+            trial = str(row["trial"])
+            scores = {name: float(row[name]) for name in CONFIRMED if name in row and math.isfinite(float(row[name]))}
+            if trial in self._written.children and self._written.confirmed.get(trial) != scores:
+                self._child(trial).log(rounded_metrics(scores))
+                self._written.confirmed[trial] = scores
+
+
+def domination_ranks(trials: pd.DataFrame, objectives: tuple[str, ...]) -> dict[str, int]:
+    """Return the rank of each complete trial; the front has rank 0."""
+    complete = trials[trials["state"] == "complete"]
+    scores = complete[list(objectives)].to_numpy(dtype=np.float64)
+    ranks = domination_rank(scores, complete["violation"].to_numpy(dtype=np.float64))
+    return dict(zip(complete["trial"].astype(str), map(int, ranks), strict=True))
+
+
+def rounded_metrics(values: Mapping[Any, Any], step: int = 0) -> list[Metric]:
+    """Return the finite values as metrics of four significant digits, as people read them."""
+    return finite_metrics({key: float(f"{value:.4g}") for key, value in values.items()}, step)
+
+
+def width_axes(settings: RunSettings) -> int:
+    """Return how many widths of a plan are shown: one per stage or step, `MAX_AXES` at most."""
+    units = settings.space.stages if settings.space.encoding == "stages" else settings.sampler.steps
+    return min(MAX_AXES, units, settings.sampler.steps)
+
+
+def width_names(count: int) -> list[str]:
+    """Return the parameters of a trial that hold the widths of its plan."""
+    return [f"w{i:02d}" for i in range(count)]
+
+
+def shown_widths(widths: Any, count: int) -> list[float]:
+    """Return the widths in the middle of `count` equal parts of a plan."""
+    return [float(widths[int((part + 0.5) * len(widths) / count)]) for part in range(count)]
+
+
+def _colour(rank: int | None) -> str:
+    return FRONT_COLOUR if rank == 0 else OTHER_COLOUR

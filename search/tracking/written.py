@@ -1,0 +1,61 @@
+"""Note in a directory's mlflow.json what MLflow holds of a search or a training."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from stepfront.files import read_json, write_json
+
+NOTE_FILE = "mlflow.json"
+
+
+@dataclass
+class WrittenRun:
+    """Hold the ids of a run in MLflow; they are empty until it is written."""
+
+    experiment_id: str = ""
+    run_id: str = ""
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Return the note in `directory`; an empty one when it is missing or damaged, since the store knows more."""
+        try:
+            return cls(**read_json(directory / NOTE_FILE, "MLflow note"))
+        except (ValueError, TypeError):
+            return cls()
+
+    def save(self, directory: Path) -> None:
+        """Write the note; log a warning when it can't be written, because the store can replace it."""
+        try:
+            write_json(directory / NOTE_FILE, asdict(self))
+        except ValueError as error:
+            logging.getLogger("stepfront").warning("the note of what MLflow holds was not saved: %s", error)
+
+    def forget(self) -> None:
+        """Forget everything that was written, because the tracking store is another one."""
+        vars(self).update(vars(type(self)()))
+
+
+@dataclass
+class WrittenSearch(WrittenRun):
+    """Hold, per trial, its child run, its rank, its label and its confirmed scores; and how many evaluations."""
+
+    children: dict[str, str] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    confirmed: dict[str, dict[str, float]] = field(default_factory=dict)
+    evaluations: int = 0
+
+
+@dataclass
+class WrittenTraining(WrittenRun):
+    """Hold the training's own id, by which its run is found."""
+
+    training_id: str = ""
+
+    def forget(self) -> None:
+        """Forget the run; the training keeps its id in every store."""
+        self.experiment_id = self.run_id = ""
