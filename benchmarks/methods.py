@@ -72,7 +72,7 @@ def ours(
         {"gflops": full, "latency_ms": 1.0},
     )
     if screening is not None:
-        screening.watch(ledger)
+        screening.watch(ledger.progress)
     under_way: deque[Asked] = deque()
     while (asked := ledger.ask()) is not None or under_way:
         if asked is not None:
@@ -81,7 +81,7 @@ def ours(
             first = under_way.popleft()
             fid, gflops = score(encoding.unpack(first.genome))
             ledger.tell(first.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
-    return ledger.scores(ledger.complete)
+    return ledger.progress.scores()
 
 
 def optuna_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
         storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}
     )
     assert screening is not None
-    screening.watch(ledger)
+    screening.watch(ledger.progress)
     asks, tells = [], []
     for _ in range(TRIALS):
         begin = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +42,16 @@ class TrialArchive:
     """What a proposal depends on: all genomes so far, and the complete trials in the order of their results."""
 
     def __init__(self) -> None:
-        self.genomes: set[str] = set()
+        self.fill(set(), [])
+
+    def fill(self, genomes: set[str], complete: Iterable[FrozenTrial]) -> None:
+        """Replace the content by these genomes and complete trials."""
+        self.genomes = genomes
         self.complete: list[FrozenTrial] = []
         self._values: list[list[float]] = []
         self._violations: list[float] = []
+        for trial in complete:
+            self.add(trial)
 
     def add(self, trial: FrozenTrial) -> None:
         """Add a complete trial."""

@@ -146,8 +146,8 @@ class _Checkup:
         if lost := told - study:
             raise InputError(f"lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
         ledger = self.ledger
-        said = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.waiting} cut off"
-        return said + ("; `stepfront resume` goes on" if ledger.waiting or not ledger.spent() else "")
+        said = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.interrupted} cut off"
+        return said + ("; `stepfront resume` goes on" if ledger.interrupted or not ledger.budget_exhausted else "")
 
     def _tables(self) -> str:
         """The tables as the study would have them, against those on the disk."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from stepfront.errors import InputError
 from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
-from stepfront.search.algorithm.screening import ProxyScore, Screening, make_screening
+from stepfront.search.algorithm.proxies import ProxyScore
+from stepfront.search.algorithm.screening import Screening, make_screening
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.plan_source import make_plan_features, make_plan_source
@@ -54,7 +55,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         attempts=settings.workers.attempts,
     )
     if screening is not None:
-        screening.watch(ledger)
+        screening.watch(ledger.progress)
     return ledger
 
 

@@ -26,7 +26,7 @@ from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
-from stepfront.search.study.budget import spent_so_far
+from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.optuna_storage import delete_study
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.trainers.config import settings_json, validate
@@ -66,7 +66,7 @@ def run_search(
             with closing(open_ledger(problem, costs, directory)) as ledger:
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
-                if not ledger.hopeless and (ledger.waiting or not ledger.spent()):
+                if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     stage("searching")
                     hint = f"continue with: stepfront resume {location or directory.parent}"
                     with second_one_ends(hint) as check_interrupt:
@@ -85,7 +85,7 @@ def extended_settings(path: Path, trials: int | None, minutes: float | None, tfl
         raise InputError("no additional budget was given; possible: --trials, --minutes, --tflops")
     # From the study: the facts beside it may be older, where a driver was killed.
     with directory_lock(settings.search_directory):  # a running driver has the storage to itself
-        used = spent_so_far(settings.storage, settings.search_directory)
+        used = usage_of_study(settings.storage, settings.search_directory)
     budget = {
         "trials": trials and used.trials + trials,
         "minutes": minutes and used.seconds / 60 + minutes,

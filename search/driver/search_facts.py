@@ -14,6 +14,7 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
+from stepfront.search.algorithm.trials import result_of
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.versions import SEARCH_ID, versions
@@ -38,9 +39,10 @@ def search_facts(
     full_plan = problem.uniform_plan(1.0).runs
     full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
     full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
+    point = ledger.progress.reference_point()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
-        "search_id": ledger.identity(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
+        "search_id": ledger.search_id(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
         "dataset": problem.data.name,
         "fingerprint": problem.data.fingerprint,
@@ -59,21 +61,21 @@ def search_facts(
         "skip": settings.space.skip,
         "objectives": list(settings.evaluation.objectives),
         "full": full_facts,
-        "reference": dict(zip(ledger.objectives, point, strict=True)) if (point := ledger.reference_point()) else None,
+        "reference": dict(zip(ledger.objectives, point, strict=True)) if point else None,
         "reference_point": _by_fid_last(ledger),
         "device": next(iter(costs.values())).device,
         "engine": costs[1.0].engine.label,
         "versions": versions(),
         "created": before.get("created") or now,
-        "finished": now if ledger.spent() or ledger.exhausted else None,
+        "finished": now if ledger.budget_exhausted or ledger.exhausted else None,
         "command": command,
         "evaluations": len(ledger.complete),
         "failed": ledger.failed,
-        "network_gflops": 1000 * ledger.network_tflops(),
+        "network_gflops": 1000 * ledger.budget.network_tflops(),
         "network_calls": int(trials["calls"].sum()),
         "network_calls_saved": int(trials["calls_saved"].sum()),
         "network_gflops_saved": float(trials["gflops_saved"].sum()),
-        "seconds": round(max((ledger.result(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
+        "seconds": round(max((result_of(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
         "width_costs": [
             {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
         ],
@@ -91,7 +93,7 @@ def _other_costs(cost: WidthCost) -> dict[str, Any]:
 
 def _by_fid_last(ledger: Ledger) -> list[float] | None:
     """Return the reference point as dashboards draw it, [gflops, fid]; None with other objectives."""
-    point = ledger.reference_point()
+    point = ledger.progress.reference_point()
     return [point[1], point[0]] if point and ledger.objectives == ("fid", "gflops") else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stepfront.search.algorithm.nsga2 import GENOME
+from stepfront.search.algorithm.trials import result_of
 from stepfront.search.pareto import front_indices
 from stepfront.search.study.ledger import Ledger
 
@@ -45,15 +46,15 @@ class SearchReport:
     @property
     def hypervolumes(self) -> list[float]:
         """Return the hypervolume after each complete trial."""
-        return [float(volume) for volume in self._ledger.hypervolumes()]
+        return [float(volume) for volume in self._ledger.progress.hypervolumes()]
 
     @property
     def front(self) -> list[tuple[float, float, str]]:
         """Return GFLOPs, FID and genome of each point of the front."""
         ledger, complete = self._ledger, self._ledger.complete
         points = []
-        for i in front_indices(ledger.scores(complete)):
-            result = ledger.result(complete[i])
+        for i in front_indices(ledger.progress.scores()):
+            result = result_of(complete[i])
             points.append((result["gflops"], result["fid"], str(complete[i].user_attrs[GENOME])))
         return points
 

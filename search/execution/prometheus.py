@@ -116,7 +116,7 @@ class Gauges:
 
     def queue(self, ledger: Ledger) -> None:
         """Sets what is being evaluated and what waits; called often, it does something only where they have changed."""
-        now = (ledger.in_flight, ledger.waiting)
+        now = (ledger.in_flight, ledger.interrupted)
         if now == self._queue or not _connected():
             return
         self._queue = now

@@ -139,7 +139,7 @@ class LedgerSearcher(Searcher):
         return self._due.popleft() if self._due else self._ledger.ask()
 
     def _hands_ahead(self) -> bool:
-        places, left = self._places(), self._ledger.left
+        places, left = self._places(), self._ledger.remaining
         if left is not None and left < places:
             return False  # these are for workers that are free
         if self._workers.ahead == "auto":

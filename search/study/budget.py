@@ -1,18 +1,27 @@
-"""The budget of a search: its limits, and what a study says has been used of them."""
+"""Compare what a search has used with the limits at which it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.trials import RESULT
+from stepfront.search.algorithm.trials import RESULT, result_of
+from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.optuna_storage import close_storage, open_storage, study_name
+from stepfront.search.study.progress import FrontProgress
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search ends.  None is no limit."""
+    """When a search ends; None is no limit.
+
+    `tflops` counts the network FLOPs of all evaluations in 1e12, `patience` generations without a larger hypervolume.
+    """
 
     trials: int | None = None
     seconds: float | None = None
@@ -21,29 +30,67 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a search has used of its budget."""
+class Usage:
+    """What a search has used of its budget; `tflops` in 1e12 network FLOPs."""
 
     trials: int
     seconds: float
     tflops: float
 
 
-def spent_so_far(url: str | None, directory: Path) -> Spent:
-    """What the study in `directory` says.  InputError when there is none."""
+class Budget:
+    """Decide whether a running search ends.  `generation` is the number of trials per generation."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        trials: Sequence[FrozenTrial],
+        clock: SearchClock,
+        progress: FrontProgress,
+        generation: int,
+    ) -> None:
+        self.limits = limits
+        self._trials, self._clock, self._progress, self._generation = trials, clock, progress, generation
+
+    def is_exhausted(self, finished: int) -> bool:
+        """Return whether a limit is reached; `finished` counts complete and failed trials."""
+        limits = self.limits
+        if limits.trials is not None and finished >= limits.trials:
+            return True
+        if limits.seconds is not None and self._clock.elapsed >= limits.seconds:
+            return True
+        if limits.tflops is not None and self.network_tflops() >= limits.tflops:
+            return True
+        return limits.patience is not None and self._progress.stalled(limits.patience * self._generation)
+
+    def remaining_trials(self, begun: int) -> int | None:
+        """Return how many more trials may begin; None without such a limit."""
+        return None if self.limits.trials is None else max(0, self.limits.trials - begun)
+
+    def network_tflops(self) -> float:
+        """Return the network FLOPs of all complete trials, in 1e12."""
+        return _tflops(result_of(trial) for trial in self._trials if trial.state == TrialState.COMPLETE)
+
+
+def usage_of_study(url: str | None, directory: Path) -> Usage:
+    """Return what the study in `directory` has used.  Raises InputError when there is none."""
     storage, name = open_storage(url, directory), study_name(url, directory)
     try:
         trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
     except KeyError:
         raise InputError(
-            f"no study of the search in {directory}; it was never begun, or its storage is another"
+            f"there is no study of the search in {directory}: the search never began, or the settings name "
+            "another storage"
         ) from None
     finally:
         close_storage(storage)
     results = [trial.user_attrs[RESULT] for trial in trials if RESULT in trial.user_attrs]
-    scored = [result for result in results if not result.get("error")]
-    return Spent(
+    return Usage(
         trials=sum(trial.state.is_finished() for trial in trials),
         seconds=max((result.get("elapsed", 0.0) for result in results), default=0.0),
-        tflops=sum(result["gflops"] * result["images"] for result in scored) / 1000,
+        tflops=_tflops(result for result in results if not result.get("error")),
     )
+
+
+def _tflops(results: Iterable[Mapping[str, Any]]) -> float:
+    return sum(result["gflops"] * result["images"] for result in results) / 1000

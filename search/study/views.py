@@ -13,7 +13,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.trials import GENOME, Proposal
+from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
 from stepfront.search.pareto import front_size_history
 from stepfront.search.records.plan_rows import plan_columns
 from stepfront.search.study.ledger import Ledger
@@ -35,7 +35,7 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
         genome = trial.user_attrs[GENOME]
         proposed = {"origin": trial.user_attrs["origin"], "parents": list(trial.user_attrs["parents"])}
         row = {"trial": trial.number, "generation": last, **proposed, "genome": genome}
-        row |= plan_columns(plan_of(genome)) | _result_columns(ledger.result(trial))
+        row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial))
         row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"
         rows.append(row | {"violation": float(sum(max(0.0, v) for v in trial.constraints.values()))})
     return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
@@ -67,8 +67,8 @@ def _number(value: Any) -> float:
 def progress_table(ledger: Ledger) -> pd.DataFrame:
     """Return one row per complete trial, in the order of their results: how far the search had come by then."""
     complete = ledger.complete
-    scores, volumes = ledger.counted_scores(), ledger.hypervolumes()
-    results = [ledger.result(trial) for trial in complete]
+    scores, volumes = ledger.progress.counted_scores(), ledger.progress.hypervolumes()
+    results = [result_of(trial) for trial in complete]
     work = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
     return pd.DataFrame(
         {

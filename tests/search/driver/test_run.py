@@ -18,6 +18,7 @@ import torch
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
+from stepfront.search.algorithm.trials import result_of
 from stepfront.search.driver.baselines import METHODS, run_baselines
 from stepfront.search.driver.confirm import run_confirmation
 from stepfront.search.driver.open_ledger import open_ledger
@@ -301,7 +302,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
         ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=30
     )  # longer than a process takes to start
     assert ledger.finished == 12
-    results = {trial.user_attrs["genome"]: ledger.result(trial) for trial in ledger.trials}
+    results = {trial.user_attrs["genome"]: result_of(trial) for trial in ledger.trials}
     assert results["222"]["fid"] == 1.0  # killed once, tried again
     assert results["111"]["error"].startswith("RuntimeError: the network is on fire")
     assert results["111"]["error"].endswith("(attempt 3 of 3)")
@@ -318,7 +319,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     # The other worker went on in the meantime.
     asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
     overtaken = [t for t in ledger.trials if t.number > asked_before]
-    assert any(ledger.result(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)
+    assert any(result_of(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)
 
 
 def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from stepfront.search.algorithm.trials import result_of
 from stepfront.search.config import WorkerSettings
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.execution.executor import run_trials
@@ -29,12 +30,12 @@ class Counting:
     """A ledger that asks for 0, 1, 2, ... up to its budget."""
 
     def __init__(self, budget: int) -> None:
-        self.left, self.asked, self.told, self.failed = budget, 0, [], []  # type: ignore[var-annotated]
+        self.remaining, self.asked, self.told, self.failed = budget, 0, [], []  # type: ignore[var-annotated]
 
     def ask(self) -> Asked | None:
-        if not self.left:
+        if not self.remaining:
             return None
-        self.left, self.asked = self.left - 1, self.asked + 1
+        self.remaining, self.asked = self.remaining - 1, self.asked + 1
         return Asked(self.asked - 1, str(self.asked - 1), 1)
 
     def tell(self, number: int, evaluation: Evaluation, worker: str) -> None:
@@ -238,7 +239,7 @@ def test_a_lane_that_is_closed_begins_nothing_more() -> None:
 def test_a_lane_begins_nothing_after_a_failure() -> None:
     recorder = Recorder()
     lane = Lane(recorder)
-    with pytest.raises(EvaluationError, match=r"RuntimeError: on fire \(test_searcher.py"):
+    with pytest.raises(EvaluationError, match=r"RuntimeError: on fire \(test_tune_searcher.py"):
         lane.evaluate(job_of(0, width=0.5), job_of(1))
     with pytest.raises(EvaluationError, match=NOT_TRIED):
         lane.evaluate(job_of(1), None)
@@ -296,7 +297,7 @@ def test_a_worker_goes_on_before_the_driver_knows_its_result(fresh: Path, cluste
     ledger, begun = searched(fresh, slow_driver, "workers.count=2")
     assert begun == 16
     # `complete` is in the order of the results, as `told` is.
-    results = [(Ledger.result(trial), at) for trial, at in zip(ledger.complete, told, strict=True)]
+    results = [(result_of(trial), at) for trial, at in zip(ledger.complete, told, strict=True)]
     gone_on = 0
     for worker in {result["worker"] for result, _ in results}:
         own = [(result["paired"], at) for result, at in results if result["worker"] == worker]

@@ -1,4 +1,4 @@
-"""The study: what is asked, told, cut off and taken up again, in every storage that needs no server."""
+"""Check what a ledger asks, records, and continues after an interruption, in every storage that needs no server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
-from stepfront.search.algorithm.trials import GENOME, Proposal
+from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.pareto import front_indices, hypervolume
@@ -23,7 +23,7 @@ from stepfront.search.study.optuna_storage import cut_torn_line, finished_number
 from stepfront.trainers.evaluation import Evaluation
 
 ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)
-SEEDS = [Proposal(g * 10, "uniform") for g in "3012"]
+INITIAL = [Proposal(g * 10, "uniform") for g in "3012"]
 STORAGES = ["sqlite", "journal", "memory"]
 
 
@@ -31,7 +31,7 @@ def make_ledger(kind: str, directory: Path, **changes) -> Ledger:  # type: ignor
     storage = InMemoryStorage() if kind == "memory" else open_storage(None if kind == "sqlite" else kind, directory)
     options = {
         "storage": storage,
-        "sampler": BlockNSGAII(ENCODING, VariationSettings(population=6), 1, SEEDS),
+        "sampler": BlockNSGAII(ENCODING, VariationSettings(population=6), 1, INITIAL),
         "objectives": ("fid", "gflops"),
         "constraints": (),
         "limits": Limits(trials=30),
@@ -57,7 +57,7 @@ def run(ledger: Ledger, most: int = 10_000) -> Ledger:
     return ledger
 
 
-def told(ledger: Ledger) -> list[tuple[int, str, str, list[float]]]:
+def outcomes(ledger: Ledger) -> list[tuple[int, str, str, list[float]]]:
     return [(t.number, t.user_attrs[GENOME], t.user_attrs["origin"], t.values) for t in ledger.trials]
 
 
@@ -66,8 +66,8 @@ def test_a_search_asks_its_budget_and_never_twice(kind: str, tmp_path: Path) -> 
     ledger = run(make_ledger(kind, tmp_path))
     genomes = [t.user_attrs[GENOME] for t in ledger.trials]
     assert len(genomes) == len(set(genomes)) == 30
-    assert genomes[:4] == [s.genome for s in SEEDS]
-    assert ledger.spent()
+    assert genomes[:4] == [s.genome for s in INITIAL]
+    assert ledger.budget_exhausted
     assert {t.user_attrs["origin"] for t in ledger.trials[4:]} <= {"crossover", "mutation"}
 
 
@@ -78,8 +78,8 @@ def test_a_search_that_was_cut_off_ends_with_the_same_trials(kind: str, stop: in
     first = run(make_ledger(kind, tmp_path / "cut"), most=stop)
     first.ask()  # in flight when the driver died
     again = make_ledger(kind, tmp_path / "cut")
-    assert again.waiting == 1
-    assert told(run(again)) == told(whole)
+    assert again.interrupted == 1
+    assert outcomes(run(again)) == outcomes(whole)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -91,7 +91,7 @@ def test_a_driver_that_died_between_the_two_writes_of_a_result_loses_nothing(kin
     with pytest.raises(KeyboardInterrupt):
         ledger.tell(asked.number, score(asked), "w")
     again = make_ledger(kind, tmp_path)
-    assert again.waiting == 0
+    assert again.interrupted == 0
     assert again.trials[3].state == TrialState.COMPLETE
     assert again.trials[3].values == [score(asked).fid, score(asked).gflops]
 
@@ -107,11 +107,11 @@ def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(content[:-20])
     ledger = run(make_ledger("journal", tmp_path))
     assert ledger.finished == 30
-    assert told(make_ledger("journal", tmp_path)) == told(ledger)
+    assert outcomes(make_ledger("journal", tmp_path)) == outcomes(ledger)
     cut_torn_line(tmp_path / "none")  # nothing to cut is no error
 
 
-def test_a_result_whose_state_was_cut_off_counts_as_told(tmp_path: Path) -> None:
+def test_a_result_whose_state_was_lost_counts_as_recorded(tmp_path: Path) -> None:
     run(make_ledger("journal", tmp_path), most=5)
     path = tmp_path / "study.journal"
     path.write_bytes(path.read_bytes()[:-20])  # of the last trial's state
@@ -129,9 +129,9 @@ def test_scores_that_are_not_finite_fail_with_their_reason_and_the_search_goes_o
         asks += 1
         ledger.tell(asked.number, score(asked) if not bad else Evaluation(math.nan, 1, 1, "", 10, 0), "w")
     assert (ledger.failed, ledger.finished, asks) == (10, 30, 20 + 3 * 10)
-    assert "not finite: fid nan" in ledger.result(ledger.trials[0])["error"]
-    assert "(attempt 3 of 3)" in ledger.result(ledger.trials[0])["error"]
-    assert np.isfinite(ledger.scores()).all()
+    assert "not finite: fid nan" in result_of(ledger.trials[0])["error"]
+    assert "(attempt 3 of 3)" in result_of(ledger.trials[0])["error"]
+    assert np.isfinite(ledger.progress.scores()).all()
 
 
 def test_a_worker_that_dies_is_tried_again_and_then_fails(tmp_path: Path) -> None:
@@ -139,13 +139,13 @@ def test_a_worker_that_dies_is_tried_again_and_then_fails(tmp_path: Path) -> Non
     asked = ledger.ask()
     assert asked is not None
     for attempt in (1, 2, 3):
-        assert ledger.result(ledger.trials[0]) == {}
+        assert result_of(ledger.trials[0]) == {}
         ledger.fail(asked.number, "its worker died")
         if attempt < 3:
             again = ledger.ask()
             assert again == Asked(asked.number, asked.genome, attempt + 1)
     assert ledger.trials[0].state == TrialState.FAIL
-    assert ledger.result(ledger.trials[0])["error"] == "its worker died (attempt 3 of 3)"
+    assert result_of(ledger.trials[0])["error"] == "its worker died (attempt 3 of 3)"
     assert ledger.ask() is not None  # the search goes on
 
 
@@ -186,11 +186,11 @@ def test_a_storage_that_can_not_be_opened_says_so(tmp_path: Path) -> None:
 
 def test_limits_by_flops_time_and_stall(tmp_path: Path) -> None:
     by_flops = run(make_ledger("memory", tmp_path, limits=Limits(tflops=6.0)))
-    spent = [by_flops.result(t)["gflops"] * 100 / 1000 for t in by_flops.trials]
+    spent = [result_of(t)["gflops"] * 100 / 1000 for t in by_flops.trials]
     assert sum(spent) >= 6.0 > sum(spent[:-1])
     assert make_ledger("memory", tmp_path, limits=Limits(seconds=0.0)).ask() is None
     patient = run(make_ledger("memory", tmp_path, limits=Limits(patience=2, trials=500)))
-    history = patient.hypervolumes()
+    history = patient.progress.hypervolumes()
     assert history[-1] == history[-13]
     assert len(history) < 500
 
@@ -208,7 +208,7 @@ def test_the_elite_is_what_optuna_chooses_among_all_trials(constraints: tuple[st
 
 def test_results_of_one_moment_keep_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ledger = make_ledger("sqlite", tmp_path)
-    monkeypatch.setattr("stepfront.search.study.ledger.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("stepfront.search.study.clock.time.monotonic", lambda: 0.0)
     asked = [ledger.ask() for _ in range(4)]
     for one in reversed(asked):
         assert one is not None
@@ -231,13 +231,13 @@ def test_constraints_dominate(tmp_path: Path) -> None:
 
 def test_the_reference_point_is_fixed_once(tmp_path: Path) -> None:
     ledger = run(make_ledger("sqlite", tmp_path), most=4)
-    point = ledger.reference_point()
+    point = ledger.progress.reference_point()
     assert point == pytest.approx([1.1 * max(t.values[0] for t in ledger.trials), 1.05 * 30.0])
-    assert run(ledger).reference_point() == point
-    assert (np.diff(ledger.hypervolumes()) >= 0).all()
+    assert run(ledger).progress.reference_point() == point
+    assert (np.diff(ledger.progress.hypervolumes()) >= 0).all()
 
 
-def test_the_reference_point_does_not_depend_on_which_seed_comes_back_first() -> None:
+def test_the_reference_point_does_not_depend_on_which_initial_plan_comes_back_first() -> None:
     points = []
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1]):
         ledger = make_ledger("memory", Path())
@@ -246,19 +246,19 @@ def test_the_reference_point_does_not_depend_on_which_seed_comes_back_first() ->
             one = asked[i]
             assert one is not None
             missing = [number for number in range(4) if not ledger.trials[number].state.is_finished()]
-            assert (ledger.reference_point() is None) == bool(missing)
+            assert (ledger.progress.reference_point() is None) == bool(missing)
             ledger.tell(one.number, score(one), "w")
-        points.append(ledger.reference_point())
+        points.append(ledger.progress.reference_point())
     assert points[0] == points[1] == points[2] is not None
 
 
 def test_trials_that_break_a_constraint_add_no_hypervolume() -> None:
     ledger = run(make_ledger("memory", Path(), constraints=("gflops <= 12",), limits=Limits(trials=40)))
-    reference = ledger.reference_point()
+    reference = ledger.progress.reference_point()
     assert reference is not None
     kept = np.array([t.values for t in ledger.complete if t.values[1] <= 12])
-    assert ledger.hypervolumes()[-1] == pytest.approx(hypervolume(kept[front_indices(kept)], reference))
-    assert (ledger.front_scores()[:, 1] <= 12).all()
+    assert ledger.progress.hypervolumes()[-1] == pytest.approx(hypervolume(kept[front_indices(kept)], reference))
+    assert (ledger.progress.front_scores()[:, 1] <= 12).all()
     assert any(t.values[1] > 12 for t in ledger.complete)
 
 
@@ -266,7 +266,7 @@ def test_plans_that_are_known_to_be_too_dear_are_not_proposed() -> None:
     def affordable(levels: np.ndarray) -> bool:
         return bool(levels.sum() <= 12)
 
-    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, SEEDS[:1], affordable=affordable)
+    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, INITIAL[:1], affordable=affordable)
     ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=60)))
     assert len(ledger.trials) == 60
     assert all(t.values[1] <= 12 for t in ledger.trials[1:])
@@ -286,7 +286,7 @@ def test_a_space_that_is_used_up_ends_the_search() -> None:
     )
 
 
-def test_parents_are_the_elite_of_all_trials_seeds_included() -> None:
+def test_parents_are_the_elite_of_all_trials_initial_plans_included() -> None:
     ledger = run(make_ledger("memory", Path()), most=12)
     elite = ledger.sampler.elite(ledger.study, ledger.archive)
     assert len(elite) == 6

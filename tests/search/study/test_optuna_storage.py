@@ -1,4 +1,4 @@
-"""Storages that are locked, away, full, cut short or shared; a real PostgreSQL server where there is one."""
+"""Check storages that are locked, unreachable, full, truncated or shared; on a PostgreSQL server where there is one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.search.study import optuna_storage as storage
-from stepfront.search.study.budget import spent_so_far
+from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.ledger import Ledger
-from stepfront.search.study.optuna_storage import open_storage, patiently, study_name
+from stepfront.search.study.optuna_storage import open_storage, study_name
+from stepfront.search.study.outages import retry_during_outage
 from tests.search.servers import Postgres, running_postgres
-from tests.search.study.test_ledger import make_ledger, run, told
+from tests.search.study.test_ledger import make_ledger, outcomes, run
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def test_a_search_in_postgresql_is_the_same_and_can_be_cut_off(postgres: Postgre
     cut = run(ledger_in(postgres, tmp_path / "a"), most=11)
     cut.ask()
     again = ledger_in(postgres, tmp_path / "a")
-    assert again.waiting == 1
-    assert told(run(again)) == told(whole)
+    assert again.interrupted == 1
+    assert outcomes(run(again)) == outcomes(whole)
     assert not ledger_in(postgres, tmp_path / "b").trials  # another search in the same database
 
 
@@ -57,7 +58,7 @@ def test_a_database_that_goes_away_for_a_while_is_waited_for(postgres: Postgres,
     run(ledger)
     back.join()
     assert time.monotonic() - begin >= 2.5
-    assert told(ledger_in(postgres, tmp_path / "away")) == told(whole)  # none lost, none twice
+    assert outcomes(ledger_in(postgres, tmp_path / "away")) == outcomes(whole)  # none lost, none twice
 
 
 def test_a_write_whose_answer_was_lost_is_not_done_twice(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(tmp_path: Path) -> None
 
     ledger.storage.create_new_trial = lose_the_answer  # type: ignore[method-assign]
     run(ledger)
-    assert told(make_ledger("sqlite", tmp_path)) == told(run(make_ledger("memory", tmp_path)))
+    assert outcomes(make_ledger("sqlite", tmp_path)) == outcomes(run(make_ledger("memory", tmp_path)))
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
@@ -93,15 +94,15 @@ def test_waiting_has_a_bound_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPat
     def locked() -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    with pytest.raises(InputError, match=r"stayed away for 1 s: database is locked; .*stepfront resume"):
-        patiently(locked, patience=1)
+    with pytest.raises(InputError, match=r"did not answer for 1 s: database is locked; .*stepfront resume"):
+        retry_during_outage(locked, patience=1)
     full = sqlite3.OperationalError("database or disk is full")
     begin = time.monotonic()
     with pytest.raises(InputError, match=r"can't be written: database or disk is full; .*stepfront resume"):
-        patiently(lambda: (_ for _ in ()).throw(full), patience=30)
+        retry_during_outage(lambda: (_ for _ in ()).throw(full), patience=30)
     assert time.monotonic() - begin < 1  # waiting would not help
     with pytest.raises(ZeroDivisionError):
-        patiently(lambda: 1 // 0)  # a mistake of ours is no outage
+        retry_during_outage(lambda: 1 // 0)  # a mistake of ours is no outage
     attempts = iter([ConnectionResetError("connection reset"), None])
 
     def second_time() -> str:
@@ -110,7 +111,7 @@ def test_waiting_has_a_bound_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPat
             raise error
         return "done"
 
-    assert patiently(second_time) == "done"
+    assert retry_during_outage(second_time) == "done"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -125,12 +126,12 @@ def test_a_full_disk_stops_in_order_and_loses_nothing(kind: str, tmp_path: Path)
         (place / "filler").write_bytes(b"x" * (os.statvfs(place).f_bavail * os.statvfs(place).f_frsize))
         with pytest.raises(InputError, match=r"can't be written: .*(full|No space).*stepfront resume"):
             run(ledger)
-        before = [row for row in told(ledger) if row[3] is not None]
+        before = [row for row in outcomes(ledger) if row[3] is not None]
         assert len(before) >= 4
         (place / "filler").unlink()
         again = make_ledger(kind, place)
-        assert [row for row in told(again) if row[3] is not None][: len(before)] == before
-        assert told(run(again)) == told(run(make_ledger("memory", tmp_path)))
+        assert [row for row in outcomes(again) if row[3] is not None][: len(before)] == before
+        assert outcomes(run(again)) == outcomes(run(make_ledger("memory", tmp_path)))
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)  # connections may still be open
 
@@ -171,7 +172,7 @@ def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path)
     run(make_ledger("memory", tmp_path, storage=open_storage(url, tmp_path), name=name), most=7)
     (tmp_path / "run").rename(tmp_path / "moved")
     assert study_name(url, tmp_path / "moved" / "search") == name
-    assert spent_so_far(url, tmp_path / "moved" / "search").trials == 7
+    assert usage_of_study(url, tmp_path / "moved" / "search").trials == 7
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match="no study of the search in"):
-        spent_so_far(url, tmp_path / "other")
+    with pytest.raises(InputError, match="there is no study of the search in"):
+        usage_of_study(url, tmp_path / "other")

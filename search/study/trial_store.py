@@ -1,0 +1,135 @@
+"""Write the trials of a study to Optuna's storage, so that neither a crash nor an outage loses one.
+
+The storage is the only truth; `trials` mirrors it.  One process writes, the driver.  A new trial is one write, with its
+packed genome.  A result is two writes: the result itself, then the trial's state.  A trial that has a result but no
+final state was interrupted by a crash between the two, and `load` finishes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from stepfront.search.algorithm.trials import GENOME, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
+from stepfront.search.config import parse_constraint
+from stepfront.search.optuna_internals import set_storage_id, storage_id
+from stepfront.search.study.optuna_storage import close_storage
+from stepfront.search.study.outages import retry_during_outage
+
+
+class TrialStore:
+    """Store the trials of the study `name`, which is created where it does not exist.
+
+    `constraints` are texts such as `gflops <= 2.0`; the excess of each is stored with a scored trial.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        sampler: GenomeSampler,
+        objectives: Sequence[str],
+        constraints: Sequence[str],
+        name: str,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.storage, self.objectives = storage, tuple(objectives)
+        self.constraints = [parse_constraint(text) for text in constraints]
+        self.study = optuna.create_study(
+            storage=storage,
+            sampler=sampler,
+            study_name=name,
+            directions=[StudyDirection.MINIMIZE] * len(objectives),
+            load_if_exists=True,
+        )
+        self._study_id = storage.get_study_id_from_name(name)
+        self.trials: list[FrozenTrial] = []
+
+    def load(self) -> None:
+        """Read all trials by their numbers, and finish those with a result whose state a crash left open."""
+        found = self.storage.get_all_trials(self._study_id, deepcopy=True)
+        self.trials.extend(sorted(found, key=lambda trial: trial.number))
+        for trial in self.trials:
+            if trial.state == TrialState.RUNNING and RESULT in trial.user_attrs:
+                self._finish(trial)
+
+    def add(self, proposal: Proposal) -> FrozenTrial:
+        """Store a new trial that runs."""
+        attributes = {GENOME: proposal.genome, ORIGIN: proposal.origin, PARENTS: list(proposal.parents)}
+        trial = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        trial.datetime_start = datetime.now()
+        set_storage_id(trial, retry_during_outage(self._creation(trial)))
+        trial.number = len(self.trials)
+        self.trials.append(trial)
+        return trial
+
+    def record(self, trial: FrozenTrial, result: Mapping[str, Any]) -> None:
+        """Store the result of a running trial, then the state that follows from it: failed where it has an error."""
+        self.set_attribute(trial, RESULT, dict(result))
+        self._finish(trial)
+
+    def set_attribute(self, trial: FrozenTrial, key: str, value: Any) -> None:
+        """Store an attribute of a trial."""
+        retry_during_outage(partial(self.storage.set_trial_user_attr, storage_id(trial), key, value))
+        trial.user_attrs[key] = value
+
+    def study_attribute(self, key: str) -> Any:
+        """Return an attribute of the study; None where it has no such attribute."""
+        return retry_during_outage(partial(self.storage.get_study_user_attrs, self._study_id)).get(key)
+
+    def set_study_attribute(self, key: str, value: Any) -> None:
+        """Store an attribute of the study."""
+        retry_during_outage(partial(self.storage.set_study_user_attr, self._study_id, key, value))
+
+    def close(self) -> None:
+        """Close the storage's connections."""
+        close_storage(self.storage)
+
+    def _creation(self, trial: FrozenTrial) -> Callable[[], int]:
+        """Return a function that creates the trial in the storage once, however often it is called."""
+        tried = False
+
+        def create() -> int:
+            nonlocal tried
+            if tried:
+                # The write may have succeeded although its answer was lost.
+                stored = self.storage.get_all_trials(self._study_id, deepcopy=False)
+                if len(stored) > len(self.trials):
+                    return storage_id(stored[-1])
+            tried = True
+            return int(self.storage.create_new_trial(self._study_id, template_trial=trial))
+
+        return create
+
+    def _finish(self, trial: FrozenTrial) -> None:
+        """Store the state that follows from a trial's result, after the excess of each constraint."""
+        result = trial.user_attrs[RESULT]
+        failed = bool(result["error"])
+        if not failed:
+            self._store_constraints(trial, result)
+        values = None if failed else [float(result[name]) for name in self.objectives]
+        state = TrialState.FAIL if failed else TrialState.COMPLETE
+        retry_during_outage(partial(self._set_state, storage_id(trial), state, values))
+        trial.state, trial.values = state, values
+        trial.datetime_complete = datetime.now()
+
+    def _store_constraints(self, trial: FrozenTrial, result: Mapping[str, Any]) -> None:
+        for name, sign, bound in self.constraints:
+            key, excess = f"{name} {sign} {bound:g}", result[name] - bound if sign == "<=" else bound - result[name]
+            if key not in trial.constraints:
+                live = optuna.trial.Trial(self.study, storage_id(trial))
+                retry_during_outage(partial(live.set_constraint, key, excess))
+                trial.set_constraint(key, excess)
+
+    def _set_state(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
+        # A finished trial means that the answer of an earlier attempt was lost: there is no other writer.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(trial_id, state, values)
