@@ -152,6 +152,5 @@ def compare(
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_reading
 
-    out.print(
-        f"report: {write_comparison([find_search(open_for_reading(place).local)[0] for place in searches], out_)}"
-    )
+    directories = [find_search(open_for_reading(place).local)[0] for place in searches]
+    out.print(f"report: {write_comparison(directories, out_)}")
