@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepfront.addresses import is_uri, redacted, without_literal_secret
+from stepfront.addresses import is_uri, joined, redacted, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.lock import directory_lock
@@ -80,7 +80,9 @@ def local_settings(settings: RunSettings, trains: bool = False) -> Iterator[tupl
         changes: dict[str, Any] = {}
         if run.uri is not None:
             changes["directory"] = str(run.local.parent)
-        if trains and settings.supernet is not None and is_uri(settings.supernet):
+        if is_uri(settings.run_place) and settings.supernet == joined(settings.run_place, "supernet"):
+            changes["supernet"] = None  # the run's own, which lies in the same copy
+        elif trains and settings.supernet is not None and is_uri(settings.supernet):
             changes["supernet"] = str(held.enter_context(open_for_writing(settings.supernet)).local)
         yield (validate(RunSettings, settings_json(settings) | changes) if changes else settings), run
 

@@ -43,13 +43,6 @@ class FileStore:
         root = self._root.strip("/") + "/"
         return sorted(one.path.lstrip("/").removeprefix(root) for one in found if one.type == FileType.File)
 
-    def exists(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
-        from pyarrow.fs import FileType
-
-        found = self._try("read", lambda: self._files.get_file_info(self._at(name)))
-        return bool(found.type == FileType.File)
-
     def download(self, name: str, to: Path) -> None:
         """Copy a file of the store to a local path."""
         from pyarrow import fs
@@ -69,16 +62,16 @@ class FileStore:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the mapping in a JSON file, or None when the file is missing or damaged."""
 
-        def read() -> bytes | None:
+        def read() -> bytes:
             try:
                 with self._files.open_input_stream(self._at(name)) as source:
                     return bytes(source.read())
             except FileNotFoundError:
-                return None
+                return b""
 
         text = self._try(f"read {name} of", read)
         with contextlib.suppress(ValueError):
-            content = json.loads(text) if text is not None else None
+            content = json.loads(text)
             return content if isinstance(content, dict) else None
         return None
 

@@ -40,7 +40,7 @@ class CheckpointStore:
         """
         stored = file.with_name(f".{file.name}.stored")
         try:
-            if not self._files.exists(file.name):
+            if file.name not in self._files.names():
                 return
             write_atomically(stored, lambda path: self._files.download(file.name, path))
         except InputError as error:

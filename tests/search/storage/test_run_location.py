@@ -98,6 +98,14 @@ def test_a_supernet_at_a_uri_is_an_input_of_a_search_and_the_result_of_a_trainin
     assert (tmp_path / "bucket" / "nets" / "supernet" / "supernet.json").exists()
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_runs_own_supernet_may_be_named_by_its_uri(trains: bool, machine: Machine, tmp_path: Path) -> None:
+    bucket = f"file://{tmp_path}/bucket"
+    settings = tiny_settings(tmp_path, f"directory={bucket}", f"supernet={bucket}/tiny/supernet")
+    with local_settings(settings, trains) as (here, location):
+        assert here.supernet_directory == location.local / "supernet"
+
+
 def test_uris_are_told_from_folders_and_each_run_has_a_copy_of_its_own() -> None:
     for uri in ("s3://bucket/runs/digits", "file:///srv/runs", "gs://b/r?x=1"):
         assert is_uri(uri)
