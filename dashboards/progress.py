@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +33,11 @@ PLAN_LENGTH = 60
 QUIET_SECONDS = 10.0
 
 
+def draws_live(console: Console) -> bool:
+    """Return whether a view can be redrawn in place: in a terminal, and in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 class _Progress:
     """What both views share: the remaining time, and where the view is drawn."""
 
@@ -43,14 +49,14 @@ class _Progress:
         self._said: tuple[float, int] | None = None  # when the last plain line was, and its tenth of the work
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if draws_live(self._console):
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if draws_live(self._console):
             self._live.stop()
 
     def _remaining(self, done: int, total: int, seconds: float) -> float | None:
@@ -60,7 +66,7 @@ class _Progress:
         return (total - done) * spent / made if made > 0 else None
 
     def _show(self, done: int, total: int, line: str, view: Callable[[], RenderableType]) -> None:
-        if self._console.is_terminal:
+        if draws_live(self._console):
             self._live.update(view(), refresh=True)
             return
         now, tenth = self._clock(), 10 * done // max(total, 1)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stepfront.addresses import is_uri, joined, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.files import write_text
+from stepfront.plugins import PROXIES
 from stepfront.trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
 
 INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
@@ -62,10 +63,10 @@ class VariationSettings(Settings):
 class ScreenSettings(Settings):
     """How a cheap proxy chooses which child is evaluated."""
 
-    proxy: Literal["none", "gap", "paired", "model"] = Field(
+    proxy: Annotated[str, AfterValidator(lambda name: name if name == "none" else PROXIES.check(name))] = Field(
         "model",
         description="score that stands in for FID. model: regression on the search's own trials; gap: loss per step "
-        "and width; paired: distance to full-width images; none: no screening",
+        "and width; paired: distance to full-width images; none: no screening; or your own (docs/plugins.md)",
     )
     offspring: int = Field(32, ge=1, description="children made per child that is evaluated")
     least_tau: float = Field(

@@ -14,7 +14,7 @@ from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS, Registry, is_import_path
 from stepfront.trainers.config import DataSettings, SamplerSettings, TrainerSettings, validate
 
-ALL = (FAMILIES, FORMATS, FEATURES, SOLVERS)
+ALL = (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ gap     summed growth of the denoising loss over the plan's steps; free, once th
 paired  mean squared difference of 32 images to the full-width output of the same noise
 model   FID as a Gaussian process predicts it from the trials so far (surrogate.py); nearly free
 
-`PROXIES` maps each name to the function that makes the proxy.
+`find_proxy` returns the function that makes the proxy of a name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats import kendalltau
 from sklearn.isotonic import IsotonicRegression
 
+from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
 from stepfront.search.algorithm.trials import GENOME, result_of
@@ -31,7 +32,11 @@ ProxyScore = Callable[[Levels], float]
 
 
 class Proxy(Protocol):
-    """A cheap score that learns on the trials so far how it relates to FID."""
+    """A cheap score that learns on the trials so far how it relates to FID.
+
+    Both methods are deterministic: a resumed search calls `learn` with all trials at once and must then make the same
+    predictions.  They run in the driver at every proposal, so they should take far less time than an evaluation.
+    """
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
         """Learn from the trials [N] and their scores [N, objectives], FID first; return the rank correlation with FID.
@@ -158,7 +163,17 @@ def _recorded_paired(trial: FrozenTrial) -> float:
     return float("nan") if score is None else float(score)
 
 
-ProxyFactory = Callable[[ProxyInputs], Proxy | None]
+class ProxyFactory(Protocol):
+    """A function that makes the proxy of a search."""
 
-PROXIES: dict[str, ProxyFactory] = {"gap": make_gap_proxy, "paired": make_paired_proxy, "model": make_model_proxy}
-"""How to make each proxy, by its name in `screen.proxy`."""
+    def __call__(self, inputs: ProxyInputs) -> Proxy | None:
+        """Return the proxy; None where it can't be computed from these inputs, so that every child is evaluated."""
+        ...
+
+
+def find_proxy(name: str) -> ProxyFactory:
+    """Return how to make a proxy: one of ours, an entry point's, or that of an import path.
+
+    Raises InputError when there is none.
+    """
+    return PROXIES.load(name)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import Levels
-from stepfront.search.algorithm.proxies import PROXIES, ProxyScore, rank_correlation
+from stepfront.search.algorithm.proxies import ProxyScore, rank_correlation
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures, Surrogate
 from stepfront.search.pareto import domination_rank
 
@@ -42,7 +43,7 @@ def correlations(proxies: pd.DataFrame) -> list[dict[str, object]]:
     """Return Kendall's tau of each proxy with FID; none from fewer than `LEAST_TRIALS` trials."""
     wide = proxies.pivot(index="trial", columns="proxy", values="score")
     found: list[dict[str, object]] = []
-    for lower in PROXIES:
+    for lower in PROXIES.ours:
         if lower in wide and "fid" in wide:
             pairs = wide[[lower, "fid"]].dropna()
             tau = rank_correlation(pairs[lower].to_numpy(), pairs["fid"].to_numpy())

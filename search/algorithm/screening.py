@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.proxies import PROXIES, Proxy, ProxyInputs, ProxyScore
+from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import hypervolume_gains
@@ -72,8 +72,7 @@ def make_screening(
     paired: Callable[[], ProxyScore] | None = None,
 ) -> Screening | None:
     """Return the screening of the settings; None where every child is evaluated (see `ProxyInputs`)."""
-    make_proxy = PROXIES.get(screen.proxy)
-    proxy = None if make_proxy is None else make_proxy(ProxyInputs(encoding, features, paired))
+    proxy = None if screen.proxy == "none" else find_proxy(screen.proxy)(ProxyInputs(encoding, features, paired))
     return None if proxy is None else Screening(proxy, costs_of, screen.least_tau)
 
 

@@ -1,8 +1,54 @@
-"""Find which width of a slimmable diffusion network to run at which denoising step."""
+"""Find which width of a slimmable diffusion network to run at which denoising step.
+
+    import stepfront
+
+    settings = stepfront.load_settings("configs/digits.yaml", ["budget.trials=40"])
+    stepfront.train(settings)
+    search = stepfront.run_search(settings)
+    search.front()                         # a DataFrame
+    search.sample("knee", images=16)       # uint8 [16, channels, height, width]
+
+The functions stand in search/api.py and are imported when they are first used, so that this import is quick.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepfront.errors import InputError
+
+if TYPE_CHECKING:
+    from stepfront.search.api import Search, TrainedSupernet, load_settings, open_search, run_search, train
+
+    __version__: str
+
+__all__ = [
+    "InputError",
+    "Search",
+    "TrainedSupernet",
+    "__version__",
+    "load_settings",
+    "open_search",
+    "run_search",
+    "train",
+]
 
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 """Folder that holds this package: `src` of a checkout, or site-packages.  Ray workers find it in PYTHONPATH."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what stands in search/api.py when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stepfront")
+    if name in __all__:
+        return getattr(importlib.import_module("stepfront.search.api"), name)
+    raise AttributeError(f"module 'stepfront' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -140,9 +140,9 @@ PROXIES = Registry(
     "proxy",
     "stepfront.proxies",
     {
-        "gap": "stepfront.search.algorithm.screening:gap_proxy",
-        "paired": "stepfront.search.algorithm.screening:paired_proxy",
-        "model": "stepfront.search.algorithm.screening:model_proxy",
+        "gap": "stepfront.search.algorithm.proxies:make_gap_proxy",
+        "paired": "stepfront.search.algorithm.proxies:make_paired_proxy",
+        "model": "stepfront.search.algorithm.proxies:make_model_proxy",
     },
 )
-"""`screen.proxy`; the contract is `Proxy` in search/algorithm/screening.py."""
+"""`screen.proxy`; the contract is `ProxyFactory` and `Proxy` in search/algorithm/proxies.py."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from optuna.trial import FrozenTrial, create_trial
 
-from stepfront.search.algorithm.proxies import PROXIES
+from stepfront.plugins import PROXIES
+from stepfront.search.algorithm.encodings import Stages
+from stepfront.search.algorithm.proxies import ProxyInputs, find_proxy
 from stepfront.search.algorithm.screening import Screening, best_child
-from stepfront.search.algorithm.surrogate import LEAST_TRIALS
+from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import front_indices, hypervolume
 
@@ -74,5 +74,8 @@ def test_a_proxy_chooses_only_while_its_correlation_is_known_and_high(tau: float
 
 
 def test_every_proxy_of_the_settings_can_be_made() -> None:
-    names = get_args(ScreenSettings.model_fields["proxy"].annotation)
-    assert set(PROXIES) == set(names) - {"none"}
+    encoding, gap = Stages(4, (0.5, 1.0), False, 2), np.array([[1.0, 0.0]] * 4)
+    inputs = ProxyInputs(encoding, lambda: PlanFeatures(encoding, gap), lambda: lambda levels: 0.0)
+    for name in PROXIES.ours:
+        assert find_proxy(name)(inputs) is not None
+        assert ScreenSettings(proxy=name).proxy == name

@@ -1,0 +1,259 @@
+"""Offer the whole method to Python: train, search, read the front, sample a point.
+
+The command line and notebooks call the same functions.  `import stepfront` exports what stands here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+
+from stepfront.dashboards.progress import SearchProgress, TrainingProgress, draws_live
+from stepfront.search.config import RunSettings, load_settings
+from stepfront.search.records.run_directory import find_search
+from stepfront.tables.points import pick_point
+from stepfront.tables.search_tables import read_snapshot
+
+if TYPE_CHECKING:
+    from stepfront.search.driver.search_report import SearchReport
+    from stepfront.trainers.networks.card import SupernetCard
+
+__all__ = ["Search", "TrainedSupernet", "load_settings", "open_search", "run_search", "train"]
+
+Progress: TypeAlias = bool | Console | Callable[[int, int], None]
+"""How progress is shown: True draws a bar in terminals and notebooks, False is silent, a console is where the bar is
+drawn, and a function is called with the finished and the total number of steps or trials (0: no limit of trials)."""
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """A supernet on the disk; `new` tells whether the call trained it or found it complete."""
+
+    directory: Path
+    card: SupernetCard
+    new: bool
+
+    @property
+    def held_out_losses(self) -> dict[float, float]:
+        """The denoising loss of each width on held-out images; empty for an imported supernet."""
+        return {float(width): loss for width, loss in self.card.made_with.get("held_out_losses", {}).items()}
+
+
+def train(settings: RunSettings, *, fresh: bool = False, progress: Progress = True) -> TrainedSupernet:
+    """Train the supernet of the settings, or continue an interrupted training.
+
+    A complete supernet of these settings is returned as it is.  `fresh` deletes it and starts over.  Raises InputError
+    when the data can't be read or the directory holds a supernet of other settings.
+    """
+    from stepfront.search.driver.train import run_training
+    from stepfront.search.storage.run_location import local_settings
+
+    _disable_telemetry()
+    with local_settings(settings, trains=True) as (local, _), TrainingProgress(_console(progress)) as view:
+
+        def report(step: int, total: int, losses: dict[float, float]) -> None:
+            progress(step, total) if callable(progress) else view.update(step, total, losses)
+
+        card, new = run_training(
+            local, fresh, lambda r: report(r.step, r.total, r.losses), _stage(settings.name, progress)
+        )
+        return TrainedSupernet(local.supernet_directory, card, new)
+
+
+def run_search(
+    settings: RunSettings, *, fresh: bool = False, progress: Progress = True, publish: bool = True, command: str = ""
+) -> Search:
+    """Search the widths per step until the budget is used, or continue from where a search stopped.
+
+    The supernet must be trained.  `fresh` deletes the search and starts over.  With `publish`, sample images, report
+    and MLflow run are written in the end.  `command` is recorded as what started the search.  Raises InputError when
+    supernet, data or an existing study do not fit the settings.
+    """
+    from stepfront.search.driver.search import run_search as run
+    from stepfront.search.storage.run_location import local_settings
+
+    _disable_telemetry()
+    with local_settings(settings) as (local, location):
+        with SearchProgress(_console(progress)) as view:
+            directory = run(local, fresh, _View(view, progress), _stage(settings.name, progress), command, location)
+        search = Search(directory, local)
+        if publish:
+            search.publish()
+        return search
+
+
+def open_search(place: str | os.PathLike[str]) -> Search:
+    """Open a search by its directory, its run's directory, or the URI of either.
+
+    A URI is read into a local copy, and what is written into the copy stays there.  Raises InputError when there is no
+    search.
+    """
+    from stepfront.search.storage.run_location import open_for_reading
+
+    return Search(*find_search(open_for_reading(os.fspath(place)).local))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search in its directory, with the settings that it was begun with."""
+
+    directory: Path
+    settings: RunSettings
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What search.json holds: where the search comes from, its cost and its result."""
+        return read_snapshot(self.directory).facts
+
+    def front(self) -> pd.DataFrame:
+        """Return the Pareto front, cheapest point first; the column `label` marks knee, best and cheapest."""
+        return read_snapshot(self.directory).front
+
+    def trials(self) -> pd.DataFrame:
+        """Return all finished trials in the order of their numbers."""
+        return read_snapshot(self.directory).trials
+
+    def point(self, point: str = "knee") -> pd.Series:
+        """Return a point of the front by label, trial number or query, such as `knee`, `17` or `fid<=12`.
+
+        Raises InputError when no point fits.
+        """
+        return pick_point(self.front(), str(point))
+
+    def sample(
+        self, point: str = "knee", *, images: int = 16, seed: int = 0, label: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Sample images of a point, uint8 [images, channels, height, width]; equal seeds give equal images.
+
+        Raises InputError when no point fits, or when `label` is not a class of the supernet.
+        """
+        return self.labelled_sample(point, images=images, seed=seed, label=label)[0]
+
+    def labelled_sample(
+        self, point: str = "knee", *, images: int = 16, seed: int = 0, label: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """Sample images of a point with their classes [images]; the classes are None for an unconditional supernet."""
+        from stepfront.search.driver.publish import make_evaluator, sample_pixels
+        from stepfront.search.problem.load import load_problem_of_search
+        from stepfront.search.records.plan_rows import plan_of_row
+
+        row = self.point(point)
+        evaluator = make_evaluator(load_problem_of_search(self.settings, self.directory), self.directory)
+        pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
+        return pixels, evaluator.labels(images, seed, label)
+
+    def confirm(self, *, images: int | None = None, seeds: int | None = None, progress: Progress = True) -> Search:
+        """Score the front again on held-out noise seeds; both numbers default to the settings.
+
+        Raises InputError for fewer than 2 seeds, and when a plan can't be scored.
+        """
+        from stepfront.search.driver.confirm import run_confirmation
+
+        _disable_telemetry()
+        with show_bar("confirming the front", progress) as update:
+            run_confirmation(self.directory, images, seeds, update)
+        return self
+
+    def report(self) -> Path:
+        """Write the report and the pictures of the front; return the page, which needs no network."""
+        from stepfront.search.driver.publish import draw_images, draw_report
+        from stepfront.search.problem.load import load_problem_of_search
+
+        if not (self.directory / "images" / "index.json").exists():
+            draw_images(load_problem_of_search(self.settings, self.directory), self.directory)
+        return draw_report(self.directory)
+
+    def publish(self) -> tuple[str, str]:
+        """Write sample images, report and MLflow run.
+
+        Returns what went wrong with MLflow, or an empty text, and what opens MLflow, or an empty text.
+        """
+        from stepfront.search.driver.publish import publish
+
+        return publish(self.settings, self.directory, finished=self.facts.get("finished") is not None)
+
+    def export(self, point: str = "knee", *, out: str | os.PathLike[str]) -> dict[str, Any]:
+        """Export a point as a folder of weights, plan.json and sample.py that needs no stepfront; return its plan.json.
+
+        Raises InputError when `out` holds other files.
+        """
+        from stepfront.search.export.program import export_point
+
+        return export_point(self.directory, str(point), Path(out))
+
+
+class _View:
+    """Shows a running search as `progress` says."""
+
+    def __init__(self, view: SearchProgress, progress: Progress) -> None:
+        self._view, self._progress = view, progress
+
+    def update(self, report: SearchReport) -> None:
+        """Show the state of the search."""
+        if callable(self._progress):
+            self._progress(report.finished, report.total)
+            return
+        if self._progress is not False:
+            self._view.update(
+                report.finished,
+                report.total,
+                report.failed,
+                report.front,
+                report.hypervolumes,
+                report.workers,
+                report.seconds,
+            )
+
+
+@contextlib.contextmanager
+def show_bar(what: str, progress: Progress = True) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar with the remaining time; outside a terminal, print a line per tenth of the work.
+
+    Yields a function that takes the finished and the total number.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    if callable(progress):
+        yield progress
+        return
+    console = _console(progress)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not draws_live(console)) as bar:
+        task, printed = bar.add_task(what, total=None), -1
+
+        def update(done: int, total: int) -> None:
+            nonlocal printed
+            bar.update(task, completed=done, total=total)
+            tenth = 10 * done // max(1, total)
+            if not draws_live(console) and tenth > printed:
+                printed = tenth
+                console.print(f"{what}: {done}/{total}")
+
+        yield update
+
+
+def _console(progress: Progress) -> Console:
+    if isinstance(progress, Console):
+        return progress
+    return Console(highlight=False, soft_wrap=True, quiet=progress is not True)
+
+
+def _stage(name: str, progress: Progress) -> Callable[[str], None]:
+    console = _console(progress)
+    return lambda text: console.print(f"{name}: {text}", style="dim")
+
+
+def _disable_telemetry() -> None:
+    # Ray and MLflow would report their use otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
