@@ -1,4 +1,4 @@
-"""What of Ray, storage, MLflow, device and data is usable: settings in, findings out; nothing is changed."""
+"""Check Ray, storage, MLflow, device and data for the settings of a run, without changing anything."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from stepfront.trainers.config import settings_json, validate
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     what: str
     usable: bool
-    says: str
+    detail: str
+    """What was found, or why the check failed."""
 
 
-def examine(settings: RunSettings | None) -> list[Finding]:
-    """All findings; a check that raises is one that failed, with its reason."""
+def check_environment(settings: RunSettings | None) -> list[Finding]:
+    """Return all findings; a check that raises is one that failed, with its reason."""
     settings_ = settings or RunSettings()
-    kept_at = settings_.run_place if is_uri(settings_.directory) else None
-    if kept_at is not None:
-        local = {"directory": str(copy_folder(kept_at, "work").parent)}
+    remote_place = settings_.run_place if is_uri(settings_.directory) else None
+    if remote_place is not None:
+        local = {"directory": str(copy_folder(remote_place, "work").parent)}
         settings_ = validate(RunSettings, settings_json(settings_) | local)
         settings = settings_
     checks: list[tuple[str, Callable[[], str]]] = [
@@ -40,15 +41,15 @@ def examine(settings: RunSettings | None) -> list[Finding]:
         ("storage", lambda: _storage(settings_)),
         ("mlflow", lambda: _mlflow(settings_)),
     ]
-    if kept_at is not None:
-        checks.append(("kept at", lambda: _kept_at(kept_at)))
+    if remote_place is not None:
+        checks.append(("uri", lambda: _remote_place(remote_place)))
     if settings is not None:
         checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
-    return [attempt(what, check) for what, check in checks]
+    return [run_check(what, check) for what, check in checks]
 
 
-def attempt(what: str, check: Callable[[], str]) -> Finding:
-    """What the check says, or why it failed."""
+def run_check(what: str, check: Callable[[], str]) -> Finding:
+    """Run one check; an error of any kind is a finding."""
     try:
         return Finding(what, True, check())
     except Exception as error:
@@ -85,7 +86,7 @@ def _disk(settings: RunSettings) -> str:
     return f"{free:.0f} GB free at {directory.resolve()}"
 
 
-def _kept_at(uri: str) -> str:
+def _remote_place(uri: str) -> str:
     from stepfront.file_store import FileStore
 
     return f"{redacted(uri)} answers, with {len(FileStore(uri).names())} files"
@@ -116,7 +117,7 @@ def _mlflow(settings: RunSettings) -> str:
 
     uri = tracking_uri(settings.tracking.uri)
     if uri is None:
-        return "off (tracking.uri is null)"
+        return "disabled (tracking.uri: null)"
     make_writing_client(uri).search_experiments(max_results=1)
     return f"answers at {uri}"
 

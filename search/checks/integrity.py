@@ -1,6 +1,6 @@
-"""Whether a search directory is whole: a directory in, findings out; and its views rebuilt from the study.
+"""Check whether a search directory is complete and consistent, and rebuild its tables from the study.
 
-The study is the truth.  Tables, facts, report and MLflow are views of it, and can always be made again.
+The study is the truth.  Tables, facts, report and MLflow are views of it, and can always be rebuilt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.search.checks.doctor import Finding, attempt
+from stepfront.search.checks.doctor import Finding, run_check
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.open_ledger import REBUILD, open_ledger
 from stepfront.search.driver.write_tables import TableWriter
@@ -34,52 +34,55 @@ from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from stepfront.tables.search_tables import read_snapshot
 
 
-def examine_search(path: Path) -> list[Finding]:
-    """All findings about a search directory.  InputError when no search was begun there, or one is running."""
+def check_search(path: Path) -> list[Finding]:
+    """Return all findings about a search directory.
+
+    Raises InputError when no search was begun there, or when one is running.
+    """
     settings = resume_settings(path)
-    with directory_lock(settings.search_directory), closing(_Checkup(settings)) as checkup:
-        return checkup.findings()
+    with directory_lock(settings.search_directory), closing(_Inspection(settings)) as inspection:
+        return inspection.findings()
 
 
-def repair(path: Path) -> RunSettings:
-    """Rebuilds tables and facts from the study, and a study that is damaged from its table.
+def repair_search(path: Path) -> RunSettings:
+    """Rebuild tables and facts from the study, and a damaged study from its table; return the search's settings.
 
-    InputError when neither can be used, or the problem can't.
+    Raises InputError when neither can be used, or when the problem cannot be loaded.
     """
     settings = resume_settings(path)
     directory = settings.search_directory
-    with directory_lock(directory), closing(_Checkup(settings)) as checkup:
-        _rebuild_study(checkup)
-        TableWriter(checkup.problem, checkup.ledger, checkup.costs, directory, checkup.command).write()
+    with directory_lock(directory), closing(_Inspection(settings)) as inspection:
+        _rebuild_study(inspection)
+        TableWriter(inspection.problem, inspection.ledger, inspection.costs, directory, inspection.command).write()
     return settings
 
 
-def _rebuild_study(checkup: _Checkup) -> None:
-    """Where the study lacks trials that the table has: the file is put aside and the study filled from the table.
+def _rebuild_study(inspection: _Inspection) -> None:
+    """Rebuild a study that lacks trials of the table: rename its file, and fill a new study from the table.
 
-    What was told after the table was last written is lost; trials in flight are asked again.
+    Results that came after the table was last written are lost; interrupted trials are evaluated again.
     """
-    settings, directory = checkup.settings, checkup.directory
-    study, told = finished_numbers(settings.storage, directory), recorded_numbers(directory)
-    if study is not None and told <= study:
+    settings, directory = inspection.settings, inspection.directory
+    study, recorded = finished_numbers(settings.storage, directory), recorded_numbers(directory)
+    if study is not None and recorded <= study:
         return
     where = f"the study of {directory} is damaged or lacks trials"
-    if not told:
-        raise InputError(f"{where}, and {TRIALS} has none to rebuild it from; begin anew with --fresh")
-    if study and study - told:
-        raise InputError(f"{where}, but has {len(study - told)} that {TRIALS} lacks: which is older is for you to say")
+    if not recorded:
+        raise InputError(f"{where}, and {TRIALS} has none to rebuild it from; start over with --fresh")
+    if study and study - recorded:
+        raise InputError(f"{where}, but has {len(study - recorded)} that {TRIALS} lacks; delete the older of the two")
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
-    known = recorded_trials(read_table(directory / TRIALS))
-    problem, costs = checkup.problem, checkup.costs  # what may be missing is missed before a file is renamed
+    rows = recorded_trials(read_table(directory / TRIALS))
+    problem, costs = inspection.problem, inspection.costs  # an input that is missing raises before a file is renamed
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
     with closing(open_ledger(problem, costs, directory)) as empty:
-        empty.restore(known)
+        empty.restore(rows)
 
 
 @dataclass
-class _Checkup:
+class _Inspection:
     settings: RunSettings
 
     @property
@@ -111,7 +114,7 @@ class _Checkup:
         return ""
 
     def close(self) -> None:
-        """Lets go of the storage, where it was opened."""
+        """Close the storage, where it was opened."""
         if "ledger" in self.__dict__:
             self.ledger.close()
 
@@ -124,7 +127,7 @@ class _Checkup:
             ("tables", self._tables),
             ("front", self._front),
         ]
-        return [attempt(what, check) for what, check in checks]
+        return [run_check(what, check) for what, check in checks]
 
     def _supernet(self) -> str:
         found = self.problem
@@ -137,30 +140,32 @@ class _Checkup:
         try:
             return f"search {read_json(self.directory / FACTS_FILE, 'search').get('search_id')}"
         except InputError as error:
-            raise InputError(f"{error}; {_MEND}") from None
+            raise InputError(f"{error}; {_REBUILD_TABLES}") from None
 
     def _study(self) -> str:
-        study, told = finished_numbers(self.settings.storage, self.directory), recorded_numbers(self.directory)
+        study, recorded = finished_numbers(self.settings.storage, self.directory), recorded_numbers(self.directory)
         if study is None:
             raise InputError(f"damaged; {REBUILD}")
-        if lost := told - study:
+        if lost := recorded - study:
             raise InputError(f"lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
         ledger = self.ledger
-        said = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.interrupted} cut off"
-        return said + ("; `stepfront resume` goes on" if ledger.interrupted or not ledger.budget_exhausted else "")
+        state = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.interrupted} interrupted"
+        unfinished = ledger.interrupted or not ledger.budget_exhausted
+        return state + ("; `stepfront resume` continues it" if unfinished else "")
 
     def _tables(self) -> str:
-        """The tables as the study would have them, against those on the disk."""
+        """Compare the tables that the study would give with those on disk."""
         snapshot = read_snapshot(self.directory)
-        fresh = trials_table(self.ledger, self.problem.plan_of)
-        if len(fresh) != len(snapshot.trials):
-            raise InputError(f"{TRIALS} has {len(snapshot.trials)} trials, the study {len(fresh)}; {_MEND}")
+        rebuilt = trials_table(self.ledger, self.problem.plan_of)
+        if len(rebuilt) != len(snapshot.trials):
+            counts = f"{len(snapshot.trials)} trials, the study {len(rebuilt)}"
+            raise InputError(f"{TRIALS} has {counts}; {_REBUILD_TABLES}")
         columns = ["trial", "genome", "state", "fid", "gflops"]
-        if not _equal(fresh[columns], snapshot.trials[columns]):
-            raise InputError(f"{TRIALS} differs from the study; {_MEND}")
+        if not _equal(rebuilt[columns], snapshot.trials[columns]):
+            raise InputError(f"{TRIALS} differs from the study; {_REBUILD_TABLES}")
         if len(snapshot.progress) != len(self.ledger.complete):
-            raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {_MEND}")
-        return f"{len(fresh)} trials, as in the study"
+            raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {_REBUILD_TABLES}")
+        return f"{len(rebuilt)} trials, as in the study"
 
     def _front(self) -> str:
         snapshot = read_snapshot(self.directory)
@@ -168,11 +173,11 @@ class _Checkup:
         objectives = list(self.settings.evaluation.objectives)
         best = front_indices(complete[objectives].to_numpy(dtype=float), complete["violation"].to_numpy(dtype=float))
         if set(complete["trial"].iloc[best]) != set(snapshot.front["trial"]):
-            raise InputError(f"{FRONT} is not the front of {TRIALS}; {_MEND}")
+            raise InputError(f"{FRONT} is not the front of {TRIALS}; {_REBUILD_TABLES}")
         return f"{len(snapshot.front)} points, the front of the trials"
 
 
-_MEND = "`stepfront doctor SEARCH --repair` makes it anew"
+_REBUILD_TABLES = "`stepfront doctor SEARCH --repair` rebuilds it"
 
 
 def _equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:

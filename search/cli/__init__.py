@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The command line: one file per group of verbs, and what they share."""

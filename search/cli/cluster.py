@@ -1,15 +1,15 @@
-"""The verbs `stepfront submit`, `status`, `logs` and `stop`: searches on a cluster, from a machine outside it."""
+"""Define the verbs for jobs on a cluster, from a machine outside it: submit, status, logs and stop."""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from stepfront.errors import InputError
+from stepfront.search.cli.terminal import AsJson, Config, Output
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -20,16 +20,16 @@ Address = Annotated[
         "--address",
         metavar="URL",
         envvar="RAY_API_SERVER_ADDRESS",
-        help="of the cluster's dashboard; its token is read as Ray reads it: RAY_AUTH_TOKEN, the file "
+        help="address of the cluster's dashboard; its token is read as Ray reads it: RAY_AUTH_TOKEN, the file "
         "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token",
     ),
 ]
-HERE = "http://127.0.0.1:8265"
-Job = Annotated[str, typer.Argument(metavar="JOB", help="an id that `stepfront submit` or `status` said")]
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
+Job = Annotated[str, typer.Argument(metavar="JOB", help="job id that `stepfront submit` or `status` printed")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the verbs to the command."""
+    """Add the verbs to the command."""
     example = "Example: stepfront {} --address http://127.0.0.1:8265"
     app.command("submit", epilog=example.format("submit configs/digits.yaml --set directory=/shared/runs"))(submit)
     app.command("status", epilog=example.format("status"))(status)
@@ -38,107 +38,151 @@ def add_to(app: typer.Typer) -> None:
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")],
-    address: Address = HERE,
+    config: Config,
+    address: Address = LOCAL_DASHBOARD,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; paths are those of the cluster"),
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting; paths are paths of the cluster"),
     ] = None,
-    do: Annotated[str, typer.Option(metavar="STEPS", help="comma-separated, of train, search and confirm")] = "search",
+    do: Annotated[
+        str, typer.Option(metavar="STEPS", help="steps of the job, comma-separated: train, search, confirm")
+    ] = "search",
     supernet: Annotated[
-        str | None, typer.Option(metavar="DIR", help="send the supernet of this run along, to be searched there")
+        str | None, typer.Option(metavar="RUN", help="run whose supernet is sent along, to be searched there")
     ] = None,
     install: Annotated[
-        bool, typer.Option("--install", help="have each node install the versions of this machine first")
+        bool, typer.Option("--install", help="install this machine's package versions on each node first")
     ] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="stay, and print what the job says")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="wait for the job to end, and print its log")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a search on a cluster, as a Ray job.
 
-    Sent are stepfront's own source, the resolved settings and the versions of this machine's packages: about half a
-    megabyte.  Data, runs and the folder that you are in stay; data.path and directory are places on the cluster.
+    What is sent: stepfront's source, the resolved settings and the versions of this machine's packages, about half a
+    megabyte.  Data, runs and the current folder stay here; data.path and directory are places on the cluster.
     """
     from stepfront.search.config import load_settings
-    from stepfront.search.jobs.submit import submit as run_submit
+    from stepfront.search.jobs.submit import submit_job
     from stepfront.search.records.run_directory import find_supernet
     from stepfront.search.storage.run_location import open_for_reading
 
+    output = Output(as_json)
     settings = load_settings(config, set_ or [])
     found = find_supernet(open_for_reading(supernet).local) if supernet is not None else None
-    done = run_submit(settings, address, [word.strip() for word in do.split(",") if word.strip()], found, install)
-    typer.echo(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
-    typer.echo(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")
+    steps = [word.strip() for word in do.split(",") if word.strip()]
+    done = submit_job(settings, address, steps, found, install)
+    output.message(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
+    output.message(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")
+    if as_json:
+        sent = {"sent": list(done.sent), "bytes": done.size}
+        output.json({"job": done.job_id, "address": address, "directory": settings.run_place} | sent)
     if follow:
-        _follow(address, done.job_id)
+        _follow(address, done.job_id, sys.stderr if as_json else sys.stdout)
         return
     for verb in ("status", "logs", "stop"):
-        typer.echo(f"      stepfront {verb} {done.job_id} --address {address}")
+        output.message(f"      stepfront {verb} {done.job_id} --address {address}")
 
 
 def status(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="default: all of this cluster's")] = None,
-    address: Address = HERE,
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="job id (default: all jobs of the cluster)")
+    ] = None,
+    address: Address = LOCAL_DASHBOARD,
+    as_json: AsJson = False,
 ) -> None:
-    """Say how the jobs of a cluster are doing."""
+    """Print the state of a cluster's jobs."""
     from stepfront.search.jobs import client as jobs
 
+    output = Output(as_json)
     if job is not None:
-        found = jobs.job_info(address, job)
-        typer.echo(_line(found))
-        for text in filter(None, [_message(found), _last_line(jobs.job_log(address, job))]):
-            typer.echo(f"  {text}")
+        found, last = jobs.job_info(address, job), _last_line(jobs.job_log(address, job))
+        if as_json:
+            output.json(_job_values(found) | {"last_line": last})
+            return
+        output.message(_line(found))
+        for text in filter(None, [_reason(found), last]):
+            output.message(f"  {text}")
         return
     every = jobs.list_jobs(address)
+    if as_json:
+        output.json([_job_values(one) for one in every])
+        return
     for one in every:
-        typer.echo(_line(one))
+        output.message(_line(one))
     if not every:
-        typer.echo(f"no job of stepfront at {address}")
+        output.message(f"no stepfront job at {address}")
 
 
 def logs(
     job: Job,
-    address: Address = HERE,
-    follow: Annotated[bool, typer.Option("--follow", help="go on until the job ends")] = False,
+    address: Address = LOCAL_DASHBOARD,
+    follow: Annotated[bool, typer.Option("--follow", help="continue until the job ends")] = False,
 ) -> None:
-    """Print what a job has said.  With --follow, the exit code is that of the job: 0 where it succeeded."""
+    """Print the log of a job.
+
+    With --follow the exit code is 0 where the job succeeded.
+    """
     from stepfront.search.jobs.client import job_log
 
     if follow:
-        _follow(address, job)
+        _follow(address, job, sys.stdout)
     else:
         typer.echo(job_log(address, job), nl=False)
 
 
-def stop(job: Job, address: Address = HERE) -> None:
-    """End a job in order, as Ctrl-C would: results are kept, and the same `submit` goes on from there."""
+def stop(job: Job, address: Address = LOCAL_DASHBOARD) -> None:
+    """Stop a job in order, as Ctrl-C would.
+
+    Results are kept, and the same `submit` continues from there.
+    """
     from stepfront.search.jobs.client import stop_job
 
-    ended = stop_job(address, job)
-    typer.echo(f"{job} is being stopped" if ended else f"{job} was not running any more")
+    running = stop_job(address, job)
+    typer.echo(f"{job} is being stopped" if running else f"{job} was not running any more")
 
 
-def _follow(address: str, job: str) -> None:
+def _follow(address: str, job: str, stream: TextIO) -> None:
     from stepfront.search.jobs import client as jobs
 
-    def say(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+    def write(piece: str) -> None:
+        stream.write(piece)
+        stream.flush()
 
-    jobs.follow_log(address, job, say)
+    jobs.follow_log(address, job, write)
     found = jobs.job_info(address, job)
     if found.status != "SUCCEEDED":
-        raise InputError(f"{job} {found.status!s}: {_message(found)}")
+        raise InputError(f"{job} {found.status!s}: {_reason(found)}")
+
+
+def _minutes(job: JobDetails) -> float | None:
+    """Return how long a job has run; None before it has begun."""
+    began = (job.start_time or 0) / 1000
+    until = job.end_time / 1000 if job.end_time else time.time()
+    return (until - began) / 60 if began else None
+
+
+def _directory(job: JobDetails) -> str:
+    return str((job.metadata or {}).get("directory", ""))
 
 
 def _line(job: JobDetails) -> str:
-    began = (job.start_time or 0) / 1000
-    until = job.end_time / 1000 if job.end_time else time.time()
-    minutes = f"{(until - began) / 60:.1f} min" if began else "not begun"
-    return f"{job.submission_id}  {job.status!s:<9}  {minutes:>9}  {(job.metadata or {}).get('directory', '')}"
+    minutes = _minutes(job)
+    age = "not begun" if minutes is None else f"{minutes:.1f} min"
+    return f"{job.submission_id}  {job.status!s:<9}  {age:>9}  {_directory(job)}"
 
 
-def _message(job: JobDetails) -> str:
-    """Ray's word on a job's state, without the log that it carries along."""
+def _job_values(job: JobDetails) -> dict[str, Any]:
+    return {
+        "job": job.submission_id,
+        "status": str(job.status),
+        "minutes": _minutes(job),
+        "directory": _directory(job),
+        "message": _reason(job),
+    }
+
+
+def _reason(job: JobDetails) -> str:
+    """Return Ray's message on a job's state, without the log that it appends."""
     return " ".join((job.message or "").partition(", last available logs")[0].split())[:300]
 
 

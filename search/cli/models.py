@@ -1,4 +1,4 @@
-"""The verbs `stepfront import` and `stepfront export`: models made elsewhere in, and ours out."""
+"""Define the verbs that exchange models with other programs: import and export."""
 
 from __future__ import annotations
 
@@ -9,93 +9,109 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stepfront.errors import InputError
+from stepfront.search.cli.terminal import Point, Search
 
 if TYPE_CHECKING:
     from stepfront.trainers.config import DiffusionSettings
     from stepfront.trainers.networks.card import SupernetCard
 
 import_app = typer.Typer(
-    help="Make a supernet of a model that was trained elsewhere.",
-    no_args_is_help=True,
+    help="Convert a model that was trained elsewhere into a supernet.",
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
 CONFIG_FILE = "config.yaml"
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="the directory to make")]
-Widths = Annotated[str, typer.Option(help="comma-separated, ascending, ending in 1")]
-Betas = Annotated[str | None, typer.Option(metavar="FIRST,LAST", help="linear noise schedule; default: 1e-4,0.02")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="directory to create")]
+Widths = Annotated[str, typer.Option(help="widths of the supernet, comma-separated, ascending, the last is 1")]
+Betas = Annotated[
+    str | None,
+    typer.Option(metavar="FIRST,LAST", help="ends of the linear noise schedule (default: 1e-4,0.02)"),
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the verbs to the command."""
+    """Add the verbs to the command."""
     app.add_typer(import_app, name="import")
     app.command(
         "export", epilog="Example: stepfront export runs/digits --point 'fid<=12' --out p; then python p/sample.py"
     )(export)
 
 
+@import_app.callback(invoke_without_command=True)
+def import_(context: typer.Context) -> None:
+    """Print the help where no source is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @import_app.command("ddsm", epilog="Example: stepfront import ddsm ckpt_450000.pt --out runs/ddsm/supernet")
 def import_ddsm(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="a .pt file of DDSM's main.py")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=".pt file written by DDSM's main.py")],
     out: Out,
     widths: Widths = "0.25,0.5,0.75,1.0",
-    resolution: Annotated[int, typer.Option(min=4, help="side of the images, in pixels")] = 32,
-    groups: Annotated[int, typer.Option(min=1, help="of its norms: 32, or 16 for --slimmable_g16")] = 32,
+    resolution: Annotated[int, typer.Option(min=4, help="height and width of the images, in pixels")] = 32,
+    groups: Annotated[int, typer.Option(min=1, help="groups of its norms: 32, or 16 for --slimmable_g16")] = 32,
     betas: Betas = None,
 ) -> None:
-    """A DDSM checkpoint's averaged weights as a supernet: at each width it computes what DDSM computes."""
+    """Import a DDSM checkpoint's averaged weights.
+
+    At each width the supernet computes what DDSM computes.
+    """
     from stepfront.trainers.interop import ddsm
 
     card = ddsm.import_ddsm(checkpoint, out, _widths(widths), resolution, groups, _diffusion(betas))
-    _say(card, out, {"supernet": str(out)}, "search")
+    _write_config(card, out, {"supernet": str(out)}, "search")
 
 
 @import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
 def import_diffusers(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="of a UNet2DModel, or of a pipeline with one")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a UNet2DModel, or of a pipeline with one")],
     out: Out,
     widths: Widths = "0.25,0.5,0.75,1.0",
-    resolution: Annotated[int | None, typer.Option(min=4, help="default: the model's sample_size")] = None,
-    sort: Annotated[bool, typer.Option(help="put the most important channels first")] = True,
+    resolution: Annotated[
+        int | None, typer.Option(min=4, help="height and width of the images (default: the model's sample_size)")
+    ] = None,
+    sort: Annotated[bool, typer.Option(help="order channels by importance, the most important first")] = True,
     betas: Betas = None,
     null_class: Annotated[
         Literal["last", "none"] | None,
-        typer.Option(help="needed for a model with classes: whether the last stands for no class, as guidance needs"),
+        typer.Option(help="for a model with classes: whether its last class means `no class`, as guidance needs"),
     ] = None,
 ) -> None:
-    """A UNet2DModel as the widest network of a supernet, ready to be fine-tuned by the sandwich rule.
+    """Import a UNet2DModel as the full width of a supernet.
 
-    Its full width computes what the model computes; narrower widths make sense after `stepfront train`.
+    Full width computes what the model computes; narrower widths are useful after `stepfront train`.
     """
     from stepfront.trainers.interop.unet2d import import_unet2d
 
     card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas), null_class)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
-    _say(card, out, {"training": training}, "train")
+    _write_config(card, out, {"training": training}, "train")
 
 
 def export(
-    search: Annotated[str, typer.Argument(metavar="SEARCH", help="a search's or run's directory, such as runs/digits")],
+    search: Search,
     out: Out,
-    point: Annotated[str, typer.Option(help="knee, best, cheapest, a trial's number, or a query: 'fid<=12'")] = "knee",
+    point: Point = "knee",
     form: Annotated[
         str,
         typer.Option(
             "--as",
             metavar="program|pipeline|unet2d",
-            help="a program of its own; a diffusers pipeline; or the full width alone as diffusers' UNet2DModel",
+            help="a self-contained program, a diffusers pipeline, or full width alone as diffusers' UNet2DModel",
         ),
     ] = "program",
 ) -> None:
-    """Take a front point elsewhere: weights, plan and a program that needs torch, numpy and safetensors alone.
+    """Export a front point as a program or a pipeline.
 
+    The program is a folder with weights and plan; it needs only torch, numpy and safetensors.
     `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
     """
     from stepfront.search.storage.run_location import open_for_reading
 
     forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
     if form not in forms:
-        raise InputError(f"can't export as {form!r}; possible: {', '.join(forms)}")
+        raise InputError(f"cannot export as {form!r}; possible: {', '.join(forms)}")
     forms[form](open_for_reading(search).local, point, out)
 
 
@@ -159,8 +175,8 @@ def _diffusion(betas: str | None) -> DiffusionSettings | None:
     return validate(DiffusionSettings, {"beta_first": first, "beta_last": last})
 
 
-def _say(card: SupernetCard, out: Path, settings: dict[str, Any], verb: str) -> None:
-    """Writes settings to go on with beside the supernet, and says so."""
+def _write_config(card: SupernetCard, out: Path, settings: dict[str, Any], verb: str) -> None:
+    """Write settings for the next verb beside the supernet, and print its widths."""
     import yaml
 
     from stepfront.files import write_text

@@ -1,40 +1,96 @@
-"""What the verbs have in common: their arguments, and how they speak on a terminal or where there is none."""
+"""Define what the verbs share: arguments, and where they write progress, messages and JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from stepfront.dashboards.progress import SearchProgress
     from stepfront.search.driver.search_report import SearchReport
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML file, such as configs/digits.yaml")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="settings file in YAML, such as configs/digits.yaml")]
 Search = Annotated[
-    str, typer.Argument(metavar="SEARCH", help="a search's or run's directory or URI, such as runs/digits")
+    str, typer.Argument(metavar="SEARCH", help="directory or URI of a search or its run, such as runs/digits")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="start over; what the verb made before is deleted")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="start over; deletes the verb's earlier results")]
+Point = Annotated[str, typer.Option(help="front point: knee, best, cheapest, a trial's number, or a query: 'fid<=12'")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="print the result as JSON on stdout; messages and progress go to stderr")
+]
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where a verb writes: messages and progress, and with `as_json` one JSON value alone on stdout."""
+
+    as_json: bool = False
+
+    @cached_property
+    def console(self) -> Console:
+        """Return the console for messages and progress: stdout, or stderr where stdout is for JSON."""
+        stream = sys.stderr if self.as_json else sys.stdout
+        width = None if stream.isatty() else 140
+        return Console(highlight=False, soft_wrap=True, width=width, stderr=self.as_json)
+
+    def message(self, text: RenderableType = "") -> None:
+        """Print a message or a table; square brackets in a text are not markup."""
+        self.console.print(text, markup=False)
+
+    def json(self, value: Any) -> None:
+        """Print the verb's result as JSON."""
+        typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+    def stage(self, name: str) -> Callable[[str], None]:
+        """Return a function that prints what is being done, dimmed."""
+        return lambda text: self.console.print(f"{name}: {text}", style="dim")
+
+    @contextlib.contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Show a progress bar with remaining time; outside a terminal, one plain line per tenth of the work.
+
+        Yields a function that takes the finished and the total number, and a description.
+        """
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console, printed = self.console, dict[str, int]()
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(what, total=None)
+
+            def update(done: int, total: int, now: str) -> None:
+                progress.update(task, completed=done, total=total, description=now)
+                tenth = 10 * done // max(1, total)
+                if not console.is_terminal and tenth > printed.get(now, -1):
+                    printed[now] = tenth
+                    console.print(f"{now}: {done}/{total}")
+
+            yield update
+
+
+@dataclass(frozen=True)
 class LiveView:
     """The terminal's view of a running search."""
 
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
+    progress: SearchProgress
 
     def update(self, report: SearchReport) -> None:
         """Show the state of the search."""
-        self._progress.update(
+        self.progress.update(
             report.finished,
             report.total,
             report.failed,
@@ -45,26 +101,7 @@ class LiveView:
         )
 
 
-def stage(name: str) -> Callable[[str], None]:
-    """Tells what is being done, dimmed."""
-    return lambda text: out.print(f"{name}: {text}", style="dim")
-
-
-@contextlib.contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with remaining time; plain lines, one each tenth, where there is no terminal to draw on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    said: dict[str, int] = {}
-    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def tell(done: int, total: int, now: str) -> None:
-            progress.update(task, completed=done, total=total, description=now)
-            tenth = 10 * done // max(1, total)
-            if not out.is_terminal and tenth > said.get(now, -1):
-                said[now] = tenth
-                out.print(f"{now}: {done}/{total}")
-
-        yield tell
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON values; a missing number is null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
+    return rows

@@ -52,7 +52,7 @@ class Submitted:
     size: int
 
 
-def submit(
+def submit_job(
     settings: RunSettings,
     address: str,
     steps: Sequence[str] = ("search",),

@@ -13,7 +13,7 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.search.checks import integrity
+from stepfront.search.checks.integrity import check_search, repair_search
 from stepfront.search.driver.search import run_search
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
@@ -49,14 +49,14 @@ def told(search: Path) -> list[tuple]:
 
 
 def failures(search: Path) -> dict[str, str]:
-    return {found.what: found.says for found in integrity.examine_search(search) if not found.usable}
+    return {found.what: found.detail for found in check_search(search) if not found.usable}
 
 
 def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> None:
     assert failures(search) == {}
-    said = {found.what: found.says for found in integrity.examine_search(search)}
+    said = {found.what: found.detail for found in check_search(search)}
     assert said["tables"] == "9 trials, as in the study"
-    assert said["study"].startswith("9 complete, 0 failed, 0 cut off")
+    assert said["study"].startswith("9 complete, 0 failed, 0 interrupted")
     assert find_search(search)[1].search_directory == search / "search"
 
 
@@ -75,7 +75,7 @@ def test_views_that_differ_from_the_study_are_found_and_repaired(damage: str, se
         for name in (TRIALS, FRONT, PROGRESS):
             (search / "search" / name).unlink()
     assert set(failures(search)) & {"tables", "front"}
-    integrity.repair(search)
+    repair_search(search)
     assert failures(search) == {}
     pd.testing.assert_frame_equal(pd.read_parquet(trials), whole)
 
@@ -106,7 +106,7 @@ def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: st
     assert "--repair" in failures(search)["study"]
     with pytest.raises(InputError, match=r"damaged|lacks"):
         run_search(resume_settings(search), False, Silent(), lambda text: None)
-    integrity.repair(search)
+    repair_search(search)
     assert failures(search) == {}
     assert told(search) == before
     pd.testing.assert_frame_equal(pd.read_parquet(directory / TRIALS), trials)
@@ -123,9 +123,9 @@ def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_agai
     whole = pd.read_parquet(trials)
     whole[whole["trial"] != 6].to_parquet(trials)
     (search / "search" / "study.db").unlink()
-    integrity.repair(search)
-    said = {found.what: found.says for found in integrity.examine_search(search)}
-    assert said["study"].startswith("8 complete, 0 failed, 1 cut off")
+    repair_search(search)
+    said = {found.what: found.detail for found in check_search(search)}
+    assert said["study"].startswith("8 complete, 0 failed, 1 interrupted")
     run_search(resume_settings(search), False, Silent(), lambda text: None)
     now = pd.read_parquet(trials)
     assert now["trial"].tolist() == list(range(9))
@@ -136,7 +136,7 @@ def test_what_neither_study_nor_table_holds_is_not_made_up(search: Path) -> None
     (search / "search" / "study.db").write_bytes(b"no database at all")
     (search / "search" / TRIALS).unlink()
     with pytest.raises(InputError, match=r"trials\.parquet has none to rebuild it from"):
-        integrity.repair(search)
+        repair_search(search)
     assert (search / "search" / "study.db").read_bytes() == b"no database at all"
 
 
@@ -145,12 +145,12 @@ def test_damaged_facts_are_found_and_made_again_with_the_same_id(search: Path) -
     before = read_json(facts, "search")
     facts.write_text(facts.read_text()[:100])
     assert "not a readable search" in failures(search)["facts"]
-    integrity.repair(search)
+    repair_search(search)
     assert failures(search) == {}
     assert read_json(facts, "search")["search_id"] == before["search_id"]
 
 
 def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no search was begun in"):
-        integrity.examine_search(tmp_path)
+        check_search(tmp_path)
     assert tiny_settings(tmp_path).search_directory.exists() is False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,8 +53,47 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch, capsys) -> 
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    code = "import sys, search.cli; print(sorted({'torch', 'ray', 'optuna', 'mlflow', 'pandas'} & set(sys.modules)))"
+    heavy = "{'torch', 'ray', 'optuna', 'mlflow', 'pandas'}"
+    code = f"import sys, stepfront.search.cli.main; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_bare_command_prints_its_help(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    for words in ((), ("import",)):
+        code, shown, error = call(monkeypatch, capsys, *words)
+        assert (code, error) == (0, "")
+        lines = shown.splitlines()
+        assert len(lines) > 8
+        assert max(map(len, lines)) <= 80
+        assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]  # none is cut
+        assert shown == call(monkeypatch, capsys, *words, "--help")[1]
+    verbs = [line.split()[0] for line in call(monkeypatch, capsys)[1].partition("Commands:")[2].splitlines() if line]
+    assert set(VERBS) < set(verbs)
+    assert "controls" not in verbs
+
+
+def test_the_version_is_that_of_the_package(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert call(monkeypatch, capsys, "--version") == (0, f"stepfront {importlib.metadata.version('stepfront')}\n", "")
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    for typed, expected in (("stepfront basel", "baselines"), ("stepfront front --exp", "--export")):
+        environment = {"_STEPFRONT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": typed.count(" ")}
+        environment = os.environ | {name: str(value) for name, value in environment.items()}
+        code = "import sys; sys.argv = ['stepfront']; from stepfront.search.cli.main import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert expected in done.stdout.split(), done.stderr
+
+
+def test_controls_says_its_new_name(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, _, error = call(monkeypatch, capsys, "controls", "runs/digits", "--methods", "uniform")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "stepfront baselines" in error
+
+
+def test_importing_the_command_line_changes_no_environment() -> None:
+    code = "import os; before = dict(os.environ); import stepfront.search.cli.main; print(dict(os.environ) == before)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
 SETTINGS = {
@@ -150,9 +191,19 @@ def test_exports_and_samples(searched_copy: Path, tmp_path: Path, monkeypatch, c
     code, _, error = call(monkeypatch, capsys, "front", str(searched_copy), "--export", str(tmp_path / "front.xls"))
     assert code == 2
     assert ".csv .json .parquet" in error
+    exported = json.loads(path.read_text())
+    code, said, _ = call(monkeypatch, capsys, "front", str(searched_copy), "--json")
+    assert code == 0
+    assert json.loads(said) == exported
+    assert [row["fid"] for row in exported] == pytest.approx(list(front["fid"]), rel=1e-14)
     code, said, _ = call(monkeypatch, capsys, "front", str(searched_copy))
     assert code == 0
     assert "cheapest" in said
+    code, said, _ = call(monkeypatch, capsys, "compare", str(searched_copy), str(searched_copy), "--json")
+    compared = json.loads(said)
+    assert compared["differing"] is None
+    assert [one["hypervolume_share"] for one in compared["searches"]] == pytest.approx([1, 1])
+    assert compared["searches"][0]["front"] == exported
 
     grid = tmp_path / "grid.png"
     words = ("sample", str(searched_copy), "--point", "best", "--images", "5", "--out", str(grid))
@@ -167,6 +218,26 @@ def test_exports_and_samples(searched_copy: Path, tmp_path: Path, monkeypatch, c
     assert "possible: knee, best, cheapest" in error
     assert call(monkeypatch, capsys, "report", str(searched_copy))[0] == 0
     assert (searched_copy / "report.html").exists()
+
+
+def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    import pandas as pd
+
+    words = ("baselines", str(searched_copy), "--methods", "uniform,fewer_steps", "--json")
+    code, said, told = call(monkeypatch, capsys, *words)
+    assert code == 0
+    result = json.loads(said)
+    assert {row["method"] for row in result["methods"]} == {"search", "uniform", "fewer_steps"}
+    assert {row["trial"] for row in result["versus"]} == {
+        int(trial) for trial in pd.read_parquet(searched_copy / "front.parquet")["trial"]
+    }
+    assert "report" in told
+    code, said, told = call(monkeypatch, capsys, "confirm", str(searched_copy), "--json")
+    assert code == 0
+    result = json.loads(said)
+    assert result["savings"] == json.loads((searched_copy / "search.json").read_text())["savings"]
+    assert all(row["fid_confirmed"] > 0 for row in result["front"])
+    assert "report" in told
 
 
 @pytest.fixture
@@ -189,6 +260,12 @@ def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster
     code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
     assert code == 1
     assert "FAIL  data       no data file at gone.npz" in said
+    code, said, told = call(monkeypatch, capsys, "doctor", str(config), "--json")
+    assert code == 1
+    found = {row["what"]: row for row in json.loads(said)}
+    assert (found["data"]["usable"], found["data"]["detail"]) == (False, "no data file at gone.npz")
+    assert found["python"]["usable"]
+    assert "FAIL  data" in told
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -200,4 +277,4 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys) -> None:  # type: ignore[
     monkeypatch.setattr(config, "load_settings", interrupted)
     code, _, error = call(monkeypatch, capsys, "train", "any.yaml")
     assert code == 130
-    assert "interrupted; the same command goes on from here" in error
+    assert "interrupted; run the same command again to continue" in error

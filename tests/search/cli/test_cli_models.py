@@ -37,7 +37,7 @@ def test_every_verb_has_help_with_an_example(verb: tuple[str, ...], monkeypatch,
 
 def test_diffusers_is_imported_by_the_pipeline_alone() -> None:
     code = (
-        "import sys, stepfront.search.cli.main, stepfront.search.driver.run;"
+        "import sys, stepfront.search.cli.main, stepfront.search.driver.search;"
         "import stepfront.trainers.interop.unet2d, stepfront.trainers.interop.ddsm;"
         "print('diffusers' in sys.modules); import stepfront.trainers.interop.pipeline;"
         "print('diffusers' in sys.modules)"

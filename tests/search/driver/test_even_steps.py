@@ -11,7 +11,7 @@ import pytest
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
-from stepfront.search.checks import integrity
+from stepfront.search.checks.integrity import check_search
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver.baselines import run_baselines
 from stepfront.search.driver.versus import advice
@@ -70,7 +70,7 @@ def test_fewer_steps_than_there_are_evaluations_for_are_spread_evenly(
 
 
 def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: Path) -> None:
-    assert [found.says for found in integrity.examine_search(searched.parent) if not found.usable] == []
+    assert [found.detail for found in check_search(searched.parent) if not found.usable] == []
     write_report(searched, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

@@ -20,7 +20,7 @@ from stepfront.search.cli.main import app
 from stepfront.search.config import load_settings, settings_from
 from stepfront.search.jobs.client import find_token, jobs_client
 from stepfront.search.jobs.job_entrypoint import differing_versions, place_supernet
-from stepfront.search.jobs.submit import entrypoint, on_cluster, pack, pinned_requirements, submit
+from stepfront.search.jobs.submit import entrypoint, on_cluster, pack, pinned_requirements, submit_job
 from stepfront.trainers.networks.card import read_card
 from tests.search.conftest import tiny_settings
 
@@ -95,7 +95,7 @@ def test_a_job_does_its_steps_in_order() -> None:
         "python -m stepfront confirm '/shared/my runs/mine'"
     )
     with pytest.raises(InputError, match="a job can't do sleep; possible, in this order: train,search,confirm"):
-        submit(settings, "http://127.0.0.1:9", ["sleep"])
+        submit_job(settings, "http://127.0.0.1:9", ["sleep"])
 
 
 def test_a_supernet_travels_without_its_training_state_and_is_never_replaced(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""Define the verbs that train and search: quickstart, train, search, resume and extend."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stepfront.search.cli.steps import confirm_step, publish_step, search_step, train_step
+from stepfront.search.cli.terminal import Config, Fresh, Output, Overrides, Search
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command(epilog="Example: stepfront quickstart --set budget.trials=40")(quickstart)
+    app.command(
+        epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500"
+    )(train)
+    app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")(
+        search
+    )
+    app.command(epilog="Example: stepfront resume runs/digits")(resume)
+    app.command(epilog="Example: stepfront extend runs/digits --trials 200")(extend)
+
+
+def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
+    """Run all steps on scikit-learn's digits, in a few minutes.
+
+    The steps are: train, search, confirm and report.
+    """
+    from stepfront.search.config import settings_from
+    from stepfront.search.presets import preset
+    from stepfront.search.storage.run_location import local_settings
+
+    output, given = Output(), settings_from(preset("digits"), set_ or [])
+    with local_settings(given, trains=True) as (settings, _):
+        train_step(settings, fresh, output)
+    with local_settings(given) as (settings, location):
+        search_step(settings, fresh, location, output)
+        confirm_step(settings.search_directory, None, None, output)
+        publish_step(settings, output)
+
+
+def train(
+    config: Config,
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="SUPERNET", help="start from the weights of another supernet")
+    ] = None,
+) -> None:
+    """Train a supernet, or continue an interrupted training."""
+    from stepfront.search.config import load_settings
+    from stepfront.search.records.run_directory import find_supernet
+    from stepfront.search.storage.run_location import local_settings, open_for_reading
+
+    start = [f"training.start={find_supernet(open_for_reading(from_).local)}"] if from_ else []
+    with local_settings(load_settings(config, [*(set_ or []), *start]), trains=True) as (settings, _):
+        train_step(settings, fresh, Output())
+
+
+def search(
+    config: Config,
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="SEARCH", help="start from the front of an earlier search")
+    ] = None,
+) -> None:
+    """Search the widths per step, or continue a search.
+
+    The supernet of the settings must be trained.
+    """
+    from stepfront.search.config import load_settings
+    from stepfront.search.records.run_directory import warm_settings
+    from stepfront.search.storage.run_location import local_settings, open_for_reading
+
+    output, given = Output(), load_settings(config, set_ or [])
+    earlier = [open_for_reading(place).local for place in from_ or []]
+    with local_settings(warm_settings(given, earlier)) as (settings, location):
+        search_step(settings, fresh, location, output)
+        publish_step(settings, output)
+
+
+def resume(search: Search) -> None:
+    """Continue an interrupted search with its own settings."""
+    from stepfront.search.records.run_directory import resume_settings
+    from stepfront.search.storage.run_location import open_for_writing
+
+    with open_for_writing(search) as location:
+        settings, output = resume_settings(location.local), Output()
+        search_step(settings, False, location, output)
+        publish_step(settings, output)
+
+
+def extend(
+    search: Search,
+    trials: Annotated[int | None, typer.Option(min=1, help="number of additional trials")] = None,
+    minutes: Annotated[float | None, typer.Option(min=1e-3, help="additional running time, in minutes")] = None,
+    tflops: Annotated[float | None, typer.Option(min=1e-9, help="additional network FLOPs, in 1e12")] = None,
+) -> None:
+    """Continue a finished search with more budget.
+
+    The study and the MLflow run stay the same.
+    """
+    from stepfront.search.driver.search import extended_settings
+    from stepfront.search.storage.run_location import open_for_writing
+
+    with open_for_writing(search) as location:
+        settings, output = extended_settings(location.local, trials, minutes, tflops), Output()
+        search_step(settings, False, location, output)
+        publish_step(settings, output)

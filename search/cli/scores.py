@@ -1,0 +1,91 @@
+"""Define the verbs that score more plans of a search: confirm and baselines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stepfront.search.cli.steps import confirm_step, publish_step
+from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")(confirm)
+    app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")(
+        baselines
+    )
+
+
+def confirm(
+    search: Search,
+    images: Annotated[int | None, typer.Option(min=16, help="images per score (default: confirm.images)")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="number of held-out noise seeds (default: confirm.seeds)")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the front again on held-out noise seeds."""
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import open_for_writing
+    from stepfront.tables.search_tables import read_snapshot
+
+    output = Output(as_json)
+    with open_for_writing(search) as location:
+        directory, settings = find_search(location.local)
+        confirm_step(location.local, images, seeds, output)
+        publish_step(settings, output)
+        snapshot = read_snapshot(directory)
+    if as_json:
+        savings, front = snapshot.facts.get("savings"), json_rows(snapshot.front)
+        output.json({"directory": str(directory), "savings": savings, "front": front})
+
+
+def baselines(
+    search: Search,
+    methods: Annotated[
+        str, typer.Option(metavar="NAMES", help="baselines to score, comma-separated (default: all)")
+    ] = "",
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="evaluations per method (default: same as the search)")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what the search must beat, at equal evaluations.
+
+    The baselines are plans made by hand, fewer steps, random plans and DDSM's own search.
+    """
+    from stepfront.search.driver.baselines import METHODS, run_baselines
+    from stepfront.search.driver.versus import advice
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import open_for_writing
+    from stepfront.tables.parquet import read_table
+    from stepfront.tables.schema import METHOD_SCORES, VERSUS
+
+    output = Output(as_json)
+    wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
+    with open_for_writing(search) as location:
+        directory, settings = find_search(location.local)
+        with output.bar("baselines") as update:
+            run_baselines(
+                location.local,
+                wanted,
+                evaluations,
+                lambda name, done, total: update(done, total, f"baseline {name}"),
+            )
+        publish_step(settings, output)
+    scored = read_table(directory / METHOD_SCORES).sort_values("share", ascending=False)
+    versus = read_table(directory / VERSUS)
+    hint = advice(versus, settings)
+    output.message()
+    for _, row in scored.iterrows():
+        output.message(
+            f"{row['method']:<12} {row['evaluations']:>5} evaluations  "
+            f"{row['share']:.1%} of the hypervolume of all methods together"
+        )
+    if hint:
+        output.message(hint)
+    if as_json:
+        result = {"directory": str(directory), "methods": json_rows(scored), "versus": json_rows(versus)}
+        output.json(result | {"advice": hint})
