@@ -257,7 +257,7 @@ def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path, cluster: None) -> No
 
 def test_a_constraint_that_no_plan_keeps_is_refused_before_anything_is_evaluated(fresh: Path, cluster: None) -> None:
     settings = tiny_settings(fresh, "evaluation.constraints=['gflops <= 1e-6']")
-    with pytest.raises(InputError, match=r"no plan keeps the constraint gflops <= 1e-06.*narrowest has"):
+    with pytest.raises(InputError, match=r"no plan keeps the constraint gflops <= 1e-06.*narrowest uniform plan has"):
         run_search(settings, False, Silent(), lambda text: None)
 
 
