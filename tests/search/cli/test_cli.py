@@ -160,12 +160,12 @@ def test_missing_and_damaged_data(tmp_path: Path, monkeypatch, capsys) -> None: 
     config.write_text("{name: x, data: {format: idx, path: images}}")
     code, _, error = call(monkeypatch, capsys, "train", str(config))
     assert (code, error.count("\n")) == (2, 1)
-    assert "images is no directory" in error
+    assert "images is not a directory" in error
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + b"\0\0\0\x09" * 3)
     code, _, error = call(monkeypatch, capsys, "train", str(config))
     assert code == 2
-    assert "cut short: 0 of 729 bytes" in error
+    assert "is incomplete: 0 of 729 bytes" in error
 
 
 def test_search_without_a_supernet_says_what_to_do(tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -401,7 +401,7 @@ def test_a_supernet_of_other_data_or_damaged_is_refused(fresh: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="digest differs"):
+    with pytest.raises(InputError, match="digest of the weights differs"):
         do_search(fresh)
     with pytest.raises(InputError, match="no supernet in"):
         do_search(fresh / "elsewhere")
@@ -460,7 +460,7 @@ def test_a_finished_search_goes_on_with_more_budget(fresh: Path, cluster: None) 
     assert len(after) == 14
     pd.testing.assert_frame_equal(after[:9], before)
     assert resume_settings(fresh / "tiny") == settings
-    with pytest.raises(InputError, match="--trials, --minutes or --tflops"):
+    with pytest.raises(InputError, match="possible: --trials, --minutes, --tflops"):
         extended_settings(fresh / "tiny", None, None, None)
 
 
