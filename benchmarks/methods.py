@@ -1,7 +1,7 @@
-"""Search methods behind one face: a space, a score and a budget in; the scores in the order of their evaluation out.
+"""Run search methods on one space, score and budget; each returns the scores in the order of their evaluation.
 
-A method never pays for a plan twice: a repeat is answered from what is known, except that Optuna's and pymoo's own
-algorithms, as shipped, are charged for the repeats that they ask for, because their users are.
+No method is charged twice for a plan, with one exception: Optuna's and pymoo's own algorithms, as shipped, are charged
+for the repeats that they ask for, because their users are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stepfront.trainers.evaluation import Evaluation
 NO_SCREEN = ScreenSettings(proxy="none", offspring=1)
 
 Score = Callable[[Levels], tuple[float, float]]
-"""Levels -> (fid, gflops)."""
+"""Return (fid, gflops) of levels."""
 
 
 def ours(
@@ -42,11 +42,13 @@ def ours(
     screen: ScreenSettings = NO_SCREEN,
     in_flight: int = 1,
 ) -> np.ndarray:
-    """The product's own ledger and sampler, in memory.  `in_flight` plans are always under way, as with so many workers
-    that take equally long."""
+    """Search with stepfront's own ledger and sampler, in memory.
+
+    `in_flight` plans are always under way, as with so many workers of equal speed.
+    """
     encoding = source.encoding
     full = score(np.full(encoding.units, encoding.highest))[1]
-    # The price alone, without the price of a score: levels and width costs give it as the plan would.
+    # The cost alone, without an evaluation: levels and width costs give it as the plan would.
     unit = full / (encoding.steps * source.width_costs[-1])
     screening = make_screening(
         screen,
@@ -85,7 +87,7 @@ def ours(
 
 
 def optuna_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:
-    """Optuna's NSGAIISampler on one categorical a gene, as its documentation would have it."""
+    """Search with Optuna's NSGAIISampler and one categorical parameter per gene, as its documentation shows."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
@@ -99,7 +101,7 @@ def optuna_shipped(encoding: Encoding, score: Score, budget: int, seed: int, pop
 
 
 def pymoo_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:
-    """pymoo's NSGA-II for integers: its SBX crossover and polynomial mutation, rounded, duplicates dropped."""
+    """Search with pymoo's NSGA-II for integers: SBX crossover and polynomial mutation, rounded, without duplicates."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
@@ -130,7 +132,7 @@ def pymoo_shipped(encoding: Encoding, score: Score, budget: int, seed: int, popu
 
 
 def random_plans(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
-    """Independent genes, no repeats."""
+    """Evaluate plans of independent genes, without repeats."""
     rng = np.random.default_rng(seed)
     seen: dict[bytes, tuple[float, float]] = {}
     while len(seen) < min(budget, (encoding.highest + 1) ** encoding.units):
@@ -141,18 +143,18 @@ def random_plans(encoding: Encoding, score: Score, budget: int, seed: int) -> np
 
 
 def ddsm(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
-    """DDSM's algorithm on the genes of this space (see search/ddsm.py)."""
+    """Search with DDSM's algorithm on the genes of this space (search/algorithm/ddsm.py)."""
     search, scores = DDSMSearch(encoding, seed), []
     full = score(np.full(encoding.units, encoding.highest))[1]
     while len(scores) < budget and (plans := search.ask(budget - len(scores))):
-        fresh = [score(levels) for levels in plans]
-        scores += fresh
-        search.tell([(fid, gflops / full) for fid, gflops in fresh])
+        new = [score(levels) for levels in plans]
+        scores += new
+        search.tell([(fid, gflops / full) for fid, gflops in new])
     return np.array(scores)
 
 
 def monotone_plans(encoding: Encoding, score: Score, budget: int, seed: int) -> np.ndarray:
-    """Plans that never narrow toward the clean end, in random order: all of them, or as many as the budget allows."""
+    """Evaluate plans that never narrow toward the clean end, in random order, as many as the budget allows."""
     rng = np.random.default_rng(seed)
     units, highest = encoding.units, encoding.highest
     plans: list[Levels] = []

@@ -1,4 +1,4 @@
-"""A search problem over a trained run, for benchmarks: plans in, scores out, without Ray."""
+"""Score plans of a trained run without Ray, for benchmarks."""
 
 from __future__ import annotations
 
@@ -32,26 +32,32 @@ class Problem:
 
     @property
     def encoding(self) -> Encoding:
+        """The encoding of the plans."""
         return self.search.encoding
 
     @property
     def widths(self) -> tuple[float, ...]:
+        """Widths of the supernet, ascending."""
         return self.search.card.network.widths
 
     @property
     def schedule(self) -> NoiseSchedule:
+        """The supernet's noise schedule."""
         return noise_schedule(self.search.card.diffusion)
 
     @cached_property
     def costs(self) -> dict:
+        """Counted cost of each width."""
         card = self.search.card
         return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in self.widths}
 
     @cached_property
     def evaluator(self) -> Evaluator:
+        """The evaluator of plans, in this process."""
         return Evaluator(local_parts(self.search, self.costs, 1))
 
     def subnets(self) -> dict[float, nn.Module]:
+        """Return the subnet of each width."""
         import torch
 
         card = self.search.card
@@ -60,20 +66,24 @@ class Problem:
         return {width: supernet.subnet(width) for width in self.widths}
 
     def plan(self, levels: Levels) -> Plan:
+        """Return the plan of levels."""
         return Plan(self.search.times, self.encoding.step_widths(levels), self.search.settings.sampler.solver)
 
     def gflops(self, levels: Levels) -> float:
+        """Return the GFLOPs per image of levels."""
         return plan_gflops(self.plan(levels), self.costs)
 
     def fid(self, levels: Levels) -> float:
+        """Return the FID of levels."""
         return self.evaluator(self.plan(levels), self.images, 0).fid
 
     def plan_source(self, seed: int) -> PlanSource:
+        """Return what initial plans are made from, with this seed."""
         return replace(make_plan_source(self.search, self.costs), seed=seed)
 
 
 def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
-    """The problem of `stages` stages and `steps` sampling steps over the supernet of `run`."""
+    """Return the problem of `stages` stages and `steps` sampling steps over the supernet of `run`."""
     settings = load_settings(
         run / "supernet" / SETTINGS_FILE,
         [

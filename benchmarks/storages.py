@@ -1,5 +1,7 @@
-"""Time of `ask` and `tell` with 1,000 genes in every storage, with an analytic score and the default screening:
-`make bench-storages`.  Writes docs/bench-storages.md."""
+"""Time `ask` and `tell` with 1,000 genes in every storage, with an analytic score and the default screening.
+
+Run it with `make bench-storages`; it writes docs/bench-storages.md.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ TRIALS = 1000
 
 
 def storage_rows(work: Path) -> pd.DataFrame:
-    """One row a storage: medians of the first and the last hundred of a thousand trials, in ms, and the file's size."""
+    """Return one row per storage: medians of the first and the last hundred of 1,000 trials in ms, and file size."""
     rows = []
     for name in ("memory", "journal", "SQLite"):
         with tempfile.TemporaryDirectory(dir=work) as scratch:
@@ -65,13 +67,13 @@ def storage_rows(work: Path) -> pd.DataFrame:
 def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
     encoding = Steps(GENES, WIDTHS, False)
     worth, cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
-    gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, and wrong enough to have to be learnt
+    gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, but wrong, so that the model has to learn
     source = PlanSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
     defaults = RunSettings()
     features = PlanFeatures(encoding, gap)
     screening = make_screening(defaults.screen, encoding, lambda: features, lambda levels: [float(cost[levels].sum())])
-    seeds = make_initial_plans(defaults.initial_plans, source)
-    sampler = BlockNSGAII(encoding, defaults.variation, 0, seeds, defaults.screen.offspring, screening)
+    initial = make_initial_plans(defaults.initial_plans, source)
+    sampler = BlockNSGAII(encoding, defaults.variation, 0, initial, defaults.screen.offspring, screening)
     ledger = Ledger(
         storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}
     )
@@ -100,9 +102,9 @@ def main() -> None:
     text = (
         f"# `ask` and `tell`\n\nMade by `make bench-storages` on {time.strftime('%Y-%m-%d')}, load"
         f" {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores; {', '.join(f'{k} {v}' for k, v in versions().items())}."
-        f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default seeds and screening (a model"
-        " learnt on the trials chooses among 32 children), one process; medians. The target is 20 ms for both at the"
-        " thousandth trial, in every storage.\n\n"
+        f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default initial plans and screening (a"
+        " model fitted on the trials chooses among 32 children), one process; medians. The target is 20 ms for both at"
+        " the thousandth trial, in every storage.\n\n"
     )
     write_text(given.docs / "bench-storages.md", text + markdown(table) + "\n")
     print(table.to_string())

@@ -26,9 +26,9 @@ FRONT_OF = "front:"
 """`initial_plans` names an earlier search as `front:SEARCH`."""
 
 
-def earlier_directory(name: str, kept: Mapping[str, Path]) -> Path:
-    """Return where the tables of `front:SEARCH` are: as `kept` says, else SEARCH itself."""
-    return kept.get(name, Path(name.removeprefix(FRONT_OF)))
+def earlier_directory(name: str, directories: Mapping[str, Path]) -> Path:
+    """Return the directory of the tables of `front:SEARCH`: from `directories`, else SEARCH itself."""
+    return directories.get(name, Path(name.removeprefix(FRONT_OF)))
 
 
 def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels]:
@@ -45,7 +45,7 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
 
 
 def earlier_models(
-    wanted: Mapping[str, int], encoding: Encoding, gap: Array, kept: Mapping[str, Path] | None = None
+    wanted: Mapping[str, int], encoding: Encoding, gap: Array, directories: Mapping[str, Path] | None = None
 ) -> tuple[EarlierModel, ...]:
     """Return one model per earlier search whose front is among the `wanted` initial plans.
 
@@ -54,7 +54,7 @@ def earlier_models(
     models = []
     for name in wanted:
         if name.startswith(FRONT_OF) and wanted[name]:
-            trials = read_table(earlier_directory(name, kept or {}) / TRIALS)
+            trials = read_table(earlier_directory(name, directories or {}) / TRIALS)
             trials = _comparable(trials[trials["state"] == "complete"], encoding)
             if len(trials) < LEAST_TRIALS:
                 continue

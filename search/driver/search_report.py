@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from stepfront.search.algorithm.nsga2 import GENOME
-from stepfront.search.algorithm.trials import result_of
+from stepfront.search.algorithm.trials import GENOME, result_of
 from stepfront.search.pareto import front_indices
 from stepfront.search.study.ledger import Ledger
 

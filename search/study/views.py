@@ -13,7 +13,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
+from stepfront.search.algorithm.trials import GENOME, ORIGIN, PARENTS, Proposal, result_of
 from stepfront.search.pareto import front_size_history
 from stepfront.search.records.plan_rows import plan_columns
 from stepfront.search.study.ledger import Ledger
@@ -33,7 +33,7 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
             continue
         last = generations.get(trial.number, last)
         genome = trial.user_attrs[GENOME]
-        proposed = {"origin": trial.user_attrs["origin"], "parents": list(trial.user_attrs["parents"])}
+        proposed = {"origin": trial.user_attrs[ORIGIN], "parents": list(trial.user_attrs[PARENTS])}
         row = {"trial": trial.number, "generation": last, **proposed, "genome": genome}
         row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial))
         row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"

@@ -1,4 +1,4 @@
-"""Encodings: round trips, plan lengths, and projections to what an encoding can hold."""
+"""Check encodings: round trips, plan lengths, and projections to valid levels."""
 
 from __future__ import annotations
 

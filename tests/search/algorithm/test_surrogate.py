@@ -1,4 +1,4 @@
-"""The surrogate: its leave-one-out answers, what it learns, and that a resume learns the same."""
+"""Check the surrogate: leave-one-out predictions, what it learns, and that a resumed search learns the same."""
 
 from __future__ import annotations
 

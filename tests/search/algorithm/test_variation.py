@@ -1,4 +1,4 @@
-"""Variation: children stay in the space, keep blocks, and cost what they should."""
+"""Check variation: children stay in the space, keep blocks, and have the right cost."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import threading
 import time
@@ -16,8 +15,7 @@ from stepfront.errors import InputError
 from stepfront.search.study import optuna_storage as storage
 from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.ledger import Ledger
-from stepfront.search.study.optuna_storage import open_storage, study_name
-from stepfront.search.study.outages import retry_during_outage
+from stepfront.search.study.optuna_storage import cut_torn_line, finished_numbers, open_storage, study_name
 from tests.search.servers import Postgres, running_postgres
 from tests.search.study.test_ledger import make_ledger, outcomes, run
 
@@ -59,59 +57,6 @@ def test_a_database_that_goes_away_for_a_while_is_waited_for(postgres: Postgres,
     back.join()
     assert time.monotonic() - begin >= 2.5
     assert outcomes(ledger_in(postgres, tmp_path / "away")) == outcomes(whole)  # none lost, none twice
-
-
-def test_a_write_whose_answer_was_lost_is_not_done_twice(tmp_path: Path) -> None:
-    ledger = make_ledger("sqlite", tmp_path)
-    real, calls = ledger.storage.create_new_trial, []
-
-    def lose_the_answer(*args, **kwargs):  # type: ignore[no-untyped-def]
-        made = real(*args, **kwargs)
-        calls.append(made)
-        if len(calls) == 3:
-            raise sqlite3.OperationalError("database is locked")
-        return made
-
-    ledger.storage.create_new_trial = lose_the_answer  # type: ignore[method-assign]
-    run(ledger)
-    assert outcomes(make_ledger("sqlite", tmp_path)) == outcomes(run(make_ledger("memory", tmp_path)))
-
-
-def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
-    ledger = run(make_ledger("sqlite", tmp_path), most=3)
-    other = sqlite3.connect(tmp_path / "study.db", check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
-    freed = threading.Timer(1.5, other.rollback)
-    freed.start()
-    begin = time.monotonic()
-    assert ledger.ask() is not None
-    assert time.monotonic() - begin > 1
-    freed.join()
-    other.close()
-
-
-def test_waiting_has_a_bound_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def locked() -> None:
-        raise sqlite3.OperationalError("database is locked")
-
-    with pytest.raises(InputError, match=r"did not answer for 1 s: database is locked; .*stepfront resume"):
-        retry_during_outage(locked, patience=1)
-    full = sqlite3.OperationalError("database or disk is full")
-    begin = time.monotonic()
-    with pytest.raises(InputError, match=r"can't be written: database or disk is full; .*stepfront resume"):
-        retry_during_outage(lambda: (_ for _ in ()).throw(full), patience=30)
-    assert time.monotonic() - begin < 1  # waiting would not help
-    with pytest.raises(ZeroDivisionError):
-        retry_during_outage(lambda: 1 // 0)  # a mistake of ours is no outage
-    attempts = iter([ConnectionResetError("connection reset"), None])
-
-    def second_time() -> str:
-        error = next(attempts)
-        if error:
-            raise error
-        return "done"
-
-    assert retry_during_outage(second_time) == "done"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -176,3 +121,32 @@ def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path)
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="there is no study of the search in"):
         usage_of_study(url, tmp_path / "other")
+
+
+def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
+    run(make_ledger("journal", tmp_path), most=5)
+    path = tmp_path / "study.journal"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    ledger = run(make_ledger("journal", tmp_path))
+    assert ledger.finished == 30
+    assert outcomes(make_ledger("journal", tmp_path)) == outcomes(ledger)
+    cut_torn_line(tmp_path / "none")  # nothing to cut is no error
+
+
+def test_a_result_whose_state_was_lost_counts_as_recorded(tmp_path: Path) -> None:
+    run(make_ledger("journal", tmp_path), most=5)
+    path = tmp_path / "study.journal"
+    path.write_bytes(path.read_bytes()[:-20])  # of the last trial's state
+    assert finished_numbers("journal", tmp_path) == {0, 1, 2, 3, 4}
+    path.write_bytes(b"no journal\n" + path.read_bytes())
+    assert finished_numbers("journal", tmp_path) is None
+    assert finished_numbers(None, tmp_path) == set()
+
+
+def test_a_storage_that_can_not_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"this is no database, and long enough to be seen as none" * 40)
+    with pytest.raises(InputError, match="can't be opened"):
+        open_storage(None, tmp_path)
+    with pytest.raises(InputError, match="can't be opened"):
+        open_storage("nonsense://x", tmp_path)

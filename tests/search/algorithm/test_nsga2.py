@@ -1,0 +1,64 @@
+"""Check the elite, constraints and affordable plans of NSGA-II against Optuna's own choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.samplers import BaseSampler
+
+from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.config import VariationSettings
+from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
+from stepfront.search.study.budget import Limits
+from tests.search.study.test_ledger import ENCODING, INITIAL, make_ledger, run
+
+
+@pytest.mark.parametrize("constraints", [(), ("gflops <= 12",)])
+def test_the_elite_is_what_optuna_chooses_among_all_trials(constraints: tuple[str, ...]) -> None:
+    ledger = make_ledger("memory", Path(), constraints=constraints, limits=Limits(trials=80))
+    for count in (4, 20, 80):
+        run(ledger, most=count - ledger.finished)
+        chosen = NSGAIIElitePopulationSelectionStrategy(population_size=6)(ledger.study, list(ledger.trials))
+        elite = ledger.sampler.elite(ledger.study, ledger.archive)
+        assert [trial.number for trial in elite] == [trial.number for trial in chosen]
+        assert len(elite) == min(count, 6)
+
+
+def test_constraints_dominate(tmp_path: Path) -> None:
+    ledger = run(make_ledger("sqlite", tmp_path, constraints=("gflops <= 12",), limits=Limits(trials=60)))
+    free = run(make_ledger("memory", tmp_path, limits=Limits(trials=60)))
+    assert all(t.values[1] <= 12 for t in ledger.sampler.elite(ledger.study, ledger.archive))
+    assert any(t.values[1] > 12 for t in free.sampler.elite(free.study, free.archive))
+    over = [t for t in ledger.trials if t.values[1] > 12]
+    assert all(t.constraints["gflops <= 12"] == t.values[1] - 12 for t in over)
+    stored = make_ledger("sqlite", tmp_path, constraints=("gflops <= 12",))
+    assert [t.constraints for t in stored.trials] == [t.constraints for t in ledger.trials]
+
+
+def test_plans_that_are_known_to_be_too_dear_are_not_proposed() -> None:
+    def affordable(levels: np.ndarray) -> bool:
+        return bool(levels.sum() <= 12)
+
+    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, INITIAL[:1], affordable=affordable)
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=60)))
+    assert len(ledger.trials) == 60
+    assert all(t.values[1] <= 12 for t in ledger.trials[1:])
+
+
+def test_parents_are_the_elite_of_all_trials_initial_plans_included() -> None:
+    ledger = run(make_ledger("memory", Path()), most=12)
+    elite = ledger.sampler.elite(ledger.study, ledger.archive)
+    assert len(elite) == 6
+    children = [t for t in ledger.trials if t.user_attrs["parents"]]
+    assert children
+    assert any(parent < 4 for t in children for parent in t.user_attrs["parents"])
+
+
+def test_the_study_is_optunas_with_our_sampler_which_has_no_parameters() -> None:
+    ledger = run(make_ledger("memory", Path()), most=1)
+    assert isinstance(ledger.study.sampler, BaseSampler)
+    assert ledger.study.sampler is ledger.sampler
+    with pytest.raises(ValueError, match="no parameter 'width'"):
+        ledger.study.ask().suggest_float("width", 0, 1)
