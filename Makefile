@@ -36,8 +36,9 @@ format: $(READY)  ## mend imports and layout with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY)  ## write the generated pages: docs/settings.md
+docs: $(READY)  ## write the generated pages: docs/settings.md and docs/tables.md
 	$(BIN)/python -m stepfront.search.settings_reference > docs/settings.md
+	$(BIN)/python -m stepfront.tables > docs/tables.md
 
 bench-variation: $(READY)  ## measure each choice of variation, initial plans and screening
 	$(BIN)/python -m benchmarks.variation

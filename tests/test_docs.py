@@ -15,6 +15,7 @@ import typer.main
 from stepfront.search.cli.main import app
 from stepfront.search.config import RunSettings
 from stepfront.search.settings_reference import groups, keys
+from stepfront.tables.__main__ import markdown as tables_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md")])
@@ -169,3 +170,7 @@ def test_the_tables_of_rooms_name_the_rooms_that_exist() -> None:
     rooms = {str(folder.relative_to(ROOT)) for folder in folders if (folder / "__init__.py").exists()}
     assert len(named) == len(set(named))
     assert set(named) == rooms
+
+
+def test_the_page_of_tables_is_the_generated_one() -> None:
+    assert text_of("docs/tables.md") == tables_page(), "docs/tables.md is stale; run: make docs"

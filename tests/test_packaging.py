@@ -84,7 +84,8 @@ def test_a_wheel_puts_one_name_into_an_environment(wheel: Path) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert {name.partition("/")[0] for name in names} == {"stepfront", f"stepfront-{version}.dist-info"}
     own = {f"stepfront/{name}" for package in PACKAGES for name in python_files(ROOT / package)}
-    assert own <= set(names), "every module of the three folders is in the wheel"
+    own |= python_files(ROOT / "src" / "stepfront")
+    assert own <= set(names), "every module is in the wheel"
     presets = {f"stepfront/search/presets/{path.name}" for path in (ROOT / "search" / "presets").glob("*.yaml")}
     assert presets
     assert presets | {"stepfront/py.typed", f"stepfront-{version}.dist-info/licenses/LICENSE"} <= set(names)
