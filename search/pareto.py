@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.search.optuna_internals import compute_hypervolume, fast_non_domination_rank
-
-Array = NDArray[np.float64]
 
 
 def domination_rank(scores: Array, penalty: Array | None = None, enough: int | None = None) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 
 
 def pick_device(name: str) -> torch.device:
@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         possible = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        line = next(iter(str(error).splitlines()), "")
+        line = first_line(error)
         raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {possible}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stepfront.dashboards.figures.style import BLUE, axis, layout
+from stepfront.tables.schema import PROXY_NAMES
 from stepfront.tables.search_tables import SearchTables, number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SCORES = ("gap", "paired", "model", "fid")  # from cheap to dear
 MOST_POINTS = 1500
 
 
@@ -32,19 +33,27 @@ class ProxyPair:
 
 
 def proxies_data(tables: SearchTables) -> list[ProxyPair]:
-    """Every pair of proxies on which two trials or more were both scored, with the last 1500 of them.  The tau that the
-    search states is taken; where it states none, it is computed from these."""
+    """Return every pair of scores that two trials or more both have, with the last 1500 of these trials.
+
+    Tau is the one in search.json; where that has none, it is computed from the trials drawn.
+    """
     if tables.proxies.empty:
         return []
     scores = tables.proxies.pivot_table(index="trial", columns="proxy", values="score", aggfunc="last")
     pairs = []
-    for lower, upper in combinations([proxy for proxy in SCORES if proxy in scores], 2):
+    for lower, upper in combinations(_cheapest_first(scores.columns), 2):
         both = scores[[lower, upper]].dropna().tail(MOST_POINTS)
         if len(both) >= 2:
             low, high = both[lower].to_numpy(float), both[upper].to_numpy(float)
             tau, count = _stated(tables, lower, upper) or (kendall_tau(low, high), len(both))
             pairs.append(ProxyPair(lower, upper, low, high, tau, count, tables.fid_name))
     return pairs
+
+
+def _cheapest_first(found: Iterable[str]) -> list[str]:
+    """Return the scores that a search has: our own proxies, those of its user, then FID."""
+    others = sorted(set(found) - {*PROXY_NAMES, "fid"})
+    return [name for name in (*PROXY_NAMES, *others, "fid") if name in set(found)]
 
 
 def _stated(tables: SearchTables, lower: str, upper: str) -> tuple[float, int] | None:

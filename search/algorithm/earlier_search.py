@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, EvenStages, Levels
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, EarlierModel, PlanFeatures, fit_earlier_model
 from stepfront.search.pareto import domination_rank
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT, TRIALS
-
-Array = NDArray[np.float64]
 
 FRONT_OF = "front:"
 """`initial_plans` names an earlier search as `front:SEARCH`."""

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.earlier_search import FRONT_OF, earlier_directory, front_levels
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Stages
 from stepfront.search.algorithm.trials import Proposal
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

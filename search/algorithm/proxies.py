@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from scipy.stats import kendalltau
 from sklearn.isotonic import IsotonicRegression
 
+from stepfront.arrays import Array
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
 from stepfront.search.algorithm.trials import GENOME, result_of
 from stepfront.search.pareto import domination_rank
-
-Array = NDArray[np.float64]
 
 ProxyScore = Callable[[Levels], float]
 """Return the score of a plan's levels on a cheap proxy; NaN where the proxy is undefined."""

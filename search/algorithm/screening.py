@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import hypervolume_gains
-
-Array = NDArray[np.float64]
 
 
 class SearchProgress(Protocol):

@@ -18,9 +18,8 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
-
-Array = NDArray[np.float64]
 
 Worth = Callable[[int], NDArray[np.int64]]
 """Return ranks of all trials [N] that tell the given number apart; the trials of smallest rank are learned."""

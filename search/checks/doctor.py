@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepfront.addresses import is_uri, redacted
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
 from stepfront.trainers.config import settings_json, validate
@@ -53,8 +53,7 @@ def run_check(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
     except Exception as error:
-        line = next(iter(redacted(error).splitlines()), "")
-        return Finding(what, False, line or type(error).__name__)
+        return Finding(what, False, first_line(error, redacted(error)))
 
 
 def _python() -> str:

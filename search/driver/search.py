@@ -23,6 +23,7 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem
+from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
@@ -52,6 +53,8 @@ def run_search(
     settings = anchored(settings)
     directory = settings.search_directory
     with directory_lock(directory):
+        if not fresh:
+            check_format(directory)
         stage("reading supernet, images and features")
         problem = load_problem(settings, reading_progress(stage))
         with ray_session(settings.workers):

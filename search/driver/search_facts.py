@@ -16,6 +16,7 @@ from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.algorithm.trials import result_of
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
@@ -42,6 +43,7 @@ def search_facts(
     point = ledger.progress.reference_point()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
+        "format": FORMAT,
         "search_id": ledger.search_id(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
         "dataset": problem.data.name,

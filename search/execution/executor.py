@@ -18,7 +18,7 @@ import ray
 from ray import tune
 
 from stepfront import SOURCE_ROOT
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import slots_now
 from stepfront.search.execution.tune_searcher import FirstFree, Job, LedgerSearcher, OnResult, OnStep, Watch
@@ -61,7 +61,7 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
                     **quiet,
                 )
     except Exception as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
+        line = first_line(error)
         raise InputError(f"no Ray cluster at {workers.address or 'this machine'}: {line}") from error
     try:
         yield

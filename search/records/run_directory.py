@@ -9,6 +9,7 @@ from pathlib import Path
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
+from stepfront.search.records.layout_version import check_format
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.config import settings_json, validate
@@ -55,6 +56,7 @@ def _anchored_front(name: str) -> str:
 
 def _settings_at(directory: Path) -> RunSettings:
     """The settings of the search in `directory`, which may have been moved since, with or without its supernet."""
+    check_format(directory)
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
     moved = {"directory": str(place.parent), "name": place.name}

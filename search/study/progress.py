@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.trials import TrialArchive, result_of
 from stepfront.search.pareto import GrowingFront
 from stepfront.search.study.trial_store import TrialStore
-
-Array = NDArray[np.float64]
 
 _FIRST = 4
 """Trials that fix the reference point: the uniform widths, by default."""

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type's name where the text is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def first_line(error: BaseException, text: str | None = None) -> str:
+    """Return the first line of an error's text, or its type's name where the text is empty.
+
+    `text` stands for the error's own where passwords had to be removed from that.
+    """
+    lines = (str(error) if text is None else text).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)

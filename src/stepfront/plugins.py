@@ -20,7 +20,7 @@ from functools import cache, reduce
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 
 _PART = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _IMPORT_PATH = re.compile(f"({_PART}):({_PART})")
@@ -62,7 +62,7 @@ class Registry:
         try:
             part = _import(path)
         except Exception as error:  # importing a user's module runs it, so anything can be raised
-            line = next(iter(str(error).splitlines()), "")
+            line = first_line(error)
             raise InputError(
                 f"can't import the {self.kind} {name!r} ({type(error).__name__}: {line}); install its package, or put "
                 "its folder on PYTHONPATH, on every machine of the run"

@@ -32,6 +32,7 @@ from stepfront.dashboards.figures import (
 from stepfront.dashboards.figures.front import non_dominated
 from stepfront.dashboards.figures.proxies import kendall_tau
 from stepfront.dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
+from stepfront.tables.schema import PROXY_NAMES
 from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 
 
@@ -174,6 +175,15 @@ def test_proxies_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -
     assert (pairs["gap", "fid"].tau, pairs["gap", "fid"].count) == (0.31, 42)
     assert pairs["paired", "fid"].count == 119
     assert "τ = 0.31 over 42 trials" in proxies_figure(list(pairs.values())).to_json().replace("\\u03c4", "τ")
+
+
+def test_every_proxy_of_the_schema_is_drawn_and_a_users_own_too(search: Path) -> None:
+    path = search / "proxies.parquet"
+    fid = pd.read_parquet(path).query("proxy == 'fid'")
+    names = [*reversed(PROXY_NAMES), "mine", "fid"]
+    pd.concat([fid.assign(proxy=name) for name in names]).to_parquet(path)
+    pairs = [(pair.lower, pair.upper) for pair in proxies_data(read_tables(search)) if pair.upper == "fid"]
+    assert pairs == [(name, "fid") for name in (*PROXY_NAMES, "mine")]
 
 
 def test_latency_is_a_share_of_full_width(tables: SearchTables) -> None:

@@ -16,6 +16,7 @@ from stepfront.dashboards.images import fitting_png, halved
 from stepfront.dashboards.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
 from stepfront.errors import InputError
+from stepfront.search.config import ScreenSettings
 from stepfront.tables.search_tables import read_tables
 
 ROOT = Path(__file__).parents[2]
@@ -218,3 +219,14 @@ def test_only_confirmed_scores_in_use_are_compared(search: Path) -> None:
     used = read_tables(search).confirm
     assert used["used"].all()
     pd.testing.assert_frame_equal(used[confirm.columns], confirm, check_dtype=False)
+
+
+def test_the_default_proxy_is_in_the_report(search: Path) -> None:
+    path = search / "proxies.parquet"
+    scores = pd.read_parquet(path)
+    only = scores[scores["proxy"] == "fid"]
+    pd.concat([only, only.assign(proxy=ScreenSettings().proxy)]).to_parquet(path)
+    page = write_report(search)
+    assert "proxies" in sections(page)
+    assert ScreenSettings().proxy == "model"
+    assert "proxy model" in own_text(page)

@@ -10,12 +10,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import NetworkSettings, Settings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
@@ -87,7 +87,7 @@ def largest_batch(
             return batch
         except RuntimeError as error:  # OutOfMemoryError is one; beyond 2^31 numbers kernels refuse in other words
             if batch == 1:
-                said = next(iter(str(error).splitlines()), "")
+                said = first_line(error)
                 raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}: {said}") from None
         x = t = torch.empty(0)
         if device.type == "cuda":

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import Settings
 from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.cost import measure_latencies
@@ -135,7 +135,7 @@ def choose_engine(
         try:
             measured.append(bench.measure([engine])[0])
         except Exception as error:  # a missing C++ compiler, or whatever the compiler itself may raise
-            said = next(iter(str(error).splitlines()), "")
+            said = first_line(error)
             measured.append(Measured(engine=engine, refused=f"can't be compiled here: {type(error).__name__}: {said}"))
     if name != "auto" or precision != "auto":
         possible = [one for one in measured if one.engine in [*wanted, *compiling]]

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet
 from stepfront.trainers.metrics.inception import load_inception
 
@@ -52,7 +52,7 @@ def open_feature_file(name: str, content: bytes, suffix: str, device: torch.devi
     except InputError as error:
         raise InputError(f"the file of features {name!r} is {error}") from None
     except Exception as error:  # all loaders raise a wide range
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = first_line(error)
         kinds = "not a state dict (.pth)" if suffix == ".pth" else "neither TorchScript (.pt) nor torch.export (.pt2)"
         raise InputError(f"the file of features {name!r} is {kinds}: {line}") from None
     if any(argument.name == "return_features" for argument in scripted.forward.schema.arguments):

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import blas, eigvalsh
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
-
-Array = NDArray[np.float64]
 
 
 class Moments:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 
-Array = NDArray[np.float64]
 Features = NDArray[np.floating]
 
 _BLOCK = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stepfront.plugins import PROXIES
 from stepfront.tables.columns import Column, Table, with_required
 
 FACTS_FILE, SETTINGS_FILE = "search.json", "settings.yaml"
@@ -13,8 +14,8 @@ TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
 BASELINES, METHOD_SCORES, VERSUS = "baselines.parquet", "methods.parquet", "versus.parquet"
 CONFIRM, PROXY_SCORES, TRAINING = "confirm.parquet", "proxies.parquet", "training.parquet"
 
-PROXIES = ("gap", "paired", "model")
-"""The cheap scores that stand in for FID, from the cheapest to the dearest to make."""
+PROXY_NAMES = tuple(PROXIES.ours)
+"""The cheap scores that stand in for FID, from the cheapest to the most expensive to compute."""
 
 PART_SECONDS = ("sampling_seconds", "features_seconds", "distance_seconds")
 """The parts of a trial's `seconds`."""
@@ -155,7 +156,7 @@ _TABLES = (
         "one row per complete trial and score",
         (
             Column("trial", "integer", "number of the trial", True),
-            Column("proxy", "text", f"{', '.join(PROXIES)} or fid", True),
+            Column("proxy", "text", f"{', '.join(PROXY_NAMES)} or fid", True),
             Column("score", "number", "the trial's score; `model` is predicted without the trial itself", True),
             Column("features", "text", "features that FID is computed on"),
         ),

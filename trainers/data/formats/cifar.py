@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Labels, Pixels, Split, Splits, to_shape
 from stepfront.trainers.data.formats.archive import tar_members
@@ -119,7 +119,7 @@ def _pickled(content: bytes, place: str) -> tuple[Pixels, Labels]:
     except KeyError as error:
         raise InputError(f"{place} is not a CIFAR batch: it has no {error}") from None
     except Exception as error:  # a damaged pickle may raise anything
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = first_line(error)
         raise InputError(f"{place} is not a CIFAR batch: {line}") from None
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import ImageStack, Split, Splits
 from stepfront.trainers.data.formats.shards import find_shards
@@ -76,7 +76,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(file) as table:
             yield table
     except (pyarrow.ArrowException, OSError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = first_line(error)
         raise InputError(f"{file} is not a complete Parquet file: {line}") from None
 
 
