@@ -1,6 +1,4 @@
-"""What a job does first on a cluster's head: the folder that was sent in; its supernet in its place, and a word on each
-version that differs from those that the job was written against, out.
-"""
+"""Prepare a job on the cluster's head: put the supernet that was sent in its place, and report differing versions."""
 
 from __future__ import annotations
 
@@ -10,13 +8,15 @@ import sys
 from pathlib import Path
 
 from stepfront.errors import InputError
+from stepfront.search.config import load_settings
+from stepfront.search.storage.run_location import local_settings
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 
 CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER = "job.yaml", "requirements.txt", "supernet"
 
 
 def supernet_files(directory: Path) -> list[Path]:
-    """The files of a supernet that a search needs: without the checkpoint and the records of its training."""
+    """Return the files of a supernet that a search needs, without its checkpoint and the records of its training."""
     read_card(directory)
     not_sent = ("lock", "mlflow.json", "training.parquet")
     return [
@@ -27,23 +27,25 @@ def supernet_files(directory: Path) -> list[Path]:
 
 
 def place_supernet(sent: Path, directory: Path) -> bool:
-    """Copies a supernet to where the settings want it; False where it lies already.
+    """Copy a supernet to the directory of the settings, and return whether it was missing there.
 
-    InputError where another one lies: its searches would no longer fit.
+    Raises InputError when the directory holds another supernet, whose searches would no longer fit.
     """
     if (directory / CARD_FILE).exists():
         if read_card(directory).digest != read_card(sent).digest:
-            raise InputError(f"{directory} holds another supernet than the one that was sent; give another name")
+            raise InputError(
+                f"{directory} holds another supernet than the one that was sent; give the run another name"
+            )
         return False
     directory.mkdir(parents=True, exist_ok=True)
-    # The card last: it is what says that a supernet is there.
+    # The card last: a directory without it counts as empty.
     for path in sorted(supernet_files(sent), key=lambda path: path.name == CARD_FILE):
         shutil.copyfile(path, directory / path.name)
     return True
 
 
 def differing_versions(requirements: str) -> list[str]:
-    """Of `name==version` lines, those that this machine has otherwise, in words."""
+    """Return a phrase per `name==version` line that this machine does not fulfil."""
     differing = []
     for line in requirements.split():
         name, _, version = line.partition("==")
@@ -57,9 +59,7 @@ def differing_versions(requirements: str) -> list[str]:
 
 
 def main() -> None:
-    from stepfront.search.config import load_settings
-    from stepfront.search.storage.run_location import local_settings
-
+    """Prepare the job whose folder is the working directory."""
     folder = Path.cwd()
     settings = load_settings(folder / CONFIG_FILE)
     differing = differing_versions((folder / REQUIREMENTS_FILE).read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def main() -> None:
     if (folder / SUPERNET_FOLDER).is_dir():
         with local_settings(settings, trains=True) as (here, _):
             if place_supernet(folder / SUPERNET_FOLDER, here.supernet_directory):
-                print(f"stepfront: the supernet that was sent lies in {here.supernet_directory}", flush=True)
+                print(f"stepfront: the supernet that was sent is now in {here.supernet_directory}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A search on its way to a cluster: settings in; a Ray job that the cluster has taken out.
+"""Submit a training or a search to a Ray cluster as a job.
 
-What is sent is a folder made for the purpose: this program's own source, one settings file and the versions that it
-was written against; a trained supernet where one is named.  Never the folder that the command is called from, so that
-neither data nor runs go anywhere by accident.
+A folder made for the job is sent: this package's source, one settings file, the versions of this machine's packages
+and, where one is given, a trained supernet.  The folder that the command is called from is never sent, so that neither
+data nor runs leave this machine by accident.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 STEPS = ("train", "search", "confirm")
-"""What a job may do, in this order."""
+"""Steps of a job, in this order."""
 
 START_SECONDS = 60.0
 PACKAGE = "stepfront"
 
 _IN_ORDER = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-"""`stepfront stop` is the Ctrl-C of a job: the search ends in order."""
+"""`stepfront stop` reaches a job as Ctrl-C, so that its search ends in order."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that the cluster has taken: its id, and what was sent, file by folder, with its size in bytes."""
+    """Describe a job that the cluster accepted: its id, the files and folders sent, and their size in bytes."""
 
     job_id: str
     sent: tuple[str, ...]
@@ -59,14 +59,14 @@ def submit_job(
     supernet: Path | None = None,
     install: bool = False,
 ) -> Submitted:
-    """Hands a job to the cluster whose dashboard is at `address`.
+    """Submit a job to the cluster whose dashboard is at `address`.
 
-    `install` asks Ray to install the pinned requirements on each node first.  InputError when a path of the settings
-    would not outlive the job, when no dashboard answers, or when it refuses the token.
+    `install` makes Ray install the pinned requirements on each node first.  Raises InputError when a path of the
+    settings would not outlive the job, when no dashboard answers, or when it refuses the token.
     """
     wanted = [step for step in STEPS if step in steps]
     if not wanted or set(steps) - set(STEPS):
-        raise InputError(f"a job can't do {','.join(steps) or 'nothing'}; possible, in this order: {','.join(STEPS)}")
+        raise InputError(f"a job can't do {','.join(steps) or 'nothing'}; choose steps from {','.join(STEPS)}")
     settings = on_cluster(settings)
     search_id = uuid.uuid4().hex[:12]
     with tempfile.TemporaryDirectory(prefix="stepfront-job-") as folder:
@@ -76,7 +76,7 @@ def submit_job(
         if install:
             environment["pip"] = pinned_requirements()
         with jobs_client(address) as client:
-            job_id = _hand_over(
+            job_id = _submit_when_ready(
                 client,
                 entrypoint=entrypoint(settings, wanted),
                 submission_id=f"{settings.name}-{search_id}",
@@ -86,8 +86,8 @@ def submit_job(
     return Submitted(job_id, sent, size)
 
 
-def _hand_over(client: JobSubmissionClient, runtime_env: dict[str, Any], **job: Any) -> str:
-    """Submits; a head that has just started refuses jobs for some seconds."""
+def _submit_when_ready(client: JobSubmissionClient, runtime_env: dict[str, Any], **job: Any) -> str:
+    """Submit a job, and return its id; wait for a head that has just started and refuses jobs for some seconds."""
     until = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -99,13 +99,16 @@ def _hand_over(client: JobSubmissionClient, runtime_env: dict[str, Any], **job: 
 
 
 def on_cluster(settings: RunSettings) -> RunSettings:
-    """The settings as the head runs them: over its own cluster, with nothing kept in the job's temporary folder."""
+    """Return the settings as the head runs them: on its own cluster, with no result in the job's temporary folder.
+
+    Raises InputError for a path that would be in that folder, since Ray deletes it.
+    """
     paths = {"directory": settings.directory, "supernet": settings.supernet, "data.path": settings.data.path}
     paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
     for key, path in paths.items():
         if path is not None and "://" not in path and not path.startswith("/"):
             raise InputError(
-                f"{key} {path!r} would lie in the job's temporary folder; give a path of the cluster's head, such as "
+                f"{key} {path!r} would be in the job's temporary folder; give a path of the cluster's head, such as "
                 f"--set {key}=/shared/stepfront"
             )
     changes: dict[str, Any] = {
@@ -115,7 +118,7 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     if uri is not None and re.match(r"sqlite:///(?!/)", uri):
         if is_uri(settings.directory):
             raise InputError(
-                f"tracking.uri {uri!r} would lie in the job's temporary folder, and {redacted(settings.directory)} can "
+                f"tracking.uri {uri!r} would be in the job's temporary folder, and {redacted(settings.directory)} can "
                 "hold no database: give an MLflow server, a path of the cluster's head, or null"
             )
         file = f"sqlite:///{settings.directory}/mlflow.db"
@@ -124,8 +127,8 @@ def on_cluster(settings: RunSettings) -> RunSettings:
 
 
 def pack(settings: RunSettings, folder: Path, supernet: Path | None = None) -> tuple[str, ...]:
-    """Puts what a job needs into `folder`; what that is, in a few words each."""
-    # Follows the links of a checkout: the folder holds plain files.
+    """Put what a job needs into `folder`, and return a phrase for each thing."""
+    # copytree follows the links of a checkout, so the folder holds plain files alone.
     shutil.copytree(SOURCE_ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     save_settings(settings, folder / CONFIG_FILE)
     write_text(folder / REQUIREMENTS_FILE, "".join(f"{line}\n" for line in pinned_requirements()))
@@ -139,13 +142,13 @@ def pack(settings: RunSettings, folder: Path, supernet: Path | None = None) -> t
 
 
 def pinned_requirements() -> list[str]:
-    """What this program needs, at the versions that it runs with here; Ray is the cluster's own."""
+    """Return this package's requirements at this machine's versions, without Ray, which the cluster has already."""
     try:
-        named = importlib.metadata.requires("stepfront") or []
+        requirements = importlib.metadata.requires("stepfront") or []
     except importlib.metadata.PackageNotFoundError:
         return []
     pins = {}
-    for line in named:
+    for line in requirements:
         name = re.match(r"([A-Za-z0-9._-]+)(\[[^]]*\])?", line)
         if name is None or name[1] == "ray" or ("extra ==" in line and "postgres" not in line):
             continue
@@ -155,7 +158,7 @@ def pinned_requirements() -> list[str]:
 
 
 def entrypoint(settings: RunSettings, steps: Sequence[str]) -> str:
-    """The job's command line."""
+    """Return the job's command line."""
     where = {"train": CONFIG_FILE, "search": CONFIG_FILE, "confirm": shlex.quote(settings.run_place)}
     return " && ".join(
         [

@@ -218,10 +218,10 @@ def test_a_search_waits_for_the_first_node_of_a_cluster_that_grows_from_none(clu
         (["status"], {"RAY_AUTH_TOKEN": "wrong"}, "refuses the token of RAY_AUTH_TOKEN"),
         (["status"], {"RAY_AUTH_TOKEN_PATH": "", "HOME": "/nowhere"}, "asks for its token"),
         (["status"], {"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "/nowhere/token, and there is no such file"),
-        (["status", "tiny-0"], {}, "knows no job tiny-0"),
-        (["logs", "tiny-0"], {}, "knows no job tiny-0"),
-        (["logs", "tiny-0", "--follow"], {}, "knows no job tiny-0"),
-        (["stop", "tiny-0"], {}, "knows no job tiny-0"),
+        (["status", "tiny-0"], {}, "has no job tiny-0"),
+        (["logs", "tiny-0"], {}, "has no job tiny-0"),
+        (["logs", "tiny-0", "--follow"], {}, "has no job tiny-0"),
+        (["stop", "tiny-0"], {}, "has no job tiny-0"),
     ],
 )
 def test_what_goes_wrong_is_said_in_one_line(

@@ -35,19 +35,26 @@ def test_a_job_is_its_source_its_settings_and_its_versions(tmp_path: Path, monke
     monkeypatch.chdir(here)
     folder = tmp_path / "job"
     folder.mkdir()
-    said = pack(settings_from(SHARED), folder)
-    assert said == ("search/", "trainers/", "dashboards/", "job.yaml", "requirements.txt")
-    assert {path.name for path in folder.iterdir()} == {name.rstrip("/") for name in said}
+    sent = pack(settings_from(SHARED), folder)
+    assert sent == ("stepfront/", "job.yaml", "requirements.txt")
+    assert {path.name for path in folder.iterdir()} == {name.rstrip("/") for name in sent}
+    assert [path for path in folder.rglob("*") if path.is_symlink()] == []
+    assert {"search", "trainers", "dashboards"} <= {path.name for path in (folder / "stepfront").iterdir()}
     assert not list(folder.rglob("heavy.bin"))
     assert not list(folder.rglob("__pycache__"))
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3e6
     assert load_settings(folder / "job.yaml") == settings_from(SHARED)
     # It runs by itself, from its own copy.
-    run = "import stepfront, pathlib; print(pathlib.Path(stepfront.__file__).parent.parent)"
-    done = subprocess.run(
-        [sys.executable, "-c", run], cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True
-    )
-    assert Path(done.stdout.strip()) == folder
+    run = "import stepfront.search.cli.main as main, pathlib; print(pathlib.Path(main.__file__).parents[3])"
+    assert Path(in_folder(folder, "-c", run).strip()) == folder
+    assert "stepfront search" in " ".join(in_folder(folder, "-m", "stepfront", "search", "--help").split())
+
+
+def in_folder(folder: Path, *arguments: str) -> str:
+    """What Python prints in a job's folder, with nothing but that folder and its own packages to import from."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_requirements_are_pinned_to_what_runs_here_and_leave_ray_to_the_cluster() -> None:
@@ -83,7 +90,7 @@ def test_settings_are_made_those_of_the_head() -> None:
     ],
 )
 def test_a_path_that_would_go_with_the_job_is_refused(override: str, key: str) -> None:
-    with pytest.raises(InputError, match=rf"{key} '.*' would lie in the job's temporary folder"):
+    with pytest.raises(InputError, match=rf"{key} '.*' would be in the job's temporary folder"):
         on_cluster(settings_from(SHARED, [override]))
 
 
@@ -94,7 +101,7 @@ def test_a_job_does_its_steps_in_order() -> None:
         "python -m stepfront train job.yaml && python -m stepfront search job.yaml && "
         "python -m stepfront confirm '/shared/my runs/mine'"
     )
-    with pytest.raises(InputError, match="a job can't do sleep; possible, in this order: train,search,confirm"):
+    with pytest.raises(InputError, match="a job can't do sleep; choose steps from train,search,confirm"):
         submit_job(settings, "http://127.0.0.1:9", ["sleep"])
 
 
@@ -138,7 +145,7 @@ def test_the_token_is_found_where_ray_finds_it(tmp_path: Path, monkeypatch: pyte
 
 
 class _Elsewhere(http.server.BaseHTTPRequestHandler):
-    """A server that is no Ray dashboard."""
+    """A server that is not a Ray dashboard."""
 
     def do_GET(self) -> None:
         body = b"<html>hello</html>"
@@ -169,9 +176,13 @@ def test_no_cluster_is_said_in_one_line() -> None:
         with pytest.raises(InputError, match=f"no Ray dashboard answers at {nowhere}") as caught, jobs_client(nowhere):
             pass
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="is no address of a Ray dashboard"), jobs_client("ray://head:10001"):
+    with pytest.raises(InputError, match="is not the address of a Ray dashboard"), jobs_client("ray://head:10001"):
         pass
-    with served() as other, pytest.raises(InputError, match=f"what answers at {other} is no"), jobs_client(other):
+    with (
+        served() as other,
+        pytest.raises(InputError, match=f"the server at {other} is not a Ray dashboard"),
+        jobs_client(other),
+    ):
         pass
 
 
