@@ -80,7 +80,9 @@ class SearchRuns:
 
     def _save_view(self, search_id: str) -> None:
         if not view_is_known():
-            logging.getLogger("stepfront").warning("the MLflow UI gets no saved view: this version of MLflow is new")
+            logging.getLogger("stepfront").warning(
+                "no view was saved for the MLflow UI: its format is not known in this version"
+            )
             return
         settings = self._settings
         axes = [*(["steps"] if settings.space.skip else []), *width_names(width_axes(settings))]

@@ -33,7 +33,7 @@ def server_address(uri: str, host: str = HOST, port: int = PORT) -> str:
 
 
 def ui_link(server: str, experiment_id: str, search_id: str) -> str:
-    """Return the link to the search's saved view."""
+    """Return the link that opens on the search's saved view."""
     return server + view_path(experiment_id, search_id)
 
 
@@ -72,6 +72,11 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
         show(link)
         return
     _check_port(host, port)
+    _serve(uri, host, port, link, show)
+
+
+def _serve(uri: str, host: str, port: int, link: str, show: Callable[[str], None]) -> None:
+    """Run a server, show the link once it answers, and end it with this process, at Ctrl-C or SIGTERM."""
     set_environment()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # In a session of its own, so that Ctrl-C does not reach the server directly and end it a second time.
@@ -82,7 +87,7 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             show("starting the MLflow server; press Ctrl-C to end it")
-            _wait_until_up(server, f"http://{reached}:{port}/health")
+            _wait_until_up(server, f"{link.partition('/#')[0]}/health")
             show(link)
             server.wait()
             raise InputError(f"the MLflow server ended: {_last_line(log)}")

@@ -1,0 +1,50 @@
+"""The saved view is written for the versions of MLflow whose UI state is known, and for no others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tracking import made_up_search
+from stepfront.search.config import settings_from
+from stepfront.search.tracking.client import make_client, set_environment
+from stepfront.search.tracking.saved_view import view_is_known, view_path
+from stepfront.search.tracking.search_runs import SearchRuns
+from stepfront.search.tracking.written import WrittenSearch
+
+
+def test_the_link_opens_on_the_view_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert view_is_known()
+    assert "viewStateShareKey=abc" in view_path("7", "abc")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.1")
+    assert not view_is_known()
+    assert view_path("7", "abc") == "/#/experiments/7/runs"
+
+
+def test_an_unknown_version_gets_no_view_and_one_line(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_environment()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    settings = settings_from({"name": "made-up", "directory": str(tmp_path), "tracking": {"uri": uri}})
+    client, written, search = make_client(uri), WrittenSearch(), made_up_search(3)
+    runs = SearchRuns(client, settings, written)
+    runs.write(search)
+    monkeypatch.setattr("stepfront.search.tracking.search_runs.view_is_known", lambda: False)
+    with caplog.at_level(logging.WARNING, logger="stepfront"):
+        runs.finish(search, tmp_path / "none", True, "")
+    assert [record.message for record in caplog.records if record.name == "stepfront"] == [
+        "no view was saved for the MLflow UI: its format is not known in this version"
+    ]
+    tags = client.get_experiment(written.experiment_id).tags
+    assert not [key for key in tags if key.startswith("mlflow.sharedViewState")]
+    assert client.get_run(written.run_id).info.status == "FINISHED"
+    monkeypatch.undo()
+    runs.finish(search, tmp_path / "none", True, "")
+    tags = client.get_experiment(written.experiment_id).tags
+    assert [key for key in tags if key.startswith("mlflow.sharedViewState")] == ["mlflow.sharedViewState.made-up-3"]
