@@ -156,7 +156,7 @@ async def shoot_all(program: str, search: Path, out: Path) -> None:
     written, search_id = WrittenSearch.read(directory), str(read_snapshot(directory).facts["search_id"])
     uri = tracking_uri(settings.tracking.uri)
     if uri is None or not uri.startswith("sqlite") or not written.run_id:
-        sys.exit(f"the search in {search} has no runs in an MLflow SQLite file; first: stepfront sync {search}")
+        sys.exit(f"the search in {search} has no runs in an MLflow SQLite file; run `stepfront sync {search}` first")
     name, training = f"stepfront-{settings.name}", "?workflowType=machine_learning"
     async with Browser.open(program) as browser:
         with server(uri) as address:

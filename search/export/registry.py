@@ -64,9 +64,11 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     uri = tracking_uri(settings.tracking.uri)
     written = WrittenSearch.read(directory)
     if uri is None:
-        raise InputError("this search keeps out of MLflow (tracking.uri is null), so nothing can be registered")
+        raise InputError(
+            "MLflow tracking is disabled for this search (tracking.uri: null), so there is nothing to register"
+        )
     if not written.run_id:
-        raise InputError(f"the search in {directory} is not in MLflow yet; first: stepfront sync {path}")
+        raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
     model = name or f"stepfront-{settings.name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
         raise InputError(f"a model can't be called {model!r}; possible: letters, digits, spaces and . _ -")

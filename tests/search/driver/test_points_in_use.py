@@ -216,7 +216,7 @@ def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: 
     kept = state.read_bytes()
     state.unlink()
     try:
-        with pytest.raises(InputError, match="is not in MLflow yet; first: stepfront sync"):
+        with pytest.raises(InputError, match="is not in MLflow yet; run `stepfront sync"):
             register_point(searched, "best")
     finally:
         state.write_bytes(kept)
