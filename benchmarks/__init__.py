@@ -1,1 +1,1 @@
-"""The measurements that the documentation quotes, each one command."""
+"""Make the measurements that the documentation quotes, one command each."""

@@ -1,4 +1,4 @@
-"""Every plan of a small space, scored: a supernet in, a table of all plans out.
+"""Score every plan of a small space.
 
 Plans share their noise, so a depth-first walk over common prefixes needs a fraction of the network calls.
 """
@@ -24,7 +24,10 @@ from stepfront.trainers.networks.card import read_card
 
 
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:
-    """The table of all plans: genome, fid, gflops, gap, paired.  Kept in `work`, by the supernet's digest."""
+    """Return the table of all plans: genome, fid, gflops, gap, paired.
+
+    It is stored in `work` under the supernet's digest and read from there the next time.
+    """
     digest = read_card(run / "supernet").digest[:8]
     path = work / f"enumeration-{stages}x{steps // stages}-{images}-{digest}.parquet"
     if path.exists():
@@ -60,7 +63,7 @@ class _Walk:
         search = problem.search
         shape = (search.card.image_channels, search.card.resolution, search.card.resolution)
         self.sampler = Sampler(problem.subnets(), problem.schedule, Noise(0, shape), torch.device("cpu"))
-        # Without skips all plans have the same times, so any plan's coefficients serve; the width is all that differs.
+        # Without skips all plans have the same times, so one plan's coefficients serve all; only widths differ.
         self.runs = [self.sampler.prepare(search.uniform_plan(width)) for width in problem.widths]
         self.features = search.features.unpack(torch.device("cpu"))
         self.gap = gap_score(problem.encoding, search.gap)

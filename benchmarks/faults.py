@@ -1,9 +1,11 @@
-"""Plugs pulled on real searches: `make bench-faults`.  Writes docs/bench-faults.md.
+"""Inject faults into real searches and count what is lost.
 
-Each fault is injected into a search over a small supernet of scikit-learn's digits, run by the command that users run;
-then `stepfront resume`, and the search directory is held against what was in the study before.  A row says how often
-the fault was injected, how many told evaluations were lost or counted twice (both must be 0) and how long the first
-new result took after it.  The test suite runs the same functions in a short form.
+Run it with `make bench-faults`; it writes docs/bench-faults.md.
+
+Each fault is injected into a search over a small supernet of scikit-learn's digits, run by the command that users run.
+Then the search is resumed, and its directory is compared with what the study held before.  A row counts injections and
+evaluations that were lost or counted twice (both must be 0), and gives the seconds to the first new result.  The test
+suite runs the same functions in a short form.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from stepfront.search.records.versions import versions
 
 
 def driver_killed(times: int, seed: int = 0) -> Row:
-    """SIGKILL at random moments of one search, start-up included, and the same command again."""
+    """Kill the driver (SIGKILL) at random moments of one search, start-up included, and run the command again."""
     row, rng = Row("driver killed (SIGKILL) at a random moment"), random.Random(seed)
     with bench(budget={"trials": 40 + 12 * times}) as b:
         before: dict[int, tuple[str, str]] = {}
@@ -56,7 +58,7 @@ def driver_killed(times: int, seed: int = 0) -> Row:
 
 
 def interrupted(times: int) -> Row:
-    """Ctrl-C once, and twice in a row."""
+    """Press Ctrl-C once, and twice in a row."""
     row, codes = Row("Ctrl-C, once and twice in turn"), set()
     with bench(budget={"trials": 300}) as b:
         before: dict[int, tuple[str, str]] = {}
@@ -80,7 +82,7 @@ def interrupted(times: int) -> Row:
 
 
 def workers_killed(times: int) -> Row:
-    """A worker process is killed, again and again."""
+    """Kill a worker process again and again."""
     row = Row("a worker killed every few seconds")
     with bench(budget={"trials": 30 + 12 * times}, workers={"count": 2, "attempts": 20}) as b:
         process = b.start("search", str(b.config))
@@ -105,7 +107,7 @@ def workers_killed(times: int) -> Row:
 
 
 def _kill_worker(driver: int) -> bool:
-    """Kills one of the driver's evaluating processes; False where none is up."""
+    """Kill one of the driver's evaluating processes; return False where there is none."""
     for process in psutil.Process(driver).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.name().startswith("ray::") and "Trainable" in " ".join(process.cmdline()):
@@ -115,7 +117,7 @@ def _kill_worker(driver: int) -> bool:
 
 
 def mlflow_away(times: int) -> Row:
-    """The MLflow server stopped in mid-search and started again; at the end `stepfront sync`."""
+    """Stop the MLflow server during the search and start it again; at the end run `stepfront sync`."""
     import mlflow
 
     row = Row("MLflow server stopped and started")
@@ -147,7 +149,7 @@ def mlflow_away(times: int) -> Row:
         finally:
             server.terminate()
             server.wait()
-    row.notes = "MLflow's runs counted, too"
+    row.notes = "MLflow's runs counted too"
     return row
 
 
@@ -172,7 +174,7 @@ def _mlflow(work: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def storage_cut_short(times: int, seed: int = 0) -> Row:
-    """A journal cut somewhere in its last line, as by a power cut, and resumed."""
+    """Cut a journal somewhere in its last line, as a power cut does, and resume the search."""
     row, rng = Row("journal file cut in its last line"), random.Random(seed)
     with bench(budget={"trials": 12 + 4 * times}, storage="journal") as b:
         from stepfront.search.algorithm.trials import GENOME
@@ -194,7 +196,7 @@ def storage_cut_short(times: int, seed: int = 0) -> Row:
             last = content[:-1].rfind(b"\n") + 1
             path.write_bytes(content[: rng.randint(last + 1, len(content) - 1)])
             row.injected += 1
-            # The line that was cut was the last one's state; what it told stands in the lines before it.
+            # The cut line is the state of the last trial; its result stands in the lines before.
             begin = time.monotonic()
             done = b.call("resume", str(b.work / "faults"))
             assert done.returncode == 0, done.stderr
@@ -204,7 +206,7 @@ def storage_cut_short(times: int, seed: int = 0) -> Row:
 
 
 def node_removed(times: int) -> Row:
-    """A cluster of several raylets on this machine: a node leaves, and another joins, in mid-search."""
+    """Remove a node of a cluster of several raylets during the search, and add another."""
     row = Row("a node removed, another added")
     with bench(budget={"trials": 40 + 30 * times}, workers={"attempts": 20}) as b:
         done = subprocess.run(
@@ -225,7 +227,7 @@ def node_removed(times: int) -> Row:
 
 
 def bad_settings(count: int, seed: int = 0) -> Row:
-    """Settings files with one to three values replaced by nonsense: settings or one line, never anything else."""
+    """Replace one to three values of settings files by nonsense: they load or fail with one line, nothing else."""
     from stepfront.errors import InputError
     from stepfront.search.config import load_settings, settings_from
     from stepfront.search.presets import preset
@@ -273,8 +275,8 @@ FAULTS: dict[str, tuple[Callable[[int], Row], int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=list(FAULTS), action="append", help="one fault; may be given again")
-    parser.add_argument("--times", type=int, help="injections of each, in place of the long form's")
+    parser.add_argument("--only", choices=list(FAULTS), action="append", help="one fault; may be repeated")
+    parser.add_argument("--times", type=int, help="number of injections per fault (default: the long form)")
     parser.add_argument("--json", action="store_true", help="print rows as JSON and write no page")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     given = parser.parse_args()
@@ -288,10 +290,10 @@ def main() -> None:
     found = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = (
         f"# Faults\n\nMade by `make bench-faults` on {time.strftime('%Y-%m-%d')}; {found}.\n\nEach fault is injected"
-        " into a search by the command that users run; then the search is resumed, and the study, the tables and (where"
-        " named) MLflow are held against what had been told before. Starting Ray and torch is most of the seconds after"
-        " a driver was killed. A full disk, a locked database and a PostgreSQL server that goes away are in"
-        " `tests/search/test_storage.py`.\n\n"
+        " into a search by the command that users run. Then the search is resumed, and the study, the tables and (where"
+        " named) MLflow are compared with what had been recorded before. After a driver was killed, most of the seconds"
+        " are the start of Ray and torch. Tests in `tests/search/study/` cover a full disk, a locked database and a"
+        " PostgreSQL server that goes away.\n\n"
     )
     table = markdown(pd.DataFrame([row.shown() for row in rows]))
     (given.docs / "bench-faults.md").write_text(text + table + "\n", encoding="utf-8")

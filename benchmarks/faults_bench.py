@@ -1,4 +1,4 @@
-"""What a fault is injected into: a small supernet, searches over it by the command that users run, and their audit."""
+"""Run searches over a small supernet by the command that users run, and audit them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from stepfront import SOURCE_ROOT
 from stepfront.search.pareto import front_indices
 from stepfront.search.study.optuna_storage import DATABASE_FILE
 
@@ -37,12 +38,16 @@ SETTINGS: dict[str, Any] = {
 
 
 SUPERNET: Path | None = None
-"""A supernet of these settings, where there is one already; else each bench trains its own in seconds."""
+"""A supernet of these settings if there is one; otherwise each bench trains its own in seconds."""
+
+
+SOURCES = (Path(__file__).resolve().parent.parent, SOURCE_ROOT)
+"""Where the processes of a bench find `benchmarks` and `stepfront`."""
 
 
 @dataclass
 class Row:
-    """What a fault did."""
+    """The effect of one kind of fault."""
 
     fault: str
     injected: int = 0
@@ -53,12 +58,12 @@ class Row:
     notes: str = ""
 
     def shown(self) -> dict[str, Any]:
-        """The row of the table."""
+        """Return the row of the table."""
         seconds = f"{median(self.recovery):.1f} (most {max(self.recovery):.1f})" if self.recovery else "-"
         return {
             "fault": self.fault,
             "injected": self.injected,
-            "evaluations told": self.told,
+            "evaluations recorded": self.told,
             "lost": self.lost,
             "counted twice": self.twice,
             "seconds to the next result": seconds,
@@ -75,26 +80,26 @@ class Bench:
         self.config = work / "faults.json"  # YAML reads JSON
         self.config.write_text(json.dumps(SETTINGS | {"directory": str(work)} | changes))
         self.directory = work / "faults" / "search"
-        self.environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
         if SUPERNET is not None:
             shutil.copytree(SUPERNET, work / "faults" / "supernet")
         else:
             self.call("train", str(self.config))
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """A verb in a process of its own, which does not outlive the bench."""
+        """Start a verb in a process of its own, which ends with the bench."""
         with open(self.work / "driver.log", "ab") as log:
             command = [sys.executable, "-m", "stepfront", *words]
             self.started.append(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment))
         return self.started[-1]
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A verb, to its end."""
+        """Run a verb to its end."""
         command = [sys.executable, "-m", "stepfront", *words]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=600)
 
     def told(self) -> dict[int, tuple[str, str]]:
-        """Trial number -> (genome, values) of every complete trial, read from the database itself."""
+        """Return trial number -> (genome, values) of every complete trial, read from the database itself."""
         path = self.directory / DATABASE_FILE
         if not path.exists():
             return {}
@@ -111,7 +116,7 @@ class Bench:
             return {}  # no tables yet
 
     def wait_for(self, process: subprocess.Popen[bytes], count: int, limit: float = 400) -> bool:
-        """Until that many trials are complete; False when the process ended before."""
+        """Wait until that many trials are complete; return False if the process ends before."""
         end = time.monotonic() + limit
         while len(self.told()) < count:
             if process.poll() is not None:
@@ -122,7 +127,7 @@ class Bench:
         return True
 
     def audit(self, row: Row, before: dict[int, tuple[str, str]], tables: bool = True) -> None:
-        """Adds to the row what is missing of `before`, and what is there twice; checks the tables, if they are due."""
+        """Add to the row what is missing of `before` and what is there twice; check the tables if asked to."""
         now = self.told()
         row.told = len(now)
         row.lost += sum(now.get(number) != trial for number, trial in before.items())
@@ -139,7 +144,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(**changes: Any) -> Iterator[Bench]:
-    """A bench in a scratch folder."""
+    """Yield a bench in a scratch folder."""
     with tempfile.TemporaryDirectory(prefix="stepfront-faults-", ignore_cleanup_errors=True) as work:
         made = Bench(Path(work), **changes)
         try:

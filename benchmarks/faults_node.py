@@ -1,6 +1,7 @@
-"""One search on a cluster of several raylets, of which one is removed and another added while it runs.
+"""Run one search on a cluster of several raylets, and replace nodes while it runs.
 
-A process of its own, for Ray connects to one cluster a process: CONFIG and a number of exchanges in, JSON out.
+It is a process of its own, because Ray connects to one cluster per process.  It takes CONFIG and a number of exchanges
+and prints JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LAST = 10
 
 
 class _Exchange:
-    """The search's view: every so many results a node is taken away and another put in its place."""
+    """A view of the search that replaces a node every so many results."""
 
     def __init__(self, cluster: Cluster, times: int) -> None:
         self.cluster, self.left, self.injected, self.joined = cluster, times, 0, 0
@@ -46,7 +47,7 @@ class _Exchange:
             self._replacing[-1].start()
         if report.complete >= report.total - _LAST:
             for replacing in self._replacing:
-                replacing.join()  # a search is not over before its nodes have joined, however slow the machine is
+                replacing.join()  # the search must not end before its nodes have joined, however slow the machine is
 
     def _replace(self) -> None:
         self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
@@ -61,7 +62,7 @@ def main() -> None:
     keep_to_loopback()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     exchange = _Exchange(cluster, times)
-    # A node's own end at exit is bound to signals, which only the main thread may set; nodes join from another here.
+    # A node binds its end to signals, which only the main thread may set; here nodes join from another thread.
     cluster._shutdown_at_exit = False
     settings = load_settings(config, [f"workers.address={cluster.address}"])
     try:

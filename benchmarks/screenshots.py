@@ -1,9 +1,9 @@
-"""Screenshots of what an analyst sees: a real search in; docs/screenshots/*.png out, by Chromium without a window.
+"""Take the pictures in docs/screenshots from a real search, by Chromium without a window.
 
     make screenshots                  # from runs/digits, which `make quickstart` makes
     python -m benchmarks.screenshots runs/mine
 
-The browser can reach nothing but 127.0.0.1, so a page that needs more would show it.
+The browser reaches only 127.0.0.1, so a page that needs more would show it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from stepfront.tables.search_tables import read_snapshot
 OUT = Path("docs/screenshots")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ASSISTANT = 436
-"""Pixels on the right that MLflow 3.17 gives its assistant in a fresh browser; they are cut off."""
+"""Pixels on the right that MLflow 3.17 gives its assistant in a fresh browser; they are cropped."""
 PLOTS = "document.querySelectorAll('.js-plotly-plot .main-svg').length >= {}"
 HIDE_PATHS = """for (const box of document.querySelectorAll('*'))
   if (box.textContent.startsWith('Path: file:')) box.style.visibility = 'hidden'"""  # this machine's own
@@ -49,8 +49,10 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """Chromium without a window, driven through its DevTools protocol.  `away` collects the requests that would have
-    left the machine; they lead nowhere."""
+    """Chromium without a window, driven through its DevTools protocol.
+
+    `away` collects the requests that would have left the machine; they lead nowhere.
+    """
 
     def __init__(self, devtools: ClientWebSocketResponse) -> None:
         self._devtools, self._last, self.away = devtools, 0, set[str]()
@@ -84,7 +86,7 @@ class Browser:
                 process.wait()
 
     async def shoot(self, address: str, out: Path, width: int, height: int, ready: str, cut: int = 0) -> None:
-        """The page as PNG once the JavaScript expression `ready` is true; `cut` pixels on its right are left out."""
+        """Save the page as PNG once the JavaScript expression `ready` is true, without `cut` pixels on its right."""
         screen = {"width": width + cut, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await self._do("Emulation.setDeviceMetricsOverride", **screen)
         await self._do("Page.navigate", url="about:blank")  # another fragment alone would load nothing
@@ -119,7 +121,7 @@ class Browser:
 
 @contextlib.contextmanager
 def server(uri: str) -> Iterator[str]:
-    """MLflow's server as `stepfront ui` starts it, on a free port."""
+    """Run MLflow's server as `stepfront ui` starts it, on a free port, and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,7 +1,9 @@
-"""Hypervolume against evaluations, method by method: `make bench-search`.  Writes docs/bench-search.md and its figures.
+"""Measure hypervolume against evaluations, method by method.
+
+Run it with `make bench-search`; it writes docs/bench-search.md and its figure.
 
 On a space small enough to enumerate (6 stages, 4 widths) the true front is known; at 10 and 20 genes the union of all
-methods' fronts stands in for it.  Everything runs on the supernet of the quickstart, which is trained if it is absent.
+methods' fronts replaces it.  All methods use the supernet of the quickstart, which is trained if it is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from stepfront.trainers.networks.card import read_card
 
 BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()
-"""What a user gets who sets nothing."""
+"""The default settings."""
 
 Runner = Callable[[PlanSource, methods.Score, int, int], np.ndarray]
 
@@ -77,7 +79,7 @@ def _call(
 METHODS = (
     Method("ours, default", _ours),
     Method("ours, without screening", _unscreened),
-    Method("ours, without seeds and screening", _unseeded),
+    Method("ours, without initial plans and screening", _unseeded),
     Method("all monotone plans", _by_encoding(methods.monotone_plans)),
     Method("pymoo NSGA-II (integers, population 20)", _by_encoding(methods.pymoo_shipped, population=20)),
     Method("Optuna NSGAIISampler (population 20)", _by_encoding(methods.optuna_shipped, population=20)),
@@ -86,8 +88,8 @@ METHODS = (
     Method("random, no repeats", _by_encoding(methods.random_plans)),
 )
 
-IN_FLIGHT = tuple(Method(f"ours, default, {n} plans under way", partial(_ours, in_flight=n)) for n in (2, 4, 16))
-"""Two workers, two that are handed their plans ahead, and eight of those; on the space with a known front alone."""
+IN_FLIGHT = tuple(Method(f"ours, default, {n} plans in flight", partial(_ours, in_flight=n)) for n in (2, 4, 16))
+"""Two workers, two that get their next plan early, and eight of those; on the space with a known front alone."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class TableScore:
 
 
 class SampledScore:
-    """Scores by sampling, each plan once a process: methods meet in many plans."""
+    """Scores by sampling, once per plan and process: methods share many plans."""
 
     def __init__(self, run: Path, stages: int, steps: int, images: int) -> None:
         self.problem = load_problem(run, stages, steps, images)
@@ -116,14 +118,14 @@ class SampledScore:
 
 
 def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np.ndarray:
-    """Hypervolume after each evaluation as a share of the true one."""
+    """Return the hypervolume after each evaluation as a share of the true one."""
     return hypervolume_history(scores, reference) / true_volume
 
 
 def enumerated(
     run: Path, work: Path, seeds: int, budget: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
-    """The small space: the table of shares, each method's curves, and the enumeration."""
+    """Return the table of shares on the small space, the curves of each method, and the enumeration."""
     table = enumerate_plans(run, 6, 18, 512, work)
     problem = load_problem(run, 6, 18, 512)
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
@@ -144,7 +146,7 @@ def enumerated(
 
 
 def reference_point(score: methods.Score, encoding: Encoding) -> list[float]:
-    """As a search sets it: 1.1 times the worst uniform FID, 1.05 times the full cost."""
+    """Return the reference point as a search sets it: 1.1 times the worst uniform FID, 1.05 times the full cost."""
     uniform = [score(np.full(encoding.units, level)) for level in range(encoding.highest + 1)]
     return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
 
@@ -167,7 +169,7 @@ _SAMPLED: SampledScore | None = None
 
 
 def _kept(directory: Path, key: tuple[int, int]) -> Path:
-    """Where the scores of one method and seed are kept: a benchmark that was cut off goes on."""
+    """Return the file of the scores of one method and seed; an interrupted benchmark continues from these."""
     return directory / f"{METHODS[key[0]].name.replace(' ', '-').replace(',', '')}-{key[1]}.npy"
 
 
@@ -186,7 +188,7 @@ def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
 
 
 def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
-    """A space too large to enumerate: shares of the hypervolume of the union of all fronts."""
+    """Return the table of a larger space: shares of the hypervolume of the union of all fronts."""
     # Scores of another supernet, or of other defaults, are not these.
     made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json(
         include={"initial_plans", "variation", "screen"}
@@ -220,7 +222,7 @@ def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images:
 
 
 def draw(curves: dict[str, np.ndarray], path: Path) -> None:
-    """Medians and quartiles of the shares against evaluations."""
+    """Draw medians and quartiles of the shares against evaluations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -242,13 +244,13 @@ def draw(curves: dict[str, np.ndarray], path: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown."""
+    """Return a table as Markdown."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy())])
 
 
 def proxy_lines(table: pd.DataFrame) -> str:
-    """Kendall's tau of the cheap proxies over the whole space and over its better half."""
+    """Return Kendall's tau of the cheap proxies, over the complete space and over its better half, as Markdown."""
     from stepfront.search.algorithm.proxies import rank_correlation
 
     good = table[table["fid"] <= table["fid"].median()]
@@ -260,19 +262,19 @@ def proxy_lines(table: pd.DataFrame) -> str:
 
 
 def _shown(words: list[str]) -> str:
-    """The options that decide the figures; where the files lay is nobody's concern."""
+    """Return the options that determine the figures, without the paths."""
     keep = [i for i, word in enumerate(words) if word in ("--seeds", "--genes") or word.startswith("--sampled")]
     return " ".join(f"{words[i]} {words[i + 1]}" for i in keep)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="a run with a supernet")
-    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="where scores are kept")
+    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--genes", default="10,20", help="larger spaces, by their number of genes")
-    parser.add_argument("--sampled-seeds", type=int, default=3, help="seeds on the larger spaces; 0 leaves them out")
+    parser.add_argument("--genes", default="10,20", help="numbers of genes of the larger spaces")
+    parser.add_argument("--sampled-seeds", type=int, default=3, help="number of seeds on the larger spaces; 0: none")
     parser.add_argument("--sampled-budget", type=int, default=200)
     parser.add_argument("--sampled-images", type=int, default=128)
     given = parser.parse_args()
@@ -285,7 +287,7 @@ def main() -> None:
         f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search {_shown(sys.argv[1:])}`)"
         f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
         "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
-        f" all {len(enumeration):,} plans on one noise, 512 images.  Median over {given.seeds} seeds of the hypervolume"
+        f" all {len(enumeration):,} plans on one noise, 512 images. Median over {given.seeds} seeds of the hypervolume"
         " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID"
         " evaluations.\n\n" + markdown(small) + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
         "## Proxies against FID, over the same plans\n\n" + proxy_lines(enumeration) + "\n",

@@ -1,7 +1,7 @@
-"""DDSM's way to run a width: one wide network whose layers slice their weights in every call.
+"""Run a width as DDSM does: one wide network whose layers slice their weights in every call.
 
-A plain re-implementation to measure against.  It computes what the materialised subnet computes; the layers of the wide
-network are shared by all widths and hold the only weights there are.
+This is a plain second implementation to measure against.  It computes what the materialised subnet computes.  The
+layers of the wide network are shared by all widths and hold the only weights.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from stepfront.trainers.networks.supernet import Supernet
 
 
 def slicing_network(supernet: Supernet, width: float) -> nn.Module:
-    """The network of `width`, reading its weights from the supernet's in every call.  Skips are sliced by prefix, as
-    DDSM does; InputError elsewhere is none of its business: `settings.skips` must be `prefix`."""
+    """Return the network of `width`, which reads its weights from the supernet in every call.
+
+    Skips are sliced by prefix, as DDSM does, so `settings.skips` must be `prefix`.
+    """
     settings: NetworkSettings = supernet.settings
     assert settings.skips == "prefix"
     with torch.device("meta"):
@@ -32,7 +34,7 @@ def slicing_network(supernet: Supernet, width: float) -> nn.Module:
 
 
 class Sliced(nn.Module):
-    """One layer: the sizes of the narrow one, the weights of the wide one."""
+    """A layer with the sizes of the narrow one and the weights of the wide one."""
 
     def __init__(self, narrow: nn.Module, wide: nn.Module) -> None:
         super().__init__()

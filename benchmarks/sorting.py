@@ -1,6 +1,6 @@
-"""What sorting channels by importance is worth: a network trained at full width alone, made slimmable with and without.
+"""Measure what sorting channels by importance is worth when a full-width network is made slimmable.
 
-Digits, four seeds: held-out losses by width straight after the import, and after a short fine-tuning by the sandwich
+Digits, four seeds: held-out losses by width directly after the import, and after a short fine-tuning by the sandwich
 rule.  `python -m benchmarks.sorting` prints the table of docs/imports.md (about four minutes on one core).
 """
 
@@ -23,7 +23,7 @@ FULL = NetworkSettings(base=32, multipliers=(1, 2), groups=8, group_channels=4, 
 
 
 def main() -> None:
-    """Prints mean losses and in how many seeds sorting was the better."""
+    """Print mean losses, and in how many seeds sorting was better."""
     torch.set_num_threads(1)
     data = load_data(DataSettings())
     rows = []

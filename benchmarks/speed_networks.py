@@ -1,4 +1,4 @@
-"""Speed of the networks and of sampling: ratios of what is run in turns, so that a busy machine slows both alike."""
+"""Measure the speed of networks and sampling, as ratios of runs in turns, so that a busy machine slows both alike."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was measured, the figure, and the least (or most) that it has to be."""
+    """A measured figure, with its target and how it was measured."""
 
     name: str
     figure: float
@@ -53,7 +53,7 @@ class Row:
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, called in turns after one round of warm-up."""
+    """Return the median seconds of each, called in turns after one round of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -78,7 +78,7 @@ def digits(run: Path) -> Supernet:
 
 @cache
 def ddsm() -> Supernet:
-    """DDSM's CIFAR-10 network with random weights, no layer of them zero: speed does not depend on the values."""
+    """Return DDSM's CIFAR-10 network with random weights, no layer zero; speed does not depend on the values."""
     torch.manual_seed(0)
     supernet = Supernet(DDSM, 3, 32).eval()
     for parameter in supernet.widest.parameters():
@@ -103,7 +103,7 @@ def _batch(ours: Sampler, plan: Plan, batch: int) -> Tensor:
 
 @cache
 def fastest(supernet: Supernet, batch: int) -> tuple[Engine, str]:
-    """The engine that a long search would be given, and what was measured of each."""
+    """Return the engine that a long search would get, and the measurements of each as a text."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, supernet.image_channels, supernet.resolution, supernet.resolution, generator=generator)
     bench = Bench(supernet.subnet, supernet.widths, [(x, torch.full((batch,), 500.0))], CPU)
@@ -120,7 +120,7 @@ def fastest(supernet: Supernet, batch: int) -> tuple[Engine, str]:
 
 
 def bare_loop(run: Path, quick: bool) -> list[Row]:
-    """Row 1: our sampler against the loop that one would write by hand."""
+    """Compare our sampler with a loop written by hand."""
     rows = []
     cases = [("digits, batch 256", digits(run), 256, 1 if quick else 4, 5 if quick else 15)]
     if not quick:
@@ -152,20 +152,22 @@ def bare_loop(run: Path, quick: bool) -> list[Row]:
         sampled = partial(_batch, ours, plan, batch)
         error = float((bare() - sampled()).abs().max())
         seconds = in_turns({"bare": bare, "ours": sampled}, repeats)
-        details = f"{plan.runs}; {1000 * seconds['ours']:.0f} ms against {1000 * seconds['bare']:.0f} ms a batch; "
+        details = f"{plan.runs}; {1000 * seconds['ours']:.0f} ms against {1000 * seconds['bare']:.0f} ms per batch; "
         details += f"images equal to {error:.1g}"
         rows.append(at_least(f"sampling against a bare loop, {name}", seconds["bare"] / seconds["ours"], 0.95, details))
     return rows
 
 
 def slicing(run: Path, quick: bool) -> list[Row]:
-    """Row 2: materialised subnets against slicing in every call, with the engine that a search would choose; beside it
-    the bfloat16 that one can ask for, where the processor computes in it."""
+    """Compare materialised subnets with slicing in every call, with the engine that a search would choose.
+
+    Where the processor computes in bfloat16, which a user can ask for, that is measured too.
+    """
     supernet, batch = ddsm(), 16
     plan = plan_of((0.25, 0.5) if quick else MIX)
     engine, told = (PLAIN, "engine plain (not measured)") if quick else fastest(supernet, batch)
-    lower = Engine(precision="bfloat16")  # plain: to compile it takes longer than all else here
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # there is no public way to ask
+    lower = Engine(precision="bfloat16")  # plain: compiling it takes longer than everything else here
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # there is no public function
     engines = {"ours": engine} | ({"lower": lower} if native else {})
     samplers = {name: sampler(supernet, each, batch) for name, each in engines.items()}
     subnets = {w: slicing_network(supernet, w) for w in supernet.widths}
@@ -181,12 +183,12 @@ def slicing(run: Path, quick: bool) -> list[Row]:
     details += f"images equal to {error:.1g}; {flops / seconds['ours']:.0f} GFLOP/s, where a product of two "
     details += f"matrices of 2,048 x 2,048 runs at {2e-9 * 2048**3 / seconds['product']:.0f}"
     if native:
-        details += f"; {lower.label}, on request, {seconds['sliced'] / seconds['lower']:.2f}"
+        details += f"; {lower.label}, on request, {seconds['sliced'] / seconds['lower']:.2f} times as fast as slicing"
     return [at_least("materialised against sliced in each call", seconds["sliced"] / seconds["ours"], 1.15, details)]
 
 
 def time_and_flops(run: Path, quick: bool) -> list[Row]:
-    """Row 3: what a narrow plan saves of the time, against what it saves of the FLOPs."""
+    """Compare the share of time that a narrow plan saves with the share of FLOPs."""
     rows = []
     cases = [("digits, batch 256", digits(run), 256, 2, 5 if quick else 15)]
     if not quick:
@@ -209,7 +211,7 @@ def time_and_flops(run: Path, quick: bool) -> list[Row]:
 
 
 def distance(run: Path, quick: bool) -> list[Row]:
-    """The Frechet distance alone at 2,048 dimensions."""
+    """Time the Frechet distance alone at 2,048 dimensions."""
     rows, dimensions, rng = [], 2048, np.random.default_rng(0)
     real = rng.standard_normal((4096, dimensions)) * np.linspace(0.1, 2, dimensions)
     reference = Reference(real.mean(0), np.cov(real.T), len(real), "", "", "")

@@ -1,4 +1,4 @@
-"""Speed of a search around its networks: driver, utilisation, workers side by side, memory, shared prefixes."""
+"""Measure the speed of a search around its networks: driver, utilisation, workers, memory, shared prefixes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from stepfront.trainers.inference.prefix_cache import Shared
 from stepfront.trainers.networks.card import read_card
 
 GATE_SECONDS = 500.0
-"""For how long after the start of a search its sleeping workers wait for the last of them."""
+"""Seconds after the start of a search for which its sleeping workers wait for the last of them."""
 
 
 class Simulated:
-    """Loads an evaluator that sleeps for `seconds` and makes up a score; `paired` is when it began."""
+    """Loader of an evaluator that sleeps for `seconds` and makes up a score; `paired` is when it began."""
 
     seconds = 0.0
 
@@ -73,7 +73,7 @@ class Clock:
 
 
 def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSettings:
-    """The digits run's own settings, or changed ones, searching into `directory` on its supernet."""
+    """Return the digits preset with changes, for a search in `directory` on the supernet of `run`."""
 
     own = settings_from(preset("digits"))
     supernet = find_supernet(run)
@@ -88,7 +88,7 @@ def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSett
 
 @contextmanager
 def searched(run: Path, load: type | None = None, **groups: dict[str, Any]) -> Iterator[tuple[Path, Clock]]:
-    """A whole search, tables, MLflow and all, in a directory that is deleted; the evaluator may be replaced."""
+    """Run a complete search, tables and MLflow included, in a folder that is deleted; `load` replaces the evaluator."""
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
         settings = settings_of(run, Path(scratch), **groups)
@@ -104,7 +104,7 @@ def trials_of(directory: Path) -> pd.DataFrame:
 
 
 def prefixes(run: Path, quick: bool) -> list[Row]:
-    """Row 4: network calls of the default search, with what shared prefixes spared, of a few workers and of many."""
+    """Count network calls of the default search with shared prefixes, with few workers and with many."""
     budget = {"trials": 24 if quick else 120}
 
     def made(**workers: Any) -> tuple[float, str, float]:
@@ -113,7 +113,7 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
         gflops = 1 - trials.gflops_saved.sum() / (trials.gflops * trials.images).sum()
         share = trials.calls.sum() / (trials.calls + trials.calls_saved).sum()
         told = f"{len(trials)} trials, {trials.worker.nunique()} workers; {gflops:.2f} of the network FLOPs"
-        # Whole plans' work a second, once all have started: what a search is through with, not what it computed.
+        # Work of complete plans per second, once all have started: what the search completed, not what it computed.
         begun = trials.worker.nunique()
         rate = trials.gflops.iloc[begun:].sum() / (clock.wall[-1] - clock.wall[begun - 1])
         return share, told, rate
@@ -122,8 +122,8 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
     many, told_of_many, rate = made(count=8, cpus=0.25)
     with patch.object(search_driver, "shared_prefixes", lambda workers: nullcontext()):
         alone, _, rate_alone = made(count=8, cpus=0.25)
-    told_of_many += f"; where each worker has only what it kept itself {alone:.2f} of the calls, and sharing gets "
-    told_of_many += f"through {rate / rate_alone:.2f} of its plans' work in a time"
+    told_of_many += f"; {alone:.2f} of the calls where each worker has only its own states; sharing completes "
+    told_of_many += f"{rate / rate_alone:.2f} times as many plans' work per time"
     return [
         at_most("network calls with shared prefixes", few, 0.75, told),
         at_most("the same with eight workers", many, 0.75, told_of_many),
@@ -131,7 +131,7 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
 
 
 def driver(run: Path, quick: bool) -> list[Row]:
-    """Row 5: what a trial costs beside its evaluation, from ask to MLflow."""
+    """Time what a trial costs beside its evaluation, from ask to MLflow."""
     rows = []
     trials, window = (60, 15) if quick else (2050, 100)
     for genes, most in ((10, 40),) if quick else ((10, 40), (1000, 50)):
@@ -142,7 +142,7 @@ def driver(run: Path, quick: bool) -> list[Row]:
             wall, busy = (1000 * np.diff(np.array(seconds)) for seconds in (clock.wall, clock.busy))
         first, last = (slice(0, window) if quick else slice(50, 150)), slice(len(wall) - window, None)
         details = f"mean over {trials} trials; of it {busy.mean():.0f} ms of the driver's processor"
-        rows.append(at_most(f"driver time a trial, {genes:,} genes, ms", float(wall.mean()), most, details))
+        rows.append(at_most(f"driver time per trial, {genes:,} genes, ms", float(wall.mean()), most, details))
         growth = float(wall[last].mean() / wall[first].mean())
         details = f"{window} trials up to trial {trials} against trials {first.start} to {first.stop}"
         details += f"; of the driver's processor {busy[last].mean() / busy[first].mean():.2f}"
@@ -151,15 +151,17 @@ def driver(run: Path, quick: bool) -> list[Row]:
 
 
 def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[float, int]:
-    """The share of their time that sleeping workers spent evaluating, from the moment when all had begun until one had
-    nothing more to do, NaN where that came first; and how many there were."""
+    """Return the share of their time that sleeping workers spent evaluating, and the number of workers.
+
+    The time is from the moment when all had begun until one had nothing more to do; NaN if the latter came first.
+    """
 
     class Sleeping(Simulated):
         gate, latest = "", 0.0
 
         def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-            # None goes on before all are there: two cores that start many workers would be busy with the first few's
-            # results for so long that the last came when the budget was spent.
+            # All wait until the last is there: two cores that start many workers would handle the first few's results
+            # for so long that the last would come after the budget was used.
             (Path(self.gate) / str(os.getpid())).touch()
             while len(os.listdir(self.gate)) < workers and time.time() < self.latest:
                 time.sleep(0.1)
@@ -172,20 +174,20 @@ def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[flo
     began = trials.groupby("worker").paired
     start, end = began.min().max(), (began.max() + seconds).min()
     if end <= start or len(began) < workers:
-        return float("nan"), len(began)  # the budget was spent before the last of them had begun
+        return float("nan"), len(began)  # the budget was used before the last of them had begun
     busy = sum(max(0.0, min(end, b + seconds) - max(start, b)) for b in trials.paired)
     return busy / ((end - start) * len(began)), len(began)
 
 
 def utilised(run: Path, quick: bool) -> list[Row]:
-    """Row 6: eight workers that sleep for a second."""
+    """Measure eight workers that sleep for one second."""
     workers = 2 if quick else 8
     share, seen = utilisation(run, workers, 1.0, 10 if quick else 25)
     return [at_least(f"utilisation of {workers} simulated workers, 1 s", share, 0.95, f"{seen} took part")]
 
 
 def two_workers(run: Path, quick: bool) -> list[Row]:
-    """Row 7: evaluations a minute of two real workers and of one, without what differs by luck: shared prefixes."""
+    """Compare the rates of two real workers and of one, without shared prefixes, which differ by luck."""
     rates = {}
     for count in (1, 2):
         groups = {
@@ -198,12 +200,12 @@ def two_workers(run: Path, quick: bool) -> list[Row]:
         # By the networks' work, not by the number: the plans of the two searches differ in cost.
         done = slice(2 * count, None)
         rates[count] = gflops[done].sum() / (clock.wall[-1] - clock.wall[2 * count - 1])
-    details = "network FLOPs a second of a digits search after its start, prefixes not shared"
+    details = "network FLOPs per second of a digits search after its start, prefixes not shared"
     return [at_least("two workers against one", rates[2] / rates[1], 1.7, details)]
 
 
 def memory(run: Path, quick: bool) -> list[Row]:
-    """Row 8: what a second worker adds, with the weights of DDSM's network (143 MB)."""
+    """Measure the memory that a second worker adds, with the weights of DDSM's network (143 MB)."""
     from benchmarks.speed_networks import ddsm
     from stepfront.search.config import WorkerSettings
 
@@ -222,7 +224,7 @@ def memory(run: Path, quick: bool) -> list[Row]:
 
 
 class Holder:
-    """A worker's part that has to do with weights: the widest subnet on the node's one copy."""
+    """The part of a worker that holds weights: the widest subnet on the one copy of the node."""
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         import torch
@@ -242,7 +244,7 @@ class Holder:
 
 
 def memory_of(process: int) -> dict[str, int]:
-    """Bytes of a process: resident, its own alone, and mapped from Ray's store together with others (Linux)."""
+    """Return bytes of a process: resident, private, and mapped from Ray's store (Linux)."""
     found, name = {"resident": 0, "own": 0, "mapped": 0}, ""
     for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         words = line.split()
@@ -260,7 +262,7 @@ def memory_of(process: int) -> dict[str, int]:
 
 
 def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Utilisation by workers and seconds; ask, tell, memory and size of the storage by the number of trials."""
+    """Return utilisation by workers and seconds, and ask, tell, memory and storage by the number of trials."""
     rows = []
     for workers in (2, 4) if quick else (2, 8, 32, 64):
         for seconds in (1.0,) if quick else (1.0, 10.0):

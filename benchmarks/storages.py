@@ -103,8 +103,7 @@ def main() -> None:
         f"# `ask` and `tell`\n\nMade by `make bench-storages` on {time.strftime('%Y-%m-%d')}, load"
         f" {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores; {', '.join(f'{k} {v}' for k, v in versions().items())}."
         f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default initial plans and screening (a"
-        " model fitted on the trials chooses among 32 children), one process; medians. The target is 20 ms for both at"
-        " the thousandth trial, in every storage.\n\n"
+        " model fitted to the trials chooses among 32 children), one process; medians.\n\n"
     )
     write_text(given.docs / "bench-storages.md", text + markdown(table) + "\n")
     print(table.to_string())

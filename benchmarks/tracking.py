@@ -1,4 +1,4 @@
-"""What writing a search to MLflow costs: a trial, 2,000 trials, and the search that must not wait for it.
+"""Measure what writing a search to MLflow costs: per trial, for 2,000 trials, and for the search, which must not wait.
 
     make bench-tracking
 
@@ -36,7 +36,7 @@ OUT = Path("docs/bench-tracking.md")
 
 
 def made_up_search(count: int) -> Snapshot:
-    """`count` trials whose FID falls with width and luck; nothing was sampled."""
+    """Return `count` trials whose FID falls with width and luck, without sampling."""
     rng = np.random.default_rng(0)
     levels = rng.choice([0.25, 0.5, 0.75, 1.0], (count, STAGES))
     widths = np.repeat(levels, STEPS // STAGES, axis=1)
@@ -66,14 +66,14 @@ def made_up_search(count: int) -> Snapshot:
 
 
 def until(snapshot: Snapshot, count: int) -> Snapshot:
-    """The search as it stood after `count` trials."""
+    """Return the search as it was after `count` trials."""
     trials = snapshot.trials.iloc[:count]
     front = front_table(trials, ("fid", "gflops"))
     return Snapshot(trials, snapshot.progress.iloc[:count], front, snapshot.facts)
 
 
 def measure(uri: str, count: int) -> dict[str, Any]:
-    """Writes a search generation by generation, as it grows; then once more from nothing, as after an outage."""
+    """Write a search generation by generation, as it grows; then again from nothing, as after an outage."""
     settings = settings_from({"name": "made-up", "tracking": {"uri": uri}})
     client, whole = make_client(uri), made_up_search(count)
     runs = SearchRuns(client, settings, WrittenSearch())
@@ -108,7 +108,7 @@ def measure(uri: str, count: int) -> dict[str, Any]:
 
 
 def measure_waiting(folder: Path) -> tuple[float, float]:
-    """What a search waits when it hands a snapshot over: with a SQLite file, and with a server that is away, in ms."""
+    """Return how long a search waits to hand a snapshot over, in ms: with a SQLite file, with an unreachable server."""
     waits = []
     for uri in (f"sqlite:///{folder / 'waiting.db'}", "http://127.0.0.1:9"):
         directory = folder / f"search-{len(waits)}"
@@ -125,13 +125,13 @@ def measure_waiting(folder: Path) -> tuple[float, float]:
 
 
 def page(rows: dict[str, dict[str, Any]], waits: tuple[float, float], megabytes: float) -> str:
-    """The page of documentation."""
+    """Return the page of documentation."""
     load = os.getloadavg()[2]
     columns = (
         "store",
         "trials",
-        "whole search",
-        "a trial",
+        "complete search",
+        "per trial",
         "first tenth",
         "last tenth",
         "the end",
@@ -146,17 +146,16 @@ def page(rows: dict[str, dict[str, Any]], waits: tuple[float, float], megabytes:
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return f"""# What writing to MLflow costs
 
-`make bench-tracking` (benchmarks/tracking.py) writes made-up searches generation by generation, as they grow: a child
-run a trial in three requests, one more for each that joins or leaves the front, and the parent's series; then the end:
-ranks, labels, note and artifacts. Measured on {os.cpu_count()} cores that others share, at a
-mean load of {load:.1f}.
+`make bench-tracking` writes made-up searches generation by generation, as they grow: one child run per trial in three
+requests, one more for each that joins or leaves the front, and the parent's history. At the end it writes ranks,
+labels, note and artifacts. Measured on {os.cpu_count()} cores that others share, at a mean load of {load:.1f}.
 
 {lines}
 
-Replay is the whole search at once, as after an outage; look-up is what a driver asks the store before its first write.
-The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is away:
-writing is the affair of a process of its own.
-Two searches of {rows["SQLite file"]["trials"]:,} trials make a SQLite file of {megabytes:.0f} MB.
+Replay is the complete search at once, as after an outage. Look-up is what a driver asks the store before its first
+write. The search itself waits {waits[0]:.3f} ms to hand a snapshot over, and {waits[1]:.3f} ms while the server is
+unreachable: a process of its own does the writing. Two searches of {rows["SQLite file"]["trials"]:,} trials make a
+SQLite file of {megabytes:.0f} MB.
 """
 
 

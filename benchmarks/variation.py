@@ -1,6 +1,7 @@
-"""What each choice of variation, seeds and screening is worth: `make bench-variation`.  Writes docs/bench-variation.md.
+"""Measure each choice of variation, initial plans and screening.
 
-Looked up in the enumerated space of `make bench-search` (6 stages, 4 widths), which is made if it is absent.
+Run it with `make bench-variation`; it writes docs/bench-variation.md.  Scores come from the enumerated space of `make
+bench-search` (6 stages, 4 widths), which is made if it is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RANDOM = {"random": 20}
 
 @contextmanager
 def operators(**replaced: object) -> Iterator[None]:
-    """Other operators in place of the product's, for as long as the block lasts."""
+    """Replace operators of the search within the block."""
     before = {name: getattr(variation, name) for name in replaced}
     for name, value in replaced.items():
         setattr(variation, name, value)
@@ -39,12 +40,12 @@ def operators(**replaced: object) -> Iterator[None]:
 
 
 def gene_wise(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Uniform crossover, as Optuna's sampler applies it to categoricals."""
+    """Cross genes one by one, as Optuna's sampler does with categoricals."""
     return np.where(rng.random(len(first)) < 0.5, first, second)
 
 
 def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
-    """One row a variant: median shares of the true hypervolume and median evaluations to 99% of it."""
+    """Yield one row per variant: median shares of the true hypervolume, and median evaluations to 99% of it."""
     table = enumerate_plans(run, 6, 18, 512, work)
     problem = load_problem(run, 6, 18, 512)
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
@@ -113,8 +114,8 @@ def main() -> None:
     given = parser.parse_args()
     table = pd.DataFrame(list(rows(given.run, given.work, given.seeds)))
     text = (
-        f"# Variation, seeds and screening\n\nMade by `make bench-variation` on {time.strftime('%Y-%m-%d')}, on the"
-        f" enumerated space of [bench-search.md](bench-search.md); {given.seeds} seeds; shares of"
+        f"# Variation, initial plans and screening\n\nMade by `make bench-variation` on {time.strftime('%Y-%m-%d')}, on"
+        f" the enumerated space of [bench-search.md](bench-search.md); {given.seeds} seeds; shares of"
         " the true hypervolume.\n\n"
     )
     (given.docs / "bench-variation.md").write_text(text + markdown(table) + "\n", encoding="utf-8")

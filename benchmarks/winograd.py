@@ -1,7 +1,8 @@
-"""Winograd's convolutions against PyTorch's own, layer by layer: `python -m benchmarks.winograd`.
+"""Compare Winograd's convolutions with PyTorch's own, layer by layer.
 
-The layers are those of DDSM's CIFAR-10 U-Net at its widths, one thread, float32, channels last; NNPACK, which PyTorch
-carries too and which transforms the filters in each call, beside them where it is there.
+Run it with `python -m benchmarks.winograd`.  The layers are those of DDSM's CIFAR-10 U-Net at its widths, on one
+thread, in float32, channels last.  Where PyTorch has NNPACK, which transforms the filters in each call, it is measured
+too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LAYERS = [
 
 
 def row(inputs: int, outputs: int, side: int) -> dict[str, str]:
-    """Milliseconds and differences of one layer."""
+    """Return milliseconds and errors of one layer."""
     torch.manual_seed(0)
     layer = nn.Conv2d(inputs, outputs, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.randn(BATCH, inputs, side, side).to(memory_format=torch.channels_last)
