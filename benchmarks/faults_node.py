@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from stepfront.search.config import load_settings
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.search_report import SearchReport
-from stepfront.search.execution.executor import keep_to_loopback
+from stepfront.search.execution.ray_private import keep_to_loopback
 
 _LAST = 10
 """Results before the end at which a search waits for a node that is joining."""

@@ -22,7 +22,7 @@ from stepfront.search.driver import search as search_driver
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.search_report import SearchReport
-from stepfront.search.execution.executor import ray_session
+from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.worker import Evaluate, LoadEvaluator
 from stepfront.search.presets import preset
 from stepfront.search.problem.evaluator_parts import local_parts

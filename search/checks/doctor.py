@@ -94,8 +94,8 @@ def _remote_place(uri: str) -> str:
 def _ray(settings: RunSettings) -> str:
     import ray
 
-    from stepfront.search.execution.executor import ray_session
     from stepfront.search.execution.placement import worker_count
+    from stepfront.search.execution.ray_session import ray_session
 
     with ray_session(settings.workers):
         count = worker_count(settings.workers)

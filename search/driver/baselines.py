@@ -20,8 +20,8 @@ from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.driver.confirm import apply_confirmation
 from stepfront.search.driver.versus import write_comparison_with_baselines
-from stepfront.search.execution.executor import ray_session
 from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.baseline_plans import baseline_plans

@@ -16,8 +16,8 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.files import write_json
-from stepfront.search.execution.executor import ray_session
 from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.pareto import interval

@@ -13,10 +13,11 @@ from stepfront.search.driver.open_ledger import check_nothing_lost, open_ledger
 from stepfront.search.driver.reading_progress import Stage, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
-from stepfront.search.execution.executor import ray_session, run_trials
-from stepfront.search.execution.interrupt import second_one_ends
+from stepfront.search.execution.executor import run_trials
+from stepfront.search.execution.interrupt import interruptible
 from stepfront.search.execution.placement import slots_now, worker_count
 from stepfront.search.execution.prometheus import Gauges
+from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
@@ -72,7 +73,7 @@ def run_search(
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     stage("searching")
                     hint = f"continue with: stepfront resume {location or directory.parent}"
-                    with second_one_ends(hint) as check_interrupt:
+                    with interruptible(hint) as check_interrupt:
                         _evaluate_trials(writer, view, check_interrupt)
                 writer.write()
     return directory

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends a search in order, the second at once; either way it can be resumed."""
+"""Handle Ctrl-C: the first ends a search in order, the second at once; either way the search can be resumed."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 
-def _say(line: str) -> None:
-    # Past Python's buffers: a signal may come while they are being written, and they can't be entered twice.
+def _print(line: str) -> None:
+    # Without Python's buffers: a signal may arrive during a write to them, and they are not reentrant.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
 
 
 class InterruptedSearchError(Exception):
-    """A search that was ended by Ctrl-C; its message says how to go on."""
+    """A search that Ctrl-C has ended; the message says how to resume it."""
 
 
 @contextlib.contextmanager
-def second_one_ends(hint: str) -> Iterator[Callable[[], None]]:
-    """Within: the first Ctrl-C raises KeyboardInterrupt, and from then on the next ends the process, with code 130.
+def interruptible(hint: str) -> Iterator[Callable[[], None]]:
+    """Turn the first Ctrl-C into an InterruptedSearchError, and let the second end the process with code 130.
 
-    What it gives is to be called now and then, and raises KeyboardInterrupt once more where the first was lost, as one
-    is that comes while Python runs a destructor or a callback from C.
+    Yields a function that must be called now and then.  It raises KeyboardInterrupt again where the first one was lost,
+    as happens when Ctrl-C arrives while Python runs a destructor or a callback from C.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before, asked = signal.getsignal(signal.SIGINT), False
+    before, interrupted = signal.getsignal(signal.SIGINT), False
 
     def at_once(number: int, frame: FrameType | None) -> None:
-        # Nothing is lost: results are in the study as soon as they are told, and files are renamed when whole.
-        _say(f"stepfront: stopped at once; {hint}")
+        # Nothing is lost: results are in the study as soon as they arrive, and files are written atomically.
+        _print(f"stepfront: stopped at once; {hint}")
         os._exit(130)
 
     def first(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal interrupted
+        interrupted = True
         signal.signal(signal.SIGINT, at_once)
-        _say("stepfront: stopping; once more ends at once")
+        _print("stepfront: stopping; press Ctrl-C again to stop at once")
         raise KeyboardInterrupt
 
     def check() -> None:
-        if asked:
+        if interrupted:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, first)
     try:
         yield check
     except KeyboardInterrupt:
-        # The second stays armed: what follows, such as ending Ray, takes seconds, too.
+        # The second stays armed, since what follows, such as ending Ray, takes seconds.
         raise InterruptedSearchError(f"interrupted; {hint}") from None
     except BaseException:
         signal.signal(signal.SIGINT, before)

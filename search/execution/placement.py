@@ -1,4 +1,7 @@
-"""Places for workers: what a worker asks for in; how many fit on the cluster as it is out.  Needs a `ray_session`."""
+"""Count the slots for workers on the cluster: how many workers fit, by the resources that each needs.
+
+Everything here needs a `ray_session`.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,43 @@ from stepfront.errors import InputError
 from stepfront.search.config import WorkerSettings
 
 PATIENCE = 1200.0
-"""Seconds for which a cluster without a fitting node is waited for: a cloud takes minutes for a machine."""
+"""Seconds to wait for the first node with a free slot: a cloud takes minutes to start a machine."""
 
 
 def worker_count(workers: WorkerSettings) -> int:
-    """As many workers as the settings say, or as fit on the cluster now; one at least, for nodes that are to come."""
+    """Return the number of workers in the settings, or how many fit on the cluster now, at least one."""
     return workers.count if workers.count is not None else max(1, _slots(workers))
 
 
 def slots_now(workers: WorkerSettings) -> int:
-    """How many workers fit on the cluster as it is.  A cluster of several machines may grow from none, so its first
-    node is waited for.  InputError when not one worker fits."""
+    """Return how many workers fit on the cluster now.
+
+    A cluster of several machines may start without nodes, so its first node is waited for.
+    Raises InputError when no worker fits.
+    """
     slots = _slots(workers) or (_first_slots(workers) if workers.address else 0)
     if slots < 1:
         resources = ray.cluster_resources()
-        asked = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
-        there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-        raise InputError(f"a worker asks for {asked}; the cluster has {there}")
+        needed = f"{workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+        total = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+        raise InputError(
+            f"a worker needs {needed} on one machine; the cluster has {total}; lower workers.cpus or workers.gpus"
+        )
     return slots
 
 
 def _first_slots(workers: WorkerSettings, patience: float = PATIENCE) -> int:
-    """The slots of the first nodes that come within `patience` seconds; an autoscaler is told what is wanted."""
+    """Ask the autoscaler for a node, wait up to `patience` seconds, and return the slots of the first nodes."""
     from ray.autoscaler.sdk import request_resources
 
-    said = "no node has room for a worker (%g CPUs, %g GPUs); waiting up to %.0f minutes for one"
-    logging.getLogger("stepfront").warning(said, workers.cpus, workers.gpus, patience / 60)
-    wanted = {"CPU": math.ceil(workers.cpus), "GPU": math.ceil(workers.gpus)}
-    request_resources(bundles=[{kind: count for kind, count in wanted.items() if count}])
+    warning = "no node has room for a worker (%g CPUs, %g GPUs); waiting up to %.0f minutes for one"
+    logging.getLogger("stepfront").warning(warning, workers.cpus, workers.gpus, patience / 60)
+    needs = {"CPU": math.ceil(workers.cpus), "GPU": math.ceil(workers.gpus)}
+    request_resources(bundles=[{kind: count for kind, count in needs.items() if count}])
     until = time.monotonic() + patience
     while not (slots := _slots(workers)) and time.monotonic() < until:
         time.sleep(2)
-    request_resources(bundles=[])  # from here on, trials themselves are what is wanted
+    request_resources(bundles=[])  # from here on, pending trials ask for nodes
     return slots
 
 
@@ -53,10 +61,10 @@ def _slots(workers: WorkerSettings) -> int:
 
 
 def slots_of_node(resources: Mapping[str, float], workers: WorkerSettings) -> int:
-    """How many workers fit on one machine: what is left over on two of them makes no place, nor on two GPUs."""
+    """Return how many workers fit on one machine; a worker can't span two machines, nor a share of a GPU two GPUs."""
 
-    def times(part: float, whole: float) -> int:
-        return int(whole / part + 1e-9)
+    def times(part: float, total: float) -> int:
+        return int(total / part + 1e-9)
 
     slots, gpus = times(workers.cpus, resources.get("CPU", 0)), int(resources.get("GPU", 0))
     if not workers.gpus:

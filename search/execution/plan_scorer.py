@@ -1,4 +1,4 @@
-"""Score given plans on the cluster, without Tune or a study: baselines and confirmations."""
+"""Score lists of given plans on the cluster, without Tune or a study: baselines and confirmations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import ray
 from stepfront.errors import InputError
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import slots_now, worker_count
-from stepfront.search.execution.tune_searcher import end_actor, reason_of
-from stepfront.search.execution.worker import ListWorker, Load
+from stepfront.search.execution.worker import ListWorker, Load, end_worker, reason_of
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
-class _Held:
-    """A plan at a worker: its place in the list, how often it has been tried, and since when (monotonic seconds)."""
+class _Running:
+    """A plan at a worker: its index in the list, the number of the attempt, and its start in monotonic seconds."""
 
     index: int
     attempt: int
@@ -29,9 +28,9 @@ class _Held:
 
 
 class PlanScorer:
-    """Workers that score one list of plans after the other: they start with the first list and end with the context.
+    """Workers that score lists of plans; they start with the first list and end with the context.
 
-    Needs a `ray_session`.  An evaluation that takes longer than `limit` seconds is ended.
+    Needs a `ray_session`.  An evaluation that takes longer than `limit` seconds fails.
     """
 
     def __init__(self, load: Load, workers: WorkerSettings, limit: float) -> None:
@@ -40,10 +39,10 @@ class PlanScorer:
         self._actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
-        self._held: dict[Any, _Held] = {}
+        self._running: dict[Any, _Running] = {}
         self._plans: Sequence[tuple[Plan, int]] = ()
         self._images = 0
-        self._todo: list[tuple[int, int]] = []
+        self._pending: list[tuple[int, int]] = []
         self._results: dict[int, Evaluation] = {}
         self._unstarted = 0
 
@@ -52,7 +51,7 @@ class PlanScorer:
 
     def __exit__(self, *error: object) -> None:
         for worker in self._all():
-            end_actor(worker)
+            end_worker(worker)
 
     def score(
         self,
@@ -60,14 +59,14 @@ class PlanScorer:
         images: int,
         on_result: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Evaluation]:
-        """Evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.
+        """Return the evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.
 
-        As in a search, a plan that fails is tried again by another worker; one that fails for good has its reason for a
-        score.  InputError when no worker will start.
+        As in a search, another worker tries a failed plan again.  After the last attempt, its evaluation has the reason
+        of the failure and no score.  Raises InputError when no worker starts.
         """
         self._plans, self._images, self._results = plans, images, {}
-        self._todo = [(index, 1) for index in reversed(range(len(plans)))]
-        # An actor that the cluster has no room for would never start.
+        self._pending = [(index, 1) for index in reversed(range(len(plans)))]
+        # An actor without a slot on the cluster would never start.
         count = min(worker_count(self._workers), slots_now(self._workers), len(plans))
         for _ in range(count - len(self._all())):
             self._start()
@@ -77,15 +76,15 @@ class PlanScorer:
         return [self._results[i] for i in range(len(plans))]
 
     def _all(self) -> list[Any]:
-        return [*self._idle, *self._starting.values(), *(held.worker for held in self._held.values())]
+        return [*self._idle, *self._starting.values(), *(running.worker for running in self._running.values())]
 
     def _advance(self) -> bool:
-        """Waits for one event, a second at most; whether it was a result."""
-        self._hand_out()
-        ready = ray.wait([*self._held, *self._starting], num_returns=1, timeout=1)[0]
-        for held in self._held.values():
-            if time.monotonic() - held.since > self._limit:
-                end_actor(held.worker)  # its future fails at once
+        """Wait up to a second for one event; return whether it was a result."""
+        self._dispatch()
+        ready = ray.wait([*self._running, *self._starting], num_returns=1, timeout=1)[0]
+        for running in self._running.values():
+            if time.monotonic() - running.since > self._limit:
+                end_worker(running.worker)  # its future fails at once
         if not ready:
             return False
         if ready[0] in self._starting:
@@ -97,13 +96,13 @@ class PlanScorer:
         worker = self._actor.remote(self._load)
         self._starting[worker.ready.remote()] = worker
 
-    def _hand_out(self) -> None:
-        # Only to workers that are there: one that waits for a place must not hold a plan that another could do.
-        while self._idle and self._todo:
-            index, attempt = self._todo.pop()
+    def _dispatch(self) -> None:
+        # Only to workers that have started: one that waits for a slot must not hold a plan that another could score.
+        while self._idle and self._pending:
+            index, attempt = self._pending.pop()
             worker, (plan, noise_seed) = self._idle.pop(), self._plans[index]
             future = worker.score.remote(plan, self._images, noise_seed)
-            self._held[future] = _Held(index, attempt, worker, time.monotonic())
+            self._running[future] = _Running(index, attempt, worker, time.monotonic())
 
     def _started(self, future: Any) -> None:
         worker = self._starting.pop(future)
@@ -116,23 +115,23 @@ class PlanScorer:
             self._start()
             return
         self._idle.append(worker)
-        self._unstarted = 0  # nodes come and go; only a row of failures says that none will start
+        self._unstarted = 0  # nodes come and go; only failures in a row show that none will start
 
     def _scored(self, future: Any) -> bool:
-        """Whether there is a result: a failure is one only after the last attempt."""
-        held = self._held.pop(future)
+        """Return whether there is a result: a failure is one only after the last attempt."""
+        running = self._running.pop(future)
         try:
-            self._results[held.index] = ray.get(future)
+            self._results[running.index] = ray.get(future)
         except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
-            end_actor(held.worker)
+            end_worker(running.worker)
             self._start()
-            if held.attempt < self._workers.attempts:
-                self._todo.append((held.index, held.attempt + 1))
+            if running.attempt < self._workers.attempts:
+                self._pending.append((running.index, running.attempt + 1))
                 return False
-            late = time.monotonic() - held.since > self._limit
+            late = time.monotonic() - running.since > self._limit
             reason = f"it took longer than {self._limit:.0f} s" if late else reason_of(error)
-            seed, nothing = self._plans[held.index][1], float("nan")
-            self._results[held.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
+            seed, nothing = self._plans[running.index][1], float("nan")
+            self._results[running.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
             return True
-        self._idle.append(held.worker)
+        self._idle.append(running.worker)
         return True

@@ -1,8 +1,8 @@
-"""States that the workers of a node share: a plan goes on from the longest prefix that any of them has computed.
+"""Share prefix states between the workers of a node: a plan continues from the longest prefix that any has computed.
 
-The states lie in Ray's object store, so they end with the worker that made them, and all with the search; one small
-actor knows which there are.  They do not cross nodes: another processor may round otherwise, and scores are to stay the
-same to the bit.  A search without its index, or without a state that the index names, computes what it misses.
+The states are in Ray's object store, so they end with the worker that made them, and all with the search.  One small
+actor indexes them.  States do not cross nodes: another processor may round differently, and scores must stay equal to
+the bit.  A worker that can't reach the index, or a state in it, computes what is missing.
 """
 
 from __future__ import annotations
@@ -24,77 +24,81 @@ if TYPE_CHECKING:
     from stepfront.trainers.inference.prefix_cache import Arrays
 
 _PATIENCE = 2.0
-"""Seconds after which an answer is not waited for."""
+"""Seconds to wait for an answer of the index."""
 
 _PAUSE = 60.0
-"""Seconds for which an index that did not answer is neither asked nor told."""
+"""Seconds for which an index that did not answer is left alone."""
 
 
 class PrefixIndex:
-    """Which states lie on each node, `limit` bytes of them at most: those of one plan and batch come and go together,
-    and the ones asked for least lately go first.
+    """The index of the states on each node, with at most `limit` bytes of states per node.
 
-    Made an actor by `shared_prefixes`.  What lay on a node that is gone is forgotten when another comes.
+    The states of one plan and batch form a bundle, and are added and dropped together.  The least recently used bundle
+    is dropped first.  Bundles of a lost node are dropped when a new node appears.  `shared_prefixes` makes an actor of
+    this class.
     """
 
     def __init__(self, limit: float, alive: Callable[[], Collection[str]]) -> None:
         self._limit, self._alive = limit, alive
-        self._where: dict[tuple[str, str], tuple[int, int]] = {}  # node, key -> parcel, place in it
-        self._parcels: dict[str, OrderedDict[int, tuple[Any, Sequence[str], int]]] = {}
+        self._where: dict[tuple[str, str], tuple[int, int]] = {}  # node, key -> bundle, position in it
+        self._bundles: dict[str, OrderedDict[int, tuple[Any, Sequence[str], int]]] = {}
         self._bytes: Counter[str] = Counter()
         self._made = 0
 
     def longest(self, node: str, keys: Sequence[str]) -> tuple[int, list[Any], int] | None:
-        """Index in `keys` (shortest prefix first) of the longest prefix that is there, the reference to the states that
-        it lies among (in a list, so that they stay where they are), and its place among them."""
+        """Return where the longest prefix is that the node has; None when it has none.
+
+        The answer is its index in `keys` (shortest prefix first), the reference to its bundle, and its position there.
+        The reference is in a list, so that Ray does not fetch what it refers to.
+        """
         found = None
         for index, key in enumerate(keys):
             if (node, key) in self._where:
-                parcel, place = self._where[node, key]
-                self._parcels[node].move_to_end(parcel)
-                found = index, [self._parcels[node][parcel][0]], place
+                bundle, position = self._where[node, key]
+                self._bundles[node].move_to_end(bundle)
+                found = index, [self._bundles[node][bundle][0]], position
         return found
 
     def keep(self, node: str, keys: Sequence[str], reference: list[Any], size: int) -> None:
-        """Takes in states of so many bytes, and lets the stalest go until all fit."""
+        """Add a bundle of `size` bytes, and drop the least recently used ones until all fit."""
         self._made += 1
-        if node not in self._parcels:
-            self._forget_gone_nodes()
-        self._parcels.setdefault(node, OrderedDict())[self._made] = (reference[0], keys, size)
+        if node not in self._bundles:
+            self._drop_lost_nodes()
+        self._bundles.setdefault(node, OrderedDict())[self._made] = (reference[0], keys, size)
         self._bytes[node] += size
-        for place, key in enumerate(keys):
-            self._where.setdefault((node, key), (self._made, place))
+        for position, key in enumerate(keys):
+            self._where.setdefault((node, key), (self._made, position))
         while self._bytes[node] > self._limit:
-            self._drop(node, next(iter(self._parcels[node])))
+            self._drop(node, next(iter(self._bundles[node])))
 
     def drop(self, node: str, key: str) -> None:
-        """Lets a state go that is no longer to be had, and those that it lay among."""
+        """Drop the bundle of a state that is no longer available."""
         if (node, key) in self._where:
             self._drop(node, self._where[node, key][0])
 
-    def _forget_gone_nodes(self) -> None:
-        for gone in self._parcels.keys() - set(self._alive()):
-            for parcel in list(self._parcels[gone]):
-                self._drop(gone, parcel)
-            del self._parcels[gone], self._bytes[gone]
+    def _drop_lost_nodes(self) -> None:
+        for lost in self._bundles.keys() - set(self._alive()):
+            for bundle in list(self._bundles[lost]):
+                self._drop(lost, bundle)
+            del self._bundles[lost], self._bytes[lost]
 
-    def _drop(self, node: str, parcel: int) -> None:
-        _, keys, size = self._parcels[node].pop(parcel)
+    def _drop(self, node: str, bundle: int) -> None:
+        _, keys, size = self._bundles[node].pop(bundle)
         self._bytes[node] -= size
         for key in keys:
-            if self._where.get((node, key), (0, 0))[0] == parcel:
+            if self._where.get((node, key), (0, 0))[0] == bundle:
                 del self._where[node, key]
 
 
 class NodePrefixes:
-    """A worker's access to the states of its node; implements `trainers.prefixes.Shared`."""
+    """A worker's access to the states of its node; implements `trainers.inference.prefix_cache.Shared`."""
 
     def __init__(self, index: Any) -> None:
         self._index, self._silent_until = index, -math.inf
-        self._told: Any = None
+        self._pending_offer: Any = None
 
     def longest(self, keys: Sequence[str]) -> tuple[int, Arrays] | None:
-        """Index in `keys` and state of the longest prefix on this node; None where that can't be had."""
+        """Return index in `keys` and state of the longest prefix on this node; None when there is none in reach."""
         if time.monotonic() < self._silent_until:
             return None
         try:
@@ -104,38 +108,40 @@ class NodePrefixes:
             return None
         if found is None:
             return None
-        at, (reference,), place = found
+        at, (reference,), position = found
         try:
-            return at, ray.get(reference, timeout=_PATIENCE)[place]
-        except (ray.exceptions.RayError, TimeoutError):  # the worker that made it is gone, for one
+            return at, ray.get(reference, timeout=_PATIENCE)[position]
+        except (ray.exceptions.RayError, TimeoutError):  # for example, the worker that made it has ended
             self._index.drop.remote(_node(), keys[at])
             return None
 
     def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
-        """Gives states to the other workers of this node."""
-        # What the index has not yet taken in is under nobody's limit, so there is never more of it than one batch's.
-        if time.monotonic() < self._silent_until or not self._has_taken():
+        """Offer states to the other workers of this node."""
+        # No limit counts states that the index has not added yet, so at most one bundle is on its way.
+        if time.monotonic() < self._silent_until or not self._is_free():
             return
         size = sum(array.nbytes for _, arrays in states for array in arrays if array is not None)
         try:
             reference = ray.put([arrays for _, arrays in states])
-        except ray.exceptions.RayError as error:  # a full object store, for one: the evaluation is worth more
+        except ray.exceptions.RayError as error:  # for example, a full object store: the evaluation matters more
             self._pause(error)
             return
-        self._told = self._index.keep.remote(_node(), [key for key, _ in states], [reference], size)
+        self._pending_offer = self._index.keep.remote(_node(), [key for key, _ in states], [reference], size)
 
-    def _has_taken(self) -> bool:
-        return self._told is None or bool(ray.wait([self._told], timeout=0)[0])
+    def _is_free(self) -> bool:
+        return self._pending_offer is None or bool(ray.wait([self._pending_offer], timeout=0)[0])
 
     def _pause(self, error: Exception) -> None:
-        gone = isinstance(error, ray.exceptions.RayActorError)
-        self._silent_until = math.inf if gone else time.monotonic() + _PAUSE
+        ended = isinstance(error, ray.exceptions.RayActorError)
+        self._silent_until = math.inf if ended else time.monotonic() + _PAUSE
 
 
 @contextlib.contextmanager
 def shared_prefixes(workers: WorkerSettings) -> Iterator[NodePrefixes | None]:
-    """What several workers share while it lasts; None where there is one alone, or nothing is kept.  Needs a
-    `ray_session`."""
+    """Provide the states that several workers share; None for one worker, or without a prefix cache.
+
+    Needs a `ray_session`.
+    """
     several = workers.count != 1 and (workers.address is not None or worker_count(workers) > 1)
     if not several or not workers.prefix_mb:
         yield None

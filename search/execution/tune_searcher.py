@@ -1,13 +1,11 @@
-"""Between Ray Tune and the ledger: Tune asks for trials here and tells their results; which free worker takes which
-plan, why a trial failed, and that one takes too long.
+"""Connect Ray Tune with the ledger: hand out trials, record their results, and notice failed and overdue ones.
 
-A worker of a short evaluation would wait for the driver after each one, so it is handed the plan after the next ahead
-of time (`workers.ahead`): it goes on by itself, and the driver has a whole evaluation to think about the one after.
+After a short evaluation, a worker would wait for the driver.  With `workers.ahead` it therefore gets a second plan with
+each trial, the prefetched one, and begins it by itself while its result travels.
 """
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from collections import deque
@@ -16,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import worker_count
-from stepfront.search.execution.worker import NOT_TRIED, EvaluationError
+from stepfront.search.execution.ray_private import actor_of, error_of
+from stepfront.search.execution.worker import NOT_TRIED, end_worker, reason_of
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -31,27 +29,29 @@ from stepfront.trainers.evaluation import Evaluation
 OnResult = Callable[[], None]
 OnStep = Callable[[], None]
 
-AHEAD_BELOW = 1.5
-"""Seconds of an evaluation above which waiting for the driver costs a worker a few percent of its time at most: less
-than what it costs a search to propose with twice as many plans under way (docs/bench-search.md)."""
+PREFETCH_BELOW = 1.5
+"""Seconds per evaluation below which `workers.ahead: auto` prefetches.
+
+Above, waiting for the driver costs a worker a few percent of its time.  A search loses more when it proposes with twice
+as many plans in flight (docs/bench-search.md)."""
 
 _LAST = 16
-"""Results whose median says how long an evaluation takes; the first of a worker may include compiling."""
+"""Number of results whose median is the time per evaluation; the first of a worker may include compiling."""
 
-_SLOTS_FOR = 3.0
+_SLOTS_SECONDS = 3.0
 """Seconds for which the cluster's size is taken as known."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of a trial beside the plan."""
+    """What a worker needs to evaluate a trial, apart from its genome."""
 
     plan_of: Callable[[str], Plan]
     images: int
     noise_seed: int
 
     def of(self, asked: Asked) -> dict[str, Any]:
-        """What travels to a worker."""
+        """Return the message that a worker receives for a trial."""
         plan = self.plan_of(asked.genome)
         return {
             "number": asked.number,
@@ -62,112 +62,117 @@ class Job:
 
 
 class LedgerSearcher(Searcher):
-    """Tune's view of the ledger.  It never raises: an exception in a searcher would end the whole Tune run.  What went
-    wrong is kept in `error`, and the search is ended in order.
+    """The ledger as a search algorithm of Ray Tune.
 
-    A plan that is handed ahead is asked of the ledger and promised to the worker of the trial that it came with.  When
-    that trial ends, its worker is free and the next trial is the promised one.  If another worker should get it after
-    all, it evaluates the plan itself.
+    It never raises, because an exception in a searcher would end the Tune run.  The first error is kept in `error`, and
+    the search ends in order.
+
+    A prefetched plan belongs to the worker of the trial that it was handed out with.  When that trial ends, its worker
+    is free, and the prefetched plan becomes the next trial.  If another worker gets it, that one evaluates it itself.
     """
 
     def __init__(self, ledger: Ledger, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
         super().__init__()
         self._ledger, self._job, self._workers, self._on_result = ledger, job, workers, on_result
-        self._asked: dict[str, Asked] = {}
-        self._promised: dict[str, Asked] = {}
-        self._due: deque[Asked] = deque()
+        self._running: dict[str, Asked] = {}
+        self._prefetched: dict[str, Asked] = {}
+        self._pending: deque[Asked] = deque()
         self._seconds: deque[float] = deque(maxlen=_LAST)
-        self._slots, self._slots_known = 0, -_SLOTS_FOR
+        self._slots, self._slots_known = 0, -_SLOTS_SECONDS
         self.error: Exception | None = None
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Accept any properties; the ledger needs none."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the configuration of the next trial; None to wait, FINISHED at the end."""
         if self.error is not None:
             return Searcher.FINISHED
         try:
-            if len(self._asked) >= self._places():
+            if len(self._running) >= self._available_slots():
                 return None
             asked = self._next()
-            ahead = self._next() if asked is not None and self._hands_ahead() else None
+            prefetched = self._next() if asked is not None and self._prefetches() else None
         except Exception as error:
             self.error = error
             return Searcher.FINISHED
         if asked is None:
-            # A worker may still fail and its trial wait again; only with nothing in flight is there nothing to come.
-            return None if self._asked else Searcher.FINISHED
-        self._asked[trial_id] = asked
-        if ahead is not None:
-            self._promised[trial_id] = ahead
-        return {"job": self._job.of(asked), "ahead": ahead and self._job.of(ahead)}
+            # A running trial may still fail and be tried again; only without any is the search at its end.
+            return None if self._running else Searcher.FINISHED
+        self._running[trial_id] = asked
+        if prefetched is not None:
+            self._prefetched[trial_id] = prefetched
+        return {"job": self._job.of(asked), "prefetched": prefetched and self._job.of(prefetched)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record the result of a trial; failures reach the searcher through `Watch`, which knows the reason."""
         if result is None or "evaluation" not in result:
-            return  # the watch knows why, and says so
+            return
         evaluation = Evaluation(*result["evaluation"])
         self._seconds.append(evaluation.seconds)
-        if trial_id in self._promised:
+        if trial_id in self._prefetched:
             # To the front: its own worker has begun it, and is the next to be given a trial.
-            self._due.appendleft(self._promised.pop(trial_id))
+            self._pending.appendleft(self._prefetched.pop(trial_id))
         self._end(trial_id, lambda asked: self._ledger.tell(asked.number, evaluation, result["worker"]))
 
-    def lost(self, trial_id: str, reason: str) -> None:
-        """A trial that will never have a result from this worker."""
-        if trial_id in self._promised:
-            self._due.append(self._promised.pop(trial_id))
-        if reason == NOT_TRIED and trial_id in self._asked:
-            self._due.append(self._asked.pop(trial_id))
+    def on_trial_lost(self, trial_id: str, reason: str) -> None:
+        """Record that a trial will have no result from its worker."""
+        if trial_id in self._prefetched:
+            self._pending.append(self._prefetched.pop(trial_id))
+        if reason == NOT_TRIED and trial_id in self._running:
+            self._pending.append(self._running.pop(trial_id))
         self._end(trial_id, lambda asked: self._ledger.fail(asked.number, reason))
 
     @property
     def in_flight(self) -> list[str]:
-        """Ids of the trials that were asked and not yet ended."""
-        return list(self._asked)
+        """The ids of the trials that were handed out and have not ended."""
+        return list(self._running)
 
-    def _end(self, trial_id: str, say: Callable[[Asked], None]) -> None:
-        asked = self._asked.pop(trial_id, None)
+    def _end(self, trial_id: str, record: Callable[[Asked], None]) -> None:
+        asked = self._running.pop(trial_id, None)
         if asked is None:
             return
         try:
-            say(asked)
+            record(asked)
             self._on_result()
         except Exception as problem:
             self.error = self.error or problem
 
     def _next(self) -> Asked | None:
-        return self._due.popleft() if self._due else self._ledger.ask()
+        return self._pending.popleft() if self._pending else self._ledger.ask()
 
-    def _hands_ahead(self) -> bool:
-        places, left = self._places(), self._ledger.remaining
-        if left is not None and left < places:
-            return False  # these are for workers that are free
+    def _prefetches(self) -> bool:
+        slots, remaining = self._available_slots(), self._ledger.remaining
+        if remaining is not None and remaining < slots:
+            return False  # the last plans of the budget are for workers that are free
         if self._workers.ahead == "auto":
-            # Of one worker a search is the same at every run; and it has nobody to share the driver with.
-            return places > 1 and len(self._seconds) > 0 and statistics.median(self._seconds) < AHEAD_BELOW
+            # With one worker, a search must be the same at every run; and nobody else occupies the driver.
+            return slots > 1 and len(self._seconds) > 0 and statistics.median(self._seconds) < PREFETCH_BELOW
         return self._workers.ahead == "always"
 
-    def _places(self) -> int:
-        """How many trials may be in flight; nodes come and go, so the cluster is asked now and then."""
-        if time.monotonic() - self._slots_known >= _SLOTS_FOR:
+    def _available_slots(self) -> int:
+        """Return how many trials may be in flight; nodes come and go, so the cluster is queried now and then."""
+        if time.monotonic() - self._slots_known >= _SLOTS_SECONDS:
             self._slots, self._slots_known = worker_count(self._workers), time.monotonic()
         return self._slots
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_text("the study is the truth\n")
+        """Write a placeholder: the study holds the state."""
+        Path(checkpoint_path).write_text("the state is in the study\n")
 
     def restore(self, checkpoint_path: str) -> None:
-        return
+        """Do nothing: the study holds the state."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a restore that never happens
 
 
 class FirstFree(FIFOScheduler):
-    """Hands a worker that is free a plan that is new, never one whose own worker is still starting.
+    """Give a free worker a new plan, never one whose own worker is still starting.
 
-    Tune's own choice is the first plan that waits, and it ends that plan's worker for it: with evaluations shorter than
-    the start of a process, the places of a node that joins would never be taken.
+    Tune's own choice is the oldest pending plan, and it ends that plan's starting worker.  With evaluations that are
+    shorter than the start of a process, the slots of a node that joins would never be used.
     """
 
     def __init__(self) -> None:
@@ -175,15 +180,19 @@ class FirstFree(FIFOScheduler):
         self._seen: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        waiting = {trial.trial_id: trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING"}
-        new = sorted(waiting.keys() - self._seen)
-        self._seen = set(waiting)  # Tune starts a worker for each of the others at once
-        return waiting[new[0]] if new else None
+        """Return the first pending trial that was not pending at the last call; None when there is none."""
+        pending = {trial.trial_id: trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING"}
+        new = sorted(pending.keys() - self._seen)
+        self._seen = set(pending)  # Tune starts a worker for each of the others at once
+        return pending[new[0]] if new else None
 
 
 class Watch(tune.Callback):
-    """Tells the searcher what Tune does not: why a trial failed, that one's worker died while it was handed over (Tune
-    drops such a trial in silence), and that one takes too long, whose worker it ends."""
+    """Report to the searcher what Tune does not report.
+
+    These are the reason of a failed trial, a worker that died while it was handed over (Tune drops such a trial without
+    a message), and a trial that takes longer than `limit` seconds, whose worker is ended.
+    """
 
     def __init__(self, searcher: LedgerSearcher, limit: float, on_step: OnStep) -> None:
         self._searcher, self._limit, self._on_step = searcher, limit, on_step
@@ -192,6 +201,7 @@ class Watch(tune.Callback):
         self._overdue: set[str] = set()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Check every trial in flight."""
         now = time.monotonic()
         for trial in trials[self._seen :]:
             self._trials[trial.trial_id] = (trial, now)
@@ -202,12 +212,12 @@ class Watch(tune.Callback):
             if trial is None:
                 continue
             if trial.status == "PENDING":
-                self._trials[trial_id] = (trial, now)  # it waits for a place; its time has not begun
+                self._trials[trial_id] = (trial, now)  # it waits for a slot; its time has not begun
             elif trial.status in ("ERROR", "TERMINATED"):
-                self._searcher.lost(trial_id, self._reason(trial))
+                self._searcher.on_trial_lost(trial_id, self._reason(trial))
             elif now - since > self._limit and trial_id not in self._overdue:
                 self._overdue.add(trial_id)
-                end_actor(trial.temporary_state.ray_actor)
+                end_worker(actor_of(trial))
         self._trials = {trial_id: self._trials[trial_id] for trial_id in in_flight if trial_id in self._trials}
         self._on_step()
 
@@ -215,31 +225,9 @@ class Watch(tune.Callback):
         if trial.trial_id in self._overdue:
             return f"it took longer than {self._limit:.0f} s (workers.limit_minutes)"
         try:
-            # As Tune wrote it just now; `get_pickled_error` looks where it is copied later.
-            return reason_of(ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
+            return reason_of(error_of(trial))
         except Exception:  # no such file, or whatever its content may raise
             return "its worker died"
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def reason_of(error: BaseException | None) -> str:
-    """Why an evaluation failed, in a few words."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause if error.cause is not None else error
-        return str(cause) if isinstance(cause, EvaluationError) else f"{type(cause).__name__}: {cause}"[:300]
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "its worker ran out of memory"
-    said = str(error)
-    if "memory" in said and "killed" in said:
-        return "its worker ran out of memory"
-    if "node" in said and ("died" in said or "dead" in said):
-        return "its worker died, or the node that it ran on"
-    return "its worker died"
-
-
-def end_actor(actor: Any) -> None:
-    """Ends a worker at once."""
-    with contextlib.suppress(Exception):  # it may be gone already
-        ray.kill(actor)

@@ -1,7 +1,11 @@
-"""The resident evaluation worker: a Tune Trainable that is reused, and a plain actor for scoring lists of plans."""
+"""Evaluate plans in resident Ray workers, and explain in a few words why an evaluation failed.
+
+There are two kinds of worker: a Tune Trainable that is reused, and a plain actor that scores lists of plans.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import traceback
@@ -20,26 +24,27 @@ from stepfront.trainers.evaluation import Evaluation, Evaluator, EvaluatorParts
 from stepfront.trainers.inference.prefix_cache import Shared
 
 Evaluate = Callable[[Plan, int, int], Evaluation]
-"""plan, images, noise seed -> its evaluation."""
+"""Evaluates a plan: plan, images, noise seed -> evaluation."""
 
 Load = Callable[[], Evaluate]
 """Makes an `Evaluate` inside a worker; what it carries travels through Ray's object store."""
 
+NOT_TRIED = "its worker is being ended for an earlier failure"
+"""The reason of a plan whose evaluation did not begin; it costs the plan no attempt."""
+
 
 class LoadEvaluator:
-    """Loads the real evaluator.  Its arrays are shared, read-only, by all workers of a node; so are, with `shared`, the
-    states of recent plans."""
+    """Load the real evaluator in a worker.
+
+    All workers of a node share its arrays, read-only; with `shared`, they also share the states of recent plans.
+    """
 
     def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
         self.parts, self.shared = parts, shared
-        _ = parts.reference.triangle  # seconds of work in 2,048 dimensions: made once, it travels with the reference
+        _ = parts.reference.triangle  # takes seconds in 2,048 dimensions; computed once, it travels with the reference
 
     def __call__(self) -> Evaluate:
         return Evaluator(self.parts, self.shared)
-
-
-NOT_TRIED = "its worker is being ended for an earlier failure"
-"""The reason of a plan that was not begun, and is charged with no attempt."""
 
 
 class EvaluationError(Exception):
@@ -47,10 +52,10 @@ class EvaluationError(Exception):
 
 
 def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: int) -> Evaluation:
-    """A score, or EvaluationError.
+    """Evaluate a plan; raises EvaluationError when there is no score.
 
-    A worker that raises is ended by its caller: what it broke (a device that ran out of memory, a context that is no
-    longer valid) must not reach the next plan.
+    The caller ends a worker that raises.  Whatever it broke (a device without memory, a context that is no longer
+    valid) must not affect the next plan.
     """
     try:
         evaluation = load()(plan, images, noise_seed)
@@ -64,52 +69,56 @@ def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: i
 
 
 class EvaluationWorker(tune.Trainable):
-    """One step evaluates one plan, and begins with the one that it was handed ahead, if any, before the next step.
+    """A worker for Ray Tune: each step evaluates one plan, and then begins the prefetched one, if there is one.
 
-    Nothing is loaded in `setup`: Tune throws a slowly starting actor away for a warm one, again and again.
+    Nothing is loaded in `setup`, since Tune repeatedly replaces an actor that starts slowly by a warm one.
     """
 
     def setup(self, config: dict[str, Any], load: Load | None = None) -> None:
+        """Start the queue."""
         assert load is not None
-        self._config, self._lane = config, Lane(load)
+        self._config, self._queue = config, JobQueue(load)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the configuration of the next trial."""
         self._config = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        evaluation = self._lane.evaluate(self._config["job"], self._config.get("ahead"))
+        """Return the evaluation of the trial's plan."""
+        evaluation = self._queue.evaluate(self._config["job"], self._config.get("prefetched"))
         # A tuple, because Tune flattens mappings on their way to the searcher.
         return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
 
     def cleanup(self) -> None:
-        self._lane.close(timeout=10)
+        """Stop the queue."""
+        self._queue.close(timeout=10)
 
 
-class Lane:
-    """Evaluates jobs one after the other, in a thread of its own: it goes on with the next while a result travels."""
+class JobQueue:
+    """Evaluates jobs in order, in a thread of its own, so that the next one runs while a result travels."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._jobs: SimpleQueue[tuple[dict[str, Any], Future[Evaluation]] | None] = SimpleQueue()
-        self._begun: dict[int, Future[Evaluation]] = {}
-        # A daemon: a worker that is ended does not first finish what nobody asks for any more.
+        self._prefetched: dict[int, Future[Evaluation]] = {}
+        # A daemon thread: a worker that is ended does not first finish jobs whose results nobody needs.
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def evaluate(self, job: dict[str, Any], ahead: dict[str, Any] | None) -> Evaluation:
-        """The result of `job`, which may have been begun; `ahead` is begun after it."""
-        future = self._begun.pop(job["number"], None)
-        # What another worker has got instead is dropped; where it runs, it is waited for.
-        self._begun = {number: other for number, other in self._begun.items() if not other.cancel()}
+    def evaluate(self, job: dict[str, Any], prefetched: dict[str, Any] | None) -> Evaluation:
+        """Return the result of `job`, which may have begun already; `prefetched` runs after it."""
+        future = self._prefetched.pop(job["number"], None)
+        # Prefetched jobs that went to another worker instead are dropped; one that runs is left to finish.
+        self._prefetched = {number: other for number, other in self._prefetched.items() if not other.cancel()}
         future = future or self._begin(job)
-        if ahead is not None and ahead["number"] not in self._begun:
-            self._begun[ahead["number"]] = self._begin(ahead)
+        if prefetched is not None and prefetched["number"] not in self._prefetched:
+            self._prefetched[prefetched["number"]] = self._begin(prefetched)
         return future.result()
 
     def close(self, timeout: float) -> None:
-        """Begins nothing more, and gives what runs so many seconds to end."""
-        for future in self._begun.values():
+        """Begin no further job, and wait up to `timeout` seconds for the one that runs."""
+        for future in self._prefetched.values():
             future.cancel()
         self._jobs.put(None)
         self._thread.join(timeout)
@@ -121,8 +130,8 @@ class Lane:
 
     def _work(self) -> None:
         load, broken = cache(self._load), False
-        while (given := self._jobs.get()) is not None:
-            job, future = given
+        while (item := self._jobs.get()) is not None:
+            job, future = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -135,18 +144,38 @@ class Lane:
 
 
 class ListWorker:
-    """Scores plans that are known beforehand: baselines and confirmations.  Made an actor by the executor."""
+    """A worker that scores lists of given plans: baselines and confirmations.  `PlanScorer` makes actors of it."""
 
     def __init__(self, load: Load) -> None:
         self._evaluate = load()
 
     def ready(self) -> None:
-        """Returns once the evaluator is loaded."""
+        """Return once the evaluator is loaded."""
 
     def score(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
+        """Return the evaluation of a plan; raises EvaluationError when there is no score."""
         return attempt(lambda: self._evaluate, plan, images, noise_seed)
 
 
 def worker_name() -> str:
-    """Node and process: `127.0.0.1:4711`."""
+    """Return node and process, such as `127.0.0.1:4711`."""
     return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Return in a few words why an evaluation failed."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause if error.cause is not None else error
+        return str(cause) if isinstance(cause, EvaluationError) else f"{type(cause).__name__}: {cause}"[:300]
+    message = str(error)
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or ("memory" in message and "killed" in message):
+        return "its worker ran out of memory"
+    if "node" in message and ("died" in message or "dead" in message):
+        return "its worker died, or the node that it ran on"
+    return "its worker died"
+
+
+def end_worker(actor: Any) -> None:
+    """End a worker at once."""
+    with contextlib.suppress(Exception):  # it may have ended already
+        ray.kill(actor)

@@ -56,7 +56,7 @@ def fresh(trained: Path, tmp_path: Path) -> Path:
 def cluster() -> Iterator[None]:
     """One Ray on this machine for all tests that need one."""
     from stepfront.search.config import WorkerSettings
-    from stepfront.search.execution.executor import ray_session
+    from stepfront.search.execution.ray_session import ray_session
 
     with ray_session(WorkerSettings(count=2)):
         yield

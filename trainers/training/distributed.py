@@ -1,4 +1,4 @@
-"""The processes that train together: which images of a batch are whose, and the sum of their gradients."""
+"""Divide a batch among the processes that train together, and sum their gradients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Group:
-    """One of `size` processes.  Of more than one, `torch.distributed` has been initialised by whoever started them.
+    """One of the `size` processes that train together.
 
-    `device` is what this process computes on; None is what the settings say.
+    Whoever starts more than one process has to initialise `torch.distributed`.  `device` is the device of this process;
+    None is the device of the settings.
     """
 
     rank: int = 0
@@ -25,21 +26,21 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Whether this process writes and reports."""
         return self.rank == 0
 
     def shares(self, batch: int, parts: int) -> list[slice]:
-        """This process's part of the images 0 ... batch - 1, in `parts` parts of nearly equal size."""
+        """Return the part of this process of the images 0 ... batch - 1, in `parts` parts of nearly equal size."""
         total = self.size * parts
         edges = [i * batch // total for i in range(total + 1)]
         return [slice(edges[i], edges[i + 1]) for i in range(self.rank * parts, (self.rank + 1) * parts)]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Puts the sum over all processes in the place of every gradient."""
+        """Replace every gradient by its sum over all processes."""
         if self.size == 1:
             return
-        # Not DistributedDataParallel: it sums in each backward pass, and a step has one a width and micro-batch; it
-        # also wants to see the module's own forward, while narrow widths are run by functional_call on slices.
+        # Not DistributedDataParallel: it sums in every backward pass, and a step has one per width and micro-batch.  It
+        # also hooks into the module's own forward, while narrow widths are run by functional_call on slices.
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
@@ -48,8 +49,10 @@ class Group:
 
     @contextmanager
     def together(self, patience: float) -> Iterator[None]:
-        """What is done inside may take some of the processes up to `patience` seconds longer than others, which wait at
-        its end; a step of a training waits no longer than `torch.distributed` was told to."""
+        """Wait at the end of the context for all processes, up to `patience` seconds.
+
+        A training step waits only as long as `torch.distributed` was initialised with.
+        """
         if self.size == 1:
             yield
             return
@@ -59,8 +62,10 @@ class Group:
         dist.destroy_process_group(waiting)
 
     def check_same(self, step: int) -> None:
-        """RuntimeError where the processes are not all at the same step: a shared disk may show one of them a file
-        that is old."""
+        """Check that all processes are at the same step, since a shared disk may show an old file to one of them.
+
+        Raises RuntimeError when they are not.
+        """
         if self.size == 1:
             return
         device = self.device if self.device is not None else torch.device("cpu")

@@ -106,7 +106,7 @@ def test_a_training_that_diverges_is_not_begun_again(cluster: None, tmp_path: Pa
 def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog: pytest.LogCaptureFixture) -> None:
     settings = tiny_settings(Path(), "training.workers=9", "workers.cpus=8", "workers.address=auto")
     with caplog.at_level("WARNING", logger="stepfront"):
-        train_cluster._check_room(settings)
+        train_cluster._check_slots(settings)
     assert re.search(r"training\.workers 9: the cluster has room for \d+ of 8 CPUs .* waiting for nodes", caplog.text)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stepfront.search.execution.interrupt import InterruptedSearchError, second_one_ends
+from stepfront.search.execution.interrupt import InterruptedSearchError, interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -21,21 +21,21 @@ def handler() -> Iterator[None]:
 
 def test_the_first_ends_in_order_and_says_how_to_go_on(capfd: pytest.CaptureFixture[str]) -> None:
     def search() -> None:
-        with second_one_ends("go on so") as check:
+        with interruptible("go on so") as check:
             check()
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it went on")
 
     with pytest.raises(InterruptedSearchError, match=r"^interrupted; go on so$"):
         search()
-    assert capfd.readouterr().err == "stepfront: stopping; once more ends at once\n"
+    assert capfd.readouterr().err == "stepfront: stopping; press Ctrl-C again to stop at once\n"
 
 
 def test_one_that_was_lost_is_noticed_later() -> None:
     reached = []
 
     def search() -> None:
-        with second_one_ends("go on so") as check:
+        with interruptible("go on so") as check:
             with contextlib.suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
             reached.append("what comes after a lost one")

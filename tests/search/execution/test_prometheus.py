@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from benchmarks.tracking import made_up_search, until
-from stepfront.search.execution.prometheus import GAUGES, RECENT, TAGS, Gauges, Reading, readings
+from stepfront.search.execution.prometheus import GAUGES, RECENT, TAGS, Gauges, GaugeValue, gauge_values
 from stepfront.tables.search_tables import Snapshot
 
 GRAFANA = Path(__file__).parents[3] / "dashboards" / "grafana"
@@ -35,7 +35,7 @@ Values = dict[tuple[str, str], float]
 """Of each gauge, by its name and its second tag."""
 
 
-def values(found: list[Reading]) -> Values:
+def values(found: list[GaugeValue]) -> Values:
     return {(reading.name, reading.of): reading.value for reading in found}
 
 
@@ -54,7 +54,7 @@ def with_full_width(whole: Snapshot) -> Snapshot:
 
 def test_every_gauge_has_the_value_of_the_tables() -> None:
     whole = with_full_width(made_up_search(40))
-    found = values(readings(whole, 7))
+    found = values(gauge_values(whole, 7))
     assert {name for name, _ in found} == set(GAUGES) - QUEUE
     assert found["stepfront_evaluations", ""] == 40
     assert found["stepfront_failed", ""] == 0
@@ -69,7 +69,7 @@ def test_every_gauge_has_the_value_of_the_tables() -> None:
 def test_a_gauge_without_a_value_is_left_out() -> None:
     whole = made_up_search(40)
     never = Snapshot(whole.trials, whole.progress, whole.front, dict(whole.facts) | {"full": {}})
-    missing = set(GAUGES) - QUEUE - {reading.name for reading in readings(never, 0)}
+    missing = set(GAUGES) - QUEUE - {reading.name for reading in gauge_values(never, 0)}
     assert missing == {"stepfront_gflops_at_full_quality"}
 
 
@@ -78,7 +78,7 @@ def test_the_parts_of_recent_evaluations_sum_to_their_seconds() -> None:
     rng = np.random.default_rng(0)
     for part in ("sampling", "features", "distance"):
         whole.trials[f"{part}_seconds"] = rng.uniform(0, 0.2, 40)
-    found = values(readings(whole, 0))
+    found = values(gauge_values(whole, 0))
     parts = {of: value for (name, of), value in found.items() if name == "stepfront_part_seconds"}
     assert set(parts) == {"sampling", "features", "distance", "other"}
     assert sum(parts.values()) == pytest.approx(found["stepfront_evaluation_seconds", ""])
@@ -88,20 +88,20 @@ def test_the_parts_of_recent_evaluations_sum_to_their_seconds() -> None:
 def test_a_search_older_than_the_parts_has_no_gauge_of_them() -> None:
     whole = made_up_search(40)
     whole.trials[["sampling_seconds", "features_seconds", "distance_seconds"]] = np.nan
-    assert "stepfront_part_seconds" not in {reading.name for reading in readings(whole, 0)}
+    assert "stepfront_part_seconds" not in {reading.name for reading in gauge_values(whole, 0)}
 
 
 def test_spared_calls_are_a_share_of_all_that_the_plans_need() -> None:
     whole = made_up_search(40)
     whole.trials["calls"], whole.trials["calls_saved"] = 30, 10
-    assert values(readings(whole, 0))["stepfront_calls_spared", ""] == 0.25
+    assert values(gauge_values(whole, 0))["stepfront_calls_spared", ""] == 0.25
 
 
 def test_a_worker_that_was_lost_keeps_no_prefixes() -> None:
     whole = made_up_search(100)  # a trial each second
     whole.trials["worker"] = ["lost"] * 20 + ["a", "b"] * 40
     whole.trials["prefix_mb"] = np.arange(100.0)
-    found = values(readings(whole, 0))
+    found = values(gauge_values(whole, 0))
     kept = {of: value for (name, of), value in found.items() if name == "stepfront_prefix_mb"}
     assert kept == {"a": 98.0, "b": 99.0}  # as each was last heard of
 
@@ -168,7 +168,9 @@ def exposed(cluster: None) -> Exposed:
     gauges.queue(SimpleNamespace(in_flight=2, waiting=1))  # type: ignore[arg-type]
     node = ray.nodes()[0]
     queue = {("stepfront_in_flight", ""): 2.0, ("stepfront_cut_off", ""): 1.0}
-    return Exposed(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}", values(readings(snapshot, 3)) | queue)
+    return Exposed(
+        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}", values(gauge_values(snapshot, 3)) | queue
+    )
 
 
 def get(url: str) -> str:

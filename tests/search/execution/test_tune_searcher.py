@@ -1,4 +1,4 @@
-"""Plans that are handed to a worker ahead of time: who gets which, and what becomes of them when something fails."""
+"""Prefetched plans: which worker gets which, and what becomes of them when something fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepfront.search.config import WorkerSettings
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.tune_searcher import Job, LedgerSearcher
-from stepfront.search.execution.worker import NOT_TRIED, EvaluationError, Lane
+from stepfront.search.execution.worker import NOT_TRIED, EvaluationError, JobQueue
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.load import load_problem
 from stepfront.search.study.ledger import Asked, Ledger
@@ -63,14 +63,16 @@ def searcher_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., LedgerSearcher
 
 
 def numbers(config: Any) -> tuple[int, int | None]:
-    return config["job"]["number"], config["ahead"] and config["ahead"]["number"]
+    return config["job"]["number"], config["prefetched"] and config["prefetched"]["number"]
 
 
 def finish(searcher: LedgerSearcher, trial_id: str, seconds: float = 0.1) -> None:
     searcher.on_trial_complete(trial_id, {"evaluation": astuple(made(seconds)), "worker": "w"})
 
 
-def test_a_promised_plan_follows_the_trial_that_it_was_handed_with(searcher_of: Callable[..., LedgerSearcher]) -> None:
+def test_a_prefetched_plan_follows_the_trial_that_it_was_handed_out_with(
+    searcher_of: Callable[..., LedgerSearcher],
+) -> None:
     searcher = searcher_of(100, 2, "always")
     assert numbers(searcher.suggest("a")) == (0, 1)
     assert numbers(searcher.suggest("b")) == (2, 3)
@@ -109,7 +111,7 @@ def test_when_places_go_away_every_other_worker_still_gets_what_it_was_promised(
 def test_what_a_lost_worker_was_promised_is_handed_to_the_next(searcher_of: Callable[..., LedgerSearcher]) -> None:
     searcher = searcher_of(100, 2, "always")
     searcher.suggest("a")
-    searcher.lost("a", "its worker died")
+    searcher.on_trial_lost("a", "its worker died")
     assert numbers(searcher.suggest("b"))[0] == 1
     assert searcher._ledger.failed == [0], "the plan that was only promised has not been tried"  # type: ignore[attr-defined]
 
@@ -119,7 +121,7 @@ def test_a_plan_that_a_broken_worker_did_not_begin_is_handed_on_and_charged_noth
 ) -> None:
     searcher = searcher_of(100, 2, "never")
     searcher.suggest("a")
-    searcher.lost("a", NOT_TRIED)
+    searcher.on_trial_lost("a", NOT_TRIED)
     assert searcher._ledger.failed == []  # type: ignore[attr-defined]
     assert numbers(searcher.suggest("b"))[0] == 0
 
@@ -133,11 +135,11 @@ def test_the_budget_is_met_exactly_and_its_last_plans_wait_for_free_workers(
     running: list[str] = []
     while (config := searcher.suggest(f"t{ends}-{len(running)}")) != Searcher.FINISHED:
         if config is not None:
-            assert ahead == "always" or config["ahead"] is None
+            assert ahead == "always" or config["prefetched"] is None
             running.append(f"t{ends}-{len(running)}")
             continue
         # Two at the end of the budget that one worker holds are never one too many for a worker that is idle.
-        assert len(running) == 3 or not searcher._promised
+        assert len(running) == 3 or not searcher._prefetched
         finish(searcher, running.pop(0))
         ends += 1
     assert sorted(searcher._ledger.told) == list(range(budget))
@@ -153,7 +155,7 @@ def test_the_budget_is_met_exactly_and_its_last_plans_wait_for_free_workers(
         (1, [0.5], False),  # one worker's search is the same at every run
     ],
 )
-def test_auto_hands_ahead_only_where_it_pays(
+def test_auto_prefetches_only_where_it_pays(
     searcher_of: Callable[..., LedgerSearcher], places: int, seconds: list[float], handed: bool
 ) -> None:
     searcher = searcher_of(100, places, "auto")
@@ -198,59 +200,59 @@ def until(said: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_lane_begins_the_next_job_by_itself_and_evaluates_none_twice() -> None:
+def test_a_queue_begins_the_next_job_by_itself_and_evaluates_none_twice() -> None:
     recorder = Recorder()
-    lane = Lane(recorder)
-    assert lane.evaluate(job_of(0), job_of(1)).fid == 0
+    queue = JobQueue(recorder)
+    assert queue.evaluate(job_of(0), job_of(1)).fid == 0
     until(lambda: recorder.done == [0, 1])
-    assert lane.evaluate(job_of(1), None).fid == 1
-    assert lane.evaluate(job_of(2), None).fid == 2
+    assert queue.evaluate(job_of(1), None).fid == 1
+    assert queue.evaluate(job_of(2), None).fid == 2
     assert recorder.done == [0, 1, 2]
     assert recorder.loads == 1
 
 
-def test_a_lane_evaluates_what_it_is_asked_whatever_it_was_handed_ahead() -> None:
-    lane = Lane(Recorder())
-    lane.evaluate(job_of(0), job_of(1))
-    assert lane.evaluate(job_of(7), job_of(8)).fid == 7
-    assert lane.evaluate(job_of(8), None).fid == 8
+def test_a_queue_evaluates_what_it_is_asked_whatever_was_prefetched() -> None:
+    queue = JobQueue(Recorder())
+    queue.evaluate(job_of(0), job_of(1))
+    assert queue.evaluate(job_of(7), job_of(8)).fid == 7
+    assert queue.evaluate(job_of(8), None).fid == 8
 
 
-def test_a_lane_finds_what_it_has_begun_even_if_another_job_came_between() -> None:
+def test_a_queue_finds_what_it_has_begun_even_if_another_job_came_between() -> None:
     recorder = Recorder()
-    lane = Lane(recorder)
-    lane.evaluate(job_of(0), job_of(1))
+    queue = JobQueue(recorder)
+    queue.evaluate(job_of(0), job_of(1))
     until(lambda: recorder.done == [0, 1])
-    assert lane.evaluate(job_of(7), job_of(1)).fid == 7
-    assert lane.evaluate(job_of(1), None).fid == 1
+    assert queue.evaluate(job_of(7), job_of(1)).fid == 7
+    assert queue.evaluate(job_of(1), None).fid == 1
     assert recorder.done == [0, 1, 7]
 
 
-def test_a_lane_that_is_closed_begins_nothing_more() -> None:
+def test_a_queue_that_is_closed_begins_nothing_more() -> None:
     recorder = Recorder()
-    lane = Lane(recorder)
-    lane.evaluate(job_of(0), None)
-    lane.close(timeout=20)
-    lane._begin(job_of(1))
-    assert not lane._thread.is_alive()
+    queue = JobQueue(recorder)
+    queue.evaluate(job_of(0), None)
+    queue.close(timeout=20)
+    queue._begin(job_of(1))
+    assert not queue._thread.is_alive()
     assert recorder.done == [0]
 
 
-def test_a_lane_begins_nothing_after_a_failure() -> None:
+def test_a_queue_begins_nothing_after_a_failure() -> None:
     recorder = Recorder()
-    lane = Lane(recorder)
+    queue = JobQueue(recorder)
     with pytest.raises(EvaluationError, match=r"RuntimeError: on fire \(test_tune_searcher.py"):
-        lane.evaluate(job_of(0, width=0.5), job_of(1))
+        queue.evaluate(job_of(0, width=0.5), job_of(1))
     with pytest.raises(EvaluationError, match=NOT_TRIED):
-        lane.evaluate(job_of(1), None)
+        queue.evaluate(job_of(1), None)
     assert recorder.done == [0]
 
 
-def test_a_failure_ahead_is_raised_when_its_result_is_asked_for() -> None:
-    lane = Lane(Recorder())
-    assert lane.evaluate(job_of(0), job_of(1, width=0.5)).fid == 0
+def test_a_prefetched_failure_is_raised_when_its_result_is_asked_for() -> None:
+    queue = JobQueue(Recorder())
+    assert queue.evaluate(job_of(0), job_of(1, width=0.5)).fid == 0
     with pytest.raises(EvaluationError, match="on fire"):
-        lane.evaluate(job_of(1, width=0.5), None)
+        queue.evaluate(job_of(1, width=0.5), None)
 
 
 # --- with Tune --------------------------------------------------------------------------------------------------------
@@ -311,6 +313,6 @@ def test_a_place_that_goes_away_makes_no_plan_be_evaluated_twice(
     told: list[float] = []
     searcher = "stepfront.search.execution.tune_searcher"
     monkeypatch.setattr(f"{searcher}.worker_count", lambda workers: 2 if len(told) < 5 else 1)
-    monkeypatch.setattr(f"{searcher}._SLOTS_FOR", 0.0)
+    monkeypatch.setattr(f"{searcher}._SLOTS_SECONDS", 0.0)
     _, begun = searched(fresh, lambda: told.append(0.0))
     assert begun <= 17, "the plan that the lost place was promised may have been begun there"

@@ -1,0 +1,79 @@
+"""Connect to a Ray cluster, or start one on this machine, with the environment that stepfront needs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import site
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from stepfront import SOURCE_ROOT
+from stepfront.errors import InputError, first_line
+from stepfront.search.config import WorkerSettings
+from stepfront.search.execution.ray_private import keep_to_loopback
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial that nobody reads
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's state is never restored
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # stepfront handles Ctrl-C itself, to end the search in order
+    "TUNE_WARN_THRESHOLD_S": "1000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "4096",  # the searcher never has more trials in flight than there are slots
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+"""Environment switches of Ray and Ray Tune, set when a session begins; values that the user has set are kept."""
+
+
+@contextlib.contextmanager
+def ray_session(workers: WorkerSettings) -> Iterator[None]:
+    """Provide a Ray cluster: a connected one, the one at `workers.address`, or a new one on loopback.
+
+    A cluster that was connected before stays connected afterwards.
+    Raises InputError when there is no cluster at the address, or none can be started.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _connect(workers)
+    except Exception as error:
+        where = f"{workers.address} (workers.address)" if workers.address else "this machine"
+        raise InputError(f"no Ray cluster at {where}: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(workers: WorkerSettings) -> None:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if workers.address:
+        ray.init(address=workers.address, **quiet)
+        return
+    keep_to_loopback()
+    # Without an address, Ray would join any cluster that it finds on this machine.
+    ray.init(address="local", include_dashboard=False, runtime_env={"env_vars": import_path(SOURCE_ROOT)}, **quiet)
+
+
+def import_path(root: Path) -> dict[str, str]:
+    """Return the environment variables with which workers import the package from `root`, as the driver does.
+
+    Workers run the driver's Python, which searches its own site-packages by itself.  In PYTHONPATH that folder would
+    come before the standard library.
+    """
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
+    if root in {Path(folder).resolve() for folder in installed}:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}
