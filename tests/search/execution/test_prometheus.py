@@ -165,7 +165,7 @@ def exposed(cluster: None) -> Exposed:
     snapshot = with_full_width(until(made_up_search(40), 20))
     gauges = Gauges("exposed")
     gauges.tables(snapshot, 3)
-    gauges.queue(SimpleNamespace(in_flight=2, waiting=1))  # type: ignore[arg-type]
+    gauges.queue(SimpleNamespace(in_flight=2, interrupted=1))  # type: ignore[arg-type]
     node = ray.nodes()[0]
     queue = {("stepfront_in_flight", ""): 2.0, ("stepfront_cut_off", ""): 1.0}
     return Exposed(
