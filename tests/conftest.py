@@ -18,7 +18,7 @@ from pyarrow.fs import S3FileSystem
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that speaks S3: moto's, where its program is installed."""
+    """Return the address of a server that speaks S3: moto's, where its program is installed."""
     program = shutil.which("moto_server")
     if program is None:
         pytest.skip("no moto_server is installed (pip install 'moto[server,s3]', in an environment of its own)")
@@ -40,7 +40,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["file", "memory", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A fresh place for a run: behind pyarrow's local file system, one of fsspec's, and S3's protocol."""
+    """Return an empty place for a run: behind pyarrow's local file system, one of fsspec's, and S3's protocol."""
     fresh = uuid.uuid4().hex
     if request.param != "s3":
         return f"file://{tmp_path}/bucket/runs/digits" if request.param == "file" else f"memory://{fresh}/digits"

@@ -102,7 +102,7 @@ def test_the_manifests_are_valid_by_the_whole_crds(name: str, kind: str) -> None
 
 
 def closed(schema: Any) -> Any:
-    """An OpenAPI schema of Kubernetes as a JSON schema that refuses unknown keys."""
+    """Return an OpenAPI schema of Kubernetes as a JSON schema that refuses unknown keys."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):

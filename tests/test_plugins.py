@@ -19,7 +19,7 @@ ALL = (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES)
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
-    """Puts a module on the path, and an installed package's entry points."""
+    """Put a module on the path, and an installed package's entry points."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
 

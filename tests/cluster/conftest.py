@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def wait_for(what: str, is_so: Callable[[], Any], seconds: float) -> Any:
-    """The first true answer of `is_so`, asked again and again."""
+    """Ask `is_so` again and again, and return its first true answer."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if answer := is_so():
@@ -115,7 +115,7 @@ def _reaches(where: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="session")
 def mlflow_server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server over HTTP, on the database, as deploy/compose runs it."""
+    """Run an MLflow server over HTTP, on the database, as deploy/compose does."""
     from stepfront.addresses import resolved
     from stepfront.search.tracking.server import server_environment
 
@@ -164,13 +164,13 @@ class RayCluster:
     nodes: Any
 
     def add(self, name: str, cpus: int) -> Any:
-        """A node that joins; Ray's handle on it."""
+        """Add a node and return Ray's handle on it."""
         # Nodes of one machine share a session's folder, and each would unpack the job over the others' copy.
         own = {"runtime_env_dir_name": f"runtime_{name}", "node_ip_address": LOOPBACK}
         return self.nodes.add_node(num_cpus=cpus, resources={name: 1}, **own)
 
     def stepfront(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The command as a user types it, outside the cluster; it finds its token as Ray does."""
+        """Run the command as a user types it, outside the cluster; it finds its token as Ray does."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         clean |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": str(self.token_file)} | environment
         return subprocess.run(
@@ -184,7 +184,7 @@ class RayCluster:
 
 @pytest.fixture(scope="session")
 def cluster(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A head without places for trials, and two nodes: one of two CPUs, one of one CPU."""
+    """Start a head without places for trials, and two nodes: one of two CPUs, one of one CPU."""
     folder, port = tmp_path_factory.mktemp("ray"), free_port()
     token = folder / "token"
     token.write_text(secrets.token_hex(24))

@@ -31,7 +31,7 @@ QUICK = ["--set", "evaluation.images=256"]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, database: Database, mlflow_server: str) -> Path:
-    """Settings of a team: the search on disk that all nodes see, the study in PostgreSQL, the runs in MLflow."""
+    """Return settings of a team: the search on a disk of all nodes, the study in PostgreSQL, the runs in MLflow."""
     folder = tmp_path_factory.mktemp("team")
     places = {"directory": str(folder / "runs"), "storage": database.url, "tracking": {"uri": mlflow_server}}
     path = folder / "tiny.yaml"
@@ -41,8 +41,10 @@ def config(tmp_path_factory: pytest.TempPathFactory, database: Database, mlflow_
 
 @pytest.fixture(scope="module")
 def finished(cluster: RayCluster, config: Path) -> tuple[str, Path, str, dict[int, str]]:
-    """A whole search, during which one node was lost and another one joined: the job's id, the search's directory, what
-    the job said, and the node of each worker process."""
+    """Run a complete search, during which one node is lost and another joins.
+
+    Returns the job's id, the search's directory, what the job printed, and the node of each worker process.
+    """
     big = next(node for node in cluster.nodes.worker_nodes if (node._ray_params.resources or {}).get("big"))
     nodes = {"big": big.node_id}
     taken = cluster.stepfront("submit", str(config), "--do", "train,search")

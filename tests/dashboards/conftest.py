@@ -213,11 +213,11 @@ def write_search(
 
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
-    """A confirmed search with every file."""
+    """Return a confirmed search with every file."""
     return write_search(tmp_path / "search")
 
 
 @pytest.fixture
 def make_search(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a search directory of the given folder name and settings."""
+    """Return a function that makes a search directory with the given folder name and settings."""
     return lambda folder, **settings: write_search(tmp_path / folder, **settings)

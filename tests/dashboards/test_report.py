@@ -46,7 +46,7 @@ ALL_SECTIONS = [
 
 
 def own_text(page: Path) -> str:
-    """The page without plotly.js, which is not ours."""
+    """Return the page without plotly.js, which is not ours."""
     return page.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
 
 

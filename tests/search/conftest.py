@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
 
 
 def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
-    """The tiny run below `directory`, with MLflow in a SQLite file of its own."""
+    """Return the tiny run below `directory`, with MLflow in a SQLite file of its own."""
     return settings_from(
         TINY, [f"directory={directory}", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}", *overrides]
     )
@@ -37,7 +37,7 @@ def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A directory with the tiny supernet."""
+    """Return a directory with the tiny supernet."""
 
     directory = tmp_path_factory.mktemp("trained")
     shutil.copy(empty_store, directory / "mlflow.db")
@@ -47,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path
 
 @pytest.fixture
 def fresh(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that directory to search in."""
+    """Return a copy of that directory to search in."""
     shutil.copytree(trained / "tiny" / "supernet", tmp_path / "tiny" / "supernet")
     return tmp_path
 
@@ -64,7 +64,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow SQLite file without runs: copying it is far quicker than the migrations that make one."""
+    """Return an MLflow SQLite file without runs: copying it is far quicker than the migrations that make one."""
     from stepfront.search.tracking.client import make_client
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -70,7 +70,10 @@ def _unprivileged() -> str | None:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A server for as long as the block lasts.  LookupError where there is none to start."""
+    """Run a server within the block.
+
+    Raises LookupError where none can be started.
+    """
     binaries = postgres_binaries()
     if binaries is None:
         raise LookupError("no PostgreSQL server on this machine (Debian's package postgresql)")

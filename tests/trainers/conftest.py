@@ -34,7 +34,7 @@ def network() -> NetworkSettings:
 
 @pytest.fixture(scope="session")
 def random_supernet() -> Callable[..., Supernet]:
-    """A supernet in which every parameter is random."""
+    """Return a supernet in which every parameter is random."""
 
     def make(settings: NetworkSettings, image_channels: int = 1, resolution: int = 8, seed: int = 0) -> Supernet:
         supernet = Supernet(settings, image_channels, resolution).eval()
@@ -56,7 +56,7 @@ def digits() -> ImageData:
 
 @pytest.fixture
 def trap(tmp_path: Path) -> tuple[object, Path]:
-    """An object whose unpickling creates a file, and that file's path."""
+    """Return an object whose unpickling creates a file, and that file's path."""
     witness = tmp_path / "executed"
 
     class Trap:
@@ -77,7 +77,7 @@ class TwoGaussians:
         self.schedule = schedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """eps = -sigma grad log p_t(x), p_t the mixture convolved with the noise."""
+        """Return eps = -sigma grad log p_t(x), p_t the mixture convolved with the noise."""
         times = t.double().numpy()
         alpha = torch.from_numpy(self.schedule.alpha(times))[:, None]
         sigma = torch.from_numpy(self.schedule.sigma(times))[:, None]

@@ -17,7 +17,7 @@ def load(format: str, path: Path, **settings: Any) -> ImageData:
 
 
 def refusal(format: str, path: Path, **settings: Any) -> str:
-    """The one line that names the path."""
+    """Return the one line that names the path."""
     with pytest.raises(InputError) as caught:
         load(format, path, **settings)
     message = str(caught.value)

@@ -24,7 +24,7 @@ from tests.search.driver.test_run import Silent
 
 @pytest.fixture(scope="module")
 def finished(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished tiny search in a folder of its own."""
+    """Return a finished tiny search in a folder of its own."""
     from tests.search.driver.test_run import do_search
 
     place = tmp_path_factory.mktemp("finished")
@@ -35,7 +35,7 @@ def finished(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def search(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, elsewhere: a search may be moved with its supernet."""
+    """Return a copy of it, elsewhere: a search may be moved with its supernet."""
     shutil.copytree(finished / "tiny", tmp_path / "moved")
     return tmp_path / "moved"
 

@@ -242,7 +242,7 @@ def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # ty
 
 @pytest.fixture
 def searched_copy(fresh: Path, cluster: None) -> Path:
-    """A finished tiny search."""
+    """Return a finished tiny search."""
     from tests.search.driver.test_run import do_search
 
     return do_search(fresh)

@@ -27,7 +27,7 @@ WAITING = SimpleNamespace(
 
 @pytest.fixture(autouse=True)
 def jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster with two jobs."""
+    """Return a cluster with two jobs."""
     monkeypatch.setattr(client, "list_jobs", lambda address: [RUNNING, WAITING])
     monkeypatch.setattr(client, "job_info", lambda address, job: RUNNING)
     monkeypatch.setattr(client, "job_log", lambda address, job: "first\nlast  line\n\n")

@@ -16,7 +16,7 @@ from tests.search.cli.test_cli import call
 
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
-    """A search directory of made-up trials."""
+    """Return a search directory of made-up trials."""
     settings = settings_from({"name": "made-up", "directory": str(tmp_path), "tracking": {"uri": None}})
     directory, found = settings.search_directory, made_up_search(8)
     for name, table in ((TRIALS, found.trials), (PROGRESS, found.progress), (FRONT, found.front)):

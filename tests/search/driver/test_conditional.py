@@ -63,7 +63,7 @@ def conditional(directory: Path, *overrides: str) -> RunSettings:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
-    """A finished search with guidance 2 that is in MLflow."""
+    """Return a finished search with guidance 2 that is in MLflow."""
     settings = conditional(tmp_path_factory.mktemp("conditional"))
     run_training(settings, False, lambda report: None, lambda text: None)
     directory = run_search(settings, False, Silent(), lambda text: None)
@@ -76,7 +76,7 @@ def problem_of(directory: Path) -> SearchProblem:
 
 
 def sampled(directory: Path, label: int | None = None) -> np.ndarray:
-    """What `stepfront sample` makes of the knee, [N, H, W, C]."""
+    """Return what `stepfront sample` makes of the knee, [N, H, W, C]."""
     row = pick_point(read_snapshot(directory).front, "knee")
     evaluator = make_evaluator(problem_of(directory), directory)
     return np.moveaxis(sample_pixels(evaluator, plan_of_row(row), IMAGES, SEED, label), 1, 3)

@@ -48,7 +48,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def searched(trained: Path, cluster: None) -> Path:
-    """A finished search that is in MLflow."""
+    """Return a finished search that is in MLflow."""
     settings = tiny_settings(trained, "name=used", f"supernet={trained / 'tiny' / 'supernet'}")
     directory = run_search(settings, False, Silent(), lambda text: None)
     assert log_to_mlflow(settings, directory, True)[0] == ""
@@ -56,7 +56,7 @@ def searched(trained: Path, cluster: None) -> Path:
 
 
 def sampled(directory: Path, point: str) -> np.ndarray:
-    """What `stepfront sample` makes, [N, H, W, C]."""
+    """Return what `stepfront sample` makes, [N, H, W, C]."""
     _, settings = find_search(directory)
     row = pick_point(read_snapshot(directory).front, point)
     evaluator = make_evaluator(load_problem_of_search(settings, directory), directory)

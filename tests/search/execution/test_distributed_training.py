@@ -51,7 +51,7 @@ def weights_of(directory: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def unbroken(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, ImageData, Path, list[int]]:
-    """Settings, images, the directory of a training by two workers, and the steps of its checkpoints."""
+    """Return settings, images, the directory of a training by two workers, and the steps of its checkpoints."""
     directory = tmp_path_factory.mktemp("unbroken")
     settings = tiny_settings(directory, *TWO)
     data, steps = load_data(settings.data), list[int]()

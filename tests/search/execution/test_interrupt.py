@@ -13,7 +13,7 @@ from stepfront.search.execution.interrupt import InterruptedSearchError, interru
 
 @pytest.fixture(autouse=True)
 def handler() -> Iterator[None]:
-    """Puts the handler back: after a Ctrl-C the second one stays armed."""
+    """Restore the handler: after one Ctrl-C the handler of the second stays armed."""
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)

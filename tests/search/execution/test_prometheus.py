@@ -1,5 +1,7 @@
-"""Gauges of a running search: their values, Ray's exposition endpoint, a Prometheus that scrapes it, and the Grafana
-dashboard over both."""
+"""Gauges of a running search, from Ray's endpoint to the Grafana dashboard.
+
+Tested are the values, Ray's exposition endpoint, a Prometheus that scrapes it, and the dashboard over both.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +204,7 @@ def test_ray_exposes_them(exposed: Exposed) -> None:
 
 @pytest.fixture
 def prometheus(exposed: Exposed, tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that scrapes Ray each second; its API's address."""
+    """Run a Prometheus that scrapes Ray each second, and return the address of its API."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("no prometheus is installed (Debian: apt-get install prometheus)")

@@ -276,7 +276,7 @@ class Sleeping:
 
 
 def searched(fresh: Path, on_result: Callable[[], None], *overrides: str) -> tuple[Ledger, int]:
-    """The ledger of a search with an evaluator that sleeps, and how many evaluations were begun."""
+    """Return the ledger of a search with an evaluator that sleeps, and how many evaluations were begun."""
     basic = ("budget.trials=16", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.ahead=always")
     settings = tiny_settings(fresh, *basic, *overrides)
     problem = load_problem(settings)

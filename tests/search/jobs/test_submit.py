@@ -51,7 +51,7 @@ def test_a_job_is_its_source_its_settings_and_its_versions(tmp_path: Path, monke
 
 
 def in_folder(folder: Path, *arguments: str) -> str:
-    """What Python prints in a job's folder, with nothing but that folder and its own packages to import from."""
+    """Return what Python prints in a job's folder, with only that folder and its own packages to import from."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True)
     return done.stdout

@@ -27,7 +27,7 @@ from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 
 
 def make_search(directory: Path, uri: str | None) -> Path:
-    """A search of made-up trials, and its runs in MLflow."""
+    """Return a search of made-up trials, and its runs in MLflow."""
     settings = settings_from({"name": "made-up", "directory": str(directory), "tracking": {"uri": uri}})
     search, whole = settings.search_directory, made_up_search(4)
     for name, table in ((TRIALS, whole.trials), (PROGRESS, whole.progress), (FRONT, whole.front)):

@@ -35,7 +35,7 @@ def settings(tmp_path: Path, empty_store: Path) -> RunSettings:
 
 
 def lay(snapshot: Snapshot, directory: Path) -> None:
-    """The tables as a driver leaves them."""
+    """Write the tables as a driver leaves them."""
     for name, table in ((TRIALS, snapshot.trials), (FRONT, snapshot.front), (PROGRESS, snapshot.progress)):
         write_table(table, directory / name)
     write_json(directory / FACTS_FILE, dict(snapshot.facts))

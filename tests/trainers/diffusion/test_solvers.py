@@ -38,7 +38,7 @@ def solve(denoise: object, schedule: NoiseSchedule, times: Array, solver: str, c
 
 
 def linspace_grid(steps: int) -> Array:
-    """The grid that diffusers calls linspace, as its multistep solvers use it."""
+    """Return the grid that diffusers calls linspace, as its multistep solvers use it."""
     return np.linspace(0, 999, steps + 1).round()[:0:-1]
 
 

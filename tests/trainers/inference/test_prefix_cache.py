@@ -37,7 +37,7 @@ SHARED = [0, 3, 1, 5, 0, 0, 3]
 
 
 def shared_by(solver: str) -> list[int]:
-    """Steps that each plan shares with an earlier one."""
+    """Return the number of steps that each plan shares with an earlier one."""
     return [*SHARED[:-1], 2] if solver == "dpmpp_2m" else SHARED
 
 

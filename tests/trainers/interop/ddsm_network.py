@@ -17,7 +17,7 @@ Weights = dict[str, Tensor]
 
 
 def ddsm_forward(weights: Weights, x: Tensor, t: Tensor, width: float, groups: int) -> Tensor:
-    """x [B, 3, H, W], integer t [B] -> predicted noise [B, 3, H, W]."""
+    """Return the predicted noise [B, 3, H, W] of x [B, 3, H, W] and integer t [B]."""
     return _Pass(weights, width, groups).predict(x, t)
 
 

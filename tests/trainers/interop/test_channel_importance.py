@@ -30,7 +30,7 @@ def stream(channels: int, *partitions: tuple[int, int]) -> Stream:
 
 
 def groups(order: list[int], first: int, size: int) -> set[frozenset[int]]:
-    """The channels that stand together in each piece of a partition."""
+    """Return the channels that stand together in each piece of a partition."""
     pieces: dict[int, list[int]] = {}
     for place, channel in enumerate(order):
         pieces.setdefault((first + place) // size, []).append(channel)

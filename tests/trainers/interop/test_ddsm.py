@@ -33,7 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def save_checkpoint(weights: Weights, path: Path, **more: object) -> Path:
-    """A file with the keys that DDSM's main.py writes, optimizer and all."""
+    """Write a file with the keys of DDSM's main.py, the optimizer's included."""
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.Adam([parameter], lr=4e-4)
     parameter.sum().backward()

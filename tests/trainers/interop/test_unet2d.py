@@ -62,7 +62,7 @@ TIMES = torch.tensor([0, 37, 999])
 
 
 def make(name: str, folder: Path, **changes: Any) -> nn.Module:
-    """A UNet2DModel with random weights, saved in `folder`."""
+    """Save a UNet2DModel with random weights in `folder` and return it."""
     network = diffusers.UNet2DModel(**CONFIGS[name] | changes).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -229,7 +229,7 @@ def test_a_feature_file_that_is_something_else_is_refused_and_not_executed(
 
 
 def with_entry(path: Path, ending: str, content: bytes) -> bytes:
-    """The archive at `path` with one entry replaced, or added."""
+    """Return the archive at `path` with one entry replaced, or added."""
     changed = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
         names = old.namelist()
@@ -294,7 +294,7 @@ def test_features_that_are_no_rows_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def own(feature_files: dict[str, Path], digits: ImageData, tmp_path: Path) -> Path:
-    """The statistics file that the product itself makes."""
+    """Return the statistics file that the product itself makes."""
     prepare_features(digits, FeatureSettings(name="pooled", path=str(feature_files[".pt"])), tmp_path / "own", CPU)
     return tmp_path / "own" / "reference-pooled.npz"
 

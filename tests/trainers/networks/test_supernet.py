@@ -41,7 +41,7 @@ T = torch.tensor([0.0, 37.0, 999.0])
 
 
 def expected_columns(name: str, axis: int, count: int, width: float) -> list[int]:
-    """The columns that a width owns, said a second time: by name, not by the layers' own segments."""
+    """Return the columns that a width owns, a second time: by name, not by the layers' own segments."""
     block = ".".join(name.split(".")[:2])
     is_input = axis == 1 if ("conv1" in name or "shortcut" in name) else "norm1" in name
     if block in CONCATENATED and is_input:

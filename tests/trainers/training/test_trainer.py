@@ -181,7 +181,7 @@ def test_how_often_checkpoints_are_written_changes_nothing(digits: ImageData, tm
 
 @pytest.fixture
 def begun(digits: ImageData, tmp_path: Path) -> Path:
-    """A training that was killed after its first checkpoint."""
+    """Return a training that was killed after its first checkpoint."""
     with pytest.raises(KilledError):
         train_supernet(settings(), digits, tmp_path, killed_at(6))
     return tmp_path
