@@ -1,1 +1,1 @@
-"""Draws what a search found, from its tables alone.  Knows nothing of networks, clusters or studies."""
+"""Draw what a search found, from its tables alone, without networks, clusters or studies."""

@@ -1,4 +1,4 @@
-"""Several searches side by side: their tables in; the sections of a page out."""
+"""Compare several searches: make the sections of the page of `stepfront compare`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from stepfront.dashboards.page import Section, embedded, html_table, paragraph
 from stepfront.errors import InputError
 from stepfront.tables.search_tables import SearchTables, fid_name, number, read_tables
 
-STEPPED = "Lower left is better. Each line stands at the best FID its search found for the cost."
+STEPPED = "Lower left is better. Each line shows the best FID that its search found at or below the cost."
 
 
 def comparison_sections(searches: Sequence[SearchTables]) -> list[Section]:
-    """The page of `stepfront compare`.  Searches without a front are named, and drawn nowhere."""
+    """Return the sections of the page.  Searches without a front are listed, but not drawn."""
     drawn = [tables for tables in searches if len(tables.front)]
     attained = _attainment(drawn) if len(drawn) > 1 and not unlike(drawn) else ""
     return [
         Section("searches", "The searches", _warning(searches) + _table(searches)),
         Section("fronts", "The fronts", _fronts(drawn)),
-        Section("relative", "Against their own full width", _relative(drawn)),
-        Section("attainment", "What they attain", attained),
-        Section("plans", "Width by step", _plans(drawn)),
+        Section("relative", "Relative to full width", _relative(drawn)),
+        Section("attainment", "Attainment", attained),
+        Section("plans", "Width per step", _plans(drawn)),
     ]
 
 
 def parents_section(tables: SearchTables) -> str:
-    """The front of a search beside those that its first generation came from, where their tables are still there."""
+    """Draw the front of a search beside those it started from; a search whose tables are missing is left out."""
     parents = []
     for path in tables.facts.get("parent_searches") or []:
         try:
@@ -49,14 +49,16 @@ def parents_section(tables: SearchTables) -> str:
     searches = [tables, *(parent for parent in parents if len(parent.front))]
     if len(searches) < 2 or tables.front.empty:
         return ""
-    note = paragraph("Its first generation was made from these searches' fronts, mapped to its own widths and steps.")
+    note = paragraph(
+        "The first generation came from the fronts of these searches, mapped to this search's widths and steps."
+    )
     return note + _warning(searches) + (_relative(searches) if unlike(searches) else _fronts(searches))
 
 
 def unlike(searches: Sequence[SearchTables]) -> str:
-    """In what the searches differ, so that their FIDs can't be compared; "" where they can.
+    """Return in what the searches differ, so that their FIDs can't be compared; "" where they can.
 
-    A FID means something only beside one of the same images, features and number of samples.
+    FIDs compare only where images, features and number of samples are the same.
     """
     words = {"dataset": "data sets", "fingerprint": "data", "features": "features", "images": "numbers of images"}
     return ", ".join(word for key, word in words.items() if len({str(t.facts.get(key)) for t in searches}) > 1)
@@ -89,8 +91,8 @@ def _table(searches: Sequence[SearchTables]) -> str:
         for name, tables in zip(search_names(searches), searches, strict=True)
     ]
     last = (">best FID", ">least GFLOPs", ">saved", *([">hypervolume"] if alike else []))
-    note = "Saved: of full width's FLOPs, at a quality that was not shown to be worse on fresh noise."
-    note += " Hypervolume: the share of what all fronts dominate together." if alike else ""
+    note = "Saved: share of full width's FLOPs saved, at a quality not shown to be worse on held-out noise seeds."
+    note += " Hypervolume: share of what all fronts dominate together." if alike else ""
     return html_table((*columns, *last), rows) + paragraph(note)
 
 
@@ -104,13 +106,15 @@ def _relative(searches: Sequence[SearchTables]) -> str:
     fronts = relative_data(searches)
     if len(fronts) < 2 or len({tables.full for tables in searches}) == 1:
         return ""  # in units of one and the same full width, the figure would be the one above
-    caption = "Each front in shares of its own search's full width at every step, which stands at 1 and 1."
+    caption = "Each front relative to its own search's full width, which is the point (1, 1)."
     return embedded("relative", comparison_figure(fronts, relative=True, fid_name=fid_name(searches)), caption)
 
 
 def _attainment(searches: Sequence[SearchTables]) -> str:
     data = attainment_data([tables.front for tables in searches])
-    caption = "What one, half or all of the searches reach for the cost: the nearer the lines, the less is luck."
+    caption = (
+        "The FID that one, half or all of the searches reach at each cost. The closer the lines, the less luck matters."
+    )
     return embedded("attainment", attainment_figure(data, len(searches), fid_name(searches)), caption)
 
 

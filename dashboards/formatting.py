@@ -1,4 +1,4 @@
-"""Numbers and plans in, the words people read out: shares, spans of time, amounts of arithmetic, shortened plans."""
+"""Format numbers and plans for people: shares, durations, FLOPs, shortened plans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def percent(share: float | None, places: int = 0) -> str:
 
 
 def ratio(part: Any, whole: float | None) -> float:
-    """part / whole, NaN where there is no whole."""
+    """Return part / whole, or NaN where there is no whole."""
     return float(part) / whole if whole else math.nan
 
 
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def flop_unit(largest_gflops: float) -> tuple[str, float]:
-    """The unit in which the largest amount reads best, and its size in GFLOPs."""
+    """Return the unit in which the largest amount reads best, and its size in GFLOPs."""
     return next((unit for unit in FLOP_UNITS if largest_gflops >= unit[1]), FLOP_UNITS[-1])
 
 
@@ -73,7 +73,7 @@ def flops(gflops: float) -> str:
 
 
 def short_plan(plan: str, limit: int) -> str:
-    """The plan's first runs, up to `limit` characters, and how many runs were left out."""
+    """Return the plan's first runs, up to `limit` characters, and how many runs were left out."""
     if len(plan) <= limit:
         return plan
     runs = plan.split(" ")

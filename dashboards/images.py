@@ -1,4 +1,4 @@
-"""Images of the search side by side, inside the page: halved until they fit in the room there is."""
+"""Embed the search's images in the page, halved until they fit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ PLAN_LENGTH = 120
 
 
 def images_body(tables: SearchTables, room: int) -> str:
-    """The pictures of images/index.json as HTML of at most `room` bytes.  One that is missing, is no image or does not
-    fit even when halved down to 64 pixels is left out."""
+    """Return the pictures of images/index.json as HTML of at most `room` bytes.
+
+    A file that is missing, is not an image or does not fit at 64 pixels is left out.
+    """
     folder = tables.directory / "images"
     # Only names inside the folder: an index is data, and must not reach for other files.
     present = [entry for entry in tables.images if (folder / Path(str(entry.get("file"))).name).is_file()]
@@ -37,7 +39,7 @@ def images_body(tables: SearchTables, room: int) -> str:
 
 
 def fitting_png(path: Path, most_bytes: int) -> bytes | None:
-    """The file itself when it is small enough, else its image halved as often as needed; None when it can't be."""
+    """Return the file when it is small enough, else its image halved as often as needed; None when that fails."""
     content = path.read_bytes()
     try:
         pixels = _decoded(content)
@@ -52,7 +54,7 @@ def fitting_png(path: Path, most_bytes: int) -> bytes | None:
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
-    """Each two by two pixels averaged into one; an odd last row or column is dropped."""
+    """Average each two by two pixels into one; an odd last row or column is dropped."""
     height, width = (side // 2 for side in pixels.shape[:2])
     return pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean(axis=(1, 3))
 

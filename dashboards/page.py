@@ -1,4 +1,4 @@
-"""Sections in, one HTML page out: it loads nothing, keeps nothing, and follows the reader's light or dark theme."""
+"""Write sections as one HTML page that needs no network and follows the reader's light or dark theme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 6_000_000
 
-# The policy makes the browser refuse what the page must not need: the network.
+# With this policy the browser refuses any access to the network.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 STYLE = """
@@ -104,7 +104,7 @@ class Section:
 
 
 def write_page(out: Path, title: str, head: str, sections: Sequence[Section]) -> Path:
-    """Writes the page beside `out` and renames it, so that nobody ever opens half of one."""
+    """Write the page beside `out` and rename it, so that nobody ever opens an incomplete one."""
     beside = out.with_suffix(".tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside.write_text(_page(title, head, [section for section in sections if section.body]), encoding="utf-8")
@@ -127,16 +127,16 @@ def _page(title: str, head: str, sections: Sequence[Section]) -> str:
 
 
 def room_for_images(sections: Sequence[Section]) -> int:
-    """How many bytes the page may still grow by, beside these sections, plotly.js and the page's own text."""
+    """Return by how many bytes the page may grow beyond these sections, plotly.js and its own text."""
     from plotly.offline import get_plotlyjs
 
-    spent = len(get_plotlyjs().encode()) + sum(len(section.body.encode()) for section in sections)
-    return MOST_BYTES - spent - 50_000
+    used = len(get_plotlyjs().encode()) + sum(len(section.body.encode()) for section in sections)
+    return MOST_BYTES - used - 50_000
 
 
 def embedded(name: str, figure: Figure, caption: str) -> str:
-    """A figure with what it shows in words, for those who print the page, hear it, or are new to the figure."""
-    # "<" can't end a script inside JSON's strings once it is written as an escape.
+    """Return a figure as HTML with a caption, which screen readers read aloud, too."""
+    # Escaped, a "<" inside JSON's strings can't end the script.
     content = figure.to_json().replace("<", "\\u003c")
     return (
         f'<figure style="margin:0"><div class="figure" id="figure-{name}" style="height:{figure.layout.height}px" '
@@ -146,8 +146,10 @@ def embedded(name: str, figure: Figure, caption: str) -> str:
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table of escaped cells.  A column's name says how it stands: "plan" in type of one width, a name that starts
-    with ">" to the right."""
+    """Return a table of escaped cells.
+
+    The column "plan" is set in a monospaced font; a column whose name starts with ">" is aligned right.
+    """
     looks = ["plan" if name == "plan" else "number" if name.startswith(">") else "" for name in columns]
     names = [escape(name.lstrip(">")) for name in columns]
     head = "".join(f'<th scope="col" class="{look}">{name}</th>' for name, look in zip(names, looks, strict=True))
@@ -161,5 +163,5 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """A quiet paragraph of escaped text."""
+    """Return a muted paragraph of escaped text."""
     return f'<p class="quiet">{escape(text)}</p>' if text else ""

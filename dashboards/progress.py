@@ -1,4 +1,4 @@
-"""The live terminal view of a search or a training; plain lines where there is no terminal to draw on."""
+"""Show a running search or training in the terminal; in plain lines where the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def draws_live(console: Console) -> bool:
 
 
 class _Progress:
-    """What both views share: the remaining time, and where the view is drawn."""
+    """Share what both views need: the remaining time, and where the view is drawn."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console()
         self._clock = clock
         self._live = Live(console=self._console, transient=False, auto_refresh=False)
         self._first: tuple[int, float] | None = None
-        self._said: tuple[float, int] | None = None  # when the last plain line was, and its tenth of the work
+        self._said: tuple[float, int] | None = None  # time of the last plain line, and its tenth of the work
 
     def __enter__(self) -> Self:
         if draws_live(self._console):
@@ -60,10 +60,10 @@ class _Progress:
             self._live.stop()
 
     def _remaining(self, done: int, total: int, seconds: float) -> float | None:
-        """By the pace since the first update: what a resumed run found done cost it no time."""
+        """Return the seconds left by the pace since the first update, as a resumed run found earlier work done."""
         self._first = self._first or (done, seconds)
-        made, spent = done - self._first[0], seconds - self._first[1]
-        return (total - done) * spent / made if made > 0 else None
+        made, took = done - self._first[0], seconds - self._first[1]
+        return (total - done) * took / made if made > 0 else None
 
     def _show(self, done: int, total: int, line: str, view: Callable[[], RenderableType]) -> None:
         if draws_live(self._console):
@@ -76,7 +76,7 @@ class _Progress:
 
 
 class SearchProgress(_Progress):
-    """A search while it runs.  Use it in a `with` statement and call `update` after each trial."""
+    """Show a running search.  Use it in a `with` statement and call `update` after each trial."""
 
     def update(
         self,
@@ -88,7 +88,10 @@ class SearchProgress(_Progress):
         workers: int,
         seconds: float,
     ) -> None:
-        """`best` holds (gflops, fid, plan) of front points, `hypervolume` its course, `seconds` the wall clock."""
+        """Show the search after a trial.
+
+        `best` holds (gflops, fid, plan) of front points, `hypervolume` its values so far, `seconds` the wall clock.
+        """
         remaining = self._remaining(done, total, seconds)
         left = MISSING if remaining is None else duration(remaining)
         parts = [f"{done}/{total} trials", f"{failed} failed", f"{workers} workers", f"{duration(seconds)} so far"]
@@ -106,10 +109,10 @@ class SearchProgress(_Progress):
 
 
 class TrainingProgress(_Progress):
-    """A training while it runs.  Use it in a `with` statement and call `update` every few steps."""
+    """Show a running training.  Use it in a `with` statement and call `update` every few steps."""
 
     def update(self, step: int, total: int, losses: dict[float, float]) -> None:
-        """`losses` holds the loss of each width."""
+        """Show the training after a step; `losses` holds the loss of each width."""
         now = self._clock()
         remaining = self._remaining(step, total, now)
         said = ", ".join(f"{width:g}: {loss:.4f}" for width, loss in sorted(losses.items()))
@@ -119,7 +122,7 @@ class TrainingProgress(_Progress):
 
 
 def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
-    """The front for a terminal.  The share of full width needs to know what full width costs."""
+    """Return the front as a terminal table.  The share of full width needs the cost of full width."""
     features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     table.caption = Text(f"FID on the features {', '.join(map(str, features))}") if features else None
@@ -145,7 +148,7 @@ def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
-    """The course of `values` in at most `width` characters, lowest to highest; each is the last value of its span."""
+    """Draw `values` in at most `width` characters, lowest to highest; each shows the last value of its span."""
     count = min(len(values), width)
     shown = [values[(place + 1) * len(values) // count - 1] for place in range(count)]
     if not shown:

@@ -1,4 +1,4 @@
-"""What was run, for those who want to run it again: facts, versions, costs of the widths, failures, settings."""
+"""Report what was run: facts, versions, costs of the widths, failures and settings."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FACTS = {
     "fingerprint": "data fingerprint",
     "supernet_digest": "supernet",
     "features": "features of FID",
-    "images": "images a score",
+    "images": "images per score",
     "noise_seed": "noise seed",
     "steps": "steps",
     "solver": "solver",
     "classes": "classes",
-    "guidance": "guidance towards a class",
-    "calls_a_step": "network calls a step",
+    "guidance": "classifier-free guidance",
+    "calls_a_step": "network calls per step",
     "widths": "widths",
     "encoding": "encoding",
-    "skip": "steps may be left out",
+    "skip": "skipped steps allowed",
     "reference_point": "reference point (GFLOPs, FID)",
     "device": "device",
-    "engine": "engine of the networks",
+    "engine": "inference engine",
     "created": "created",
     "finished": "finished",
     "parent_searches": "started from",
@@ -38,7 +38,7 @@ ERROR_LENGTH = 300
 
 
 def facts_section(tables: SearchTables) -> str:
-    """Only what is known: any part may be missing."""
+    """Return the section, without the parts that are unknown."""
     facts = tables.facts
     known = [(label, _said(facts[key])) for key, label in FACTS.items() if facts.get(key) not in (None, "", [])]
     parts = [html_table(("fact", "value"), known)] if known else []
@@ -68,8 +68,8 @@ def _width_costs(costs: Any) -> str:
         for cost in (costs if isinstance(costs, list) else [])
         if isinstance(cost, dict)
     ]
-    columns = (">width", ">GMACs a call", ">parameters", ">ms a call", ">batch", "device")
-    return f"<h3>What each width costs</h3>{html_table(columns, rows)}" if rows else ""
+    columns = (">width", ">GMACs per call", ">parameters", ">ms per call", ">batch", "device")
+    return f"<h3>Cost per width</h3>{html_table(columns, rows)}" if rows else ""
 
 
 def _failures(tables: SearchTables) -> str:

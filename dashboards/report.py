@@ -1,4 +1,4 @@
-"""One search directory, or several, to one self-contained HTML page of less than 6 MB."""
+"""Write the report of a search, or the comparison of several, as one HTML page of less than 6 MB."""
 
 from __future__ import annotations
 
@@ -26,34 +26,38 @@ from stepfront.tables.search_tables import read_tables
 
 
 def write_report(directory: Path, out: Path | None = None) -> Path:
-    """Writes the report of a search, by default as report.html into its directory, and returns its path.  A section
-    whose table is absent or empty is left out.  Raises InputError when the directory can't be read."""
+    """Write the report of a search, by default as report.html into its directory, and return its path.
+
+    A section whose table is missing or empty is left out.  Raises InputError when the directory can't be read.
+    """
     tables = read_tables(directory)
     before = [
         Section("figures", "Key figures", key_figures(tables)),
         Section("front", "The front", front_section(tables)),
         Section("points", "The points", points_section(tables)),
-        Section("plans", "Width by step", plans_section(tables)),
+        Section("plans", "Width per step", plans_section(tables)),
     ]
     after = [
-        Section("parents", "What it began from", parents_section(tables)),
-        Section("baselines", "What the search had to beat", baselines_section(tables)),
+        Section("parents", "Where it started from", parents_section(tables)),
+        Section("baselines", "Baselines", baselines_section(tables)),
         Section("hypervolume", "Hypervolume", hypervolume_section(tables)),
-        Section("origins", "Where the trials came from", origins_section(tables)),
-        Section("proxies", "Cheap scores against dear ones", proxies_section(tables)),
+        Section("origins", "Origins of the trials", origins_section(tables)),
+        Section("proxies", "Proxies", proxies_section(tables)),
         Section("latency", "Latency", latency_section(tables)),
         Section("facts", "What was run", facts_section(tables)),
     ]
     body = images_body(tables, room_for_images([*before, *after]))
-    note = paragraph("The same noise in each.") if body else ""
+    note = paragraph("All images start from the same noise.") if body else ""
     images = Section("images", "Images", note + body)
     out = Path(out) if out else Path(directory) / "report.html"
     return write_page(out, f"{tables.name} – stepfront", head(tables), [*before, images, *after])
 
 
 def write_comparison(directories: Sequence[Path], out: Path) -> Path:
-    """Writes one page with the fronts of several searches and their plans, and returns its path.  Raises InputError
-    when there are none, or one can't be read."""
+    """Write one page with the fronts and plans of several searches, and return its path.
+
+    Raises InputError when no search is given, or one can't be read.
+    """
     if not directories:
         raise InputError("no search directory was given to compare")
     searches = [read_tables(directory) for directory in directories]

@@ -1,4 +1,4 @@
-"""The parts of the report: tables in, the HTML of one section out, "" where there is nothing to show."""
+"""Make the report's sections as HTML; "" where there is nothing to show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLAN_LENGTH = 400
 
 
 def head(tables: SearchTables) -> str:
-    """The title, what was searched on, and the summary."""
+    """Return the title, what was searched, and the summary."""
     facts = tables.facts
     steps = "up to {} steps" if facts.get("skip") else "{} steps"
     asked = {"dataset": "on {}", "steps": steps, "solver": "{}", "guidance": "guidance {}"}
@@ -52,7 +52,7 @@ def head(tables: SearchTables) -> str:
 
 
 def key_figures(tables: SearchTables) -> str:
-    """A few numbers large enough to be read across a table."""
+    """Return a few key numbers in large type."""
     front, full, facts = tables.front, tables.full, tables.facts
     tiles = []
     if (saved := number(tables.savings.get("flops_saved"))) is not None:
@@ -66,7 +66,7 @@ def key_figures(tables: SearchTables) -> str:
         tiles.append((significant(full.gflops), "GFLOPs of full width"))
     tiles.append((f"{len(tables.trials):,}", "trials"))
     if (spent := number(facts.get("network_gflops"))) is not None:
-        tiles.append((flops(spent), "spent in networks"))
+        tiles.append((flops(spent), "network FLOPs"))
     if (seconds := number(facts.get("seconds"))) is not None:
         tiles.append((duration(seconds), "wall clock"))
     shown = "".join(f'<div class="tile"><b>{value}</b><span>{what}</span></div>' for value, what in tiles)
@@ -74,20 +74,20 @@ def key_figures(tables: SearchTables) -> str:
 
 
 def front_section(tables: SearchTables) -> str:
-    """The main figure."""
+    """Return the main figure, FID against GFLOPs."""
     if tables.front.empty:
         return ""
     data = front_data(tables)
     thinned = f" {data.drawn:,} of {data.dominated:,} other trials are drawn." if data.drawn < data.dominated else ""
     caption = (
-        "Lower left is better. At any cost, the line stands at the best FID the search found for it; whatever lies "
-        f"above and to the right of it is dominated. Move the slider to see the search grow.{thinned}"
+        "Lower left is better. The line shows the best FID that the search found at or below each cost; points above "
+        f"and to the right of it are dominated. Move the slider to see the search progress.{thinned}"
     )
     return embedded("front", front_figure(data), caption)
 
 
 def points_section(tables: SearchTables) -> str:
-    """The front as a table."""
+    """Return the front as a table."""
     columns = ["label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front"]
     beside = bool(tables.front.kid.notna().any())
     columns += [">KID", "interval", ">precision", ">recall"] if beside else []
@@ -117,9 +117,9 @@ def _beside_fid(row: Any) -> list[str]:
 
 
 def _of_features(tables: SearchTables) -> str:
-    """What a table's scores are computed on."""
+    """Return a line with the features that a table's scores are computed on."""
     features = tables.facts.get("features")
-    return paragraph(f"All scores are of the features {features}." if features else "")
+    return paragraph(f"All scores are computed on the features {features}." if features else "")
 
 
 def _belongs(confirmed: float, belongs: bool) -> str:
@@ -129,18 +129,18 @@ def _belongs(confirmed: float, belongs: bool) -> str:
 
 
 def plans_section(tables: SearchTables) -> str:
-    """The heat map of widths."""
+    """Return the heat map of widths."""
     data = plans_data(tables)
     if not data.widths.size:
         return ""
     drawn, points = len(data.labels), len(tables.front)
     thinned = f" {drawn} of {points} points are drawn." if drawn < points else ""
-    caption = f"Each row is a plan of the front, the cheapest at the bottom; darker is wider.{thinned}"
+    caption = f"Each row is a plan of the front, with the cheapest at the bottom. Darker is wider.{thinned}"
     return embedded("plans", plans_figure(data), caption)
 
 
 def baselines_section(tables: SearchTables) -> str:
-    """How the search stands against what it had to beat."""
+    """Compare the search with its baselines."""
     parts = []
     if len(tables.methods):
         methods = tables.methods.sort_values("hypervolume", ascending=False)
@@ -149,11 +149,11 @@ def baselines_section(tables: SearchTables) -> str:
             for m in rows(methods)
         ]
         parts.append(_of_features(tables))
-        parts.append(paragraph("The share is of the hypervolume of the best front that all methods make together."))
-        parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">spent in networks"), lines))
+        parts.append(paragraph("Share: of the hypervolume of the front that all methods make together."))
+        parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">network FLOPs"), lines))
     if len(tables.versus):
         columns = (">trial", ">GFLOPs", ">FID", ">baseline's FID", ">baseline's GFLOPs", "baseline", "plan")
-        held_against = [
+        compared = [
             (
                 v.trial,
                 significant(v.gflops),
@@ -165,15 +165,17 @@ def baselines_section(tables: SearchTables) -> str:
             )
             for v in rows(tables.versus.sort_values("gflops"))
         ]
-        parts.append("<h3>Each front point against the best baseline of equal or lower cost</h3>")
+        parts.append("<h3>Each front point and the best baseline of equal or lower cost</h3>")
         parts.append(_of_features(tables))
-        parts.append(html_table(columns, held_against))
+        parts.append(html_table(columns, compared))
     confirmed = confirmed_versus(tables.confirm, tables.baselines)
     if len(confirmed):
         columns = (">trial", ">GFLOPs", ">FID", ">best baseline's FID", ">baseline's GFLOPs", "baseline", ">difference")
-        parts.append("<h3>The same on fresh noise</h3>")
+        parts.append("<h3>The same on held-out noise seeds</h3>")
         parts.append(_of_features(tables))
-        parts.append(paragraph("Means over the noise seeds that both share; below zero the front is better."))
+        parts.append(
+            paragraph("Means over held-out noise seeds. Where the difference is negative, the front is better.")
+        )
         parts.append(
             html_table(
                 columns,
@@ -195,7 +197,7 @@ def baselines_section(tables: SearchTables) -> str:
 
 
 def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """For each front point the best baseline of equal or lower cost, both by their means on fresh noise.
+    """Return for each front point the best baseline of equal or lower cost, by means over held-out noise seeds.
 
     A front point whose plan is among the `baselines` counts as one, too.  Points without such a baseline are left out.
     """
@@ -233,35 +235,35 @@ def _spent(method: Any) -> str:
 
 
 def hypervolume_section(tables: SearchTables) -> str:
-    """How the front grew."""
+    """Return the growth of the front's hypervolume."""
     if tables.progress.empty:
         return ""
-    caption = "The area that the front dominates below the reference point: higher is better."
-    caption += " Lines across are what the baselines reached in the end." if len(tables.methods) else ""
+    caption = "Hypervolume: the area between front and reference point. Higher is better."
+    caption += " Horizontal lines are the final hypervolumes of the baselines." if len(tables.methods) else ""
     return embedded("hypervolume", hypervolume_figure(hypervolume_data(tables)), caption)
 
 
 def origins_section(tables: SearchTables) -> str:
-    """Where the trials came from."""
+    """Return how often each origin was tried, and how often it reached the front."""
     if tables.trials.empty:
         return ""
-    caption = "Which ways of making a plan led to the front, against how often each was tried."
+    caption = "How often each way of proposing a plan was tried, and how many of its plans are on the front."
     return embedded("origins", origins_figure(origins_data(tables)), caption)
 
 
 def proxies_section(tables: SearchTables) -> str:
-    """Whether the cheap scores can be trusted."""
+    """Compare the proxies with FID."""
     pairs = proxies_data(tables)
     if not pairs:
         return ""
-    caption = "The same trials on a cheap and on a dear score. Kendall's τ is 1 when both rank alike, 0 when unrelated."
+    caption = "Each trial on a cheap and on an expensive score. Kendall's τ is 1 for equal rankings, 0 for unrelated."
     return embedded("proxies", proxies_figure(pairs), caption)
 
 
 def latency_section(tables: SearchTables) -> str:
-    """Whether fewer FLOPs are less time."""
+    """Compare latency with FLOPs."""
     data = latency_data(tables)
     if data.empty:
         return ""
-    caption = "On the dashed line, time falls as FLOPs do; above it, part of the saving does not arrive."
+    caption = "On the dashed line, latency falls with FLOPs. Above it, latency falls less than FLOPs do."
     return embedded("latency", latency_figure(data), caption)

@@ -1,4 +1,4 @@
-"""What a search found, in plain sentences with numbers: the first thing, and for many the only thing, that is read."""
+"""Summarise what a search found in plain sentences with numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAN_LENGTH = 120
 
 
 def summary_sentences(tables: SearchTables) -> list[str]:
-    """What was saved at equal quality, which baseline comes closest, how much was luck, what it took.  Plain text."""
+    """Return sentences: the saving at equal quality, the closest baseline, the part of luck, and the effort."""
     sentences = [
         *_saved(tables),
         *_closest_baseline(tables),
@@ -44,20 +44,24 @@ def _saved(tables: SearchTables) -> list[str]:
     against = _quality(savings, ("full_fid", "full_low", "full_high"))
     costs = " against ".join(significant(savings.get(key)) for key in ("gflops", "full_gflops"))
     if share <= 0:
-        return [f"On fresh noise every cheaper plan of the front was shown to be worse than full width, FID {against}."]
+        return [
+            "On held-out noise seeds, every cheaper plan of the front was shown to be worse than full width, FID "
+            f"{against}."
+        ]
     plan = short_plan(str(savings.get("plan") or ""), PLAN_LENGTH)
     return [
         f"The plan {plan} needs {percent(share)} fewer FLOPs than full width at every step and was not shown to be "
-        f"worse on fresh noise: {costs} GFLOPs per image, with FID {quality} against {against}{_difference(savings)}."
+        f"worse on held-out noise seeds: {costs} GFLOPs per image, with FID {quality} against "
+        f"{against}{_difference(savings)}."
     ]
 
 
 def _difference(savings: dict[str, Any]) -> str:
-    """All plans share their noise, so the difference seed by seed says more than two intervals."""
+    """Return the difference to full width per seed; as plans share their noise, it is less noisy than two intervals."""
     low, high = savings.get("difference_low"), savings.get("difference_high")
     if number(low) is None or number(high) is None:
         return ""
-    return f"; noise by noise it is worse by {decimal(savings.get('difference'))} {interval(low, high)}"
+    return f"; per noise seed its FID is higher by {decimal(savings.get('difference'))} {interval(low, high)}"
 
 
 def _quality(savings: dict[str, Any], keys: tuple[str, str, str]) -> str:
@@ -70,7 +74,9 @@ def _saved_unconfirmed(tables: SearchTables) -> list[str]:
     if not full.gflops or full.fid is None or front.empty:
         return []
     if len(tables.confirmed):
-        return ["On fresh noise, no cheaper plan of the front was shown to be as good as full width at every step."]
+        return [
+            "On held-out noise seeds, no cheaper plan of the front was shown to be as good as full width at every step."
+        ]
     equal = front[(front.fid <= full.fid) & (front.gflops < full.gflops)]
     if equal.empty:
         return [f"No cheaper plan of the front reaches the FID of full width at every step, {decimal(full.fid)}."]
@@ -94,19 +100,19 @@ def _closest_baseline(tables: SearchTables) -> list[str]:
     )
     if baselines.max() >= ours:
         return [f"The search does not beat its baselines: {method_name(closest)} covers {shares}."]
-    return [f"Of the baselines, {method_name(closest)} comes closest: it covers {shares}."]
+    return [f"The closest baseline, {method_name(closest)}, covers {shares}."]
 
 
 def _versus_baselines(tables: SearchTables) -> list[str]:
-    # Beyond the cheapest baseline, a front point has nothing to be held against.
+    # A front point cheaper than every baseline has nothing to be compared with.
     versus = tables.versus.dropna(subset=["fid", "baseline_fid"])
     if versus.empty:
         return []
-    lead = versus.baseline_fid.astype(float) - versus.fid.astype(float)
-    ahead = lead[lead > 0]
-    points = f"{len(ahead)} of {plural(len(versus), 'front point')}"
+    gain = versus.baseline_fid.astype(float) - versus.fid.astype(float)
+    better = gain[gain > 0]
+    points = f"{len(better)} of {plural(len(versus), 'front point')}"
     count = f"{points} score better than every baseline of equal or lower cost"
-    return [f"{count}, by {decimal(ahead.median())} FID in the median." if len(ahead) else f"{count}."]
+    return [f"{count}, by {decimal(better.median())} FID in the median." if len(better) else f"{count}."]
 
 
 def _luck(tables: SearchTables) -> list[str]:
@@ -114,27 +120,32 @@ def _luck(tables: SearchTables) -> list[str]:
         return []
     if tables.confirmed.empty:
         return [
-            "The front is not confirmed on fresh noise: each of its scores is the best of many, and part of its gain "
-            "is luck."
+            "The front is not confirmed on held-out noise seeds. Each of its scores is the best of many, so part of "
+            "its gain is luck."
         ]
     stated = tables.savings.get("luck")
     if isinstance(stated, str):
         return [stated]
     luck = number(stated)
     luck = luck_of_the_front(tables.confirm) if luck is None else luck
-    stayed = int(tables.confirmed.belongs.astype(bool).sum())
-    kept = f"{stayed} of {plural(len(tables.confirmed), 'confirmed point')} stayed on the front"
+    count = int(tables.confirmed.belongs.astype(bool).sum())
+    stayed = f"{count} of {plural(len(tables.confirmed), 'confirmed point')} stayed on the front"
     if luck is None:
-        return [f"On fresh noise, {kept}."]
+        return [f"On held-out noise seeds, {stayed}."]
     if luck <= 0:
-        return [f"On fresh noise the front lost nothing against full width, so its gain was not luck; {kept}."]
-    return [f"On fresh noise the front's FID rose by {decimal(luck)} more than full width's: so much was luck; {kept}."]
+        return [f"On held-out noise seeds the front lost nothing to full width, so its gain was not luck; {stayed}."]
+    return [
+        f"On held-out noise seeds the front's FID rose by {decimal(luck)} more than full width's, which was luck; "
+        f"{stayed}."
+    ]
 
 
 def luck_of_the_front(confirm: pd.DataFrame) -> float | None:
-    """How much more the FID of the front rose on fresh noise than that of full width, which nobody had selected; None
-    when either was not scored again.  Full width carries away what changes for every plan, such as the number of
-    images."""
+    """Return how much more the front's FID rose on held-out noise seeds than full width's, which was not selected.
+
+    None when either was not confirmed.  Subtracting full width removes what changes for every plan, such as the number
+    of images.
+    """
     rise = confirm.fid.astype(float) - confirm.fid_search.astype(float)
     rises = rise.groupby(confirm.kind).mean()
     return number(float(rises["front"] - rises["full"])) if {"front", "full"} <= set(rises.index) else None
@@ -159,5 +170,5 @@ def _effort(tables: SearchTables) -> list[str]:
 
 def _network_work(gflops: float, tables: SearchTables) -> str:
     saved = number(tables.facts.get("network_gflops_saved"))
-    spared = f", {percent(saved / gflops)} of them spared by shared prefixes" if saved else ""
-    return f"{flops(gflops)} in networks{spared}"
+    shared = f", {percent(saved / gflops)} of them saved by shared prefixes" if saved else ""
+    return f"{flops(gflops)} in networks{shared}"

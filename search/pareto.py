@@ -28,7 +28,7 @@ def domination_rank(scores: Array, penalty: Array | None = None, enough: int | N
 
 
 def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int64]:
-    """The non-dominated rows, cheapest (last column) first; of equal rows the first."""
+    """Return the non-dominated rows, cheapest (last column) first; of equal rows the first."""
     scores = np.asarray(scores, dtype=np.float64)
     if not len(scores):
         return np.zeros(0, dtype=np.int64)
@@ -41,7 +41,7 @@ def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int
 
 
 def hypervolume(scores: Array, reference: Sequence[float], only_front: bool = False) -> float:
-    """The volume between the scores and the reference point; scores that do not dominate it add nothing.
+    """Return the volume between the scores and the reference point; scores that do not dominate it add nothing.
 
     `only_front` says that no score dominates another, which spares the search for those that do.
     """
@@ -51,7 +51,7 @@ def hypervolume(scores: Array, reference: Sequence[float], only_front: bool = Fa
 
 
 def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -> Array:
-    """By how much each point [N, M] alone would add to the hypervolume of a front [F, M], [N]; NaN adds nothing."""
+    """Return how much each point [N, M] alone would add to the hypervolume of a front [F, M]: [N]; NaN adds nothing."""
     points, limit = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if points.shape[1] > 2:
         before = hypervolume(front, reference)
@@ -69,7 +69,7 @@ def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -
 
 
 class GrowingFront:
-    """The front of scores that come one after another, its size and its hypervolume after each."""
+    """Track the front of scores that come one after another, its size and its hypervolume after each."""
 
     def __init__(self, reference: Sequence[float]) -> None:
         self._reference = list(reference)
@@ -78,7 +78,7 @@ class GrowingFront:
         self.volumes: list[float] = []
 
     def add(self, scores: Array) -> None:
-        """[N, M], in their order; rows with NaN change nothing."""
+        """Add scores [N, M] in their order; rows with NaN change nothing."""
         for score in scores:
             volume = self.volumes[-1] if self.volumes else 0.0
             if np.isfinite(score).all() and not (self.scores <= score).all(axis=1).any():
@@ -89,21 +89,21 @@ class GrowingFront:
 
 
 def hypervolume_history(scores: Array, reference: Sequence[float]) -> Array:
-    """The hypervolume of the first 1, 2, ... N scores, [N]; rows with NaN add nothing."""
+    """Return the hypervolume of the first 1, 2, ... N scores, [N]; rows with NaN add nothing."""
     growing = GrowingFront(reference)
     growing.add(scores)
     return np.array(growing.volumes)
 
 
 def front_size_history(scores: Array) -> NDArray[np.int64]:
-    """How many distinct points the front of the first 1, 2, ... N scores has, [N]."""
+    """Return how many distinct points the front of the first 1, 2, ... N scores has, [N]."""
     growing = GrowingFront([np.inf] * (scores.shape[1] if scores.ndim == 2 else 2))
     growing.add(scores)
     return np.array(growing.sizes, dtype=np.int64)
 
 
 def knee_index(scores: Array) -> int:
-    """The row of a front [N, 2] farthest below the line between its two ends, with both axes scaled to [0, 1].
+    """Return the row of a front [N, 2] farthest below the line between its ends, with both axes scaled to [0, 1].
 
     Fronts of one or two points have no bend: the better first objective wins.
     """
@@ -119,7 +119,7 @@ def knee_index(scores: Array) -> int:
 
 
 def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean, and Student's interval of the mean over seeds."""
+    """Return the mean over seeds, and the ends of its Student interval."""
     mean = float(scores.mean())
     if len(scores) < 2:
         return mean, float("nan"), float("nan")

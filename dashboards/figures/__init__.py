@@ -1,4 +1,4 @@
-"""Figures in two steps: `..._data(tables)` gives plain numbers, `..._figure(data)` the drawing of them."""
+"""Draw figures in two steps: `..._data(tables)` returns plain numbers, `..._figure(data)` draws them."""
 
 from stepfront.dashboards.figures.attainment import attainment_data, attainment_figure
 from stepfront.dashboards.figures.comparison import (

@@ -1,4 +1,4 @@
-"""What several searches attain together: their fronts in; at each cost the FID that one, half or all reach, out.
+"""Draw the attainment of several searches: the FID that one, half or all of them reach at each cost.
 
 The empirical attainment surfaces of Grunert da Fonseca, Fonseca and Hall (2001), for two objectives.
 """
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 def attainment_data(fronts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One row a cost at which some front has a point: gflops, and the best FID for it or less that `one`, `half` (at
-    least) and `all` of the searches found; NaN where so many found none."""
+    """Return one row per cost at which some front has a point: gflops, one, half, all.
+
+    The last three are the best FID at or below the cost that one, at least half and all searches found; NaN where fewer
+    found any.
+    """
     costs = np.unique(np.concatenate([front.gflops.to_numpy(float) for front in fronts]))
     best = np.array([[_best(front, cost) for cost in costs] for front in fronts])
     ordered = np.sort(best, axis=0)  # NaN last
@@ -33,7 +36,7 @@ def _best(front: pd.DataFrame, cost: float) -> float:
 
 
 def attainment_figure(data: pd.DataFrame, searches: int, fid_name: str = "FID") -> Figure:
-    """A step line a share of the searches; of two searches, half of them is one."""
+    """Draw a step line per share of the searches; of two searches, half is one."""
     import plotly.graph_objects as go
 
     names = {"one": "at least one search", "half": "at least half of them", "all": "every search"}

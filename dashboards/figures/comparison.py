@@ -1,4 +1,4 @@
-"""Several searches in one figure: the front of each."""
+"""Draw the fronts of several searches in one figure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PLAN_LENGTH = 90
 
 
 def comparison_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:
-    """The front of each search under a name of its own."""
+    """Return the front of each search under a unique name."""
     return dict(zip(search_names(searches), (tables.front for tables in searches), strict=True))
 
 
 def search_names(searches: Sequence[SearchTables]) -> list[str]:
-    """The searches' names; those that several share are told apart by their number in the order given."""
+    """Return the searches' names; a name that several share is followed by the search's place in the order given."""
     times = Counter(tables.name for tables in searches)
     return [
         tables.name if times[tables.name] == 1 else f"{tables.name} ({place})"
@@ -35,8 +35,10 @@ def search_names(searches: Sequence[SearchTables]) -> list[str]:
 
 
 def relative_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:
-    """The fronts in shares of their own search's full width, which brings searches on different data into one figure;
-    searches whose full width has no score are left out."""
+    """Return the fronts relative to their own search's full width, so that searches on different data can be compared.
+
+    Searches whose full width has no score are left out.
+    """
     named = zip(search_names(searches), searches, strict=True)
     return {
         name: tables.front.assign(gflops=tables.front.gflops / gflops, fid=tables.front.fid / fid)
@@ -46,8 +48,10 @@ def relative_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:
 
 
 def hypervolume_shares(fronts: Sequence[pd.DataFrame]) -> list[float]:
-    """The hypervolume of each front as a share of that of all fronts together.  The reference point is 5% beyond the
-    dearest and the worst point of any."""
+    """Return the hypervolume of each front as a share of that of all fronts together.
+
+    The reference point is 5 % beyond the largest cost and the worst FID of all.
+    """
     points = [front[["gflops", "fid"]].to_numpy(float) for front in fronts]
     reference = 1.05 * np.concatenate(points).max(axis=0)
     whole = _area(np.concatenate(points), reference)
@@ -55,14 +59,14 @@ def hypervolume_shares(fronts: Sequence[pd.DataFrame]) -> list[float]:
 
 
 def _area(points: np.ndarray, reference: np.ndarray) -> float:
-    """The area that points dominate below the reference: between neighbouring costs, a strip down to the best FID."""
+    """Return the area that points dominate below the reference: a strip per cost, down to the best FID."""
     ordered = points[np.argsort(points[:, 0])]
     costs = np.append(ordered[:, 0], reference[0])
     return float((np.diff(costs) * (reference[1] - np.minimum.accumulate(ordered[:, 1]))).sum())
 
 
 def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False, fid_name: str = "FID") -> Figure:
-    """A step line a search; `relative` for fronts in shares of full width."""
+    """Draw a step line per search; `relative` for fronts relative to full width."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -84,8 +88,8 @@ def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False, f
     points = np.concatenate([front[["gflops", "fid"]].to_numpy(float) for front in fronts.values()])
     figure.update_layout(
         layout(560, hovermode="closest"),
-        xaxis=axis("GFLOPs, as a share of full width" if relative else "GFLOPs per image", points[:, 0]),
-        yaxis=axis(f"{fid_name}, as a multiple of full width's" if relative else fid_name, points[:, 1]),
+        xaxis=axis("GFLOPs relative to full width" if relative else "GFLOPs per image", points[:, 0]),
+        yaxis=axis(f"{fid_name} relative to full width" if relative else fid_name, points[:, 1]),
     )
     return figure
 

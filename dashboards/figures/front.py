@@ -1,4 +1,4 @@
-"""The main figure: FID against GFLOPs, with every trial, the front, what it had to beat, and how it grew."""
+"""Draw the main figure: FID against GFLOPs, with every trial, the front, its growth and the baselines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from stepfront.tables.search_tables import FullWidth, SearchTables, rows, scored
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-MOST_TRIALS = 2000  # more dominated points than this only darken the cloud, and the page must stay small
+MOST_TRIALS = 2000  # more points only darken the cloud, and the page must stay small
 MOST_MOMENTS = 30
 PLAN_LENGTH = 90
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The search after one of its generations: the trials new since the moment before, and the front by then."""
+    """Hold the search after a generation: the trials since the moment before, and the front by then."""
 
     generation: int
     trials: pd.DataFrame
@@ -32,7 +32,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class FrontData:
-    """Everything the figure shows.  The last moment's front is the one of front.parquet."""
+    """Hold everything the figure shows.  The last moment's front is the one of front.parquet."""
 
     moments: list[Moment]
     baselines: dict[str, pd.DataFrame]  # by method
@@ -43,7 +43,7 @@ class FrontData:
 
 
 def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontData:
-    """Cuts the trials into at most 30 moments, and thins the dominated ones evenly down to `most_trials`."""
+    """Split the trials into at most 30 moments, and thin the dominated ones evenly to `most_trials`."""
     complete = tables.complete.sort_values("trial")
     dominated = complete[~complete.trial.isin(tables.front.trial)]
     kept = dominated.iloc[np.unique(np.linspace(0, len(dominated) - 1, most_trials).astype(int))]
@@ -61,14 +61,14 @@ def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontDat
 
 
 def non_dominated(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that no other one equals or betters in both gflops and fid, from the cheapest on."""
+    """Return the trials that no other one equals or beats in both gflops and fid, cheapest first."""
     ordered = trials.sort_values(["gflops", "fid"])
     best_before = ordered.fid.cummin().shift(fill_value=np.inf)
     return ordered[ordered.fid < best_before]
 
 
 def front_figure(data: FrontData) -> Figure:
-    """The drawing, with a slider over the generations when there are several."""
+    """Draw the figure, with a slider over the generations when there are several."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -93,7 +93,7 @@ def front_figure(data: FrontData) -> Figure:
 
 
 def extent(data: FrontData) -> tuple[np.ndarray, np.ndarray]:
-    """The gflops and the fid of everything in the figure, from which the kinds of its axes follow."""
+    """Return the gflops and the fid of everything in the figure, which decide the scale of its axes."""
     frames = [part for moment in data.moments for part in (moment.trials, moment.front)] + list(data.baselines.values())
     points = [frame[["gflops", "fid"]].to_numpy(float) for frame in frames] or [np.empty((0, 2))]
     both = np.concatenate([*points, [[data.full.gflops or np.nan, data.full.fid or np.nan]]])
@@ -145,7 +145,7 @@ def _front(frame: pd.DataFrame, final: bool) -> Scatter:
     # Earlier fronts repeat most points; their plans would make up most of the page.
     hover = _trial_hover(frame) if final else [f"trial {trial}" for trial in frame.trial]
     trace = _points(frame, name="front", marker={"color": FRONT, "size": 9}, text=hover, visible=final)
-    # "hv": at any cost, the line stands at the best FID that this cost buys.
+    # "hv": at each cost, the line shows the best FID at or below it.
     return trace.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
 
 
@@ -169,7 +169,7 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
     still = confirmed.belongs.to_numpy(bool)
     symbols = np.where(still, "diamond", "diamond-open").tolist()
     text = [
-        f"trial {row.trial} on fresh noise<br>FID {decimal(row.fid_confirmed)}, "
+        f"trial {row.trial} on held-out noise seeds<br>FID {decimal(row.fid_confirmed)}, "
         f"{decimal(row.fid_low)} to {decimal(row.fid_high)}{_beside(row)}<br>"
         f"{'still' if row.belongs else 'no longer'} on the front"
         for row in rows(confirmed)
@@ -180,7 +180,7 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
         error_y={"type": "data", "symmetric": False, "color": MUTED, "thickness": 1.5, "width": 4, **bars},
         mode="markers",
         marker={"color": MUTED, "symbol": symbols, "size": 5, "line": {"width": 1, "color": MUTED}},
-        name="confirmed on fresh noise",
+        name="confirmed on held-out noise seeds",
         showlegend=bool(len(confirmed)),
         text=text,
         hovertemplate="%{text}<extra></extra>",
@@ -188,7 +188,7 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
 
 
 def _beside(row: Any) -> str:
-    """The scores beside FID, where the point has them."""
+    """Return the scores beside FID, where the point has them."""
     if pd.isna(row.kid):
         return ""
     ends = f"{significant(row.kid_low)} to {significant(row.kid_high)}"
@@ -196,7 +196,7 @@ def _beside(row: Any) -> str:
 
 
 def _sliders(data: FrontData, traces: int) -> list[dict[str, Any]]:
-    """One step a moment: trials up to it, the front of it; baselines and full width always; confirmation at the end."""
+    """Make one step per moment: its front and the trials up to it; the confirmation only at the end."""
     last = len(data.moments) - 1
     has_full = data.full.gflops is not None and data.full.fid is not None
     before_front = len(data.moments) + len(data.baselines) + has_full

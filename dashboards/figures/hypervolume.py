@@ -1,4 +1,4 @@
-"""How the hypervolume grew, against evaluations and against the arithmetic spent, with the baselines' as lines."""
+"""Draw the hypervolume against evaluations and against network FLOPs, with the baselines' as lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_POINTS = 1000  # a page is no wider in pixels
 
 @dataclass(frozen=True)
 class HypervolumeData:
-    """The search's hypervolume [points] after so many evaluations and network FLOPs, and each method's final one."""
+    """Hold the search's hypervolume [points] by evaluations and by network FLOPs, and each method's final one."""
 
     evaluations: np.ndarray
     spent: np.ndarray  # in `unit`
@@ -31,14 +31,14 @@ class HypervolumeData:
 
 
 def hypervolume_data(tables: SearchTables) -> HypervolumeData:
-    """Takes at most 1000 evenly spaced evaluations, the last one among them."""
+    """Take at most 1000 evenly spaced evaluations, the last one among them."""
     progress = tables.progress.sort_values("evaluation")
     kept = progress.iloc[np.unique(np.linspace(0, len(progress) - 1, min(len(progress), MOST_POINTS)).astype(int))]
     gflops = kept.network_gflops.to_numpy(float)
     unit, size = flop_unit(float(np.nanmax(gflops)) if np.isfinite(gflops).any() else 1.0)
     methods = tables.methods[tables.methods.method != "search"].sort_values("hypervolume", ascending=False)
     hypervolume = kept.hypervolume.to_numpy(float)
-    # The first tenth of a search rises from nothing; drawn in full, it would press all that matters into one line.
+    # The first tenth of a search rises from zero; drawn in full, it would flatten the rest.
     lowest = min([hypervolume[len(hypervolume) // 10], *methods.hypervolume])
     return HypervolumeData(
         evaluations=kept.evaluation.to_numpy(int),
@@ -52,7 +52,7 @@ def hypervolume_data(tables: SearchTables) -> HypervolumeData:
 
 
 def hypervolume_figure(data: HypervolumeData) -> Figure:
-    """Two panels that share their hypervolume axis."""
+    """Draw two panels that share their hypervolume axis."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -75,7 +75,7 @@ def hypervolume_figure(data: HypervolumeData) -> Figure:
     figure.update_layout(
         layout(420),
         xaxis=axis("evaluations"),
-        xaxis2=axis(f"{data.unit} spent in networks"),
+        xaxis2=axis(f"network FLOPs ({data.unit})"),
         yaxis=axis(f"hypervolume, {data.fid_name}") | starts,
     )
     return figure

@@ -1,4 +1,4 @@
-"""Whether fewer FLOPs are less time: latency against GFLOPs, both as shares of full width."""
+"""Draw latency against GFLOPs, both relative to full width."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_TRIALS = 1000
 
 @dataclass(frozen=True)
 class LatencyData:
-    """Groups of points [points, 2]: share of full width's GFLOPs, share of its latency."""
+    """Hold groups of points [points, 2]: share of full width's GFLOPs, share of its latency."""
 
     trials: np.ndarray
     front: np.ndarray
@@ -34,7 +34,7 @@ class LatencyData:
 
 
 def latency_data(tables: SearchTables) -> LatencyData:
-    """Shares of full width; no points at all when search.json does not say what full width costs."""
+    """Return the points relative to full width; none where search.json lacks the cost of full width."""
     gflops, latency = tables.full.gflops, tables.full.latency_ms
 
     def shares(frame: pd.DataFrame) -> np.ndarray:
@@ -52,7 +52,7 @@ def latency_data(tables: SearchTables) -> LatencyData:
 
 
 def latency_figure(data: LatencyData) -> Figure:
-    """Points above the diagonal save less time than FLOPs."""
+    """Draw the points; those above the diagonal save less time than FLOPs."""
     import plotly.graph_objects as go
 
     groups = [("other trials", data.trials, {"color": MUTED, "size": 6, "opacity": 0.45})]
@@ -80,7 +80,7 @@ def latency_figure(data: LatencyData) -> Figure:
     share = {"tickformat": ".0%", "rangemode": "tozero"}
     figure.update_layout(
         layout(480),
-        xaxis=axis("GFLOPs, share of full width") | share,
-        yaxis=axis("latency, share of full width") | share,
+        xaxis=axis("GFLOPs relative to full width") | share,
+        yaxis=axis("latency relative to full width") | share,
     )
     return figure

@@ -1,4 +1,4 @@
-"""Where the trials came from, and which origins led to the front."""
+"""Draw where the trials came from, and which origins led to the front."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OriginsData:
-    """For each origin, the trials that were made and those of them on the front; most trials first."""
+    """Hold the trials per origin and those of them on the front; most trials first."""
 
     origins: list[str]
     made: list[int]
@@ -23,7 +23,7 @@ class OriginsData:
 
 
 def origins_data(tables: SearchTables) -> OriginsData:
-    """Counts every trial, failed ones too: they were paid for."""
+    """Count every trial; failed ones count too, as they took time."""
     made = tables.trials.origin.value_counts()
     on_front = tables.front.origin.value_counts()
     origins = sorted((str(origin) for origin in made.index), key=lambda origin: (-int(made[origin]), origin))
@@ -32,14 +32,14 @@ def origins_data(tables: SearchTables) -> OriginsData:
 
 
 def origins_figure(data: OriginsData) -> Figure:
-    """Two panels with scales of their own: a front is a few points out of many trials."""
+    """Draw two panels with separate scales, as a front is a few points out of many trials."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    titles = ("trials made", f"of these on the front, {data.fid_name}")
+    titles = ("trials", f"of these on the front, {data.fid_name}")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for column, (counts, colour) in enumerate(((data.made, MUTED), (data.on_front, FRONT)), start=1):
-        # Bars are drawn from the bottom up; the origin with most trials is to stand on top.
+        # Bars are drawn from the bottom up; the origin with most trials comes on top.
         bars = {"x": counts[::-1], "y": data.origins[::-1], "text": counts[::-1]}
         look = {"orientation": "h", "marker": {"color": colour}, "textposition": "outside", "cliponaxis": False}
         figure.add_trace(go.Bar(**bars, **look, hoverinfo="skip", showlegend=False), row=1, col=column)

@@ -1,4 +1,4 @@
-"""The front as a still picture, for a README or a paper: PNG or SVG by the file's suffix."""
+"""Draw the front as a PNG or SVG picture, for a README or a paper."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ SUFFIXES = (".png", ".svg")
 
 
 def save_front_picture(tables: SearchTables, path: Path) -> Path:
-    """Draws trials, baselines, full width and front; writes beside `path` and renames.  Raises ValueError for a suffix
-    other than .png and .svg."""
+    """Draw trials, baselines, full width and front; write the file atomically.
+
+    Raises ValueError for a suffix other than .png and .svg.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,7 +39,7 @@ def save_front_picture(tables: SearchTables, path: Path) -> Path:
     _dress(axes, data, tables)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
-    # Without a date, and with its names salted alike, a picture that is drawn again is the same file.
+    # Without a date and with fixed salt for its names, the same picture is the same file.
     with rc_context({"svg.hashsalt": "stepfront"}):
         figure.savefig(beside, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     os.replace(beside, path)

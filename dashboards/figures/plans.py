@@ -1,4 +1,4 @@
-"""The plans of the front as a heat map: a row a front point, a column a step, the colour is the width."""
+"""Draw the plans of the front as a heat map: a row per front point, a column per step, a colour per width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SKIP_COLOUR = "#EDEDED"
 MOST_LABELS = 40
 MOST_CELLS = 100_000  # half a megabyte of page
-MOST_CROSSED_STEPS = 100  # a cross in a narrower cell could not be seen
+MOST_CROSSED_STEPS = 100  # a cross in a narrower cell would be invisible
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PlansData:
 
 
 def plans_data(tables: SearchTables) -> PlansData:
-    """One row for each front point, labelled with its cost and its FID; evenly fewer rows beyond 100,000 cells."""
+    """Return one row per front point, labelled with its cost and FID; beyond 100,000 cells evenly fewer."""
     steps = max((len(widths) for widths in tables.front.widths), default=0)
     most = min(len(tables.front), max(1, MOST_CELLS // max(steps, 1)))
     front = tables.front.iloc[np.linspace(0, len(tables.front) - 1, most).astype(int)]
@@ -47,8 +47,11 @@ def plans_data(tables: SearchTables) -> PlansData:
 
 
 def width_colours(levels: list[float]) -> list[str]:
-    """A colour a width, the wider the darker.  Viridis keeps its order of lightness for colour-blind readers; its
-    palest end is left out, being too near to the grey of a skipped step."""
+    """Return a colour per width, the wider the darker.
+
+    Viridis keeps its order of lightness for colour-blind readers.  Its palest end is left out, as it is too near to the
+    grey of a skipped step.
+    """
     from plotly.colors import sample_colorscale
 
     shades = np.linspace(0.88, 0.1, len(levels)) if len(levels) > 1 else np.array([0.3])
@@ -56,7 +59,7 @@ def width_colours(levels: list[float]) -> list[str]:
 
 
 def plans_figure(data: PlansData) -> Figure:
-    """The heat map; the widths' colours are named in a legend, as they are few and discrete."""
+    """Draw the heat map, with a legend of the widths' colours."""
     import plotly.graph_objects as go
 
     rows, steps = data.widths.shape
@@ -88,7 +91,7 @@ def plans_figure(data: PlansData) -> Figure:
 
 
 def _bands(values: list[float], colours: list[str]) -> list[tuple[float, str]]:
-    """A colour scale with a hard edge half-way between neighbouring values."""
+    """Return a colour scale with a hard edge half-way between neighbouring values."""
     top = values[-1] or 1.0
     edges = [0.0, *((low + high) / 2 / top for low, high in pairwise(values)), 1.0]
     bands = zip(pairwise(edges), colours, strict=True)

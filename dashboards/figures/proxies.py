@@ -1,4 +1,4 @@
-"""Whether a cheap proxy ranks plans as a dear one does: the trials that were scored on both."""
+"""Draw how a cheap score ranks plans compared with a more expensive one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_POINTS = 1500
 
 @dataclass(frozen=True)
 class ProxyPair:
-    """Scores [trials] of the same trials by a proxy and by a dearer score, and Kendall's tau-b over `count` trials."""
+    """Hold scores [trials] by a proxy and by a more expensive score, and Kendall's tau-b over `count` trials."""
 
     lower: str
     upper: str
@@ -64,8 +64,10 @@ def _stated(tables: SearchTables, lower: str, upper: str) -> tuple[float, int] |
 
 
 def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
-    """Kendall's tau-b (1945): concordant less discordant pairs, over the pairs that are not tied in either; NaN when
-    one side is all ties."""
+    """Return Kendall's tau-b (1945): concordant less discordant pairs, over the pairs that are not tied in either.
+
+    NaN when all values of one side are equal.
+    """
     above = np.triu_indices(len(a), 1)
     sign_a, sign_b = (np.sign(np.subtract.outer(values, values)[above]) for values in (a, b))
     untied = np.sqrt(np.abs(sign_a).sum() * np.abs(sign_b).sum())
@@ -73,7 +75,7 @@ def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def proxies_figure(pairs: list[ProxyPair]) -> Figure:
-    """A panel a pair, the cheap proxy across."""
+    """Draw a panel per pair, with the cheaper score on the horizontal axis."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 

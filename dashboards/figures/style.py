@@ -1,4 +1,4 @@
-"""What the figures share: colours that colour-blind readers tell apart, one mark a method, and a see-through layout."""
+"""Set what the figures share: colours safe for colour-blind readers, one mark per method, the layout."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WIDE_SPAN = 8.0  # beyond this ratio of largest to smallest, a linear axis squee
 
 @dataclass(frozen=True)
 class Mark:
-    """How a method is drawn: colour, plotly's name of the symbol, matplotlib's."""
+    """Hold how a method is drawn: colour, plotly's name of the symbol, matplotlib's."""
 
     colour: str
     symbol: str
     marker: str
 
 
-# Symbol and colour both tell the methods apart, so that either alone is enough.
+# Both symbol and colour identify a method, so either alone is enough.
 METHOD_MARKS = {
     "uniform": Mark(BLUE, "square", "s"),
     "one_cut": Mark(SKY, "triangle-up", "^"),
@@ -44,7 +44,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def method_mark(method: str) -> Mark:
-    """The mark of a baseline method, the same in every figure."""
+    """Return the mark of a baseline method, the same in every figure."""
     return METHOD_MARKS.get(method, OTHER_METHOD)
 
 
@@ -58,7 +58,7 @@ def axis_type(values: Sequence[float] | np.ndarray) -> str:
 
 
 def axis(title: str, values: Sequence[float] | np.ndarray | None = None) -> dict[str, Any]:
-    """Settings of an axis, logarithmic when the values ask for it."""
+    """Return the settings of an axis, logarithmic when the values span enough."""
     kind = "linear" if values is None else axis_type(values)
     settings: dict[str, Any] = {"title": {"text": title}, "type": kind, "zeroline": False, "automargin": True}
     return settings | ({"tickvals": decade_ticks(values)} if kind == "log" and values is not None else {})
@@ -71,7 +71,7 @@ def decade_ticks(values: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def layout(height: int, **settings: Any) -> dict[str, Any]:
-    """A layout without background or template: the page sets the colours of text and grid."""
+    """Return a layout without background or template; the page sets the colours of text and grid."""
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0}
     shared = {
         "template": None,

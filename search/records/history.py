@@ -1,4 +1,4 @@
-"""How a search came along: a snapshot in; a row an evaluation with all that MLflow draws over time out."""
+"""Follow a search over its evaluations: the series that MLflow and Prometheus draw over time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from stepfront.tables.search_tables import Snapshot
 
 
 def series_table(snapshot: Snapshot) -> pd.DataFrame:
-    """One row a complete trial, in the order in which they were told.
+    """Return one row per complete trial, in the order of their results.
 
     Columns: evaluation, hypervolume, front_size, best_fid, network_gflops; `gflops_at_full_quality`, the least cost of
     the trials so far that score at least as well as full width at every step (NaN where none does, or full width has no
-    score); `failed`, so many by then; and `trials_per_hour` since the search began, failed ones included.
+    score); `failed`, the number of failed trials by then; and `trials_per_hour` since the start, failed ones included.
     """
     progress = snapshot.progress
     columns = ["evaluation", "hypervolume", "front_size", "best_fid", "network_gflops"]

@@ -1,4 +1,4 @@
-"""A search directory: where it is, what its files are called, and the settings that go on from it."""
+"""Find a search directory, and read the settings that a search continues or starts from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COSTS_FILE = "costs.json"
 
 
 def anchored(settings: RunSettings) -> RunSettings:
-    """The settings with every path made absolute, so that they mean the same from any folder."""
+    """Return the settings with every path made absolute, so that they mean the same from any folder."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).absolute())
@@ -55,7 +55,7 @@ def _anchored_front(name: str) -> str:
 
 
 def _settings_at(directory: Path) -> RunSettings:
-    """The settings of the search in `directory`, which may have been moved since, with or without its supernet."""
+    """Return the settings of the search in `directory`, which may have been moved, with or without its supernet."""
     check_format(directory)
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
@@ -66,7 +66,10 @@ def _settings_at(directory: Path) -> RunSettings:
 
 
 def find_search(path: Path) -> tuple[Path, RunSettings]:
-    """A search directory given as itself or as its run, and its settings."""
+    """Return the search directory in `path`, which is itself or its run, and its settings.
+
+    Raises InputError when there is no search, or another version of stepfront made it.
+    """
     for directory in (path, path / "search"):
         if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
             return directory, _settings_at(directory)
@@ -74,7 +77,7 @@ def find_search(path: Path) -> tuple[Path, RunSettings]:
 
 
 def find_supernet(path: Path) -> Path:
-    """A supernet directory given as itself or as its run."""
+    """Return the supernet directory in `path`, which is itself or its run; InputError where there is none."""
     for directory in (path, path / "supernet"):
         if (directory / CARD_FILE).exists():
             return directory.absolute()
@@ -82,18 +85,21 @@ def find_supernet(path: Path) -> Path:
 
 
 FRONT_PLANS = 16
-"""How many plans `--from` takes of an earlier front."""
+"""Number of plans that `--from` takes from an earlier front."""
 
 
 def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
-    """The settings with the fronts of earlier searches among the seeds, right after the uniform plans."""
+    """Return the settings with the fronts of earlier searches among the initial plans."""
     fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_PLANS for path in searches}
     return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | settings.initial_plans})
 
 
 def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
-    """Copies front and trials of each search that this one begins from into its own directory, once: it can then be
-    resumed, with the same seeds and the same model, when those have moved, gone on or gone.  Where each copy lies."""
+    """Copy front and trials of each search that this one starts from into its own directory, once; return where.
+
+    The search can then be resumed with the same initial plans and the same model when those searches have moved,
+    continued or been deleted.
+    """
     kept = {}
     for name in settings.initial_plans:
         if not name.startswith("front:"):
@@ -107,8 +113,13 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
 
 
 def resume_settings(path: Path) -> RunSettings:
-    """The settings of a search that was begun in `path`, even if it was cut off before its first table."""
+    """Return the settings of the search begun in `path`, even if it was interrupted before its first table.
+
+    Raises InputError when no search was begun there, or another version of stepfront made it.
+    """
     for directory in (path, path / "search"):
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
             return _settings_at(directory)
-    raise InputError(f"no search was begun in {path}; give a directory of `stepfront search`, such as runs/digits")
+    raise InputError(
+        f"no search was begun in {path}; give a directory that `stepfront search` made, such as runs/digits"
+    )

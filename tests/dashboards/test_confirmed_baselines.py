@@ -1,4 +1,4 @@
-"""The front against the baselines by their means on fresh noise."""
+"""The front against the baselines by their means on held-out noise seeds."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_each_step_of_the_slider_shows_one_front_and_the_trials_so_far(tables: S
         assert names.count("other trials") == generation + 1
         assert names.count("front") == 1
         assert names.count("full width") == 1
-        assert ("confirmed on fresh noise" in names) == (generation == 5)
+        assert ("confirmed on held-out noise seeds" in names) == (generation == 5)
 
 
 def test_the_front_is_a_step_line_with_its_intervals(tables: SearchTables) -> None:
@@ -86,7 +86,7 @@ def test_the_front_is_a_step_line_with_its_intervals(tables: SearchTables) -> No
     front = [trace for trace in figure.data if trace.name == "front"][-1]
     assert front.line.shape == "hv"
     np.testing.assert_allclose(front.x, tables.front.gflops, rtol=1e-6)
-    confirmed = next(trace for trace in figure.data if trace.name == "confirmed on fresh noise")
+    confirmed = next(trace for trace in figure.data if trace.name == "confirmed on held-out noise seeds")
     np.testing.assert_allclose(confirmed.error_y.array, 0.4)
     np.testing.assert_allclose(confirmed.error_y.arrayminus, 0.5)
     assert list(confirmed.marker.symbol).count("diamond-open") == 1

@@ -215,7 +215,7 @@ def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
     assert problem == ""
     assert opening == f"stepfront ui {settings.run_directory}"
     report = (directory / "report.html").read_text(encoding="utf-8")
-    for section in ("The front", "Width by step", "Images"):
+    for section in ("The front", "Width per step", "Images"):
         assert section in report
     client = MlflowClient(tracking_uri=settings.tracking.uri)
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("stepfront")]
