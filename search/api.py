@@ -24,6 +24,8 @@ from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from stepfront.search.driver.search_report import SearchReport
     from stepfront.trainers.networks.card import SupernetCard
 
@@ -121,6 +123,13 @@ class Search:
     def trials(self) -> pd.DataFrame:
         """Return all finished trials in the order of their numbers."""
         return read_snapshot(self.directory).trials
+
+    def figure(self) -> Figure:
+        """Return the interactive figure of trials, front and baselines, by plotly."""
+        from stepfront.dashboards.figures import front_data, front_figure
+        from stepfront.tables.search_tables import read_tables
+
+        return front_figure(front_data(read_tables(self.directory)))
 
     def point(self, point: str = "knee") -> pd.Series:
         """Return a point of the front by label, trial number or query, such as `knee`, `17` or `fid<=12`.

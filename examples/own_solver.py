@@ -1,0 +1,41 @@
+"""Search with a solver of your own, over the supernet that quickstart.py trained.
+
+    PYTHONPATH=examples python examples/own_solver.py [--small]
+
+The settings name the solver by its import path.  Workers import it, too, so this folder is on PYTHONPATH.
+docs/plugins.md describes the contract, and how to replace the other parts.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import quickstart
+
+import stepfront
+from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule
+from stepfront.trainers.diffusion.solvers import Coefficients
+
+
+def ddim_half(schedule: NoiseSchedule, times: Array) -> Coefficients:
+    """Return DDIM with half of the ancestral noise: eta = 0.5 (Song et al. 2020, eq. 12 and 16)."""
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+    alpha_next, sigma_next = np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0)
+    d = 0.5 * sigma_next / sigma * np.sqrt(1 - (alpha / alpha_next) ** 2)
+    a = np.sqrt(sigma_next**2 - d**2) / sigma
+    return Coefficients(alpha, sigma, a, alpha_next - a * alpha, np.zeros_like(a), d)
+
+
+def main(small: bool) -> None:
+    """Search with the solver, and print the best plan beside that of the quickstart's solver."""
+    given = ["name=own-solver", "sampler.solver=own_solver:ddim_half", "tracking.uri=null"]
+    shared = ["supernet=runs/quickstart/supernet", *(quickstart.SMALL if small else [])]
+    settings = stepfront.load_settings(quickstart.CONFIG, [*given, *shared])
+    for search in (stepfront.open_search("runs/quickstart"), stepfront.run_search(settings, publish=False)):
+        best = search.point("best")
+        print(f"{best['solver']:<22} best FID {best['fid']:.3f} at {best['gflops']:.4f} GFLOPs: {best['plan']}")
+
+
+if __name__ == "__main__":
+    main(small="--small" in sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Train a supernet on scikit-learn's digits, search plans, and sample a point of the front.
+
+    python examples/quickstart.py            # about ten minutes on two cores
+    python examples/quickstart.py --small    # half a minute, for a first look at the tables
+
+Results are in runs/quickstart.  A second call continues or finds everything complete.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import stepfront
+from stepfront.trainers.data.image_grid import save_grid
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "digits.yaml"
+
+SMALL = [
+    *("data.limit=300", "network.base=8", "training.steps=30", "training.batch=32", "features.classifier_epochs=1"),
+    *("sampler.steps=6", "space.stages=3", "variation.population=4", "budget.trials=10", "evaluation.images=32"),
+    "workers.count=1",
+]
+"""Overrides that make everything small; the images are then noise, and only the tables are of interest."""
+
+
+def main(small: bool) -> None:
+    """Run all steps and print the front."""
+    overrides = ["name=quickstart", "tracking.uri=null", *(SMALL if small else [])]
+    settings = stepfront.load_settings(CONFIG, overrides)
+
+    supernet = stepfront.train(settings)
+    print("held-out loss by width:", supernet.held_out_losses)
+
+    search = stepfront.run_search(settings)
+    print(search.front()[["label", "trial", "plan", "gflops", "fid"]].to_string(index=False))
+
+    grid = settings.run_directory / "knee.png"
+    save_grid(search.sample("knee", images=16), grid)
+    print(f"16 images of the knee are in {grid}; the report is {search.report()}")
+
+
+if __name__ == "__main__":  # Ray's workers import this file, too
+    main(small="--small" in sys.argv[1:])

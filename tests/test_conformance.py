@@ -1,0 +1,97 @@
+"""Our own parts keep the contracts that a user's parts have to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS
+from stepfront.testing import (
+    DatasetFormatConformance,
+    FeaturesConformance,
+    NetworkFamilyConformance,
+    ProxyConformance,
+    SolverConformance,
+)
+from stepfront.trainers.config import FeatureSettings
+from tests.trainers.data import test_cache
+from tests.trainers.data.formats.test_readers import write_idx
+
+GREY = np.random.RandomState(0).randint(0, 256, (24, 8, 8)).astype(np.uint8)
+LABELS = np.arange(24) % 3
+
+
+def test_every_part_of_ours_is_checked_below() -> None:
+    assert {test.family for test in (TestUNet,)} == set(FAMILIES.ours)
+    assert {TestFeatures.features} == set(FEATURES.ours)
+    assert {"digits", "idx", "npz", *(name for name, _ in test_cache.FORMATS.values())} == set(FORMATS.ours)
+
+
+class TestUNet(NetworkFamilyConformance):
+    family = "unet"
+
+
+@pytest.mark.parametrize("solver", SOLVERS.ours, scope="class")
+class TestSolvers(SolverConformance):
+    @pytest.fixture(autouse=True, scope="class")
+    def _named(self, request: pytest.FixtureRequest, solver: str) -> None:
+        request.cls.solver = solver
+
+
+@pytest.mark.parametrize("proxy", PROXIES.ours, scope="class")
+class TestProxies(ProxyConformance):
+    @pytest.fixture(autouse=True, scope="class")
+    def _named(self, request: pytest.FixtureRequest, proxy: str) -> None:
+        request.cls.proxy = proxy
+
+
+class TestFeatures(FeaturesConformance):
+    features = "classifier"
+
+
+class TestFeatureFile(FeaturesConformance):
+    features = "pooled"
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.path = str(tmp_path / "pooled.pt")
+        pooled = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+        torch.jit.trace(pooled, torch.zeros(2, 1, 8, 8)).save(self.path)
+
+    def settings(self) -> FeatureSettings:
+        return FeatureSettings(name="pooled", path=self.path)
+
+
+class TestDigits(DatasetFormatConformance):
+    format = "digits"
+
+
+class TestIdx(DatasetFormatConformance):
+    format = "idx"
+
+    def make(self, folder: Path) -> Path:
+        write_idx(folder / "train-images-idx3-ubyte", GREY[:20])
+        write_idx(folder / "train-labels-idx1-ubyte", LABELS[:20])
+        return folder
+
+
+class TestNpz(DatasetFormatConformance):
+    format = "npz"
+
+    def make(self, folder: Path) -> Path:
+        folder.mkdir()
+        np.savez(folder / "data.npz", train_images=GREY[:20], train_labels=LABELS[:20], val_images=GREY[20:])
+        return folder / "data.npz"
+
+
+@pytest.mark.parametrize("kind", test_cache.FORMATS, scope="class")
+class TestGatheredFormats(DatasetFormatConformance):
+    @pytest.fixture(autouse=True, scope="class")
+    def _named(self, request: pytest.FixtureRequest, kind: str) -> None:
+        request.cls.format, request.cls.maker = test_cache.FORMATS[kind]
+
+    def make(self, folder: Path) -> Path:
+        return type(self).maker(folder)

@@ -1,0 +1,69 @@
+"""The examples run, in small form: two scripts as a user runs them, and every cell of the notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stepfront
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(script: str, folder: Path) -> str:
+    path = os.pathsep.join([str(EXAMPLES), str(stepfront.SOURCE_ROOT)])
+    command = [sys.executable, str(EXAMPLES / script), "--small"]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which quickstart.py has run."""
+    folder = tmp_path_factory.mktemp("examples")
+    printed = run("quickstart.py", folder)
+    assert "knee" in printed
+    return folder
+
+
+def test_the_quickstart_leaves_a_search_and_images(finished: Path) -> None:
+    search = stepfront.open_search(finished / "runs" / "quickstart")
+    assert len(search.trials()) == 10
+    assert (search.settings.run_directory / "knee.png").exists()
+    assert (search.directory / "report.html").exists()
+
+
+def test_a_users_solver_is_searched_with(finished: Path) -> None:
+    lines = run("own_solver.py", finished).splitlines()
+    best = [line for line in lines if "GFLOPs:" in line]
+    assert [line.split()[0] for line in best] == ["ddim", "own_solver:ddim_half"]
+    search = stepfront.open_search(finished / "runs" / "own-solver")
+    assert set(search.trials()["solver"]) == {"own_solver:ddim_half"}
+
+
+def test_every_cell_of_the_notebook_runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    cells = json.loads((EXAMPLES / "front.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in code:
+        exec(compile(cell, "front.ipynb", "exec"), names)
+    assert names["images"].shape == (16, 1, 8, 8)
+    assert names["images"].dtype == np.uint8
+    assert list(names["widths"].index) == list(names["front"]["trial"])
+    assert names["figure"].data
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    cells = json.loads((EXAMPLES / "front.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
