@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,7 @@ from typing import Self
 import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -119,6 +121,27 @@ class TrainingProgress(_Progress):
         left = "" if remaining is None else f", {duration(remaining)} left"
         line = f"step {step}/{total}{left}" + (f", loss by width {said}" if said else "")
         self._show(step, total, line, lambda: Group(_bar(step, total), Text(line)))
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a progress bar with the remaining time; where it can't be redrawn, print one line per tenth of the work.
+
+    Yields a function that takes the finished and the total number, and a description.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    printed: dict[str, int] = {}
+    with Progress(*columns, console=console, disable=not draws_live(console)) as progress:
+        task = progress.add_task(what, total=None)
+
+        def update(done: int, total: int, now: str) -> None:
+            progress.update(task, completed=done, total=total, description=now)
+            tenth = 10 * done // max(1, total)
+            if not draws_live(console) and tenth > printed.get(now, -1):
+                printed[now] = tenth
+                console.print(f"{now}: {done}/{total}")
+
+        yield update
 
 
 def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:

@@ -5,9 +5,8 @@ The command line and notebooks call the same functions.  `import stepfront` expo
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from stepfront.dashboards.progress import SearchProgress, TrainingProgress, draws_live
+from stepfront.dashboards.progress import SearchProgress, TrainingProgress, progress_bar
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from stepfront.search.driver.search_report import SearchReport
+    from stepfront.search.storage.run_location import RunLocation
     from stepfront.trainers.networks.card import SupernetCard
+    from stepfront.trainers.training.trainer import TrainingReport
 
 __all__ = ["Search", "TrainedSupernet", "load_settings", "open_search", "run_search", "train"]
 
@@ -56,41 +57,58 @@ def train(settings: RunSettings, *, fresh: bool = False, progress: Progress = Tr
     A complete supernet of these settings is returned as it is.  `fresh` deletes it and starts over.  Raises InputError
     when the data can't be read or the directory holds a supernet of other settings.
     """
-    from stepfront.search.driver.train import run_training
     from stepfront.search.storage.run_location import local_settings
 
+    with local_settings(settings, trains=True) as (local, _):
+        return train_local(local, fresh, progress)
+
+
+def train_local(settings: RunSettings, fresh: bool, progress: Progress) -> TrainedSupernet:
+    """Train as `train` does, with settings whose folders are local."""
+    from stepfront.search.driver.train import run_training
+
     _disable_telemetry()
-    with local_settings(settings, trains=True) as (local, _), TrainingProgress(_console(progress)) as view:
+    with TrainingProgress(_console(progress)) as view:
 
-        def report(step: int, total: int, losses: dict[float, float]) -> None:
-            progress(step, total) if callable(progress) else view.update(step, total, losses)
+        def show(report: TrainingReport) -> None:
+            if callable(progress):
+                progress(report.step, report.total)
+            else:
+                view.update(report.step, report.total, report.losses)
 
-        card, new = run_training(
-            local, fresh, lambda r: report(r.step, r.total, r.losses), _stage(settings.name, progress)
-        )
-        return TrainedSupernet(local.supernet_directory, card, new)
+        card, new = run_training(settings, fresh, show, _stage(settings.name, progress))
+    return TrainedSupernet(settings.supernet_directory, card, new)
 
 
 def run_search(
-    settings: RunSettings, *, fresh: bool = False, progress: Progress = True, publish: bool = True, command: str = ""
+    settings: RunSettings, *, fresh: bool = False, progress: Progress = True, publish: bool = True
 ) -> Search:
     """Search the widths per step until the budget is used, or continue from where a search stopped.
 
     The supernet must be trained.  `fresh` deletes the search and starts over.  With `publish`, sample images, report
-    and MLflow run are written in the end.  `command` is recorded as what started the search.  Raises InputError when
-    supernet, data or an existing study do not fit the settings.
+    and MLflow run are written in the end.  Raises InputError when supernet, data or an existing study do not fit the
+    settings.
     """
-    from stepfront.search.driver.search import run_search as run
     from stepfront.search.storage.run_location import local_settings
 
-    _disable_telemetry()
     with local_settings(settings) as (local, location):
-        with SearchProgress(_console(progress)) as view:
-            directory = run(local, fresh, _View(view, progress), _stage(settings.name, progress), command, location)
-        search = Search(directory, local)
+        search = search_local(local, location, fresh, progress, command="stepfront.run_search")
         if publish:
             search.publish()
         return search
+
+
+def search_local(settings: RunSettings, location: RunLocation, fresh: bool, progress: Progress, command: str) -> Search:
+    """Search as `run_search` does, with settings whose folders are local, and publish nothing.
+
+    Hints name the run by its `location`; `command` is recorded as what started the search.
+    """
+    from stepfront.search.driver.search import run_search as run
+
+    _disable_telemetry()
+    with SearchProgress(_console(progress)) as view:
+        directory = run(settings, fresh, _View(view, progress), _stage(settings.name, progress), command, location)
+    return Search(directory, settings)
 
 
 def open_search(place: str | os.PathLike[str]) -> Search:
@@ -168,8 +186,10 @@ class Search:
         from stepfront.search.driver.confirm import run_confirmation
 
         _disable_telemetry()
-        with show_bar("confirming the front", progress) as update:
-            run_confirmation(self.directory, images, seeds, update)
+        what = "confirming the front"
+        with progress_bar(_console(progress), what) as update:
+            show = progress if callable(progress) else lambda done, total: update(done, total, what)
+            run_confirmation(self.directory, images, seeds, show)
         return self
 
     def report(self) -> Path:
@@ -210,8 +230,7 @@ class _View:
         """Show the state of the search."""
         if callable(self._progress):
             self._progress(report.finished, report.total)
-            return
-        if self._progress is not False:
+        elif self._progress is not False:
             self._view.update(
                 report.finished,
                 report.total,
@@ -221,34 +240,6 @@ class _View:
                 report.workers,
                 report.seconds,
             )
-
-
-@contextlib.contextmanager
-def show_bar(what: str, progress: Progress = True) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar with the remaining time; outside a terminal, print a line per tenth of the work.
-
-    Yields a function that takes the finished and the total number.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    if callable(progress):
-        yield progress
-        return
-    console = _console(progress)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not draws_live(console)) as bar:
-        task, printed = bar.add_task(what, total=None), -1
-
-        def update(done: int, total: int) -> None:
-            nonlocal printed
-            bar.update(task, completed=done, total=total)
-            tenth = 10 * done // max(1, total)
-            if not draws_live(console) and tenth > printed:
-                printed = tenth
-                console.print(f"{what}: {done}/{total}")
-
-        yield update
 
 
 def _console(progress: Progress) -> Console:

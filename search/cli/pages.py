@@ -23,15 +23,9 @@ def report(search: Search) -> None:
 
     It is one HTML page that needs no network.
     """
-    from stepfront.search.driver.publish import draw_images, draw_report
-    from stepfront.search.problem.load import load_problem_of_search
-    from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import open_for_reading
+    from stepfront.search.api import open_search
 
-    directory, settings = find_search(open_for_reading(search).local)
-    if not (directory / "images" / "index.json").exists():
-        draw_images(load_problem_of_search(settings, directory), directory)
-    Output().message(f"report: {draw_report(directory)}")
+    Output().message(f"report: {open_search(search).report()}")
 
 
 def compare(

@@ -33,19 +33,17 @@ def front(
 ) -> None:
     """Print the Pareto front, or export it."""
     from stepfront.dashboards.progress import front_table
-    from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import open_for_reading
-    from stepfront.tables.search_tables import read_snapshot
+    from stepfront.search.api import open_search
 
-    output = Output(as_json)
-    snapshot = read_snapshot(find_search(open_for_reading(search).local)[0])
+    output, found = Output(as_json), open_search(search)
+    points = found.front()
     if export is not None:
-        _export_front(snapshot.front, export)
-        output.message(f"{len(snapshot.front)} points written to {export}")
+        _export_front(points, export)
+        output.message(f"{len(points)} points written to {export}")
     elif not as_json:
-        output.message(front_table(snapshot.front, snapshot.facts.get("full", {}).get("gflops")))
+        output.message(front_table(points, found.facts.get("full", {}).get("gflops")))
     if as_json:
-        output.json(json_rows(snapshot.front))
+        output.json(json_rows(points))
 
 
 def _export_front(points: pd.DataFrame, file: Path) -> None:
@@ -80,24 +78,17 @@ def sample(
 
     Writes a grid as .png, by class where the data has classes, and all images as .npz beside it.
     """
-    from stepfront.search.driver.publish import by_class, make_evaluator, sample_pixels
-    from stepfront.search.problem.load import load_problem_of_search
-    from stepfront.search.records.plan_rows import plan_of_row
-    from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import open_for_reading
-    from stepfront.tables.points import pick_point
-    from stepfront.tables.search_tables import read_snapshot
+    from stepfront.search.api import open_search
+    from stepfront.search.driver.publish import by_class
     from stepfront.trainers.data.image_grid import save_grid
 
-    directory, settings = find_search(open_for_reading(search).local)
-    row = pick_point(read_snapshot(directory).front, point)
+    found = open_search(search)
+    row = found.point(point)
     suffix = "" if label is None else f"-label-{label}"
-    grid = out or directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
+    grid = out or found.directory / "samples" / f"trial-{row['trial']}-seed-{seed}{suffix}.png"
     if grid.suffix != ".png":
         raise InputError(f"--out {grid} is not a .png file; give a name that ends in .png")
-    evaluator = make_evaluator(load_problem_of_search(settings, directory), directory)
-    labels = evaluator.labels(images, seed, label)
-    pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
+    pixels, labels = found.labelled_sample(point, images=images, seed=seed, label=label)
     save_grid(by_class(pixels, labels), grid)
     arrays = {"images": pixels.transpose(0, 2, 3, 1)} | ({} if labels is None else {"labels": labels})
     _write_npz(grid.with_suffix(".npz"), arrays | {"plan": row["plan"], "noise_seed": seed})

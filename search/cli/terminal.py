@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,6 @@ from rich.console import Console, RenderableType
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stepfront.dashboards.progress import SearchProgress
-    from stepfront.search.driver.search_report import SearchReport
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="settings file in YAML, such as configs/digits.yaml")]
 Search = Annotated[
@@ -59,46 +57,11 @@ class Output:
         """Return a function that prints what is being done, dimmed."""
         return lambda text: self.console.print(f"{name}: {text}", style="dim")
 
-    @contextlib.contextmanager
-    def bar(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
-        """Show a progress bar with remaining time; outside a terminal, one plain line per tenth of the work.
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int, str], None]]:
+        """Show a progress bar; yields a function of the finished number, the total number and a description."""
+        from stepfront.dashboards.progress import progress_bar
 
-        Yields a function that takes the finished and the total number, and a description.
-        """
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console, printed = self.console, dict[str, int]()
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(what, total=None)
-
-            def update(done: int, total: int, now: str) -> None:
-                progress.update(task, completed=done, total=total, description=now)
-                tenth = 10 * done // max(1, total)
-                if not console.is_terminal and tenth > printed.get(now, -1):
-                    printed[now] = tenth
-                    console.print(f"{now}: {done}/{total}")
-
-            yield update
-
-
-@dataclass(frozen=True)
-class LiveView:
-    """The terminal's view of a running search."""
-
-    progress: SearchProgress
-
-    def update(self, report: SearchReport) -> None:
-        """Show the state of the search."""
-        self.progress.update(
-            report.finished,
-            report.total,
-            report.failed,
-            report.front,
-            report.hypervolumes,
-            report.workers,
-            report.seconds,
-        )
+        return progress_bar(self.console, what)
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
