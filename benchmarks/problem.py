@@ -18,7 +18,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
-from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import count_width, plan_gflops
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.slicing import slicing_network
 from stepfront.search.records.run_directory import find_supernet
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
-from stepfront.trainers.diffusion.noise import KeptNoise
+from stepfront.trainers.diffusion.noise import CachedNoise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
@@ -94,7 +94,7 @@ def plan_of(widths: tuple[float, ...]) -> Plan:
 def sampler(supernet: Supernet, engine: Engine, batch: int) -> Sampler:
     subnets = {width: engine.run(supernet.subnet(width), CPU, batch) for width in supernet.widths}
     shape = (supernet.image_channels, supernet.resolution, supernet.resolution)
-    return Sampler(subnets, SCHEDULE, KeptNoise(0, shape), CPU)
+    return Sampler(subnets, SCHEDULE, CachedNoise(0, shape), CPU)
 
 
 def _batch(ours: Sampler, plan: Plan, batch: int) -> Tensor:

@@ -32,7 +32,8 @@ from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import TRIALS
 from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.evaluation import Evaluation, EvaluatorParts
+from stepfront.trainers.evaluation import Evaluation
+from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.prefix_cache import Shared
 from stepfront.trainers.networks.card import read_card
 

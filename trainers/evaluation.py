@@ -1,52 +1,25 @@
-"""Evaluates plans: a plan in, its images' Frechet distance and its costs out.  The one function that a search sees."""
+"""Define what the evaluation of one plan records: its score, its costs and where the time went."""
 
 from __future__ import annotations
 
-import math
-import time
-import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TypedDict
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from stepfront.trainers.config import SamplerSettings
-from stepfront.trainers.data import Labels
-from stepfront.trainers.devices import device_name
-from stepfront.trainers.diffusion.conditioning import Condition, make_condition
-from stepfront.trainers.diffusion.noise import KeptNoise
-from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.diffusion.sampler import Sampler
-from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.types import Network
-from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
-from stepfront.trainers.inference.engine import PLAIN, Engine
-from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
-from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
-from stepfront.trainers.metrics.fid import Moments, Reference
-from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
-from stepfront.trainers.networks.card import SupernetCard
-from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from dataclasses import dataclass, field
 
 PAIRED_IMAGES = 32
+"""Images that the proxy `paired` compares."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one plan scored.  `error` is the reason where it has no score.
+    """What one plan scored and cost; `error` is the reason where it has no score.
 
-    `paired` is the mean squared difference of the first `PAIRED_IMAGES` images to those of the full width from the same
-    noise: a far cheaper score, had on the way.  `calls` are the network's calls, one an image and step (under guidance
-    two), that were made, `calls_saved` those that a prefix shared with an earlier plan has spared, `gflops_saved` what
-    these would have cost.  `gflops` and `latency_ms` are those of the whole plan, per image; the latency is that of the
-    device which the search measured, whatever `device` evaluated.  `seconds` are those of the whole evaluation, of
-    which the images, their features and the moments and distance of these took a part each; the rest made subnets and
-    `paired`.  `prefix_states` and `prefix_mb` are what the worker keeps of recent plans by now.
+    `gflops` and `latency_ms` are those of the complete plan, per image; the latency is that of the device that the
+    search measured, whatever `device` evaluated.  `paired` is the mean squared difference of the first `PAIRED_IMAGES`
+    images to those of full width from the same noise.
+
+    `calls` are the network calls that were made, one per image and step (two under guidance).  `calls_saved` are those
+    that a prefix shared with an earlier plan saved, and `gflops_saved` is what they would have cost.  `seconds` is the
+    time of the complete evaluation.  Sampling, features and distance are parts of it; the rest made subnets and
+    `paired`.  `prefix_states` and `prefix_mb` are what the worker has cached of recent plans.
     """
 
     fid: float
@@ -58,7 +31,7 @@ class Evaluation:
     seconds: float = 0.0
     error: str = ""
     paired: float = float("nan")
-    # What the worker did for it depends on what it had kept of other plans; the score does not.
+    # These depend on what the worker had cached of other plans; the score does not.
     calls: int = field(default=0, compare=False)
     calls_saved: int = field(default=0, compare=False)
     gflops_saved: float = field(default=0.0, compare=False)
@@ -72,203 +45,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Confirmation(Evaluation):
-    """An evaluation with the scores beside FID, of as many generated images as there are rows of real ones, or of all;
-    NaN where there are no real ones."""
+    """An evaluation with KID, precision and recall.
+
+    They are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where there are
+    no features of real images.
+    """
 
     kid: float = float("nan")
     precision: float = float("nan")
     recall: float = float("nan")
     real_images: int = 0
-
-
-@dataclass(frozen=True)
-class EvaluatorParts:
-    """All that an evaluator is made of, as plain arrays and bytes that travel to any worker.
-
-    `weights` are the widest network's parameters as numpy arrays: an object store shares them between the processes of
-    a node without a copy.  Scores depend on `engine` in their last digits: all workers of a search are given the same.
-    `prefix_mb` bounds the states that are kept of recent plans, and `noise_mb` the fresh noise of ancestral solvers.
-    With `real`, feature rows [N, D] of real images, every evaluation is a `Confirmation`.
-    """
-
-    card: SupernetCard
-    weights: Mapping[str, np.ndarray]
-    features: PackedFeatures
-    reference: Reference
-    sampler: SamplerSettings
-    costs: Mapping[float, WidthCost]
-    batch: int
-    device: str = "cpu"
-    threads: int = 0
-    engine: Engine = PLAIN
-    prefix_mb: float = 256.0
-    noise_mb: float = 256.0
-    real: NDArray[np.float32] | None = None
-
-
-class Evaluator:
-    """Materialised subnets, a feature network and the reference, resident on one device.
-
-    `shared` are states of evaluators of the same parts in other processes.
-    """
-
-    def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
-        if parts.threads:
-            torch.set_num_threads(parts.threads)
-        self._parts = parts
-        self._device = torch.device(parts.device)
-        self._device_name = device_name(self._device)
-        # The arrays may be read-only views of shared memory; nothing here ever writes to them.
-        weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
-        self._supernet = supernet_from_weights(parts.card, weights)
-        self._features: FeatureNetwork = parts.features.unpack(self._device)
-        self._subnets: dict[float, Network] = {}
-        self._full: dict[tuple[object, ...], Tensor] = {}
-        self._schedule = noise_schedule(parts.card.diffusion)
-        shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
-        self._noise = KeptNoise(0, shape, parts.noise_mb * 2**20)
-        self._prefixes = Prefixes(parts.prefix_mb * 2**20, shared, self._device)
-
-    def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-        """Frechet distance of `images` images of the plan on the noise of `noise_seed`."""
-        begin, clock = time.perf_counter(), _Clock(self._device)
-        first: list[Tensor] = []
-        spared: list[tuple[int, int]] = []
-        rows: list[NDArray[np.float32]] = []
-        kept = 0 if self._parts.real is None else min(images, len(self._parts.real))
-
-        def batches() -> Iterator[np.ndarray]:
-            sampler = self._sampler(plan, noise_seed)
-            clock.lap("subnets")
-            for batch in sampler.sample(plan, images, self._parts.batch, lambda *begun: spared.append(begun)):
-                clock.lap("sampling")
-                missing = PAIRED_IMAGES - sum(map(len, first))
-                if missing > 0:
-                    first.append(batch[:missing])
-                features = self._features(batch)
-                if missing := kept - sum(map(len, rows)):
-                    rows.append(features[:missing])
-                clock.lap("features")
-                yield features
-                clock.lap("distance")  # the moments have taken them in
-
-        moments = Moments.of(batches())
-        fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
-        clock.lap("distance")
-        scored = Evaluation(
-            fid=fid,
-            gflops=plan_gflops(plan, self._parts.costs),
-            latency_ms=plan_latency_ms(plan, self._parts.costs),
-            features=self._features.name,
-            images=images,
-            noise_seed=noise_seed,
-            seconds=time.perf_counter() - begin,
-            error="" if math.isfinite(fid) else "the score is not finite: the sampled images or their features are not",
-            paired=self._paired(plan, torch.cat(first), noise_seed),
-            sampling_seconds=clock.seconds["sampling"],
-            features_seconds=clock.seconds["features"],
-            distance_seconds=clock.seconds["distance"],
-            prefix_states=len(self._prefixes),
-            prefix_mb=self._prefixes.bytes / 2**20,
-            device=self._device_name,
-            **self._savings(plan, spared),
-        )
-        return scored if self._parts.real is None or scored.error else self._beside(scored, np.concatenate(rows))
-
-    def _beside(self, scored: Evaluation, rows: NDArray[np.float32]) -> Confirmation:
-        assert self._parts.real is not None
-        # Equal numbers of both, as precision and recall are defined on.
-        real = self._parts.real[: len(rows)]
-        precision, recall = precision_recall(real, rows)
-        return Confirmation(
-            **{each.name: getattr(scored, each.name) for each in fields(scored)},
-            kid=kernel_distance(real, rows),
-            precision=precision,
-            recall=recall,
-            real_images=len(real),
-        )
-
-    def _savings(self, plan: Plan, spared: Sequence[tuple[int, int]]) -> _Savings:
-        costs = [self._parts.costs[plan.widths[i]] for i in plan.taken]
-        each, calls = [cost.step_gflops for cost in costs], costs[0].calls
-        saved = calls * sum(steps * images for steps, images in spared)
-        return {
-            "calls": calls * sum(len(each) * images for _, images in spared) - saved,
-            "calls_saved": saved,
-            "gflops_saved": sum(images * sum(each[:steps]) for steps, images in spared),
-        }
-
-    def sample(self, plan: Plan, images: int, noise_seed: int, label: int | None = None) -> Iterator[Tensor]:
-        """The plan's images in batches [B, C, H, W], in about [-1, 1]; all of the class `label` where one is given.
-
-        InputError for a label that is no class of the supernet.
-        """
-        return self._sampler(plan, noise_seed, label).sample(plan, images, self._parts.batch)
-
-    def labels(self, images: int, noise_seed: int, label: int | None = None) -> Labels | None:
-        """The labels [images] of what `sample` gives; None for an unconditional supernet."""
-        condition = self._condition(noise_seed, label)
-        return None if condition is None else condition.labels(range(images))
-
-    def _condition(self, noise_seed: int, label: int | None) -> Condition | None:
-        card, guidance = self._parts.card, self._parts.sampler.guidance
-        return make_condition(card.network.classes, card.label_counts, guidance, noise_seed, label)
-
-    def paired(self, plan: Plan, noise_seed: int, images: int = PAIRED_IMAGES) -> float:
-        """The score `paired` alone, for the price of `images` images."""
-        return self._paired(plan, torch.cat(list(self.sample(plan, images, noise_seed))), noise_seed)
-
-    def _paired(self, plan: Plan, first: Tensor, noise_seed: int) -> float:
-        key = (plan.solver, noise_seed, len(first))
-        if key not in self._full:
-            # At all of the sampler's steps, of which a plan may have fewer: else any plan at full width would be equal.
-            steps = self._parts.sampler.steps
-            times = time_grid(self._schedule, self._parts.sampler.grid, steps)
-            full = Plan(tuple(map(float, times)), (self._supernet.widths[-1],) * steps, plan.solver)
-            self._full = {key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
-        return float((first - self._full[key]).double().square().mean())
-
-    def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:
-        plan.check_widths(self._supernet.widths)
-        if noise_seed != self._noise.seed:
-            self._noise = replace(self._noise, seed=noise_seed)  # what was kept of another seed is let go
-        for width in {plan.widths[i] for i in plan.taken} - self._subnets.keys():
-            network = self._supernet.subnet(width)
-            self._subnets[width] = self._parts.engine.run(network, self._device, self._parts.batch)
-        return Sampler(
-            self._subnets,
-            self._schedule,
-            self._noise,
-            self._device,
-            clip=self._parts.sampler.clip,
-            prefixes=self._prefixes,
-            condition=self._condition(noise_seed, label),
-        )
-
-
-class _Clock:
-    """Seconds since it was made, by part.  What a part gave the device to do is done when it ends: one wait a batch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._device, self._last = device, time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        """The time since the last lap was this part's."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[part] += now - self._last
-        self._last = now
-
-
-class _Savings(TypedDict):
-    calls: int
-    calls_saved: int
-    gflops_saved: float
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)

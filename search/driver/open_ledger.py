@@ -20,7 +20,7 @@ from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_name
 from stepfront.search.study.views import recorded_numbers
 from stepfront.tables.schema import TRIALS
-from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 
 REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `--fresh` starts over"

@@ -27,7 +27,7 @@ from stepfront.tables.search_tables import read_snapshot, read_tables
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.data.image_grid import save_grid
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.evaluator import Evaluator
 
 GRID_IMAGES = 24
 

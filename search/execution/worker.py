@@ -20,7 +20,8 @@ import ray
 from ray import tune
 
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.evaluation import Evaluation, Evaluator, EvaluatorParts
+from stepfront.trainers.evaluation import Evaluation
+from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.prefix_cache import Shared
 
 Evaluate = Callable[[Plan, int, int], Evaluation]

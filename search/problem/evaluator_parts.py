@@ -7,7 +7,7 @@ import numpy as np
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.devices import pick_device
-from stepfront.trainers.evaluation import EvaluatorParts
+from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.metrics.features import real_features

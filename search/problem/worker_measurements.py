@@ -16,7 +16,7 @@ from stepfront.search.problem.gap_table import GapInputs
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.data import to_float
 from stepfront.trainers.devices import device_name, pick_device
-from stepfront.trainers.diffusion.conditioning import calls_a_step, guided
+from stepfront.trainers.diffusion.conditioning import calls_per_step, guided
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.inference.cost import WidthCost, count_width, largest_batch
@@ -38,7 +38,7 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     if isinstance(result, str):
         raise InputError(result)
     chosen, measured, device = result
-    card, calls = problem.card, calls_a_step(problem.settings.sampler.guidance)
+    card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
     costs = {}
     for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
@@ -51,8 +51,8 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measur
     """Return the chosen engine, all measurements and the device's name; a string gives the reason of a refusal."""
     settings, card, workers = problem.settings, problem.card, problem.settings.workers
     evaluations = (settings.budget.trials or 1000) / worker_count(workers)
-    calls_per_step = calls_a_step(settings.sampler.guidance)
-    calls = evaluations * settings.evaluation.images * settings.sampler.steps * calls_per_step
+    per_image = settings.sampler.steps * calls_per_step(settings.sampler.guidance)
+    calls = evaluations * settings.evaluation.images * per_image
     labels = problem.held_out_labels(np.arange(batch) % len(problem.data.held_out_images))
 
     # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.

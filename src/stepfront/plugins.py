@@ -73,7 +73,7 @@ class Registry:
         return found
 
     def _others(self) -> dict[str, str]:
-        """The entry points of other packages: import path by name.  Ours come first where a name is taken twice."""
+        """Return the entry points of other packages, import path by name; names of ours are left out."""
         found: dict[str, str] = {}
         for point in _entry_points(self.group):
             if found.setdefault(point.name, point.value) != point.value:

@@ -18,7 +18,8 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation, Evaluator, EvaluatorParts
+from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
+from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.metrics.features import prepare_features
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall

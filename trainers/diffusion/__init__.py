@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Sample by denoising: noise schedule, times, solvers, plans, labels and the sampler."""

@@ -1,6 +1,6 @@
-"""Class labels: those of the training images in; the label of each generated image, and predictions guided by it, out.
+"""Draw the class label of each generated image, and guide predictions by it.
 
-A class-conditional network takes a label a row; the one after the last class is the null class, "any of them".
+A class-conditional network takes one label per image.  The label after the last class is the null class, "any of them".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Conditional: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def check_classes(data: ImageData, classes: int | None) -> None:
-    """InputError when a network of so many classes can't be trained on these images; None takes any."""
+    """Raise InputError when a network of so many classes can't be trained on these images; None takes any."""
     if classes is None:
         return
     if data.labels is None or data.held_out_labels is None:
@@ -38,20 +38,20 @@ def check_classes(data: ImageData, classes: int | None) -> None:
 
 
 def label_counts(data: ImageData, classes: int | None) -> tuple[int, ...]:
-    """How many training images each class has; empty for an unconditional network."""
+    """Return the number of training images per class; empty for an unconditional network."""
     if classes is None or data.labels is None:
         return ()
     return tuple(np.bincount(data.labels, minlength=classes).tolist())
 
 
-def calls_a_step(guidance: float) -> int:
-    """Network calls that a step of a plan makes."""
+def calls_per_step(guidance: float) -> int:
+    """Return the number of network calls per step of a plan."""
     return 1 if guidance in (0.0, 1.0) else 2
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the conditional networks of one sampler are told: the labels of its images, and how far these guide.
+    """The labels of one sampler's images, and the scale of guidance by them.
 
     Labels are drawn in the proportions of `counts`, or all are `label`.
     """
@@ -62,27 +62,27 @@ class Condition:
     label: int | None = None
 
     def labels(self, images: range) -> Labels:
-        """The label of each image, [B]: a function of (seed, image) alone, as its noise is."""
+        """Return the label of each image, [B]: a function of (seed, image) alone, as its noise is."""
         if self.label is not None:
             return np.full(len(images), self.label)
-        # Four numbers a count of the generator; its third word keeps them apart from all noise of this seed.
+        # The generator draws four numbers per count; its third word separates labels from all noise of this seed.
         first = images.start // 4
         generator = np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[first, 0, 1, 0]))
         drawn = generator.random(images.stop - 4 * first)[images.start - 4 * first :]
         return np.searchsorted(np.cumsum(self.counts) / sum(self.counts), drawn, side="right")
 
     def denoiser(self, network: Conditional, images: range, device: torch.device) -> Denoiser:
-        """The network told the labels of these images."""
+        """Return the network with the labels of these images filled in."""
         return guided(network, torch.from_numpy(self.labels(images)).to(device), len(self.counts), self.guidance)
 
 
 def make_condition(
     classes: int | None, counts: Sequence[int], guidance: float, seed: int, label: int | None = None
 ) -> Condition | None:
-    """The condition under which a supernet of so many classes samples the images of `seed`; None for an unconditional
-    one.  Without `counts`, as in a supernet of unknown images, all classes are as likely.
+    """Return the condition under which a supernet of so many classes samples the images of `seed`.
 
-    InputError for a label that is none of the classes, and for a label or guidance where there are none.
+    It is None for an unconditional supernet.  Without `counts`, as in a supernet of unknown images, all classes are
+    equally likely.  Raises InputError for a label that is not a class, and for a label or guidance without classes.
     """
     if classes is None:
         if label is not None or guidance != 1:
@@ -97,11 +97,11 @@ def make_condition(
 
 
 def guided(network: Conditional, labels: Tensor, null: int, scale: float) -> Denoiser:
-    """Classifier-free guidance: eps = eps_null + scale (eps_label - eps_null).
+    """Return the denoiser of classifier-free guidance: eps = eps_null + scale (eps_label - eps_null).
 
-    Scale 1 is the plain conditional prediction and 0 the unconditional one, of one call each; any other takes two, of
-    the batch as it is: a doubled batch would be another computation.  Ho & Salimans 2022 (arXiv 2207.12598, eq. 6)
-    count from there: their w is scale - 1.
+    Scale 1 is the plain conditional prediction and 0 the unconditional one, of one network call each.  Any other scale
+    takes two calls on the batch as it is, because a doubled batch would round differently.  The w of Ho & Salimans 2022
+    (arXiv 2207.12598, eq. 6) is scale - 1.
     """
 
     def predict(x: Tensor, t: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The gap table: how much the denoising loss at each step grows at each width, in one pass over held-out images.
+"""Measure the gap table: by how much the denoising loss of each step grows at each width, on held-out images.
 
-No sampling is needed.  The gap is the absolute growth of the noise-prediction error; weighting it to the error of the
-clean image ranks plans far worse (see docs/search.md).
+One pass over the images is enough; nothing is sampled.  The gap is the absolute growth of the noise-prediction error.
+Weighting it to the error of the clean image ranks plans far worse (see docs/search.md).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def gap_table(
     device: torch.device,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """[steps, widths]: mean squared error of the predicted noise minus that of the widest, the same noise for all.
+    """Return [steps, widths]: mean squared error of the predicted noise minus that of the widest, on equal noise.
 
-    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.  Of a class-conditional network it is the loss
-    of the conditional prediction, which was trained, whatever the guidance: hand in denoisers that know the labels.
+    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.  For a class-conditional network it is
+    the loss of the conditional prediction, which was trained, whatever the guidance: pass denoisers with the labels.
     """
     x0 = to_float(images).to(device)
     widths = sorted(denoisers)
     table = np.zeros((len(times), len(widths)))
     noise = Noise(seed, tuple(x0.shape[1:]))
     for row, time in enumerate(times):
-        eps = torch.from_numpy(noise.fresh(range(len(x0)), row)).to(device)
+        eps = torch.from_numpy(noise.after_step(range(len(x0)), row)).to(device)
         alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
         x, t = alpha * x0 + sigma * eps, torch.full((len(x0),), float(time), device=device)
         for column, width in enumerate(widths):
@@ -56,7 +56,7 @@ def supernet_gap(
     labels: Labels | None,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """The gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one."""
+    """Return the gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one."""
     supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
     subnets = {width: supernet.subnet(width) for width in card.network.widths}
     denoisers: dict[float, Denoiser] = {**subnets}

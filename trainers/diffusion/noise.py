@@ -1,4 +1,4 @@
-"""Reproducible noise: a function of (seed, image, step) alone."""
+"""Draw reproducible noise: a function of (seed, image, step) alone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Noise:
     shape: tuple[int, ...]
 
     def initial(self, images: range) -> np.ndarray:
-        """The starting noise of each image, [B, *shape]."""
+        """Return the starting noise of each image, [B, *shape]."""
         return self._draw(images, 0)
 
-    def fresh(self, images: range, step: int) -> np.ndarray:
-        """The noise that an ancestral solver adds after step `step`, [B, *shape]."""
+    def after_step(self, images: range, step: int) -> np.ndarray:
+        """Return the noise that an ancestral solver adds after step `step`, [B, *shape]."""
         return self._draw(images, step + 1)
 
     def on(self, device: torch.device, dtype: torch.dtype, images: range, step: int | None = None) -> Tensor:
-        """The starting noise, or with `step` the fresh noise after it, as a tensor that nobody writes to."""
-        drawn = self.initial(images) if step is None else self.fresh(images, step)
+        """Return the starting noise, or with `step` the noise after it, as a tensor that must not be written to."""
+        drawn = self.initial(images) if step is None else self.after_step(images, step)
         return torch.from_numpy(drawn).to(device, dtype)
 
     def _draw(self, images: range, block: int) -> np.ndarray:
-        # The highest word of the counter separates steps; a draw would need 2^192 numbers to run into the next.
+        # The highest word of the counter separates steps; a draw would need 2^192 numbers to overlap with the next.
         drawn = np.empty((len(images), *self.shape), dtype=np.float32)
         for row, image in enumerate(images):
             generator = np.random.Generator(np.random.Philox(key=[self.seed, image], counter=[0, 0, 0, block]))
@@ -39,18 +39,22 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class KeptNoise(Noise):
-    """Noise that stays on the device once drawn, `limit` bytes at most: every plan of a search is made of the same."""
+class CachedNoise(Noise):
+    """Noise that stays on the device once drawn: all plans of a search start from the same.
+
+    The noise of ancestral steps is cached up to `limit` bytes in all.
+    """
 
     limit: float = 0.0
 
     def on(self, device: torch.device, dtype: torch.dtype, images: range, step: int | None = None) -> Tensor:
-        kept: dict[tuple[object, ...], Tensor] = self.__dict__.setdefault("_kept", {})
+        """Return the cached noise, drawn when it is first asked for."""
+        cached: dict[tuple[object, ...], Tensor] = self.__dict__.setdefault("_cached", {})
         key = (device, dtype, images, step)
-        if key in kept:
-            return kept[key]
+        if key in cached:
+            return cached[key]
         drawn = super().on(device, dtype, images, step)
-        # Each plan reads it in the same order: to let the oldest go for the newest would keep nothing that is read.
-        if step is None or sum(tensor.nbytes for tensor in kept.values()) + drawn.nbytes <= self.limit:
-            kept[key] = drawn
+        # All plans read in the same order: replacing the oldest by the newest would never find anything cached.
+        if step is None or sum(tensor.nbytes for tensor in cached.values()) + drawn.nbytes <= self.limit:
+            cached[key] = drawn
         return drawn

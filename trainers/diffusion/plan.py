@@ -1,4 +1,4 @@
-"""A plan: what a sampler executes.  For each step, in sampling order, its time and its width (or skip), and the solver.
+"""Define a plan, which is what a sampler executes: the time and the width (or skip) of each step, and the solver.
 
 People read a plan as run lengths: `12x0.50 3xskip 5x1.00`.
 """
@@ -28,24 +28,24 @@ class Plan:
 
     def __post_init__(self) -> None:
         if len(self.times) != len(self.widths):
-            raise InputError(f"a plan of {len(self.times)} times and {len(self.widths)} widths; they must be as many")
+            raise InputError(f"a plan of {len(self.times)} times and {len(self.widths)} widths; give equally many")
         if any(later >= earlier for earlier, later in zip(self.times, self.times[1:], strict=False)):
-            raise InputError("a plan's times must fall from noise to image")
+            raise InputError("a plan's times must decrease, from noise to image")
         if not any(self.widths):
             raise InputError("a plan must take at least one step; all of its steps are skipped")
 
     @property
     def taken(self) -> tuple[int, ...]:
-        """The positions of the steps that are not skipped."""
+        """Return the positions of the steps that are not skipped."""
         return tuple(i for i, width in enumerate(self.widths) if width != SKIP)
 
     @property
     def runs(self) -> str:
-        """Run lengths in sampling order."""
+        """Return the widths as run lengths in sampling order."""
         return runs_text(self.widths)
 
     def check_widths(self, possible: Iterable[float]) -> None:
-        """Raises InputError when a step runs at a width that the supernet does not have."""
+        """Raise InputError when a step runs at a width that the supernet does not have."""
         possible = tuple(possible)
         for width in self.widths:
             if width != SKIP and width not in possible:
@@ -53,17 +53,17 @@ class Plan:
 
 
 def runs_text(widths: Sequence[float]) -> str:
-    """Widths a step as run lengths, `12x0.50 8x1.00`; digits beyond two only where a width needs them."""
+    """Return widths per step as run lengths, `12x0.50 8x1.00`, with more than two digits where a width needs them."""
     return " ".join(f"{len(list(run))}x{_width_text(width)}" for width, run in groupby(widths))
 
 
 def parse_runs(text: str) -> tuple[float, ...]:
-    """The widths a step from run lengths.  Raises InputError where the text is none."""
+    """Return the widths per step from run lengths.  Raises InputError when the text is not run lengths."""
     widths: list[float] = []
     for word in text.split():
         match = _RUN.fullmatch(word)
         if match is None:
-            raise InputError(f"{word!r} in the plan {text!r} is no run; runs look like 12x0.50 or 3xskip")
+            raise InputError(f"{word!r} in the plan {text!r} is not a run; runs look like 12x0.50 or 3xskip")
         widths += [SKIP if match[2] == "skip" else float(match[2])] * int(match[1])
     return tuple(widths)
 

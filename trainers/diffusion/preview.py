@@ -1,4 +1,4 @@
-"""What the widths draw: a supernet in; a few images of each width from the same noise out."""
+"""Draw a few images of each width of a supernet, from the same noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS, STEPS = 8, 10
 def width_samples(
     supernet: Supernet, schedule: NoiseSchedule, device: torch.device, seed: int, condition: Condition | None = None
 ) -> Pixels:
-    """Ten DDIM steps of each width, narrowest first: [widths x 8, C, H, W] uint8, a row of the grid a width."""
+    """Return eight images per width after ten DDIM steps, narrowest first: [widths x 8, C, H, W] uint8."""
     shape = (supernet.image_channels, supernet.resolution, supernet.resolution)
     denoisers = {width: partial(_predict, supernet, width) for width in supernet.widths}
     sampler = Sampler(denoisers, schedule, Noise(seed, shape), device, clip=True, condition=condition)

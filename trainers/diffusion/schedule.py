@@ -1,7 +1,8 @@
-"""The variance-preserving noise schedule: x_t = alpha_t x_0 + sigma_t eps, alpha_t^2 + sigma_t^2 = 1.
+"""Compute the variance-preserving noise schedule, and grids of times.
 
-Times are training-time units: 0 is the least noisy, steps - 1 the noisiest.  Between integers the half log-SNR is
-interpolated linearly, so that learned or log-SNR grids need no rounding.  All in float64.
+The schedule is x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1, in float64.  Times are training-time
+units: 0 is the least noisy, steps - 1 the noisiest.  Between integers the half log-SNR is interpolated linearly, so
+learned and log-SNR grids need no rounding.
 """
 
 from __future__ import annotations
@@ -27,26 +28,29 @@ class NoiseSchedule:
         return len(self.alpha_bar)
 
     def half_log_snr(self, times: Array) -> Array:
-        """lambda = log(alpha / sigma) at the given times."""
+        """Return lambda = log(alpha / sigma) at the given times."""
         table = 0.5 * (np.log(self.alpha_bar) - np.log1p(-self.alpha_bar))
         return np.interp(times, np.arange(self.steps), table)
 
     def alpha(self, times: Array) -> Array:
-        """The signal's share at the given times."""
+        """Return the signal's share at the given times."""
         return np.sqrt(1 / (1 + np.exp(-2 * self.half_log_snr(times))))
 
     def sigma(self, times: Array) -> Array:
-        """The noise's share at the given times."""
+        """Return the noise's share at the given times."""
         return np.sqrt(1 / (1 + np.exp(2 * self.half_log_snr(times))))
 
     def time_of(self, half_log_snr: Array) -> Array:
-        """The inverse of `half_log_snr`."""
+        """Return the times of given half log-SNRs, the inverse of `half_log_snr`."""
         table = self.half_log_snr(np.arange(self.steps, dtype=np.float64))
         return np.interp(half_log_snr, table[::-1], np.arange(self.steps)[::-1])
 
 
 def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:
-    """`linear` betas (Ho et al. 2020), or the `cosine` alpha-bar (Nichol & Dhariwal 2021, eq. 17; betas < 0.999)."""
+    """Return the schedule of the settings.
+
+    It has `linear` betas (Ho et al. 2020), or the `cosine` alpha-bar (Nichol & Dhariwal 2021, eq. 17; betas < 0.999).
+    """
     if settings.schedule == "linear":
         betas = np.linspace(settings.beta_first, settings.beta_last, settings.steps)
     else:
@@ -56,7 +60,7 @@ def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:
 
 
 def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
-    """`steps` times in sampling order (noise first).
+    """Return `steps` times in sampling order (noise first).
 
     leading: 0, c, 2c, ... with c = T // steps (DDPM, DDIM); trailing: T - 1 first (Lin et al. 2023);
     quadratic: dense at the clean end (Song et al. 2020, appendix D.2); logsnr: equal steps of log-SNR.
@@ -79,12 +83,12 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
 
 
 def _even(clean: float, noisy: float, steps: int) -> Array:
-    # One step can only begin where there is noise.
+    # A single step must begin at noise.
     return np.linspace(clean, noisy, steps) if steps > 1 else np.array([noisy])
 
 
 def _distinct(times: Array) -> Array:
-    # Squares of a dense grid round to the same integer near zero; a step of length nothing would divide by zero.
+    # Squares of a dense grid round to the same integer near zero; a step of zero length would divide by zero.
     for i in range(1, len(times)):
         times[i] = max(times[i], times[i - 1] + 1)
     return times

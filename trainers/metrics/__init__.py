@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Score images: FID, KID, precision and recall, and the features that they are computed on."""

@@ -1,4 +1,4 @@
-"""Frechet distance (Heusel et al. 2017, eq. 6): features of images -> streamed moments -> distance.  All in float64."""
+"""Compute the Frechet distance (Heusel et al. 2017, eq. 6) from streamed moments of features, all in float64."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stepfront.files import write_atomically
 
 
 class Moments:
-    """Mean and covariance of feature rows that arrive in batches [B, D].
+    """Mean and covariance of feature rows that are added in batches [B, D].
 
-    Rows are kept only while they are no more than D, and then take less room than the covariance would.
+    Up to D rows are stored as they are, since they take less memory than the covariance would.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -32,7 +32,7 @@ class Moments:
         self._scatter: Array | None = None
 
     def add(self, features: NDArray[np.floating]) -> None:
-        """Takes a batch in."""
+        """Add a batch."""
         self._rows.append(np.asarray(features, dtype=np.float64))
         self.count += len(features)
         if self.count > self._dimensions:
@@ -52,11 +52,12 @@ class Moments:
 
     @property
     def mean(self) -> Array:
+        """Return the mean of all rows, [D]."""
         return np.concatenate(self._rows).mean(axis=0) if self._merged == 0 else self._mean
 
     @property
     def covariance(self) -> Array:
-        """Unbiased; needs two rows."""
+        """Return the unbiased covariance, [D, D].  Raises InputError for fewer than two rows."""
         if self.count < 2:
             raise InputError(f"a covariance needs at least 2 images, given {self.count}")
         self._merge()
@@ -65,14 +66,14 @@ class Moments:
 
     @property
     def factor(self) -> Array | None:
-        """F [N, D] with F'F the covariance, as long as the rows are kept."""
+        """Return F [N, D] with F'F the covariance; None once the rows are merged."""
         if self._merged or self.count < 2:
             return None
         return (np.concatenate(self._rows) - self.mean) / np.sqrt(self.count - 1)
 
     @staticmethod
     def of(batches: Iterable[NDArray[np.floating]]) -> Moments:
-        """The moments of all batches."""
+        """Return the moments of all batches.  Raises InputError when there are none."""
         moments: Moments | None = None
         for batch in batches:
             moments = moments or Moments(batch.shape[1])
@@ -84,7 +85,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of the real images under named features; a square root of the covariance is made once."""
+    """Statistics of the real images under named features."""
 
     mean: Array
     covariance: Array
@@ -95,42 +96,45 @@ class Reference:
 
     @cached_property
     def triangle(self) -> Array:
-        """Upper triangular R with R'R the covariance, in Fortran's order; unlike Cholesky's it always exists."""
+        """Return upper triangular R with R'R the covariance, in Fortran order; unlike Cholesky's it always exists."""
         return np.asfortranarray(np.linalg.qr(_root(self.covariance), mode="r"))
 
     @property
     def content(self) -> str:
-        """sha256 of mean and covariance: two references of one name are told apart."""
+        """Return the sha256 of mean and covariance, which differs between two references of one name."""
         return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()
 
     def distance(self, moments: Moments) -> float:
-        """Frechet distance of `moments` to this reference."""
+        """Return the Frechet distance of `moments` to this reference."""
         factor = moments.factor
         if factor is None:
             other = moments.covariance
             spread, inner = np.trace(other), self._inner(other)
         else:
             spread, inner = np.einsum("nd,nd->", factor, factor), self._inner_of_few(factor)
-        # SciPy's, as the products are: the threads of NumPy's own BLAS would fight with those of SciPy's for the cores.
+        # SciPy's, as the products are: the threads of NumPy's own BLAS would compete with SciPy's for the cores.
         eigenvalues = eigvalsh(inner, lower=False, overwrite_a=True, check_finite=False)
         cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()
         gap = self.mean - moments.mean
         return float(gap @ gap + np.trace(self.covariance) + spread - 2 * cross)
 
     def _inner(self, other: Array) -> Array:
-        """R S' R', upper half, with S = R'R: its eigenvalues are those of S S'."""
+        """Return the upper half of R S' R' with S = R'R: its eigenvalues are those of S S'."""
         half = blas.dtrmm(1.0, self.triangle, other.T)
         return np.asarray(blas.dtrmm(1.0, self.triangle, half, side=1, trans_a=1, overwrite_b=1))
 
     def _inner_of_few(self, factor: Array) -> Array:
-        """The upper half of the N x N matrix (R F')'(R F'), with S' = F'F of N <= D rows: it has the same eigenvalues
-        but for zeros, at N 512 and D 2048 for a fiftieth of the work.  `factor` is used up."""
-        # What is C's order of F is Fortran's of F': nothing is copied.
+        """Return the upper half of the N x N matrix (R F')'(R F'), with S' = F'F of N <= D rows.
+
+        It has the same eigenvalues except for zeros.  At N 512 and D 2048 it takes a fiftieth of the work.  `factor` is
+        overwritten.
+        """
+        # F in C order is F' in Fortran order: nothing is copied.
         product = blas.dtrmm(1.0, self.triangle, factor.T, overwrite_b=1)
         return np.asarray(blas.dsyrk(1.0, product, trans=1))
 
     def save(self, path: Path) -> None:
-        """Writes an .npz with `mu` and `sigma`, as the field exchanges them, and what they were made from."""
+        """Write an .npz with `mu` and `sigma`, as the field exchanges them, and what they were made from."""
 
         def write(beside: Path) -> None:
             with open(beside, "wb") as file:
@@ -148,12 +152,14 @@ class Reference:
 
     @staticmethod
     def load(path: Path) -> Reference:
-        """Reads what `save` wrote, or any .npz with `mu` [D] and `sigma` [D, D]: what such a file does not say is left
-        empty, and 0 images."""
+        """Read what `save` wrote, or any .npz with `mu` [D] and `sigma` [D, D]; other facts are then empty.
+
+        Raises InputError when the file is missing, damaged or not finite.
+        """
         try:
             with np.load(path, allow_pickle=False) as file:
                 mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
-                said = {
+                origin = {
                     key: str(file[key]) if key in file else "" for key in ("features", "digest", "data_fingerprint")
                 }
                 count = int(file["count"]) if "count" in file else 0
@@ -166,14 +172,14 @@ class Reference:
             raise InputError(f"{path} holds no reference statistics: {given}; [D] and [D, D] needed")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
             raise InputError(f"{path} holds no reference statistics: some are not finite")
-        return Reference(mean, covariance, count, **said)
+        return Reference(mean, covariance, count, **origin)
 
 
 def frechet_distance(mean: Array, covariance: Array, other_mean: Array, other_covariance: Array) -> float:
-    """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) between two Gaussians.
+    """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) between two Gaussians.
 
-    The trace of the root is the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2), which is symmetric: no
-    complex square root, no iteration that may not converge.
+    The trace of the root is the sum of the roots of the eigenvalues of S^(1/2) S' S^(1/2).  That matrix is symmetric,
+    so no complex square root and no iteration is needed.
     """
     root = _root(covariance)
     inner = root @ other_covariance @ root

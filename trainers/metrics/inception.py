@@ -1,9 +1,9 @@
-"""Inception-v3 (Szegedy et al. 2015, arXiv 1512.00567) as FID uses it: images in [-1, 1] -> 2,048 features each.
+"""Define Inception-v3 (Szegedy et al. 2015, arXiv 1512.00567) as FID uses it: 2,048 features per image.
 
 It is the network of the TensorFlow graph of 2015-12-05, on which Heusel et al. (2017) computed FID, and takes the
-weights that pytorch-fid ported from it (`pt_inception-2015-12-05-6726825d.pth`).  Three things set it apart from other
-Inceptions: averages leave the padding out, the last block pools by maximum, and its read-out, unused here, has 1,008
-classes.
+weights that pytorch-fid ported from it (`pt_inception-2015-12-05-6726825d.pth`).  It differs from other
+Inceptions in three ways: averages leave the padding out, the last block pools by maximum, and its read-out, unused
+here, has 1,008 classes.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Inception(nn.Module):
         self.Mixed_7c = _block_8(2048, "maximum")
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] in [-1, 1], grey or RGB -> [N, 2048]."""
+        """Return features [N, 2048] of images [N, C, H, W] in [-1, 1], grey or RGB."""
         x = F.interpolate(images.expand(-1, 3, -1, -1), size=(_SIDE, _SIDE), mode="bilinear", align_corners=False)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, stride=2)))
@@ -153,8 +153,10 @@ class Inception(nn.Module):
 
 
 def load_inception(weights: Mapping[str, Tensor]) -> Inception:
-    """The network with the published weights.  InputError names a weight that is missing, unknown or of another
-    shape; the read-out `fc`, and counters of batches, may be there or not."""
+    """Return the network with the published weights; the read-out `fc` and counters of batches are ignored.
+
+    Raises InputError, which names the weight, when one is missing, unknown or of another shape.
+    """
     with torch.device("meta"):
         network = Inception()
     expected = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}

@@ -1,4 +1,4 @@
-"""Scores beside FID, over feature rows of real and of generated images: kernel distance, precision and recall.
+"""Compute kernel distance, precision and recall over feature rows of real and of generated images.
 
 All are functions of two arrays [N, D] and [M, D], computed in float64, a block of rows at a time.
 """
@@ -20,12 +20,12 @@ _BLOCK = 1024
 
 
 def kernel_distance(real: Features, generated: Features, block: int = _BLOCK) -> float:
-    """KID (Binkowski et al. 2018): the unbiased squared maximum mean discrepancy, lemma 6 of Gretton et al. 2012, under
-    the kernel k(x, y) = (x.y / D + 1)^3.
+    """Return KID (Binkowski et al. 2018) under the kernel k(x, y) = (x.y / D + 1)^3.
 
-    Over all pairs, so it has the least variance that these rows allow; the mean over subsets that others report has the
-    same expectation.  Near 0 for equal distributions, and then below it as often as above.  InputError for arrays that
-    do not go together or have fewer than 2 rows.
+    It is the unbiased squared maximum mean discrepancy, lemma 6 of Gretton et al. 2012, over all pairs.  So it has the
+    least variance that these rows allow; the mean over subsets that others report has the same expectation.  It is near
+    0 for equal distributions, and then negative as often as positive.  Raises InputError for arrays of different
+    dimensions or with fewer than 2 rows.
     """
     real, generated = _pair(real, generated, least=2)
     n, m = len(real), len(generated)
@@ -37,11 +37,11 @@ def kernel_distance(real: Features, generated: Features, block: int = _BLOCK) ->
 def precision_recall(
     real: Features, generated: Features, neighbours: int = 3, block: int = _BLOCK
 ) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2).
+    """Return improved precision and recall (Kynkaanniemi et al. 2019, eq. 1 and 2).
 
     A set's manifold is the union of balls around its rows, each as wide as the distance to its k-th nearest other row.
     Precision is the share of generated rows within the manifold of the real ones, recall the share of real rows within
-    that of the generated ones.  InputError where a set has no more rows than `neighbours`.
+    that of the generated ones.  Raises InputError when a set has no more rows than `neighbours`.
     """
     if neighbours < 1:
         raise InputError(f"{neighbours} neighbours; at least 1 needed")
@@ -62,11 +62,11 @@ def _own_kernel_sum(rows: Array) -> float:
 
 
 def _squared_radii(rows: Array, neighbours: int, block: int) -> Array:
-    """Squared distance of each row to its k-th nearest other row."""
+    """Return the squared distance of each row to its k-th nearest other row."""
     radii = np.empty(len(rows))
     for first, part in _blocks(rows, block):
         squared = _squared_distances(part, rows)
-        squared[np.arange(len(part)), first + np.arange(len(part))] = np.inf  # a row is no neighbour of itself
+        squared[np.arange(len(part)), first + np.arange(len(part))] = np.inf  # a row is not its own neighbour
         radii[first : first + len(part)] = np.partition(squared, neighbours - 1, axis=1)[:, neighbours - 1]
     return radii
 
@@ -98,5 +98,5 @@ def _pair(real: Features, generated: Features, least: int) -> tuple[Array, Array
         if not np.isfinite(rows).all():
             raise InputError(f"{name} features are not all finite")
     if real.shape[1] != generated.shape[1]:
-        raise InputError(f"features of {real.shape[1]} and {generated.shape[1]} dimensions do not compare")
+        raise InputError(f"features of {real.shape[1]} and {generated.shape[1]} dimensions can't be compared")
     return np.array(real, np.float64), np.array(generated, np.float64)

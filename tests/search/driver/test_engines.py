@@ -22,7 +22,7 @@ from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE
 from stepfront.tables.schema import PART_SECONDS, TRIALS
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.evaluation import Evaluator
+from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from tests.search.conftest import TINY, tiny_settings

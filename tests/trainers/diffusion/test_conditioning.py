@@ -24,7 +24,7 @@ from stepfront.trainers.config import (
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.conditioning import (
     Condition,
-    calls_a_step,
+    calls_per_step,
     check_classes,
     guided,
     label_counts,
@@ -35,7 +35,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.evaluation import Evaluator, EvaluatorParts
+from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.prefix_cache import Prefixes
 from stepfront.trainers.interop.channel_importance import sort_channels
@@ -159,7 +159,7 @@ def test_a_guided_step_makes_as_many_calls_as_are_counted(supernet: Supernet, sc
     network = Counting(supernet.subnet(1.0))
     sampler = sampler_of(supernet, Condition(3, COUNTS, scale), {1.0: network})
     list(sampler.sample(Plan(TIMES, (1.0,) * 6), 4, 4))
-    assert network.calls == 6 * calls == 6 * calls_a_step(scale)
+    assert network.calls == 6 * calls == 6 * calls_per_step(scale)
 
 
 # --- labels of generated images ---------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_the_gap_is_that_of_the_conditional_prediction(supernet: Supernet, digit
         return lambda x, t: supernet.subnet(width)(x, t, given)
 
     table = gap_table({w: denoiser(w) for w in (0.25, 1.0)}, SCHEDULE, TIMES[:1], pixels, CPU, seed=7)
-    eps = torch.from_numpy(Noise(7, (1, 8, 8)).fresh(range(6), 0))
+    eps = torch.from_numpy(Noise(7, (1, 8, 8)).after_step(range(6), 0))
     alpha, sigma = (float(f(np.array(TIMES[:1]))[0]) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
     x = alpha * (torch.from_numpy(pixels).float() / 127.5 - 1) + sigma * eps
     t = torch.full((6,), TIMES[0])

@@ -34,7 +34,7 @@ def test_gap_is_the_growth_of_the_error_computed_by_hand(supernet: Supernet, dig
     x0 = torch.tensor(pixels / 127.5 - 1, dtype=torch.float32)
     expected = np.zeros((3, 3))
     for row, time in enumerate(TIMES):
-        eps = torch.from_numpy(Noise(7, (1, 8, 8)).fresh(range(5), row))
+        eps = torch.from_numpy(Noise(7, (1, 8, 8)).after_step(range(5), row))
         a = alpha_bar[int(time)]
         x = float(a**0.5) * x0 + float((1 - a) ** 0.5) * eps
         for column, width in enumerate((0.25, 0.5, 1.0)):

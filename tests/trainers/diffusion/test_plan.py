@@ -25,7 +25,7 @@ def test_run_lengths_read_as_people_write_them_and_back(widths: tuple[float, ...
 
 @pytest.mark.parametrize("text", ["12", "x0.5", "12x", "axb", "3xSkip", "-1x0.5", "2x0.5,1x1", "2x1e3", "2*0.5"])
 def test_text_that_is_no_run_is_shown_with_an_example(text: str) -> None:
-    with pytest.raises(InputError, match=r"is no run; runs look like 12x0\.50 or 3xskip"):
+    with pytest.raises(InputError, match=r"is not a run; runs look like 12x0\.50 or 3xskip"):
         parse_runs(f"4x1.00 {text}")
 
 

@@ -47,24 +47,26 @@ def batches(count: int, size: int) -> Iterator[range]:
 def test_noise_is_bit_identical_in_any_batches(size: int) -> None:
     noise = Noise(11, (3, 4, 4))
     assert np.array_equal(noise.initial(range(7)), np.concatenate([noise.initial(b) for b in batches(7, size)]))
-    assert np.array_equal(noise.fresh(range(7), 2), np.concatenate([noise.fresh(b, 2) for b in batches(7, size)]))
+    assert np.array_equal(
+        noise.after_step(range(7), 2), np.concatenate([noise.after_step(b, 2) for b in batches(7, size)])
+    )
     assert np.array_equal(noise.initial(range(7))[4:6], Noise(11, (3, 4, 4)).initial(range(4, 6)))
 
 
 def test_noise_differs_between_seeds_images_and_steps() -> None:
     rows = [
-        Noise(seed, (16,)).fresh(range(image, image + 1), step)[0]
+        Noise(seed, (16,)).after_step(range(image, image + 1), step)[0]
         for seed in (0, 1, 2**40)
         for image in (0, 1, 5)
         for step in (-1, 0, 1, 999)  # -1 is the starting noise
     ]
     assert len({row.tobytes() for row in rows}) == len(rows)
-    assert np.array_equal(Noise(0, (16,)).fresh(range(1), -1), Noise(0, (16,)).initial(range(1)))
+    assert np.array_equal(Noise(0, (16,)).after_step(range(1), -1), Noise(0, (16,)).initial(range(1)))
 
 
 def test_noise_is_standard_normal_and_uncorrelated_between_images_and_steps() -> None:
     noise = Noise(5, (64,))
-    now, then = noise.initial(range(2000)).astype(float), noise.fresh(range(2000), 0).astype(float)
+    now, then = noise.initial(range(2000)).astype(float), noise.after_step(range(2000), 0).astype(float)
     n = now.size
     assert abs(now.mean()) < 4 / np.sqrt(n)
     assert abs(now.var() - 1) < 4 * np.sqrt(2 / n)
@@ -110,12 +112,12 @@ def test_a_plan_with_skips_is_the_plan_on_the_remaining_times(sampler: Sampler, 
 
 
 class RenumberedNoise(Noise):
-    """The fresh noise of steps 0, 1, ... is that of the steps in `kept`."""
+    """The noise of steps 0, 1, ... is that of the steps in `kept`."""
 
     kept: tuple[int, ...] = ()
 
-    def fresh(self, images: range, step: int) -> np.ndarray:
-        return super().fresh(images, self.kept[step])
+    def after_step(self, images: range, step: int) -> np.ndarray:
+        return super().after_step(images, self.kept[step])
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddpm_large"])

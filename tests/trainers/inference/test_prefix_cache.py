@@ -10,7 +10,7 @@ import torch
 
 from stepfront.plugins import SOLVERS
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
-from stepfront.trainers.diffusion.noise import KeptNoise, Noise
+from stepfront.trainers.diffusion.noise import CachedNoise, Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
@@ -72,7 +72,9 @@ def test_images_are_the_same_to_the_bit_and_only_what_is_new_is_computed(
 ) -> None:
     counting = Counting(subnets)
     bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
-    sharing = replace(bare, denoisers=counting.by_width, noise=KeptNoise(3, (1, 8, 8), 2**20), prefixes=Prefixes(2**20))
+    sharing = replace(
+        bare, denoisers=counting.by_width, noise=CachedNoise(3, (1, 8, 8), 2**20), prefixes=Prefixes(2**20)
+    )
     for widths, shared in zip(PLANS_IN_TURN, shared_by(solver), strict=True):
         plan, begun = Plan(TIMES, widths, solver), list[tuple[int, int]]()
         counting.calls = 0
@@ -176,7 +178,7 @@ def test_states_are_kept_at_evenly_spread_steps_as_many_as_there_is_room_for(ste
 
 def test_kept_noise_is_the_noise_and_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, drawn = Noise(3, (1, 8, 8)), list[tuple[range, int]]()
-    kept = KeptNoise(3, (1, 8, 8), 4 * IMAGE)
+    kept = CachedNoise(3, (1, 8, 8), 4 * IMAGE)
     draw = Noise._draw
     monkeypatch.setattr(
         Noise, "_draw", lambda self, images, block: drawn.append((images, block)) or draw(self, images, block)
