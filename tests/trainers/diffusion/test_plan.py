@@ -39,8 +39,8 @@ def test_a_plan_knows_its_runs_and_the_steps_it_takes() -> None:
     ("times", "widths", "message"),
     [
         (TIMES, (1.0,) * 3, "4 times and 3 widths"),
-        ((0.0, 300.0), (1.0, 1.0), "fall from noise to image"),
-        ((300.0, 300.0), (1.0, 1.0), "fall from noise to image"),
+        ((0.0, 300.0), (1.0, 1.0), "decrease, from noise to image"),
+        ((300.0, 300.0), (1.0, 1.0), "decrease, from noise to image"),
         (TIMES, (SKIP,) * 4, "at least one step"),
         ((), (), "at least one step"),
     ],

@@ -133,7 +133,7 @@ def test_memory_is_bounded_by_the_block() -> None:
 def test_what_does_not_compare_is_refused() -> None:
     good = normal(10, 4)
     for score in (kernel_distance, precision_recall):
-        with pytest.raises(InputError, match=r"features of 4 and 5 dimensions do not compare"):
+        with pytest.raises(InputError, match=r"features of 4 and 5 dimensions can't be compared"):
             score(good, normal(10, 5))
         with pytest.raises(InputError, match=r"generated features are \[10\]; \[images, features\] of \d"):
             score(good, np.zeros(10))
