@@ -135,8 +135,10 @@ def test_a_small_quickstart_runs_from_the_wheel(environment: Path, tmp_path: Pat
     assert (tmp_path / "runs" / "digits" / "search" / "front.parquet").is_file()
 
 
-def test_deprecations_that_ray_or_optuna_raise_for_us_are_errors() -> None:
+def test_deprecations_and_experiments_of_ray_and_optuna_are_errors() -> None:
     from optuna._deprecated import deprecated_func
+    from optuna._experimental import experimental_func
+    from optuna.exceptions import ExperimentalWarning
 
     def old() -> int:
         return 1
@@ -144,9 +146,12 @@ def test_deprecations_that_ray_or_optuna_raise_for_us_are_errors() -> None:
     caller: dict[str, object] = {
         "__name__": "stepfront.search.algorithm.nsga2",
         "old": deprecated_func("4.0.0", "6.0.0")(old),
+        "new": experimental_func("5.0.0")(old),
     }
     with pytest.raises(FutureWarning, match="deprecated"):
         exec("old()", caller)
+    with pytest.raises(ExperimentalWarning, match="is experimental"):
+        exec("new()", caller)
     for module in ("ray.tune.tuner", "optuna.study.study", "stepfront"):
         with pytest.raises(DeprecationWarning, match="old"):
             warnings.warn_explicit("old", DeprecationWarning, f"{module}.py", 1, module)
