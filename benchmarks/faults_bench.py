@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from stepfront import SOURCE_ROOT
+from stepfront.environment import SOURCE_ROOT
 from stepfront.search.pareto import front_indices
 from stepfront.search.study.optuna_storage import DATABASE_FILE
 

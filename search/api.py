@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stepfront.dashboards.progress import SearchProgress, TrainingProgress, progress_bar
+from stepfront.environment import disable_telemetry
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
@@ -67,7 +68,7 @@ def train_local(settings: RunSettings, fresh: bool, progress: Progress) -> Train
     """Train as `train` does, with settings whose folders are local."""
     from stepfront.search.driver.train import run_training
 
-    _disable_telemetry()
+    disable_telemetry()
     with TrainingProgress(_console(progress)) as view:
 
         def show(report: TrainingReport) -> None:
@@ -105,7 +106,7 @@ def search_local(settings: RunSettings, location: RunLocation, fresh: bool, prog
     """
     from stepfront.search.driver.search import run_search as run
 
-    _disable_telemetry()
+    disable_telemetry()
     with SearchProgress(_console(progress)) as view:
         directory = run(settings, fresh, _View(view, progress), _stage(settings.name, progress), command, location)
     return Search(directory, settings)
@@ -185,7 +186,7 @@ class Search:
         """
         from stepfront.search.driver.confirm import run_confirmation
 
-        _disable_telemetry()
+        disable_telemetry()
         what = "confirming the front"
         with progress_bar(_console(progress), what) as update:
             show = progress if callable(progress) else lambda done, total: update(done, total, what)
@@ -251,9 +252,3 @@ def _console(progress: Progress) -> Console:
 def _stage(name: str, progress: Progress) -> Callable[[str], None]:
     console = _console(progress)
     return lambda text: console.print(f"{name}: {text}", style="dim")
-
-
-def _disable_telemetry() -> None:
-    # Ray and MLflow would report their use otherwise.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
-import os
 import sys
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
+from stepfront.environment import disable_telemetry
 from stepfront.errors import InputError
 from stepfront.search.cli import cluster, models, pages, points, runs, scores, upkeep
 from stepfront.search.execution.interrupt import InterruptedSearchError
@@ -72,7 +72,7 @@ def main() -> None:
 
     A user's error is one line on stderr and exit code 2; Ctrl-C gives exit code 130.
     """
-    _disable_telemetry()
+    disable_telemetry()
     try:
         code = app(standalone_mode=False) or 0  # typer returns the code of an Exit, and 130 for Ctrl-C
         if code == 130:
@@ -109,9 +109,3 @@ def _fail(message: str, code: int = 2) -> None:
     print(f"stepfront: {' '.join(message.split())}", file=sys.stderr)
     sys.stderr.flush()
     sys.exit(code)
-
-
-def _disable_telemetry() -> None:
-    """Keep Ray and MLflow from sending usage statistics, unless the user has allowed it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from stepfront import SOURCE_ROOT
+from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError, first_line
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.ray_private import keep_to_loopback

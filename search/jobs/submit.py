@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepfront import SOURCE_ROOT
 from stepfront.addresses import is_uri, redacted
+from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.config import RunSettings, save_settings

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stepfront import SOURCE_ROOT
+from stepfront.environment import SOURCE_ROOT
 from stepfront.search.config import RunSettings
 from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.tracking.search_mirror import SearchMirror

@@ -14,7 +14,6 @@ The functions stand in search/api.py and are imported when they are first used, 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepfront.errors import InputError
@@ -34,9 +33,6 @@ __all__ = [
     "run_search",
     "train",
 ]
-
-SOURCE_ROOT = Path(__file__).resolve().parent.parent
-"""Folder that holds this package: `src` of a checkout, or site-packages.  Ray workers find it in PYTHONPATH."""
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stepfront import SOURCE_ROOT
+from stepfront.environment import SOURCE_ROOT
 from stepfront.search.execution.ray_session import ENVIRONMENT, import_path
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tracking import made_up_search
-from stepfront import SOURCE_ROOT
+from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError
 from stepfront.search.config import save_settings, settings_from
 from stepfront.search.tracking.search_mirror import SearchMirror
