@@ -1,4 +1,4 @@
-"""Settings that ship with the package, so that `stepfront quickstart` needs no checkout."""
+"""Ship settings with the package, so that `stepfront quickstart` needs no checkout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The plain mapping of a shipped settings file."""
+    """Return a shipped settings file as a plain mapping."""
     content = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
