@@ -15,28 +15,31 @@ TOP_FOLDERS = ("search", "trainers", "dashboards")
 MAY_IMPORT: dict[str, str] = {
     # room: the rooms below it that it may import.  A room that stands further up is never named in a line.
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
+    "testing": """search/algorithm trainers/inference trainers/metrics trainers/diffusion trainers/networks
+        trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/api search/checks search/driver search/export search/problem search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
-        dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data trainers/ground tables
-        ground""",
-    "search/api": """search/driver search/export search/problem search/records search/storage search/ground dashboards
-        trainers/networks tables ground""",
-    "search/checks": """search/driver search/problem search/execution search/study search/tracking search/records
-        search/storage search/ground trainers/diffusion trainers/networks trainers/data trainers/ground tables
-        ground""",
-    "search/driver": """search/problem search/execution search/study search/algorithm search/tracking search/records
-        search/storage search/ground dashboards dashboards/figures dashboards/formatting trainers/evaluation
-        trainers/training trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
+        dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data trainers/ground
+        tables ground""",
+    "search/api": """search/driver search/export search/problem search/records search/storage search/ground
+        dashboards dashboards/figures trainers/training trainers/networks tables ground""",
+    "search/checks": """search/driver search/problem search/execution search/study search/tracking
+        search/records search/storage search/ground trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
-    "search/export": """search/problem search/tracking search/records search/storage search/ground trainers/diffusion
-        trainers/networks trainers/ground tables ground""",
+    "search/driver": """search/problem search/execution search/study search/algorithm search/tracking
+        search/records search/storage search/ground dashboards dashboards/figures dashboards/formatting
+        trainers/evaluator trainers/evaluation trainers/training trainers/inference trainers/metrics
+        trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
+    "search/export": """search/problem search/tracking search/records search/storage search/ground
+        trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/algorithm search/records search/storage search/ground
-        trainers/evaluation trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
-        trainers/ground tables ground""",
-    "search/execution": """search/study search/records search/ground trainers/evaluation trainers/training
-        trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
-    "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion tables
-        ground""",
+        trainers/evaluator trainers/inference trainers/metrics trainers/diffusion trainers/networks
+        trainers/data trainers/ground tables ground""",
+    "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
+        trainers/training trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
+        tables ground""",
+    "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
+        tables ground""",
     "search/algorithm": "search/records search/ground trainers/diffusion tables ground",
     "search/tracking": """search/records search/storage search/ground trainers/training trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
@@ -48,8 +51,9 @@ MAY_IMPORT: dict[str, str] = {
     "dashboards": "dashboards/figures dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",
-    "trainers/evaluation": """trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
-        trainers/ground ground""",
+    "trainers/evaluator": """trainers/evaluation trainers/inference trainers/metrics trainers/diffusion
+        trainers/networks trainers/data trainers/ground ground""",
+    "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/training": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/inference": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
@@ -64,10 +68,10 @@ MAY_IMPORT: dict[str, str] = {
 
 MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "ray": {"search/execution", "search/problem", "search/jobs", "search/checks", "search/cli"},
-    "optuna": {"search/study", "search/algorithm", "search/ground"},
+    "optuna": {"search/study", "search/algorithm", "search/ground", "testing"},
     "mlflow": {"search/tracking", "search/export"},
     "typer": {"search/cli"},
-    "plotly": {"dashboards", "dashboards/figures"},
+    "plotly": {"dashboards", "dashboards/figures", "search/api"},
     "matplotlib": {"dashboards", "dashboards/figures"},
     "diffusers": {"trainers/interop"},
 }
@@ -100,8 +104,8 @@ def room_of(module: str) -> str:
     if not parts or parts == ["__main__"]:
         return "stepfront"
     top, *rest = parts
-    if top == "tables" or top not in TOP_FOLDERS:
-        return "tables" if top == "tables" else "ground"
+    if top not in TOP_FOLDERS:
+        return top if top in MAY_IMPORT else "ground"
     if not rest:
         return top if top == "dashboards" else f"{top}/ground"
     room = f"{top}/{rest[0]}"

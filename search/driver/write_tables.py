@@ -28,7 +28,7 @@ from stepfront.trainers.inference.cost import WidthCost
 
 @dataclass
 class TableWriter:
-    """Brings the tables and facts of one search in line with its study, whenever it is asked to."""
+    """Writes the tables and facts of one search from its study."""
 
     problem: SearchProblem
     ledger: Ledger

@@ -1,7 +1,7 @@
-"""A front point that leaves the house: a search and a point in; a folder of weights, plan and program out.
+"""Export a Pareto-front point as a self-contained folder: weights, plan.json and sample.py.
 
-The folder needs nothing of this package: plan.json holds the solver's coefficients, a safetensors file each width that
-the plan runs, and sample.py (search/exported/sample.py) is a program of its own.
+The folder needs nothing of this package.  plan.json holds the solver's coefficients, a safetensors file holds each
+width that the plan runs, and sample.py (a copy of exported/sample.py) is a complete program.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
 
 
 def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
-    """Writes the point's folder and returns its plan.json.  InputError when `out` holds anything else, or when the
-    supernet is no longer the one that was searched."""
+    """Write the folder of a front point and return the content of its plan.json.
+
+    Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
+    """
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
@@ -48,10 +50,10 @@ def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
 
 
 def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
-    """Writes weights, program and, last, the plan that binds them by their digests."""
+    """Write weights, program and, last, the plan that names the weights by their digests."""
     card, plan = problem.card, plan_of_row(row)
     if card.network.family != "unet":
-        raise InputError(f"can't export a network of family {card.network.family!r}; possible: unet")
+        raise InputError(f"cannot export a network of family {card.network.family!r}; possible: unet")
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})
     networks = []
     for width in sorted({plan.widths[i] for i in plan.taken}):
@@ -78,7 +80,7 @@ def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series
 
 
 def point_facts(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a point comes from and what it scored, as plain JSON values."""
+    """Return where a point comes from and what it scored, as plain JSON values."""
     origin = ("search_id", "name", "dataset", "fingerprint", "supernet_digest", "features")
     scores = ("fid", "gflops", "latency_ms", "fid_confirmed", "fid_low", "fid_high")
     return (
@@ -98,10 +100,10 @@ def _write_network(network: nn.Module, width: float, out: Path) -> dict[str, Any
 
 
 def _shared(network: NetworkSettings) -> dict[str, Any]:
-    """What the networks of all widths have in common and their weights do not tell."""
+    """Return what the networks of all widths share and their weights do not show."""
     return {
         "time_channels": network.base,
-        # Written out: how they are rounded differs with where a network was trained.
+        # Written out, since their rounding depends on where a network was trained.
         "frequencies": frequencies(network.base, network.frequencies, torch.device("cpu")).tolist(),
         "norm_eps": network.norm_eps,
         "head_channels": network.head_channels,
@@ -110,7 +112,7 @@ def _shared(network: NetworkSettings) -> dict[str, Any]:
 
 
 def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, float]]:
-    """The steps that are taken; JSON writes a float so that it is read back bit for bit."""
+    """Return the steps that are taken; JSON keeps every bit of a float."""
     found = PlanRun(plan, noise_schedule(problem.card.diffusion)).coefficients
     columns = {name: getattr(found, name) for name in ("alpha", "sigma", "a", "b", "c", "d")}
     return [
@@ -121,15 +123,15 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, float]]:
 
 
 def _check_free(out: Path) -> None:
-    """An export is written over an export, never among other files."""
+    """Raise InputError unless `out` is empty or holds an earlier export."""
     if not out.exists():
         return
     if not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder")
-    others = [path.name for path in sorted(out.iterdir()) if not _ours(path.name)]
+        raise InputError(f"--out {out} is a file; give a folder")
+    others = [path.name for path in sorted(out.iterdir()) if not _is_exported(path.name)]
     if others:
-        raise InputError(f"{out} holds other files ({others[0]}); give a new folder")
+        raise InputError(f"{out} holds other files, such as {others[0]}; give a new folder")
 
 
-def _ours(name: str) -> bool:
+def _is_exported(name: str) -> bool:
     return name in (PLAN_FILE, PROGRAM_FILE) or (name.startswith("width-") and name.endswith(".safetensors"))

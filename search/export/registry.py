@@ -1,8 +1,8 @@
-"""A front point as an MLflow model: a search and a point in; a version of a registered model, and its aliases, out.
+"""Register a Pareto-front point as a version of an MLflow model, and keep the model's aliases up to date.
 
-A version is an exported folder (search/export.py) with a pyfunc around it (search/exported/model.py), so it loads where
-this package is not.  The aliases knee, best and cheapest follow the front: whenever a point of a search is registered,
-each alias that its model has already is moved to the point that bears the label by now.
+A version is an exported folder (program.py) with a pyfunc around it (exported/model.py), so it loads where this package
+is not installed.  The aliases knee, best and cheapest follow the front: whenever a point is registered, each alias that
+the model already has moves to the point that has the label now.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Registered:
 
 
 def register_point(path: Path, point: str, name: str | None = None) -> Registered:
-    """Registers a point of a search and brings the aliases in line with its front.
+    """Register a point of a search and bring the aliases in line with its front.
 
-    A point that is registered already, with the same scores, gets no second version.  InputError when the search is not
-    in MLflow, when the name can't be one, or when the supernet is no longer the one that was searched.
+    A point that is registered already, with the same scores, gets no second version.  Raises InputError when the search
+    is not in MLflow, when the name is not possible, or when the supernet is not the one that was searched.
     """
     directory, settings = find_search(path)
     front = read_snapshot(directory).front
@@ -71,7 +71,7 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
         raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
     model = name or f"stepfront-{settings.name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
-        raise InputError(f"a model can't be called {model!r}; possible: letters, digits, spaces and . _ -")
+        raise InputError(f"{model!r} cannot be the name of a model; possible: letters, digits, spaces and . _ -")
     set_environment()
     registry = _Registry(
         make_client(uri), model, written.run_id, load_problem_of_search(settings, directory), directory
@@ -93,7 +93,7 @@ class _Registry:
         return point_facts(row, self._facts)
 
     def version_of(self, row: pd.Series) -> tuple[str, bool]:
-        """The version that holds the point with these scores; a new one, and True, where there is none."""
+        """Return the version of the point with these scores; a new version, and True, where there is none."""
         with tempfile.TemporaryDirectory() as scratch:
             point = Path(scratch) / "point"
             content = write_point(self._problem, self._facts, row, point)
@@ -108,12 +108,16 @@ class _Registry:
         tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
         source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"
         made = self._client.create_model_version(
-            self._model, source, self._run_id, tags=tags | {"digest": digest}, description=_says(content["point"])
+            self._model,
+            source,
+            self._run_id,
+            tags=tags | {"digest": digest},
+            description=_version_description(content["point"]),
         )
         return str(made.version), True
 
     def move_aliases(self, front: pd.DataFrame, row: pd.Series, version: str) -> dict[str, tuple[str | None, str]]:
-        """Sets the labels of the point as aliases, and moves those aliases whose label went to another point."""
+        """Set the labels of the point as aliases, and move the aliases whose label is on another point now."""
         before = {str(k): str(v) for k, v in self._client.get_registered_model(self._model).aliases.items()}
         moved = {}
         for label in LABELS:
@@ -130,8 +134,8 @@ class _Registry:
 
 
 def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
-    """Writes the exported folder `point` as an MLflow model."""
-    os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # it would ask a package index
+    """Write the exported folder `point` as an MLflow model."""
+    os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # the check would contact a package index
     import importlib.metadata
 
     import mlflow
@@ -164,11 +168,11 @@ def _description(facts: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Numbers as people read them; the model's own metadata have every digit."""
+    """Format a number with four digits; the model's own metadata has every digit."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _says(point: Mapping[str, Any]) -> str:
+def _version_description(point: Mapping[str, Any]) -> str:
     confirmed = point["fid_confirmed"]
     scores = f"{point['gflops']:.4g} GFLOPs, FID {point['fid']:.4g} ({point['features']})"
     if confirmed is not None:

@@ -1,1 +1,1 @@
-"""Programs that leave the house with an exported point.  They import nothing of it, and nothing here imports them."""
+"""Programs that are copied into an exported point; they import nothing of this package."""

@@ -1,4 +1,6 @@
-"""The MLflow model of an exported point (models from code): a table of noise seeds in, images out.
+"""Sample images of an exported point as an MLflow model (models from code).
+
+The model takes a table of noise seeds and returns images.
 
 Column `seed` is the noise seed; column `image`, the number of the image within that seed, may be left out: then the
 rows of a seed are its images 0, 1, 2, ...  So a table of 64 rows with seed 0 gives the images of
@@ -18,7 +20,7 @@ import pandas as pd
 
 
 class PlanModel(mlflow.pyfunc.PythonModel):
-    """Samples by the sample.py that lies among the model's artifacts."""
+    """An MLflow model that samples with the sample.py among its artifacts."""
 
     def load_context(self, context: Any) -> None:
         folder = Path(context.artifacts["point"])
@@ -31,13 +33,13 @@ class PlanModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         if not len(model_input) or (model_input[["seed"]].min() < 0).any():
-            raise ValueError("seeds are whole numbers from 0 on, and at least one is needed")
+            raise ValueError("give at least one row, with seeds that are integers from 0 on")
         counted = model_input.groupby("seed").cumcount()
         numbers = model_input["image"].fillna(counted) if "image" in model_input else counted
         labels = None
         if "label" in model_input:
             if model_input["label"].isna().any():
-                raise ValueError("give every row a label, or none")
+                raise ValueError("some rows have no label; give every row one, or leave the column out")
             labels = model_input["label"].astype(int).tolist()
         return np.asarray(self._point.sample(model_input["seed"].tolist(), numbers.astype(int).tolist(), labels))
 

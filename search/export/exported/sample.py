@@ -1,4 +1,4 @@
-"""Samples the plan in this folder: noise seeds in, images out.  Needs torch, numpy and safetensors alone.
+"""Sample images of the plan in this folder; needs only torch, numpy and safetensors.
 
     python sample.py --images 64 --seed 0 --out images.npz
 
@@ -28,11 +28,13 @@ from torch import Tensor
 
 
 class UNet:
-    """The network of one width: x [B, C, H, W], t [B], label [B] where there are classes -> the predicted noise.  The
-    weights' names tell its blocks."""
+    """The network of one width: x [B, C, H, W], t [B] and, with classes, label [B] give the predicted noise.
+
+    Its blocks follow from the names of the weights.
+    """
 
     def __init__(self, weights: dict[str, Tensor], groups: dict[str, int], shared: dict[str, Any]) -> None:
-        """`groups` of each norm; `shared` by all widths: frequencies, norm_eps, head_channels, pad_end."""
+        """Take the `groups` per norm, and what all widths share: frequencies, norm_eps, head_channels, pad_end."""
         self.weights, self.groups, self.shared = weights, groups, shared
         self.frequencies = torch.tensor(shared["frequencies"], device=weights["head.weight"].device)
 
@@ -90,7 +92,10 @@ class UNet:
 
 
 class Point:
-    """A point of a front: its plan and the networks that the plan runs.  ValueError for weights of another plan."""
+    """A point of a front: its plan and the networks that the plan runs.
+
+    Raises ValueError when the weights belong to another plan.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
@@ -104,31 +109,31 @@ class Point:
             self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["unet"])
 
     def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
-        """Image `numbers[i]` of noise seed `seeds[i]`, for each i: uint8 [N, H, W, C].  A seed and a number give the
-        same image whatever else is asked for; of class `labels[i]` where there are classes, which None draws.
+        """Return image `numbers[i]` of noise seed `seeds[i]` for each i, as uint8 [N, H, W, C].
 
-        ValueError for a label that is no class.
+        A seed and a number give the same image, whatever else is requested.  `labels[i]` is its class, where there are
+        classes; None draws them.  Raises ValueError for a label that is not a class.
         """
-        asked, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
-        told = self._labels(asked, labels)
+        images, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
+        drawn = self._labels(images, labels)
         parts = []
-        for first in range(0, len(asked), batch):
+        for first in range(0, len(images), batch):
             part = slice(first, first + batch)
-            parts.append(self._batch(asked[part], None if told is None else told[part]))
+            parts.append(self._batch(images[part], None if drawn is None else drawn[part]))
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _batch(self, asked: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
-        x, before = self._noise(asked, 0), None
+    def _batch(self, images: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
+        x, before = self._noise(images, 0), None
         for step in self.plan["steps"]:
-            t = torch.full((len(asked),), step["time"], device=self.device)
+            t = torch.full((len(images),), step["time"], device=self.device)
             x0 = (x - step["sigma"] * self._predict(self.networks[step["width"]], x, t, labels)) / step["alpha"]
             x0 = x0.clamp(-1, 1) if self.plan["clip"] else x0
             x = step["a"] * x + step["b"] * x0
             if step["c"] and before is not None:
                 x += step["c"] * before
             if step["d"]:
-                x += step["d"] * self._noise(asked, step["number"] + 1)
+                x += step["d"] * self._noise(images, step["number"] + 1)
             before = x0
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
@@ -143,14 +148,14 @@ class Point:
             return unconditional
         return unconditional + scale * (network(x, t, labels) - unconditional)
 
-    def _labels(self, asked: list[tuple[int, int]], given: Sequence[int] | None) -> Tensor | None:
-        """The labels [N]: those given, or a function of seed and number; None where there are no classes."""
+    def _labels(self, images: list[tuple[int, int]], given: Sequence[int] | None) -> Tensor | None:
+        """Return the labels [N]: those given, or a function of seed and number; None without classes."""
         if "condition" not in self.plan:
             if given is not None:
-                raise ValueError("these networks have no classes, so no label can be given")
+                raise ValueError("these networks have no classes; leave the label out")
             return None
         counts = self.plan["condition"]["counts"]
-        labels = [self._drawn(counts, *each) for each in asked] if given is None else list(given)
+        labels = [self._drawn(counts, *each) for each in images] if given is None else list(given)
         for label in labels:
             if not 0 <= label < len(counts):
                 raise ValueError(f"no class {label}; possible: 0 to {len(counts) - 1}")
@@ -161,22 +166,22 @@ class Point:
         drawn = generator.random(number % 4 + 1)[-1]
         return int(np.searchsorted(np.cumsum(counts) / sum(counts), drawn, side="right"))
 
-    def _noise(self, asked: list[tuple[int, int]], block: int) -> Tensor:
-        """Noise is a function of seed, image and step: a counter-based generator (Philox)."""
+    def _noise(self, images: list[tuple[int, int]], block: int) -> Tensor:
+        """Return noise as a function of seed, image and step, from a counter-based generator (Philox)."""
         shape = self.plan["image_shape"]
-        drawn = np.empty((len(asked), *shape), dtype=np.float32)
-        for row, (seed, number) in enumerate(asked):
+        drawn = np.empty((len(images), *shape), dtype=np.float32)
+        for row, (seed, number) in enumerate(images):
             generator = np.random.Generator(np.random.Philox(key=[seed, number], counter=[0, 0, 0, block]))
             drawn[row] = generator.standard_normal(shape, dtype=np.float32)
         return torch.from_numpy(drawn).to(self.device)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Samples the plan in this folder.")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--label", type=int, help="the class of all images; default: drawn as in the training data")
-    parser.add_argument("--out", type=Path, default=Path("images.npz"))
+    parser = argparse.ArgumentParser(description="Sample images of the plan in this folder.")
+    parser.add_argument("--images", type=int, default=64, help="number of images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="noise seed (default: %(default)s)")
+    parser.add_argument("--label", type=int, help="class of all images (default: drawn as in the training data)")
+    parser.add_argument("--out", type=Path, default=Path("images.npz"), help="file to write (default: %(default)s)")
     given = parser.parse_args()
     point = Point(Path(__file__).resolve().parent)
     labels = None if given.label is None else [given.label] * given.images
