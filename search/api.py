@@ -222,7 +222,7 @@ class Search:
 
 
 class _View:
-    """Shows a running search as `progress` says."""
+    """Shows a running search in the way that `progress` asks for."""
 
     def __init__(self, view: SearchProgress, progress: Progress) -> None:
         self._view, self._progress = view, progress

@@ -8,12 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import stepfront
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS
 from stepfront.search.config import settings_from
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
+from stepfront.trainers.evaluator import Evaluator
+from stepfront.trainers.inference.cost import count_width
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -46,6 +51,29 @@ def test_the_page_has_every_kind_of_part() -> None:
     for row in re.findall(r"\| `(\w+)` in (\S+) \|", TEXT):
         assert f"class {row[0]}(" in (PAGE.parents[1] / row[1]).read_text(encoding="utf-8"), row
     assert len(re.findall(r"\| `(\w+)` in (\S+) \|", TEXT)) == 5
+
+
+SMALL = [
+    *("network.base=8", "network.widths=[0.5, 1.0]", "training.steps=3", "training.batch=8", "training.warmup=1"),
+    *("sampler.steps=4", "tracking.uri=null"),
+]
+
+
+def test_the_parts_of_the_page_train_a_supernet_and_score_a_plan(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(parts)
+    (given,) = blocks("yaml")
+    data = tmp_path / "digits.csv"
+    data.write_text("\n".join(f"{n % 3}," + ",".join(str((n * i) % 256) for i in range(64)) for n in range(24)))
+    settings = settings_from(yaml.safe_load(given), [*SMALL, f"data.path={data}", f"directory={tmp_path}"])
+    stepfront.train(settings, progress=False)
+    problem = load_problem(settings)
+    costs = {width: count_width(problem.card.network, 1, 8, width) for width in (0.5, 1.0)}
+    result = Evaluator(local_parts(problem, costs))(problem.uniform_plan(0.5), 16, noise_seed=0)
+    assert np.isfinite(result.fid)
+    assert (result.features, result.error) == ("my_parts.features:Patches", "")
+    assert problem.card.network.family == "my_parts.families:build_plain"
 
 
 def test_the_examples_pass_the_conformance_tests_of_the_page(parts: Path) -> None:

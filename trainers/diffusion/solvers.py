@@ -35,8 +35,8 @@ class Coefficients:
 class Solver(Protocol):
     """A function that turns the noise schedule and the times of a plan's steps into coefficients.
 
-    `times` [N] fall from noise to image, in training-time units, and need not be whole numbers.  After the last time
-    comes the clean image.  N is 1 at least.
+    `times` [N] decrease from noise to image, in training-time units, and need not be whole numbers.  The clean image
+    comes after the last time.  N is 1 at least.
 
     The function is pure.  Row i depends on times 0 to i + 1 alone, and on whether i is the last row: states before a
     step are shared between plans that begin alike.  All coefficients are finite.  `d` is 0 for a deterministic solver.

@@ -65,11 +65,11 @@ class DatasetFormatConformance:
 
     def test_images_that_exceed_the_memory_are_the_same(self, tmp_path: Path) -> None:
         """Pixels that are mapped from a file are those that fit into memory, and are found again."""
-        whole = self.load(tmp_path / "whole")
+        unlimited = self.load(tmp_path / "unlimited")
         settings = self.settings(tmp_path / "mapped", memory_mb=1e-3)
         for data in (load_data(settings), load_data(settings)):
-            assert data.fingerprint == whole.fingerprint, "mapped images differ from those in memory"
-            np.testing.assert_array_equal(data.held_out_images, whole.held_out_images)
+            assert data.fingerprint == unlimited.fingerprint, "mapped images differ from those in memory"
+            np.testing.assert_array_equal(data.held_out_images, unlimited.held_out_images)
 
     def test_there_are_images_to_train_on_and_held_out_ones(self, tmp_path: Path) -> None:
         """Both splits are square, of one size, and not empty."""

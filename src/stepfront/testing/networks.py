@@ -85,7 +85,7 @@ class NetworkFamilyConformance:
             assert list(own) == list(shapes), f"width {width} has other parameters than the widest network"
             assert set(parameter_segments(narrow)) == set(own), f"width {width} has parameters without segments"
             for name, shape in own.items():
-                fits = all(mine <= whole for mine, whole in zip(shape, shapes[name], strict=True))
+                fits = all(small <= large for small, large in zip(shape, shapes[name], strict=True))
                 assert fits, f"{name} at width {width} is {list(shape)}, more than {list(shapes[name])}"
 
     def test_macs_are_counted_and_grow_with_the_width(self) -> None:

@@ -58,11 +58,13 @@ class SolverConformance:
         """Plans that begin alike share their states, so a step may read times up to its end alone."""
         schedule = self.schedules()[0]
         times = time_grid(schedule, "logsnr", 9)
-        whole = np.stack(astuple(self.coefficients(schedule, times)))
+        complete = np.stack(astuple(self.coefficients(schedule, times)))
         for count in range(2, 9):
             part = np.stack(astuple(self.coefficients(schedule, times[:count])))
             # The last step of the shorter plan ends elsewhere: at the clean image.
-            assert np.array_equal(part[:, : count - 1], whole[:, : count - 1]), f"steps before {count} read later times"
+            assert np.array_equal(part[:, : count - 1], complete[:, : count - 1]), (
+                f"steps before {count} read later times"
+            )
 
     def test_a_known_clean_image_is_kept(self) -> None:
         """If the network knows the clean image, each step ends at its share of it, and the last one at the image."""
