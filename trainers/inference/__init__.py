@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Run networks fast: engines, prefix cache and cost of widths and plans."""

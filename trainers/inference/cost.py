@@ -1,6 +1,6 @@
-"""What a width and a plan cost: multiply-accumulates, parameters and measured latency.
+"""Compute what a width and a plan cost: multiply-accumulates, parameters and measured latency.
 
-MACs are counted, never written down: convolutions, linear maps and both products of attention.  FLOPs are 2 x MACs.
+MACs are counted by running the network: convolutions, linear maps and both products of attention.  FLOPs are 2 x MACs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from stepfront.trainers.networks.families import build_backbone
 
 
 class WidthCost(Settings):
-    """Cost of one network call at one width, per image; `engine` is how the network was run for its latency, `calls`
-    how many of them a step makes: two under guidance."""
+    """Cost of one network call at one width, per image.
+
+    `engine` is how the network ran when its latency was measured.  `calls` is the number of calls per step: two under
+    guidance.
+    """
 
     width: float
     macs: int
@@ -37,18 +40,18 @@ class WidthCost(Settings):
 
     @property
     def step_gflops(self) -> float:
-        """FLOPs of one step, in 1e9."""
+        """The FLOPs of one step, in 1e9."""
         return 2e-9 * (self.macs * self.calls)
 
     @property
     def step_ms(self) -> float:
-        """Latency of one step, in ms; NaN where it was not measured."""
+        """The latency of one step, in ms; NaN where it was not measured."""
         return float("nan") if self.latency_ms is None else self.latency_ms * self.calls
 
 
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
-    """MACs of one call on one image, and parameters."""
-    # On the meta device nothing is computed; on a CPU the counter would miss fused attention.
+    """Count the MACs of one call on one image, and the parameters."""
+    # On the meta device nothing is computed; on a CPU, the counter would miss fused attention.
     with torch.device("meta"):
         network = build_backbone(settings, image_channels, resolution, width).eval()
         x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
@@ -59,12 +62,12 @@ def count_width(settings: NetworkSettings, image_channels: int, resolution: int,
 
 
 def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
-    """FLOPs of the whole plan for one image, in 1e9."""
+    """Return the FLOPs of a plan per image, in 1e9."""
     return sum(costs[width].step_gflops for width in plan.widths if width != SKIP)
 
 
 def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
-    """Latency of the whole plan per image: the sum over its steps, in ms; NaN where a width was not measured."""
+    """Return the latency of a plan per image, summed over its steps, in ms; NaN where a width was not measured."""
     return sum(costs[width].step_ms for width in plan.widths if width != SKIP)
 
 
@@ -72,10 +75,10 @@ def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
 def largest_batch(
     network: Network, image_shape: tuple[int, ...], most: int, device: torch.device, share: float = 1.0, *label: int
 ) -> int:
-    """How many images one call may have: `most`, or else the largest power of two below, such that twice as many fit
-    into this process's `share` of the device's memory.  The rest is left to features, prefixes and other widths.
+    """Return how many images one call may have: `most`, or the largest power of two below that fits.
 
-    Raises InputError where two images do not fit.
+    A batch fits when one of twice its size fits into this process's `share` of the device's memory.  The rest is for
+    features, the prefix cache and other widths.  Raises InputError when two images do not fit.
     """
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(share, device)
@@ -85,7 +88,7 @@ def largest_batch(
             x, t = torch.zeros(2 * batch, *image_shape, device=device), torch.zeros(2 * batch, device=device)
             network(x, t, *(torch.full((2 * batch,), one, device=device) for one in label))
             return batch
-        except RuntimeError as error:  # OutOfMemoryError is one; beyond 2^31 numbers kernels refuse in other words
+        except RuntimeError as error:  # OutOfMemoryError is one; beyond 2^31 values, kernels raise others
             if batch == 1:
                 said = first_line(error)
                 raise InputError(f"two images do not fit into {share:.0%} of the memory of {device}: {said}") from None
@@ -98,7 +101,7 @@ def largest_batch(
 def measure_latency(
     network: Network, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
 ) -> float:
-    """Median over `runs` of the time of one call on `batch` images, in ms per image, after two warm-up calls."""
+    """Return the median time over `runs` calls on `batch` images, in ms per image, after two warm-up calls."""
     return measure_latencies([network], image_shape, batch, device, runs)[0]
 
 
@@ -112,10 +115,9 @@ def measure_latencies(
     enough: float = math.inf,
     label: Sequence[Tensor] = (),
 ) -> list[float]:
-    """`measure_latency` of several networks, called in turns: what else the machine does then slows them all alike.
+    """Return `measure_latency` of several networks, called in turn, so that other load slows them all alike.
 
-    After three runs no more are begun once `enough` seconds have passed.  Networks with classes need one `label`
-    [batch].
+    After three runs, none begins once `enough` seconds have passed.  Networks with classes need one `label` [batch].
     """
     x, t = torch.randn(batch, *image_shape, device=device), torch.zeros(batch, device=device)
     seconds: list[list[float]] = [[] for _ in networks]
@@ -123,14 +125,14 @@ def measure_latencies(
     for run in range(runs + 2):
         if run >= 5 and time.perf_counter() - start > enough:
             break
-        for network, spent in zip(networks, seconds, strict=True):
+        for network, times in zip(networks, seconds, strict=True):
             _wait_for(device)
             begin = time.perf_counter()
             network(x, t, *label)
             _wait_for(device)
             if run >= 2:
-                spent.append(time.perf_counter() - begin)
-    return [1000 * statistics.median(spent) / batch for spent in seconds]
+                times.append(time.perf_counter() - begin)
+    return [1000 * statistics.median(times) / batch for times in seconds]
 
 
 def _wait_for(device: torch.device) -> None:

@@ -1,7 +1,7 @@
-"""How a network is run on a device: its memory layout, its convolutions, whether it is compiled, and its precision.
+"""Run a network on a device: memory layout, convolutions, compilation and precision.
 
-What is fastest differs from device to device and from network to network, so it is measured, on the device that will do
-the work; what changes the numbers by more than a stated tolerance is refused.
+The fastest engine differs between devices and networks, so it is measured on the device that does the work.  An engine
+that changes the output by more than a stated tolerance is refused.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Engine(Settings):
-    """`winograd` and `compiled` (by torch.compile) work on channels-last weights; `winograd` is for float32 on CPUs."""
+    """How to run a network.
+
+    `winograd` and `compiled` (by torch.compile) use channels-last weights; `winograd` is for float32 on CPUs.
+    """
 
     name: EngineName = "plain"
     precision: Precision = "float32"
 
     @property
     def label(self) -> str:
-        """`channels_last`, or `plain bfloat16`."""
+        """The name in tables, such as `channels_last` or `plain bfloat16`."""
         return self.name if self.precision == "float32" else f"{self.name} {self.precision}"
 
     def run(self, network: nn.Module, device: torch.device, batch: int) -> Running:
-        """The network on `device` under this engine.  Compiled code is made for `batch` images alone; any other number
-        is run without it."""
+        """Return the network on `device` under this engine.
+
+        Code is compiled for `batch` images alone; any other number of images runs without it.
+        """
         return Running(network, self, device, batch)
 
 
@@ -40,12 +45,12 @@ PLAIN = Engine()
 
 
 class Running:
-    """A network that runs: x [B, C, H, W] float32, t [B], label [B] for one with classes -> predicted noise float32."""
+    """A network on a device: x [B, C, H, W] float32, t [B] and, with classes, label [B] -> predicted noise float32."""
 
     def __init__(self, network: nn.Module, engine: Engine, device: torch.device, batch: int) -> None:
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
         self._format = torch.contiguous_format if engine.name == "plain" else torch.channels_last
-        # New tensors where anything changes: the given weights may be shared and are never written to.
+        # Conversions make new tensors: the given weights may be shared, and are never written to.
         self._network = network.to(device, self._dtype)
         if engine.name == "winograd":
             use_winograd(self._network)
@@ -61,9 +66,9 @@ class Running:
 
 
 def compiled(network: nn.Module) -> Callable[..., Tensor]:
-    """torch.compile for one shape of input."""
+    """Compile a network for one shape of input."""
     import torch._dynamo
 
-    # All widths are one piece of code to it, and beyond this limit it runs the rest uncompiled without a word.
+    # All widths are one piece of code to torch.compile, and beyond this limit it silently runs the rest uncompiled.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     return torch.compile(network, dynamic=False)

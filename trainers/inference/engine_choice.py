@@ -1,7 +1,7 @@
-"""Which engine a search runs on: subnets and real inputs in, every candidate's measurement and the choice out.
+"""Choose the engine of a search by measuring every candidate on its subnets and on real inputs.
 
-The choice is made once a search and then given to all of its workers: two engines agree to a tolerance only, and scores
-must not depend on the worker.
+The choice is made once per search and then used by all workers.  Two engines agree only to a tolerance, and scores must
+not depend on the worker.
 """
 
 from __future__ import annotations
@@ -25,23 +25,29 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative root mean square difference to the plain float32 network's prediction, at any width and input."""
 
 LEAST_GAIN = 1.1
-"""How much faster than the plain network an engine must be to be chosen: less is within what measurements vary by, and
-others take memory of their own in each worker, for weights in another layout or for Winograd's filters, where the plain
-network shares the widest weights with its node."""
+"""How much faster than the plain network an engine must be to be chosen.
+
+Less is within the variation of measurements.  Other engines also need memory in each worker, for weights in another
+layout or for Winograd's filters, while the plain network shares the widest weights with its node."""
 
 LEAST_SECONDS = 30.0
-"""What an engine must save each worker of a whole search to be chosen: a small search keeps to the plain network, and
-two of equal seeds have equal scores to the bit whatever else the machine did while it measured."""
+"""Seconds that an engine must save each worker over the complete search to be chosen.
+
+A small search therefore uses the plain network.  Two small searches with equal seeds have equal scores to the bit,
+whatever else the machine did during the measurement."""
 
 COMPILE_SECONDS = 10.0
-"""What compiling one width takes at least on a CPU (measured: 9 to 34 s); less can't be won back by a small search."""
+"""Least time to compile one width on a CPU (measured: 9 to 34 s)."""
 
 ENOUGH = 10.0
-"""Seconds after which the measurement of a width makes do with three runs."""
+"""Seconds after which the measurement of a width ends with its third run."""
 
 
 class Measured(Settings):
-    """One candidate: ms per image and call a width, narrowest first, and why it was not to be had, if so."""
+    """The measurement of one candidate.
+
+    `latency_ms` is per image and call, narrowest width first.  `refused` is why the candidate can't be used.
+    """
 
     engine: Engine
     latency_ms: tuple[float, ...] = ()
@@ -52,11 +58,11 @@ class Measured(Settings):
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured on: `subnet(width)` makes a network anew, `inputs` are (x [batch, C, H, W], t [batch]), and
-    label [batch] for one with classes, as a sampler meets them.
+    """What the measurement runs on.
 
-    `guided` makes of such a network and its labels what a guided sampler calls: guidance amplifies what an engine
-    changes, so it is what must agree.
+    `subnet(width)` makes a new network.  `inputs` are (x [batch, C, H, W], t [batch]) and, with classes, label [batch],
+    as they occur in a sampler.  `guided` turns a network and its labels into what a guided sampler calls.  Guidance
+    amplifies what an engine changes, so the guided predictions are compared.
     """
 
     subnet: Callable[[float], nn.Module]
@@ -67,7 +73,7 @@ class Bench:
 
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
-        """All engines side by side, width by width."""
+        """Measure all engines side by side, one width after the other."""
         shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
         found = [Measured(engine=engine) for engine in engines]
         for width in self.widths:
@@ -105,10 +111,11 @@ class Bench:
 def choose_engine(
     bench: Bench, name: Literal["auto"] | EngineName, precision: Literal["auto"] | Precision, calls: float
 ) -> tuple[Measured, list[Measured]]:
-    """The engine to use, and all that was measured, the plain one first.  `calls` is how many calls on one image a
-    worker is expected to make: compiling has to pay within them.
+    """Return the engine to use, and all measurements, the plain network's first.
 
-    What is not `auto` is taken as given; InputError where it changes the numbers too much or can't be had.
+    `calls` is the expected number of calls on one image per worker, within which compiling has to pay off.
+    A name or precision other than `auto` is used as given; raises InputError when it changes the output too much or
+    can't be used.
     """
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
     if precision != "auto":
@@ -127,7 +134,7 @@ def choose_engine(
         startup = COMPILE_SECONDS * len(bench.widths)
         if name == "auto" and plain_seconds < 2 * startup:
             reason = (
-                f"not tried: compiling takes {startup:.0f} s and more, and a worker is to spend about "
+                f"not tried: compiling takes at least {startup:.0f} s, and a worker is expected to spend about "
                 f"{plain_seconds:.0f} s in networks"
             )
             measured.append(Measured(engine=engine, refused=reason))
@@ -145,15 +152,15 @@ def choose_engine(
 
 
 def _unfit(engine: Engine, bench: Bench) -> str:
-    """Why an engine makes no sense on this device or for this network; empty where it does."""
+    """Return why an engine does not suit this device or network; empty when it does."""
     if engine.name != "winograd":
         return ""
     if bench.device.type != "cpu":
-        return "is for CPUs; on GPUs cuDNN has Winograd's convolutions of its own"
+        return "is for CPUs; on GPUs cuDNN has its own Winograd convolutions"
     if engine.precision != "float32":
-        return "is for float32: in fewer digits its transforms lose too much"
+        return "is for float32; in bfloat16 its transforms lose too much precision"
     if not any(map(winograd.suits, bench.subnet(max(bench.widths)).modules())):
-        return "the network has no 3x3 convolution of enough channels for it"
+        return "the network has no 3x3 convolution with enough channels for it"
     return ""
 
 

@@ -1,7 +1,7 @@
-"""States of recent plans, kept within a memory limit: a plan goes on from the longest prefix that it shares.
+"""Cache the states of recent plans within a memory limit, so that a plan continues from its longest known prefix.
 
-All plans begin from the same noise, so plans that agree on their first k steps are in the same state after them, to the
-bit, and one of them has paid for it already.
+All plans begin from the same noise.  Plans that agree on their first k steps are therefore in the same state after
+them, to the bit, and it needs to be computed once.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from stepfront.trainers.devices import device_name
 from stepfront.trainers.diffusion.sampler import PlanRun, State
 
 PLANS = 8
-"""Of so many plans that share nothing the states fit the limit; with less room, each keeps fewer."""
+"""Number of plans without common prefixes whose states fit the limit; with less memory, each plan caches fewer."""
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
-"""A state as it travels between processes: x [B, C, H, W], and the clean image that the step before predicted."""
+"""A state on its way between processes: x [B, C, H, W], and the clean image that the previous step predicted."""
 
 
 class Shared(Protocol):
-    """States of other processes that run the same networks; a key names the device's kind, too."""
+    """States of other processes that run the same networks; keys include the kind of device."""
 
     def longest(self, keys: Sequence[str]) -> tuple[int, Arrays] | None:
-        """Index in `keys` (shortest prefix first) and state of the longest prefix that is there."""
+        """Return index in `keys` (shortest prefix first) and state of the longest prefix that another process has."""
 
     def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
-        """Gives states to the others."""
+        """Offer states to the other processes."""
 
 
 class Prefixes:
-    """At most `limit` bytes of states on `device`; those that no plan has passed through for longest are let go.
+    """At most `limit` bytes of states on `device`; the least recently used are dropped first.
 
-    What other processes `shared` is looked up where the own states end, and kept.
+    Longer prefixes are looked up in the states that other processes `shared`, and cached.
     """
 
     def __init__(self, limit: float, shared: Shared | None = None, device: torch.device | None = None) -> None:
         self._limit, self._shared, self._device = limit, shared, device or torch.device("cpu")
         self._kind = device_name(self._device)
         self._states: OrderedDict[str, State] = OrderedDict()
-        self._fresh: list[tuple[str, State]] = []
+        self._unshared: list[tuple[str, State]] = []
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._states)
 
     def positions(self, run: PlanRun, state: State) -> range:
-        """The steps before which this plan's state is worth keeping, evenly spread: all of them where there is room."""
+        """Return the steps before which a plan's state is worth caching: all that fit, evenly spread."""
         each = state.x.nbytes * (2 if run.multistep else 1)
-        kept = int(self._limit / PLANS / each) or int(self._limit >= each)
-        if not kept:
+        count = int(self._limit / PLANS / each) or int(self._limit >= each)
+        if not count:
             return range(0)
-        apart = math.ceil(len(run) / (kept + 1))
+        apart = math.ceil(len(run) / (count + 1))
         return range(apart, len(run), apart)
 
     def longest(self, keys: Sequence[str]) -> tuple[int, State] | None:
-        """Index in `keys` (shortest prefix first) and state of the longest prefix that is kept."""
+        """Return index in `keys` (shortest prefix first) and state of the longest known prefix; None without one."""
         for key in keys:
             if key in self._states:
                 self._states.move_to_end(key)
@@ -75,24 +75,24 @@ class Prefixes:
         return (own, self._states[keys[own]]) if own >= 0 else None
 
     def keep(self, key: str, state: State) -> None:
-        """Keeps a state, and lets the stalest go until all fit."""
+        """Cache a state, and drop the least recently used ones until all fit."""
         if key in self._states or _bytes(state) > self._limit:
             return
         self._insert(key, state)
         if self._shared is not None:
-            self._fresh.append((key, state))
+            self._unshared.append((key, state))
 
     def publish(self) -> None:
-        """Shares what was kept since the last time: at once, so that no copy from a device interrupts a plan."""
-        if self._shared is not None and self._fresh:
-            self._shared.offer([(self._name(key), _arrays(state)) for key, state in self._fresh])
-            self._fresh = []
+        """Share the states cached since the last call, together, so that no copy from a device interrupts a plan."""
+        if self._shared is not None and self._unshared:
+            self._shared.offer([(self._name(key), _arrays(state)) for key, state in self._unshared])
+            self._unshared = []
 
     def _name(self, key: str) -> str:
-        return f"{self._kind} {key}"  # a device of another kind may round otherwise
+        return f"{self._kind} {key}"  # a device of another kind may round differently
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array.copy()).to(self._device)  # a view would hold the others' memory
+        return torch.from_numpy(array.copy()).to(self._device)  # a view would keep the other process's memory alive
 
     def _insert(self, key: str, state: State) -> None:
         self._states[key] = state

@@ -1,11 +1,11 @@
-"""3x3 convolutions by Winograd's minimal filtering, F(4x4, 3x3): 36 products where the sum itself takes 144.
+"""Compute 3x3 convolutions by Winograd's minimal filtering, F(4x4, 3x3): 36 products instead of 144.
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4.  A tile of 6x6 pixels
-and the 3x3 filter are each transformed to 36 numbers, multiplied one by one (over the channels: 36 matrix products),
-and transformed back to 4x4 pixels.  cuDNN does this by itself; what PyTorch calls on CPUs does not.  A subnet's weights
-never change, so its filters are transformed once, and kept beside the weights in four times their memory.
+and the 3x3 filter are each transformed to 36 numbers, multiplied element by element (over the channels: 36 matrix
+products), and transformed back to 4x4 pixels.  cuDNN does this by itself; PyTorch's kernels on CPUs do not.  A subnet's
+weights never change, so its filters are transformed once and stored, in four times the memory of the weights.
 
-`python -m benchmarks.winograd` shows what it gains layer by layer, and so what the constants here should be.
+`python -m benchmarks.winograd` shows the gain per layer, from which the constants here follow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OUT, IN = 4, 6
 
 
 def use_winograd(network: nn.Module) -> None:
-    """Puts WinogradConv2d in the place of every layer of `network` that it suits."""
+    """Replace every suitable layer of `network` by a WinogradConv2d."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if suits(layer):
@@ -39,7 +39,7 @@ def use_winograd(network: nn.Module) -> None:
 
 
 def suits(layer: nn.Module) -> bool:
-    """Whether `layer` is a plain 3x3 convolution of enough channels for this to pay."""
+    """Return whether `layer` is a plain 3x3 convolution with enough channels for this to pay off."""
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.padding_mode != "zeros":
         return False
     of = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
@@ -48,7 +48,7 @@ def suits(layer: nn.Module) -> bool:
 
 
 class WinogradConv2d(nn.Module):
-    """What `layer` computes (see `suits`), to about 2e-6 of its size in float32.  Inference only."""
+    """A convolution equal to `layer` (see `suits`) to a relative error of about 2e-6 in float32; inference only."""
 
     _filters: Tensor
     _to_tiles: Tensor
@@ -56,9 +56,9 @@ class WinogradConv2d(nn.Module):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
-        self._direct = layer.weight, layer.bias  # as they are: the widest ones are shared with other processes
+        self._direct = layer.weight, layer.bias  # unchanged: the widest ones are shared with other processes
         weight = layer.weight
-        # In float64: it is done once, and the filters' error would be in all that is computed.
+        # In float64: it happens once, and an error in the filters would affect every output.
         change = torch.tensor(_FILTER, dtype=torch.float64, device=weight.device)
         filters = torch.einsum("ai,bj,kcij->abck", change, change, weight.double())
         self.register_buffer("_filters", filters.flatten(0, 1).to(weight.dtype).contiguous())
@@ -68,7 +68,7 @@ class WinogradConv2d(nn.Module):
             self.register_buffer(name, torch.kron(matrix, matrix).to(weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] -> [N, K, H, W], in channels-last memory where x is or tiles pay."""
+        """Return [N, K, H, W] for x [N, C, H, W]; channels-last where x is, or where tiles pay off."""
         (weight, bias), (images, channels, height, width) = self._direct, x.shape
         down, across, outputs = -(-height // OUT), -(-width // OUT), len(weight)
         if not images or height * width * 9 < LEAST_SAVING * down * across * IN * IN:

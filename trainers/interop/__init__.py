@@ -1,1 +1,1 @@
-"""Models made elsewhere: their files in, a supernet's directory out, and back."""
+"""Import models of other projects as supernets, and export supernets to their formats."""

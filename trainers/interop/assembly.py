@@ -1,4 +1,4 @@
-"""What all imports end with: settings and translated weights in; a checked supernet's directory out."""
+"""Build and save a supernet from translated weights, the last step of every import."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from stepfront.trainers.networks.supernet_files import save_supernet
 def assemble(
     settings: NetworkSettings, image_channels: int, resolution: int, weights: Mapping[str, Tensor], source: Path
 ) -> Supernet:
-    """A supernet around float32 `weights` under stepfront's names.  InputError when one is missing or of another
-    shape than the settings say, or not finite."""
+    """Build a float32 supernet from `weights` under stepfront's names.
+
+    Raises InputError when a tensor is missing, has another shape than the settings require, or is not finite.
+    """
     with torch.device("meta"):
         supernet = Supernet(settings, image_channels, resolution)
     expected = {name: tuple(value.shape) for name, value in supernet.widest.state_dict().items()}
@@ -33,7 +35,7 @@ def assemble(
                 f"{expected.get(name, 'no such tensor')}"
             )
         if not weights[name].isfinite().all():
-            raise InputError(f"{source}: the tensor for {name} holds numbers that are not finite")
+            raise InputError(f"{source}: the tensor for {name} holds values that are not finite")
     supernet.widest.load_state_dict({name: value.float().contiguous() for name, value in weights.items()}, assign=True)
     return supernet.requires_grad_(False).eval()
 
@@ -41,10 +43,11 @@ def assemble(
 def save_imported(
     supernet: Supernet, directory: Path, diffusion: DiffusionSettings, made_with: Mapping[str, Any]
 ) -> SupernetCard:
-    """The supernet's files in `directory`.  InputError when there is a supernet already.
+    """Write the supernet's files into `directory`.
 
-    The card has no data's fingerprint: which images the model was trained on can't be read from it.
+    The card has no data fingerprint, since the model's files do not say which images it was trained on.
+    Raises InputError when there is a supernet already.
     """
     if (Path(directory) / CARD_FILE).exists():
-        raise InputError(f"there is a supernet in {directory} already; give another --out")
+        raise InputError(f"there is a supernet in {directory} already; choose another --out")
     return save_supernet(supernet, directory, diffusion, "unknown", "", made_with)

@@ -1,8 +1,8 @@
-"""Sorts the channels of a U-Net by importance: a full-width network in; the same function, best channels first, out.
+"""Sort the channels of a U-Net by importance, without changing what it computes at full width.
 
-A narrow network keeps the first channels of each segment, so what is first should matter most.  A channel's importance
-is the L1 norm of the weights that read it (Cai et al. 2020, Once-for-All, section 3.3), times the scale of the norm in
-between.  Channels that are added to each other move together, and no group norm's groups are torn apart.
+A narrow network keeps the first channels of each segment, so the most important ones should come first.  A channel's
+importance is the L1 norm of the weights that read it (Cai et al. 2020, Once-for-All, section 3.3), times the scale of
+the norm in between.  Channels that are added to each other move together, and the groups of group norms stay intact.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from stepfront.trainers.networks.unet import Attention, Double, Halve, ResidualBlock, UNet
 
 Cuts = frozenset[int]
-"""Where one partition of a stream's channels ends a piece; 0 and the last only where they do so, too."""
+"""Where the pieces of one partition of a stream's channels end; 0 and the last channel only if a piece ends there."""
 
 
 @dataclass
 class Stream:
-    """Channels that every layer sees in one order: an activation, and all that is added to it."""
+    """Channels that every layer reads in the same order: an activation, and everything that is added to it."""
 
     channels: int
     importance: Tensor
@@ -30,14 +30,14 @@ class Stream:
     cuts: list[Cuts] = field(default_factory=list)
 
     def cut(self, first: int, size: int) -> None:
-        """Pieces of `size` that began `first` channels before this stream."""
+        """Add a partition into pieces of `size` channels, of which the first begins `first` channels earlier."""
         self.cuts.append(frozenset(i for i in range(self.channels + 1) if (first + i) % size == 0))
 
 
 def sort_channels(network: UNet) -> list[list[int]]:
-    """Permutes the weights of `network` in place; what it computes stays the same up to rounding.
+    """Permute the weights of `network` in place; its output stays the same up to rounding.
 
-    Returns, stream by stream, where each channel was before.
+    Returns, for each stream, where each channel was before.
     """
     found = streams(network)
     orders = [arrange(stream.importance, stream.cuts) for stream in found]
@@ -46,7 +46,7 @@ def sort_channels(network: UNet) -> list[list[int]]:
 
 
 def restore_channels(network: UNet, orders: Sequence[Sequence[int]]) -> None:
-    """Undoes `sort_channels`, bit for bit, on a network of the same settings."""
+    """Undo `sort_channels`, bit for bit, on a network of the same settings."""
     _permute(streams(network), [torch.tensor(order).argsort() for order in orders])
 
 
@@ -59,14 +59,14 @@ def _permute(found: Sequence[Stream], orders: Sequence[Tensor]) -> None:
 
 
 def streams(network: UNet) -> list[Stream]:
-    """The streams of a network, found on the way that its forward pass takes."""
+    """Return the streams of a network, in the order of its forward pass."""
     return _Walk(network).found
 
 
 def arrange(importance: Tensor, cuts: Sequence[Cuts]) -> Tensor:
-    """An order [C], by falling importance as far as each partition in `cuts` still maps to itself.
+    """Return an order [C] of falling importance, as far as each partition in `cuts` still maps to itself.
 
-    Pieces that all partitions cut alike may change places, as may the channels of a piece that none cuts further.
+    Pieces that all partitions cut alike may change places, and so may the channels of a piece that none cuts further.
     """
     return torch.tensor(_arrange(importance.tolist(), 0, len(importance), list(cuts)))
 
@@ -77,7 +77,7 @@ def _arrange(importance: list[float], low: int, high: int, cuts: list[Cuts]) -> 
         return sorted(range(low, high), key=lambda i: -importance[i])
     common = sorted(i for i in frozenset.intersection(*cutting) if low < i < high)
     if not common:
-        # Such as groups of 8 beside groups of 12: the overlaps stay in place, each sorted within.
+        # For example, groups of 8 beside groups of 12: the overlaps stay in place, and each is sorted within.
         edges = sorted({low, high, *(i for c in cutting for i in c if low < i < high)})
         return [i for a, b in pairwise(edges) for i in _arrange(importance, a, b, [])]
     edges = [low, *common, high]
@@ -85,9 +85,9 @@ def _arrange(importance: list[float], low: int, high: int, cuts: list[Cuts]) -> 
     inner = {piece: _arrange(importance, *piece, cutting) for piece in pieces}
     alike: dict[object, list[tuple[int, int]]] = {}
     for a, b in pieces:
-        whole = all(a in c and b in c for c in cutting)
+        complete = all(a in c and b in c for c in cutting)
         shape = tuple(tuple(sorted(i - a for i in c if a < i < b)) for c in cutting)
-        alike.setdefault((b - a, shape) if whole else (a, b), []).append((a, b))
+        alike.setdefault((b - a, shape) if complete else (a, b), []).append((a, b))
     placed: dict[tuple[int, int], list[int]] = {}
     for same in alike.values():
         best = sorted(same, key=lambda piece: -sum(importance[slice(*piece)]))
@@ -150,9 +150,9 @@ class _Walk:
         self.read(attention.qkv, [h], attention.norm)
         channels = h.channels
         rows = attention.qkv.weight.abs().sum((1, 2, 3))
-        match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q counts as far as its k does
+        match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q matters as much as its channel of k
         value = _columns(attention.out)
-        if attention.heads == 1:  # what is matched and what is read are free of each other
+        if attention.heads == 1:  # the order of queries and keys is independent of that of values
             parts = [(match, (0, 1)), (value, (2,))]
         else:
             parts = [(match / match.mean() + value / value.mean(), (0, 1, 2))]
@@ -190,6 +190,6 @@ def _out(layer: nn.Module) -> int:
 
 
 def _columns(layer: nn.Module) -> Tensor:
-    """The L1 norm of what reads each input, [C]."""
+    """Return the L1 norm of the weights that read each input, [C]."""
     weights: Tensor = layer.weight  # type: ignore[assignment]
     return weights.detach().abs().transpose(0, 1).flatten(1).sum(1)

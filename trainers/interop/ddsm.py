@@ -1,7 +1,7 @@
-"""DDSM's training checkpoints (Yang et al. 2024, arXiv 2310.03337): a .pt file in; at each width, what DDSM computes.
+"""Import a training checkpoint of DDSM (Yang et al. 2024, arXiv 2310.03337), with equal output at every width.
 
-DDSM cuts a layer by its number of inputs and outputs alone: the first rows and columns of its weights.  That is our
-`skips: prefix`; all else is a matter of names, and of the norms that keep their groups at every width.
+DDSM slices a layer by its numbers of inputs and outputs alone: the first rows and columns of its weights.  This is
+`skips: prefix`.  What remains are names, and norms that keep their groups at every width.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NAMES = {
     ".attn.group_norm.": ".attention.norm.",
     ".attn.proj.": ".attention.out.",
 }
-"""Parts of a tensor's name, there and here."""
+"""Parts of a tensor's name, in DDSM and in stepfront."""
 
 
 def import_ddsm(
@@ -52,10 +52,10 @@ def import_ddsm(
     groups: int = 32,
     diffusion: DiffusionSettings | None = None,
 ) -> SupernetCard:
-    """Makes `directory` a supernet of the averaged weights in a checkpoint of DDSM's main.py.
+    """Write into `directory` a supernet with the averaged weights of a checkpoint of DDSM's main.py.
 
-    What the checkpoint does not say are the images' `resolution`, the `groups` of its norms (32; 16 for its g16
-    variant) and the `diffusion`'s betas.  Raises InputError for another file and for widths that DDSM can't run.
+    The checkpoint does not contain the `resolution` of the images, the `groups` of its norms (32; 16 for its g16
+    variant) and the betas of `diffusion`.  Raises InputError for another file and for widths that DDSM can't run.
     """
     content = read_checkpoint(Path(checkpoint))
     theirs = content[WEIGHTS_KEY]
@@ -75,14 +75,14 @@ def import_ddsm(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's mapping, with tensors by name under `ema_model`.  No code of the file is ever run."""
+    """Return the checkpoint's mapping, with tensors by name under `ema_model`; no code in the file is run."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}") from None
-    except Exception as error:  # torch.load meets damaged files with errors of a dozen kinds
+    except Exception as error:  # torch.load raises a dozen kinds of errors for damaged files
         raise InputError(
-            f"{path} is no whole checkpoint that can be read without running code in it ({type(error).__name__})"
+            f"{path} is not a complete checkpoint that can be read without running code in it ({type(error).__name__})"
         ) from None
     if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS_KEY), dict):
         keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def deduce_settings(
     weights: Mapping[str, Tensor], widths: tuple[float, ...], resolution: int, groups: int, source: Path
 ) -> NetworkSettings:
-    """The network that tensors of these names and shapes belong to."""
+    """Return the network settings that fit tensors of these names and shapes."""
     base = weights["head.weight"].shape[0]
     blocks, multipliers, attention = [0], [0], set()
     position = 0
@@ -115,7 +115,7 @@ def deduce_settings(
             break
         position += 1
     if len(set(blocks)) != 1:
-        raise InputError(f"{source}: {blocks} residual blocks a level; only as many at each level can be imported")
+        raise InputError(f"{source}: {blocks} residual blocks per level; possible: the same number at every level")
     given = {
         "base": base,
         "multipliers": multipliers,
@@ -137,7 +137,7 @@ def deduce_settings(
 
 
 def _check_widths(settings: NetworkSettings) -> None:
-    # DDSM rounds the outputs of linear maps to 16 and keeps its groups: other widths crash there, so nothing is equal.
+    # DDSM rounds the outputs of linear maps to 16 and keeps its groups, so other widths crash in its own code.
     unit = math.lcm(16, settings.groups)
     for width in settings.widths:
         channels = round(settings.base * width)
@@ -156,7 +156,7 @@ def _check_times(table: Tensor, settings: NetworkSettings, source: Path) -> None
 
 
 def translate(weights: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """The tensors under stepfront's names; query, key and value in one."""
+    """Return the tensors under stepfront's names; query, key and value become one tensor."""
     ours: dict[str, Tensor] = {}
     for name, value in weights.items():
         if name == TIMES or re.search(r"\.attn\.proj_[kv]\.", name):
@@ -164,7 +164,7 @@ def translate(weights: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
         if ".attn.proj_q." in name:
             parts = [weights.get(name.replace("proj_q", f"proj_{part}")) for part in "qkv"]
             if any(part is None for part in parts):
-                raise InputError(f"{source}: {name} stands without its key or value")
+                raise InputError(f"{source}: {name} comes without its key or value")
             value = torch.cat([part for part in parts if part is not None])
             name = name.replace(".attn.proj_q.", ".attention.qkv.")
         for there, here in NAMES.items():

@@ -1,6 +1,6 @@
-"""A plan as a diffusers pipeline: one set of weights, and at each step the width that the plan says.
+"""Run a plan as a diffusers pipeline: one set of weights, and at each step the width of the plan.
 
-The one module that imports diffusers (`pip install 'stepfront[diffusers]'`); nothing else at run time needs it.
+This is the only module that imports diffusers (`pip install 'stepfront[diffusers]'`).
 
     pipeline = PlanPipeline.from_pretrained("knee")
     images = pipeline(batch_size=16, seed=0).images
@@ -31,7 +31,7 @@ from stepfront.trainers.networks.supernet import Supernet
 
 
 class SlimmableUNet(ModelMixin, ConfigMixin):
-    """A supernet as a model of diffusers, with the width as an argument of its forward pass."""
+    """A supernet as a diffusers model, with the width as an argument of its forward pass."""
 
     @register_to_config
     def __init__(self, network: dict[str, Any], image_channels: int, resolution: int) -> None:
@@ -46,16 +46,20 @@ class SlimmableUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
         class_labels: Tensor | None = None,
     ) -> UNet2DOutput | tuple[Tensor]:
-        """sample [B, C, H, W], timestep a number or [B], class_labels [B] where there are classes (None: the null
-        class) -> predicted noise [B, C, H, W]."""
+        """Return the predicted noise [B, C, H, W] of sample [B, C, H, W].
+
+        `timestep` is a number or [B].  `class_labels` are [B] where there are classes; None is the null class.
+        """
         times = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(len(sample))
         predicted = self.supernet(sample, times, width, class_labels)
         return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):
-    """A plan (times, widths and solver) over a noise schedule, as the scheduler that a pipeline's folder keeps; and,
-    where there are classes, the guidance and how often each class is drawn."""
+    """A plan (times, widths and solver) over a noise schedule, as the scheduler in a pipeline's folder.
+
+    Where there are classes, it also holds the guidance and the frequency of each class.
+    """
 
     @register_to_config
     def __init__(
@@ -74,7 +78,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
 
 class PlanPipeline(DiffusionPipeline):
-    """Samples images by a plan: at each step the network runs at the step's width."""
+    """Sample images by a plan: at each step, the network runs at the step's width."""
 
     def __init__(self, unet: SlimmableUNet, scheduler: PlanScheduler) -> None:
         super().__init__()
@@ -85,7 +89,7 @@ class PlanPipeline(DiffusionPipeline):
     def of_plan(
         supernet: Supernet, card: SupernetCard, plan: Plan, clip: bool = False, guidance: float = 1.0
     ) -> PlanPipeline:
-        """The pipeline of a plan over a supernet."""
+        """Return the pipeline of a plan over a supernet."""
         unet = SlimmableUNet(settings_json(card.network), card.image_channels, card.resolution)
         unet.supernet.load_state_dict(supernet.state_dict())
         diffusion, counts = settings_json(card.diffusion), list(card.label_counts)
@@ -102,9 +106,9 @@ class PlanPipeline(DiffusionPipeline):
         return_dict: bool = True,
         label: int | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Images 0 ... batch_size - 1 of the noise seed: those that `stepfront sample --seed --label` draws.
+        """Draw images 0 ... batch_size - 1 of the noise seed, as `stepfront sample --seed --label` does.
 
-        label: the class of all images; None draws them as often as in the training data.
+        label: the class of all images; None draws classes as often as they occur in the training data.
         output_type: `pil`, `np` (float [B, H, W, C] in [0, 1]) or `pt` (float [B, C, H, W] in about [-1, 1]).
         """
         if output_type not in ("pil", "np", "pt"):
@@ -112,7 +116,7 @@ class PlanPipeline(DiffusionPipeline):
         supernet, plan, scheduler = self.unet.supernet, self.scheduler.plan, self.scheduler
         classes = supernet.settings.classes
         condition = make_condition(classes, scheduler.label_counts, scheduler.guidance, seed, label)
-        # A plain subnet a width: contiguous weights are what makes narrow widths fast.
+        # A plain subnet per width: narrow widths are fast only with contiguous weights.
         subnets = {width: supernet.subnet(width) for width in {*plan.widths} - {SKIP}}
         noise = Noise(seed, (supernet.image_channels, supernet.resolution, supernet.resolution))
         clip = scheduler.clip

@@ -1,8 +1,8 @@
-"""UNet2DModel folders of diffusers: a config.json and safetensors in, a supernet out; and its full width back again.
+"""Import a UNet2DModel folder of diffusers as a supernet, and export a supernet's full width as one.
 
-Folders are read and written as files; diffusers itself is not needed.  What maps exactly: positional time embedding,
-(Attn)DownBlock2D and (Attn)UpBlock2D, convolutions for up and down, SiLU, classes by number, and multiples of the
-first block's channels.
+Folders are read and written as files; diffusers itself is not needed.  These parts map exactly: positional time
+embedding, (Attn)DownBlock2D and (Attn)UpBlock2D, convolutions for up and down, SiLU, numbered classes, and channels
+that are multiples of the first block's.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def import_unet2d(
     diffusion: DiffusionSettings | None = None,
     null_class: NullClass | None = None,
 ) -> SupernetCard:
-    """Makes `directory` a supernet whose widest network is the folder's, channels sorted by importance unless told
-    otherwise.  `resolution` where the config has no sample_size; a pipeline's folder says its noise schedule itself.
-    `null_class` is needed where there are classes: with "none", guidance other than 1 is refused until a training has
-    dropped labels.
+    """Write into `directory` a supernet whose widest network is that of the folder.
 
-    Raises InputError for a folder that is none, and for a network that ours can't be equal to.
+    With `sort`, its channels are sorted by importance.  `resolution` is needed when the config has no sample_size; a
+    pipeline's folder contains its noise schedule.  `null_class` is needed where there are classes.  With "none",
+    guidance other than 1 is refused until a training has dropped labels.
+
+    Raises InputError for another kind of folder, and for a network that stepfront's U-Net can't equal.
     """
     folder = Path(folder)
     if (folder / "model_index.json").exists():
@@ -77,10 +78,10 @@ def import_unet2d(
 
 
 def export_unet2d(source: Path, folder: Path) -> None:
-    """Writes the full-width network of the supernet in `source` as a UNet2DModel's folder.
+    """Write the full-width network of the supernet in `source` as a UNet2DModel folder.
 
-    One that was imported and not trained since goes back as it came, bit for bit.  Raises InputError when the network's
-    norms differ in their groups, which one UNet2DModel's can't.
+    A network that was imported and not trained since is exported bit for bit as it was.
+    Raises InputError when the network's norms differ in their groups, which a UNet2DModel's can't.
     """
     supernet, card = load_supernet(Path(source))
     network, flip = _unet(supernet.widest), True
@@ -92,7 +93,7 @@ def export_unet2d(source: Path, folder: Path) -> None:
                 restore_channels(network, origin["orders"])
     config = config_of(network, card.network, card.image_channels, card.resolution) | {"flip_sin_to_cos": flip}
     weights = {name: value.contiguous() for name, value in to_theirs(network, card.network, flip).items()}
-    if card.made_with.get("null_class") == "none":  # as imported: the one that it has here is none of its own
+    if card.made_with.get("null_class") == "none":  # as imported: the null class was added by the import
         config["num_class_embeds"] -= 1
         weights["class_embedding.weight"] = weights["class_embedding.weight"][:-1].clone()
     folder = Path(folder)
@@ -104,18 +105,18 @@ def _resolution(config: UNet2DConfig, path: Path) -> int:
     size = config.sample_size
     sides = {size} if isinstance(size, int) else set(size or ())
     if len(sides) != 1:
-        raise InputError(f"{path}: sample_size is {size!r}; give the images' side by --resolution")
+        raise InputError(f"{path}: sample_size is {size!r}; set the side of the images with --resolution")
     return sides.pop()
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     if not (folder / WEIGHTS_FILE).exists():
-        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise InputError(f"no {WEIGHTS_FILE} in {folder}; here are: {there} (save_pretrained makes the file)")
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise InputError(f"no {WEIGHTS_FILE} in {folder}; found: {found}; save_pretrained writes the file")
     return read_weights(folder / WEIGHTS_FILE)
 
 
 def _unet(network: torch.nn.Module) -> UNet:
     if not isinstance(network, UNet):
-        raise InputError(f"a {type(network).__name__} is no U-Net, so it can't be a UNet2DModel")
+        raise InputError(f"a {type(network).__name__} is not a U-Net, so it can't be a UNet2DModel")
     return network

@@ -1,4 +1,4 @@
-"""A UNet2DModel's config.json: what of it our U-Net can be equal to, read, refused and written."""
+"""Read and write a UNet2DModel's config.json, and refuse what stepfront's U-Net can't express."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stepfront.trainers.config import DiffusionSettings, NetworkSettings, Settin
 from stepfront.trainers.networks.unet import UNet
 
 NullClass = Literal["last", "none"]
-"""Whether the last of a UNet2DModel's classes is the one that stands for no class."""
+"""Whether the last of a UNet2DModel's classes is the null class, which stands for no class."""
 
 
 class UNet2DConfig(Settings):
-    """The keys of config.json with diffusers' defaults, each of a type that our U-Net can be equal to."""
+    """The keys of config.json with diffusers' defaults, and the values that stepfront's U-Net can express."""
 
     sample_size: int | tuple[int, int] | None = None
     in_channels: PositiveInt = 3
@@ -40,7 +40,7 @@ class UNet2DConfig(Settings):
     norm_eps: float = 1e-5
     act_fn: Literal["silu", "swish"] = "silu"
     num_train_timesteps: int | None = Field(None, description="of the learned time embedding alone, so of no effect")
-    # What our U-Net has in one form.
+    # Keys of which stepfront's U-Net has one form.
     center_input_sample: Literal[False] = False
     time_embedding_type: Literal["positional"] = "positional"
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
@@ -55,16 +55,16 @@ class UNet2DConfig(Settings):
 
     @property
     def attend(self) -> list[bool]:
-        """Whether each level has attention, the finest first."""
+        """Whether each level has attention, from the finest to the coarsest."""
         return [name.startswith("Attn") for name in self.down_block_types]
 
 
 def read_config(path: Path) -> UNet2DConfig:
-    """The config of a UNet2DModel.  Raises InputError for what our U-Net can't express."""
+    """Return the config of a UNet2DModel; raises InputError for what stepfront's U-Net can't express."""
     content = read_json(path, "UNet2DModel config")
     name = content.get("_class_name", "UNet2DModel")
     if name != "UNet2DModel":
-        raise InputError(f"{path} is of a {name}; only UNet2DModel can be imported")
+        raise InputError(f"{path} is the config of a {name}; only UNet2DModel can be imported")
     known = UNet2DConfig.model_fields
     given = {k: v for k, v in content.items() if not k.startswith("_") and (k in known or v is not None)}
     try:
@@ -78,10 +78,13 @@ def read_config(path: Path) -> UNet2DConfig:
 def _check(config: UNet2DConfig, path: Path) -> None:
     channels, base, groups = config.block_out_channels, config.block_out_channels[0], config.norm_num_groups
     mirrored = [name.startswith("Attn") for name in reversed(config.up_block_types)]
-    whole = all(c % base == 0 for c in channels) and len(channels) == len(config.attend) and base % 2 == 0
+    multiples = all(c % base == 0 for c in channels) and len(channels) == len(config.attend) and base % 2 == 0
     checks = {
-        "block_out_channels": (whole, "multiples of the first, which is even, one for each of down_block_types"),
-        "up_block_types": (mirrored == config.attend, "attention where down_block_types, read backwards, have it"),
+        "block_out_channels": (
+            multiples,
+            "multiples of the first, which is even, one for each of down_block_types",
+        ),
+        "up_block_types": (mirrored == config.attend, "attention where the reversed down_block_types have it"),
         "time_embedding_dim": (config.time_embedding_dim in (None, 4 * base), f"null and {4 * base}"),
         "norm_num_groups": (all(c % groups == 0 for c in channels), "divisors of all block_out_channels"),
         "out_channels": (config.out_channels == config.in_channels, f"as many as in_channels, {config.in_channels}"),
@@ -94,15 +97,17 @@ def _check(config: UNet2DConfig, path: Path) -> None:
 def deduce_settings(
     config: UNet2DConfig, widths: tuple[float, ...], resolution: int, null_class: NullClass | None, path: Path
 ) -> NetworkSettings:
-    """The network settings that a UNet2DModel's config amounts to.  InputError where `null_class` has to be given, or
-    can't be."""
+    """Return the network settings that equal a UNet2DModel's config.
+
+    Raises InputError when `null_class` is missing although there are classes, or given although there are none.
+    """
     embeds = config.num_class_embeds
     if embeds is None and null_class is not None:
-        raise InputError(f"{path}: a null class ({null_class!r}) needs num_class_embeds, and there is none")
+        raise InputError(f"{path}: a null class ({null_class!r}) needs num_class_embeds, and there is none; omit it")
     if embeds is not None and null_class is None:
         raise InputError(
-            f"{path}: num_class_embeds is {embeds}, and no file says whether the last of them is a null class, trained "
-            "for guidance; say --null-class last or --null-class none"
+            f"{path}: num_class_embeds is {embeds}, and no file tells whether the last of them is a null class, "
+            "trained for guidance; give --null-class last or --null-class none"
         )
     channels, base = config.block_out_channels, config.block_out_channels[0]
     given = {
@@ -127,8 +132,10 @@ def deduce_settings(
 
 
 def read_schedule(path: Path) -> DiffusionSettings:
-    """The noise of a pipeline's scheduler.  InputError where it is no schedule of ours, or the network predicts
-    something else than noise."""
+    """Return the noise schedule of a pipeline's scheduler.
+
+    Raises InputError for a schedule that stepfront does not have, and for a network that does not predict noise.
+    """
     config = read_json(path, "scheduler config")
     kinds = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
     if config.get("prediction_type", "epsilon") != "epsilon":
@@ -148,15 +155,15 @@ def read_schedule(path: Path) -> DiffusionSettings:
 
 
 def config_of(network: UNet, settings: NetworkSettings, image_channels: int, resolution: int) -> dict[str, Any]:
-    """The config.json of a network at full width; its null class is one more class there.
+    """Return the config.json of a network at full width, in which the null class is one more class.
 
-    InputError when its norms differ in their groups.
+    Raises InputError when its norms differ in their groups.
     """
     groups = sorted({m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)})
     if len(groups) > 1:
         raise InputError(
             f"the group norms of this network have {', '.join(map(str, groups))} groups; a UNet2DModel has one number "
-            "for all, so it can't be written as one (train with network.groups that divide every layer's channels)"
+            "for all, so it can't be exported as one; train with network.groups that divide every layer's channels"
         )
     attend = [resolution >> level in settings.attention for level in range(len(settings.multipliers))]
     config = UNet2DConfig(

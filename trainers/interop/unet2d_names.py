@@ -1,4 +1,4 @@
-"""A UNet2DModel's tensors and ours: the same numbers, under two sets of names."""
+"""Translate between the tensor names of a UNet2DModel and of stepfront's U-Net."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.unet import ResidualBlock, UNet
 
 LEGACY = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""Names of attention's maps before diffusers 0.14, as in the first published models."""
+"""Names of the attention layers before diffusers 0.14, as in the first published models."""
 
 
 def to_ours(
@@ -25,12 +25,15 @@ def to_ours(
     add_null_class: bool,
     source: Path,
 ) -> dict[str, Tensor]:
-    """A UNet2DModel's tensors under the names of `network`.  InputError when one is missing or there is one more."""
+    """Return a UNet2DModel's tensors under the names of `network`.
+
+    Raises InputError when a tensor is missing, or when one is left over.
+    """
     left = {_modern(name): value for name, value in theirs.items()}
 
     def take(name: str) -> Tensor:
         if name not in left:
-            raise InputError(f"{source}: no tensor {name}, which its config asks for")
+            raise InputError(f"{source}: no tensor {name}, which its config requires")
         return left.pop(name)
 
     ours: dict[str, Tensor] = {}
@@ -41,14 +44,14 @@ def to_ours(
             else:
                 value = take(f"{there}.{kind}")
             if ".attention." in here and value.ndim == 2:
-                value = value[:, :, None, None]  # attention's linear maps are 1x1 convolutions here
+                value = value[:, :, None, None]  # the linear maps of attention are 1x1 convolutions in stepfront
             ours[f"{here}.{kind}"] = value
     if settings.classes is not None:
         classes = take("class_embedding.weight")
-        # It adds nothing until a training has dropped labels.
+        # At zero, the null class adds nothing until a training has dropped labels.
         ours["label.weight"] = nn.functional.pad(classes, (0, 0, 0, 1)) if add_null_class else classes
     if left:
-        raise InputError(f"{source}: the tensor {min(left)} belongs to no layer that its config asks for")
+        raise InputError(f"{source}: the tensor {min(left)} belongs to no layer of its config")
     if ours["time.0.weight"].shape[1] == settings.base:
         ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first).argsort()]
     return ours
@@ -62,7 +65,7 @@ def _modern(name: str) -> str:
 
 
 def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> dict[str, Tensor]:
-    """The tensors of a network under a UNet2DModel's names."""
+    """Return the tensors of a network under a UNet2DModel's names."""
     ours = {name: value.detach() for name, value in network.state_dict().items()}
     ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first)]
     theirs: dict[str, Tensor] = {}
@@ -82,13 +85,13 @@ def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> 
 
 
 def _time_columns(size: int, cosines_first: bool) -> Tensor:
-    """Our columns in the order of theirs: we interleave sines and cosines, they have all of one kind first."""
+    """Return stepfront's columns, which alternate sines and cosines, in diffusers' order: all of one kind first."""
     sines, cosines = torch.arange(0, size, 2), torch.arange(1, size, 2)
     return torch.cat([cosines, sines] if cosines_first else [sines, cosines])
 
 
 def module_names(network: UNet) -> Iterator[tuple[str, str]]:
-    """Each layer with weights: its name here and there.  Query, key and value are one layer here (`qkv`)."""
+    """Yield the names of each layer in stepfront and in diffusers; query, key and value are one layer here (`qkv`)."""
     yield from (("time.0", "time_embedding.linear_1"), ("time.2", "time_embedding.linear_2"), ("head", "conv_in"))
     yield from _path(network.down, "down")
     yield from _block(network.middle[0], "middle.0", "mid_block", 0)

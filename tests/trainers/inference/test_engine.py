@@ -76,7 +76,7 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
 ) -> None:
     chosen, measured = choose_engine(bench, "auto", "auto", calls=1000)
     assert [one.engine.label for one in measured] == ["plain", "channels_last", "winograd", "compiled"]
-    assert measured[2].refused == "the network has no 3x3 convolution of enough channels for it"
+    assert measured[2].refused == "the network has no 3x3 convolution with enough channels for it"
     for one in measured[:2]:
         assert len(one.latency_ms) == len(bench.widths)
         assert min(one.latency_ms) > 0
@@ -88,7 +88,7 @@ def test_all_widths_of_all_eager_engines_are_measured_and_compiling_is_not_tried
 
 def test_winograd_is_tried_in_all_digits_and_where_a_layer_suits(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     with pytest.raises(
-        InputError, match=r"workers\.engine winograd, .* float32: the network has no 3x3 convolution of"
+        InputError, match=r"workers\.engine winograd, .* float32: the network has no 3x3 convolution with"
     ):
         choose_engine(bench, "winograd", "auto", calls=10)
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)

@@ -120,7 +120,9 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"ema_model": Malicious()}, "ckpt.pt")
     Path("bare.pt").write_bytes(pickle.dumps(Malicious()))
     for name in ("ckpt.pt", "bare.pt"):
-        with pytest.raises(InputError, match=rf"{name} is no whole checkpoint that can be read without running code"):
+        with pytest.raises(
+            InputError, match=rf"{name} is not a complete checkpoint that can be read without running code"
+        ):
             import_ddsm(Path(name), tmp_path / "out")
     assert not Path("was-run").exists()
 
@@ -129,9 +131,9 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     weights = random_weights(64, [1, 2], 1, set())
     good = save_checkpoint(weights, tmp_path / "good.pt").read_bytes()
     cases: dict[str, tuple[object, str]] = {
-        "text": (b"hello", "is no whole checkpoint"),
-        "cut": (good[: len(good) // 2], "is no whole checkpoint"),
-        "empty": (b"", "is no whole checkpoint"),
+        "text": (b"hello", "is not a complete checkpoint"),
+        "cut": (good[: len(good) // 2], "is not a complete checkpoint"),
+        "empty": (b"", "is not a complete checkpoint"),
         "list": ([1, 2], "has no 'ema_model', which DDSM's checkpoints have; it holds list"),
         "other": ({"model": {}, "epoch": 3}, "has no 'ema_model'.*it holds model, epoch"),
         "classifier": ({"ema_model": {"fc.weight": torch.zeros(2, 2)}}, "has no tensor 'head.weight'"),
@@ -145,9 +147,9 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
         "missing": (changed(upblocks__0__block1__2__bias=None), r"up\.0\.conv1\.bias is missing"),
         "more": (changed(extra__weight=torch.zeros(2)), r"extra\.weight is \(2,\).*has no such tensor"),
         "shape": (changed(middleblocks__0__block2__0__bias=torch.zeros(5)), r"norm2\.bias is \(5,\).*has \(128,\)"),
-        "not finite": (changed(tail__2__bias=torch.full((3,), torch.nan)), r"tail\.2\.bias holds numbers that are not"),
+        "not finite": (changed(tail__2__bias=torch.full((3,), torch.nan)), r"tail\.2\.bias holds values that are not"),
         "times": (changed(time_embedding__timembedding__0__weight=torch.zeros(1000, 64)), "is not the sinusoid"),
-        "no key": (changed(middleblocks__0__attn__proj_k__bias=None), "proj_q.bias stands without its key or value"),
+        "no key": (changed(middleblocks__0__attn__proj_k__bias=None), "proj_q.bias comes without its key or value"),
     }
     for name, (content, says) in cases.items():
         path = tmp_path / f"{name}.pt"

@@ -241,8 +241,11 @@ def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> Non
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "other class": ({"_class_name": "UNet2DConditionModel"}, "is of a UNet2DConditionModel; only UNet2DModel"),
-    "classes": ({"num_class_embeds": 10}, r"num_class_embeds is 10, and no file says .*--null-class last or"),
+    "other class": (
+        {"_class_name": "UNet2DConditionModel"},
+        "is the config of a UNet2DConditionModel; only UNet2DModel",
+    ),
+    "classes": ({"num_class_embeds": 10}, r"num_class_embeds is 10, and no file tells .*--null-class last or"),
     "other classes": (
         {"class_embed_type": "timestep"},
         r"class_embed_type: input should be null \(given: 'timestep'\)",
@@ -253,17 +256,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mid scale": ({"mid_block_scale_factor": 2}, "mid_block_scale_factor: input should be less than or equal to 1"),
     "learned time": ({"time_embedding_type": "learned"}, "time_embedding_type: input should be 'positional'"),
     "other blocks": ({"down_block_types": [D, "SkipDownBlock2D", A]}, "down_block_types.1: input should be 'DownBlock"),
-    "up unlike down": ({"up_block_types": [U, V, U]}, "up_block_types is .*possible: attention where down_block_types"),
+    "up unlike down": (
+        {"up_block_types": [U, V, U]},
+        "up_block_types is .*possible: attention where the reversed down_",
+    ),
     "uneven channels": ({"block_out_channels": [32, 48, 96]}, r"block_out_channels is \(32, 48, 96\); .* multiples"),
     "no channels": ({"block_out_channels": []}, "block_out_channels: tuple should have at least 1 item"),
     "learned variance": ({"out_channels": 2}, "out_channels is 2; possible: as many as in_channels, 1"),
     "groups": ({"norm_num_groups": 5}, "norm_num_groups is 5; possible: divisors"),
     "unknown key": ({"novel": 3}, "unknown setting 'novel'"),
-    "no size": ({"sample_size": None}, "sample_size is None; give the images' side by --resolution"),
-    "oblong": ({"sample_size": [16, 32]}, r"sample_size is \(16, 32\); give the images' side"),
+    "no size": ({"sample_size": None}, "sample_size is None; set the side of the images with --resolution"),
+    "oblong": ({"sample_size": [16, 32]}, r"sample_size is \(16, 32\); set the side of the images"),
     "another base": ({"block_out_channels": [64, 128, 192]}, r"tensor for .* is \(.*has"),
-    "fewer layers": ({"layers_per_block": 1}, "belongs to no layer that its config asks for"),
-    "more layers": ({"layers_per_block": 3}, "no tensor .*, which its config asks for"),
+    "fewer layers": ({"layers_per_block": 1}, "belongs to no layer of its config"),
+    "more layers": ({"layers_per_block": 3}, "no tensor .*, which its config requires"),
 }
 
 
@@ -284,7 +290,7 @@ def test_a_folder_without_safetensors_and_widths_of_half_heads_are_refused(tmp_p
     with pytest.raises(InputError, match="12 channels of attention are not a multiple of 8"):
         import_unet2d(tmp_path / "in", tmp_path / "out", (0.125, 1.0))
     (tmp_path / "in" / WEIGHTS_FILE).rename(tmp_path / "in" / "diffusion_pytorch_model.bin")
-    with pytest.raises(InputError, match=r"no diffusion_pytorch_model\.safetensors in .*; here are: config\.json, "):
+    with pytest.raises(InputError, match=r"no diffusion_pytorch_model\.safetensors in .*; found: config\.json, "):
         import_unet2d(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputError, match="no UNet2DModel config at"):
         import_unet2d(tmp_path / "absent", tmp_path / "out")
