@@ -17,6 +17,7 @@ from stepfront.search.cli.main import app
 from stepfront.search.config import RunSettings
 from stepfront.search.settings_reference import groups, keys
 from stepfront.tables.__main__ import markdown as tables_page
+from tests.test_structure import MAY_IMPORT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md")])
@@ -166,12 +167,15 @@ def test_the_index_names_every_page_of_docs() -> None:
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} == linked
 
 
-def test_the_tables_of_rooms_name_the_rooms_that_exist() -> None:
+def test_the_tables_of_rooms_name_the_rooms_that_exist_from_top_to_bottom() -> None:
     named = re.findall(r"^\| `((?:search|trainers|dashboards)/\w+)` \|", text_of("docs/architecture.md"), re.MULTILINE)
     folders = [folder for top in ("search", "trainers", "dashboards") for folder in (ROOT / top).iterdir()]
     rooms = {str(folder.relative_to(ROOT)) for folder in folders if (folder / "__init__.py").exists()}
     assert len(named) == len(set(named))
     assert set(named) == rooms
+    for place, room in enumerate(named):
+        above = [other for other in named[:place] if other.split("/")[0] == room.split("/")[0]]
+        assert set(above).isdisjoint(MAY_IMPORT[room].split()), f"{room} stands below a room that it imports"
 
 
 def test_the_page_of_tables_is_the_generated_one() -> None:
