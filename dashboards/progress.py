@@ -144,7 +144,7 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int, st
         yield update
 
 
-def front_table(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
+def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
     """Return the front as a terminal table.  The share of full width needs the cost of full width."""
     features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")

@@ -32,7 +32,7 @@ def front(
     as_json: AsJson = False,
 ) -> None:
     """Print the Pareto front, or export it."""
-    from stepfront.dashboards.progress import front_table
+    from stepfront.dashboards.progress import front_listing
     from stepfront.search.api import open_search
 
     output, found = Output(as_json), open_search(search)
@@ -41,7 +41,7 @@ def front(
         _export_front(points, export)
         output.message(f"{len(points)} points written to {export}")
     elif not as_json:
-        output.message(front_table(points, found.facts.get("full", {}).get("gflops")))
+        output.message(front_listing(points, found.facts.get("full", {}).get("gflops")))
     if as_json:
         output.json(json_rows(points))
 

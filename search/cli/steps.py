@@ -41,7 +41,7 @@ def confirm_step(search: Path, images: int | None, seeds: int | None, output: Ou
 
 def publish_step(settings: RunSettings, output: Output) -> None:
     """Write images, report and MLflow, and print the front and where everything is."""
-    from stepfront.dashboards.progress import front_table
+    from stepfront.dashboards.progress import front_listing
     from stepfront.search.api import Search
 
     directory = settings.search_directory
@@ -49,7 +49,7 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     search = Search(directory, settings)
     problem, opening = search.publish()
     output.message()
-    output.message(front_table(search.front(), search.facts.get("full", {}).get("gflops")))
+    output.message(front_listing(search.front(), search.facts.get("full", {}).get("gflops")))
     output.message(f"\ntables, study and images  {directory}")
     output.message(f"report                    {directory / 'report.html'}")
     if problem:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stepfront.addresses import redacted
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -129,7 +129,7 @@ def _reason(error: Exception, address: str, job_id: str) -> str:
         )
     if job_id and ("does not exist" in text or "status code 404" in text):
         return f"the cluster at {address} has no job {job_id}; `stepfront status --address {address}` lists its jobs"
-    line = next(iter(text.strip().splitlines()), kind)
+    line = first_line(error, text)
     if "returned 404" in text or "JSON" in kind:
         return f"the server at {address} is not a Ray dashboard; give the address of one, such as http://HEAD:8265"
     if isinstance(error, OSError) and "status code" not in text:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stepfront.dashboards.progress import SearchProgress, TrainingProgress, front_table, sparkline
+from stepfront.dashboards.progress import SearchProgress, TrainingProgress, front_listing, sparkline
 from stepfront.tables.search_tables import read_tables
 
 BEST = [(float(cost), 30.0 - cost, f"{cost}x0.50") for cost in range(1, 8)]
@@ -96,7 +96,7 @@ def test_the_front_as_a_table(search: Path, make_search: Callable[..., Path]) ->
     out = io.StringIO()
     console = Console(file=out, width=160)
     front = read_tables(search).front
-    console.print(front_table(front, full_gflops=12.0))
+    console.print(front_listing(front, full_gflops=12.0))
     *lines, caption = out.getvalue().splitlines()
     assert caption.strip() == "FID on the features pixels"
     assert " ".join(lines[0].split()) == "point trial plan GFLOPs of full FID confirmed latency ms"
@@ -104,5 +104,5 @@ def test_the_front_as_a_table(search: Path, make_search: Callable[..., Path]) ->
     assert "100%" in lines[-1]
     assert f"{front.fid_confirmed.iloc[-1]:.2f} [" in lines[-1]
     assert [line for line in lines if "(left)" in line] == [lines[3]]
-    console.print(front_table(read_tables(make_search("u", confirmed=False)).front))
+    console.print(front_listing(read_tables(make_search("u", confirmed=False)).front))
     assert "nan" not in out.getvalue()
