@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import stepfront
+from stepfront.environment import SOURCE_ROOT
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def run(script: str, folder: Path) -> str:
-    path = os.pathsep.join([str(EXAMPLES), str(stepfront.SOURCE_ROOT)])
+    path = os.pathsep.join([str(EXAMPLES), str(SOURCE_ROOT)])
     command = [sys.executable, str(EXAMPLES / script), "--small"]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import stepfront
+from stepfront.environment import SOURCE_ROOT
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS
 from stepfront.search.config import settings_from
 from stepfront.search.problem.evaluator_parts import local_parts
@@ -77,7 +78,7 @@ def test_the_parts_of_the_page_train_a_supernet_and_score_a_plan(
 
 
 def test_the_examples_pass_the_conformance_tests_of_the_page(parts: Path) -> None:
-    path = os.pathsep.join([str(parts), str(stepfront.SOURCE_ROOT)])
+    path = os.pathsep.join([str(parts), str(SOURCE_ROOT)])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_parts.py"]
     done = subprocess.run(
         command, cwd=parts, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300
