@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs clean screenshots
-.PHONY: bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed
+.PHONY: bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ screenshots: $(READY)  ## take the pictures in docs/screenshots from runs/digits
 
 bench-faults: $(READY)  ## inject faults into real searches (about half an hour)
 	$(BIN)/python -m benchmarks.faults
+
+bench-judges: $(READY)  ## compare feature sets as judges on images with known harm; writes docs/judges.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.judges
 
 bench-transfer: $(READY)  ## measure warm starts on Fashion-MNIST from the front on digits (needs both runs)
 	$(BIN)/python -m benchmarks.transfer

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "data": {"format": "digits", "limit": 300},
     "network": {"base": 8, "multipliers": [1, 2], "widths": [0.25, 0.5, 1.0]},
     "training": {"steps": 12, "batch": 16, "warmup": 2, "held_out_images": 32},
-    "features": {"classifier_epochs": 1},
+    "features": {"name": "classifier", "classifier_epochs": 1, "examine": "skip"},
     "sampler": {"steps": 12},
     "space": {"stages": 6},
     "evaluation": {"images": 64, "batch": 64},

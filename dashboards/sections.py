@@ -91,8 +91,6 @@ def points_section(tables: SearchTables) -> str:
     columns = ["label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front"]
     beside = bool(tables.front.kid.notna().any())
     columns += [">KID", "interval", ">precision", ">recall"] if beside else []
-    extrapolated = bool(tables.front.fid_infinity.notna().any())
-    columns += [">FID-infinity"] if extrapolated else []
     points = [
         [
             row.label.replace(",", ", "),
@@ -105,7 +103,6 @@ def points_section(tables: SearchTables) -> str:
             interval(row.fid_low, row.fid_high),
             _belongs(row.fid_confirmed, row.belongs),
             *(_beside_fid(row) if beside else []),
-            *([decimal(row.fid_infinity)] if extrapolated else []),
             significant(row.latency_ms),
             row.origin,
         ]

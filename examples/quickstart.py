@@ -17,7 +17,14 @@ from stepfront.trainers.data.image_grid import save_grid
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "digits.yaml"
 
 SMALL = [
-    *("data.limit=300", "network.base=8", "training.steps=30", "training.batch=32", "features.classifier_epochs=1"),
+    *(
+        "data.limit=300",
+        "network.base=8",
+        "training.steps=30",
+        "training.batch=32",
+        "features.name=random",
+        "features.examine=skip",
+    ),
     *("sampler.steps=6", "space.stages=3", "variation.population=4", "budget.trials=10", "evaluation.images=32"),
     "workers.count=1",
 ]

@@ -122,9 +122,6 @@ class ConfirmSettings(Settings):
 
     images: int = Field(1024, ge=16, description="images per score")
     seeds: int = Field(5, ge=2, description="number of held-out noise seeds, each of which gives a score")
-    extrapolate: bool = Field(
-        False, description="whether to extrapolate FID to infinitely many images, too (column fid_infinity)"
-    )
 
 
 class WorkerSettings(Settings):

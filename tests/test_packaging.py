@@ -25,7 +25,8 @@ PACKAGES = ["search", "trainers", "dashboards"]
 SMALL_QUICKSTART = {
     "training.steps": "2",
     "training.batch": "16",
-    "features.classifier_epochs": "1",
+    "features.name": "random",
+    "features.examine": "skip",
     "features.real_images": "64",
     "sampler.steps": "4",
     "space.stages": "2",

@@ -120,7 +120,7 @@ def test_settings_refuse_a_name_that_nothing_has(key: str, kind: str) -> None:
 def test_features_without_a_file_are_ours_or_a_users() -> None:
     assert validate(TrainerSettings, {"features": {"name": "mine:Features"}}).features.is_file is False
     assert validate(TrainerSettings, {"features": {"name": "inception", "path": "a.pth"}}).features.is_file
-    with pytest.raises(InputError, match="features 'inception' need a path; without one possible: classifier, or your"):
+    with pytest.raises(InputError, match="features 'inception' need a path; without one possible: auto, degradations"):
         validate(TrainerSettings, {"features": {"name": "inception"}})
 
 

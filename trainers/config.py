@@ -186,10 +186,11 @@ class FeatureSettings(Settings):
     """The features that FID is computed on, and the statistics of the real images."""
 
     name: str = Field(
-        "classifier",
+        "auto",
         min_length=1,
-        description="name of the features in tables and figures. classifier: trained on the dataset's labels; with "
-        "`path`: any name; or your own features (docs/plugins.md)",
+        description="feature set. degradations: a network trained to tell degradations, rotations and kinds of images; "
+        "random: an untrained network; classifier: trained on the labels; auto: the first of degradations and random "
+        "that passes its examination; with `path`: any name; or your own (docs/plugins.md)",
     )
     path: str | None = Field(
         None,
@@ -199,21 +200,27 @@ class FeatureSettings(Settings):
     real_images: int = Field(
         10_000, ge=16, description="maximum number of training images for KID, precision and recall"
     )
-    classifier_epochs: int = Field(10, ge=1, description="training epochs of the classifier")
-    seed: int = Field(0, ge=0, description="seed of the classifier's training")
+    examine: Literal["refuse", "warn", "skip"] = Field(
+        "refuse",
+        description="what happens when named features fail their examination on held-out images with known harm; "
+        "skip: no examination (docs/judges.md)",
+    )
+    training_steps: int = Field(800, ge=1, description="training steps of the network of `degradations`")
+    classifier_epochs: int = Field(10, ge=1, description="training epochs of the network of `classifier`")
+    seed: int = Field(0, ge=0, description="seed of the feature network: its training, or its random weights")
 
     @model_validator(mode="after")
     def _file_has_a_name(self) -> Self:
-        if self.path is None and not is_import_path(self.name):
+        if self.path is None and self.name != "auto" and not is_import_path(self.name):
             try:
                 FEATURES.check(self.name)
             except InputError:
                 raise ValueError(
-                    f"features {self.name!r} need a path; without one possible: {FEATURES.possible}"
+                    f"features {self.name!r} need a path; without one possible: auto, {FEATURES.possible}"
                 ) from None
-        if self.path is not None and self.name in FEATURES.ours:
+        if self.path is not None and self.name in {"auto", *FEATURES.ours}:
             raise ValueError("features from a file need a name of their own, such as 'inception'")
-        if self.reference is not None and self.name in FEATURES.ours:
+        if self.reference is not None and self.name in {"auto", *FEATURES.ours}:
             raise ValueError("a reference file needs the feature file that it was made with: features.path")
         return self
 

@@ -45,14 +45,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Confirmation(Evaluation):
-    """An evaluation with KID, precision and recall, and with FID-infinity where that was asked for.
+    """An evaluation with KID, precision and recall.
 
-    The first three are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where
-    there are no features of real images.  `fid_infinity` is of all generated images.
+    They are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where there are
+    no features of real images.
     """
 
     kid: float = float("nan")
     precision: float = float("nan")
     recall: float = float("nan")
     real_images: int = 0
-    fid_infinity: float = float("nan")

@@ -30,7 +30,6 @@ from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
 from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
-from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
@@ -43,7 +42,7 @@ class EvaluatorParts:
     `weights` are the widest network's parameters as numpy arrays, which an object store shares between the processes of
     a node without a copy.  Scores depend on `engine` in their last digits, so all workers of a search have the same.
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
-    `real`, feature rows [N, D] of real images, or with `extrapolate`, every evaluation is a `Confirmation`.
+    `real`, feature rows [N, D] of real images, every evaluation is a `Confirmation`.
     """
 
     card: SupernetCard
@@ -59,7 +58,6 @@ class EvaluatorParts:
     prefix_mb: float = 256.0
     noise_mb: float = 256.0
     real: NDArray[np.float32] | None = None
-    extrapolate: bool = False
 
 
 class Evaluator:
@@ -91,7 +89,7 @@ class Evaluator:
         first: list[Tensor] = []
         starts: list[tuple[int, int]] = []  # steps saved and images, per batch
         rows: list[NDArray[np.float32]] = []
-        wanted = self._wanted_rows(images)
+        wanted = 0 if self._parts.real is None else min(images, len(self._parts.real))
 
         def batches() -> Iterator[np.ndarray]:
             sampler = self._sampler(plan, noise_seed)
@@ -131,26 +129,20 @@ class Evaluator:
             device=self._device_name,
             **self._savings(plan, starts),
         )
-        return self._confirmed(scored, np.concatenate(rows)) if wanted and not scored.error else scored
-
-    def _wanted_rows(self, images: int) -> int:
-        """Return how many feature rows the scores of a confirmation need; 0 where there are none."""
-        if self._parts.extrapolate:
-            return images
-        return 0 if self._parts.real is None else min(images, len(self._parts.real))
+        return scored if self._parts.real is None or scored.error else self._confirmed(scored, np.concatenate(rows))
 
     def _confirmed(self, scored: Evaluation, rows: NDArray[np.float32]) -> Confirmation:
-        confirmed = Confirmation(**{each.name: getattr(scored, each.name) for each in fields(scored)})
-        if self._parts.extrapolate:
-            confirmed = replace(confirmed, fid_infinity=extrapolated_distance(rows, self._parts.reference))
-        if self._parts.real is None:
-            return confirmed
+        assert self._parts.real is not None
         # Precision and recall are defined on equal numbers of both.
-        count = min(len(rows), len(self._parts.real))
-        real, rows = self._parts.real[:count], rows[:count]
+        real = self._parts.real[: len(rows)]
         precision, recall = precision_recall(real, rows)
-        kid = kernel_distance(real, rows)
-        return replace(confirmed, kid=kid, precision=precision, recall=recall, real_images=count)
+        return Confirmation(
+            **{each.name: getattr(scored, each.name) for each in fields(scored)},
+            kid=kernel_distance(real, rows),
+            precision=precision,
+            recall=recall,
+            real_images=len(real),
+        )
 
     def _savings(self, plan: Plan, starts: Sequence[tuple[int, int]]) -> _Savings:
         costs = [self._parts.costs[plan.widths[i]] for i in plan.taken]

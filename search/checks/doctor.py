@@ -45,6 +45,7 @@ def check_environment(settings: RunSettings | None) -> list[Finding]:
         checks.append(("uri", lambda: _remote_place(remote_place)))
     if settings is not None:
         checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
+        checks.append(("judge", lambda: _judge(settings)))
     return [run_check(what, check) for what, check in checks]
 
 
@@ -141,3 +142,17 @@ def _supernet(settings: RunSettings) -> str:
         return f"none yet in {place}"
     found = load_problem(settings)
     return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"
+
+
+def _judge(settings: RunSettings) -> str:
+    """Return the result of each examination that lies beside the supernet."""
+    from stepfront.trainers.metrics.judges import read_examinations
+
+    place = settings.supernet_place
+    found = [] if is_uri(place) else read_examinations(Path(place))
+    if not found:
+        return "not examined yet; `stepfront train` does it"
+    used = [one for one in found if one.passed]
+    if not used:
+        raise InputError("; ".join(f"{one.features}: {', '.join(one.failures)}" for one in found))
+    return "; ".join(one.summary for one in found)

@@ -57,7 +57,7 @@ def run_confirmation(
         real = load_real_features(problem)
         noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
         stored = read_confirmed(directory)
-        done = _done(stored, images, 0 if real is None else min(images, len(real)), settings.confirm.extrapolate)
+        done = _done(stored, images, 0 if real is None else min(images, len(real)))
         jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
         new = pd.DataFrame(_score(problem, real, directory, jobs, images, on_result) if jobs else [])
         # Kind, label and trial are the current ones: plans that are still on the front keep their scores.
@@ -68,15 +68,14 @@ def run_confirmation(
     return directory
 
 
-SCORES = ["plan", "noise_seed", "images", "fid", *BESIDE_FID, "real_images", "fid_infinity"]
+SCORES = ["plan", "noise_seed", "images", "fid", *BESIDE_FID, "real_images"]
 
 
-def _done(stored: pd.DataFrame | None, images: int, real_images: int, extrapolate: bool) -> set[tuple[str, int]]:
+def _done(stored: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
     """Return plans and seeds that need no new score; KID and others depend on the number of real images, too."""
     if stored is None:
         return set()
     same = stored[(stored["images"] == images) & (stored["real_images"] == real_images)]
-    same = same.dropna(subset=["fid_infinity"]) if extrapolate else same
     return set(zip(same["plan"], same["noise_seed"], strict=True))
 
 
@@ -136,7 +135,7 @@ def _score(
         pairs = [(plan, seed) for (_, seed), plan in unique.items()]
         limit = evaluation_limit(settings, costs, images)
         with shared_prefixes(settings.workers) as shared:
-            load = LoadEvaluator(replace(parts, real=real, extrapolate=settings.confirm.extrapolate), shared)
+            load = LoadEvaluator(replace(parts, real=real), shared)
             with PlanScorer(load, settings.workers, limit) as scorer:
                 evaluations = scorer.score(pairs, images, on_result)
     rows = []
@@ -144,7 +143,7 @@ def _score(
         if evaluation.error:
             raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
         row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
-        row |= {name: getattr(evaluation, name, float("nan")) for name in (*BESIDE_FID, "fid_infinity")}
+        row |= {name: getattr(evaluation, name, float("nan")) for name in BESIDE_FID}
         rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
     return rows
 

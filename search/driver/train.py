@@ -15,7 +15,7 @@ from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
-from stepfront.trainers.metrics.features import check_features, prepare_features
+from stepfront.trainers.metrics.judges import check_judge, prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore
@@ -34,7 +34,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         data = load_data(settings.data, reading_progress(stage))
         # Workers have devices of their own; the driver of a cluster may lack theirs.
         device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
-        check_features(data, settings.features)
+        check_judge(data, settings.features)
         check_classes(data, settings.network.classes)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
@@ -50,7 +50,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             card = _train(settings, data, directory, report, log)
         warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
-        prepare_features(data, settings.features, directory, device)
+        prepare_judge(data, settings.features, directory, device)
     return card, not done
 
 

@@ -60,12 +60,4 @@ def threads_per_worker(settings: RunSettings) -> int:
 
 def load_real_features(problem: SearchProblem) -> np.ndarray | None:
     """Return feature rows [N, D] of real images; None where only their statistics exist."""
-    settings = problem.settings
-    return real_features(
-        problem.data,
-        problem.features,
-        problem.reference,
-        settings.features,
-        problem.supernet.local,
-        pick_device("auto"),
-    )
+    return real_features(problem.data, problem.features, problem.reference, problem.supernet.local, pick_device("auto"))

@@ -14,7 +14,7 @@ from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
-from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.metrics.judges import prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
 from stepfront.trainers.networks.weights import read_weights, weights_digest
@@ -46,7 +46,7 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
             "files from one copy, or train again with --fresh"
         )
     supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
-    packed, reference = prepare_features(data, settings.features, directory, torch.device("cpu"))
+    packed, reference = prepare_judge(data, settings.features, directory, torch.device("cpu"))
     arrays = {name: value.numpy() for name, value in weights.items()}
     return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
 

@@ -74,8 +74,6 @@ def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
     """Write the means and intervals of one plan's scores [seeds] into row `i` of the front."""
     front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
     front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
-    if "fid_infinity" in rows and rows["fid_infinity"].notna().any():
-        front.loc[i, "fid_infinity"] = float(rows["fid_infinity"].mean())
     # Seeds scored before there were these scores, or against fewer real images, do not count in them.
     beside = rows.dropna(subset=["kid"]) if "kid" in rows else rows.head(0)
     beside = beside[beside["real_images"] == beside["real_images"].max()] if len(beside) else beside

@@ -24,17 +24,7 @@ if TYPE_CHECKING:
 
 FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
 AT_FULL_QUALITY = "cheapest at full-width quality"
-CONFIRMED = (
-    "fid_confirmed",
-    "fid_low",
-    "fid_high",
-    "kid",
-    "kid_low",
-    "kid_high",
-    "precision",
-    "recall",
-    "fid_infinity",
-)
+CONFIRMED = ("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall")
 MAX_AXES = 12
 """Widths that a trial shows: axes of the UI's parallel coordinates."""
 

@@ -120,7 +120,11 @@ FORMATS = Registry(
 FEATURES = Registry(
     "feature set",
     "stepfront.features",
-    {"classifier": "stepfront.trainers.metrics.classifier:ClassifierFeatures"},
+    {
+        "degradations": "stepfront.trainers.metrics.degradation_features:DegradationFeatures",
+        "random": "stepfront.trainers.metrics.random_features:RandomFeatures",
+        "classifier": "stepfront.trainers.metrics.classifier:ClassifierFeatures",
+    },
 )
 """`features.name`; the contract is `FeatureSet` in trainers/metrics/feature_set.py."""
 

@@ -22,7 +22,6 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluatio
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.metrics.features import prepare_features
-from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
@@ -42,7 +41,7 @@ def supernet(network: NetworkSettings, random_supernet: Callable[..., Supernet])
 def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> EvaluatorParts:
     directory = tmp_path_factory.mktemp("supernet")
     card = save_supernet(supernet, directory, DiffusionSettings(), digits.name, digits.fingerprint)
-    features = FeatureSettings(classifier_epochs=1)
+    features = FeatureSettings(name="classifier", classifier_epochs=1)
     packed, reference = prepare_features(digits, features, directory, torch.device("cpu"))
     weights = {name: value.detach().numpy().copy() for name, value in supernet.widest.named_parameters()}
     for array in weights.values():
@@ -225,23 +224,3 @@ def test_with_real_rows_an_evaluation_has_the_scores_beside_fid(
     fewer = Evaluator(replace(parts, real=real))(MIXED, 20, 5)
     assert isinstance(fewer, Confirmation)
     assert fewer.real_images == 20
-
-
-def test_asked_to_extrapolate_an_evaluation_has_fid_infinity_of_all_its_images(
-    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData
-) -> None:
-    features = parts.features.unpack(torch.device("cpu"))
-    rows = np.concatenate([features(batch) for batch in evaluate.sample(MIXED, 100, 5)])
-    expected = extrapolated_distance(rows, parts.reference)
-    alone = Evaluator(replace(parts, extrapolate=True))(MIXED, 100, 5)
-    assert isinstance(alone, Confirmation)
-    assert alone.fid_infinity == pytest.approx(expected, rel=1e-9)
-    assert math.isnan(alone.kid)
-    real = features(to_float(digits.images[:60]))
-    both = Evaluator(replace(parts, real=real, extrapolate=True))(MIXED, 100, 5)
-    plain = Evaluator(replace(parts, real=real))(MIXED, 100, 5)
-    assert isinstance(both, Confirmation)
-    assert isinstance(plain, Confirmation)
-    assert both.fid_infinity == alone.fid_infinity
-    assert math.isnan(plain.fid_infinity)
-    assert without_time(replace(both, fid_infinity=0.0)) == without_time(replace(plain, fid_infinity=0.0))

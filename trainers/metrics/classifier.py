@@ -22,21 +22,27 @@ CLASSIFIER_WEIGHTS = "classifier.safetensors"
 CLASSIFIER_CARD = "classifier.json"
 
 
-class Classifier(nn.Module):
-    """Convolutions that halve until 4 pixels or fewer remain, pooled to 64 features, and a linear read-out."""
+FEATURES_SIZE = 64
 
-    features_size = 64
+
+def convolutional_body(image_channels: int, resolution: int) -> nn.Sequential:
+    """Return convolutions that halve until 4 pixels or fewer remain, with 64 channels at the end."""
+    layers: list[nn.Module] = [nn.Conv2d(image_channels, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
+    channels = 32
+    while resolution > 4:
+        layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
+        channels, resolution = 64, (resolution + 1) // 2
+    layers += [nn.Conv2d(channels, FEATURES_SIZE, 3, padding=1), nn.BatchNorm2d(FEATURES_SIZE), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Classifier(nn.Module):
+    """A convolutional body, pooled to 64 features, and a linear read-out."""
 
     def __init__(self, image_channels: int, resolution: int, classes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(image_channels, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
-        channels = 32
-        while resolution > 4:
-            layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
-            channels, resolution = 64, (resolution + 1) // 2
-        layers += [nn.Conv2d(channels, self.features_size, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(self.features_size, classes)
+        self.body = convolutional_body(image_channels, resolution)
+        self.head = nn.Linear(FEATURES_SIZE, classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Return features [B, 64] of images [B, C, H, W] in [-1, 1]."""

@@ -168,19 +168,18 @@ def real_features(
     data: ImageData,
     packed: PackedFeatures,
     reference: Reference,
-    settings: FeatureSettings,
     directory: Path,
     device: torch.device,
 ) -> NDArray[np.float32] | None:
-    """Return rows [N, D] of at most `settings.real_images` training images.
+    """Return rows [N, D] of at most `features.real_images` training images.
 
     They are made and saved in `directory` where they are missing or were made from other data.  The result is None
     where the reference is not known to be that of `data`, and where the images are too few.
     """
-    wanted = min(settings.real_images, len(data.images))
+    wanted = min(packed.settings.real_images, len(data.images))
     if (reference.data_fingerprint, reference.digest) != (data.fingerprint, packed.digest) or wanted < _FEWEST_REAL:
         return None
-    path = _saved_path(directory, "real", settings.name)
+    path = _saved_path(directory, "real", packed.settings.name)
     if path.exists():
         saved = RealFeatures.load(path)
         if (saved.data_fingerprint, saved.digest) == (data.fingerprint, packed.digest) and len(saved.rows) >= wanted:

@@ -66,7 +66,6 @@ _CONFIRMED = (
     Column("kid_high", "number", "upper end of the 95 % interval of `kid`", fill=math.nan),
     Column("precision", "number", "mean precision over held-out noise seeds", fill=math.nan),
     Column("recall", "number", "mean recall over held-out noise seeds", fill=math.nan),
-    Column("fid_infinity", "number", "mean FID extrapolated to infinitely many images", fill=math.nan),
 )
 
 NOT_CONFIRMED: dict[str, Any] = {column.name: column.fill for column in _CONFIRMED}
@@ -148,7 +147,6 @@ _TABLES = (
             Column("precision", "number", "precision on the held-out noise seed", fill=math.nan),
             Column("recall", "number", "recall on the held-out noise seed", fill=math.nan),
             Column("real_images", "integer", "real images that KID, precision and recall compare with", fill=0),
-            Column("fid_infinity", "number", "FID extrapolated to infinitely many images", fill=math.nan),
             Column("used", "truth", "whether front and report use the row: all its rows have equal images", fill=True),
             Column("features", "text", "features that the scores are computed on", fill=""),
         ),

@@ -62,7 +62,7 @@ def test_a_ddsm_checkpoint_is_ready_to_be_searched(monkeypatch, capsys, tmp_path
     assert (code, error) == (0, "")
     assert f"stepfront search {out / 'config.yaml'}" in said
     assert f"{count_width(read_card(out).network, 3, 8, 1.0).macs / 1e6:.1f} MMACs" in said
-    edits = ["data.format=digits", "data.path=null", "features.classifier_epochs=1", "data.limit=100"]
+    edits = ["data.format=digits", "data.path=null", "features.name=random", "features.examine=skip", "data.limit=100"]
     settings = load_settings(out / "config.yaml", edits)
     assert (settings.name, settings.diffusion.beta_last) == ("my-ddsm", 0.03)
     problem = load_problem(settings)  # network, weights and any data fit together
@@ -94,7 +94,7 @@ def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(  # type: ignore[no
     assert code == 0
     assert f"stepfront train {start / 'config.yaml'}" in said
     edits = ("data.format=digits", "data.path=null", "training.steps=2", "training.batch=8", "data.limit=100")
-    edits += ("training.warmup=1", "features.classifier_epochs=1", f"directory={tmp_path / 'runs'}")
+    edits += ("training.warmup=1", "features.name=random", "features.examine=skip", f"directory={tmp_path / 'runs'}")
     words = [word for edit in edits for word in ("--set", edit)]
     assert call(monkeypatch, capsys, "train", str(start / "config.yaml"), *words)[0] == 0
     trained = tmp_path / "runs" / "net" / "supernet"

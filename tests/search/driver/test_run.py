@@ -181,13 +181,6 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     assert not called
     assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
     assert "KID" in write_report(directory).read_text()
-    assert both["fid_infinity"].isna().all()
-    settings = directory / "settings.yaml"
-    settings.write_text(settings.read_text().replace("extrapolate: false", "extrapolate: true"))
-    run_confirmation(directory, 32, None)
-    extrapolated = pd.read_parquet(directory / "confirm.parquet").query("images == 32")
-    assert np.isfinite(extrapolated["fid_infinity"]).all()
-    assert extrapolated["fid"].sum() == pytest.approx(confirmed["fid"].sum())
 
 
 def test_baselines_at_equal_evaluations(fresh: Path, cluster: None) -> None:

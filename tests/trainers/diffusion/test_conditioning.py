@@ -248,7 +248,9 @@ def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPa
     counts = label_counts(digits, CLASSES)
     card = save_supernet(supernet, directory, DiffusionSettings(), digits.name, digits.fingerprint, label_counts=counts)
     assert load_supernet(directory)[1].label_counts == counts
-    packed, reference = prepare_features(digits, FeatureSettings(classifier_epochs=1), directory, CPU)
+    packed, reference = prepare_features(
+        digits, FeatureSettings(name="classifier", classifier_epochs=1), directory, CPU
+    )
     weights = {name: value.numpy() for name, value in supernet.widest.state_dict().items()}
     costs = {w: count_width(card.network, 1, 8, w).model_copy(update={"latency_ms": w}) for w in supernet.widths}
     return EvaluatorParts(card, weights, packed, reference, SamplerSettings(), costs, batch=16)

@@ -32,13 +32,14 @@ from stepfront.trainers.metrics.features import (
 from stepfront.trainers.metrics.fid import Moments, Reference
 
 CPU = torch.device("cpu")
-ONE_EPOCH = FeatureSettings(classifier_epochs=1)
+CLASSIFIER = FeatureSettings(name="classifier")
+ONE_EPOCH = FeatureSettings(name="classifier", classifier_epochs=1)
 
 
 @pytest.fixture(scope="module")
 def trained(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("features")
-    train_classifier(digits, FeatureSettings(classifier_epochs=5), directory)
+    train_classifier(digits, FeatureSettings(name="classifier", classifier_epochs=5), directory)
     return directory
 
 
@@ -58,7 +59,7 @@ def test_the_classifier_is_a_function_of_its_seed(digits: ImageData, tmp_path: P
     torch.manual_seed(2)  # what the caller's generator holds must not matter
     assert train_classifier(few, ONE_EPOCH, tmp_path / "b") == first
     assert (tmp_path / "a" / CLASSIFIER_WEIGHTS).read_bytes() == (tmp_path / "b" / CLASSIFIER_WEIGHTS).read_bytes()
-    assert train_classifier(few, FeatureSettings(classifier_epochs=1, seed=1), tmp_path / "c").digest != first.digest
+    assert train_classifier(few, ONE_EPOCH.model_copy(update={"seed": 1}), tmp_path / "c").digest != first.digest
 
 
 def test_training_the_classifier_leaves_the_callers_generator_alone(digits: ImageData, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_features_are_rows_of_64_at_any_resolution(resolution: int, channels: in
 
 
 def test_a_row_depends_on_its_own_image_alone(trained: Path, digits: ImageData) -> None:
-    features = pack_features(FeatureSettings(), trained).unpack(CPU)
+    features = pack_features(CLASSIFIER, trained).unpack(CPU)
     images = to_float(digits.held_out_images[:6])
     together = features(images)
     assert together.shape == (6, 64)
@@ -89,7 +90,7 @@ def test_a_row_depends_on_its_own_image_alone(trained: Path, digits: ImageData) 
 
 
 def test_features_see_the_256_levels_of_an_image_file(trained: Path, digits: ImageData) -> None:
-    features = pack_features(FeatureSettings(), trained).unpack(CPU)
+    features = pack_features(CLASSIFIER, trained).unpack(CPU)
     images = to_float(digits.held_out_images[:4])
     assert np.array_equal(features(images), features(images + 0.4 / 127.5))
     assert not np.array_equal(features(images), features(images - 0.6 / 127.5))
@@ -99,7 +100,7 @@ def test_features_see_the_256_levels_of_an_image_file(trained: Path, digits: Ima
 
 def test_unlabelled_images_say_what_to_give_instead(digits: ImageData, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no labels.*features: \{name: inception, path: FILE\.pt\}"):
-        prepare_features(replace(digits, labels=None), FeatureSettings(), tmp_path, CPU)
+        prepare_features(replace(digits, labels=None), CLASSIFIER, tmp_path, CPU)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,7 +108,10 @@ def test_unlabelled_held_out_images_leave_the_accuracy_unknown(digits: ImageData
     assert digits.labels is not None
     few = replace(digits, images=digits.images[:128], labels=digits.labels[:128], held_out_labels=None)
     assert train_classifier(few, ONE_EPOCH, tmp_path).held_out_accuracy is None
-    assert pack_features(FeatureSettings(), tmp_path).unpack(CPU)(to_float(few.images[:2])).shape == (2, 64)
+    assert pack_features(CLASSIFIER, tmp_path).unpack(CPU)(to_float(few.images[:2])).shape == (
+        2,
+        64,
+    )
 
 
 def test_progress_counts_to_the_end(digits: ImageData, tmp_path: Path) -> None:
@@ -115,31 +119,34 @@ def test_progress_counts_to_the_end(digits: ImageData, tmp_path: Path) -> None:
     few = replace(digits, images=digits.images[:300], labels=digits.labels[:300])
     seen: list[tuple[int, int]] = []
     train_classifier(
-        few, FeatureSettings(classifier_epochs=2), tmp_path, lambda done, total: seen.append((done, total))
+        few,
+        FeatureSettings(name="classifier", classifier_epochs=2),
+        tmp_path,
+        lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_classifier_of_other_weights_than_its_card_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    packed, card = pack_features(FeatureSettings(), tmp_path), tmp_path / CLASSIFIER_CARD
+    packed, card = pack_features(CLASSIFIER, tmp_path), tmp_path / CLASSIFIER_CARD
     card.write_text(json.dumps(json.loads(card.read_text()) | {"digest": "0" * 64}))
     with pytest.raises(InputError, match="does not belong to"):
-        pack_features(FeatureSettings(), tmp_path)
+        pack_features(CLASSIFIER, tmp_path)
     with pytest.raises(InputError, match="not a complete safetensors file"):
         replace(packed, content=packed.content[:100]).unpack(CPU)
 
 
 def test_a_missing_classifier_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=CLASSIFIER_WEIGHTS):
-        pack_features(FeatureSettings(), tmp_path)
+        pack_features(CLASSIFIER, tmp_path)
 
 
 # --- reference statistics ---------------------------------------------------------------------------------------------
 
 
 def test_reference_is_the_moments_of_the_training_images(trained: Path, digits: ImageData) -> None:
-    packed = pack_features(FeatureSettings(), trained)
+    packed = pack_features(CLASSIFIER, trained)
     reference = make_reference(digits, packed, CPU, batch=300)
     rows = packed.unpack(CPU)(to_float(digits.images)).astype(np.float64)
     np.testing.assert_allclose(reference.mean, rows.mean(0), atol=1e-5)
@@ -379,7 +386,7 @@ def test_features_of_real_images_are_a_fixed_draw_kept_beside_the_reference(
     packed, reference = prepare_features(digits, few, tmp_path, CPU)
     kept = tmp_path / "real-pooled.npz"
     made = kept.stat().st_mtime_ns
-    rows = real_features(digits, packed, reference, few, tmp_path, CPU)
+    rows = real_features(digits, packed, reference, tmp_path, CPU)
     assert rows is not None
     assert kept.stat().st_mtime_ns == made  # a by-product of the reference
     every = packed.unpack(CPU)(to_float(digits.images))
@@ -387,19 +394,19 @@ def test_features_of_real_images_are_a_fixed_draw_kept_beside_the_reference(
     nearest = np.abs(every[None] - rows[:, None]).sum(2).argmin(1)
     np.testing.assert_allclose(rows, every[nearest], atol=1e-6)
     assert len(set(nearest)) == 40
-    more = few.model_copy(update={"real_images": 10**6})
-    all_rows = real_features(digits, packed, reference, more, tmp_path, CPU)
+    more = replace(packed, settings=few.model_copy(update={"real_images": 10**6}))
+    all_rows = real_features(digits, more, reference, tmp_path, CPU)
     assert all_rows is not None
     assert len(all_rows) == len(digits.images)
     np.testing.assert_allclose(all_rows[:40], rows, atol=1e-6)  # a smaller draw is the first part of a larger one
     np.testing.assert_allclose(np.sort(all_rows, 0), np.sort(every, 0), atol=1e-6)
     kept.unlink()  # as where the reference is older
-    again = real_features(digits, packed, reference, few, tmp_path, CPU)
+    again = real_features(digits, packed, reference, tmp_path, CPU)
     assert again is not None
     np.testing.assert_allclose(again, rows, atol=1e-6)
     other = replace(digits, fingerprint="0" * 64)
     of_other = replace(reference, data_fingerprint=other.fingerprint)
-    assert real_features(other, packed, of_other, few, tmp_path, CPU) is not None
+    assert real_features(other, packed, of_other, tmp_path, CPU) is not None
     assert kept.stat().st_mtime_ns != made  # those of other data are not taken
 
 
@@ -412,9 +419,9 @@ def test_statistics_alone_have_no_features_of_real_images(
         name="pooled", path=str(feature_files[".pt"]), reference=str(tmp_path / "theirs.npz"), real_images=20
     )
     packed, reference = prepare_features(digits, settings, tmp_path / "new", CPU)
-    assert real_features(digits, packed, reference, settings, tmp_path / "new", CPU) is None
+    assert real_features(digits, packed, reference, tmp_path / "new", CPU) is None
     assert not (tmp_path / "new").exists()
     # Our own file of the very images that are at hand says which they are.
     known = settings.model_copy(update={"reference": str(own)})
     packed, reference = prepare_features(digits, known, tmp_path / "new", CPU)
-    assert real_features(digits, packed, reference, known, tmp_path / "new", CPU) is not None
+    assert real_features(digits, packed, reference, tmp_path / "new", CPU) is not None

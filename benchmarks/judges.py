@@ -1,0 +1,221 @@
+"""Compare feature sets as judges: known harm on held-out real images, floors, spreads, and plans of a supernet.
+
+`make bench-judges` writes docs/judges.md.  Fashion-MNIST and CIFAR-10 are left out, with a line, where their files are
+missing: `python -m benchmarks.judges --data FOLDER` names the folder that holds `fashion-mnist` and `cifar10-jpg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from stepfront.files import write_text
+from stepfront.trainers.config import DataSettings, FeatureSettings
+from stepfront.trainers.data import ImageData, load_data, to_float
+from stepfront.trainers.metrics.examination import STRENGTHS, examine
+from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
+from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.metrics.harm import HARMS
+
+CPU = torch.device("cpu")
+DRAWS = 8
+COUNTS = (256, 512, 1024, 4096)
+PAGE = Path("docs/judges.md")
+
+Judge = tuple[FeatureNetwork, Reference]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset under a name, and images of another dataset in its shape."""
+
+    name: str
+    data: ImageData
+    foreign: Tensor
+
+
+def main() -> None:
+    """Measure every judge on every dataset and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of fashion-mnist, cifar10-jpg"
+    )
+    parser.add_argument("--out", type=Path, default=PAGE)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row for case in cases(given.data) for row in measure(case)]
+    table = pd.DataFrame(rows)
+    print(table.to_string())
+    write_text(given.out, page(table))
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Yield the datasets whose files exist."""
+    digits = load_data(DataSettings())
+    yield Case("digits", digits, mirrored(digits))
+    fashion = folder / "fashion-mnist"
+    if fashion.is_dir():
+        data = load_data(DataSettings(format="idx", path=str(fashion), size=16))
+        yield Case("Fashion-MNIST 16", data, mirrored(data))
+        yield Case("Fashion-MNIST 16, no labels", replace(data, labels=None, held_out_labels=None), mirrored(data))
+        two = of_classes(data, (2, 6))
+        yield Case("Fashion-MNIST 16, 2 classes", two, mirrored(two))
+    cifar = folder / "cifar10-jpg" / "cifar10-jpg.zip"
+    if cifar.is_file():
+        data = load_data(DataSettings(format="folder", path=str(cifar)))
+        yield Case("CIFAR-10", data, mirrored(data))
+    if not fashion.is_dir() or not cifar.is_file():
+        print(f"left out: what is missing of fashion-mnist and cifar10-jpg/cifar10-jpg.zip in {folder}")
+
+
+def mirrored(data: ImageData) -> Tensor:
+    """Return the held-out images as negatives that stand on their heads: images of another set in the same shape."""
+    return -to_float(data.held_out_images).flip(2)
+
+
+def of_classes(data: ImageData, classes: tuple[int, ...]) -> ImageData:
+    """Return the images of some classes, with labels 0, 1, ..."""
+    assert data.labels is not None
+    assert data.held_out_labels is not None
+    new = {label: number for number, label in enumerate(classes)}
+    train, held = np.isin(data.labels, classes), np.isin(data.held_out_labels, classes)
+    return replace(
+        data,
+        images=data.images[train],
+        labels=np.array([new[int(label)] for label in data.labels[train]]),
+        held_out_images=data.held_out_images[held],
+        held_out_labels=np.array([new[int(label)] for label in data.held_out_labels[held]]),
+        fingerprint=f"{data.fingerprint[:56]}{'-'.join(map(str, classes))}",
+    )
+
+
+def measure(case: Case) -> Iterator[dict[str, object]]:
+    """Yield one row per judge."""
+    for name in ("degradations", "random", "classifier", "autoencoder", "pixels"):
+        if name == "classifier" and case.data.labels is None:
+            continue
+        begin = time.perf_counter()
+        with TemporaryDirectory() as folder:
+            judge = make_judge(name, case.data, Path(folder))
+        seconds = time.perf_counter() - begin
+        yield {"dataset": case.name, "features": name, "seconds": round(seconds, 1)} | columns(judge, case)
+
+
+def make_judge(name: str, data: ImageData, folder: Path) -> Judge:
+    """Return the features and their statistics of the training images."""
+    if name not in ("autoencoder", "pixels"):
+        settings = FeatureSettings(name=name, classifier_epochs=10 if len(data.images) < 10_000 else 3)
+        packed, reference = prepare_features(data, settings, folder, CPU)
+        return packed.unpack(CPU), reference
+    function = (lambda levels: levels.flatten(1) / 127.5 - 1) if name == "pixels" else autoencoder(data)
+    features = FeatureNetwork(name, function, CPU)
+    moments = Moments.of(features(to_float(part)) for part in np.array_split(data.images, len(data.images) // 500 + 1))
+    return features, Reference(moments.mean, moments.covariance, moments.count, name, "", data.fingerprint)
+
+
+def autoencoder(data: ImageData, size: int = 64, steps: int = 800) -> Callable[[Tensor], Tensor]:
+    """Return the code [B, 64] of a small autoencoder trained on the images."""
+    pixels = data.images[0].size
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 256), nn.ReLU(), nn.Linear(256, size))
+        decoder = nn.Sequential(nn.Linear(size, 256), nn.ReLU(), nn.Linear(256, pixels))
+        optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
+        for _ in range(steps):
+            x = to_float(data.images[torch.randint(len(data.images), (128,)).numpy()])
+            loss = (decoder(encoder(x)) - x.flatten(1)).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return lambda levels: encoder(levels / 127.5 - 1)
+
+
+def columns(judge: Judge, case: Case) -> dict[str, object]:
+    """Return what one judge says of one dataset; scores are multiples of its floor."""
+    features, reference = judge
+    result = examine(features, reference, case.data)
+    found: dict[str, object] = {"D": result.dimensions, "participation ratio": round(result.ratio, 1)}
+    held = to_float(case.data.held_out_images)
+    for count in COUNTS:
+        found[f"floor, {count}"] = floors(judge, held, count)
+    for harm in HARMS:
+        found[harm] = " ".join(f"{score / result.floor:.1f}" for score in result.scores[harm])
+        rises = all(a < b for a, b in zip([result.floor, *result.scores[harm]], result.scores[harm], strict=False))
+        found[harm] = str(found[harm]) + ("" if rises else " (order wrong)")
+    count = min(512, len(held) // 2)
+    drawn = held[torch.randperm(len(held), generator=torch.Generator().manual_seed(1))]
+    base = distance(judge, drawn[:count])
+    labels = case.data.held_out_labels
+    if labels is not None and case.data.classes > 2:
+        one, half = (held[torch.from_numpy(labels > most)] for most in (0, (case.data.classes - 1) // 2))
+        found["a class missing"] = ratio(judge, one[:count], base)
+        found["half of the classes missing"] = ratio(judge, half[:count], base)
+    found["16 copies of each"] = ratio(judge, drawn[: max(8, count // 16)].repeat(16, 1, 1, 1), base)
+    found["a tenth of another set"] = ratio(
+        judge, torch.cat([drawn[: count - count // 10], case.foreign[: count // 10]]), base
+    )
+    train = to_float(case.data.images[np.random.default_rng(0).permutation(len(case.data.images))[:count]])
+    found["training images"] = ratio(judge, train, base)
+    found["examination"] = "passed" if result.passed else "; ".join(result.failures)
+    return found
+
+
+def floors(judge: Judge, held: Tensor, count: int) -> str:
+    """Return mean and relative spread of the distance of real images over draws; empty where too few are held out."""
+    if count > len(held):
+        return ""
+    generator = torch.Generator().manual_seed(0)
+    draws = [distance(judge, held[torch.randperm(len(held), generator=generator)[:count]]) for _ in range(DRAWS)]
+    return f"{np.mean(draws):.3g} ± {np.std(draws, ddof=1) / np.mean(draws):.0%}"
+
+
+def ratio(judge: Judge, images: Tensor, base: float) -> str:
+    """Return the score of images as a multiple of real images' score."""
+    return f"{distance(judge, images) / base:.1f}"
+
+
+def distance(judge: Judge, images: Tensor) -> float:
+    """Return the Frechet distance of images [N, C, H, W] in [-1, 1]."""
+    features, reference = judge
+    return reference.distance(Moments.of(features(part) for part in images.split(500)))
+
+
+def page(table: pd.DataFrame) -> str:
+    """Return docs/judges.md."""
+    strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
+    parts = [
+        "# Judges: which features see what people see",
+        "",
+        f"Made by `make bench-judges` on {time.strftime('%Y-%m-%d')}. Scores are Frechet distances of at most 512",
+        "held-out images to the training images, as multiples of the score of unharmed held-out images (the floor).",
+        f"Each harm has five strengths ({strengths}); a good judge's score rises with every one. Floors have the",
+        f"relative spread over {DRAWS} draws. Training images score below 1 where a judge sees memorisation.",
+        "",
+    ]
+    for dataset, rows in table.groupby("dataset", sort=False):
+        wide = rows.drop(columns="dataset").set_index("features").T.fillna("")
+        wide = wide[(wide != "").any(axis=1)]
+        parts += [f"## {dataset}", "", _markdown(wide), ""]
+    return "\n".join(parts)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = ["| |" + "|".join(f" {name} " for name in table.columns) + "|", "|---|" + "---|" * len(table.columns)]
+    lines += [
+        f"| {name} | " + " | ".join(map(str, row)) + " |"
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

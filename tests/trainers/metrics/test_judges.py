@@ -1,0 +1,186 @@
+"""Feature sets that need no labels, their examination, and the choice of a judge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.metrics import judges
+from stepfront.trainers.metrics.degradation_features import kinds_of, train_network
+from stepfront.trainers.metrics.examination import examine, participation_ratio
+from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
+from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.metrics.judges import prepare_judge, read_examinations
+
+CPU = torch.device("cpu")
+RANDOM = FeatureSettings(name="random")
+
+
+def without_labels(data: ImageData) -> ImageData:
+    return replace(data, labels=None, held_out_labels=None)
+
+
+# --- random features --------------------------------------------------------------------------------------------------
+
+
+def test_random_features_of_the_training_images_are_white(digits: ImageData, tmp_path: Path) -> None:
+    packed, reference = prepare_features(without_labels(digits), RANDOM, tmp_path, CPU)
+    assert reference.covariance.shape == (32, 32)
+    assert reference.covariance == pytest.approx(np.eye(32), abs=1e-3)
+    assert reference.mean == pytest.approx(np.zeros(32), abs=1e-3)
+    assert packed.name == "random"
+
+
+def test_random_features_are_a_function_of_their_seed_alone(digits: ImageData, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first, _ = prepare_features(digits, RANDOM, tmp_path / "a", CPU)
+    torch.manual_seed(2)
+    expected = torch.random.get_rng_state()
+    second, _ = prepare_features(digits, RANDOM, tmp_path / "b", CPU)
+    assert torch.equal(torch.random.get_rng_state(), expected)
+    other, _ = prepare_features(digits, RANDOM.model_copy(update={"seed": 1}), tmp_path / "c", CPU)
+    assert first.content == second.content
+    assert first.digest != other.digest
+
+
+# --- features of degradations -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "kinds"), [(None, 16), (2, 16), (10, 10)])
+def test_kinds_are_classes_where_there_are_many_and_clusters_where_there_are_few(
+    classes: int | None, kinds: int, digits: ImageData
+) -> None:
+    assert digits.labels is not None
+    data = digits if classes is None else replace(digits, labels=digits.labels % classes)
+    found = kinds_of(without_labels(data) if classes is None else data, seed=0)
+    assert sorted(set(found.tolist())) == list(range(kinds))
+    if classes is not None and data.labels is not None:
+        assert all(len(set(data.labels[found == kind].tolist())) == 1 for kind in range(kinds))
+
+
+def test_the_network_of_degradations_is_a_function_of_its_seed_and_travels_as_bytes(
+    digits: ImageData, tmp_path: Path
+) -> None:
+    few = FeatureSettings(name="degradations", training_steps=3)
+    first, _ = prepare_features(without_labels(digits), few, tmp_path / "a", CPU)
+    second, _ = prepare_features(without_labels(digits), few, tmp_path / "b", CPU)
+    assert first.content == second.content
+    with torch.random.fork_rng():
+        torch.manual_seed(few.seed)
+        network = train_network(without_labels(digits), 3, few.seed, lambda done, total: None)
+    images = to_float(digits.held_out_images[:8])
+    with torch.inference_mode():
+        expected = network.features(images)
+    assert first.unpack(CPU)(images) == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["random", "degradations"])
+def test_damaged_bytes_are_refused_in_one_line(name: str, digits: ImageData, tmp_path: Path) -> None:
+    packed, _ = prepare_features(digits, FeatureSettings(name=name, training_steps=1), tmp_path, CPU)
+    with pytest.raises(InputError, match="not a complete safetensors file"):
+        replace(packed, content=packed.content[:100]).unpack(CPU)
+
+
+# --- the examination --------------------------------------------------------------------------------------------------
+
+
+def test_the_participation_ratio_counts_directions() -> None:
+    assert participation_ratio(np.eye(7)) == pytest.approx(7)
+    assert participation_ratio(np.diag([1.0, 0, 0])) == pytest.approx(1)
+    assert participation_ratio(np.diag([2.0, 1, 1])) == pytest.approx(16 / 6)
+    with pytest.raises(InputError, match="constant"):
+        participation_ratio(np.zeros((3, 3)))
+
+
+def test_random_features_pass_and_every_harm_scores_above_real_images(digits: ImageData, tmp_path: Path) -> None:
+    packed, reference = prepare_features(digits, RANDOM, tmp_path, CPU)
+    result = examine(packed.unpack(CPU), reference, digits)
+    assert result.passed, result.failures
+    assert result.ratio == pytest.approx(32, rel=0.01)
+    for scores in result.scores.values():
+        assert scores[-1] > 2 * result.floor
+
+
+def features_from(function: object, data: ImageData) -> tuple[FeatureNetwork, Reference]:
+    network = FeatureNetwork("mine", function, CPU)  # type: ignore[arg-type]
+    moments = Moments.of([network(to_float(data.images))])
+    return network, Reference(moments.mean, moments.covariance, moments.count, "mine", "", data.fingerprint)
+
+
+def test_features_of_one_direction_fail(digits: ImageData) -> None:
+    def brightness(levels: Tensor) -> Tensor:
+        mean = levels.mean(dim=(1, 2, 3))
+        return torch.stack([mean, 1e-3 * levels.std(dim=(1, 2, 3))], dim=1)
+
+    result = examine(*features_from(brightness, digits), digits)
+    assert not result.passed
+    assert any("one direction (participation ratio 1.0)" in failure for failure in result.failures)
+
+
+def test_features_that_hash_the_image_fail_at_every_harm(digits: ImageData) -> None:
+    def chance(levels: Tensor) -> Tensor:
+        return torch.sin(levels.double().sum(dim=(1, 2, 3))[:, None] * torch.tensor([1e3, 3e3, 7e3, 9e3]))
+
+    result = examine(*features_from(chance, digits), digits)
+    assert result.ratio > 3
+    assert len(result.failures) >= 3
+
+
+def test_nan_and_too_few_images_are_one_line(digits: ImageData, tmp_path: Path) -> None:
+    packed, reference = prepare_features(digits, RANDOM, tmp_path, CPU)
+    few = replace(digits, held_out_images=digits.held_out_images[:20])
+    with pytest.raises(InputError, match="32 held-out images or more, and there are 20"):
+        examine(packed.unpack(CPU), reference, few)
+    broken = FeatureNetwork("mine", lambda levels: torch.full((len(levels), 32), torch.nan), CPU)
+    with pytest.raises(InputError, match="not finite"):
+        examine(broken, reference, digits)
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def test_auto_replaces_features_that_fail_and_says_so(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = judges.examine
+
+    def strict(features: FeatureNetwork, *given: object) -> object:
+        result = real(features, *given)  # type: ignore[arg-type]
+        return replace(result, failures=("it is blind",)) if features.name == "degradations" else result
+
+    monkeypatch.setattr(judges, "examine", strict)
+    auto = FeatureSettings(name="auto", training_steps=2)
+    packed, _ = prepare_judge(digits, auto, tmp_path, CPU)
+    assert packed.name == "random"
+    assert "features degradations are not used: it is blind" in caplog.text
+    assert [(one.features, one.passed) for one in read_examinations(tmp_path)] == [
+        ("degradations", False),
+        ("random", True),
+    ]
+
+
+def test_named_features_that_fail_are_refused_unless_told_otherwise(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = judges.examine
+    monkeypatch.setattr(judges, "examine", lambda *given: replace(real(*given), failures=("it is blind",)))
+    with pytest.raises(InputError, match="features 'random' failed their examination on these images: it is blind"):
+        prepare_judge(digits, RANDOM, tmp_path, CPU)
+    packed, _ = prepare_judge(digits, RANDOM.model_copy(update={"examine": "warn"}), tmp_path, CPU)
+    assert packed.name == "random"
+
+
+def test_an_examination_is_made_once_per_dataset_and_features(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_judge(digits, RANDOM, tmp_path, CPU)
+    monkeypatch.setattr(judges, "examine", lambda *given: pytest.fail("examined again"))
+    prepare_judge(digits, RANDOM, tmp_path, CPU)

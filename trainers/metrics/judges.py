@@ -1,0 +1,100 @@
+"""Choose the feature set that judges a search, and keep the result of its examination beside the supernet."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from stepfront.errors import InputError
+from stepfront.files import read_json, write_json
+from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.metrics.examination import Examination, check_enough_images, examine
+from stepfront.trainers.metrics.feature_set import Progress
+from stepfront.trainers.metrics.features import PackedFeatures, check_features, prepare_features
+from stepfront.trainers.metrics.fid import Reference
+
+CANDIDATES = ("degradations", "random")
+"""What `features.name: auto` tries, in this order; docs/judges.md has the measurements behind it."""
+
+
+def check_judge(data: ImageData, settings: FeatureSettings) -> None:
+    """Raise InputError when these images can't have the settings' judge, before anything is trained."""
+    if settings.examine != "skip":
+        check_enough_images(data)
+    if settings.name != "auto":
+        check_features(data, settings)
+
+
+def prepare_judge(
+    data: ImageData,
+    settings: FeatureSettings,
+    directory: Path,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
+) -> tuple[PackedFeatures, Reference]:
+    """Return the feature network and the reference statistics of the judge, examined once per dataset.
+
+    `features.name: auto` takes the first candidate that passes its examination.  Raises InputError when none passes,
+    and when the named features fail and `features.examine` is `refuse`.
+    """
+    if settings.name != "auto":
+        prepared = prepare_features(data, settings, directory, device, progress)
+        _check(examination_of(prepared, data, directory, device, settings.examine != "skip"), settings)
+        return prepared
+    failed = []
+    for name in CANDIDATES:
+        candidate = settings.model_copy(update={"name": name})
+        prepared = prepare_features(data, candidate, directory, device, progress)
+        result = examination_of(prepared, data, directory, device, settings.examine != "skip")
+        if result is None or result.passed:
+            return prepared
+        failed.append(f"{name}: {'; '.join(result.failures)}")
+        logging.getLogger("stepfront").warning("features %s are not used: %s", name, "; ".join(result.failures))
+    raise InputError(
+        f"no feature set can judge these images ({' | '.join(failed)}); give features of your own (features.path, or "
+        "docs/plugins.md), or more images"
+    )
+
+
+def examination_of(
+    prepared: tuple[PackedFeatures, Reference], data: ImageData, directory: Path, device: torch.device, wanted: bool
+) -> Examination | None:
+    """Return the examination of a feature set on these images, made and saved where it is missing; None if unwanted."""
+    if not wanted:
+        return None
+    packed, reference = prepared
+    path = directory / f"examination-{packed.digest[:12]}.json"
+    made_from = {"digest": packed.digest, "fingerprint": data.fingerprint}
+    if path.exists():
+        content = read_json(path, "examination of features")
+        if content.pop("made_from", None) == made_from:
+            return Examination(**content | {"failures": tuple(content["failures"])})
+    result = examine(packed.unpack(device), reference, data)
+    write_json(path, asdict(result) | {"made_from": made_from})
+    return result
+
+
+def read_examinations(directory: Path) -> list[Examination]:
+    """Return all examinations that a supernet's directory holds, by the name of the features."""
+    found = []
+    for path in sorted(directory.glob("examination-*.json")):
+        content = read_json(path, "examination of features")
+        content.pop("made_from", None)
+        found.append(Examination(**content | {"failures": tuple(content["failures"])}))
+    return sorted(found, key=lambda one: one.features)
+
+
+def _check(result: Examination | None, settings: FeatureSettings) -> None:
+    if result is None or result.passed:
+        return
+    reasons = "; ".join(result.failures)
+    if settings.examine == "refuse":
+        raise InputError(
+            f"features {settings.name!r} failed their examination on these images: {reasons}; give features.name=auto, "
+            "other features, or features.examine=warn"
+        )
+    logging.getLogger("stepfront").warning("features %s failed their examination: %s", settings.name, reasons)
