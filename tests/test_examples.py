@@ -30,7 +30,7 @@ def run(script: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which quickstart.py has run."""
+    """Return a folder in which quickstart.py has run."""
     folder = tmp_path_factory.mktemp("examples")
     printed = run("quickstart.py", folder)
     assert "knee" in printed

@@ -31,7 +31,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the page, as their first lines name them."""
+    """Return the files of the page, as their first lines name them."""
     folder = tmp_path_factory.mktemp("plugins")
     for block in blocks("python"):
         path = folder / block.splitlines()[0].removeprefix("# ")

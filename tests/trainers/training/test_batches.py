@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def drawn(data: ImageData, step: int, group: Group, **training: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The noisy images, times and noise of this process's micro-batches, one after the other."""
+    """Return noisy images, times and noise of this process's micro-batches, one after the other."""
     chosen = settings(flip=True, batch=7, **training)
     source = BatchSource(chosen, data, NoiseTable(noise_schedule(chosen.diffusion), CPU), group, CPU)
     batches = source.draw(step_generator(0, step))
