@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/api": """search/driver search/export search/problem search/records search/storage search/ground
         dashboards dashboards/figures trainers/training trainers/networks tables ground""",
     "search/checks": """search/driver search/problem search/execution search/study search/tracking
-        search/records search/storage search/ground trainers/diffusion trainers/networks trainers/data
+        search/records search/storage search/ground trainers/metrics trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
     "search/driver": """search/problem search/execution search/study search/algorithm search/tracking
         search/records search/storage search/ground dashboards dashboards/figures dashboards/formatting
