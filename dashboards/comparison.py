@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from stepfront.dashboards.claim import flops_saved
 from stepfront.dashboards.figures import (
     attainment_data,
     attainment_figure,
@@ -20,7 +21,7 @@ from stepfront.dashboards.figures.comparison import search_names
 from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
 from stepfront.dashboards.page import Section, embedded, html_table, paragraph
 from stepfront.errors import InputError
-from stepfront.tables.search_tables import SearchTables, fid_name, number, read_tables
+from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 
 STEPPED = "Lower left is better. Each line shows the best FID that its search found at or below the cost."
 
@@ -85,13 +86,13 @@ def _table(searches: Sequence[SearchTables]) -> str:
             len(tables.front),
             decimal(tables.front.fid.min()),
             significant(tables.front.gflops.min()),
-            percent(number(tables.savings.get("flops_saved"))),
+            percent(flops_saved(tables.savings)),
             *([percent(next(volumes), 1) if len(tables.front) else MISSING] if alike else []),
         )
         for name, tables in zip(search_names(searches), searches, strict=True)
     ]
     last = (">best FID", ">least GFLOPs", ">saved", *([">hypervolume"] if alike else []))
-    note = "Saved: share of full width's FLOPs saved, at a quality not shown to be worse on held-out noise seeds."
+    note = "Saved: share of full width's FLOPs, where a claim of equal quality holds on both judges."
     note += " Hypervolume: share of what all fronts dominate together." if alike else ""
     return html_table((*columns, *last), rows) + paragraph(note)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from stepfront.dashboards.claim import claim_tile, has_claim
 from stepfront.dashboards.figures import (
     front_data,
     front_figure,
@@ -55,8 +56,8 @@ def key_figures(tables: SearchTables) -> str:
     """Return a few key numbers in large type."""
     front, full, facts = tables.front, tables.full, tables.facts
     tiles = []
-    if (saved := number(tables.savings.get("flops_saved"))) is not None:
-        tiles.append((percent(saved), "fewer FLOPs at equal quality"))
+    if has_claim(tables.savings):
+        tiles.append(claim_tile(tables.savings))
     if len(front):
         tiles.append((str(len(front)), "points on the front"))
         tiles.append((decimal(front.fid.min()), "best FID of the search"))
@@ -91,6 +92,10 @@ def points_section(tables: SearchTables) -> str:
     columns = ["label", ">trial", "plan", ">GFLOPs", ">of full", ">FID", ">confirmed", "interval", "on the front"]
     beside = bool(tables.front.kid.notna().any())
     columns += [">KID", "interval", ">precision", ">recall"] if beside else []
+    second = bool(tables.front.second_confirmed.notna().any())
+    columns += [">second judge", "interval"] if second else []
+    extrapolated = bool(tables.front.fid_infinity.notna().any())
+    columns += [">FID-infinity"] if extrapolated else []
     points = [
         [
             row.label.replace(",", ", "),
@@ -103,6 +108,8 @@ def points_section(tables: SearchTables) -> str:
             interval(row.fid_low, row.fid_high),
             _belongs(row.fid_confirmed, row.belongs),
             *(_beside_fid(row) if beside else []),
+            *([decimal(row.second_confirmed), interval(row.second_low, row.second_high)] if second else []),
+            *([decimal(row.fid_infinity)] if extrapolated else []),
             significant(row.latency_ms),
             row.origin,
         ]
@@ -119,7 +126,10 @@ def _beside_fid(row: Any) -> list[str]:
 def _of_features(tables: SearchTables) -> str:
     """Return a line with the features that a table's scores are computed on."""
     features = tables.facts.get("features")
-    return paragraph(f"All scores are computed on the features {features}." if features else "")
+    second = next((str(name) for name in tables.front.get("second_features", ()) if name), "")
+    text = f"All scores are computed on the features {features}" if features else ""
+    text += f", those of the second judge on {second}" if features and second else ""
+    return paragraph(f"{text}." if text else "")
 
 
 def _belongs(confirmed: float, belongs: bool) -> str:
@@ -203,18 +213,19 @@ def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataF
     """
     if confirm.empty:
         return confirm
-    kinds = confirm.groupby(["kind", "plan"], sort=False)
+    kinds = confirm.assign(sampler=confirm.get("sampler", "")).groupby(["kind", "plan", "sampler"], sort=False)
     means = pd.DataFrame(
         [
             {"kind": kind, "plan": plan, "trial": part["trial"].iloc[0], "label": part["label"].iloc[0]}
             | {"gflops": float(part["gflops"].iloc[0]), "fid": float(part["fid"].mean())}
-            for (kind, plan), part in kinds
+            for (kind, plan, _), part in kinds
         ],
         columns=["kind", "plan", "trial", "label", "gflops", "fid"],
     )
-    methods = dict(zip(baselines["plan"], baselines["method"], strict=True)) if len(baselines) else {}
+    baselines = baselines[baselines["method"] != "samplers"]  # plans of other samplers have runs like the front's own
+    methods = dict(zip(baselines["plan"], baselines["method"], strict=True))
     means["method"] = means["plan"].map(methods).astype(object)
-    is_baseline = means["kind"] == "baseline"
+    is_baseline = means["kind"].isin(["baseline", "sampler"])
     means.loc[is_baseline, "method"] = means.loc[is_baseline, "label"]
     scored = means[means["method"].notna()]
     found = []

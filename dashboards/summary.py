@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
+from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
 from stepfront.dashboards.formatting import (
     decimal,
     duration,
     flops,
-    interval,
     method_name,
     percent,
     plural,
@@ -35,38 +33,9 @@ def summary_sentences(tables: SearchTables) -> list[str]:
 
 
 def _saved(tables: SearchTables) -> list[str]:
-    savings = tables.savings
-    share = number(savings.get("flops_saved"))
-    if share is None:
-        text = savings.get("text")
-        return [str(text)] if text else _saved_unconfirmed(tables)
-    quality = _quality(savings, ("fid", "fid_low", "fid_high"))
-    against = _quality(savings, ("full_fid", "full_low", "full_high"))
-    costs = " against ".join(significant(savings.get(key)) for key in ("gflops", "full_gflops"))
-    if share <= 0:
-        return [
-            "On held-out noise seeds, every cheaper plan of the front was shown to be worse than full width, FID "
-            f"{against}."
-        ]
-    plan = short_plan(str(savings.get("plan") or ""), PLAN_LENGTH)
-    return [
-        f"The plan {plan} needs {percent(share)} fewer FLOPs than full width at every step and was not shown to be "
-        f"worse on held-out noise seeds: {costs} GFLOPs per image, with FID {quality} against "
-        f"{against}{_difference(savings)}."
-    ]
-
-
-def _difference(savings: dict[str, Any]) -> str:
-    """Return the difference to full width per seed; as plans share their noise, it is less noisy than two intervals."""
-    low, high = savings.get("difference_low"), savings.get("difference_high")
-    if number(low) is None or number(high) is None:
-        return ""
-    return f"; per noise seed its FID is higher by {decimal(savings.get('difference'))} {interval(low, high)}"
-
-
-def _quality(savings: dict[str, Any], keys: tuple[str, str, str]) -> str:
-    fid, low, high = (savings.get(key) for key in keys)
-    return f"{decimal(fid)} {interval(low, high)}".rstrip()
+    if tables.savings:
+        return [text for text in (claim_sentence(tables.savings), disagreement_sentence(tables.savings)) if text]
+    return _saved_unconfirmed(tables)
 
 
 def _saved_unconfirmed(tables: SearchTables) -> list[str]:
@@ -74,9 +43,7 @@ def _saved_unconfirmed(tables: SearchTables) -> list[str]:
     if not full.gflops or full.fid is None or front.empty:
         return []
     if len(tables.confirmed):
-        return [
-            "On held-out noise seeds, no cheaper plan of the front was shown to be as good as full width at every step."
-        ]
+        return ["Full width was not confirmed, so nothing is claimed on what is saved at equal quality."]
     equal = front[(front.fid <= full.fid) & (front.gflops < full.gflops)]
     if equal.empty:
         return [f"No cheaper plan of the front reaches the FID of full width at every step, {decimal(full.fid)}."]

@@ -17,7 +17,14 @@ from stepfront.addresses import is_uri, joined, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.plugins import PROXIES
-from stepfront.trainers.config import SamplerSettings, Settings, TrainerSettings, TrainingSettings, validate
+from stepfront.trainers.config import (
+    FeatureSettings,
+    SamplerSettings,
+    Settings,
+    TrainerSettings,
+    TrainingSettings,
+    validate,
+)
 
 INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
 OBJECTIVES = ("fid", "gflops", "latency_ms")
@@ -117,11 +124,39 @@ class EvaluationSettings(Settings):
         return constraints
 
 
+class SecondFeatureSettings(FeatureSettings):
+    """The second judge: features, independent of the search's, that every confirmed point is scored on as well."""
+
+    name: str = Field(
+        "auto",
+        min_length=1,
+        description="feature set, as in `features.name`, and not the search's own. auto: the first of random and "
+        "degradations that passes its examination and is not the search's own",
+    )
+
+
 class ConfirmSettings(Settings):
-    """How the front is scored again on held-out noise seeds."""
+    """How the front is scored again on held-out noise seeds, and what counts as equal quality."""
 
     images: int = Field(1024, ge=16, description="images per score")
     seeds: int = Field(5, ge=2, description="number of held-out noise seeds, each of which gives a score")
+    max_seeds: int = Field(
+        15,
+        ge=2,
+        description="number of seeds up to which plans near a claim are scored, until it is decided; no more than "
+        "`confirm.seeds`: none are added",
+    )
+    margin: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the reference's score by which a plan of equal quality may be worse, on both judges",
+    )
+    features: SecondFeatureSettings = SecondFeatureSettings()
+    extrapolate: bool = Field(
+        False, description="whether to extrapolate FID to infinitely many images, too (column fid_infinity)"
+    )
 
 
 class WorkerSettings(Settings):

@@ -48,10 +48,11 @@ def reference() -> str:
 
 
 def groups(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield the fields of a model that are groups of settings."""
+    """Yield the fields of a model that are groups of settings, and the groups in these as `confirm.features`."""
     for name, field in model.model_fields.items():
         if (group := _group(field)) is not None:
             yield name, group
+            yield from ((f"{name}.{inner}", one) for inner, one in groups(group))
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, str] = {
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
     "testing": """search/algorithm trainers/inference trainers/metrics trainers/diffusion trainers/networks
         trainers/data trainers/ground ground""",  # checks of a user's own parts
-    "search/cli": """search/api search/checks search/driver search/export search/problem search/execution
+    "search/cli": """search/api search/checks search/driver search/claims search/export search/problem search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
         dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data trainers/ground
         tables ground""",
@@ -26,15 +26,16 @@ MAY_IMPORT: dict[str, str] = {
     "search/checks": """search/driver search/problem search/execution search/study search/tracking
         search/records search/storage search/ground trainers/metrics trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
-    "search/driver": """search/problem search/execution search/study search/algorithm search/tracking
+    "search/driver": """search/claims search/problem search/execution search/study search/algorithm search/tracking
         search/records search/storage search/ground dashboards dashboards/figures dashboards/formatting
         trainers/evaluator trainers/evaluation trainers/training trainers/inference trainers/metrics
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
-    "search/export": """search/problem search/tracking search/records search/storage search/ground
+    "search/export": """search/problem search/tracking search/records search/storage search/ground dashboards
         trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/algorithm search/records search/storage search/ground
         trainers/evaluator trainers/inference trainers/metrics trainers/diffusion trainers/networks
         trainers/data trainers/ground tables ground""",
+    "search/claims": "search/ground ground",  # what confirmed scores show
     "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
         trainers/training trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
         tables ground""",

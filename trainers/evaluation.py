@@ -45,13 +45,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Confirmation(Evaluation):
-    """An evaluation with KID, precision and recall.
+    """An evaluation with KID, precision and recall, and with a second judge's FID and FID-infinity where asked for.
 
-    They are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where there are
-    no features of real images.
+    The first three are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where
+    there are no features of real images.  `second_fid` and `fid_infinity` are of all generated images.
     """
 
     kid: float = float("nan")
     precision: float = float("nan")
     recall: float = float("nan")
     real_images: int = 0
+    second_fid: float = float("nan")
+    second_features: str = ""
+    fid_infinity: float = float("nan")

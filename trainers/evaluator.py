@@ -28,8 +28,9 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluatio
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
-from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
+from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
@@ -42,7 +43,8 @@ class EvaluatorParts:
     `weights` are the widest network's parameters as numpy arrays, which an object store shares between the processes of
     a node without a copy.  Scores depend on `engine` in their last digits, so all workers of a search have the same.
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
-    `real`, feature rows [N, D] of real images, every evaluation is a `Confirmation`.
+    `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
+    `Confirmation`.
     """
 
     card: SupernetCard
@@ -58,6 +60,8 @@ class EvaluatorParts:
     prefix_mb: float = 256.0
     noise_mb: float = 256.0
     real: NDArray[np.float32] | None = None
+    second: Judge | None = None
+    extrapolate: bool = False
 
 
 class Evaluator:
@@ -76,6 +80,7 @@ class Evaluator:
         weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
         self._supernet = supernet_from_weights(parts.card, weights)
         self._features: FeatureNetwork = parts.features.unpack(self._device)
+        self._second = None if parts.second is None else parts.second.features.unpack(self._device)
         self._subnets: dict[float, Network] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
@@ -89,7 +94,8 @@ class Evaluator:
         first: list[Tensor] = []
         starts: list[tuple[int, int]] = []  # steps saved and images, per batch
         rows: list[NDArray[np.float32]] = []
-        wanted = 0 if self._parts.real is None else min(images, len(self._parts.real))
+        wanted = self._wanted_rows(images)
+        second: list[Moments] = []
 
         def batches() -> Iterator[np.ndarray]:
             sampler = self._sampler(plan, noise_seed)
@@ -102,6 +108,8 @@ class Evaluator:
                 features = self._features(batch)
                 if missing := wanted - sum(map(len, rows)):
                     rows.append(features[:missing])
+                if self._second is not None:
+                    _add_moments(second, self._second(batch))
                 clock.lap("features")
                 yield features
                 clock.lap("distance")  # the moments have added them
@@ -129,20 +137,29 @@ class Evaluator:
             device=self._device_name,
             **self._savings(plan, starts),
         )
-        return scored if self._parts.real is None or scored.error else self._confirmed(scored, np.concatenate(rows))
+        if scored.error or not (wanted or second):
+            return scored
+        return self._confirmed(scored, rows, second)
 
-    def _confirmed(self, scored: Evaluation, rows: NDArray[np.float32]) -> Confirmation:
-        assert self._parts.real is not None
-        # Precision and recall are defined on equal numbers of both.
-        real = self._parts.real[: len(rows)]
-        precision, recall = precision_recall(real, rows)
-        return Confirmation(
-            **{each.name: getattr(scored, each.name) for each in fields(scored)},
-            kid=kernel_distance(real, rows),
-            precision=precision,
-            recall=recall,
-            real_images=len(real),
-        )
+    def _wanted_rows(self, images: int) -> int:
+        """Return how many feature rows the scores of a confirmation need; 0 where there are none."""
+        if self._parts.extrapolate:
+            return images
+        return 0 if self._parts.real is None else min(images, len(self._parts.real))
+
+    def _confirmed(
+        self, scored: Evaluation, rows: Sequence[NDArray[np.float32]], second: Sequence[Moments]
+    ) -> Confirmation:
+        parts = self._parts
+        confirmed = Confirmation(**{each.name: getattr(scored, each.name) for each in fields(scored)})
+        if parts.extrapolate:
+            infinity = extrapolated_distance(np.concatenate(rows), parts.reference)
+            confirmed = replace(confirmed, fid_infinity=infinity)
+        if parts.real is not None:
+            confirmed = _beside_fid(confirmed, parts.real, np.concatenate(rows))
+        if parts.second is not None:
+            confirmed = _judged_again(confirmed, parts.second, second[0])
+        return confirmed
 
     def _savings(self, plan: Plan, starts: Sequence[tuple[int, int]]) -> _Savings:
         costs = [self._parts.costs[plan.widths[i]] for i in plan.taken]
@@ -200,6 +217,30 @@ class Evaluator:
             prefixes=self._prefixes,
             condition=self._condition(noise_seed, label),
         )
+
+
+def _add_moments(moments: list[Moments], rows: NDArray[np.float32]) -> None:
+    """Add rows to the one item of `moments`, which the first call makes: the number of features is known by then."""
+    if not moments:
+        moments.append(Moments(rows.shape[1]))
+    moments[0].add(rows)
+
+
+def _beside_fid(confirmed: Confirmation, real: NDArray[np.float32], rows: NDArray[np.float32]) -> Confirmation:
+    # Precision and recall are defined on equal numbers of both.
+    count = min(len(rows), len(real))
+    real, rows = real[:count], rows[:count]
+    precision, recall = precision_recall(real, rows)
+    return replace(
+        confirmed, kid=kernel_distance(real, rows), precision=precision, recall=recall, real_images=len(real)
+    )
+
+
+def _judged_again(confirmed: Confirmation, judge: Judge, moments: Moments) -> Confirmation:
+    finite = np.isfinite(moments.mean).all()
+    fid = judge.reference.distance(moments) if finite else float("nan")
+    error = "" if math.isfinite(fid) else f"the score on the features {judge.features.name!r} is not finite"
+    return replace(confirmed, second_fid=fid, second_features=judge.features.name, error=error)
 
 
 class _Clock:

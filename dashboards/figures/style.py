@@ -37,6 +37,7 @@ METHOD_MARKS = {
     "gap": Mark(PURPLE, "pentagon", "p"),
     "fewer_steps": Mark(SKY, "cross", "P"),
     "ddsm": Mark(ORANGE, "hexagram", "*"),
+    "samplers": Mark(GREEN, "star-triangle-up", "2"),
 }
 OTHER_METHOD = Mark(BLUE, "circle-open", "h")
 LINE_COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)

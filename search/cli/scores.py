@@ -1,4 +1,4 @@
-"""Define the verbs that score more plans of a search: confirm and baselines."""
+"""Define the verbs on the quality of a front: confirm, claim and baselines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stepfront.errors import InputError
 from stepfront.search.cli.steps import confirm_step, publish_step
 from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
 
@@ -13,6 +14,7 @@ from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
 def add_to(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")(confirm)
+    app.command(epilog="Example: stepfront claim runs/digits --json")(claim)
     app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")(
         baselines
     )
@@ -42,6 +44,31 @@ def confirm(
         output.json({"directory": str(directory), "savings": savings, "front": front})
 
 
+def claim(search: Search, as_json: AsJson = False) -> None:
+    """Print what is saved at equal quality, or why nothing is claimed.
+
+    Equal quality: worse than the best full-width sampler by less than confirm.margin, on both judges.
+    """
+    from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence, disagreement_sentence, has_claim
+    from stepfront.search.claims.claim import CLAIM_KEYS
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import open_for_reading
+    from stepfront.tables.search_tables import read_snapshot
+
+    directory = find_search(open_for_reading(search).local)[0]
+    savings = read_snapshot(directory).facts.get("savings") or {}
+    if not savings:
+        raise InputError(f"the search in {directory} is not confirmed; run `stepfront confirm {search}` first")
+    if not has_claim(savings):
+        raise InputError(CONFIRM_AGAIN)
+    output = Output(as_json)
+    if as_json:
+        output.json({key: savings[key] for key in CLAIM_KEYS})
+        return
+    for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
+        output.message(sentence)
+
+
 def baselines(
     search: Search,
     methods: Annotated[
@@ -54,9 +81,10 @@ def baselines(
 ) -> None:
     """Score what the search must beat, at equal evaluations.
 
-    The baselines are plans made by hand, fewer steps, random plans and DDSM's own search.
+    The baselines are plans made by hand, fewer steps, random plans, DDSM's own search, and full width with other
+    solvers and grids.
     """
-    from stepfront.search.driver.baselines import METHODS, run_baselines
+    from stepfront.search.driver.baselines import POSSIBLE, run_baselines
     from stepfront.search.driver.versus import advice
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_writing
@@ -64,7 +92,7 @@ def baselines(
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
     output = Output(as_json)
-    wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
+    wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(POSSIBLE)
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         with output.bar("baselines") as update:

@@ -41,6 +41,7 @@ def confirm_step(search: Path, images: int | None, seeds: int | None, output: Ou
 
 def publish_step(settings: RunSettings, output: Output) -> None:
     """Write images, report and MLflow, and print the front and where everything is."""
+    from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
     from stepfront.dashboards.progress import front_listing
     from stepfront.search.api import Search
 
@@ -50,6 +51,9 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     problem, opening = search.publish()
     output.message()
     output.message(front_listing(search.front(), search.facts.get("full", {}).get("gflops")))
+    savings = search.facts.get("savings") or {}
+    for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
+        output.message(f"\n{sentence}")
     output.message(f"\ntables, study and images  {directory}")
     output.message(f"report                    {directory / 'report.html'}")
     if problem:

@@ -18,14 +18,14 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.algorithm.initial_plans import PlanSource
-from stepfront.search.driver.confirm import apply_confirmation
+from stepfront.search.driver.apply_confirmation import apply_confirmation
 from stepfront.search.driver.versus import write_comparison_with_baselines
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
-from stepfront.search.problem.baseline_plans import baseline_plans
-from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
+from stepfront.search.problem.baseline_plans import baseline_plans, full_width_samplers
+from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_source
@@ -34,13 +34,19 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.views import evaluated_row
-from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import BASELINES, TRIAL_COLUMNS
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops
 
 METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_steps", "ddsm")
+"""Methods that get as many evaluations as the search had."""
+
+SAMPLERS = "samplers"
+"""Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
+
+POSSIBLE = (*METHODS, SAMPLERS)
 
 OnResult = Callable[[str, int, int], None]
 """Called with the method, its finished evaluations and all of its evaluations."""
@@ -54,9 +60,9 @@ def run_baselines(
     `evaluations` is the number per method; None means as many as the search had.  Raises InputError for an unknown
     method.
     """
-    unknown = [method for method in methods if method not in METHODS]
+    unknown = [method for method in methods if method not in POSSIBLE]
     if unknown:
-        raise InputError(f"unknown baseline {unknown[0]!r}; possible: {', '.join(METHODS)}")
+        raise InputError(f"unknown baseline {unknown[0]!r}; possible: {', '.join(POSSIBLE)}")
     directory, settings = find_search(path)
     with directory_lock(directory):
         problem = load_problem_of_search(settings, directory)
@@ -75,8 +81,22 @@ def run_baselines(
                     table.add(method, count, source, on_result)
         table.save()
         write_comparison_with_baselines(directory)
-        apply_confirmation(directory)
+        apply_confirmation(directory, settings)
     return directory
+
+
+def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:
+    """Return whether some full-width sampler has no row in baselines.parquet."""
+    baselines = read_optional_table(directory / BASELINES)
+    rows = baselines[baselines["method"] == SAMPLERS]
+    scored = {_key(plan_of_row(row)) for _, row in rows.iterrows()}
+    return any(_key(sampler.plan) not in scored for sampler in full_width_samplers(problem))
+
+
+def score_samplers(problem: SearchProblem, directory: Path, scorer: PlanScorer, on_result: OnResult) -> None:
+    """Add the full-width samplers to baselines.parquet, scored as the search scores its plans."""
+    trials = read_snapshot(directory).trials
+    _BaselinesTable(problem, read_costs(directory), directory, trials, scorer).add_samplers(on_result)
 
 
 class _BaselinesTable:
@@ -105,11 +125,23 @@ class _BaselinesTable:
 
     def add(self, method: str, count: int, source: PlanSource, on_result: OnResult) -> None:
         """Score the plans of one method."""
+        if method == SAMPLERS:
+            self.add_samplers(on_result)
+            return
         if method == "ddsm":
             self._by_method[method] = self._ddsm(count, source, on_result)
             return
         plans = baseline_plans(method, count, self._problem, source)
         self._by_method[method] = self._rows(method, plans, lambda d, t: on_result(method, d, t))
+        self.save()
+
+    def add_samplers(self, on_result: OnResult) -> None:
+        """Score full width with every sampler."""
+        samplers = full_width_samplers(self._problem)
+        plans = [sampler.plan for sampler in samplers]
+        rows = self._rows(SAMPLERS, plans, lambda d, t: on_result(SAMPLERS, d, t))
+        named = zip(rows, samplers, strict=True)
+        self._by_method[SAMPLERS] = [row | {"sampler": sampler.name} for row, sampler in named]
         self.save()
 
     def _ddsm(self, count: int, source: PlanSource, on_result: OnResult) -> list[dict[str, Any]]:
@@ -143,9 +175,9 @@ class _BaselinesTable:
 
     def save(self) -> None:
         """Write all scores so far."""
-        rows = [row for method in METHODS for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
-        frame = pd.DataFrame(rows)
-        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method"]), self._directory / BASELINES)
+        rows = [row for method in POSSIBLE for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
+        frame = pd.DataFrame([{"sampler": ""} | row for row in rows])
+        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler"]), self._directory / BASELINES)
 
 
 def _or_worst(fid: float) -> float:

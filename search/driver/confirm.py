@@ -1,51 +1,51 @@
-"""Score the front of a search again on held-out noise seeds, with intervals and the savings at equal quality.
+"""Score the front of a search again on held-out noise seeds, on two judges, until the claim is decided.
 
-The best of many noisy scores is lucky.  Front and full width are therefore scored again, side by side, on noise seeds
-that the search never used.  The quality in reports is computed from these scores alone.
+The best of many noisy scores is lucky.  Front, full width, other full-width samplers and the best baselines are
+therefore scored again, side by side, on noise seeds that the search never used.  The quality in reports is computed
+from these scores alone.  Seeds are added for plans near the claim (search/claims/noninferiority.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from stepfront.errors import InputError
-from stepfront.files import write_json
-from stepfront.search.execution.plan_scorer import PlanScorer
-from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.execution.shared_prefixes import shared_prefixes
-from stepfront.search.execution.worker import LoadEvaluator
-from stepfront.search.pareto import interval
-from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
-from stepfront.search.problem.evaluator_parts import load_real_features, worker_parts
+from stepfront.search.claims.claim import Rules, compare_plans
+from stepfront.search.claims.noninferiority import plan_looks
+from stepfront.search.driver.apply_confirmation import apply_confirmation
+from stepfront.search.driver.baselines import SAMPLERS, lacks_samplers, score_samplers
+from stepfront.search.driver.held_out_scorer import HeldOutScorer, OnResult, PlanKey
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.front import mark_used, read_confirmed, with_confirmation
+from stepfront.search.problem.second_judge import check_images, load_second_judge
+from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.plan_rows import plan_of_row
-from stepfront.search.records.run_directory import FACTS_FILE, find_search
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.storage.lock import directory_lock
-from stepfront.tables.parquet import read_table, write_table
-from stepfront.tables.schema import BASELINES, BESIDE_FID, CONFIRM, FRONT, VERSUS
+from stepfront.tables.parquet import read_optional_table, read_table, write_table
+from stepfront.tables.schema import BASELINES, BESIDE_FID, CONFIRM, VERSUS
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
 """First noise seed of confirmations (the search's own is added), far from any that a search uses."""
 
+IDENTITY = ["plan", "sampler"]
+SECOND = ["second_fid", "second_features", "second_digest"]
+SCORES = [*IDENTITY, "noise_seed", "images", "fid", *BESIDE_FID, "real_images", "fid_infinity", *SECOND]
+
 
 def run_confirmation(
-    path: Path, images: int | None, seeds: int | None, on_result: Callable[[int, int], None] = lambda d, t: None
+    path: Path, images: int | None, seeds: int | None, on_result: OnResult = lambda done, total: None
 ) -> Path:
-    """Score front, uniform plans and the best baselines again, and rewrite front and facts.
+    """Score front, full-width samplers, uniform plans and the best baselines again; rewrite front and facts.
 
     `images` and `seeds` default to the search's settings.  Scores that exist with as many images are reused, so a
     second call costs nothing; scores of other numbers of images stay beside them.  Raises InputError for fewer than 2
-    seeds, and when a plan cannot be scored.
+    seeds, for too few images, when both judges are the same, and when a plan cannot be scored.
     """
     directory, settings = find_search(path)
     images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
@@ -53,151 +53,114 @@ def run_confirmation(
         raise InputError(f"{seeds} noise seed(s) given; an interval needs at least 2 (confirm.seeds)")
     with directory_lock(directory):
         problem = load_problem_of_search(settings, directory)
-        wanted = _wanted(directory, problem)
-        real = load_real_features(problem)
-        noise_seeds = [FIRST_SEED + settings.evaluation.noise_seed + i for i in range(seeds)]
-        stored = read_confirmed(directory)
-        done = _done(stored, images, 0 if real is None else min(images, len(real)))
-        jobs = [(row, seed) for row in wanted for seed in noise_seeds if (row["plan"], seed) not in done]
-        new = pd.DataFrame(_score(problem, real, directory, jobs, images, on_result) if jobs else [])
-        # Kind, label and trial are the current ones: plans that are still on the front keep their scores.
-        now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in wanted])
-        table = mark_used(now.merge(_scores(stored, new), on="plan"))
-        write_table(table.assign(features=problem.features.name), directory / CONFIRM)
-        apply_confirmation(directory)
+        judge = load_second_judge(problem)
+        check_images(problem, judge, images)
+        looks = plan_looks(seeds, settings.confirm.max_seeds)
+        with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
+            if lacks_samplers(problem, directory):
+                score_samplers(problem, directory, scorer.plan_scorer, lambda _, done, total: on_result(done, total))
+            rules = Rules(settings.confirm.margin, looks, settings.evaluation.objectives[1])
+            _Confirmed(directory, problem, scorer).score_until_decided(rules)
+        apply_confirmation(directory, settings, looks)
     return directory
 
 
-SCORES = ["plan", "noise_seed", "images", "fid", *BESIDE_FID, "real_images"]
+class _Confirmed:
+    """The table of confirmed scores, and the plans that belong into it."""
+
+    def __init__(self, directory: Path, problem: SearchProblem, scorer: HeldOutScorer) -> None:
+        self._directory, self._problem, self._scorer = directory, problem, scorer
+        self._rows = plans_to_confirm(directory, problem)
+        stored = read_confirmed(directory)
+        self._scores = pd.DataFrame(columns=SCORES) if stored is None else stored[SCORES]
+
+    def score_until_decided(self, rules: Rules) -> None:
+        """Score all plans on the first look's seeds, and those near the claim on more, until there are none."""
+        plans: dict[PlanKey, Plan] = {_key(row): row["_plan"] for row in self._rows}
+        wanted = set(plans)
+        for look in rules.looks:
+            self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
+            table = self._write()
+            standing = compare_plans(table[table["images"] == self._scorer.images], rules)
+            wanted = set() if standing is None else standing.near()
+            if not wanted:
+                return
+
+    def _score(self, plans: dict[PlanKey, Plan], seeds: int) -> None:
+        first = FIRST_SEED + self._problem.settings.evaluation.noise_seed
+        done = self._done()
+        jobs = [(key, plan, first + i) for key, plan in plans.items() for i in range(seeds)]
+        jobs = [(key, plan, seed) for key, plan, seed in jobs if (*key, seed) not in done]
+        if jobs:
+            # A new score replaces an old one.
+            parts = [part for part in (self._scores, pd.DataFrame(self._scorer.score(jobs))[SCORES]) if len(part)]
+            same = [*IDENTITY, "noise_seed", "images"]
+            self._scores = pd.concat(parts).drop_duplicates(same, keep="last", ignore_index=True)
+
+    def _done(self) -> set[tuple[str, str, int]]:
+        """Return plans and seeds that need no new score.
+
+        KID and others depend on the number of real images, and the second score on its judge.
+        """
+        scores, scorer = self._scores, self._scorer
+        same = (scores["images"] == scorer.images) & (scores["real_images"] == scorer.real_images)
+        same &= (scores["second_digest"] == scorer.second_digest) & scores["second_fid"].notna()
+        if self._problem.settings.confirm.extrapolate:
+            same &= scores["fid_infinity"].notna()
+        return set(scores.loc[same, [*IDENTITY, "noise_seed"]].itertuples(index=False, name=None))
+
+    def _write(self) -> pd.DataFrame:
+        """Write and return the table; kind, label and trial are the current ones, of plans that are still wanted."""
+        now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in self._rows])
+        table = mark_used(now.merge(self._scores, on=IDENTITY)).assign(features=self._problem.features.name)
+        write_table(table, self._directory / CONFIRM)
+        return table
 
 
-def _done(stored: pd.DataFrame | None, images: int, real_images: int) -> set[tuple[str, int]]:
-    """Return plans and seeds that need no new score; KID and others depend on the number of real images, too."""
-    if stored is None:
-        return set()
-    same = stored[(stored["images"] == images) & (stored["real_images"] == real_images)]
-    return set(zip(same["plan"], same["noise_seed"], strict=True))
-
-
-def _scores(stored: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
-    """Return one score per plan, seed and number of images; a new score replaces an old one."""
-    parts = [part[SCORES] for part in (stored, new) if part is not None and len(part)]
-    return pd.concat(parts).drop_duplicates(["plan", "noise_seed", "images"], keep="last")
-
-
-def _wanted(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
+def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
+    """Return one row per plan: the settings' full width, the front, full-width samplers and the best baselines."""
     snapshot = read_snapshot(directory)
     full = problem.uniform_plan(1.0)
-    rows: dict[str, dict[str, Any]] = {}
+    samplers = _samplers(directory)
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
-        plan = plan_of_row(row)
         cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
-        entry = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"]), **cost, "_plan": plan}
-        rows.setdefault(str(row["plan"]) + (" full" if kind == "full" else ""), entry)
+        entry: dict[str, Any] = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"])}
+        entry |= {"sampler": str(row.get("sampler") or ""), "_plan": plan_of_row(row)} | cost
+        rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
 
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     for _, row in complete[complete["plan"] == full.runs].iterrows():
         add("full", "full width", int(row["trial"]), row)
+    if not rows:  # the search had no such trial
+        own = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
+        for _, row in own.iterrows():
+            add("full", "full width", None, row)
     for _, row in snapshot.front.iterrows():
         add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
+    for _, row in samplers.loc[samplers.groupby(samplers["widths"].map(len))["fid"].idxmin()].iterrows():
+        add("sampler", SAMPLERS, None, row)
     for _, row in _best_baselines(directory).iterrows():
         add("baseline", str(row["method"]), None, row)
     return list(rows.values())
 
 
+def _key(row: dict[str, Any]) -> PlanKey:
+    return row["plan"], row["sampler"]
+
+
+def _samplers(directory: Path) -> pd.DataFrame:
+    baselines = read_optional_table(directory / BASELINES)
+    return baselines[baselines["method"] == SAMPLERS]
+
+
 def _best_baselines(directory: Path) -> pd.DataFrame:
     """Return the uniform plans, and each other baseline that is the best at some front point's cost."""
-    path = directory / BASELINES
-    if not path.exists():
-        return pd.DataFrame(columns=["method"])
-    baselines = read_table(path)
+    baselines = read_optional_table(directory / BASELINES)
+    baselines = baselines[baselines["method"] != SAMPLERS]
     if not (directory / VERSUS).exists():
         return baselines[baselines["method"] == "uniform"]
     versus = read_table(directory / VERSUS)
     best = baselines["plan"].isin(set(versus["baseline_plan"].dropna()))
     return baselines[best | (baselines["method"] == "uniform")].drop_duplicates("plan")
-
-
-def _score(
-    problem: SearchProblem,
-    real: np.ndarray | None,
-    directory: Path,
-    jobs: list[tuple[dict[str, Any], int]],
-    images: int,
-    on_result: Callable[[int, int], None],
-) -> list[dict[str, Any]]:
-    settings = problem.settings
-    unique: dict[tuple[str, int], Plan] = {(row["plan"], seed): row["_plan"] for row, seed in jobs}
-    with ray_session(settings.workers):
-        costs = load_or_measure_costs(problem, directory)
-        parts = worker_parts(problem, costs)
-        pairs = [(plan, seed) for (_, seed), plan in unique.items()]
-        limit = evaluation_limit(settings, costs, images)
-        with shared_prefixes(settings.workers) as shared:
-            load = LoadEvaluator(replace(parts, real=real), shared)
-            with PlanScorer(load, settings.workers, limit) as scorer:
-                evaluations = scorer.score(pairs, images, on_result)
-    rows = []
-    for (plan, seed), evaluation in zip(unique, evaluations, strict=True):
-        if evaluation.error:
-            raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
-        row = {"plan": plan, "noise_seed": seed, "images": images, "fid": evaluation.fid}
-        row |= {name: getattr(evaluation, name, float("nan")) for name in BESIDE_FID}
-        rows.append(row | {"real_images": getattr(evaluation, "real_images", 0)})
-    return rows
-
-
-def apply_confirmation(directory: Path) -> None:
-    """Bring front and savings in line with the confirmed scores on disk."""
-    snapshot = read_snapshot(directory)
-    confirmed = read_confirmed(directory)
-    if confirmed is None:
-        return
-    objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
-    confirmed = confirmed[confirmed["used"]]
-    front = with_confirmation(snapshot.front, confirmed, objectives)
-    write_table(front, directory / FRONT)
-    facts = dict(snapshot.facts)
-    facts["savings"] = savings(front, confirmed, objectives[1])
-    write_json(directory / FACTS_FILE, facts)
-
-
-def savings(front: pd.DataFrame, confirmed: pd.DataFrame, cost: str = "gflops") -> dict[str, Any] | None:
-    """Return the cheapest confirmed point that is not worse than full width; None where there is none.
-
-    Cheapest is by `cost`, the search's own objective.  Not worse means: the interval of the difference to full width,
-    seed by seed, does not lie above zero.  All plans share their noise, so the difference is far less noisy than either
-    score, and this is stricter than asking that two wide intervals overlap.
-    """
-    full = confirmed[confirmed["kind"] == "full"]
-    if not len(full) or not len(front):
-        return None
-    full = full.drop_duplicates("noise_seed")
-    full_fid, full_low, full_high = interval(full["fid"].to_numpy(dtype=np.float64))
-    full_gflops = float(full["gflops"].iloc[0])
-    by_seed = full.set_index("noise_seed")["fid"]
-    for _, point in front.sort_values(cost).iterrows():
-        own = confirmed[(confirmed["plan"] == point["plan"])].drop_duplicates("noise_seed").set_index("noise_seed")
-        difference = interval((own["fid"] - by_seed).dropna().to_numpy(dtype=np.float64))
-        if difference[1] <= 0:
-            break
-    else:
-        return None
-    return {
-        "trial": int(point["trial"]),
-        "plan": str(point["plan"]),
-        "flops_saved": 1 - float(point["gflops"]) / full_gflops,
-        "latency_saved": 1 - float(point["latency_ms"]) / float(full["latency_ms"].iloc[0]),
-        "gflops": float(point["gflops"]),
-        "full_gflops": full_gflops,
-        "fid": float(point["fid_confirmed"]),
-        "fid_low": float(point["fid_low"]),
-        "fid_high": float(point["fid_high"]),
-        "full_fid": full_fid,
-        "full_low": full_low,
-        "full_high": full_high,
-        "difference": difference[0],
-        "difference_low": difference[1],
-        "difference_high": difference[2],
-    }

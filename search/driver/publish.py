@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stepfront.dashboards.claim import disagreement_sentence
 from stepfront.dashboards.figures.picture import save_front_picture
 from stepfront.dashboards.report import write_report
 from stepfront.dashboards.summary import summary_sentences
@@ -108,10 +109,16 @@ def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tup
         return _log_to_mlflow(settings, directory, finished)
 
 
+def _note(directory: Path) -> str:
+    """Return what the note of the run begins with: the first sentence, and on which points the judges disagree."""
+    tables = read_tables(directory)
+    return " ".join(filter(None, [summary_sentences(tables)[0], disagreement_sentence(tables.savings)]))
+
+
 def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
     mirror = SearchMirror(settings, directory)
     assert mirror.uri is not None
     snapshot = read_snapshot(directory)
-    problem = mirror.close(snapshot, directory, finished, summary_sentences(read_tables(directory))[0])
+    problem = mirror.close(snapshot, directory, finished, _note(directory))
     link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, str(snapshot.facts["search_id"]))
     return problem, link if server_address(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

@@ -65,12 +65,18 @@ def versus(front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops") -
                 "fid": float(point["fid"]),
                 "features": str(point.get("features", "")),
                 "baseline_method": None if best is None else str(best["method"]),
-                "baseline_plan": None if best is None else str(best["plan"]),
+                "baseline_plan": None if best is None else _plan_text(best),
                 "baseline_gflops": float("nan") if best is None else float(best["gflops"]),
                 "baseline_fid": float("nan") if best is None else float(best["fid"]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _plan_text(baseline: pd.Series) -> str:
+    """Return a baseline's plan, with its sampler where that is not the settings' own."""
+    sampler = baseline.get("sampler")
+    return f"{baseline['plan']} ({sampler})" if sampler else str(baseline["plan"])
 
 
 def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:

@@ -43,6 +43,8 @@ class LoadEvaluator:
     def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
         self.parts, self.shared = parts, shared
         _ = parts.reference.triangle  # takes seconds in 2,048 dimensions; computed once, it travels with the reference
+        if parts.second is not None:
+            _ = parts.second.reference.triangle
 
     def __call__(self) -> Evaluate:
         return Evaluator(self.parts, self.shared)

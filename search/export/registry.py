@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LABELS = ("knee", "best", "cheapest")
 PROGRAM = Path(__file__).parent / "exported" / "model.py"
 TAGS = ("search_id", "supernet_digest", "trial", "plan", "gflops", "fid", "fid_confirmed", "fid_low", "fid_high")
+SAVED = ("flops_saved", "flops_saved_against_best_full_width", "latency_saved")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 
@@ -100,12 +102,14 @@ class _Registry:
             digest = file_digest(point / PLAN_FILE)
             found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
             if found:
+                self._tag_claim(str(found[0].version), row)
                 return str(found[0].version), False
             folder = Path(scratch) / "model"
             save_model(content, point, folder)
             place = f"models/trial-{row['trial']}-{digest[:8]}"
             self._client.log_artifacts(self._run_id, str(folder), place)
         tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
+        tags |= {key: value for key, value in claim_tags(self._facts, int(row["trial"])).items() if value}
         source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"
         made = self._client.create_model_version(
             self._model,
@@ -115,6 +119,11 @@ class _Registry:
             description=_version_description(content["point"]),
         )
         return str(made.version), True
+
+    def _tag_claim(self, version: str, row: pd.Series) -> None:
+        """Bring the tags of a version in line with the claim as it is now."""
+        for key, value in claim_tags(self._facts, int(row["trial"])).items():
+            self._client.set_model_version_tag(self._model, version, key, value)
 
     def move_aliases(self, front: pd.DataFrame, row: pd.Series, version: str) -> dict[str, tuple[str | None, str]]:
         """Set the labels of the point as aliases, and move the aliases whose label is on another point now."""
@@ -131,6 +140,18 @@ class _Registry:
                 self._client.set_registered_model_alias(self._model, label, target)
                 moved[label] = (before.get(label), target)
         return moved
+
+
+def claim_tags(facts: Mapping[str, Any], trial: int) -> dict[str, str]:
+    """Return the tags of the point that a claim is made of: the claim as a sentence, and what it saves.
+
+    They are empty for a point of which nothing is claimed, so that an earlier claim is not left on it.
+    """
+    claim = facts.get("savings") or {}
+    holds = bool(claim.get("holds")) and claim.get("trial") == trial
+    saved = {name: claim.get(name) if holds else None for name in SAVED}
+    tags = {"claim": claim_sentence(claim) if holds else ""}
+    return tags | {name: "" if value is None else _short(value) for name, value in saved.items()}
 
 
 def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:

@@ -105,6 +105,8 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     """
     paths = {"directory": settings.directory, "supernet": settings.supernet, "data.path": settings.data.path}
     paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
+    second = settings.confirm.features
+    paths |= {"confirm.features.path": second.path, "confirm.features.reference": second.reference}
     for key, path in paths.items():
         if path is not None and "://" not in path and not path.startswith("/"):
             raise InputError(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations, permutations
+from dataclasses import dataclass
+from itertools import combinations, permutations, product
+from typing import Any, get_args
 
 import numpy as np
 
+from stepfront.plugins import SOLVERS
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.initial_plans import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.diffusion.solvers import find_solver
+
+GRIDS: tuple[str, ...] = get_args(SamplerSettings.model_fields["grid"].annotation)
+"""All time grids."""
 
 
 def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
@@ -30,6 +39,40 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
     }
     chosen = spread_by_cost(families[method](source, count), count, source)
     return [Plan(problem.times, source.encoding.step_widths(levels), settings.sampler.solver) for levels in chosen]
+
+
+SAMPLER_STEPS = 7
+"""Numbers of steps at which full-width samplers are tried, at most; evenly spread on a logarithmic scale."""
+
+
+@dataclass(frozen=True)
+class FullWidthSampler:
+    """A plan at full width, and its solver and grid where they are not those of the settings."""
+
+    plan: Plan
+    name: str
+
+
+def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
+    """Return full width with every deterministic solver, grid and some numbers of steps up to the settings'.
+
+    Of equal plans only the first is returned, and the settings' own solver and grid come first.
+    """
+    own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
+    steps = sorted({int(n) for n in np.geomspace(min(3, own.steps), own.steps, SAMPLER_STEPS).round()})
+    found: dict[tuple[Any, ...], FullWidthSampler] = {}
+    solvers, grids = dict.fromkeys([own.solver, *SOLVERS.ours]), dict.fromkeys([own.grid, *GRIDS])
+    for solver, grid, count in product(solvers, grids, steps):
+        times = time_grid(schedule, grid, count)
+        coefficients = find_solver(solver)(schedule, times)
+        if np.any(coefficients.d):
+            continue  # a solver that adds noise
+        name = "" if (solver, grid) == (own.solver, own.grid) else f"{solver}, {grid} grid"
+        plan = Plan(tuple(map(float, times)), (1.0,) * count, solver)
+        # Two solvers may be one and the same for few steps.
+        same = (plan.times, *(coefficients.a.tolist() + coefficients.b.tolist() + coefficients.c.tolist()))
+        found.setdefault(same, FullWidthSampler(plan, name))
+    return list(found.values())
 
 
 def cut_plans(encoding: Encoding, cuts: int) -> Iterator[Levels]:

@@ -45,10 +45,21 @@ def mark_used(confirmed: pd.DataFrame) -> pd.DataFrame:
     """Return the scores with a column `used`: those that front and report are made of.
 
     Scores of different numbers of images do not compare, so all used scores have the same number.  It is the number at
-    which most plans have scores, and of several such the largest.
+    which most plans have scores, and of several such the largest.  Of their noise seeds those are used that all plans
+    have: seeds that a few plans have more, for a claim, would tear means apart.
     """
     plans = confirmed.groupby("images")["plan"].nunique()
-    return confirmed.assign(used=confirmed["images"] == max(plans.index, key=lambda images: (plans[images], images)))
+    used = confirmed["images"] == max(plans.index, key=lambda images: (plans[images], images))
+    seeds = [set(rows["noise_seed"]) for _, rows in confirmed[used].groupby(_identity(confirmed))]
+    common = set.intersection(*seeds)
+    if len(common) > 1:
+        used &= confirmed["noise_seed"].isin(common)
+    return confirmed.assign(used=used)
+
+
+def _identity(confirmed: pd.DataFrame) -> list[str]:
+    """Return the columns that tell plans apart."""
+    return [name for name in ("plan", "sampler") if name in confirmed]
 
 
 def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
@@ -57,7 +68,8 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
     `belongs` is whether a point is still on the front by these scores.
     """
     front = front.assign(**NOT_CONFIRMED)
-    by_plan = {plan: rows.drop_duplicates("noise_seed") for plan, rows in confirmed.groupby("plan")}
+    own = confirmed[confirmed["sampler"] == ""] if "sampler" in confirmed else confirmed
+    by_plan = {plan: rows.drop_duplicates("noise_seed") for plan, rows in own.groupby("plan")}
     for i, plan in front["plan"].items():
         if plan in by_plan:
             _add_scores(front, i, by_plan[plan])
@@ -74,6 +86,8 @@ def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
     """Write the means and intervals of one plan's scores [seeds] into row `i` of the front."""
     front.loc[i, ["fid_confirmed", "fid_low", "fid_high"]] = interval(rows["fid"].to_numpy(dtype=np.float64))
     front.loc[i, "confirm_images"], front.loc[i, "confirm_seeds"] = int(rows["images"].iloc[0]), len(rows)
+    if "fid_infinity" in rows and rows["fid_infinity"].notna().any():
+        front.loc[i, "fid_infinity"] = float(rows["fid_infinity"].mean())
     # Seeds scored before there were these scores, or against fewer real images, do not count in them.
     beside = rows.dropna(subset=["kid"]) if "kid" in rows else rows.head(0)
     beside = beside[beside["real_images"] == beside["real_images"].max()] if len(beside) else beside
@@ -81,3 +95,8 @@ def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
         front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(beside["kid"].to_numpy(dtype=np.float64))
         means = [float(beside[name].mean()) for name in ("precision", "recall")]
         front.loc[i, ["precision", "recall"]] = means
+    second = rows.dropna(subset=["second_fid"]) if "second_fid" in rows else rows.head(0)
+    if len(second):
+        judged = interval(second["second_fid"].to_numpy(dtype=np.float64))
+        front.loc[i, ["second_confirmed", "second_low", "second_high"]] = judged
+        front.loc[i, "second_features"] = str(second["second_features"].iloc[0])

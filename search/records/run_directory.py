@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
@@ -12,10 +13,12 @@ from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.layout_version import check_format
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
-from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.config import FeatureSettings, settings_json, validate
 from stepfront.trainers.networks.card import CARD_FILE
 
 COSTS_FILE = "costs.json"
+
+Features = TypeVar("Features", bound=FeatureSettings)
 
 
 def anchored(settings: RunSettings) -> RunSettings:
@@ -28,6 +31,10 @@ def anchored(settings: RunSettings) -> RunSettings:
         scheme = "sqlite:///"
         return f"{scheme}{absolute(url.removeprefix(scheme))}" if url and url.startswith(scheme) else url
 
+    def anchored_features(features: Features) -> Features:
+        paths = {"path": absolute(features.path), "reference": absolute(features.reference)}
+        return features.model_copy(update=paths)
+
     tracking = settings.tracking
     return settings.model_copy(
         update={
@@ -36,9 +43,8 @@ def anchored(settings: RunSettings) -> RunSettings:
             "data": settings.data.model_copy(
                 update={"path": absolute(settings.data.path), "cache": absolute(settings.data.cache)}
             ),
-            "features": settings.features.model_copy(
-                update={"path": absolute(settings.features.path), "reference": absolute(settings.features.reference)}
-            ),
+            "features": anchored_features(settings.features),
+            "confirm": settings.confirm.model_copy(update={"features": anchored_features(settings.confirm.features)}),
             "initial_plans": {_anchored_front(name): count for name, count in settings.initial_plans.items()},
             "storage": absolute_file(settings.storage),
             "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),

@@ -69,7 +69,7 @@ class SearchRuns:
         if parents:
             tags["parent_search_ids"] = ",".join(parent["search_id"] for parent in parents)
             tags["parent_run_ids"] = ",".join(parent["run_id"] for parent in same_store)
-        run.log(tags=tags)
+        run.log(rounded_metrics(claim_metrics(snapshot.facts)), tags=tags)
         files = [path for path in sorted(artifacts.glob("*")) if path.suffix in _ARTIFACTS and path.name != NOTE_FILE]
         run.log_files(files)
         if (artifacts / "images").is_dir():
@@ -107,6 +107,16 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
         # The saved view sorts by rank: the parent stands first, and its history is among the first 100 runs.
         metrics=rounded_metrics({"domination_rank": -1}),
     )
+
+
+def claim_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the claim of a search saves, as metrics; a claim that does not hold saves 0."""
+    claim = facts.get("savings") or {}
+    if not isinstance(claim.get("holds"), bool):
+        return {}
+    names = ("flops_saved", "latency_saved", "flops_saved_against_best_full_width")
+    metrics = {f"{name}_at_equal_quality": float(claim.get(name) or 0) for name in names}
+    return metrics | {"judges_disagree_on_pairs": float((claim.get("disagreements") or {}).get("pairs", 0))}
 
 
 def search_experiment(settings: RunSettings) -> str:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
 AT_FULL_QUALITY = "cheapest at full-width quality"
-CONFIRMED = ("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall")
+CONFIRMED = (
+    *("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall", "fid_infinity"),
+    *("second_confirmed", "second_low", "second_high"),
+)
 MAX_AXES = 12
 """Widths that a trial shows: axes of the UI's parallel coordinates."""
 
@@ -106,7 +109,7 @@ class TrialRuns:
     def _write_labels(self, snapshot: Snapshot) -> None:
         """Tag the trials that have a name, such as the one that saves most at equal quality, with `point`."""
         labels = {str(r["trial"]): [n for n in str(r["label"]).split(",") if n] for _, r in snapshot.front.iterrows()}
-        if savings := snapshot.facts.get("savings"):
+        if (savings := snapshot.facts.get("savings")) and savings.get("holds"):
             labels.setdefault(str(savings["trial"]), []).insert(0, AT_FULL_QUALITY)
         children, before = self._written.children, self._written.labels
         wanted = {trial: ", ".join(names) for trial, names in labels.items() if names and trial in children}

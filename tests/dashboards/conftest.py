@@ -124,10 +124,24 @@ def make_facts(name: str, full: dict[str, float], front: pd.DataFrame, confirmed
     facts["reference_point"] = [12.5, 70.0]
     if confirmed:
         point = front.iloc[len(front) // 2]
-        facts["savings"] = {"trial": int(point.trial), "plan": point.plan, "flops_saved": 0.414, "gflops": point.gflops}
-        facts["savings"] |= {"full_gflops": full["gflops"], "fid": 18.3, "fid_low": 17.9, "fid_high": 18.7}
-        facts["savings"] |= {"full_fid": 18.1, "full_low": 17.8, "full_high": 18.4}
+        facts["savings"] = make_claim(point, full)
     return facts
+
+
+def make_claim(point: Any, full: dict[str, float]) -> dict[str, Any]:
+    """Return a claim that holds, as search/claims/claim.py makes it."""
+    own = {"plan": "20x1.00", "sampler": "", "gflops": full["gflops"], "latency_ms": FULL_MS, "scores": [18.4, 7.2]}
+    reference = {"plan": "18x1.00", "sampler": "dpmpp_2m, logsnr grid", "gflops": 10.8, "latency_ms": 7.4}
+    judges = [
+        {"features": "pixels", "score": 18.3, "reference": 18.1, "difference": 0.2, "interval": [-0.1, 0.5]},
+        {"features": "random", "score": 7.1, "reference": 7.0, "difference": 0.1, "interval": [0.0, 0.2]},
+    ]
+    claim = {"holds": True, "plan": point.plan, "margin": 0.05, "judges": judges, "flops_saved": 0.414}
+    claim |= {"flops_saved_against_best_full_width": 0.12, "latency_saved": 0.3, "seeds": 10, "images": 1024}
+    claim |= {"reference": reference | {"scores": [18.1, 7.0]}, "full": own, "trial": int(point.trial)}
+    claim |= {"gflops": point.gflops, "more_may_help": False, "level": 0.975, "looks": [5, 10]}
+    claim["best_full_width"] = reference | {"plan": "9x1.00", "gflops": 5.4, "scores": [18.2, 7.0]}
+    return claim | {"disagreements": {"judges": ["pixels", "random"], "pairs": 0, "examples": []}}
 
 
 def make_baselines(steps: int) -> pd.DataFrame:

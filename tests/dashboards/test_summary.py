@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence
 from stepfront.dashboards.summary import luck_of_the_front, summary_sentences
 from stepfront.tables.search_tables import SearchTables, read_tables
 
@@ -22,19 +23,25 @@ def unconfirmed(make_search: Callable[..., Path]) -> SearchTables:
     return read_tables(make_search("unconfirmed", confirmed=False))
 
 
-def test_a_confirmed_search_says_what_it_saves_with_its_interval(tables: SearchTables) -> None:
+def test_a_confirmed_search_begins_with_its_claim(tables: SearchTables) -> None:
     first = summary_sentences(tables)[0]
-    assert "not shown to be worse on held-out noise seeds" in first
+    assert first == claim_sentence(tables.savings)
     assert "41% fewer FLOPs" in first
-    assert "FID 18.30 [17.90, 18.70] against 18.10 [17.80, 18.40]" in first
 
 
-def test_a_confirmed_search_that_saves_nothing_says_so(tables: SearchTables) -> None:
-    facts = {**tables.facts, "savings": {**tables.savings, "flops_saved": 0.0}}
-    first = summary_sentences(replace(tables, facts=facts))[0]
-    assert first.startswith(
-        "On held-out noise seeds, every cheaper plan of the front was shown to be worse than full width, FID 18.10"
-    )
+def test_a_search_confirmed_by_the_rule_of_an_earlier_version_claims_nothing(tables: SearchTables) -> None:
+    savings = {"trial": 3, "plan": "20x0.50", "flops_saved": 0.4, "difference_low": -0.1, "difference_high": 0.5}
+    first = summary_sentences(replace(tables, facts={**tables.facts, "savings": savings}))[0]
+    assert first == CONFIRM_AGAIN
+
+
+def test_judges_that_disagree_are_named(tables: SearchTables) -> None:
+    example = {"better_on_first": "20x0.50", "better_on_second": "20x0.75", "trials": [1, 2], "differences": [-1, 1]}
+    found = {"judges": ["pixels", "random"], "pairs": 2, "examples": [example]}
+    facts = {**tables.facts, "savings": {**tables.savings, "disagreements": found}}
+    second = summary_sentences(replace(tables, facts=facts))[1]
+    assert second.startswith("The judges disagree on the order of 2 pairs of front points")
+    assert "20x0.50 is better than 20x0.75 on pixels, and worse on random" in second
 
 
 def test_the_closest_baseline_is_named(tables: SearchTables) -> None:

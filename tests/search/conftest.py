@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "variation": {"population": 4},
     "budget": {"trials": 9},
     "evaluation": {"images": 32, "batch": 16},
-    "confirm": {"images": 32, "seeds": 2},
+    "confirm": {"images": 32, "seeds": 2, "max_seeds": 2, "features": {"examine": "skip"}},
     "workers": {"count": 1},  # each is a process to start; tests that need two say so
 }
 

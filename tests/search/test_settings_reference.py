@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,18 +31,23 @@ def test_every_key_has_a_description() -> None:
 
 
 def test_the_keys_are_those_of_a_saved_settings_file() -> None:
-    saved = RunSettings().model_dump(mode="json")
-    group_names = {name for name, _ in groups(RunSettings)}
-    expected = {name for name in saved if name not in group_names}
-    expected |= {f"{group}.{name}" for group in group_names for name in saved[group]}
-    assert {key.key for key in all_keys()} == expected
+    names = {name for name, _ in groups(RunSettings)}
+
+    def flat(saved: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in saved.items():
+            if prefix + name in names:
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    assert {key.key for key in all_keys()} == {name for name, _ in flat(RunSettings().model_dump(mode="json"))}
 
 
 def test_a_default_reads_back_as_the_value() -> None:
     saved = RunSettings().model_dump(mode="json")
     for key in all_keys():
-        group, _, name = key.key.rpartition(".")
-        assert yaml.safe_load(key.default) == (saved[group][name] if group else saved[name]), key
+        value = reduce(lambda found, name: found[name], key.key.split("."), saved)
+        assert yaml.safe_load(key.default) == value, key
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
-from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.metrics.features import Judge, prepare_features
+from stepfront.trainers.metrics.fid import frechet_distance
+from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
@@ -224,3 +227,39 @@ def test_with_real_rows_an_evaluation_has_the_scores_beside_fid(
     fewer = Evaluator(replace(parts, real=real))(MIXED, 20, 5)
     assert isinstance(fewer, Confirmation)
     assert fewer.real_images == 20
+
+
+def test_a_second_judge_scores_the_same_images(
+    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData, tmp_path: Path
+) -> None:
+    second = Judge(*prepare_features(digits, FeatureSettings(name="random"), tmp_path, torch.device("cpu")))
+    scored = Evaluator(replace(parts, second=second))(MIXED, 100, 5)
+    plain = evaluate(MIXED, 100, 5)
+    assert isinstance(scored, Confirmation)
+    assert (scored.fid, scored.paired) == (plain.fid, plain.paired)  # the first judge does not notice
+    rows = second.features.unpack(torch.device("cpu"))(torch.cat(list(evaluate.sample(MIXED, 100, 5))))
+    moments = (rows.astype(np.float64).mean(axis=0), np.cov(rows.astype(np.float64), rowvar=False))
+    expected = frechet_distance(second.reference.mean, second.reference.covariance, *moments)
+    assert scored.second_fid == pytest.approx(expected, rel=1e-6)
+    assert scored.second_features == "random"
+    assert np.isnan(scored.kid)
+
+
+def test_asked_to_extrapolate_an_evaluation_has_fid_infinity_of_all_its_images(
+    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData
+) -> None:
+    features = parts.features.unpack(torch.device("cpu"))
+    rows = np.concatenate([features(batch) for batch in evaluate.sample(MIXED, 100, 5)])
+    expected = extrapolated_distance(rows, parts.reference)
+    alone = Evaluator(replace(parts, extrapolate=True))(MIXED, 100, 5)
+    assert isinstance(alone, Confirmation)
+    assert alone.fid_infinity == pytest.approx(expected, rel=1e-9)
+    assert math.isnan(alone.kid)
+    real = features(to_float(digits.images[:60]))
+    both = Evaluator(replace(parts, real=real, extrapolate=True))(MIXED, 100, 5)
+    plain = Evaluator(replace(parts, real=real))(MIXED, 100, 5)
+    assert isinstance(both, Confirmation)
+    assert isinstance(plain, Confirmation)
+    assert both.fid_infinity == alone.fid_infinity
+    assert math.isnan(plain.fid_infinity)
+    assert without_time(replace(both, fid_infinity=0.0)) == without_time(replace(plain, fid_infinity=0.0))

@@ -67,6 +67,14 @@ class PackedFeatures:
         return FeatureNetwork(self.name, find_feature_set(self.settings).open(self.content, device), device)
 
 
+@dataclass(frozen=True)
+class Judge:
+    """What gives images a score: a feature network, and the statistics of real images under it."""
+
+    features: PackedFeatures
+    reference: Reference
+
+
 def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
     """Pack the feature network of the settings; `directory` holds what was prepared for the dataset."""
     return PackedFeatures(settings, find_feature_set(settings).pack(directory))

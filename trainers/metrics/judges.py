@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,18 +36,19 @@ def prepare_judge(
     directory: Path,
     device: torch.device,
     progress: Progress = lambda done, total: None,
+    candidates: Sequence[str] = CANDIDATES,
 ) -> tuple[PackedFeatures, Reference]:
     """Return the feature network and the reference statistics of the judge, examined once per dataset.
 
-    `features.name: auto` takes the first candidate that passes its examination.  Raises InputError when none passes,
-    and when the named features fail and `features.examine` is `refuse`.
+    `features.name: auto` takes the first of the `candidates` that passes its examination.  Raises InputError when none
+    passes, and when the named features fail and `features.examine` is `refuse`.
     """
     if settings.name != "auto":
         prepared = prepare_features(data, settings, directory, device, progress)
         _check(examination_of(prepared, data, directory, device, settings.examine != "skip"), settings)
         return prepared
     failed = []
-    for name in CANDIDATES:
+    for name in candidates:
         candidate = settings.model_copy(update={"name": name})
         prepared = prepare_features(data, candidate, directory, device, progress)
         result = examination_of(prepared, data, directory, device, settings.examine != "skip")

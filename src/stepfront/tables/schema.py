@@ -66,6 +66,11 @@ _CONFIRMED = (
     Column("kid_high", "number", "upper end of the 95 % interval of `kid`", fill=math.nan),
     Column("precision", "number", "mean precision over held-out noise seeds", fill=math.nan),
     Column("recall", "number", "mean recall over held-out noise seeds", fill=math.nan),
+    Column("second_confirmed", "number", "mean FID on the second judge's features", fill=math.nan),
+    Column("second_low", "number", "lower end of the 95 % interval of `second_confirmed`", fill=math.nan),
+    Column("second_high", "number", "upper end of the 95 % interval of `second_confirmed`", fill=math.nan),
+    Column("second_features", "text", "features of the second judge", fill=""),
+    Column("fid_infinity", "number", "mean FID extrapolated to infinitely many images", fill=math.nan),
 )
 
 NOT_CONFIRMED: dict[str, Any] = {column.name: column.fill for column in _CONFIRMED}
@@ -75,6 +80,7 @@ BESIDE_FID = ("kid", "precision", "recall")
 """Scores that confirmed points have beside FID, where features of real images are available."""
 
 _METHOD = Column("method", "text", "name of the baseline", True)
+_SAMPLER = Column("sampler", "text", "solver and grid, where they are not those of the settings", fill="")
 
 _TABLES = (
     Table(TRIALS, "one row per finished trial, in the order of their numbers", _TRIAL),
@@ -101,7 +107,7 @@ _TABLES = (
     Table(
         BASELINES,
         "one row per baseline's plan, with the columns of trials.parquet",
-        (*with_required(_TRIAL, {"plan", "fid", "gflops", "latency_ms", "state"}), _METHOD),
+        (*with_required(_TRIAL, {"plan", "fid", "gflops", "latency_ms", "state"}), _METHOD, _SAMPLER),
     ),
     Table(
         METHOD_SCORES,
@@ -133,10 +139,11 @@ _TABLES = (
         CONFIRM,
         "one row per confirmed plan, held-out noise seed and number of images",
         (
-            Column("kind", "text", "front, full or baseline", True),
+            Column("kind", "text", "front, full, sampler (another sampler at full width) or baseline", True),
             Column("label", "text", "name of the point, or of the baseline's method"),
             Column("trial", "number", "number of the trial; NaN for a baseline"),
             Column("plan", "text", "widths as runs in sampling order", True),
+            _SAMPLER,
             Column("gflops", "number", "GFLOPs of the plan per image"),
             Column("latency_ms", "number", "milliseconds of the plan per image"),
             Column("fid_search", "number", "FID that the search had", True),
@@ -147,8 +154,12 @@ _TABLES = (
             Column("precision", "number", "precision on the held-out noise seed", fill=math.nan),
             Column("recall", "number", "recall on the held-out noise seed", fill=math.nan),
             Column("real_images", "integer", "real images that KID, precision and recall compare with", fill=0),
+            Column("fid_infinity", "number", "FID extrapolated to infinitely many images", fill=math.nan),
             Column("used", "truth", "whether front and report use the row: all its rows have equal images", fill=True),
             Column("features", "text", "features that the scores are computed on", fill=""),
+            Column("second_fid", "number", "FID on the second judge's features", fill=math.nan),
+            Column("second_features", "text", "features of the second judge", fill=""),
+            Column("second_digest", "text", "first digits of the digest of the second judge's features", fill=""),
         ),
     ),
     Table(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stepfront.dashboards.claim import claim_sentence
+from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.cli import main as cli
 
 VERBS = (
@@ -238,6 +240,25 @@ def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # ty
     assert result["savings"] == json.loads((searched_copy / "search.json").read_text())["savings"]
     assert all(row["fid_confirmed"] > 0 for row in result["front"])
     assert "report" in told
+    claim, sentence = result["savings"], claim_sentence(result["savings"])
+    assert sentence in told
+    code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy), "--json")
+    assert code == 0
+    assert json.loads(said) == {key: claim[key] for key in CLAIM_KEYS}
+    assert set(json.loads(said)["judges"][0]) == {"features", "score", "reference", "difference", "interval"}
+    code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy))
+    assert (code, said.splitlines()[0]) == (0, sentence)
+
+
+def test_a_search_that_is_not_confirmed_claims_nothing(searched_copy: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, _, error = call(monkeypatch, capsys, "claim", str(searched_copy))
+    assert code == 2
+    assert "is not confirmed; run `stepfront confirm" in error
+    facts = json.loads((searched_copy / "search.json").read_text())
+    (searched_copy / "search.json").write_text(json.dumps(facts | {"savings": {"flops_saved": 0.5}}))
+    code, _, error = call(monkeypatch, capsys, "claim", str(searched_copy))
+    assert code == 2
+    assert "not shown to be worse" in error
 
 
 @pytest.fixture

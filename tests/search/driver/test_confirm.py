@@ -1,27 +1,131 @@
-"""Savings by confirmed scores."""
+"""Confirmation: which seeds and plans are scored, on two judges, and what is refused."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
+import pytest
 
-from stepfront.search.driver.confirm import savings
+from stepfront.errors import InputError
+from stepfront.search.claims.claim import CLAIM_KEYS
+from stepfront.search.config import save_settings, settings_from
+from stepfront.search.driver.baselines import SAMPLERS
+from stepfront.search.driver.confirm import FIRST_SEED, run_confirmation
+from stepfront.search.driver.search import run_search
+from stepfront.search.problem.baseline_plans import GRIDS, full_width_samplers
+from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.second_judge import load_second_judge
+from stepfront.search.records.run_directory import find_search
+from tests.search.conftest import TINY, tiny_settings
 
 
-def test_the_saving_is_that_of_the_cheapest_point_by_the_searchs_own_cost() -> None:
-    def scored(kind: str, plan: str, fids: list[float]) -> list[dict[str, object]]:
-        costs = {"full": (4.0, 8.0), "few FLOPs": (1.0, 6.0), "quick": (2.0, 3.0)}[plan]
-        base = {"kind": kind, "plan": plan, "gflops": costs[0], "latency_ms": costs[1]}
-        return [base | {"noise_seed": seed, "fid": fid} for seed, fid in enumerate(fids)]
+class Silent:
+    def update(self, report: object) -> None:
+        """Show nothing."""
 
-    confirmed = pd.DataFrame(
-        scored("full", "full", [2.0, 2.1, 1.9])
-        + scored("front", "few FLOPs", [2.0, 2.2, 1.9])
-        + scored("front", "quick", [2.1, 2.1, 1.8])
-    )
-    rows = {"trial": [1, 2], "plan": ["few FLOPs", "quick"], "gflops": [1.0, 2.0], "latency_ms": [6.0, 3.0]}
-    front = pd.DataFrame(rows | {"fid_confirmed": [2.0, 2.0], "fid_low": [1.8, 1.8], "fid_high": [2.2, 2.2]})
-    by_flops, by_latency = savings(front, confirmed, "gflops"), savings(front, confirmed, "latency_ms")
-    assert by_flops is not None
-    assert by_latency is not None
-    assert (by_flops["plan"], by_flops["flops_saved"]) == ("few FLOPs", 0.75)
-    assert (by_latency["plan"], by_latency["latency_saved"]) == ("quick", 0.625)
+
+@pytest.fixture
+def searched(fresh: Path, cluster: None) -> Path:
+    """Return a small finished search of its own."""
+    return run_search(tiny_settings(fresh, "budget.trials=5"), False, Silent(), lambda text: None)
+
+
+def change(directory: Path, *overrides: str) -> None:
+    """Change settings of a search as a user would in its settings.yaml."""
+    settings = find_search(directory)[1].model_dump(mode="json")
+    save_settings(settings_from(settings, overrides), directory / "settings.yaml")
+
+
+def test_a_second_judge_scores_every_point_beside_the_first(searched: Path) -> None:
+    run_confirmation(searched, None, None)
+    confirmed = pd.read_parquet(searched / "confirm.parquet")
+    assert np.isfinite(confirmed["second_fid"]).all()
+    assert set(confirmed["second_features"]) == {"random"}
+    assert set(confirmed["features"]) == {"classifier"}
+    front = pd.read_parquet(searched / "front.parquet")
+    for _, row in front.iterrows():
+        own = confirmed[(confirmed["plan"] == row["plan"]) & (confirmed["sampler"] == "")]
+        assert row["second_confirmed"] == pytest.approx(own.drop_duplicates("noise_seed")["second_fid"].mean())
+        assert row["second_low"] < row["second_confirmed"] < row["second_high"]
+    assert (find_search(searched)[1].supernet_directory / "second_judge" / "reference-random.npz").exists()
+
+
+def test_the_claim_is_made_against_the_best_full_width_sampler(searched: Path) -> None:
+    run_confirmation(searched, None, None)
+    facts = json.loads((searched / "search.json").read_text())
+    claim = facts["savings"]
+    assert set(CLAIM_KEYS) <= set(claim)
+    confirmed = pd.read_parquet(searched / "confirm.parquet")
+    baselines = pd.read_parquet(searched / "baselines.parquet")
+    samplers = baselines[baselines["method"] == SAMPLERS]
+    wanted = full_width_samplers(load_problem(find_search(searched)[1]))
+    assert len(samplers) == len(wanted)
+    assert all(set(widths) == {1.0} for widths in samplers["widths"])
+    by_steps = samplers.groupby(samplers["widths"].map(len))["fid"].min()
+    found = confirmed[confirmed["kind"] == "sampler"].drop_duplicates(["plan", "sampler"])
+    assert sorted(found["fid_search"]) == pytest.approx(sorted(by_steps))
+    full_width = confirmed[confirmed["kind"].isin(["full", "sampler"])]
+    means = full_width.groupby(["plan", "sampler"])["fid"].mean()
+    assert (claim["reference"]["plan"], claim["reference"]["sampler"]) == means.idxmin()
+    assert claim["seeds"] == 2
+
+
+def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched: Path) -> None:
+    change(searched, "confirm.max_seeds=4", "confirm.margin=1")
+    run_confirmation(searched, None, None)
+    confirmed = pd.read_parquet(searched / "confirm.parquet")
+    first = [FIRST_SEED, FIRST_SEED + 1]
+    seeds = confirmed.groupby(["plan", "sampler"])["noise_seed"].agg(lambda column: tuple(sorted(set(column))))
+    assert set(seeds) <= {tuple(first), tuple(range(FIRST_SEED, FIRST_SEED + 4))}
+    # Front and report use the seeds that all plans have.
+    assert set(confirmed.loc[confirmed["used"], "noise_seed"]) == set(first)
+    claim = json.loads((searched / "search.json").read_text())["savings"]
+    assert claim["looks"] == [2, 4]
+    assert claim["level"] == pytest.approx(0.975)
+    called: list[int] = []
+    run_confirmation(searched, None, None, lambda done, total: called.append(done))
+    assert not called  # decided: a second call scores nothing
+    assert json.loads((searched / "search.json").read_text())["savings"] == claim
+
+
+def test_the_same_judge_twice_is_refused(searched: Path) -> None:
+    change(searched, "confirm.features.name=classifier", "confirm.features.classifier_epochs=1")
+    with pytest.raises(InputError, match=r"confirm.features 'classifier', is the same as the search's own"):
+        run_confirmation(searched, None, None)
+    change(searched, "confirm.features.seed=1")
+    run_confirmation(searched, None, None)
+    assert set(pd.read_parquet(searched / "confirm.parquet")["second_features"]) == {"classifier"}
+
+
+def test_the_second_judge_is_another_than_the_first(fresh: Path) -> None:
+    overrides = ("features.name=random", "confirm.features.training_steps=2")
+    problem = load_problem(tiny_settings(fresh, *overrides))
+    assert load_second_judge(problem).features.name == "degradations"
+    assert load_second_judge(load_problem(tiny_settings(fresh))).features.name == "random"
+
+
+def test_too_few_images_and_seeds_are_refused(searched: Path) -> None:
+    with pytest.raises(InputError, match=r"8 generated images given; the judge 'classifier' needs at least 16"):
+        run_confirmation(searched, 8, None)
+    with pytest.raises(InputError, match="1 noise seed"):
+        run_confirmation(searched, None, 1)
+
+
+@pytest.mark.parametrize("margin", ["0", "-0.1", ".nan"])
+def test_a_margin_of_nothing_is_refused(margin: str) -> None:
+    with pytest.raises(InputError, match=r"confirm\.margin"):
+        settings_from(TINY, [f"confirm.margin={margin}"])
+
+
+def test_samplers_are_deterministic_and_distinct(fresh: Path) -> None:
+    problem = load_problem(tiny_settings(fresh))
+    samplers = full_width_samplers(problem)
+    own = [sampler for sampler in samplers if not sampler.name]
+    assert [len(sampler.plan.widths) for sampler in own] == [3, 4, 5, 6]
+    assert problem.uniform_plan(1.0) in [sampler.plan for sampler in own]
+    assert {sampler.plan.solver for sampler in samplers} == {"ddim", "dpmpp_2m"}
+    assert len({(sampler.plan.solver, sampler.plan.times) for sampler in samplers}) == len(samplers)
+    assert len(samplers) <= 2 * len(GRIDS) * 4

@@ -152,7 +152,8 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
         assert row["fid_low"] < row["fid_confirmed"] < row["fid_high"]
     facts = json.loads((directory / "search.json").read_text())
     savings = facts["savings"]
-    assert savings is None or savings["flops_saved"] == pytest.approx(1 - savings["gflops"] / facts["full"]["gflops"])
+    expected = 1 - savings["gflops"] / facts["full"]["gflops"] if savings["holds"] else None
+    assert savings["flops_saved"] == pytest.approx(expected)
     scored = (directory / "confirm.parquet").stat().st_mtime_ns
     called: list[int] = []
     run_confirmation(directory, None, None, lambda done, total: called.append(done))
@@ -181,6 +182,13 @@ def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster:
     assert not called
     assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
     assert "KID" in write_report(directory).read_text()
+    assert both["fid_infinity"].isna().all()
+    settings = directory / "settings.yaml"
+    settings.write_text(settings.read_text().replace("extrapolate: false", "extrapolate: true"))
+    run_confirmation(directory, 32, None)
+    extrapolated = pd.read_parquet(directory / "confirm.parquet").query("images == 32")
+    assert np.isfinite(extrapolated["fid_infinity"]).all()
+    assert extrapolated["fid"].sum() == pytest.approx(confirmed["fid"].sum())
 
 
 def test_baselines_at_equal_evaluations(fresh: Path, cluster: None) -> None:

@@ -82,6 +82,14 @@ def test_a_confirmed_front_has_the_scores_beside_fid() -> None:
     assert judged.loc["a", ["kid", "kid_low", "kid_high", "precision", "recall"]].isna().all()
 
 
+def test_a_confirmed_front_has_the_mean_of_fid_infinity_where_it_was_computed() -> None:
+    front = front_table(trials(), ("fid", "gflops"))
+    rows = [{"plan": "b", "noise_seed": s, "images": 8, "fid": 2.0, "fid_infinity": 1.0 + s} for s in (0.0, 0.5)]
+    judged = with_confirmation(front, pd.DataFrame(rows), ("fid", "gflops")).set_index("plan")
+    assert judged.loc["b", "fid_infinity"] == 1.25
+    assert np.isnan(judged.loc["a", "fid_infinity"])
+
+
 def test_confirmed_scores_of_an_older_search_are_read(tmp_path: Path) -> None:
     older = pd.DataFrame([{"plan": "b", "noise_seed": s, "images": 8, "fid": 2.0 + s, "kind": "front"} for s in (1, 2)])
     older = older.assign(fid_search=1.9)

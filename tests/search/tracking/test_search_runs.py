@@ -138,7 +138,7 @@ def test_the_point_that_saves_most_is_named_and_loses_its_name_with_its_place(se
     first, second = (int(trial) for trial in whole.front["trial"].iloc[:2])
 
     def finish(trial: int) -> dict[int, str]:
-        facts = dict(whole.facts) | {"savings": {"trial": trial}}
+        facts = dict(whole.facts) | {"savings": {"trial": trial, "holds": True}}
         snapshot = Snapshot(whole.trials, whole.progress, whole.front, facts)
         runs.finish(snapshot, Path(settings.directory) / "none", True, "")
         return {int(run.data.tags["trial"]): run.data.tags.get("point", "") for run in children(settings, written)}

@@ -1,0 +1,134 @@
+"""Write the claim of a search as one sentence: report, terminal, MLflow and registered models all have this one.
+
+The claim is `savings` in search.json (search/claims/claim.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepfront.dashboards.formatting import decimal, interval, percent, plural, short_plan
+from stepfront.tables.search_tables import number
+
+PLAN_LENGTH = 120
+
+CONFIRM_AGAIN = (
+    "This search was confirmed by the rule of 0.1 (not shown to be worse), which is not a claim of equal quality; "
+    "`stepfront confirm` makes one with a margin."
+)
+
+
+def has_claim(savings: Mapping[str, Any]) -> bool:
+    """Return whether `savings` is a claim, whether it holds or not; those of 0.1 are not."""
+    return isinstance(savings.get("holds"), bool)
+
+
+def flops_saved(savings: Mapping[str, Any]) -> float | None:
+    """Return the share of full width's FLOPs that a claim that holds saves; None without such a claim."""
+    return number(savings.get("flops_saved")) if savings.get("holds") is True else None
+
+
+def claim_sentence(savings: Mapping[str, Any]) -> str:
+    """Return what is saved at equal quality, or why nothing is claimed; "" where the search was never confirmed."""
+    if not savings:
+        return ""
+    if not has_claim(savings):
+        return CONFIRM_AGAIN
+    if savings["holds"]:
+        return _what_holds(savings)
+    return _why_none_holds(savings)
+
+
+def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a claim as a number and what it is, for a tile."""
+    saved, margin = flops_saved(savings), percent(number(savings["margin"]))
+    if saved is None:
+        return "none", f"saving shown at equal quality (margin {margin})"
+    return percent(saved), f"fewer FLOPs at equal quality (margin {margin}, {_judges_word(savings)})"
+
+
+def disagreement_sentence(savings: Mapping[str, Any]) -> str:
+    """Return on how many pairs of front points the judges disagree, with the clearest; "" where they agree."""
+    found = savings.get("disagreements") or {}
+    examples = found.get("examples") or []
+    if not examples:
+        return ""
+    first, second = found["judges"]
+    a, b = (short_plan(str(examples[0][key]), PLAN_LENGTH) for key in ("better_on_first", "better_on_second"))
+    count = int(found["pairs"])
+    return (
+        f"The judges disagree on the order of {plural(count, 'pair')} of front points beyond their intervals"
+        f"{': ' if count == 1 else ', for example '}{a} is better than {b} on {first}, and worse on {second}."
+    )
+
+
+def _what_holds(claim: Mapping[str, Any]) -> str:
+    best, against = sampler_text(claim["best_full_width"]), number(claim["flops_saved_against_best_full_width"])
+    latency = number(claim.get("latency_saved"))
+    saved = _share(claim["flops_saved"], "FLOPs") + ("" if latency is None else f" and {_share(latency, 'latency')}")
+    other = ""
+    if against is not None:
+        other = f", and {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality"
+    return (
+        f"At a margin of {percent(claim['margin'])}, the plan {_plan(claim)} is as good as the best full-width "
+        f"sampler, {sampler_text(claim['reference'])}, on {_judges_word(claim)}; it needs {saved} than full width at "
+        f"every step, {sampler_text(claim['full'])}{other} ({_differences(claim)}; {_effort(claim)})."
+    )
+
+
+def _why_none_holds(claim: Mapping[str, Any]) -> str:
+    margin = percent(claim["margin"])
+    if claim.get("plan") is None:
+        return (
+            f"No saving at equal quality is claimed (margin {margin}): no confirmed point of the front is cheaper than "
+            "full width at every step."
+        )
+    text = (
+        f"No saving at equal quality is claimed: at a margin of {margin}, the nearest plan {_plan(claim)} is not shown "
+        f"to be as good as the best full-width sampler, {sampler_text(claim['reference'])} "
+        f"({_differences(claim)}; {_effort(claim)})"
+    )
+    if len(claim["judges"]) < 2:
+        return f"{text}; a second judge has not scored it yet, which `stepfront confirm` does."
+    if claim.get("more_may_help"):
+        return f"{text}; more seeds or images would help, as the differences are below the margin and only uncertain."
+    return f"{text}; more seeds or images would not help, as a difference itself exceeds the margin."
+
+
+def sampler_text(plan: Mapping[str, Any]) -> str:
+    """Return a full-width plan with its sampler: 8x1.00 (dpmpp_2m, logsnr grid)."""
+    return f"{plan['plan']} ({plan['sampler']})" if plan.get("sampler") else str(plan["plan"])
+
+
+def _plan(claim: Mapping[str, Any]) -> str:
+    return short_plan(str(claim["plan"]), PLAN_LENGTH)
+
+
+def _share(saved: float, what: str) -> str:
+    """Return 62% fewer FLOPs, 62% less latency, or 8% more of either."""
+    less = "less" if what == "latency" else "fewer"
+    return f"{percent(abs(saved))} {less if saved >= 0 else 'more'} {what}"
+
+
+def _judges_word(claim: Mapping[str, Any]) -> str:
+    count = len(claim["judges"])
+    return "both judges" if count == 2 else f"all {count} judges"
+
+
+def _differences(claim: Mapping[str, Any]) -> str:
+    limit = float(claim["margin"])
+    return "; ".join(
+        f"FID ({judge['features']}) {decimal(judge['score'])} against {decimal(judge['reference'])}, difference "
+        f"{decimal(judge['difference'], 3)} {interval(judge['interval'][0], judge['interval'][1], 3)}".rstrip()
+        + f", limit {decimal(limit * judge['reference'], 3)}"
+        for judge in claim["judges"]
+    )
+
+
+def _effort(claim: Mapping[str, Any]) -> str:
+    level = number(claim.get("level")) or 0.95
+    return (
+        f"{plural(int(claim['seeds']), 'held-out noise seed')} of {plural(int(claim['images']), 'image')}, intervals "
+        f"at {100 * level:.3g}%"
+    )

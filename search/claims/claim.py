@@ -1,0 +1,208 @@
+"""Make the claim of a search: what its cheapest plan of equal quality saves.
+
+Equal quality is non-inferiority on every judge: the plan is worse than the reference by less than the margin.  The
+reference is the best full-width sampler, of any solver and grid, that costs no more than the settings' own plan at full
+width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.search.claims.confirmed_plans import ConfirmedPlan, judges_of, read_plans
+from stepfront.search.claims.noninferiority import Difference, level_of_each, paired_difference
+
+ENOUGH_JUDGES = 2
+FULL_WIDTH = ("full", "sampler")
+"""Kinds of confirmed plans that run full width at every step: the settings' own, and other samplers."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings of a claim: the margin, the numbers of seeds at which it may be tested, and the cost that counts."""
+
+    margin: float
+    """Share of the reference's score."""
+    looks: tuple[int, ...]
+    cost: str = "gflops"
+
+    @property
+    def level(self) -> float:
+        """Return the level of each interval."""
+        return level_of_each(len(self.looks))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A plan beside the reference: one difference per judge, over `seeds` shared noise seeds."""
+
+    plan: ConfirmedPlan
+    differences: tuple[Difference, ...]
+    seeds: int
+
+    def holds(self, margin: float) -> bool:
+        """Return whether the plan is not worse by the margin on at least two judges, which are all of them."""
+        return len(self.differences) >= ENOUGH_JUDGES and all(d.not_worse(margin) for d in self.differences)
+
+    def is_near(self, margin: float) -> bool:
+        """Return whether only the width of an interval keeps the plan from being shown not to be worse."""
+        return not self.holds(margin) and all(d.may_hold(margin) for d in self.differences)
+
+    def excess(self, margin: float) -> float:
+        """Return how far the plan is from passing on the judge that is the strictest with it."""
+        excesses = [d.excess(margin) for d in self.differences]
+        return max(excesses) if np.isfinite(excesses).all() else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """All confirmed plans beside the reference; `points` are front points cheaper than `plain`, cheapest first."""
+
+    rules: Rules
+    judges: list[str]
+    plain: ConfirmedPlan
+    reference: ConfirmedPlan
+    points: list[Comparison]
+    samplers: list[Comparison]
+
+    def passing(self, group: Sequence[Comparison]) -> Comparison | None:
+        """Return the cheapest plan of a group that passes the test."""
+        return next((each for each in group if each.holds(self.rules.margin)), None)
+
+    def near(self) -> set[tuple[str, str]]:
+        """Return the plans that more seeds may decide, with the reference; none where everything is decided.
+
+        Of the front points and of the full-width samplers alike, these are the near ones that cost less than the
+        cheapest that passes.
+        """
+        wanted = set()
+        for group in (self.points, self.samplers):
+            passing = self.passing(group)
+            cheaper = group if passing is None else group[: group.index(passing)]
+            wanted |= {each.plan.key for each in cheaper if each.is_near(self.rules.margin)}
+        return wanted | {self.reference.key} if wanted else set()
+
+
+def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
+    """Return all confirmed plans beside the reference; None where full width was not confirmed.
+
+    The reference has the least mean score on the search's judge over the seeds of the first look.
+    """
+    plans = read_plans(confirmed)
+    plain = next((plan for plan in plans if plan.kind == "full"), None)
+    if plain is None or plain.scores.empty:
+        return None
+    # Equal sums in another order are equal to rounding only.
+    limit = plain.cost(rules.cost) * (1 + 1e-9)
+    full_width = [plan for plan in plans if plan.kind in FULL_WIDTH and plan.cost(rules.cost) <= limit]
+    full_width = [plan for plan in full_width if len(plan.scores)]
+    reference = min(full_width, key=lambda plan: plan.first_mean(rules.looks[0]))
+    cheaper = [p for p in plans if p.kind == "front" and p.cost(rules.cost) < plain.cost(rules.cost) / (1 + 1e-9)]
+    return Standing(
+        rules,
+        judges_of(confirmed),
+        plain,
+        reference,
+        _compared(cheaper, reference, rules),
+        _compared(full_width, reference, rules),
+    )
+
+
+def _compared(plans: Sequence[ConfirmedPlan], reference: ConfirmedPlan, rules: Rules) -> list[Comparison]:
+    common = [plan for plan in plans if len(plan.scores.index.intersection(reference.scores.index))]
+    return [_compare(plan, reference, rules) for plan in sorted(common, key=lambda plan: plan.cost(rules.cost))]
+
+
+def _compare(plan: ConfirmedPlan, reference: ConfirmedPlan, rules: Rules) -> Comparison:
+    """Compare over as many seeds as the last look that the plan has seeds for."""
+    shared = plan.scores.index.intersection(reference.scores.index).sort_values()
+    count = max((look for look in rules.looks if look <= len(shared)), default=len(shared))
+    seeds = shared[:count]
+    differences = [
+        paired_difference(
+            plan.scores.loc[seeds, judge].to_numpy(dtype=np.float64),
+            reference.scores.loc[seeds, judge].to_numpy(dtype=np.float64),
+            rules.level,
+        )
+        for judge in plan.scores.columns
+    ]
+    return Comparison(plan, tuple(differences), count)
+
+
+def make_claim(standing: Standing, images: int) -> dict[str, Any]:
+    """Return the claim as JSON values: of the cheapest plan that passes or, where none does, of the nearest one.
+
+    A claim that does not hold saves nothing: its savings are None.
+    """
+    rules = standing.rules
+    passing = standing.passing(standing.points)
+    shown = passing or min(standing.points, key=lambda each: each.excess(rules.margin), default=None)
+    best = standing.passing(standing.samplers)
+    cheapest = standing.reference if best is None else best.plan
+    claim: dict[str, Any] = {
+        "holds": passing is not None,
+        "plan": None if shown is None else shown.plan.plan,
+        "margin": rules.margin,
+        "judges": [] if shown is None else _judges(standing.judges, shown.differences),
+        "flops_saved": None if passing is None else _saved(passing.plan.gflops, standing.plain.gflops),
+        "flops_saved_against_best_full_width": (
+            None if passing is None else _saved(passing.plan.gflops, cheapest.gflops)
+        ),
+        "latency_saved": None if passing is None else _saved(passing.plan.latency_ms, standing.plain.latency_ms),
+        "reference": _plan_facts(standing.reference),
+        "seeds": 0 if shown is None else shown.seeds,
+        "images": images,
+    }
+    return claim | {
+        "trial": None if shown is None else shown.plan.trial,
+        "gflops": None if shown is None else shown.plan.gflops,
+        "more_may_help": shown is not None and shown.is_near(rules.margin),
+        "level": rules.level,
+        "looks": list(rules.looks),
+        "full": _plan_facts(standing.plain),
+        "best_full_width": _plan_facts(cheapest),
+    }
+
+
+CLAIM_KEYS = (
+    "holds",
+    "plan",
+    "margin",
+    "judges",
+    "flops_saved",
+    "flops_saved_against_best_full_width",
+    "latency_saved",
+    "reference",
+    "seeds",
+    "images",
+)
+"""What `stepfront claim --json` prints of a claim."""
+
+
+def _judges(names: Sequence[str], differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    return [
+        {"features": name, "score": d.score, "reference": d.reference, "difference": d.mean}
+        | {"interval": [_finite(d.low), _finite(d.high)]}
+        for name, d in zip(names, differences, strict=True)
+    ]
+
+
+def _plan_facts(plan: ConfirmedPlan) -> dict[str, Any]:
+    """Return a full-width plan with its mean score per judge."""
+    means = [float(plan.scores[judge].mean()) for judge in plan.scores.columns]
+    costs = {"gflops": plan.gflops, "latency_ms": _finite(plan.latency_ms)}
+    return {"plan": plan.plan, "sampler": plan.sampler} | costs | {"scores": means}
+
+
+def _saved(cost: float, full: float) -> float | None:
+    return _finite(1 - cost / full) if full else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,88 @@
+"""Score plans on held-out noise with both judges; workers start when the first plan needs a score."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from stepfront.errors import InputError
+from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.ray_session import ray_session
+from stepfront.search.execution.shared_prefixes import shared_prefixes
+from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
+from stepfront.search.problem.evaluator_parts import load_real_features, worker_parts
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.tables.schema import BESIDE_FID
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.metrics.features import Judge
+
+OnResult: TypeAlias = Callable[[int, int], None]
+"""Called with the number of finished scores and of all scores."""
+
+PlanKey: TypeAlias = tuple[str, str]
+"""A plan's runs, and its sampler where that is not the settings' own."""
+
+DIGEST_DIGITS = 12
+
+
+class HeldOutScorer:
+    """Workers with both judges and features of real images, from the first score to the end of the context."""
+
+    def __init__(self, problem: SearchProblem, judge: Judge, directory: Path, images: int, on_result: OnResult) -> None:
+        self.images = images
+        self._problem, self._judge, self._directory, self._on_result = problem, judge, directory, on_result
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def second_digest(self) -> str:
+        """Return the first digits of the digest of the second judge's features."""
+        return self._judge.features.digest[:DIGEST_DIGITS]
+
+    @cached_property
+    def _real(self) -> Any:
+        return load_real_features(self._problem)
+
+    @property
+    def real_images(self) -> int:
+        """Return how many real images KID, precision and recall compare with; 0 where there are none."""
+        return 0 if self._real is None else min(self.images, len(self._real))
+
+    @cached_property
+    def plan_scorer(self) -> PlanScorer:
+        """Return the scorer of plans, started at the first use."""
+        settings = self._problem.settings
+        self._stack.enter_context(ray_session(settings.workers))
+        costs = load_or_measure_costs(self._problem, self._directory)
+        parts = replace(worker_parts(self._problem, costs), real=self._real, second=self._judge)
+        parts = replace(parts, extrapolate=settings.confirm.extrapolate)
+        limit = evaluation_limit(settings, costs, max(self.images, settings.evaluation.images))
+        shared = self._stack.enter_context(shared_prefixes(settings.workers))
+        return self._stack.enter_context(PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit))
+
+    def score(self, jobs: Sequence[tuple[PlanKey, Plan, int]]) -> list[dict[str, Any]]:
+        """Return one row per (key, plan, noise seed).  Raises InputError when a plan cannot be scored."""
+        pairs = [(plan, seed) for _, plan, seed in jobs]
+        rows = []
+        evaluations = self.plan_scorer.score(pairs, self.images, self._on_result)
+        for ((plan, sampler), _, seed), evaluation in zip(jobs, evaluations, strict=True):
+            if evaluation.error:
+                raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
+            row = {"plan": plan, "sampler": sampler, "noise_seed": seed, "images": self.images, "fid": evaluation.fid}
+            row |= {name: getattr(evaluation, name) for name in (*BESIDE_FID, "real_images", "fid_infinity")}
+            row |= {name: getattr(evaluation, name) for name in ("second_fid", "second_features")}
+            rows.append(row | {"second_digest": self.second_digest})
+        return rows

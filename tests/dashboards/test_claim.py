@@ -1,0 +1,73 @@
+"""The sentence of a claim: everything that it rests on, or why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence, claim_tile, disagreement_sentence, flops_saved
+from stepfront.tables.search_tables import read_tables
+
+
+@pytest.fixture
+def claim(search: Path) -> dict[str, Any]:
+    return read_tables(search).savings
+
+
+def test_a_claim_states_all_that_it_rests_on(claim: dict[str, Any]) -> None:
+    text = claim_sentence(claim)
+    for part in (
+        "At a margin of 5%",
+        f"the plan {claim['plan']} is as good as the best full-width sampler, 18x1.00 (dpmpp_2m, logsnr grid)",
+        "on both judges",
+        "41% fewer FLOPs and 30% less latency than full width at every step, 20x1.00",
+        "12% fewer FLOPs than 9x1.00 (dpmpp_2m, logsnr grid), the cheapest full-width sampler of equal quality",
+        "FID (pixels) 18.30 against 18.10, difference 0.200 [-0.100, 0.500], limit 0.905",
+        "FID (random) 7.10 against 7.00, difference 0.100 [0.000, 0.200], limit 0.350",
+        "10 held-out noise seeds of 1,024 images, intervals at 97.5%",
+    ):
+        assert part in text
+
+
+def test_a_full_width_sampler_that_needs_less_is_not_hidden(claim: dict[str, Any]) -> None:
+    assert "20% more FLOPs than 9x1.00" in claim_sentence(claim | {"flops_saved_against_best_full_width": -0.2})
+
+
+@pytest.mark.parametrize(("help_", "said"), [(True, "would help"), (False, "would not help")])
+def test_where_none_holds_the_nearest_plan_and_what_would_help_are_named(
+    claim: dict[str, Any], help_: bool, said: str
+) -> None:
+    nothing = dict.fromkeys(("flops_saved", "flops_saved_against_best_full_width", "latency_saved"))
+    text = claim_sentence(claim | nothing | {"holds": False, "more_may_help": help_})
+    assert text.startswith("No saving at equal quality is claimed: at a margin of 5%, the nearest plan")
+    assert "difference 0.200 [-0.100, 0.500], limit 0.905" in text
+    assert f"more seeds or images {said}" in text
+    assert claim_tile(claim | nothing | {"holds": False})[0] == "none"
+    assert flops_saved(claim | {"holds": False}) is None
+
+
+def test_one_judge_is_not_enough(claim: dict[str, Any]) -> None:
+    text = claim_sentence(claim | {"holds": False, "judges": claim["judges"][:1]})
+    assert "a second judge has not scored it yet" in text
+
+
+def test_a_front_without_a_cheaper_point_is_named(claim: dict[str, Any]) -> None:
+    text = claim_sentence(claim | {"holds": False, "plan": None, "judges": []})
+    assert "no confirmed point of the front is cheaper than full width" in text
+
+
+def test_an_unconfirmed_search_has_no_sentence_and_an_older_one_is_to_be_confirmed_again() -> None:
+    assert claim_sentence({}) == ""
+    assert claim_sentence({"flops_saved": 0.9}) == CONFIRM_AGAIN
+    assert flops_saved({"flops_saved": 0.9}) is None
+
+
+def test_judges_that_agree_need_no_sentence(claim: dict[str, Any]) -> None:
+    assert disagreement_sentence(claim) == ""
+    assert disagreement_sentence({}) == ""
+
+
+def test_the_tile_names_margin_and_judges(claim: dict[str, Any]) -> None:
+    assert claim_tile(claim) == ("41%", "fewer FLOPs at equal quality (margin 5%, both judges)")

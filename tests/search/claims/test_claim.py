@@ -1,0 +1,125 @@
+"""The claim: of the cheapest plan that is not worse than the best full-width sampler, on both judges."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.search.claims.claim import CLAIM_KEYS, Rules, Standing, compare_plans, make_claim
+from tests.search.claims.scores import scored
+
+RULES = Rules(0.05, (5,))
+FULL = scored("full", "full", 2.0, 3.0)
+
+
+def standing(*tables: pd.DataFrame, rules: Rules = RULES) -> Standing:
+    found = compare_plans(pd.concat([FULL, *tables], ignore_index=True), rules)
+    assert found is not None
+    return found
+
+
+def test_the_claim_is_that_of_the_cheapest_point_by_the_searchs_own_cost() -> None:
+    both = scored("front", "few FLOPs", 2.0, 3.0), scored("front", "quick", 1.9, 3.0)
+    by_flops = make_claim(standing(*both), 64)
+    by_latency = make_claim(standing(*both, rules=Rules(0.05, (5,), "latency_ms")), 64)
+    assert (by_flops["plan"], by_flops["trial"], by_flops["flops_saved"]) == ("few FLOPs", 1, 0.75)
+    assert (by_latency["plan"], by_latency["latency_saved"]) == ("quick", 0.625)
+
+
+def test_a_claim_has_the_promised_keys_and_is_json() -> None:
+    claim = make_claim(standing(scored("front", "few FLOPs", 2.0, 3.0)), 64)
+    assert set(CLAIM_KEYS) <= set(claim)
+    assert json.loads(json.dumps(claim, allow_nan=False)) == claim
+    assert (claim["holds"], claim["margin"], claim["seeds"], claim["images"]) == (True, 0.05, 5, 64)
+    first, second = claim["judges"]
+    assert (first["features"], second["features"]) == ("classifier", "random")
+    assert first["score"] - first["reference"] == pytest.approx(first["difference"])
+    assert first["interval"][0] < first["difference"] < first["interval"][1] < 0.05 * first["reference"]
+
+
+def test_a_point_that_is_as_good_on_one_judge_only_makes_no_claim() -> None:
+    for scores in ((2.0, 3.3), (2.2, 3.0)):
+        claim = make_claim(standing(scored("front", "few FLOPs", *scores)), 64)
+        assert not claim["holds"]
+        assert claim["plan"] == "few FLOPs"
+        assert claim["flops_saved"] is claim["flops_saved_against_best_full_width"] is claim["latency_saved"] is None
+        assert not claim["more_may_help"]
+
+
+def test_a_point_not_shown_to_be_worse_makes_no_claim() -> None:
+    claim = make_claim(standing(scored("front", "few FLOPs", 2.0, 3.0, noise=0.5)), 64)
+    low, high = claim["judges"][0]["interval"]
+    assert low < 0 < 0.1 < high  # the rule of 0.1 would have claimed it
+    assert not claim["holds"]
+
+
+def test_one_judge_makes_no_claim() -> None:
+    table = pd.concat([FULL, scored("front", "few FLOPs", 2.0, 3.0)]).drop(columns=["second_fid", "second_features"])
+    found = compare_plans(table, RULES)
+    assert found is not None
+    claim = make_claim(found, 64)
+    assert not claim["holds"]
+    assert [judge["features"] for judge in claim["judges"]] == ["classifier"]
+
+
+def test_the_reference_is_the_best_full_width_sampler_that_costs_no_more() -> None:
+    better = scored("sampler", "6x1.00", 1.5, 2.5, sampler="dpmpp_2m, logsnr grid")
+    point = scored("front", "few FLOPs", 2.0, 3.0)  # as good as the settings' own, worse than the better sampler
+    claim = make_claim(standing(point, better), 64)
+    assert claim["reference"]["plan"] == "6x1.00"
+    assert claim["reference"]["sampler"] == "dpmpp_2m, logsnr grid"
+    assert claim["full"]["plan"] == "full"  # it stands beside
+    assert not claim["holds"]
+    dearer = better.assign(gflops=5.0)
+    assert make_claim(standing(point, dearer), 64)["holds"]
+
+
+def test_full_width_samplers_of_equal_quality_are_what_the_saving_is_held_against() -> None:
+    samplers = scored("sampler", "6x1.00", 2.0, 3.0, sampler="a"), scored("sampler", "4x1.00", 2.0, 3.0, sampler="a")
+    claim = make_claim(standing(scored("front", "few FLOPs", 2.01, 3.0), *samplers), 64)
+    assert claim["holds"]
+    assert claim["best_full_width"]["plan"] == "4x1.00"
+    assert claim["flops_saved"] == 0.75
+    assert claim["flops_saved_against_best_full_width"] == pytest.approx(1 - 1.0 / 2.4)
+
+
+def test_seeds_are_wanted_for_near_points_and_samplers_that_would_change_the_claim() -> None:
+    rules = Rules(0.05, (5, 10))
+    near = scored("front", "few FLOPs", 2.0, 3.0, noise=0.2)
+    passing = scored("front", "quick", 2.0, 3.0)
+    sampler = scored("sampler", "4x1.00", 2.05, 3.0, sampler="a", noise=0.2)
+    found = standing(near, passing, sampler, rules=rules)
+    assert found.near() == {("few FLOPs", ""), ("4x1.00", "a"), found.reference.key}
+    assert standing(passing, rules=rules).near() == set()
+    # A near point that costs more than the claim's decides nothing.
+    assert standing(near.assign(gflops=3.9), passing, rules=rules).near() == set()
+    # A point whose mean difference exceeds the margin is not near.
+    assert standing(scored("front", "few FLOPs", 2.4, 3.0), rules=rules).near() == set()
+
+
+def test_a_plan_with_more_seeds_is_compared_at_its_last_complete_look() -> None:
+    rules = Rules(0.05, (5, 10))
+    full, point = scored("full", "full", 2.0, 3.0, seeds=10), scored("front", "few FLOPs", 2.0, 3.0, seeds=9)
+    found = compare_plans(pd.concat([full, point]), rules)
+    assert found is not None
+    assert found.points[0].seeds == 5
+    level = make_claim(found, 64)["level"]
+    assert level == pytest.approx(0.975)
+
+
+def test_no_point_cheaper_than_full_width_makes_no_claim() -> None:
+    claim = make_claim(standing(), 64)
+    assert (claim["holds"], claim["plan"], claim["judges"]) == (False, None, [])
+
+
+def test_scores_that_are_not_finite_are_left_out() -> None:
+    point = scored("front", "few FLOPs", 2.0, 3.0)
+    point.loc[0, "second_fid"] = np.nan
+    assert make_claim(standing(point), 64)["seeds"] == 4
+
+
+def test_without_full_width_there_is_no_claim() -> None:
+    assert compare_plans(scored("front", "quick", 2.0, 3.0), RULES) is None
