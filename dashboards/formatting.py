@@ -47,6 +47,11 @@ def interval(low: Any, high: Any, places: int = 2) -> str:
     return "" if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
 
 
+def equal_point(trial: Any) -> str:
+    """12 -> trial 12; a negative number, which stands for no trial -> ""."""
+    return f"trial {trial}" if trial >= 0 else ""
+
+
 def duration(seconds: float) -> str:
     """Two units at most: 42 s, 3 min 20 s, 5 h 2 min, 3 d 4 h."""
     whole = round(seconds)

@@ -21,6 +21,7 @@ from stepfront.dashboards.formatting import (
     MISSING,
     decimal,
     duration,
+    equal_point,
     interval,
     percent,
     ratio,
@@ -154,6 +155,9 @@ def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Tabl
     table.add_column("plan", overflow="fold")
     for name in ("GFLOPs", "of full", "FID", "confirmed", "latency ms"):
         table.add_column(name, justify="right", no_wrap=True)
+    noisy = bool((front.get("within_noise", pd.Series(dtype=int)) >= 0).any())
+    if noisy:
+        table.add_column("within noise of", justify="right")
     for row in rows(front):
         confirmed = f"{decimal(row.fid_confirmed)} {interval(row.fid_low, row.fid_high)}".rstrip()
         table.add_row(
@@ -165,6 +169,7 @@ def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Tabl
             decimal(row.fid),
             confirmed if row.belongs else f"{confirmed} (left)",
             significant(row.latency_ms),
+            *([equal_point(row.within_noise)] if noisy else []),
             style=None if row.belongs else "dim",
         )
     return table

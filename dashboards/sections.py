@@ -26,6 +26,7 @@ from stepfront.dashboards.formatting import (
     MISSING,
     decimal,
     duration,
+    equal_point,
     flops,
     interval,
     method_name,
@@ -96,6 +97,8 @@ def points_section(tables: SearchTables) -> str:
     columns += [">second judge", "interval"] if second else []
     extrapolated = bool(tables.front.fid_infinity.notna().any())
     columns += [">FID-infinity"] if extrapolated else []
+    noisy = bool((tables.front.within_noise >= 0).any())
+    columns += [">within noise of"] if noisy else []
     points = [
         [
             row.label.replace(",", ", "),
@@ -110,6 +113,7 @@ def points_section(tables: SearchTables) -> str:
             *(_beside_fid(row) if beside else []),
             *([decimal(row.second_confirmed), interval(row.second_low, row.second_high)] if second else []),
             *([decimal(row.fid_infinity)] if extrapolated else []),
+            *([equal_point(row.within_noise)] if noisy else []),
             significant(row.latency_ms),
             row.origin,
         ]

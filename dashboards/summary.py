@@ -27,6 +27,7 @@ def summary_sentences(tables: SearchTables) -> list[str]:
         *_closest_baseline(tables),
         *_versus_baselines(tables),
         *_luck(tables),
+        *_noise(tables),
         *_effort(tables),
     ]
     return sentences or ["No trial has completed yet."]
@@ -116,6 +117,17 @@ def luck_of_the_front(confirm: pd.DataFrame) -> float | None:
     rise = confirm.fid.astype(float) - confirm.fid_search.astype(float)
     rises = rise.groupby(confirm.kind).mean()
     return number(float(rises["front"] - rises["full"])) if {"front", "full"} <= set(rises.index) else None
+
+
+def _noise(tables: SearchTables) -> list[str]:
+    """Return how far scores move with the noise seed, and how many front points a cheaper one equals within that."""
+    noise = tables.facts.get("noise")
+    spread = number(noise.get("spread")) if isinstance(noise, dict) else None
+    sentences = [] if spread is None else [f"The FID of one plan moves by {percent(spread, 1)} between noise seeds."]
+    if equal := int((tables.front.within_noise >= 0).sum()):
+        points = f"{equal} of {plural(len(tables.front), 'front point')} {'is' if equal == 1 else 'are'}"
+        sentences.append(f"{points} better than a cheaper one by no more than noise.")
+    return sentences
 
 
 def _effort(tables: SearchTables) -> list[str]:

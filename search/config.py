@@ -87,7 +87,9 @@ class BudgetSettings(Settings):
     trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones included")
     minutes: float | None = Field(None, gt=0, description="running time of the search, without pauses")
     tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations, in 1e12")
-    patience: int | None = Field(None, ge=1, description="generations in a row without growth of the hypervolume")
+    patience: int | None = Field(
+        None, ge=1, description="generations in a row without growth of the hypervolume beyond noise"
+    )
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -104,6 +106,12 @@ class EvaluationSettings(Settings):
         "auto", description="images per network call. auto: the largest batch that fits on a GPU, 256 on a CPU"
     )
     noise_seed: int = Field(0, ge=0, description="seed of the noise that all plans are scored on")
+    noise_repeats: int = Field(
+        4,
+        ge=0,
+        description="number of extra noise seeds that full width and the narrowest width are scored on, to know how "
+        "large a difference is noise; 0: not measured",
+    )
     objectives: tuple[str, ...] = Field(
         ("fid", "gflops"), description="what is minimised: fid, and one or both of gflops and latency_ms"
     )
@@ -115,6 +123,13 @@ class EvaluationSettings(Settings):
         if len(names) < 2 or names[0] != "fid" or set(names) - set(OBJECTIVES) or len(set(names)) != len(names):
             raise ValueError("objectives are fid and one or both of gflops, latency_ms, such as ['fid', 'gflops']")
         return names
+
+    @field_validator("noise_repeats")
+    @classmethod
+    def _spread_needs_two(cls, repeats: int) -> int:
+        if repeats == 1:
+            raise ValueError("a spread needs at least 2 noise seeds; give 2 or more, or 0 to leave it out")
+        return repeats
 
     @field_validator("constraints")
     @classmethod

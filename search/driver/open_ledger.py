@@ -15,6 +15,7 @@ from stepfront.search.problem.plan_source import make_plan_features, make_plan_s
 from stepfront.search.problem.pricing import affordability, level_prices
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
+from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_name
@@ -56,7 +57,16 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
     )
     if screening is not None:
         screening.watch(ledger.progress)
+    expect_noise(ledger, problem, read_score_noise(directory, settings.evaluation))
     return ledger
+
+
+def expect_noise(ledger: Ledger, problem: SearchProblem, noise: ScoreNoise | None) -> None:
+    """Let growth of the hypervolume count where it exceeds the noise between plans that differ in one unit.
+
+    That is how far children differ from their parents, at least.  None changes nothing.
+    """
+    ledger.progress.expect_noise(0.0 if noise is None else noise.difference_of(1 / problem.encoding.units))
 
 
 def check_nothing_lost(settings: RunSettings, directory: Path) -> None:

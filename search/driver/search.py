@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
-from stepfront.search.driver.open_ledger import check_nothing_lost, open_ledger
+from stepfront.search.driver.measure_noise import ensure_score_noise
+from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
 from stepfront.search.driver.reading_progress import Stage, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
@@ -71,6 +72,9 @@ def run_search(
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
+                    if settings.evaluation.noise_repeats:
+                        stage("measuring the noise of scores")
+                    expect_noise(ledger, problem, ensure_score_noise(problem, costs, directory))
                     stage("searching")
                     hint = f"continue with: stepfront resume {location or directory.parent}"
                     with interruptible(hint) as check_interrupt:

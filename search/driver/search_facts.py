@@ -18,6 +18,7 @@ from stepfront.search.algorithm.trials import result_of
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.records.score_noise import read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.inference.cost import WidthCost
@@ -41,6 +42,7 @@ def search_facts(
     full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
     full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
     point = ledger.progress.reference_point()
+    noise = read_score_noise(directory, settings.evaluation)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
@@ -73,7 +75,7 @@ def search_facts(
         "command": command,
         "evaluations": len(ledger.complete),
         "failed": ledger.failed,
-        "network_gflops": 1000 * ledger.budget.network_tflops(),
+        "network_gflops": 1000 * ledger.budget.network_tflops() + (noise.network_gflops if noise else 0.0),
         "network_calls": int(trials["calls"].sum()),
         "network_calls_saved": int(trials["calls_saved"].sum()),
         "network_gflops_saved": float(trials["gflops_saved"].sum()),
@@ -81,6 +83,7 @@ def search_facts(
         "width_costs": [
             {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
         ],
+        "noise": noise.facts if noise else None,
         "savings": before.get("savings"),
         "parent_searches": [
             name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")

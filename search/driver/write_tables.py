@@ -18,6 +18,8 @@ from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
 from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.search.records.score_noise import read_score_noise
+from stepfront.search.records.within_noise import mark_within_noise
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.views import progress_table, trials_table
 from stepfront.tables.parquet import write_table
@@ -65,8 +67,10 @@ class TableWriter:
             raise InputError(f"no trial of the search in {self.directory} has a score{why}")
 
     def _front(self, trials: pd.DataFrame) -> pd.DataFrame:
-        objectives = self.problem.settings.evaluation.objectives
+        evaluation = self.problem.settings.evaluation
+        objectives = evaluation.objectives
         front = front_table(trials, objectives)
+        front = mark_within_noise(front, read_score_noise(self.directory, evaluation), objectives[1])
         confirmed = read_confirmed(self.directory)
         if confirmed is None:
             return front

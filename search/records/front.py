@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.pareto import domination_rank, front_indices, interval, knee_index
+from stepfront.search.records.within_noise import NOT_WITHIN, mark_by_confirmation
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import CONFIRM, NOT_CONFIRMED
 
@@ -19,7 +20,7 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
     scores = complete[list(objectives)].to_numpy(dtype=np.float64)
     front = complete.iloc[front_indices(scores, complete["violation"].to_numpy(dtype=np.float64))]
     front = front.sort_values([objectives[1], "fid"]).reset_index(drop=True)
-    front = front.assign(**NOT_CONFIRMED)
+    front = front.assign(**NOT_CONFIRMED, within_noise=NOT_WITHIN)
     return label_front(front, "fid", objectives[1])
 
 
@@ -69,7 +70,7 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
     """
     front = front.assign(**NOT_CONFIRMED)
     own = confirmed[confirmed["sampler"] == ""] if "sampler" in confirmed else confirmed
-    by_plan = {plan: rows.drop_duplicates("noise_seed") for plan, rows in own.groupby("plan")}
+    by_plan = {str(plan): rows.drop_duplicates("noise_seed") for plan, rows in own.groupby("plan")}
     for i, plan in front["plan"].items():
         if plan in by_plan:
             _add_scores(front, i, by_plan[plan])
@@ -79,6 +80,7 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
+        front = mark_by_confirmation(front, by_plan, objectives[1])
     return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives[1])
 
 

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.trials import TrialArchive, result_of
-from stepfront.search.pareto import GrowingFront
+from stepfront.search.pareto import GrowingFront, hypervolume
 from stepfront.search.study.trial_store import TrialStore
 
 _FIRST = 4
@@ -57,7 +57,12 @@ class FrontProgress:
     def __init__(self, archive: TrialArchive, reference: ReferencePoint, store: TrialStore) -> None:
         self._archive, self._reference = archive, reference
         self._objectives, self._constrained = len(store.objectives), bool(store.constraints)
+        self._noise = 0.0
         self.reset()
+
+    def expect_noise(self, spread: float) -> None:
+        """Set the relative spread of FID differences below which growth counts as luck; 0, the default, is none."""
+        self._noise = spread
 
     def reset(self) -> None:
         """Drop what was computed, after the archive's order has changed."""
@@ -99,11 +104,24 @@ class FrontProgress:
         return np.zeros((0, self._objectives)) if front is None else front.scores
 
     def stalled(self, trials: int) -> bool:
-        """Return whether the hypervolume has not grown over so many complete trials."""
+        """Return whether the hypervolume has not grown over so many complete trials by more than noise.
+
+        Growth counts where the front, with every FID worse by the expected noise, is still larger than it was.
+        """
         if len(self.complete) <= trials or self.reference_point() is None:
             return False
         history = self.hypervolumes()
-        return bool(history[-1] <= history[-1 - trials])
+        before = history[-1 - trials]
+        if history[-1] <= before or not self._noise:
+            return bool(history[-1] <= before)
+        return self._volume_without_luck() <= before
+
+    def _volume_without_luck(self) -> float:
+        """Return the hypervolume of the front with every FID worse by the expected noise."""
+        reference, front = self.reference_point(), self.front_scores().copy()
+        assert reference is not None
+        front[:, 0] += np.abs(front[:, 0]) * np.expm1(self._noise)
+        return hypervolume(front, reference)
 
     def _grown_front(self) -> GrowingFront | None:
         """Return the front after the last result; None without a reference point."""

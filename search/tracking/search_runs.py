@@ -137,5 +137,8 @@ def run_note(snapshot: Snapshot, summary: str = "", parents: list[dict[str, str]
     fid = f"FID ({features})" if features else "FID"
     lines += [f"| trial | plan | GFLOPs | {fid} | |", "|---|---|---|---|---|"]
     for _, row in snapshot.front.iterrows():
-        lines.append(f"| {row['trial']} | `{row['plan']}` | {row['gflops']:.4g} | {row['fid']:.4g} | {row['label']} |")
+        equal = int(row.get("within_noise", -1))
+        remarks = [name for name in (str(row["label"]), f"within noise of trial {equal}" if equal >= 0 else "") if name]
+        scores = f"{row['gflops']:.4g} | {row['fid']:.4g}"
+        lines.append(f"| {row['trial']} | `{row['plan']}` | {scores} | {'; '.join(remarks)} |")
     return "\n".join(lines)[:MAX_NOTE_CHARACTERS]

@@ -102,6 +102,16 @@ def test_a_point_without_a_baseline_is_not_counted(tables: SearchTables) -> None
     assert any(s.startswith("1 of 1 front point ") for s in summary_sentences(replace(tables, versus=versus)))
 
 
+def test_noise_and_the_points_within_it_are_stated_where_they_are_known(tables: SearchTables) -> None:
+    assert not [sentence for sentence in summary_sentences(tables) if "no more than noise" in sentence]
+    front = tables.front.assign(within_noise=[-1, int(tables.front.trial[0]), *[-1] * (len(tables.front) - 2)])
+    noisy = replace(tables, front=front, facts={**tables.facts, "noise": {"spread": 0.0834}})
+    sentences = summary_sentences(noisy)
+    assert "The FID of one plan moves by 8.3% between noise seeds." in sentences
+    assert f"1 of {len(front)} front points is better than a cheaper one by no more than noise." in sentences
+    assert summary_sentences(replace(tables, facts={**tables.facts, "noise": None})) == summary_sentences(tables)
+
+
 def test_the_effort_counts_trials_failures_and_time(tables: SearchTables) -> None:
     last = summary_sentences(tables)[-1]
     assert last.startswith("It took 120 trials, of which 1 failed (2.4 PFLOPs in networks, 1 h 2 min)")

@@ -104,5 +104,9 @@ def test_the_front_as_a_table(search: Path, make_search: Callable[..., Path]) ->
     assert "100%" in lines[-1]
     assert f"{front.fid_confirmed.iloc[-1]:.2f} [" in lines[-1]
     assert [line for line in lines if "(left)" in line] == [lines[3]]
+    assert "within noise" not in out.getvalue()
+    console.print(front_listing(front.assign(within_noise=[-1] * (len(front) - 1) + [12])))
+    assert "within noise of" in out.getvalue()
+    assert out.getvalue().splitlines()[-2].endswith(" trial 12")
     console.print(front_listing(read_tables(make_search("u", confirmed=False)).front))
     assert "nan" not in out.getvalue()

@@ -18,7 +18,7 @@ def test_every_column_is_declared_once_per_table_with_a_meaning_of_one_line() ->
 
 
 def test_the_front_has_the_columns_of_a_trial_then_its_confirmation_and_its_label() -> None:
-    assert TABLES[FRONT].names == [*TRIAL_COLUMNS, *NOT_CONFIRMED, "label"]
+    assert TABLES[FRONT].names == [*TRIAL_COLUMNS, *NOT_CONFIRMED, "within_noise", "label"]
 
 
 def test_the_page_has_a_line_per_column() -> None:

@@ -79,6 +79,14 @@ NOT_CONFIRMED: dict[str, Any] = {column.name: column.fill for column in _CONFIRM
 BESIDE_FID = ("kid", "precision", "recall")
 """Scores that confirmed points have beside FID, where features of real images are available."""
 
+_WITHIN_NOISE = Column(
+    "within_noise",
+    "integer",
+    "trial of the cheapest front point whose FID is equal within noise; -1 where there is none or noise is unknown",
+    fill=-1,
+)
+_LABEL = Column("label", "text", "knee, best, cheapest, several with commas, or empty", True)
+
 _METHOD = Column("method", "text", "name of the baseline", True)
 _SAMPLER = Column("sampler", "text", "solver and grid, where they are not those of the settings", fill="")
 
@@ -87,7 +95,7 @@ _TABLES = (
     Table(
         FRONT,
         "the trials that no other trial dominates, the cheapest first",
-        (*_TRIAL, *_CONFIRMED, Column("label", "text", "knee, best, cheapest, several with commas, or empty", True)),
+        (*_TRIAL, *_CONFIRMED, _WITHIN_NOISE, _LABEL),
     ),
     Table(
         PROGRESS,

@@ -43,3 +43,26 @@ def test_trials_that_break_a_constraint_add_no_hypervolume() -> None:
     assert ledger.progress.hypervolumes()[-1] == pytest.approx(hypervolume(kept[front_indices(kept)], reference))
     assert (ledger.progress.front_scores()[:, 1] <= 12).all()
     assert any(t.values[1] > 12 for t in ledger.complete)
+
+
+def test_growth_by_no_more_than_noise_does_not_count_for_patience() -> None:
+    def stalled(spread: float, trials: int) -> bool:
+        ledger = run(make_ledger("memory", Path(), limits=Limits(trials=30)))
+        ledger.progress.expect_noise(spread)
+        return ledger.progress.stalled(trials)
+
+    progress = run(make_ledger("memory", Path(), limits=Limits(trials=30))).progress
+    volumes = progress.hypervolumes()
+    growing = max(trials for trials in range(1, 26) if volumes[-1] > volumes[-1 - trials])
+    assert not stalled(0.0, growing)
+    assert not stalled(1e-9, growing)
+    assert stalled(10.0, growing)
+    # In closed form: the front, each FID worse by the spread, against the volume of then.
+    front, reference = progress.front_scores(), progress.reference_point()
+    assert reference is not None
+    for spread in (0.01, 0.1, 0.3):
+        worse = front * [np.exp(spread), 1.0]
+        assert stalled(spread, growing) == (hypervolume(worse, reference) <= volumes[-1 - growing])
+    # What did not grow at all has stalled, whatever the noise.
+    flat = [trials for trials in range(1, 26) if volumes[-1] == volumes[-1 - trials]]
+    assert all(stalled(0.0, trials) and stalled(0.1, trials) for trials in flat[:2])

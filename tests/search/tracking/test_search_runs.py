@@ -179,6 +179,15 @@ def test_a_note_is_never_longer_than_mlflow_keeps() -> None:
     assert len(run_note(made_up_search(3000), "x" * 9000)) < 8000
 
 
+def test_a_note_says_which_points_are_within_noise_of_a_cheaper_one() -> None:
+    whole = made_up_search(30)
+    front = whole.front.assign(within_noise=-1, label="")
+    front.loc[front.index[-1], ["within_noise", "label"]] = 3, "best"
+    *others, last = run_note(Snapshot(whole.trials, whole.progress, front, whole.facts)).splitlines()
+    assert last.endswith("| best; within noise of trial 3 |")
+    assert not [line for line in others if "noise" in line]
+
+
 def test_the_widths_shown_are_one_a_stage() -> None:
     assert shown_widths([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
     assert shown_widths(list(range(100)), 4) == [12, 37, 62, 87]

@@ -1,0 +1,66 @@
+"""Mark the front points that a cheaper point of the front equals within noise.
+
+The column `within_noise` has the trial of the cheapest such point, and -1 where there is none or noise is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from stepfront.search.pareto import interval
+from stepfront.search.records.score_noise import LEAST_FID, ScoreNoise
+
+NOT_WITHIN = -1
+
+
+def mark_within_noise(front: pd.DataFrame, noise: ScoreNoise | None, cost: str) -> pd.DataFrame:
+    """Return the front with `within_noise` by the scores of the search, which share one noise seed.
+
+    Two points differ by no more than noise where their log FID differs by no more than `ScoreNoise.threshold`.
+    """
+    if noise is None:
+        return front.assign(within_noise=NOT_WITHIN)
+
+    def equal(cheaper: pd.Series, point: pd.Series) -> bool:
+        gain = np.log(max(cheaper["fid"], LEAST_FID) / max(point["fid"], LEAST_FID))
+        return bool(gain <= noise.threshold(differing_share(cheaper, point)))
+
+    return _mark(front, cost, equal)
+
+
+def mark_by_confirmation(front: pd.DataFrame, by_plan: Mapping[str, pd.DataFrame], cost: str) -> pd.DataFrame:
+    """Return the front with `within_noise` by its scores on held-out noise seeds, where all points have some.
+
+    `by_plan` has the confirmed scores of each plan, one row per seed.
+    Two points differ by no more than noise where the 95 % interval of their difference, seed by seed, does not lie
+    below zero.
+    """
+    if not set(front["plan"]) <= by_plan.keys():
+        return front
+    scores = {plan: by_plan[plan].set_index("noise_seed")["fid"] for plan in front["plan"]}
+
+    def equal(cheaper: pd.Series, point: pd.Series) -> bool:
+        differences = (scores[point["plan"]] - scores[cheaper["plan"]]).dropna().to_numpy(dtype=np.float64)
+        return not (len(differences) > 1 and interval(differences)[2] < 0)
+
+    return _mark(front, cost, equal)
+
+
+def differing_share(first: pd.Series, second: pd.Series) -> float:
+    """Return the share of steps at which two rows' plans run different widths; 1 where their times differ."""
+    if len(first["times"]) != len(second["times"]) or not np.allclose(first["times"], second["times"]):
+        return 1.0
+    return float(np.mean(np.asarray(first["widths"]) != np.asarray(second["widths"])))
+
+
+def _mark(front: pd.DataFrame, cost: str, equal: Callable[[pd.Series, pd.Series], bool]) -> pd.DataFrame:
+    """Mark each point with the cheapest one that is `equal` to it."""
+    order = [row for _, row in front.sort_values(cost, kind="stable").iterrows()]
+    found = {
+        int(point["trial"]): next((int(one["trial"]) for one in order[:i] if equal(one, point)), NOT_WITHIN)
+        for i, point in enumerate(order)
+    }
+    return front.assign(within_noise=[found[int(trial)] for trial in front["trial"]])

@@ -1,0 +1,59 @@
+"""The noise of scores, measured once by a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stepfront.search.driver.search import run_search
+from stepfront.search.records.score_noise import NOISE_FILE
+from tests.search.conftest import tiny_settings
+
+
+class Silent:
+    def update(self, *told: object) -> None:
+        pass
+
+
+def search(place: Path, name: str, *overrides: str) -> tuple[Path, list[str]]:
+    stages: list[str] = []
+    settings = tiny_settings(
+        place, f"name={name}", f"supernet={place / 'tiny' / 'supernet'}", "tracking.uri=null", *overrides
+    )
+    return run_search(settings, False, Silent(), stages.append), stages
+
+
+def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Path, cluster: None) -> None:
+    directory, stages = search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=5")
+    facts = json.loads((directory / "search.json").read_text())
+    noise, trials = facts["noise"], pd.read_parquet(directory / "trials.parquet")
+    assert noise["plans"] == ["6x1.00", "6x0.25"]
+    assert noise["noise_seeds"] == [2_000_000, 2_000_001]
+    assert noise["images"] == 32
+    assert noise["spread"] > 0
+    assert noise["spread_of_difference"] > 0
+    cost = trials.set_index("plan")["gflops"]
+    assert noise["network_gflops"] == pytest.approx(32 * 2 * (cost["6x1.00"] + cost["6x0.25"]))
+    assert facts["network_gflops"] == pytest.approx((trials["gflops"] * 32).sum() + noise["network_gflops"])
+    front = pd.read_parquet(directory / "front.parquet")
+    assert set(front["within_noise"]) <= {-1, *front["trial"]}
+    assert "measuring the noise of scores" in stages
+
+    # A second session reads what the first has measured, and a finished search measures nothing.
+    written = (directory / NOISE_FILE).stat().st_mtime_ns
+    search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=7")
+    assert (directory / NOISE_FILE).stat().st_mtime_ns == written
+    (directory / NOISE_FILE).unlink()
+    search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=7")
+    assert not (directory / NOISE_FILE).exists()
+
+    plain, stages = search(fresh, "plain", "budget.trials=7")
+    assert json.loads((plain / "search.json").read_text())["noise"] is None
+    assert "measuring the noise of scores" not in stages
+    both = [pd.read_parquet(each / "trials.parquet")[["genome", "fid"]] for each in (directory, plain)]
+    pd.testing.assert_frame_equal(*both)
+    assert np.isfinite(both[0]["fid"]).all()
