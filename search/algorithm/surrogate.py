@@ -126,11 +126,6 @@ class Surrogate:
         mean, deviation = self._posterior(features)
         return mean * self._scale + self._mean, deviation * self._scale
 
-    @property
-    def noise(self) -> float:
-        """Return the standard deviation of log FID that the fitted model takes for noise; 0 before `learn`."""
-        return 0.0 if self._kernel is None else float(np.sqrt(self._kernel.k2.noise_level)) * self._scale
-
     def _fit_kernel(self, x: Array, y: Array) -> Kernel:
         """Return the kernel that maximises the likelihood of the first n trials.
 
