@@ -130,8 +130,8 @@ def main() -> None:
     given = parser.parse_args()
     problem = load_problem(given.run, STAGES, STEPS, given.images)
     found = scores(problem, given.seeds)
-    extremes = tuple(tuple(found[name][:4]) for name in ("1", "0.25"))
-    measured = ScoreNoise(("1", "0.25"), (0, 1, 2, 3), given.images, extremes, (0.0, 0.0))
+    extremes = tuple(tuple(found[name][:4]) for name in ("1", "0.5"))
+    measured = ScoreNoise(("1", "0.5"), (0, 1, 2, 3), given.images, extremes, (0.0, 0.0))
     # A difference has the noise of two plans.
     expected = measured.difference_of(1 / STAGES) / np.sqrt(2)
     floors = floor_table(problem, (0.0, expected / 2, expected, 2 * expected))
@@ -141,7 +141,7 @@ def main() -> None:
         f"FID ({problem.search.features.name}) of {given.images} images of {problem.search.data.name}, 20 DDIM steps in"
         " 10 stages. Spreads are standard deviations of log FID over noise seeds. The predictions take the variance of"
         " a difference to be proportional to the share of steps that differ. As in a search, they come from full width"
-        " and the narrowest width on the first four seeds.\n\n"
+        " and a middle width on the first four seeds.\n\n"
         f"{markdown(single_table(found))}\n\n{markdown(pair_table(found, measured))}\n\n"
         "The model of FID that screens children fits a noise of its own, as a standard deviation of log FID. A floor"
         f" under it, such as the measured {expected:.3f} of plans that differ in one stage, changes how well the model"

@@ -109,7 +109,7 @@ class EvaluationSettings(Settings):
     noise_repeats: int = Field(
         4,
         ge=0,
-        description="number of extra noise seeds that full width and the narrowest width are scored on, to know how "
+        description="number of extra noise seeds that full width and a middle width are scored on, to know how "
         "large a difference is noise; 0: not measured",
     )
     objectives: tuple[str, ...] = Field(

@@ -15,10 +15,11 @@ from stepfront.trainers.inference.cost import WidthCost
 
 
 def ensure_score_noise(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path) -> ScoreNoise | None:
-    """Score full width and the narrowest width on the extra noise seeds, unless the directory has these scores.
+    """Score full width and a middle width on the extra noise seeds, unless the directory has these scores.
 
-    Needs a Ray session.  Returns None where the settings ask for no repeats, the supernet has one width alone, or a
-    plan has no score; the search then does without.
+    The narrowest width would be cheaper, but it can be so bad that its noise says nothing of the front's
+    (docs/bench-noise.md).  Needs a Ray session.  Returns None where the settings ask for no repeats, the supernet has
+    one width alone, or a plan has no score; the search then does without.
     """
     settings, seeds = problem.settings, repeat_seeds(problem.settings.evaluation)
     widths = problem.card.network.widths
@@ -26,7 +27,7 @@ def ensure_score_noise(problem: SearchProblem, costs: dict[float, WidthCost], di
         return None
     if (stored := read_score_noise(directory, settings.evaluation)) is not None:
         return stored
-    plans = [problem.uniform_plan(width) for width in (widths[-1], widths[0])]
+    plans = [problem.uniform_plan(width) for width in (widths[-1], widths[(len(widths) - 1) // 2])]
     images, limit = settings.evaluation.images, evaluation_limit(settings, costs, settings.evaluation.images)
     with shared_prefixes(settings.workers) as shared:
         load = LoadEvaluator(worker_parts(problem, costs), shared)

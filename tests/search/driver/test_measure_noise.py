@@ -31,13 +31,13 @@ def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Pa
     directory, stages = search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=5")
     facts = json.loads((directory / "search.json").read_text())
     noise, trials = facts["noise"], pd.read_parquet(directory / "trials.parquet")
-    assert noise["plans"] == ["6x1.00", "6x0.25"]
+    assert noise["plans"] == ["6x1.00", "6x0.50"]
     assert noise["noise_seeds"] == [2_000_000, 2_000_001]
     assert noise["images"] == 32
     assert noise["spread"] > 0
     assert noise["spread_of_difference"] > 0
     cost = trials.set_index("plan")["gflops"]
-    assert noise["network_gflops"] == pytest.approx(32 * 2 * (cost["6x1.00"] + cost["6x0.25"]))
+    assert noise["network_gflops"] == pytest.approx(32 * 2 * (cost["6x1.00"] + cost["6x0.50"]))
     assert facts["network_gflops"] == pytest.approx((trials["gflops"] * 32).sum() + noise["network_gflops"])
     front = pd.read_parquet(directory / "front.parquet")
     assert set(front["within_noise"]) <= {-1, *front["trial"]}
