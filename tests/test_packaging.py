@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +19,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stepfront.version import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["src", "search", "trainers", "dashboards", "tests"]
 FILES = ["pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
 PACKAGES = ["search", "trainers", "dashboards"]
+
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Names of distributions that differ from the name that is imported."""
 
 SMALL_QUICKSTART = {
     "training.steps": "2",
@@ -82,14 +89,13 @@ def python_files(folder: Path) -> set[str]:
 
 def test_a_wheel_puts_one_name_into_an_environment(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {name.partition("/")[0] for name in names} == {"stepfront", f"stepfront-{version}.dist-info"}
+    assert {name.partition("/")[0] for name in names} == {"stepfront", f"stepfront-{__version__}.dist-info"}
     own = {f"stepfront/{name}" for package in PACKAGES for name in python_files(ROOT / package)}
     own |= python_files(ROOT / "src" / "stepfront")
     assert own <= set(names), "every module is in the wheel"
     presets = {f"stepfront/search/presets/{path.name}" for path in (ROOT / "search" / "presets").glob("*.yaml")}
     assert presets
-    assert presets | {"stepfront/py.typed", f"stepfront-{version}.dist-info/licenses/LICENSE"} <= set(names)
+    assert presets | {"stepfront/py.typed", f"stepfront-{__version__}.dist-info/licenses/LICENSE"} <= set(names)
 
 
 def test_a_source_distribution_holds_files_in_place_of_links_and_builds_the_same_wheel(
@@ -173,6 +179,33 @@ def test_hooks_before_a_commit_run_the_checks_of_ci() -> None:
 def test_the_version_is_the_same_in_every_file_that_names_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == project["version"]
+    assert citation["version"] == __version__
     assert citation["license"] == project["license"]
-    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_library_that_the_package_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {extra: names_of(lines) for extra, lines in project["optional-dependencies"].items() if extra != "dev"}
+    needed = names_of(project["dependencies"])
+    assert len(needed) == len(set(needed)), "each dependency stands there once"
+    optional = {name for names in extras.values() for name in names}
+    files = [*(ROOT / "src" / "stepfront").rglob("*.py"), *(f for top in PACKAGES for f in (ROOT / top).rglob("*.py"))]
+    libraries = {name for file in files for name in imported_libraries(file)}
+    assert {"torch", "scipy", "pyyaml"} <= libraries
+    assert libraries - set(needed) - optional == set(), "imported, but not declared in pyproject.toml"
+
+
+def names_of(requirements: list[str]) -> list[str]:
+    return [re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in requirements]
+
+
+def imported_libraries(file: Path) -> set[str]:
+    """Return the distributions that a file imports, wherever in it."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(str(node.module).partition(".")[0])
+    return {DISTRIBUTIONS.get(name, name) for name in modules - set(sys.stdlib_module_names) - {"stepfront"}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import sys
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from stepfront.environment import disable_telemetry
 from stepfront.errors import InputError
 from stepfront.search.cli import cluster, models, pages, points, runs, scores, upkeep
 from stepfront.search.execution.interrupt import InterruptedSearchError
+from stepfront.version import __version__
 
 # Heavy imports stand where they are used, so that `stepfront --help` answers at once.
 
@@ -55,7 +55,7 @@ def stepfront(
 ) -> None:
     """Print the version or, without a verb, the help."""
     if version:
-        typer.echo(f"stepfront {importlib.metadata.version('stepfront')}")
+        typer.echo(f"stepfront {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -17,11 +17,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from stepfront.errors import InputError
+from stepfront.version import __version__
 
 if TYPE_CHECKING:
     from stepfront.search.api import Search, TrainedSupernet, load_settings, open_search, run_search, train
-
-    __version__: str
 
 __all__ = [
     "InputError",
@@ -37,10 +36,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what stands in search/api.py when it is first used (PEP 562)."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("stepfront")
     if name in __all__:
         return getattr(importlib.import_module("stepfront.search.api"), name)
     raise AttributeError(f"module 'stepfront' has no attribute {name!r}")
