@@ -32,7 +32,7 @@ check: $(READY)  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)  ## mend imports and layout with ruff
+format: $(READY)  ## fix imports and layout with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

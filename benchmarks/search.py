@@ -285,7 +285,7 @@ def main() -> None:
     draw({method.name: curves[method.name] for method in METHODS}, given.docs / "bench-search.svg")
     sections = [
         f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search {_shown(sys.argv[1:])}`)"
-        f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
+        f" on {time.strftime('%Y-%m-%d')}.\n\nVersions: {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
         "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
         f" all {len(enumeration):,} plans on one noise, 512 images. Median over {given.seeds} seeds of the hypervolume"
         " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID"

@@ -10,7 +10,7 @@ FLOP_UNITS = (("EFLOPs", 1e9), ("PFLOPs", 1e6), ("TFLOPs", 1e3), ("GFLOPs", 1.0)
 
 
 def decimal(value: Any, places: int = 2) -> str:
-    """3.14159 -> 3.14; a missing value -> a dash."""
+    """Format a number with fixed decimals: 3.14159 -> 3.14; a missing value -> a dash."""
     try:
         value = float(value)
     except (TypeError, ValueError):
@@ -19,7 +19,7 @@ def decimal(value: Any, places: int = 2) -> str:
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """1.23456 -> 1.23, 1234.5 -> 1,234, 0.00123 -> 0.00123: amounts whose size is not known beforehand."""
+    """Format an amount of any size by its leading digits: 1.23456 -> 1.23, 1234.5 -> 1,234, 0.00123 -> 0.00123."""
     try:
         value = float(value)
     except (TypeError, ValueError):
@@ -32,7 +32,7 @@ def significant(value: Any, digits: int = 3) -> str:
 
 
 def percent(share: float | None, places: int = 0) -> str:
-    """0.413 -> 41%."""
+    """Format a share as a percentage: 0.413 -> 41%."""
     return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.{places}f}%"
 
 
@@ -42,18 +42,18 @@ def ratio(part: Any, whole: float | None) -> float:
 
 
 def interval(low: Any, high: Any, places: int = 2) -> str:
-    """(29.1, 30.4) -> [29.10, 30.40]; "" when either end is missing."""
+    """Format an interval: (29.1, 30.4) -> [29.10, 30.40]; "" when either end is missing."""
     ends = decimal(low, places), decimal(high, places)
     return "" if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
 
 
 def equal_point(trial: Any) -> str:
-    """12 -> trial 12; a negative number, which stands for no trial -> ""."""
+    """Name a trial: 12 -> trial 12; a negative number, which stands for no trial -> ""."""
     return f"trial {trial}" if trial >= 0 else ""
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 42 s, 3 min 20 s, 5 h 2 min, 3 d 4 h."""
+    """Format seconds in two units at most: 42 s, 3 min 20 s, 5 h 2 min, 3 d 4 h."""
     whole = round(seconds)
     for (unit, size), (lesser, part) in (
         (("d", 86400), ("h", 3600)),
@@ -72,7 +72,7 @@ def flop_unit(largest_gflops: float) -> tuple[str, float]:
 
 
 def flops(gflops: float) -> str:
-    """2.5e6 -> 2.5 PFLOPs."""
+    """Format GFLOPs in the unit that reads best: 2.5e6 -> 2.5 PFLOPs."""
     unit, size = flop_unit(gflops)
     return f"{gflops / size:.3g} {unit}"
 
@@ -87,10 +87,10 @@ def short_plan(plan: str, limit: int) -> str:
 
 
 def method_name(method: str) -> str:
-    """two_cut -> two cut."""
+    """Format the name of a method: two_cut -> two cut."""
     return method.replace("_", " ")
 
 
 def plural(count: int, noun: str) -> str:
-    """1 trial, 2 trials, 1,200 trials."""
+    """Format a count with its noun: 1 trial, 2 trials, 1,200 trials."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,1 +1,1 @@
-"""Finds plans: a supernet and settings in, the Pareto front of quality against cost out.  Imports trainers."""
+"""Search the plans of a supernet for the Pareto front of quality against cost.  Imports trainers."""

@@ -1,4 +1,4 @@
-"""Dominance, hypervolume, knee and intervals over plain arrays of scores; everything is minimised.
+"""Compute dominance, hypervolume, knee and intervals over plain arrays of scores; everything is minimised.
 
 Ranking and hypervolume are Optuna's, whose functions for arrays are private (optuna_internals.py).
 """
@@ -17,9 +17,10 @@ from stepfront.search.optuna_internals import compute_hypervolume, fast_non_domi
 
 
 def domination_rank(scores: Array, penalty: Array | None = None, enough: int | None = None) -> NDArray[np.int64]:
-    """[N, M] -> rank [N]; 0 is the front.  `penalty` [N] is the summed violation of constraints (Deb 2002).
+    """Return the ranks [N] of scores [N, M]; 0 is the front.
 
-    With `enough`, ranks are told apart until that many scores have one; all others share the next.
+    `penalty` [N] is the summed violation of constraints (Deb 2002).  With `enough`, ranks are distinguished until that
+    many scores have one; all others share the next.
     """
     if not len(scores):
         return np.zeros(0, dtype=np.int64)

@@ -1,1 +1,1 @@
-"""Makes a slimmable supernet and runs plans on it.  Knows nothing of searching, Ray Tune, Optuna or MLflow."""
+"""Make a slimmable supernet and run plans on it.  Knows nothing of searching, Ray Tune, Optuna or MLflow."""

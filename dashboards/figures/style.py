@@ -66,7 +66,7 @@ def axis(title: str, values: Sequence[float] | np.ndarray | None = None) -> dict
 
 
 def decade_ticks(values: Sequence[float] | np.ndarray) -> list[float]:
-    """1, 2 and 5 of each decade that the positive values touch: plotly would write the 2 and the 5 in tiny type."""
+    """Return 1, 2 and 5 of each decade that the positive values touch; plotly would write 2 and 5 in tiny type."""
     low, high = np.log10(np.nanmin(values)), np.log10(np.nanmax(values))
     return [digit * 10.0**decade for decade in range(math.floor(low), math.floor(high) + 1) for digit in (1, 2, 5)]
 

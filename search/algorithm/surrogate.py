@@ -53,8 +53,8 @@ class PlanFeatures:
     def __call__(self, plans: Sequence[Levels]) -> Array:
         """Return the features [N, features] of N plans' levels [units].
 
-        They are the mean level of each stretch; with skip, the share of skipped steps in each stretch (of the complete
-        plan, where steps are even); half the log gap; the predictions of earlier searches.
+        They are the mean level of each stretch, half the log gap, and the predictions of earlier searches.  With skip,
+        the share of skipped steps in each stretch comes second (of the complete plan, where steps are even).
         """
         e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
         share = (levels != SKIP_LEVEL).mean(axis=1, keepdims=True)

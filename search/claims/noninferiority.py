@@ -3,7 +3,7 @@
 The null hypothesis is that the plan is worse by the margin or more.  It is rejected where the upper end of the interval
 of the mean difference, noise seed by noise seed, lies below the margin.  Scores are minimised.
 
-Seeds may be added and the test repeated.  Every look at the scores is one more chance to be wrong, so each interval is
+Seeds may be added and the test repeated.  Every look at the scores is one more chance to be wrong.  So each interval is
 at level 1 - 0.05 / looks (Bonferroni over all looks that can be taken, whether or not they are).
 """
 

@@ -1,1 +1,1 @@
-"""The command line: one file per group of verbs, and what they share."""
+"""Define the command line: one file per group of verbs, and what they share."""

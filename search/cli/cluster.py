@@ -131,7 +131,7 @@ def logs(
 
 
 def stop(job: Job, address: Address = LOCAL_DASHBOARD) -> None:
-    """Stop a job in order, as Ctrl-C would.
+    """Stop a job gracefully, as Ctrl-C would.
 
     Results are kept, and the same `submit` continues from there.
     """

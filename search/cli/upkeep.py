@@ -1,4 +1,4 @@
-"""Define the verbs that keep an installation and its searches in order: doctor and sync."""
+"""Define the verbs that check an installation and repair its searches: doctor and sync."""
 
 from __future__ import annotations
 

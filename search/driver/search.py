@@ -49,8 +49,7 @@ def run_search(
     """Run the search of the settings to the end of its budget, from where it stopped; return its directory.
 
     `fresh` deletes what the directory holds and starts over.  Hints name the run by its `location`, by default the
-    directory.  Raises InputError when the supernet, the data or an
-    existing study does not fit the settings.
+    directory.  Raises InputError when the supernet, the data or an existing study does not fit the settings.
     """
     settings = anchored(settings)
     directory = settings.search_directory

@@ -81,7 +81,7 @@ def run_worker(share: Share) -> None:
     try:
         share.messages.qsize()
     except ray.exceptions.RayActorError:
-        return  # the driver has stopped at an error, which a restart can't mend
+        return  # the driver has stopped at an error, which a restart can't fix
     directory = share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C: the first ends a search in order, the second at once; either way the search can be resumed."""
+"""Handle Ctrl-C: the first ends a search gracefully, the second at once; either way the search can be resumed."""
 
 from __future__ import annotations
 

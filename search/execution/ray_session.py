@@ -22,7 +22,7 @@ from stepfront.search.execution.ray_private import keep_to_loopback
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial that nobody reads
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's state is never restored
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # stepfront handles Ctrl-C itself, to end the search in order
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # stepfront handles Ctrl-C itself, to end the search gracefully
     "TUNE_WARN_THRESHOLD_S": "1000",
     "TUNE_MAX_PENDING_TRIALS_PG": "4096",  # the searcher never has more trials in flight than there are slots
     "RAY_AIR_NEW_OUTPUT": "0",

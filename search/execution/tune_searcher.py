@@ -65,7 +65,7 @@ class LedgerSearcher(Searcher):
     """The ledger as a search algorithm of Ray Tune.
 
     It never raises, because an exception in a searcher would end the Tune run.  The first error is kept in `error`, and
-    the search ends in order.
+    the search ends gracefully.
 
     A prefetched plan belongs to the worker of the trial that it was handed out with.  When that trial ends, its worker
     is free, and the prefetched plan becomes the next trial.  If another worker gets it, that one evaluates it itself.
@@ -190,8 +190,8 @@ class FirstFree(FIFOScheduler):
 class Watch(tune.Callback):
     """Report to the searcher what Tune does not report.
 
-    These are the reason of a failed trial, a worker that died while it was handed over (Tune drops such a trial without
-    a message), and a trial that takes longer than `limit` seconds, whose worker is ended.
+    These are the reason of a failed trial, and a worker that died while it was handed over: Tune drops such a trial
+    without a message.  A trial that takes longer than `limit` seconds is reported, too, and its worker is ended.
     """
 
     def __init__(self, searcher: LedgerSearcher, limit: float, on_step: OnStep) -> None:

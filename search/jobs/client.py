@@ -62,7 +62,7 @@ def follow_log(address: str, job_id: str, show: Callable[[str], None]) -> None:
 
 
 def stop_job(address: str, job_id: str) -> bool:
-    """Ask a job to end in order, and return whether it was still running."""
+    """Ask a job to end gracefully, and return whether it was still running."""
     with jobs_client(address, job_id) as client:
         return bool(client.stop_job(job_id))
 

@@ -40,7 +40,7 @@ START_SECONDS = 60.0
 PACKAGE = "stepfront"
 
 _IN_ORDER = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-"""`stepfront stop` reaches a job as Ctrl-C, so that its search ends in order."""
+"""`stepfront stop` reaches a job as Ctrl-C, so that its search ends gracefully."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def check_format(directory: Path) -> None:
 
 
 def _is_layout_1(directory: Path) -> bool:
-    """Whether the files or the settings are those of stepfront 0.1."""
+    """Return whether the files or the settings are those of stepfront 0.1."""
     if any((directory / name).exists() for name in _FILES_OF_1):
         return True
     try:

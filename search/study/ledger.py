@@ -38,7 +38,7 @@ class Asked:
 
 
 class Ledger:
-    """Ask for trials, tell their results, fail and restore them.
+    """Ask for trials, record their results, count failures and restore trials.
 
     `spec` holds what scores depend on; a storage of another spec is refused with InputError.  `full_costs` are the
     costs of full width by objective, `attempts` how often a trial is tried when its worker fails.

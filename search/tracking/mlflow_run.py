@@ -84,7 +84,7 @@ class MlflowRun:
 def find_or_begin(client: MlflowClient, written: WrittenRun, start: RunStart) -> tuple[MlflowRun, bool]:
     """Return the run that `start` describes, and whether the store had it; note its ids in `written`.
 
-    The noted run counts only when it bears the identity: the tracking store may be another one since, and a process
+    The noted run counts only when it bears the identity.  The tracking store may be another one since, and a process
     that outlived its killed driver may have noted the run of an earlier search.
     """
     if written.run_id:

@@ -97,8 +97,8 @@ class FileStore:
     def _write(self, name: str, write: Callable[[str], None], size: int) -> None:
         """Write beside the place and move, on object stores too.
 
-        An object appears only when its stream is closed; but a stream that an exception ends is closed all the same,
-        and half a file would then stand in the place of the complete one.
+        An object appears only when its stream is closed, but an exception closes the stream as well.  Half a file would
+        then stand in the place of the complete one.
         """
         at = self._at(name)
         folder, _, last = at.rpartition("/")

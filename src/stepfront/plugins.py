@@ -115,7 +115,7 @@ FORMATS = Registry(
         "webdataset": "stepfront.trainers.data.formats.webdataset:read_webdataset",
     },
 )
-"""`data.format`; the contract is `DatasetFormat` in trainers/data/formats/__init__.py."""
+"""`data.format`; the contract is `DatasetFormat` in trainers/data/formats/dataset_format.py."""
 
 FEATURES = Registry(
     "feature set",

@@ -1,8 +1,8 @@
 """Train a small network to see what people see: degradations, rotations, and kinds of images.
 
-The tasks need nothing but the images: which harm was done and how strongly, by how many quarter turns an image was
-rotated, and which of 16 clusters of the dataset it belongs to, within its class where there are labels.  A classifier
-alone only sees what tells classes apart; docs/judges.md compares them.
+The tasks need nothing but the images: which harm was done and how strongly, and by how many quarter turns an image was
+rotated.  A third is which of 16 clusters of the dataset it belongs to, within its class where there are labels.  A
+classifier alone only sees what separates the classes; docs/judges.md compares them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contract of a feature set, and the look-up of one by the name in `features.name`."""
+"""Define the contract of a feature set, and find one by the name in `features.name`."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ PARTS = 4
 def extrapolated_distance(rows: NDArray[np.floating], reference: Reference) -> float:
     """Return the distance of feature rows [N, D] to the reference, extrapolated to infinitely many rows.
 
-    For k from 1 to `PARTS` the rows are split into k subsets without a common row, and the k distances are averaged:
-    every size uses all rows, which is less noisy than one subset per size.  The split is the same at each call, so
+    For k from 1 to `PARTS` the rows are split into k subsets without a common row, and the k distances are averaged.
+    Every size uses all rows, which is less noisy than one subset per size.  The split is the same at each call, so
     plans that share their noise still do.  The result may be negative, because an unbiased estimate of 0 scatters
     around 0.  Rows fewer than features break the linearity: there is a bias left.  Raises InputError for fewer than
     `2 * PARTS` rows.

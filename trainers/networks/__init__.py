@@ -1,1 +1,1 @@
-"""Slimmable networks: the families, the supernet that holds every width, and its files."""
+"""Build slimmable networks: the families, the supernet that holds every width, and its files."""

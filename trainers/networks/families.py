@@ -1,4 +1,4 @@
-"""The contract of a network family, and the look-up of one by the name in `network.family`."""
+"""Define the contract of a network family, and find one by the name in `network.family`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Programs that are copied into an exported point; they import nothing of this package."""
+"""Hold programs that are copied into an exported point; they import nothing of this package."""

@@ -2,7 +2,7 @@
 
 The model takes a table of noise seeds and returns images.
 
-Column `seed` is the noise seed; column `image`, the number of the image within that seed, may be left out: then the
+Column `seed` is the noise seed; column `image`, the number of the image within that seed, may be left out.  Then the
 rows of a seed are its images 0, 1, 2, ...  So a table of 64 rows with seed 0 gives the images of
 `stepfront sample --seed 0 --images 64`.  Column `label`, the class of each image, is for models with classes and may
 be left out: labels are then drawn as often as in the training data.  Returns uint8 [N, H, W, C].

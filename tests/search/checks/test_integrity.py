@@ -1,4 +1,4 @@
-"""`stepfront doctor SEARCH`: what it finds in a damaged search directory, and that --repair mends it."""
+"""`stepfront doctor SEARCH`: what it finds in a damaged search directory, and that --repair fixes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a dataset format, and the look-up of one by the name in `data.format`."""
+"""Define the contract of a dataset format, and find one by the name in `data.format`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DatasetFormat(Protocol):
     a pair: images as uint8 [N, C, H, W] with 1 or 3 channels, and labels as int64 [N] from 0 on, or None.  Images of
     another size or number of channels than `data.size` and `data.channels` are converted by the caller.
 
-    The same settings and files must give the same arrays in the same order, in every process: a fingerprint of the
+    The same settings and files must give the same arrays in the same order, in every process.  A fingerprint of the
     pixels binds supernets, reference statistics and scores to the data.  Problems with the files are InputErrors that
     name the file.
 
