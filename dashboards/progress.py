@@ -24,6 +24,7 @@ from stepfront.dashboards.formatting import (
     equal_point,
     interval,
     percent,
+    plural,
     ratio,
     short_plan,
     significant,
@@ -49,6 +50,7 @@ class _Progress:
         self._clock = clock
         self._live = Live(console=self._console, transient=False, auto_refresh=False)
         self._first: tuple[int, float] | None = None
+        self._failure_printed = False
         self._said: tuple[float, int] | None = None  # time of the last plain line, and its tenth of the work
 
     def __enter__(self) -> Self:
@@ -90,14 +92,19 @@ class SearchProgress(_Progress):
         hypervolume: list[float],
         workers: int,
         seconds: float,
+        first_failure: str = "",
     ) -> None:
         """Show the search after a trial.
 
         `best` holds (gflops, fid, plan) of front points, `hypervolume` its values so far, `seconds` the wall clock.
+        The reason in `first_failure` is printed once.
         """
+        if first_failure and not self._failure_printed:
+            self._failure_printed = True
+            self._console.print(f"a trial failed: {first_failure}", markup=False, highlight=False, soft_wrap=True)
         remaining = self._remaining(done, total, seconds)
         left = MISSING if remaining is None else duration(remaining)
-        parts = [f"{done}/{total} trials", f"{failed} failed", f"{workers} workers", f"{duration(seconds)} so far"]
+        parts = [f"{done}/{total} trials", f"{failed} failed", plural(workers, "worker"), f"{duration(seconds)} so far"]
         parts.append(f"{left} left")
         if hypervolume:
             parts.append(f"hypervolume {significant(hypervolume[-1], 4)}")
@@ -149,7 +156,7 @@ def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Tabl
     """Return the front as a terminal table.  The share of full width needs the cost of full width."""
     features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    table.caption = Text(f"FID on the features {', '.join(map(str, features))}") if features else None
+    table.caption = Text(f"FID on features: {', '.join(map(str, features))}") if features else None
     table.add_column("point")
     table.add_column("trial", justify="right")
     table.add_column("plan", overflow="fold")

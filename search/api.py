@@ -240,6 +240,7 @@ class _View:
                 report.hypervolumes,
                 report.workers,
                 report.seconds,
+                report.first_failure,
             )
 
 

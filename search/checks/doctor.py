@@ -44,7 +44,8 @@ def check_environment(settings: RunSettings | None) -> list[Finding]:
     if remote_place is not None:
         checks.append(("uri", lambda: _remote_place(remote_place)))
     if settings is not None:
-        checks += [("data", lambda: _data(settings)), ("supernet", lambda: _supernet(settings))]
+        checks += [("parts", lambda: _parts(settings)), ("data", lambda: _data(settings))]
+        checks.append(("supernet", lambda: _supernet(settings)))
         checks.append(("judge", lambda: _judge(settings)))
     return [run_check(what, check) for what, check in checks]
 
@@ -120,6 +121,13 @@ def _mlflow(settings: RunSettings) -> str:
         return "disabled (tracking.uri: null)"
     make_writing_client(uri).search_experiments(max_results=1)
     return f"answers at {uri}"
+
+
+def _parts(settings: RunSettings) -> str:
+    from stepfront.search.problem.user_parts import check_parts
+
+    check_parts(settings)
+    return f"solver {settings.sampler.solver}, proxy {settings.screen.proxy}, features {settings.features.name}"
 
 
 def _data(settings: RunSettings) -> str:

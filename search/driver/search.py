@@ -24,7 +24,7 @@ from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
-from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.load import check_inputs, load_problem
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.storage.lock import clear_directory, directory_lock
@@ -53,6 +53,7 @@ def run_search(
     """
     settings = anchored(settings)
     directory = settings.search_directory
+    check_inputs(settings)  # before the directory is made: a mistake in the settings leaves nothing behind
     with directory_lock(directory):
         if not fresh:
             check_format(directory)

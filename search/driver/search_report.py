@@ -33,6 +33,14 @@ class SearchReport:
         return self._ledger.failed
 
     @property
+    def first_failure(self) -> str:
+        """Return why the first failed trial failed; empty where none failed."""
+        if not self._ledger.failed:
+            return ""
+        errors = (result_of(trial).get("error", "") for trial in self._ledger.trials if trial.state.is_finished())
+        return next((str(error) for error in errors if error), "")
+
+    @property
     def finished(self) -> int:
         """Return the number of complete and failed trials."""
         return self._ledger.finished

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from stepfront.addresses import is_uri
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.problem.user_parts import check_parts, check_solver
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.trainers.data import Progress, load_data
@@ -27,9 +29,9 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     """
     supernet = open_for_reading(settings.supernet_place)
     directory = supernet.local
-    if not (directory / CARD_FILE).exists():
-        raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
+    _check_supernet_exists(directory)
     card = read_card(directory)
+    check_solver(settings.sampler, card.diffusion)
     data = load_data(settings.data, progress)
     check_fingerprint(card, data.fingerprint, directory)
     _check_guidance(settings, card, directory)
@@ -51,6 +53,16 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
 
 
+def check_inputs(settings: RunSettings) -> None:
+    """Check what needs no image: the parts that the settings name, and that a local supernet exists.
+
+    Raises InputError when a part is unusable or the supernet is missing.
+    """
+    check_parts(settings)
+    if not is_uri(settings.supernet_place):
+        _check_supernet_exists(settings.supernet_directory)
+
+
 def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProblem:
     """Load the problem of the search in `directory`.
 
@@ -64,6 +76,11 @@ def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProb
             f"(digest {str(facts.get('supernet_digest'))[:12]}, not {problem.card.digest[:12]}); start a new search"
         )
     return problem
+
+
+def _check_supernet_exists(directory: Path) -> None:
+    if not (directory / CARD_FILE).exists():
+        raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
 
 
 def _check_guidance(settings: RunSettings, card: SupernetCard, directory: Path) -> None:

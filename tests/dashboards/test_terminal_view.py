@@ -54,6 +54,17 @@ def test_a_line_says_how_far_how_good_and_how_long() -> None:
     )
 
 
+def test_the_reason_of_the_first_failure_is_printed_once() -> None:
+    console, out = plain()
+    with SearchProgress(console, Clock()) as progress:
+        progress.update(1, 10, 0, [], [], 1, 1.0)
+        progress.update(2, 10, 1, [], [], 1, 2.0, "ValueError: [no] such solver")
+        progress.update(3, 10, 2, [], [], 1, 3.0, "ValueError: [no] such solver")
+    lines = out.getvalue().splitlines()
+    assert lines.count("a trial failed: ValueError: [no] such solver") == 1
+    assert lines[0].startswith("1/10 trials, 0 failed, 1 worker, ")
+
+
 def test_a_terminal_shows_a_bar_a_sparkline_and_five_points() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
@@ -98,7 +109,7 @@ def test_the_front_as_a_table(search: Path, make_search: Callable[..., Path]) ->
     front = read_tables(search).front
     console.print(front_listing(front, full_gflops=12.0))
     *lines, caption = out.getvalue().splitlines()
-    assert caption.strip() == "FID on the features pixels"
+    assert caption.strip() == "FID on features: pixels"
     assert " ".join(lines[0].split()) == "point trial plan GFLOPs of full FID confirmed latency ms"
     assert len(lines) == 1 + len(front)
     assert "100%" in lines[-1]
