@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -69,6 +69,8 @@ class VariationSettings(Settings):
 
 class ScreenSettings(Settings):
     """How a cheap proxy chooses which child is evaluated."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"rung": "proxy"}
 
     proxy: Annotated[str, AfterValidator(lambda name: name if name == "none" else PROXIES.check(name))] = Field(
         "model",
@@ -221,6 +223,8 @@ class TrackingSettings(Settings):
 class RunSettings(TrainerSettings):
     """All settings of a supernet and of a search over it."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"seeds": "initial_plans"}
+
     name: str = Field(
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, and of its folder in `directory`"
     )
@@ -359,23 +363,24 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))[:8]) if path.parent.is_dir() else ""
-        raise InputError(f"no settings file {path}" + (f"; settings files there: {known}" if known else "")) from None
+        there = f"give one of those there: {known}" if known else "give a YAML file, such as configs/digits.yaml"
+        raise InputError(f"no settings file {path}; {there}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        raise InputError(f"{path} is empty; a mapping of settings was expected, such as `name: digits`")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}; a mapping of settings was expected")
-    try:
-        return settings_from(content, overrides)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return settings_from(content, overrides, f"{path}: ")
 
 
-def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
+def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> RunSettings:
     """Return the settings of a plain mapping with `key=value` overrides.
 
-    Raises InputError with one line when a setting is invalid.
+    Raises InputError with one line when a setting is invalid.  The line begins with `source` when the mapping is at
+    fault, and with `--set` when an override is.
     """
     merged = _copy(content)
     for override in overrides:
@@ -383,7 +388,20 @@ def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         if not equals or not key:
             raise InputError(f"--set {override!r}; an override looks like budget.trials=200")
         _put(merged, key.strip().split("."), _yaml_value(value), override)
-    return validate(RunSettings, merged)
+    try:
+        return validate(RunSettings, merged)
+    except InputError as error:
+        blamed = "--set: " if overrides and _refusal(content) != str(error) else source
+        raise InputError(f"{blamed}{error}") from None
+
+
+def _refusal(content: Mapping[str, Any]) -> str:
+    """Return why the settings of a mapping are refused; empty where they are valid."""
+    try:
+        validate(RunSettings, content)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def save_settings(settings: Settings, path: Path) -> None:

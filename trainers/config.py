@@ -5,9 +5,10 @@ Every key has a description.  docs/settings.md is generated from them by `make d
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +31,9 @@ class Settings(BaseModel):
     """A frozen group of settings; unknown keys and values of another type are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """New names of keys of earlier versions; an error names them."""
 
 
 class DataSettings(Settings):
@@ -286,22 +290,54 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     where = [part for part in first["loc"] if isinstance(part, str)]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
-    message = first["msg"].removeprefix("Value error, ")
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}; possible here: {', '.join(_keys_at(model, where[:-1]))}"
+        return _unknown_setting(model, where) + more
+    message = _EXPECTED.get(first["type"], first["msg"].removeprefix("Value error, "))
     given = first.get("input")
     # The given value may hold a password, which the message hides.
-    shown = "" if isinstance(given, dict) or "***" in message else f" (given: {given!r})"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    hidden = isinstance(given, dict) or "***" in message or (isinstance(given, str) and repr(given) in message)
+    shown = "" if hidden else f" (given: {given!r})"
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"
 
 
-def _keys_at(model: type[BaseModel], where: list[str]) -> list[str]:
-    for name in where:
+_WHOLE = "input should be a whole number"
+_EXPECTED = {
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": "input should be a number",
+    "float_parsing": "input should be a number",
+    "bool_type": "input should be true or false",
+    "string_type": "input should be text",
+    "tuple_type": "input should be a list",
+    "list_type": "input should be a list",
+    "dict_type": "input should be a group of settings",
+    "model_type": "input should be a group of settings",
+    "model_attributes_type": "input should be a group of settings",
+}
+"""What was expected, by pydantic's type of error; its own words are those of a programmer."""
+
+
+def _unknown_setting(model: type[BaseModel], where: list[str]) -> str:
+    """Return the line for an unknown key: its new name or the nearest keys, then all that are possible there."""
+    *groups, name = where
+    group = _model_at(model, groups)
+    renamed = group.renamed.get(name) if issubclass(group, Settings) else None
+    if renamed:
+        return f"`{'.'.join(where)}` is now `{'.'.join([*groups, renamed])}`; use the new name"
+    possible = sorted(group.model_fields)
+    near = [".".join([*groups, one]) for one in difflib.get_close_matches(name, possible, n=2, cutoff=0.55)]
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown setting {'.'.join(where)!r}; {guess}possible here: {', '.join(possible)}"
+
+
+def _model_at(model: type[BaseModel], groups: list[str]) -> type[BaseModel]:
+    for name in groups:
         annotation = model.model_fields[name].annotation if name in model.model_fields else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
-    return sorted(model.model_fields)
+    return model
 
 
 def settings_json(settings: BaseModel) -> dict[str, Any]:

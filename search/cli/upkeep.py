@@ -59,6 +59,11 @@ def _check(what: Path | None, overrides: list[str], repair: bool, output: Output
         if repair:
             publish_step(repair_search(what), output)
         return check_search(what)
+    if what is not None and not what.exists():
+        raise InputError(
+            f"there is no {what}; give a settings file, such as configs/digits.yaml, or the directory of a search, "
+            "such as runs/digits"
+        )
     if repair:
         raise InputError(f"--repair needs the directory of a search, such as runs/digits; given: {what or 'nothing'}")
     return check_environment(load_settings(what, overrides) if what else None)

@@ -51,17 +51,26 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("given", "key", "possible"),
     [
-        ({"trainig": {}}, "'trainig'", "data, diffusion, features, network, training"),
+        ({"trainig": {}}, "'trainig'; did you mean training?", "data, diffusion, features, network, training"),
         (
             {"data": {"fromat": "idx"}},
-            "'data.fromat'",
+            "'data.fromat'; did you mean data.format?",
             "cache, channels, flip, format, held_out, limit, memory_mb, path, size",
         ),
-        ({"diffusion": {"beta": 1}}, "'diffusion.beta'", "beta_first, beta_last, schedule, steps"),
+        (
+            {"diffusion": {"beta": 1}},
+            "'diffusion.beta'; did you mean diffusion.beta_last or diffusion.beta_first?",
+            "beta_first, beta_last, schedule, steps",
+        ),
     ],
 )
 def test_an_unknown_key_names_those_that_are_possible_there(given: Any, key: str, possible: str) -> None:
-    assert refusal(TrainerSettings, given) == f"unknown setting {key}; possible here: {possible}"
+    assert refusal(TrainerSettings, given) == f"unknown setting {key} possible here: {possible}"
+
+
+def test_a_key_that_resembles_none_gets_no_guess() -> None:
+    message = refusal(TrainerSettings, {"data": {"xyz": 1}})
+    assert message.startswith("unknown setting 'data.xyz'; possible here: cache, ")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_an_unknown_key_names_those_that_are_possible_there(given: Any, key: str
 )
 def test_what_is_no_integer_is_refused_and_shown(given: Any, shown: str) -> None:
     message = refusal(TrainerSettings, {"training": {"steps": given}})
-    assert message.startswith("training.steps: input should be a valid integer")
+    assert message.startswith("training.steps: input should be a whole number")
     assert message.endswith(f"(given: {shown})")
 
 
@@ -109,8 +118,8 @@ def test_wrong_types_and_impossible_values_name_the_key(model: type[Settings], g
 
 @pytest.mark.parametrize("given", [[1], 3, "text", None])
 def test_what_is_no_mapping_is_refused(given: Any) -> None:
-    assert refusal(TrainerSettings, given).startswith("settings: input should be an object")
-    assert refusal(TrainerSettings, {"data": given}).startswith("data: input should be an object")
+    assert refusal(TrainerSettings, given).startswith("settings: input should be a group of settings")
+    assert refusal(TrainerSettings, {"data": given}).startswith("data: input should be a group of settings")
 
 
 def test_what_json_cannot_carry_is_refused() -> None:

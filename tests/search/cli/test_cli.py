@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from stepfront.dashboards.claim import claim_sentence
+from stepfront.errors import InputError
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.cli import main as cli
+from stepfront.search.config import load_settings, settings_from
 
 VERBS = (
     "train",
@@ -99,10 +101,16 @@ def test_importing_the_command_line_changes_no_environment() -> None:
 
 
 SETTINGS = {
-    "unknown key": ("trianing: {steps: 3}", "unknown setting 'trianing'; possible here: budget, confirm, data"),
-    "unknown nested key": ("training: {step: 3}", "unknown setting 'training.step'; possible here: accumulate, "),
-    "wrong type": ("training: {steps: many}", "training.steps: input should be a valid integer (given: 'many')"),
-    "number as text": ('training: {steps: "12"}', "training.steps: input should be a valid integer (given: '12')"),
+    "unknown key": (
+        "trianing: {steps: 3}",
+        "unknown setting 'trianing'; did you mean training or tracking? possible here: budget,",
+    ),
+    "unknown nested key": (
+        "training: {step: 3}",
+        "unknown setting 'training.step'; did you mean training.steps? possible here: accumulate, ",
+    ),
+    "wrong type": ("training: {steps: many}", "training.steps: input should be a whole number (given: 'many')"),
+    "number as text": ('training: {steps: "12"}', "training.steps: input should be a whole number (given: '12')"),
     "impossible width": ("network: {base: 16, widths: [0.3, 1.0]}", "width 0.3 of base 16 is 4.8 channels"),
     "widths without 1": ("network: {widths: [0.25, 0.5]}", "must ascend within (0, 1] and end in 1.0"),
     "unknown solver": ("sampler: {solver: euler}", "sampler.solver: unknown solver 'euler'; possible: ddim, ddpm"),
@@ -115,7 +123,9 @@ SETTINGS = {
     "bad name": ("name: ../up", "name: "),
     "no mapping": ("- 1", "holds list; a mapping of settings was expected"),
     "no yaml": ("a: [", "is not YAML"),
-    "empty": ("", "a mapping of settings was expected"),
+    "empty": ("", "bad.yaml is empty; a mapping of settings was expected"),
+    "old name": ("seeds: {uniform: 4}", "`seeds` is now `initial_plans`; use the new name"),
+    "old nested name": ("screen: {rung: gap}", "`screen.rung` is now `screen.proxy`; use the new name"),
 }
 
 
@@ -132,12 +142,35 @@ def test_bad_settings(case: str, tmp_path: Path, monkeypatch, capsys) -> None:  
     assert [p.name for p in tmp_path.iterdir()] == ["bad.yaml"]
 
 
+def test_a_line_blames_the_override_or_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("{name: a, budget: {trials: 3}}")
+    with pytest.raises(InputError, match=r"^--set: unknown setting 'budget\.trails'; did you mean budget\.trials\?"):
+        load_settings(path, ["budget.trails=9"])
+    path.write_text("{name: a, budget: {trails: 3}}")
+    with pytest.raises(InputError, match=r"a\.yaml: unknown setting 'budget\.trails'; did you mean budget\.trials\?"):
+        load_settings(path, ["sampler.steps=4"])
+
+
+def test_a_given_value_is_shown_once() -> None:
+    with pytest.raises(InputError) as caught:
+        settings_from({}, ["sampler.solver=ddmi"])
+    assert str(caught.value).count("'ddmi'") == 1
+
+
 WORDS = {
-    "no file": (("train", "nowhere.yaml"), "no settings file nowhere.yaml"),
+    "no file": (("train", "nowhere.yaml"), "no settings file nowhere.yaml; give a YAML file, such as"),
+    "nothing to check": (
+        ("doctor", "nowhere"),
+        "give a settings file, such as configs/digits.yaml, or the directory of",
+    ),
     "no search": (("front", "nowhere"), "no search in nowhere"),
     "override without value": (("quickstart", "--set", "steps"), "an override looks like budget.trials=200"),
     "override of a group": (("quickstart", "--set", "name.x=1"), "name is a single value"),
-    "unknown override": (("quickstart", "--set", "training.lrate=1"), "unknown setting 'training.lrate'"),
+    "unknown override": (
+        ("quickstart", "--set", "training.lrate=1"),
+        "stepfront: --set: unknown setting 'training.lrate'; did you mean training.lr?",
+    ),
     "unknown verb": (("searhc",), "searhc"),
     "unknown option": (("front", "x", "--exprot", "y"), "--exprot"),
     "missing argument": (("search",), "CONFIG"),
@@ -274,7 +307,7 @@ def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster
     config.write_text(f"{{name: x, directory: {tmp_path}, tracking: {{uri: null}}}}")
     code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
     assert code == 0
-    assert said.count("ok  ") == 8
+    assert said.count("ok  ") == 9
     config.write_text(
         f"{{name: x, directory: {tmp_path}, data: {{format: npz, path: gone.npz}}, tracking: {{uri: null}}}}"
     )
