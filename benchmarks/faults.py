@@ -75,7 +75,7 @@ def interrupted(times: int) -> Row:
             before |= b.told()
             b.audit(row, before, tables=not i % 2)
         said = (b.work / "driver.log").read_text()
-        assert said.count("go on with: stepfront resume") >= times, said[-3000:]
+        assert said.count("continue with: stepfront resume") >= times, said[-3000:]
     assert codes == {130}, codes
     row.notes = "exit code 130"
     return row

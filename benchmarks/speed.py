@@ -45,6 +45,8 @@ Other measurements: MLflow ([bench-tracking.md](bench-tracking.md)), `ask` and `
 ([bench-storages.md](bench-storages.md)), faults ([bench-faults.md](bench-faults.md)), and hypervolume against
 evaluations ([bench-search.md](bench-search.md)). `python -m benchmarks.winograd` compares Winograd's convolutions layer
 by layer. [scaling.md](scaling.md) discusses the figures.
+
+The mixed plan is `1x0.50 2x0.25 1x0.75 1x1.00`, repeated.
 """
 
 

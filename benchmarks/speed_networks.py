@@ -91,6 +91,12 @@ def plan_of(widths: tuple[float, ...]) -> Plan:
     return Plan(tuple(map(float, time_grid(SCHEDULE, "trailing", len(widths)))), widths)
 
 
+def described(plan: Plan) -> str:
+    """Return the plan in words where it repeats `MIX`, else its runs."""
+    rounds = len(plan.widths) // len(MIX)
+    return f"mixed plan, {len(plan.widths)} steps" if plan.widths == MIX * rounds else plan.runs
+
+
 def sampler(supernet: Supernet, engine: Engine, batch: int) -> Sampler:
     subnets = {width: engine.run(supernet.subnet(width), CPU, batch) for width in supernet.widths}
     shape = (supernet.image_channels, supernet.resolution, supernet.resolution)
@@ -109,11 +115,11 @@ def fastest(supernet: Supernet, batch: int) -> tuple[Engine, str]:
     bench = Bench(supernet.subnet, supernet.widths, [(x, torch.full((batch,), 500.0))], CPU)
     chosen, measured = choose_engine(bench, "auto", "auto", CALLS)
     told = [
-        f"{one.engine.label} {sum(one.latency_ms) / sum(measured[0].latency_ms):.2f} of plain's time"
+        f"{one.engine.label} {sum(one.latency_ms) / sum(measured[0].latency_ms):.2f}"
         for one in measured[1:]
         if one.latency_ms
     ]
-    return chosen.engine, f"engine {chosen.engine.label} ({', '.join(told)})"
+    return chosen.engine, f"engine {chosen.engine.label} (of plain's time: {', '.join(told)})"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -152,7 +158,9 @@ def bare_loop(run: Path, quick: bool) -> list[Row]:
         sampled = partial(_batch, ours, plan, batch)
         error = float((bare() - sampled()).abs().max())
         seconds = in_turns({"bare": bare, "ours": sampled}, repeats)
-        details = f"{plan.runs}; {1000 * seconds['ours']:.0f} ms against {1000 * seconds['bare']:.0f} ms per batch; "
+        details = (
+            f"{described(plan)}; {1000 * seconds['ours']:.0f} ms against {1000 * seconds['bare']:.0f} ms per batch; "
+        )
         details += f"images equal to {error:.1g}"
         rows.append(at_least(f"sampling against a bare loop, {name}", seconds["bare"] / seconds["ours"], 0.95, details))
     return rows
@@ -179,7 +187,7 @@ def slicing(run: Path, quick: bool) -> list[Row]:
     error = float((images["ours"] - images["sliced"]).abs().max() / images["sliced"].abs().max())
     shape = supernet.settings, supernet.image_channels, supernet.resolution
     flops = 2e-9 * batch * sum(count_width(*shape, width).macs for width in plan.widths)
-    details = f"{plan.runs}, batch {batch}; {seconds['ours']:.2f} s against {seconds['sliced']:.2f} s; {told}; "
+    details = f"{described(plan)}, batch {batch}; {seconds['ours']:.2f} s against {seconds['sliced']:.2f} s; {told}; "
     details += f"images equal to {error:.1g}; {flops / seconds['ours']:.0f} GFLOP/s, where a product of two "
     details += f"matrices of 2,048 x 2,048 runs at {2e-9 * 2048**3 / seconds['product']:.0f}"
     if native:
@@ -204,7 +212,7 @@ def time_and_flops(run: Path, quick: bool) -> list[Row]:
         for key in ("mixed", "half"):
             spent = sum(macs[w] for w in plans[key].widths) / sum(macs[w] for w in full.widths)
             saved = (1 - seconds[key] / seconds["full"]) / (1 - spent)
-            details = f"{plans[key].runs}: {1 - seconds[key] / seconds['full']:.0%} of the time saved, "
+            details = f"{described(plans[key])}: {1 - seconds[key] / seconds['full']:.0%} of the time saved, "
             details += f"{1 - spent:.0%} of the FLOPs; {told}"
             rows.append(at_least(f"time saved to FLOPs saved, {name}", saved, 0.8, details))
     return rows

@@ -121,14 +121,14 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
         return share, told, rate
 
     few, told, _ = made()
-    many, told_of_many, rate = made(count=8, cpus=0.25)
+    many, details_of_many, rate = made(count=8, cpus=0.25)
     with patch.object(search_driver, "shared_prefixes", lambda workers: nullcontext()):
         alone, _, rate_alone = made(count=8, cpus=0.25)
-    told_of_many += f"; {alone:.2f} of the calls where each worker has only its own states; sharing completes "
-    told_of_many += f"{rate / rate_alone:.2f} times as many plans' work per time"
+    details_of_many += f"; {alone:.2f} of the calls where each worker has only its own states; sharing completes "
+    details_of_many += f"{rate / rate_alone:.2f} times as many plans' work per time"
     return [
         at_most("network calls with shared prefixes", few, 0.75, told),
-        at_most("the same with eight workers", many, 0.75, told_of_many),
+        at_most("the same with eight workers", many, 0.75, details_of_many),
     ]
 
 

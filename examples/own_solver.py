@@ -1,4 +1,4 @@
-"""Search with a solver of your own, over the supernet that quickstart.py trained.
+"""Search with a solver of your own, over the supernet that quickstart.py trained in the same form.
 
     PYTHONPATH=examples python examples/own_solver.py [--small]
 
@@ -29,10 +29,15 @@ def ddim_half(schedule: NoiseSchedule, times: Array) -> Coefficients:
 
 def main(small: bool) -> None:
     """Search with the solver, and print the best plan beside that of the quickstart's solver."""
-    given = ["name=own-solver", "sampler.solver=own_solver:ddim_half", "tracking.uri=null"]
-    shared = ["supernet=runs/quickstart/supernet", *(quickstart.SMALL if small else [])]
+    name = quickstart.run_name(small)
+    given = [
+        "name=own-solver-small" if small else "name=own-solver",
+        "sampler.solver=own_solver:ddim_half",
+        "tracking.uri=null",
+    ]
+    shared = [f"supernet=runs/{name}/supernet", *(quickstart.SMALL if small else [])]
     settings = stepfront.load_settings(quickstart.CONFIG, [*given, *shared])
-    for search in (stepfront.open_search("runs/quickstart"), stepfront.run_search(settings, publish=False)):
+    for search in (stepfront.open_search(f"runs/{name}"), stepfront.run_search(settings, publish=False)):
         best = search.point("best")
         print(f"{best['solver']:<22} best FID {best['fid']:.3f} at {best['gflops']:.4f} GFLOPs: {best['plan']}")
 

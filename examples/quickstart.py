@@ -3,7 +3,7 @@
     python examples/quickstart.py            # about ten minutes on two cores
     python examples/quickstart.py --small    # half a minute, for a first look at the tables
 
-Results are in runs/quickstart.  A second call continues or finds everything complete.
+Results are in runs/quickstart, or runs/quickstart-small.  A second call continues or finds everything complete.
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ SMALL = [
 """Overrides that make everything small; the images are then noise, and only the tables are of interest."""
 
 
+def run_name(small: bool) -> str:
+    """Return the name of the run; the small form has a directory of its own, as its settings differ."""
+    return "quickstart-small" if small else "quickstart"
+
+
 def main(small: bool) -> None:
     """Run all steps and print the front."""
-    overrides = ["name=quickstart", "tracking.uri=null", *(SMALL if small else [])]
+    overrides = [f"name={run_name(small)}", "tracking.uri=null", *(SMALL if small else [])]
     settings = stepfront.load_settings(CONFIG, overrides)
 
     supernet = stepfront.train(settings)

@@ -20,7 +20,7 @@ from stepfront.tables.__main__ import markdown as tables_page
 from tests.test_structure import MAY_IMPORT
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 CURRENT = [name for name in NAMES if name != "CHANGELOG.md"]  # the changelog also names what is gone
 

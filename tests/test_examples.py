@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_quickstart_leaves_a_search_and_images(finished: Path) -> None:
-    search = stepfront.open_search(finished / "runs" / "quickstart")
+    search = stepfront.open_search(finished / "runs" / "quickstart-small")
     assert len(search.trials()) == 10
     assert (search.settings.run_directory / "knee.png").exists()
     assert (search.directory / "report.html").exists()
@@ -48,7 +48,7 @@ def test_a_users_solver_is_searched_with(finished: Path) -> None:
     lines = run("own_solver.py", finished).splitlines()
     best = [line for line in lines if "GFLOPs:" in line]
     assert [line.split()[0] for line in best] == ["ddim", "own_solver:ddim_half"]
-    search = stepfront.open_search(finished / "runs" / "own-solver")
+    search = stepfront.open_search(finished / "runs" / "own-solver-small")
     assert set(search.trials()["solver"]) == {"own_solver:ddim_half"}
 
 
@@ -58,7 +58,8 @@ def test_every_cell_of_the_notebook_runs(finished: Path, monkeypatch: pytest.Mon
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}
     for cell in code:
-        exec(compile(cell, "front.ipynb", "exec"), names)
+        small = cell.replace("runs/quickstart", "runs/quickstart-small")
+        exec(compile(small, "front.ipynb", "exec"), names)
     assert names["images"].shape == (16, 1, 8, 8)
     assert names["images"].dtype == np.uint8
     assert list(names["widths"].index) == list(names["front"]["trial"])

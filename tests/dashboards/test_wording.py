@@ -39,7 +39,7 @@ def test_missing_numbers_are_dashes() -> None:
     assert interval(29.1, 30.4) == "[29.10, 30.40]"
 
 
-def test_arithmetic_is_told_in_the_largest_fitting_unit() -> None:
+def test_arithmetic_is_shown_in_the_largest_fitting_unit() -> None:
     assert [flops(10.0**power) for power in (0, 3, 6, 9)] == ["1 GFLOPs", "1 TFLOPs", "1 PFLOPs", "1 EFLOPs"]
     assert flops(2.5e6) == "2.5 PFLOPs"
 

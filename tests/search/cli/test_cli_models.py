@@ -1,4 +1,4 @@
-"""`stepfront import` and `stepfront export`, from the command line to files that the other verbs go on with."""
+"""`stepfront import` and `stepfront export`, from the command line to files that the other verbs continue with."""
 
 from __future__ import annotations
 

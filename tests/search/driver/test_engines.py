@@ -65,7 +65,7 @@ def test_all_workers_score_with_the_same_engine_to_the_bit(searched: Path, train
         assert evaluate(plan, int(row.images), int(row.noise_seed)).fid == row.fid
 
 
-def test_prefixes_spare_calls_and_every_call_is_told_of(searched: Path) -> None:
+def test_prefixes_save_calls_and_every_call_is_counted(searched: Path) -> None:
     trials = pd.read_parquet(searched / TRIALS)
     assert ((trials.calls + trials.calls_saved) == 6 * trials.images).all()
     assert trials.calls_saved.sum() > 0  # nine plans over three stages and three widths, on two workers

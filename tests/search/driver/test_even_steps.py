@@ -75,7 +75,7 @@ def test_its_tables_are_whole_and_its_report_is_made(searched: Path, tmp_path: P
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_who_loses_to_fewer_steps_is_told() -> None:
+def test_a_search_that_loses_to_fewer_steps_gets_advice() -> None:
     compared = pd.DataFrame(
         {"baseline_method": ["fewer_steps", "fewer_steps", "cuts", None], "baseline_fid": [1.0, 3.0, 1.0, np.nan]}
     ).assign(fid=2.0)

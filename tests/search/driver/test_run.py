@@ -138,7 +138,7 @@ def test_equal_seeds_give_equal_scores_whatever_the_workers(searched: Path, fres
     assert [again.set_index("plan").loc[plan, "fid"] for plan in both] == [scores[plan] for plan in both]
 
 
-def test_confirmation_uses_fresh_noise_and_marks_the_front(fresh: Path, cluster: None) -> None:
+def test_confirmation_uses_held_out_noise_and_marks_the_front(fresh: Path, cluster: None) -> None:
     directory = do_search(fresh)
     run_confirmation(directory, None, None)
     confirmed = pd.read_parquet(directory / "confirm.parquet")
@@ -324,7 +324,7 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     stopped = next(genome for genome in attempts if str(problem.plan_of(genome).widths) == said)
     assert {genome for genome, n in attempts.items() if n == 2} == {"222", stopped}
     assert np.isfinite(results[stopped]["fid"])
-    # The other worker went on in the meantime.
+    # The other worker continued in the meantime.
     asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
     overtaken = [t for t in ledger.trials if t.number > asked_before]
     assert any(result_of(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)

@@ -76,7 +76,7 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
     settings, data, directory, _ = unbroken
     mark, seen = tmp_path / "killed", list[TrainingReport]()
     deadly = replace(data, images=Deadly(data.images, mark, steps=8))
-    # The checkpoints are on a file system of pyarrow's: the new group has nothing else to go on from.
+    # The checkpoints are on a file system of pyarrow's: the new group has nothing else to continue from.
     uri = f"file://{tmp_path}/store"
     chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
     train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, CheckpointStore(uri, training_key(chosen, data)))

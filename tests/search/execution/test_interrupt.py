@@ -21,12 +21,12 @@ def handler() -> Iterator[None]:
 
 def test_the_first_ends_in_order_and_says_how_to_go_on(capfd: pytest.CaptureFixture[str]) -> None:
     def search() -> None:
-        with interruptible("go on so") as check:
+        with interruptible("continue so") as check:
             check()
             signal.raise_signal(signal.SIGINT)
-            pytest.fail("it went on")
+            pytest.fail("it continued")
 
-    with pytest.raises(InterruptedSearchError, match=r"^interrupted; go on so$"):
+    with pytest.raises(InterruptedSearchError, match=r"^interrupted; continue so$"):
         search()
     assert capfd.readouterr().err == "stepfront: stopping; press Ctrl-C again to stop at once\n"
 
@@ -35,7 +35,7 @@ def test_one_that_was_lost_is_noticed_later() -> None:
     reached = []
 
     def search() -> None:
-        with interruptible("go on so") as check:
+        with interruptible("continue so") as check:
             with contextlib.suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
             reached.append("what comes after a lost one")

@@ -70,7 +70,7 @@ def test_a_search_asks_its_budget_and_never_twice(kind: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 @pytest.mark.parametrize("stop", [0, 1, 5, 17, 29])
-def test_a_search_that_was_cut_off_ends_with_the_same_trials(kind: str, stop: int, tmp_path: Path) -> None:
+def test_an_interrupted_search_ends_with_the_same_trials(kind: str, stop: int, tmp_path: Path) -> None:
     whole = run(make_ledger(kind, tmp_path / "whole"))
     first = run(make_ledger(kind, tmp_path / "cut"), most=stop)
     first.ask()  # in flight when the driver died
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_is_tried_again_and_then_fails(tmp_path: Path) -> Non
             assert again == Asked(asked.number, asked.genome, attempt + 1)
     assert ledger.trials[0].state == TrialState.FAIL
     assert result_of(ledger.trials[0])["error"] == "its worker died (attempt 3 of 3)"
-    assert ledger.ask() is not None  # the search goes on
+    assert ledger.ask() is not None  # the search continues
 
 
 def test_a_search_of_which_nothing_works_ends_early(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def ledger_in(server: Postgres, directory: Path) -> Ledger:
     return make_ledger("memory", directory, storage=storage, name=study_name(server.url, directory))
 
 
-def test_a_search_in_postgresql_is_the_same_and_can_be_cut_off(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_search_in_postgresql_is_the_same_and_can_be_interrupted(postgres: Postgres, tmp_path: Path) -> None:
     whole = run(make_ledger("memory", tmp_path))
     cut = run(ledger_in(postgres, tmp_path / "a"), most=11)
     cut.ask()
@@ -123,7 +123,7 @@ def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path)
         usage_of_study(url, tmp_path / "other")
 
 
-def test_a_torn_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_a_journal_is_removed(tmp_path: Path) -> None:
     run(make_ledger("journal", tmp_path), most=5)
     path = tmp_path / "study.journal"
     content = path.read_bytes()

@@ -49,7 +49,7 @@ def runs(settings: RunSettings) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def test_one_run_has_the_series_of_a_training_that_was_cut_off_and_gone_on_with(settings: RunSettings) -> None:
+def test_one_run_has_the_series_of_an_interrupted_and_continued_training(settings: RunSettings) -> None:
     with pytest.raises(KilledError):
         train(settings, killed_at=7)
     (cut,) = runs(settings)

@@ -130,7 +130,7 @@ def test_a_damaged_picture_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [entry.name for entry in cache.iterdir() if not entry.name.endswith(".lock")] == []
 
 
-def test_a_cache_that_cannot_be_written_or_was_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_or_was_truncated_is_named(tmp_path: Path) -> None:
     path = folder(tmp_path / "data")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"can't write to data\.cache .*file"):
@@ -161,20 +161,20 @@ def test_who_finds_the_images_decoded_in_the_meantime_takes_them(
     assert (entry / "train.npy").stat().st_mtime_ns == written
 
 
-def told_of(format: str, path: Path) -> list[tuple[int, int]]:
-    told: list[tuple[int, int]] = []
-    load_data(DataSettings(format=format, path=str(path)), lambda done, total: told.append((done, total)))  # type: ignore[arg-type]
-    assert all(done <= total for done, total in told)
-    return told
+def reported_progress(format: str, path: Path) -> list[tuple[int, int]]:
+    reported: list[tuple[int, int]] = []
+    load_data(DataSettings(format=format, path=str(path)), lambda done, total: reported.append((done, total)))  # type: ignore[arg-type]
+    assert all(done <= total for done, total in reported)
+    return reported
 
 
 def test_progress_counts_the_images_and_estimates_them_where_no_index_says(tmp_path: Path) -> None:
     each = [(done, 24) for done in range(1, 25)]
-    assert told_of("folder", folder(tmp_path / "folder")) == each
-    assert told_of("folder", zipped(tmp_path / "zip")) == each
-    told = told_of("parquet", parquet(tmp_path / "parquet"))
-    assert told == [(done, 20) for done in range(1, 21)] + [(done, 4) for done in range(1, 5)]
-    assert [done for done, _ in told_of("webdataset", webdataset(tmp_path / "tar"))] == list(range(12, 25))
+    assert reported_progress("folder", folder(tmp_path / "folder")) == each
+    assert reported_progress("folder", zipped(tmp_path / "zip")) == each
+    progress = reported_progress("parquet", parquet(tmp_path / "parquet"))
+    assert progress == [(done, 20) for done in range(1, 21)] + [(done, 4) for done in range(1, 5)]
+    assert [done for done, _ in reported_progress("webdataset", webdataset(tmp_path / "tar"))] == list(range(12, 25))
 
 
 def test_training_and_reference_are_the_same_to_the_bit(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_training_and_reference_are_the_same_to_the_bit(tmp_path: Path) -> None:
         found.append((data, card.digest, make_reference(data, packed, torch.device("cpu")).content))
     assert isinstance(found[1][0].images, np.memmap)
     assert found[0][1:] == found[1][1:]
-    # A training that began with the images in memory goes on with them mapped: neither setting is part of its digest.
+    # A training that began with the images in memory continues with them mapped: neither setting is part of its digest.
     checkpoint = (tmp_path / "memory-4096" / "checkpoint.safetensors").read_bytes()
     (tmp_path / f"memory-{LITTLE:g}" / "checkpoint.safetensors").write_bytes(checkpoint)
     train_supernet(settings, found[1][0], tmp_path / f"memory-{LITTLE:g}")

@@ -264,7 +264,7 @@ def with_guidance(parts: EvaluatorParts, scale: float) -> EvaluatorParts:
 def test_guidance_doubles_calls_and_costs_exactly(parts: EvaluatorParts) -> None:
     plain, guiding = Evaluator(parts), Evaluator(with_guidance(parts, 2.0))
     other = replace(PLAN, widths=(*PLAN.widths[:4], 0.5, 0.5))
-    for plan in (PLAN, other):  # the second goes on from what it shares with the first
+    for plan in (PLAN, other):  # the second continues from what it shares with the first
         one, two = plain(plan, 24, 5), guiding(plan, 24, 5)
         assert (two.gflops, two.latency_ms) == (2 * one.gflops, 2 * one.latency_ms)
         assert (two.calls, two.calls_saved) == (2 * one.calls, 2 * one.calls_saved)

@@ -187,7 +187,7 @@ def test_a_prediction_that_is_not_finite_is_refused() -> None:
         choose_engine(Bench(lambda width: Overflowing(), (1.0,), INPUTS, CPU), "auto", "bfloat16", calls=10)
 
 
-def test_a_machine_that_cannot_compile_is_told_of_it(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+def test_a_machine_that_cannot_compile_is_reported(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     def fail(network: nn.Module) -> Callable[..., torch.Tensor]:
         raise RuntimeError("no C++ compiler")
 

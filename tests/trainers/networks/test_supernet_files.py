@@ -110,7 +110,7 @@ def test_a_damaged_card_is_refused_in_one_line(saved: Path, content: str) -> Non
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
-def test_cut_off_weights_are_refused(saved: Path, keep: int) -> None:
+def test_truncated_weights_are_refused(saved: Path, keep: int) -> None:
     whole = (saved / WEIGHTS_FILE).read_bytes()
     (saved / WEIGHTS_FILE).write_bytes(whole[:keep])
     with pytest.raises(InputError, match=f"{WEIGHTS_FILE} is not a complete safetensors file"):

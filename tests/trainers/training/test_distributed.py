@@ -104,7 +104,7 @@ def test_two_processes_compute_the_steps_of_one(digits: ImageData, tmp_path: Pat
     assert [len(part["read"][0]) for part in told] == [2, 3]
     assert [part["reported"] for part in told] == [list(range(1, 9)), []]  # the first alone reports
     assert_close(weights_of(tmp_path / "two"), weights_of(tmp_path / "one"))
-    # And each goes on with what the other left: the checkpoint is one and the same file.
+    # And each continues with what the other left: the checkpoint is one and the same file.
     card = train_supernet(chosen, digits, tmp_path / "two", lambda report: pytest.fail("there was nothing left to do"))
     assert card.made_with["held_out_losses"]["1.0"] > 0
 

@@ -1,4 +1,4 @@
-"""Sandwich training: it learns, and a killed run goes on exactly."""
+"""Sandwich training: it learns, and a killed run continues exactly."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_training_that_diverges_says_so_and_saves_nothing(digits: ImageData, t
     assert list(tmp_path.iterdir()) == []
 
 
-# --- going on ---------------------------------------------------------------------------------------------------------
+# --- continuing -------------------------------------------------------------------------------------------------------
 
 VARIANTS: dict[str, TrainerSettings] = {
     "plain": settings(),
@@ -144,7 +144,7 @@ def test_a_run_killed_between_checkpoints_ends_with_the_same_weights_bit_for_bit
     with pytest.raises(KilledError):
         train_supernet(VARIANTS[variant], digits, tmp_path / "killed", killed_at(11))
     resumed = train_supernet(VARIANTS[variant], digits, tmp_path / "killed", lambda r: steps.append(r.step))
-    assert steps == [11, 12]  # it went on from the checkpoint of step 10
+    assert steps == [11, 12]  # it continued from the checkpoint of step 10
     assert resumed.digest == whole.digest
     ours, theirs = load_file(tmp_path / "whole" / CHECKPOINT_FILE), load_file(tmp_path / "killed" / CHECKPOINT_FILE)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)  # Adam's moments too
@@ -188,7 +188,7 @@ def begun(digits: ImageData, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("keep", [0, 7, 3000, -1])
-def test_a_cut_off_checkpoint_is_refused_with_what_to_do(begun: Path, digits: ImageData, keep: int) -> None:
+def test_a_truncated_checkpoint_is_refused_with_what_to_do(begun: Path, digits: ImageData, keep: int) -> None:
     whole = (begun / CHECKPOINT_FILE).read_bytes()
     (begun / CHECKPOINT_FILE).write_bytes(whole[:keep])
     with pytest.raises(

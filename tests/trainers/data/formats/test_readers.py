@@ -109,7 +109,7 @@ def test_idx_images_are_writable_or_torch_would_warn_of_every_use(idx: Path) -> 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz"])
 @pytest.mark.parametrize("keep", [0, 3, 11, 100, -1])
-def test_idx_cut_off_anywhere_names_the_file(idx: Path, name: str, keep: int) -> None:
+def test_idx_truncated_anywhere_names_the_file(idx: Path, name: str, keep: int) -> None:
     whole = (idx / name).read_bytes()
     (idx / name).write_bytes(whole[:keep])
     assert name in refusal("idx", idx)
@@ -226,7 +226,7 @@ def test_npz_that_cannot_be_used(tmp_path: Path, arrays: dict[str, Any], message
     assert message in refusal("npz", write_npz(tmp_path / "a.npz", **arrays))
 
 
-def test_npz_missing_cut_off_and_no_archive(tmp_path: Path, trap: tuple[object, Path]) -> None:
+def test_npz_missing_truncated_and_no_archive(tmp_path: Path, trap: tuple[object, Path]) -> None:
     path = tmp_path / "a.npz"
     assert "no data file" in refusal("npz", path)
     whole = write_npz(path, train_images=GREY).read_bytes()
