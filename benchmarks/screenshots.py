@@ -27,11 +27,11 @@ from typing import Any
 from aiohttp import ClientSession, ClientWebSocketResponse
 from PIL import Image
 
+from stepfront.search.mlflow_runs.client import get_existing, make_client, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.client import get_existing, make_client, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
 from stepfront.search.tracking.server import server_command, server_environment
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
 OUT = Path("docs/screenshots")

@@ -20,13 +20,13 @@ import pandas as pd
 
 from benchmarks.screenshots import server
 from stepfront.search.config import save_settings, settings_from
+from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import front_size_history, hypervolume_history
 from stepfront.search.records.front import front_table
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.tracking.client import make_client, set_environment
 from stepfront.search.tracking.search_runs import SearchRuns
 from stepfront.search.tracking.writer_process import MlflowProcess
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.schema import TRIAL_COLUMNS
 from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.diffusion.plan import runs_text

@@ -184,7 +184,7 @@ class Search:
 
         Raises InputError for fewer than 2 seeds, and when a plan can't be scored.
         """
-        from stepfront.search.driver.confirm import run_confirmation
+        from stepfront.search.scoring.confirm import run_confirmation
 
         disable_telemetry()
         what = "confirming the front"

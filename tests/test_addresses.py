@@ -99,7 +99,7 @@ def test_an_absent_tracking_server_is_said_without_its_password(
 ) -> None:
     import pandas as pd
 
-    from stepfront.search.tracking.client import make_client
+    from stepfront.search.mlflow_runs.client import make_client
     from stepfront.search.tracking.search_mirror import SearchMirror
     from stepfront.tables.search_tables import Snapshot
 

@@ -114,7 +114,7 @@ def _storage(settings: RunSettings) -> str:
 
 
 def _mlflow(settings: RunSettings) -> str:
-    from stepfront.search.tracking.client import make_writing_client, tracking_uri
+    from stepfront.search.mlflow_runs.client import make_writing_client, tracking_uri
 
     uri = tracking_uri(settings.tracking.uri)
     if uri is None:

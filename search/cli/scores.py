@@ -84,9 +84,9 @@ def baselines(
     The baselines are plans made by hand, fewer steps, random plans, DDSM's own search, and full width with other
     solvers and grids.
     """
-    from stepfront.search.driver.baselines import POSSIBLE, run_baselines
-    from stepfront.search.driver.versus import advice
     from stepfront.search.records.run_directory import find_search
+    from stepfront.search.scoring.baselines import POSSIBLE, run_baselines
+    from stepfront.search.scoring.versus import advice
     from stepfront.search.storage.run_location import open_for_writing
     from stepfront.tables.parquet import read_table
     from stepfront.tables.schema import METHOD_SCORES, VERSUS

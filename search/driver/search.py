@@ -9,7 +9,6 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
-from stepfront.search.driver.measure_noise import ensure_score_noise
 from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
 from stepfront.search.driver.reading_progress import Stage, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
@@ -27,6 +26,7 @@ from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
+from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import usage_of_study

@@ -22,11 +22,11 @@ from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
+from stepfront.search.mlflow_runs.client import get_existing, make_client, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.client import get_existing, make_client, set_environment, tracking_uri
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
 

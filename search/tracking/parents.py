@@ -8,9 +8,9 @@ from typing import Any
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
+from stepfront.search.mlflow_runs.client import tracking_uri
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import FACTS_FILE, find_search
-from stepfront.search.tracking.client import tracking_uri
-from stepfront.search.tracking.written import WrittenSearch
 
 
 def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.background import BackgroundWriter
+from stepfront.search.mlflow_runs.client import tracking_uri
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.storage.lock import directory_lock
-from stepfront.search.tracking.background import BackgroundWriter
-from stepfront.search.tracking.client import tracking_uri
 from stepfront.search.tracking.search_runs import SearchRuns
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import Snapshot
 
 

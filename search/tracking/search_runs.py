@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.client import artifact_folder, tracking_uri
+from stepfront.search.mlflow_runs.mlflow_run import MlflowRun, RunStart, dataset_input, find_or_begin
+from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenSearch
 from stepfront.search.records.history import series_table
-from stepfront.search.tracking.client import artifact_folder, tracking_uri
-from stepfront.search.tracking.mlflow_run import MlflowRun, RunStart, dataset_input, find_or_begin
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
 from stepfront.search.tracking.trial_runs import TrialRuns, rounded_metrics, width_axes, width_names
-from stepfront.search.tracking.written import NOTE_FILE, WrittenSearch
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:

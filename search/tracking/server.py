@@ -17,10 +17,10 @@ from pathlib import Path
 
 from stepfront.addresses import resolved
 from stepfront.errors import InputError
+from stepfront.search.mlflow_runs.client import artifact_folder, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.client import artifact_folder, set_environment, tracking_uri
 from stepfront.search.tracking.saved_view import view_path
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
 HOST, PORT = "127.0.0.1", 5000

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from stepfront.search.config import RunSettings
-from stepfront.search.tracking.background import BackgroundWriter
-from stepfront.search.tracking.client import tracking_uri
+from stepfront.search.mlflow_runs.background import BackgroundWriter
+from stepfront.search.mlflow_runs.client import tracking_uri
 from stepfront.search.tracking.training_runs import SAMPLES_FOLDER, TRAINING_TABLE, TrainingRun, grid_name
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.trainers.data import ImageData

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.client import artifact_folder
+from stepfront.search.mlflow_runs.mlflow_run import RunStart, dataset_input, find_or_begin, finite_metrics
+from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.tracking.client import artifact_folder
-from stepfront.search.tracking.mlflow_run import RunStart, dataset_input, find_or_begin, finite_metrics
-from stepfront.search.tracking.written import WrittenTraining
 from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.card import CARD_FILE, read_card

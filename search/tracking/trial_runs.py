@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.mlflow_run import MAX_PARAM_CHARACTERS, MlflowRun, finite_metrics
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import domination_rank
-from stepfront.search.tracking.mlflow_run import MAX_PARAM_CHARACTERS, MlflowRun, finite_metrics
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:

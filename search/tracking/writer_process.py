@@ -15,9 +15,9 @@ from pathlib import Path
 
 from stepfront.environment import SOURCE_ROOT
 from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.tracking.search_mirror import SearchMirror
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import read_snapshot
 
 MAX_WAIT_SECONDS = 60.0

@@ -121,9 +121,9 @@ FEATURES = Registry(
     "feature set",
     "stepfront.features",
     {
-        "degradations": "stepfront.trainers.metrics.degradation_features:DegradationFeatures",
-        "random": "stepfront.trainers.metrics.random_features:RandomFeatures",
-        "classifier": "stepfront.trainers.metrics.classifier:ClassifierFeatures",
+        "degradations": "stepfront.trainers.feature_networks.degradation_features:DegradationFeatures",
+        "random": "stepfront.trainers.feature_networks.random_features:RandomFeatures",
+        "classifier": "stepfront.trainers.feature_networks.classifier:ClassifierFeatures",
     },
 )
 """`features.name`; the contract is `FeatureSet` in trainers/metrics/feature_set.py."""

@@ -115,8 +115,8 @@ def test_the_job_bears_the_id_of_its_search(finished: tuple[str, Path, str, dict
 
 
 def test_mlflow_has_every_trial(finished: tuple[str, Path, str, dict[int, str]], mlflow_server: str) -> None:
-    from stepfront.search.tracking.client import make_client
-    from stepfront.search.tracking.written import WrittenSearch
+    from stepfront.search.mlflow_runs.client import make_client
+    from stepfront.search.mlflow_runs.written import WrittenSearch
 
     _, search, _, _ = finished
     client, written = make_client(mlflow_server), WrittenSearch.read(search)
@@ -134,8 +134,8 @@ def test_no_secret_was_written_down(
 ) -> None:
     from urllib.parse import quote
 
-    from stepfront.search.tracking.client import make_client
-    from stepfront.search.tracking.written import WrittenSearch
+    from stepfront.search.mlflow_runs.client import make_client
+    from stepfront.search.mlflow_runs.written import WrittenSearch
 
     job, search, said, _ = finished
     secrets = [cluster.token_file.read_text(), database.password, quote(database.password, safe="")]

@@ -65,7 +65,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an MLflow SQLite file without runs: copying it is far quicker than the migrations that make one."""
-    from stepfront.search.tracking.client import make_client
+    from stepfront.search.mlflow_runs.client import make_client
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     make_client(f"sqlite:///{path}").search_experiments()

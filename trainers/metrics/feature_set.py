@@ -21,7 +21,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps."""
 
 
-_FILE = "stepfront.trainers.metrics.feature_files:FeatureFile"
+_FILE = "stepfront.trainers.feature_networks.feature_files:FeatureFile"
 
 
 class FeatureSet(ABC):

@@ -17,7 +17,6 @@ from PIL import Image
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.driver.baselines import run_baselines
 from stepfront.search.driver.publish import (
     GRID_IMAGES,
     draw_images,
@@ -30,6 +29,8 @@ from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
 from stepfront.search.export.program import export_point
 from stepfront.search.export.registry import register_point
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.pricing import level_prices
@@ -37,8 +38,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings
-from stepfront.search.tracking.client import make_client
-from stepfront.search.tracking.written import WrittenSearch
+from stepfront.search.scoring.baselines import run_baselines
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import BASELINES

@@ -13,13 +13,13 @@ from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.driver.baselines import run_baselines
-from stepfront.search.driver.versus import advice
 from stepfront.search.problem.baseline_plans import baseline_plans
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.baselines import run_baselines
+from stepfront.search.scoring.versus import advice
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from tests.search.driver.test_run import do_search
 

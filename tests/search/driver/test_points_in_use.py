@@ -25,11 +25,11 @@ from stepfront.search.driver.search import run_search
 from stepfront.search.export.exported.sample import UNet
 from stepfront.search.export.program import _shared, _write_network, export_point
 from stepfront.search.export.registry import register_point
+from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.front import label_front
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.tracking.client import make_client
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import FRONT

@@ -19,8 +19,6 @@ import torch
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import result_of
-from stepfront.search.driver.baselines import METHODS, run_baselines
-from stepfront.search.driver.confirm import run_confirmation
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.publish import publish
 from stepfront.search.driver.search import extended_settings, run_search
@@ -38,6 +36,8 @@ from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings, warm_settings
+from stepfront.search.scoring.baselines import METHODS, run_baselines
+from stepfront.search.scoring.confirm import run_confirmation
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
 from stepfront.trainers.diffusion.plan import Plan, parse_runs

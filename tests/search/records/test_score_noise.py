@@ -74,7 +74,7 @@ def test_a_damaged_file_is_one_line_that_says_what_to_do(tmp_path: Path) -> None
 
 
 def test_seeds_of_repeats_are_neither_the_searchs_nor_those_of_confirmations() -> None:
-    from stepfront.search.driver.confirm import FIRST_SEED
+    from stepfront.search.scoring.confirm import FIRST_SEED
 
     for seed in (0, 7):
         seeds = repeat_seeds(EvaluationSettings(noise_seed=seed, noise_repeats=4))

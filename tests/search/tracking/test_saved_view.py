@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.tracking import made_up_search
 from stepfront.search.config import settings_from
-from stepfront.search.tracking.client import make_client, set_environment
+from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.tracking.saved_view import view_is_known, view_path
 from stepfront.search.tracking.search_runs import SearchRuns
-from stepfront.search.tracking.written import WrittenSearch
 
 
 def test_the_link_opens_on_the_view_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

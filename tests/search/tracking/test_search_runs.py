@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks.tracking import made_up_search, until
 from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import domination_rank
-from stepfront.search.tracking.client import make_client, set_environment
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.search_runs import SearchRuns, run_note
 from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, shown_widths
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.search_tables import Snapshot
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.train import run_training
-from stepfront.search.tracking.client import make_client
+from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.tracking.training_log import TrainingLog
 from stepfront.search.tracking.training_runs import TRAINING_TABLE, training_experiment
 from stepfront.trainers.data import ImageData, load_data

@@ -15,10 +15,10 @@ import pytest
 from benchmarks.tracking import made_up_search, until
 from stepfront.files import write_json
 from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
-from stepfront.search.tracking.client import make_client
 from stepfront.search.tracking.writer_process import MlflowProcess
-from stepfront.search.tracking.written import WrittenSearch
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from stepfront.tables.search_tables import Snapshot

@@ -21,7 +21,7 @@ from stepfront.trainers.config import DataSettings, FeatureSettings, NetworkSett
 from stepfront.trainers.data import ImageData, fingerprint, load_data
 from stepfront.trainers.data import decode as pixels
 from stepfront.trainers.data.cache import PixelCache
-from stepfront.trainers.metrics.feature_files import open_feature_file
+from stepfront.trainers.feature_networks.feature_files import open_feature_file
 from stepfront.trainers.metrics.features import PackedFeatures, make_reference
 from stepfront.trainers.training.trainer import train_supernet
 from tests.trainers.data.formats import test_cifar, test_parquet, test_webdataset

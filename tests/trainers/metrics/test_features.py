@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from stepfront.errors import InputError
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
-from stepfront.trainers.metrics.classifier import CLASSIFIER_CARD, CLASSIFIER_WEIGHTS, Classifier, train_classifier
+from stepfront.trainers.feature_networks.classifier import (
+    CLASSIFIER_CARD,
+    CLASSIFIER_WEIGHTS,
+    Classifier,
+    train_classifier,
+)
 from stepfront.trainers.metrics.features import (
     PackedFeatures,
     check_features,

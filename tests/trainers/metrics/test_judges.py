@@ -13,8 +13,8 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.feature_networks.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics import judges
-from stepfront.trainers.metrics.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics.examination import examine, participation_ratio
 from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
 from stepfront.trainers.metrics.fid import Moments, Reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stepfront.search.driver.versus import versus
+from stepfront.search.scoring.versus import versus
 
 
 def test_versus_takes_the_best_baseline_that_costs_no_more() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stepfront.addresses import redacted
 from stepfront.errors import first_line
-from stepfront.search.tracking.client import make_writing_client, set_environment
+from stepfront.search.mlflow_runs.client import make_writing_client, set_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

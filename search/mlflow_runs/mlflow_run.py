@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepfront.search.config import RunSettings
-from stepfront.search.tracking.client import get_existing
-from stepfront.search.tracking.written import WrittenRun
+from stepfront.search.mlflow_runs.client import get_existing
+from stepfront.search.mlflow_runs.written import WrittenRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

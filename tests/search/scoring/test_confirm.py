@@ -12,13 +12,13 @@ import pytest
 from stepfront.errors import InputError
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.driver.baselines import SAMPLERS
-from stepfront.search.driver.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.driver.search import run_search
 from stepfront.search.problem.baseline_plans import GRIDS, full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.second_judge import load_second_judge
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.baselines import SAMPLERS
+from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from tests.search.conftest import TINY, tiny_settings
 
 

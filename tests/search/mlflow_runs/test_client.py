@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stepfront.search.tracking.client import (
+from stepfront.search.mlflow_runs.client import (
     artifact_folder,
     get_existing,
     make_client,

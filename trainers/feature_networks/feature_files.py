@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError, first_line
+from stepfront.trainers.feature_networks.inception import load_inception
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet
-from stepfront.trainers.metrics.inception import load_inception
 
 _BLOCK_IMAGES = 50  # Inception enlarges images to 299 x 299: more of them would take gigabytes
 

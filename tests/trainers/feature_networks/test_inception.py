@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from stepfront.errors import InputError
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import load_data
-from stepfront.trainers.metrics.feature_files import open_feature_file
+from stepfront.trainers.feature_networks.feature_files import open_feature_file
+from stepfront.trainers.feature_networks.inception import Inception, load_inception
 from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
-from stepfront.trainers.metrics.inception import Inception, load_inception
 
 CPU = torch.device("cpu")
 STATE_DICT, TORCHSCRIPT = "STEPFRONT_INCEPTION_STATE_DICT", "STEPFRONT_INCEPTION_TORCHSCRIPT"

@@ -18,8 +18,6 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.algorithm.initial_plans import PlanSource
-from stepfront.search.driver.apply_confirmation import apply_confirmation
-from stepfront.search.driver.versus import write_comparison_with_baselines
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
@@ -32,6 +30,8 @@ from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.apply_confirmation import apply_confirmation
+from stepfront.search.scoring.versus import write_comparison_with_baselines
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.views import evaluated_row
 from stepfront.tables.parquet import read_optional_table, read_table, write_table

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.data import ImageData, to_float
-from stepfront.trainers.metrics.classifier import FEATURES_SIZE, convolutional_body
+from stepfront.trainers.feature_networks.classifier import FEATURES_SIZE, convolutional_body
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet, Progress
 from stepfront.trainers.metrics.harm import HARMS
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.tracking.background import BackgroundWriter
-from stepfront.search.tracking.client import make_client, set_environment
-from stepfront.search.tracking.mlflow_run import (
+from stepfront.search.mlflow_runs.background import BackgroundWriter
+from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.mlflow_run import (
     MAX_METRICS,
     MAX_PARAM_CHARACTERS,
     MlflowRun,
@@ -20,7 +20,7 @@ from stepfront.search.tracking.mlflow_run import (
     find_or_begin,
     finite_metrics,
 )
-from stepfront.search.tracking.written import NOTE_FILE, WrittenRun, WrittenSearch, WrittenTraining
+from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenRun, WrittenSearch, WrittenTraining
 
 
 @pytest.fixture

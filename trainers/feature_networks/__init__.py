@@ -1,0 +1,1 @@
+"""The feature sets that ship with the package, and how features from files are read."""
