@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, create_trial
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
 from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, find_proxy, rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.trials import GENOME, RESULT
-
-Array = NDArray[np.float64]
 
 
 class ProxyConformance:
