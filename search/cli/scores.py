@@ -45,7 +45,7 @@ def confirm(
 
 
 def claim(search: Search, as_json: AsJson = False) -> None:
-    """Print what is saved at equal quality, or why nothing is claimed.
+    """Print what is saved at equal quality, or why not.
 
     Equal quality: worse than the best full-width sampler by less than confirm.margin, on both judges.
     """

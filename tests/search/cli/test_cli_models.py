@@ -88,7 +88,7 @@ def test_a_unet2dmodel_is_ready_to_be_trained_and_comes_back(  # type: ignore[no
     if classes:
         code, _, error = call(monkeypatch, capsys, *words)
         assert (code, error.count("\n")) == (2, 1)
-        assert "say --null-class last or --null-class none" in error
+        assert "give --null-class last or --null-class none" in error
         words += ["--null-class", "none"]
     code, said, _ = call(monkeypatch, capsys, *words)
     assert code == 0
