@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from stepfront.environment import disable_telemetry
 from stepfront.errors import InputError
 from stepfront.search.cli import cluster, models, pages, points, runs, scores, upkeep
-from stepfront.search.execution.interrupt import InterruptedSearchError
+from stepfront.search.execution.interrupt import InterruptedSearchError, handle_sigterm
 from stepfront.version import __version__
 
 # Heavy imports stand where they are used, so that `stepfront --help` answers at once.
@@ -70,9 +70,10 @@ def controls() -> None:
 def main() -> None:
     """Run the command.
 
-    A user's error is one line on stderr and exit code 2; Ctrl-C gives exit code 130.
+    A user's error is one line on stderr and exit code 2; Ctrl-C and SIGTERM give exit code 130.
     """
     disable_telemetry()
+    handle_sigterm()
     try:
         code = app(standalone_mode=False) or 0  # typer returns the code of an Exit, and 130 for Ctrl-C
         if code == 130:

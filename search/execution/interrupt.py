@@ -1,4 +1,7 @@
-"""Handle Ctrl-C: the first ends a search gracefully, the second at once; either way the search can be resumed."""
+"""Handle Ctrl-C: the first ends a search gracefully, the second at once; either way the search can be resumed.
+
+SIGTERM, which Kubernetes and Slurm send, acts as Ctrl-C does.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,25 @@ def _print(line: str) -> None:
     # Without Python's buffers: a signal may arrive during a write to them, and they are not reentrant.
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
+
+
+def handle_sigterm() -> None:
+    """Let SIGTERM act as Ctrl-C does, in this process."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def sigterm_handler_kept() -> Iterator[None]:
+    """Restore Python's handler of SIGTERM afterwards, where there was one; Ray's own prints C++ stacks."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 class InterruptedSearchError(Exception):

@@ -29,7 +29,7 @@ GAUGES = {
     "stepfront_evaluations": "trials with a score",
     "stepfront_failed": "trials that failed at every attempt",
     "stepfront_in_flight": "trials that run, or that wait for a worker",
-    "stepfront_cut_off": "trials that a worker did not finish and that wait for another attempt",
+    "stepfront_interrupted": "trials that a worker did not finish and that wait for another attempt",
     "stepfront_hypervolume": "hypervolume of the front",
     "stepfront_front_size": "points on the front",
     "stepfront_best_fid": "best FID so far",
@@ -124,7 +124,7 @@ class Gauges:
             return
         self._queue = now
         self._set(GaugeValue("stepfront_in_flight", now[0]))
-        self._set(GaugeValue("stepfront_cut_off", now[1]))
+        self._set(GaugeValue("stepfront_interrupted", now[1]))
 
     def _set(self, value: GaugeValue) -> None:
         tags: Mapping[str, str] = {TAGS[value.name]: value.of} if value.name in TAGS else {}

@@ -17,6 +17,7 @@ import ray
 from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError, first_line
 from stepfront.search.config import WorkerSettings
+from stepfront.search.execution.interrupt import sigterm_handler_kept
 from stepfront.search.execution.ray_private import keep_to_loopback
 
 ENVIRONMENT = {
@@ -45,7 +46,7 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
         yield
         return
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), sigterm_handler_kept():
             warnings.simplefilter("ignore")
             _connect(workers)
     except Exception as error:

@@ -38,6 +38,14 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
         row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial))
         row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"
         rows.append(row | {"violation": float(sum(max(0.0, v) for v in trial.constraints.values()))})
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table of trials; ValueError when a row's keys are not the columns of the schema."""
+    for row in rows:
+        if differing := row.keys() ^ set(TRIAL_COLUMNS):
+            raise ValueError(f"rows and schema of {TRIALS} differ in: {', '.join(sorted(differing))}")
     return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
 

@@ -30,7 +30,7 @@ from stepfront.search.execution.prometheus import GAUGES, RECENT, TAGS, Gauges, 
 from stepfront.tables.search_tables import Snapshot
 
 GRAFANA = Path(__file__).parents[3] / "dashboards" / "grafana"
-QUEUE = {"stepfront_in_flight", "stepfront_cut_off"}
+QUEUE = {"stepfront_in_flight", "stepfront_interrupted"}
 NEEDS_GPU = ("ray_node_gpus_", "ray_node_gram_")
 
 Values = dict[tuple[str, str], float]
@@ -169,7 +169,7 @@ def exposed(cluster: None) -> Exposed:
     gauges.tables(snapshot, 3)
     gauges.queue(SimpleNamespace(in_flight=2, interrupted=1))  # type: ignore[arg-type]
     node = ray.nodes()[0]
-    queue = {("stepfront_in_flight", ""): 2.0, ("stepfront_cut_off", ""): 1.0}
+    queue = {("stepfront_in_flight", ""): 2.0, ("stepfront_interrupted", ""): 1.0}
     return Exposed(
         f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}", values(gauge_values(snapshot, 3)) | queue
     )
