@@ -26,7 +26,7 @@ LABELS = np.arange(24) % 3
 
 def test_every_part_of_ours_is_checked_below() -> None:
     assert {test.family for test in (TestUNet,)} == set(FAMILIES.ours)
-    assert {TestFeatures.features} == set(FEATURES.ours)
+    assert {test.features for test in (TestClassifier, TestDegradations, TestRandom)} == set(FEATURES.ours)
     assert {"digits", "idx", "npz", *(name for name, _ in test_cache.FORMATS.values())} == set(FORMATS.ours)
 
 
@@ -48,8 +48,16 @@ class TestProxies(ProxyConformance):
         request.cls.proxy = proxy
 
 
-class TestFeatures(FeaturesConformance):
+class TestClassifier(FeaturesConformance):
     features = "classifier"
+
+
+class TestDegradations(FeaturesConformance):
+    features = "degradations"
+
+
+class TestRandom(FeaturesConformance):
+    features = "random"
 
 
 class TestFeatureFile(FeaturesConformance):

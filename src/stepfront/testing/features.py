@@ -25,7 +25,7 @@ class FeaturesConformance:
 
     def settings(self) -> FeatureSettings:
         """Return the settings of the features."""
-        return FeatureSettings(name=self.features, classifier_epochs=1)
+        return FeatureSettings(name=self.features, classifier_epochs=1, training_steps=3)
 
     def data(self) -> ImageData:
         """Return a few random images with labels."""
