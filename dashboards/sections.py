@@ -155,59 +155,65 @@ def plans_section(tables: SearchTables) -> str:
 
 def baselines_section(tables: SearchTables) -> str:
     """Compare the search with its baselines."""
-    parts = []
-    if len(tables.methods):
-        methods = tables.methods.sort_values("hypervolume", ascending=False)
-        lines = [
-            (method_name(m.method), f"{m.evaluations:,}", significant(m.hypervolume, 4), percent(m.share, 1), _spent(m))
-            for m in rows(methods)
-        ]
-        parts.append(_of_features(tables))
-        parts.append(paragraph("Share: of the hypervolume of the front that all methods make together."))
-        parts.append(html_table(("method", ">evaluations", ">hypervolume", ">share", ">network FLOPs"), lines))
-    if len(tables.versus):
-        columns = (">trial", ">GFLOPs", ">FID", ">baseline's FID", ">baseline's GFLOPs", "baseline", "plan")
-        compared = [
-            (
-                v.trial,
-                significant(v.gflops),
-                decimal(v.fid),
-                decimal(v.baseline_fid),
-                significant(v.baseline_gflops),
-                method_name(v.baseline_method or MISSING),
-                short_plan(v.baseline_plan or MISSING, PLAN_LENGTH),
-            )
-            for v in rows(tables.versus.sort_values("gflops"))
-        ]
-        parts.append("<h3>Each front point and the best baseline of equal or lower cost</h3>")
-        parts.append(_of_features(tables))
-        parts.append(html_table(columns, compared))
+    return _methods_table(tables) + _versus_table(tables) + _confirmed_versus_table(tables)
+
+
+def _methods_table(tables: SearchTables) -> str:
+    """Return what each method reached; "" where none was scored."""
+    if not len(tables.methods):
+        return ""
+    methods = tables.methods.sort_values("hypervolume", ascending=False)
+    lines = [
+        (method_name(m.method), f"{m.evaluations:,}", significant(m.hypervolume, 4), percent(m.share, 1), _spent(m))
+        for m in rows(methods)
+    ]
+    share = paragraph("Share: of the hypervolume of the front that all methods make together.")
+    columns = ("method", ">evaluations", ">hypervolume", ">share", ">network FLOPs")
+    return _of_features(tables) + share + html_table(columns, lines)
+
+
+def _versus_table(tables: SearchTables) -> str:
+    """Return each front point beside its best baseline; "" where none was scored."""
+    if not len(tables.versus):
+        return ""
+    columns = (">trial", ">GFLOPs", ">FID", ">baseline's FID", ">baseline's GFLOPs", "baseline", "plan")
+    compared = [
+        (
+            v.trial,
+            significant(v.gflops),
+            decimal(v.fid),
+            decimal(v.baseline_fid),
+            significant(v.baseline_gflops),
+            method_name(v.baseline_method or MISSING),
+            short_plan(v.baseline_plan or MISSING, PLAN_LENGTH),
+        )
+        for v in rows(tables.versus.sort_values("gflops"))
+    ]
+    title = "<h3>Each front point and the best baseline of equal or lower cost</h3>"
+    return title + _of_features(tables) + html_table(columns, compared)
+
+
+def _confirmed_versus_table(tables: SearchTables) -> str:
+    """Return the same comparison on held-out noise seeds; "" where there is none."""
     confirmed = confirmed_versus(tables.confirm, tables.baselines)
-    if len(confirmed):
-        columns = (">trial", ">GFLOPs", ">FID", ">best baseline's FID", ">baseline's GFLOPs", "baseline", ">difference")
-        parts.append("<h3>The same on held-out noise seeds</h3>")
-        parts.append(_of_features(tables))
-        parts.append(
-            paragraph("Means over held-out noise seeds. Where the difference is negative, the front is better.")
+    if not len(confirmed):
+        return ""
+    columns = (">trial", ">GFLOPs", ">FID", ">best baseline's FID", ">baseline's GFLOPs", "baseline", ">difference")
+    compared = [
+        (
+            int(v.trial),
+            significant(v.gflops),
+            decimal(v.fid),
+            decimal(v.baseline_fid),
+            significant(v.baseline_gflops),
+            method_name(v.baseline),
+            decimal(v.fid - v.baseline_fid),
         )
-        parts.append(
-            html_table(
-                columns,
-                [
-                    (
-                        int(v.trial),
-                        significant(v.gflops),
-                        decimal(v.fid),
-                        decimal(v.baseline_fid),
-                        significant(v.baseline_gflops),
-                        method_name(v.baseline),
-                        decimal(v.fid - v.baseline_fid),
-                    )
-                    for v in rows(confirmed)
-                ],
-            )
-        )
-    return "".join(parts)
+        for v in rows(confirmed)
+    ]
+    title = "<h3>The same on held-out noise seeds</h3>"
+    means = paragraph("Means over held-out noise seeds. Where the difference is negative, the front is better.")
+    return title + _of_features(tables) + means + html_table(columns, compared)
 
 
 def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:

@@ -89,7 +89,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "matplotlib": {"dashboards", "dashboards/figures"},
     "diffusers": {"trainers/interop"},
     "torch": {
-        *("search/checks", "search/export", "search/problem", "testing"),
+        *("search/checks", "search/scoring", "search/export", "search/problem", "testing"),
         *("trainers/evaluator", "trainers/training", "trainers/interop", "trainers/inference"),
         *(
             "trainers/feature_networks",

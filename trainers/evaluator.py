@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypedDict
 
 import numpy as np
@@ -91,30 +91,8 @@ class Evaluator:
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Score `images` images of the plan on the noise of `noise_seed`."""
         begin, clock = time.perf_counter(), _Clock(self._device)
-        first: list[Tensor] = []
-        starts: list[tuple[int, int]] = []  # steps saved and images, per batch
-        rows: list[NDArray[np.float32]] = []
-        wanted = self._wanted_rows(images)
-        second: list[Moments] = []
-
-        def batches() -> Iterator[np.ndarray]:
-            sampler = self._sampler(plan, noise_seed)
-            clock.lap("subnets")
-            for batch in sampler.sample(plan, images, self._parts.batch, lambda *start: starts.append(start)):
-                clock.lap("sampling")
-                missing = PAIRED_IMAGES - sum(map(len, first))
-                if missing > 0:
-                    first.append(batch[:missing])
-                features = self._features(batch)
-                if missing := wanted - sum(map(len, rows)):
-                    rows.append(features[:missing])
-                if self._second is not None:
-                    _add_moments(second, self._second(batch))
-                clock.lap("features")
-                yield features
-                clock.lap("distance")  # the moments have added them
-
-        moments = Moments.of(batches())
+        collected = _Collected(self._wanted_rows(images))
+        moments = Moments.of(self._feature_batches(plan, images, noise_seed, clock, collected))
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
         clock.lap("distance")
         scored = Evaluation(
@@ -128,18 +106,35 @@ class Evaluator:
             error=""
             if math.isfinite(fid)
             else "the score is not finite, because the sampled images or their features are not",
-            paired=self._paired(plan, torch.cat(first), noise_seed),
+            paired=self._paired(plan, torch.cat(collected.first), noise_seed),
             sampling_seconds=clock.seconds["sampling"],
             features_seconds=clock.seconds["features"],
             distance_seconds=clock.seconds["distance"],
             prefix_states=len(self._prefixes),
             prefix_mb=self._prefixes.bytes / 2**20,
             device=self._device_name,
-            **self._savings(plan, starts),
+            **self._savings(plan, collected.starts),
         )
-        if scored.error or not (wanted or second):
+        if scored.error or not (collected.wanted or collected.second):
             return scored
-        return self._confirmed(scored, rows, second)
+        return self._confirmed(scored, collected.rows, collected.second)
+
+    def _feature_batches(
+        self, plan: Plan, images: int, noise_seed: int, clock: _Clock, collected: _Collected
+    ) -> Iterator[NDArray[np.float32]]:
+        """Sample the plan's images and yield the features of each batch; the rest is collected on the way."""
+        sampler = self._sampler(plan, noise_seed)
+        clock.lap("subnets")
+        for batch in sampler.sample(plan, images, self._parts.batch, lambda *start: collected.starts.append(start)):
+            clock.lap("sampling")
+            collected.add_images(batch)
+            features = self._features(batch)
+            collected.add_rows(features)
+            if self._second is not None:
+                _add_moments(collected.second, self._second(batch))
+            clock.lap("features")
+            yield features
+            clock.lap("distance")  # the moments have added them
 
     def _wanted_rows(self, images: int) -> int:
         """Return how many feature rows the scores of a confirmation need; 0 where there are none."""
@@ -217,6 +212,32 @@ class Evaluator:
             prefixes=self._prefixes,
             condition=self._condition(noise_seed, label),
         )
+
+
+@dataclass
+class _Collected:
+    """What one evaluation collects beside the moments of its features.
+
+    `first` are the images of the paired score, `starts` the steps saved and the images of each batch, and `rows` the
+    first `wanted` rows of features.  `second` has one item where there is a second judge.
+    """
+
+    wanted: int
+    first: list[Tensor] = field(default_factory=list)
+    starts: list[tuple[int, int]] = field(default_factory=list)
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    second: list[Moments] = field(default_factory=list)
+
+    def add_images(self, batch: Tensor) -> None:
+        """Keep the images of a batch that the paired score lacks."""
+        missing = PAIRED_IMAGES - sum(map(len, self.first))
+        if missing > 0:
+            self.first.append(batch[:missing])
+
+    def add_rows(self, features: NDArray[np.float32]) -> None:
+        """Keep the rows of features that are still wanted."""
+        if missing := self.wanted - sum(map(len, self.rows)):
+            self.rows.append(features[:missing])
 
 
 def _add_moments(moments: list[Moments], rows: NDArray[np.float32]) -> None:

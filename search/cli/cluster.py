@@ -14,6 +14,8 @@ from stepfront.search.cli.terminal import AsJson, Config, Output
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
+    from stepfront.search.jobs.submit import Submitted
+
 Address = Annotated[
     str,
     typer.Option(
@@ -71,16 +73,21 @@ def submit(
     found = find_supernet(open_for_reading(supernet).local) if supernet is not None else None
     steps = [word.strip() for word in do.split(",") if word.strip()]
     done = submit_job(settings, address, steps, found, install)
-    output.message(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
-    output.message(f"job   {done.job_id}; its search: {settings.run_place} on the cluster")
-    if as_json:
-        sent = {"sent": list(done.sent), "bytes": done.size}
-        output.json({"job": done.job_id, "address": address, "directory": settings.run_place} | sent)
+    _show_submitted(output, done, address, settings.run_place)
     if follow:
         _follow(address, done.job_id, sys.stderr if as_json else sys.stdout)
         return
     for verb in ("status", "logs", "stop"):
         output.message(f"      stepfront {verb} {done.job_id} --address {address}")
+
+
+def _show_submitted(output: Output, done: Submitted, address: str, directory: str) -> None:
+    """Print what was sent and the job's id."""
+    output.message(f"sent  {', '.join(done.sent)} ({done.size / 1e6:.1f} MB)")
+    output.message(f"job   {done.job_id}; its search: {directory} on the cluster")
+    if output.as_json:
+        sent = {"sent": list(done.sent), "bytes": done.size}
+        output.json({"job": done.job_id, "address": address, "directory": directory} | sent)
 
 
 def status(

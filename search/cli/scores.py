@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stepfront.errors import InputError
 from stepfront.search.cli.steps import confirm_step, publish_step
 from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_to(app: typer.Typer) -> None:
@@ -95,25 +98,27 @@ def baselines(
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(POSSIBLE)
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
-        with output.bar("baselines") as update:
+        with output.bar("baselines") as bar:
             run_baselines(
-                location.local,
-                wanted,
-                evaluations,
-                lambda name, done, total: update(done, total, f"baseline {name}"),
+                location.local, wanted, evaluations, lambda name, done, total: bar(done, total, f"baseline {name}")
             )
         publish_step(settings, output)
     scored = read_table(directory / METHOD_SCORES).sort_values("share", ascending=False)
     versus = read_table(directory / VERSUS)
     hint = advice(versus, settings)
+    _show_methods(output, scored)
+    if hint:
+        output.message(hint)
+    if as_json:
+        result = {"directory": str(directory), "methods": json_rows(scored), "versus": json_rows(versus)}
+        output.json(result | {"advice": hint})
+
+
+def _show_methods(output: Output, scored: pd.DataFrame) -> None:
+    """Print one line per method."""
     output.message()
     for _, row in scored.iterrows():
         output.message(
             f"{row['method']:<12} {row['evaluations']:>5} evaluations  "
             f"{row['share']:.1%} of the hypervolume of all methods together"
         )
-    if hint:
-        output.message(hint)
-    if as_json:
-        result = {"directory": str(directory), "methods": json_rows(scored), "versus": json_rows(versus)}
-        output.json(result | {"advice": hint})

@@ -18,7 +18,7 @@ from stepfront.search.algorithm.trials import result_of
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.run_directory import FACTS_FILE
-from stepfront.search.records.score_noise import read_score_noise
+from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.inference.cost import WidthCost
@@ -34,13 +34,9 @@ def search_facts(
 ) -> dict[str, Any]:
     """Return the content of search.json as plain JSON values."""
     settings = problem.settings
-    path = directory / FACTS_FILE
     before: dict[str, Any] = {}
     with contextlib.suppress(InputError):  # missing or damaged: the study has the search's id, too
-        before = read_json(path, "search")
-    full_plan = problem.uniform_plan(1.0).runs
-    full = trials[(trials["plan"] == full_plan) & (trials["state"] == "complete")]
-    full_facts = {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
+        before = read_json(directory / FACTS_FILE, "search")
     point = ledger.progress.reference_point()
     noise = read_score_noise(directory, settings.evaluation)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -48,6 +44,32 @@ def search_facts(
         "format": FORMAT,
         "search_id": ledger.search_id(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
+        **_what_is_searched(problem, costs),
+        "full": _full_width(problem, trials),
+        "reference": dict(zip(ledger.objectives, point, strict=True)) if point else None,
+        "reference_point": _by_fid_last(ledger),
+        "device": next(iter(costs.values())).device,
+        "engine": costs[1.0].engine.label,
+        "versions": versions(),
+        "created": before.get("created") or now,
+        "finished": now if ledger.budget_exhausted or ledger.exhausted else None,
+        "command": command,
+        **_work_done(ledger, trials, noise),
+        "width_costs": [
+            {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
+        ],
+        "noise": noise.facts if noise else None,
+        "savings": before.get("savings"),
+        "parent_searches": [
+            name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
+        ],
+    }
+
+
+def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Any]:
+    """Return the facts about the inputs of a search: data, supernet, score, sampler and space of plans."""
+    settings = problem.settings
+    return {
         "dataset": problem.data.name,
         "fingerprint": problem.data.fingerprint,
         "supernet_digest": problem.card.digest,
@@ -64,15 +86,18 @@ def search_facts(
         "encoding": settings.space.encoding,
         "skip": settings.space.skip,
         "objectives": list(settings.evaluation.objectives),
-        "full": full_facts,
-        "reference": dict(zip(ledger.objectives, point, strict=True)) if point else None,
-        "reference_point": _by_fid_last(ledger),
-        "device": next(iter(costs.values())).device,
-        "engine": costs[1.0].engine.label,
-        "versions": versions(),
-        "created": before.get("created") or now,
-        "finished": now if ledger.budget_exhausted or ledger.exhausted else None,
-        "command": command,
+    }
+
+
+def _full_width(problem: SearchProblem, trials: pd.DataFrame) -> dict[str, float | None]:
+    """Return costs and score of the plan of full width; nothing where it has not been scored."""
+    full = trials[(trials["plan"] == problem.uniform_plan(1.0).runs) & (trials["state"] == "complete")]
+    return {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
+
+
+def _work_done(ledger: Ledger, trials: pd.DataFrame, noise: ScoreNoise | None) -> dict[str, Any]:
+    """Return what the search took: evaluations, network calls and seconds."""
+    return {
         "evaluations": len(ledger.complete),
         "failed": ledger.failed,
         "network_gflops": 1000 * ledger.budget.network_tflops() + (noise.network_gflops if noise else 0.0),
@@ -80,14 +105,6 @@ def search_facts(
         "network_calls_saved": int(trials["calls_saved"].sum()),
         "network_gflops_saved": float(trials["gflops_saved"].sum()),
         "seconds": round(max((result_of(t).get("elapsed", 0.0) for t in ledger.trials), default=0.0), 1),
-        "width_costs": [
-            {"width": w, "gmacs": c.macs / 1e9} | _other_costs(c) for w, c in sorted(costs.items(), reverse=True)
-        ],
-        "noise": noise.facts if noise else None,
-        "savings": before.get("savings"),
-        "parent_searches": [
-            name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
-        ],
     }
 
 

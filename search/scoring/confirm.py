@@ -17,13 +17,13 @@ from stepfront.search.claims.claim import Rules, compare_plans
 from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.problem.second_judge import check_images, load_second_judge
 from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
 from stepfront.search.scoring.held_out_scorer import HeldOutScorer, OnResult, PlanKey
+from stepfront.search.scoring.second_judge import check_images, load_second_judge
 from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import BASELINES, BESIDE_FID, CONFIRM, VERSUS

@@ -27,16 +27,6 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
 
     The charts are FID against each cost, the parameters `axes` as parallel coordinates, and the search's history.
     """
-    charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
-    charts.append(
-        {
-            **_chart("PARALLEL"),
-            "selectedParams": list(axes),
-            "selectedMetrics": ["gflops", "fid"],
-            "showAllRuns": False,
-        }
-    )
-    charts += [_history(name) for name in SERIES]
     return {
         "searchFilter": f"tags.search_id = '{search_id}'",
         "orderByKey": "metrics.`domination_rank`",
@@ -56,7 +46,7 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
         "runsHidden": [],
         "runsVisibilityMap": {},
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": charts,
+        "compareRunCharts": _charts(axes),
         "compareRunSections": [_section("front", "Front", 2), _section("history", "History of the search", 2)],
         "viewMaximized": False,
         "runListHidden": False,
@@ -86,6 +76,20 @@ def view_path(experiment_id: str, search_id: str) -> str:
         return f"/#/experiments/{experiment_id}/runs"
     query = f"workflowType=machine_learning&viewStateShareKey={search_id}&compareRunsMode=CHART"
     return f"/#/experiments/{experiment_id}/runs?{query}"
+
+
+def _charts(axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the charts of the view in their order."""
+    charts = [_scatter(cost, "fid") for cost in ("gflops", "latency_ms")]
+    charts.append(
+        {
+            **_chart("PARALLEL"),
+            "selectedParams": list(axes),
+            "selectedMetrics": ["gflops", "fid"],
+            "showAllRuns": False,
+        }
+    )
+    return charts + [_history(name) for name in SERIES]
 
 
 def _section(key: str, name: str, columns: int) -> dict[str, Any]:
