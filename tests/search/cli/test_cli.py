@@ -307,7 +307,7 @@ def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster
     config.write_text(f"{{name: x, directory: {tmp_path}, tracking: {{uri: null}}}}")
     code, said, _ = call(monkeypatch, capsys, "doctor", str(config))
     assert code == 0
-    assert said.count("ok  ") == 9
+    assert said.count("ok  ") == 10
     config.write_text(
         f"{{name: x, directory: {tmp_path}, data: {{format: npz, path: gone.npz}}, tracking: {{uri: null}}}}"
     )
