@@ -55,7 +55,7 @@ def main() -> None:
     rows = [row for case in cases(given.data) for row in measure(case)]
     table = pd.DataFrame(rows)
     print(table.to_string())
-    write_text(given.out, page(table))
+    write_text(given.out, page(table, missing(given.data)))
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -73,8 +73,12 @@ def cases(folder: Path) -> Iterator[Case]:
     if cifar.is_file():
         data = load_data(DataSettings(format="folder", path=str(cifar)))
         yield Case("CIFAR-10", data, mirrored(data))
-    if not fashion.is_dir() or not cifar.is_file():
-        print(f"left out: what is missing of fashion-mnist and cifar10-jpg/cifar10-jpg.zip in {folder}")
+
+
+def missing(folder: Path) -> list[str]:
+    """Return the datasets whose files do not exist."""
+    places = {"Fashion-MNIST": folder / "fashion-mnist", "CIFAR-10": folder / "cifar10-jpg" / "cifar10-jpg.zip"}
+    return [name for name, place in places.items() if not place.exists()]
 
 
 def mirrored(data: ImageData) -> Tensor:
@@ -189,7 +193,7 @@ def distance(judge: Judge, images: Tensor) -> float:
     return reference.distance(Moments.of(features(part) for part in images.split(500)))
 
 
-def page(table: pd.DataFrame) -> str:
+def page(table: pd.DataFrame, missing_data: list[str]) -> str:
     """Return docs/judges.md."""
     strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
     parts = [
@@ -201,6 +205,8 @@ def page(table: pd.DataFrame) -> str:
         f"relative spread over {DRAWS} draws. Training images score below 1 where a judge sees memorisation.",
         "",
     ]
+    if missing_data:
+        parts += [f"Left out, because their files were missing: {', '.join(missing_data)}.", ""]
     for dataset, rows in table.groupby("dataset", sort=False):
         wide = rows.drop(columns="dataset").set_index("features").T.fillna("")
         wide = wide[(wide != "").any(axis=1)]
