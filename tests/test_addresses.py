@@ -38,7 +38,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(key: str, address:
     with pytest.raises(InputError) as caught:
         settings_from({}, [f"{key}={address}"])
     said = str(caught.value)
-    assert said.startswith(f"{key}: ")
+    assert said.startswith(f"--set: {key}: ")
     assert "${NAME}" in said
     assert "ter2" not in said
 

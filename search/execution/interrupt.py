@@ -26,7 +26,12 @@ def handle_sigterm() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)
+    # Called, not raised: a process that a shell script starts in the background ignores SIGINT.
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

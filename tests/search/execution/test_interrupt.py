@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,11 @@ def test_sigterm_acts_as_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "stepfront: stopping; press Ctrl-C again to stop at once\n"
 
 
-def test_sigterm_outside_of_a_search_is_a_keyboard_interrupt_even_where_a_library_took_it() -> None:
+@pytest.mark.parametrize("of_sigint", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_outside_of_a_search_is_a_keyboard_interrupt_even_where_a_library_took_it(
+    of_sigint: Any,
+) -> None:
+    signal.signal(signal.SIGINT, of_sigint)  # ignored, as in a background job of a script
     handle_sigterm()
     with sigterm_handler_kept():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
