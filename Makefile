@@ -19,9 +19,9 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)  ## train, search, confirm and report on digits
 	$(BIN)/stepfront quickstart
 
-test: $(READY)  ## run all tests (3 processes: half of their time is waiting) and print the total time
+test: $(READY)  ## run all tests (2 processes) and print the total time
 	@start=$$(date +%s); code=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
 	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; exit $$code
 
 test-cluster: $(READY)  ## run a search on a cluster on this machine: several nodes, PostgreSQL, MLflow server, token
