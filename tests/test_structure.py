@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, str] = {
     "search/records": "search/storage search/ground trainers/diffusion trainers/networks trainers/ground tables ground",
     "search/storage": "search/ground trainers/networks trainers/ground ground",
     "search/presets": "",
-    "search/ground": "trainers/ground ground",  # config, pareto and other single files of search/
+    "search/ground": "search/settings trainers/ground ground",  # config, pareto and other single files of search/
+    "search/settings": "trainers/ground ground",  # groups of settings, YAML and --set; search/config.py is above them
     "dashboards": "dashboards/figures dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",

@@ -26,11 +26,14 @@ from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_pa
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LARGEST_SEED = 2**32 - 1
+"""scikit-learn takes no larger one, and sums of seeds must fit into the tables' 64 bits."""
+
 
 class Settings(BaseModel):
     """A frozen group of settings; unknown keys and values of another type are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """New names of keys of earlier versions; an error names them."""
@@ -174,7 +177,7 @@ class TrainingSettings(Settings):
     device: str = Field(
         "auto", description="device of the training, such as cpu or cuda. auto: a GPU where there is one"
     )
-    seed: int = Field(0, ge=0, description="seed of first weights, batches, noise and random widths")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of first weights, batches, noise and random widths")
 
     @model_validator(mode="after")
     def _an_image_a_part(self) -> Self:
@@ -211,7 +214,9 @@ class FeatureSettings(Settings):
     )
     training_steps: int = Field(800, ge=1, description="training steps of the network of `degradations`")
     classifier_epochs: int = Field(10, ge=1, description="training epochs of the network of `classifier`")
-    seed: int = Field(0, ge=0, description="seed of the feature network: its training, or its random weights")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="seed of the feature network: its training, or its random weights"
+    )
 
     @model_validator(mode="after")
     def _file_has_a_name(self) -> Self:

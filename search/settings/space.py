@@ -1,0 +1,80 @@
+"""Define the settings of what is searched and how: the space, variation, screening and the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from stepfront.plugins import PROXIES
+from stepfront.trainers.config import Settings
+
+
+class SpaceSettings(Settings):
+    """The plans that are searched."""
+
+    encoding: Literal["stages", "steps", "cuts"] = Field(
+        "stages", description="genes of a plan. stages: one width per stage; steps: one per step; cuts: few cut points"
+    )
+    stages: int = Field(10, ge=1, le=1000, description="number of equal stages (encoding stages)")
+    cuts: int = Field(2, ge=1, le=3, description="maximum number of cut points (encoding cuts)")
+    skip: Literal[False, True, "even"] = Field(
+        "even",
+        description="number of steps. even: any number, spread evenly; true: any step may be left out, and the solver "
+        "spans the gap; false: all steps (default with encoding cuts)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cuts_take_all(cls, given: Any) -> Any:
+        return {"skip": False} | given if isinstance(given, dict) and given.get("encoding") == "cuts" else given
+
+    @model_validator(mode="after")
+    def _even_has_units(self) -> Self:
+        if self.skip == "even" and self.encoding == "cuts":
+            raise ValueError("skip: even needs encoding stages or steps, not cuts; possible: true, false")
+        return self
+
+
+class VariationSettings(Settings):
+    """How new plans are made from evaluated ones.  docs/search.md gives the measurements behind the defaults."""
+
+    population: int = Field(
+        20, ge=4, description="number of best trials that parents are drawn from; trials per generation"
+    )
+    crossover: float = Field(0.5, ge=0, le=1, description="probability that a child has two parents")
+    mutations: int = Field(1, ge=1, description="maximum number of mutations per child")
+
+
+class ScreenSettings(Settings):
+    """How a cheap proxy chooses which child is evaluated."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"rung": "proxy"}
+
+    proxy: Annotated[str, AfterValidator(lambda name: name if name == "none" else PROXIES.check(name))] = Field(
+        "model",
+        description="score that stands in for FID. model: regression on the search's own trials; gap: loss per step "
+        "and width; paired: distance to full-width images; none: no screening; or your own (docs/plugins.md)",
+    )
+    offspring: int = Field(32, ge=1, description="children made per child that is evaluated")
+    least_tau: float = Field(
+        0.5, ge=-1, le=1, description="Kendall's tau of proxy and FID below which the proxy is not used"
+    )
+
+
+class BudgetSettings(Settings):
+    """When a search ends: at the first limit that it reaches."""
+
+    trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones included")
+    minutes: float | None = Field(None, gt=0, description="running time of the search, without pauses")
+    tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations, in 1e12")
+    patience: int | None = Field(
+        None, ge=1, description="generations in a row without growth of the hypervolume beyond noise"
+    )
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if self.trials is None and self.minutes is None and self.tflops is None and self.patience is None:
+            raise ValueError("a budget needs a limit: trials, minutes, tflops or patience")
+        return self
