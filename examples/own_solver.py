@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import quickstart
+import torch
+from torch import Tensor
 
 import stepfront
-from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule
-from stepfront.trainers.diffusion.solvers import Coefficients
+from stepfront.trainers.diffusion.schedule import NoiseSchedule
+from stepfront.trainers.diffusion.solvers import Coefficients, now_and_next
 
 
-def ddim_half(schedule: NoiseSchedule, times: Array) -> Coefficients:
+def ddim_half(schedule: NoiseSchedule, times: Tensor) -> Coefficients:
     """Return DDIM with half of the ancestral noise: eta = 0.5 (Song et al. 2020, eq. 12 and 16)."""
-    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-    alpha_next, sigma_next = np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0)
-    d = 0.5 * sigma_next / sigma * np.sqrt(1 - (alpha / alpha_next) ** 2)
-    a = np.sqrt(sigma_next**2 - d**2) / sigma
-    return Coefficients(alpha, sigma, a, alpha_next - a * alpha, np.zeros_like(a), d)
+    alpha, sigma, alpha_next, sigma_next = now_and_next(schedule, times)
+    noise = 0.5 * sigma_next / sigma * torch.sqrt(1 - (alpha / alpha_next) ** 2)
+    a = sigma_next / sigma * torch.sqrt(1 - 0.25 * (1 - (alpha / alpha_next) ** 2) / sigma**2)
+    return Coefficients.of_columns(alpha, sigma, a, alpha_next - a * alpha, noise=noise)
 
 
 def main(small: bool) -> None:

@@ -120,7 +120,9 @@ class NodePrefixes:
         # No limit counts states that the index has not added yet, so at most one bundle is on its way.
         if time.monotonic() < self._silent_until or not self._is_free():
             return
-        size = sum(array.nbytes for _, arrays in states for array in arrays if array is not None)
+        size = sum(
+            array.nbytes for _, (x, earlier, clean) in states for array in (x, *earlier.values(), *clean.values())
+        )
         try:
             reference = ray.put([arrays for _, arrays in states])
         except ray.exceptions.RayError as error:  # for example, a full object store: the evaluation matters more

@@ -7,6 +7,7 @@ width that the plan runs, and sample.py (a copy of exported/sample.py) is a comp
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.diffusion.sampler import PlanRun
+from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
 
-FORMAT = 2
+FORMAT = 3
 PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
 PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
 
@@ -111,14 +112,14 @@ def _shared(network: NetworkSettings) -> dict[str, Any]:
     }
 
 
-def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, float]]:
+def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     """Return the steps that are taken; JSON keeps every bit of a float."""
-    found = PlanRun(plan, noise_schedule(problem.card.diffusion)).coefficients
-    columns = {name: getattr(found, name) for name in ("alpha", "sigma", "a", "b", "c", "d")}
+    run = PlanRun(plan, noise_schedule(problem.card.diffusion))
     return [
-        {"number": taken, "time": plan.times[taken], "width": plan.widths[taken]}
-        | {name: float(column[i]) for name, column in columns.items()}
-        for i, taken in enumerate(plan.taken)
+        {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
+        | asdict(run.steps[i])
+        | {"keep": asdict(run.reads[i + 1])}
+        for i, taken in enumerate(run.taken)
     ]
 
 

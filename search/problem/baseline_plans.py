@@ -8,6 +8,7 @@ from itertools import combinations, permutations, product
 from typing import Any, get_args
 
 import numpy as np
+import torch
 
 from stepfront.plugins import SOLVERS
 from stepfront.search.algorithm.encodings import Encoding, Levels
@@ -64,13 +65,13 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
     solvers, grids = dict.fromkeys([own.solver, *SOLVERS.ours]), dict.fromkeys([own.grid, *GRIDS])
     for solver, grid, count in product(solvers, grids, steps):
         times = time_grid(schedule, grid, count)
-        coefficients = find_solver(solver)(schedule, times)
-        if np.any(coefficients.d):
+        coefficients = find_solver(solver)(schedule, torch.from_numpy(times.copy()))
+        if coefficients.noise.any():
             continue  # a solver that adds noise
         name = "" if (solver, grid) == (own.solver, own.grid) else f"{solver}, {grid} grid"
         plan = Plan(tuple(map(float, times)), (1.0,) * count, solver)
         # Two solvers may be one and the same for few steps.
-        same = (plan.times, *(coefficients.a.tolist() + coefficients.b.tolist() + coefficients.c.tolist()))
+        same = (plan.times, str(coefficients.states.tolist()), str(coefficients.clean.tolist()))
         found.setdefault(same, FullWidthSampler(plan, name))
     return list(found.values())
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import fields
+
+import torch
+from torch import Tensor
 
 from stepfront.errors import InputError, first_line
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
 from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.solvers import find_solver
+from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 from stepfront.trainers.metrics.feature_set import find_feature_set
 
-COEFFICIENTS = ("alpha", "sigma", "a", "b", "c", "d")
+SQUARE = ("states", "clean")
+"""The coefficients that are a table of steps x steps."""
 
 
 def check_parts(settings: RunSettings) -> None:
@@ -30,26 +34,31 @@ def check_parts(settings: RunSettings) -> None:
 def check_solver(sampler: SamplerSettings, diffusion: DiffusionSettings) -> None:
     """Compute the solver's coefficients once, on the time grid of the settings.
 
-    Raises InputError when the solver can't be imported, raises an error, or returns coefficients that are not finite
-    or not one per step.
+    Raises InputError when the solver can't be imported, raises an error, or returns coefficients of another shape or
+    kind than `Coefficients` has, that are not finite, or that read later steps.
     """
     solver, name = find_solver(sampler.solver), sampler.solver
     schedule = noise_schedule(diffusion)
-    times = time_grid(schedule, sampler.grid, sampler.steps)
+    times = torch.from_numpy(time_grid(schedule, sampler.grid, sampler.steps).copy())
     try:
         table = solver(schedule, times)
-        rows = {key: np.asarray(getattr(table, key), dtype=np.float64) for key in COEFFICIENTS}
+        tables = {f.name: torch.as_tensor(getattr(table, f.name), dtype=torch.float64) for f in fields(Coefficients)}
     except Exception as error:  # a user's function can raise anything
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"the solver {name!r} fails on {len(times)} steps ({reason}); see docs/plugins.md") from error
-    for key, row in rows.items():
-        if row.shape != times.shape:
-            raise InputError(
-                f"the solver {name!r} returns {key} of shape {row.shape} for {len(times)} steps; return one "
-                f"coefficient per step, shape {times.shape}"
-            )
-        if not np.isfinite(row).all():
-            raise InputError(f"the solver {name!r} returns {key} with values that are not finite; return finite ones")
+    for key, numbers in tables.items():
+        _check_table(name, key, numbers, len(times))
+
+
+def _check_table(solver: str, key: str, numbers: Tensor, steps: int) -> None:
+    shape = (steps, steps) if key in SQUARE else (steps,)
+    if numbers.shape != shape:
+        given = tuple(numbers.shape)
+        raise InputError(f"the solver {solver!r} returns {key} of shape {given} for {steps} steps, not {shape}")
+    if not numbers.isfinite().all():
+        raise InputError(f"the solver {solver!r} returns {key} with values that are not finite; return finite ones")
+    if key in SQUARE and numbers.triu(1).any():
+        raise InputError(f"the solver {solver!r} returns {key} that read later steps; leave zeros above the diagonal")
 
 
 def _check_features(settings: FeatureSettings) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from stepfront.errors import InputError
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 
 SKIP = 0.0
 """The width of a step that is not taken."""
@@ -20,11 +21,15 @@ _RUN = re.compile(r"(\d+)x(skip|\d*\.?\d+)")
 
 @dataclass(frozen=True)
 class Plan:
-    """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name."""
+    """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name.
+
+    With a `learnt` sampler, times and solver are its own, and no step is skipped.
+    """
 
     times: tuple[float, ...]
     widths: tuple[float, ...]
     solver: str = "ddim"
+    learnt: LearntSampler | None = None
 
     def __post_init__(self) -> None:
         if len(self.times) != len(self.widths):
@@ -33,6 +38,8 @@ class Plan:
             raise InputError("a plan's times must decrease, from noise to image")
         if not any(self.widths):
             raise InputError("a plan must take at least one step; all of its steps are skipped")
+        if self.learnt is not None:
+            self._check_learnt(self.learnt)
 
     @property
     def taken(self) -> tuple[int, ...]:
@@ -43,6 +50,17 @@ class Plan:
     def runs(self) -> str:
         """Return the widths as run lengths in sampling order."""
         return runs_text(self.widths)
+
+    def _check_learnt(self, learnt: LearntSampler) -> None:
+        if len(self.times) != len(learnt.times):
+            raise InputError(
+                f"a plan of {len(self.times)} steps on a sampler learnt for {len(learnt.times)}; learn one for "
+                f"{len(self.times)} steps"
+            )
+        if (self.times, self.solver) != (learnt.times, learnt.solver):
+            raise InputError("a plan on a learnt sampler must have the sampler's own times and solver")
+        if SKIP in self.widths:
+            raise InputError("a plan on a learnt sampler can't skip steps; learn a sampler of fewer steps")
 
     def check_widths(self, possible: Iterable[float]) -> None:
         """Raise InputError when a step runs at a width that the supernet does not have."""

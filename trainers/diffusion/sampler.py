@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stepfront.trainers.diffusion.conditioning import Condition
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
-from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
+from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.diffusion.types import Network
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of a trajectory before its next step: x, and the clean image predicted by the step before."""
+    """The state of a trajectory before its next step: x, and what this and later steps read of earlier ones.
+
+    `states` holds earlier x, and `clean` the clean images predicted of them, by the position of their step.
+    """
 
     x: Tensor
-    x0: Tensor | None = None
+    states: Mapping[int, Tensor] = field(default_factory=dict)
+    clean: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all tensors."""
+        return sum(int(tensor.nbytes) for tensor in (self.x, *self.states.values(), *self.clean.values()))
 
 
 class PrefixStates(Protocol):
@@ -82,15 +90,14 @@ class Sampler:
         if self.prefixes is not None:
             positions = self.prefixes.positions(run, state)
             noise = hashlib.sha256(f"{self.noise.seed} {self.condition} {indices}".encode()).hexdigest()
-            # A plan that does not look back stores no x0, so its state is not that of a plan that does.
-            keys = {p: f"{noise} {run.prefix_key(p)} {bool(run.steps[p].before)}" for p in positions}
+            keys = {p: f"{noise} {run.prefix_key(p)}" for p in positions}
             found = self.prefixes.longest(list(keys.values()))
             if found is not None:
                 first, state = positions[found[0]], found[1]
         on_start(first, len(indices))
         for position in range(first, len(run)):
             if self.prefixes is not None and position in keys:
-                self.prefixes.keep(keys[position], state if run.steps[position].before else State(state.x))
+                self.prefixes.keep(keys[position], state)
             state = self.step(state, run, position, indices)
         if self.prefixes is not None:
             self.prefixes.publish()
@@ -109,88 +116,20 @@ class Sampler:
     @torch.inference_mode()
     def step(self, state: State, run: PlanRun, position: int, images: range) -> State:
         """Apply one prediction and the solver's update (solvers.py has the equation)."""
-        c, taken = run.steps[position], run.taken[position]
+        step, taken = run.steps[position], run.taken[position]
         network = self.denoisers[run.plan.widths[taken]]
         predict = network if self.condition is None else self.condition.denoiser(network, images, self.device)
         eps = predict(state.x, run.time(position, len(state.x), self.device))
-        x0 = (state.x - c.sigma * eps.to(self.dtype)).div_(c.alpha)
+        x0 = (state.x - step.sigma * eps.to(self.dtype)).div_(step.alpha)
         if self.clip:
             x0.clamp_(-1, 1)
-        x = (c.a * state.x).add_(c.b * x0)
-        if c.before and state.x0 is not None:
-            x += c.before * state.x0
-        if c.noise:
-            x += c.noise * self.noise.on(self.device, self.dtype, images, taken)
-        return State(x, x0)
-
-
-@dataclass(frozen=True)
-class Step:
-    """The coefficients of one step as plain floats, in the order of `Coefficients`."""
-
-    alpha: float
-    sigma: float
-    a: float
-    b: float
-    before: float
-    noise: float
-
-
-@dataclass(frozen=True)
-class PlanRun:
-    """A plan with the coefficients of the steps that it takes."""
-
-    plan: Plan
-    schedule: NoiseSchedule
-
-    def __len__(self) -> int:
-        return len(self.taken)
-
-    @cached_property
-    def taken(self) -> tuple[int, ...]:
-        """Return the positions in the plan of the steps that it takes."""
-        return self.plan.taken
-
-    @cached_property
-    def coefficients(self) -> Coefficients:
-        """Return the solver's coefficients of the steps that the plan takes."""
-        times = np.array([self.plan.times[i] for i in self.taken])
-        return find_solver(self.plan.solver)(self.schedule, times)
-
-    @cached_property
-    def steps(self) -> tuple[Step, ...]:
-        """Return the coefficients per step, converted once."""
-        c = self.coefficients
-        return tuple(Step(*row) for row in np.stack([c.alpha, c.sigma, c.a, c.b, c.c, c.d], axis=1).tolist())
-
-    @property
-    def multistep(self) -> bool:
-        """Return whether some step reads the clean image that the step before predicted."""
-        return any(step.before for step in self.steps)
-
-    def time(self, position: int, batch: int, device: torch.device) -> Tensor:
-        """Return the time of a step for a complete batch, [batch]; the times of all steps are made once."""
-        tables: dict[tuple[int, torch.device], Tensor] = self.__dict__.setdefault("_times", {})
-        if (batch, device) not in tables:
-            times = torch.tensor([self.plan.times[i] for i in self.taken], dtype=torch.float32)
-            tables[batch, device] = times[:, None].expand(-1, batch).contiguous().to(device)
-        return tables[batch, device][position]
-
-    def prefix_key(self, position: int) -> str:
-        """Return a digest of all that the state before step `position` depends on, except the noise.
-
-        Equal keys mean equal states, in every process.
-        """
-        return self._prefix_keys[position]
-
-    @cached_property
-    def _prefix_keys(self) -> tuple[str, ...]:
-        digest, keys = hashlib.sha256(self.plan.solver.encode()), []
-        for i in (*self.taken, None):
-            # The solver's update of the step before reads the time of this one, if there is one.
-            following = digest.copy()
-            following.update(repr(None if i is None else self.plan.times[i]).encode())
-            keys.append(following.hexdigest())
-            if i is not None:
-                digest.update(repr((i, self.plan.times[i], self.plan.widths[i])).encode())
-        return tuple(keys)
+        states, clean = {**state.states, position: state.x}, {**state.clean, position: x0}
+        terms = [(c, states[j]) for j, c in step.states] + [(c, clean[j]) for j, c in step.clean]
+        (c, read), *others = terms or [(0.0, state.x)]
+        x = c * read
+        for c, read in others:
+            x += c * read
+        if step.noise:
+            x += step.noise * self.noise.on(self.device, self.dtype, images, taken)
+        later = run.reads[position + 1]
+        return State(x, {j: states[j] for j in later.states}, {j: clean[j] for j in later.clean})

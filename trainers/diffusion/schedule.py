@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings
 
+Numbers = TypeVar("Numbers", Array, Tensor)
+"""A NumPy array, or a float64 tensor, through which gradients flow."""
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alpha-bar (the squared alpha) at each training time, [steps]."""
+    """alpha-bar (the squared alpha) at each training time, [steps].
+
+    The methods take NumPy arrays, or float64 tensors: what is computed of tensors is differentiable in them.
+    """
 
     alpha_bar: Array
 
@@ -27,23 +37,49 @@ class NoiseSchedule:
     def steps(self) -> int:
         return len(self.alpha_bar)
 
-    def half_log_snr(self, times: Array) -> Array:
+    def half_log_snr(self, times: Numbers) -> Numbers:
         """Return lambda = log(alpha / sigma) at the given times."""
-        table = 0.5 * (np.log(self.alpha_bar) - np.log1p(-self.alpha_bar))
-        return np.interp(times, np.arange(self.steps), table)
+        if isinstance(times, Tensor):
+            table = torch.from_numpy(self._table).to(times.device)
+            return _at(table, times.clamp(0, self.steps - 1))
+        return np.interp(times, np.arange(self.steps), self._table)
 
-    def alpha(self, times: Array) -> Array:
+    def alpha(self, times: Numbers) -> Numbers:
         """Return the signal's share at the given times."""
-        return np.sqrt(1 / (1 + np.exp(-2 * self.half_log_snr(times))))
+        lam = self.half_log_snr(times)
+        if isinstance(lam, Tensor):
+            return torch.sqrt(1 / (1 + torch.exp(-2 * lam)))
+        return np.sqrt(1 / (1 + np.exp(-2 * lam)))
 
-    def sigma(self, times: Array) -> Array:
+    def sigma(self, times: Numbers) -> Numbers:
         """Return the noise's share at the given times."""
-        return np.sqrt(1 / (1 + np.exp(2 * self.half_log_snr(times))))
+        lam = self.half_log_snr(times)
+        if isinstance(lam, Tensor):
+            return torch.sqrt(1 / (1 + torch.exp(2 * lam)))
+        return np.sqrt(1 / (1 + np.exp(2 * lam)))
 
-    def time_of(self, half_log_snr: Array) -> Array:
+    def time_of(self, half_log_snr: Numbers) -> Numbers:
         """Return the times of given half log-SNRs, the inverse of `half_log_snr`."""
-        table = self.half_log_snr(np.arange(self.steps, dtype=np.float64))
-        return np.interp(half_log_snr, table[::-1], np.arange(self.steps)[::-1])
+        if isinstance(half_log_snr, Tensor):
+            rising = torch.from_numpy(self._table[::-1].copy()).to(half_log_snr.device)
+            lam = half_log_snr.clamp(rising[0], rising[-1])
+            before = (torch.searchsorted(rising, lam.detach()) - 1).clamp(0, max(self.steps - 2, 0))
+            after = (before + 1).clamp(max=self.steps - 1)
+            share = (lam - rising[before]) / (rising[after] - rising[before])
+            return self.steps - 1 - (before + share)
+        return np.interp(half_log_snr, self._table[::-1], np.arange(self.steps)[::-1])
+
+    @cached_property
+    def _table(self) -> Array:
+        """The half log-SNR at each training time, [steps]."""
+        return 0.5 * (np.log(self.alpha_bar) - np.log1p(-self.alpha_bar))
+
+
+def _at(table: Tensor, places: Tensor) -> Tensor:
+    """Interpolate linearly between the entries of a table; the entries around a place carry no gradient to it."""
+    before = places.detach().floor().long().clamp(0, max(len(table) - 2, 0))
+    after = (before + 1).clamp(max=len(table) - 1)
+    return table[before] + (places - before) * (table[after] - table[before])
 
 
 def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:

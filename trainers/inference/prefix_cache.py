@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from stepfront.trainers.devices import device_name
-from stepfront.trainers.diffusion.sampler import PlanRun, State
+from stepfront.trainers.diffusion.plan_run import PlanRun
+from stepfront.trainers.diffusion.sampler import State
 
 PLANS = 8
 """Number of plans without common prefixes whose states fit the limit; with less memory, each plan caches fewer."""
 
-Arrays = tuple[np.ndarray, np.ndarray | None]
-"""A state on its way between processes: x [B, C, H, W], and the clean image that the previous step predicted."""
+Arrays = tuple[np.ndarray, Mapping[int, np.ndarray], Mapping[int, np.ndarray]]
+"""A `State` on its way between processes: x, earlier states and predicted clean images, each [B, C, H, W]."""
 
 
 class Shared(Protocol):
@@ -53,7 +54,7 @@ class Prefixes:
 
     def positions(self, run: PlanRun, state: State) -> range:
         """Return the steps before which a plan's state is worth caching: all that fit, evenly spread."""
-        each = state.x.nbytes * (2 if run.multistep else 1)
+        each = state.x.nbytes * (1 + run.history)
         count = int(self._limit / PLANS / each) or int(self._limit >= each)
         if not count:
             return range(0)
@@ -70,13 +71,12 @@ class Prefixes:
             found = self._shared.longest([self._name(key) for key in keys[own + 1 :]])
             if found is not None:
                 own += 1 + found[0]
-                x, x0 = found[1]
-                self._insert(keys[own], State(self._tensor(x), None if x0 is None else self._tensor(x0)))
+                self._insert(keys[own], self._state(*found[1]))
         return (own, self._states[keys[own]]) if own >= 0 else None
 
     def keep(self, key: str, state: State) -> None:
         """Cache a state, and drop the least recently used ones until all fit."""
-        if key in self._states or _bytes(state) > self._limit:
+        if key in self._states or state.nbytes > self._limit:
             return
         self._insert(key, state)
         if self._shared is not None:
@@ -91,19 +91,20 @@ class Prefixes:
     def _name(self, key: str) -> str:
         return f"{self._kind} {key}"  # a device of another kind may round differently
 
+    def _state(self, x: np.ndarray, states: Mapping[int, np.ndarray], clean: Mapping[int, np.ndarray]) -> State:
+        earlier = ({j: self._tensor(array) for j, array in arrays.items()} for arrays in (states, clean))
+        return State(self._tensor(x), *earlier)
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.copy()).to(self._device)  # a view would keep the other process's memory alive
 
     def _insert(self, key: str, state: State) -> None:
         self._states[key] = state
-        self.bytes += _bytes(state)
+        self.bytes += state.nbytes
         while self.bytes > self._limit:
-            self.bytes -= _bytes(self._states.popitem(last=False)[1])
+            self.bytes -= self._states.popitem(last=False)[1].nbytes
 
 
 def _arrays(state: State) -> Arrays:
-    return state.x.cpu().numpy(), None if state.x0 is None else state.x0.cpu().numpy()
-
-
-def _bytes(state: State) -> int:
-    return int(state.x.nbytes) + (0 if state.x0 is None else int(state.x0.nbytes))
+    states, clean = ({j: tensor.cpu().numpy() for j, tensor in held.items()} for held in (state.states, state.clean))
+    return state.x.cpu().numpy(), states, clean

@@ -22,6 +22,7 @@ from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings, settings_json, validate
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.diffusion.conditioning import make_condition
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
@@ -58,7 +59,8 @@ class SlimmableUNet(ModelMixin, ConfigMixin):
 class PlanScheduler(SchedulerMixin, ConfigMixin):
     """A plan (times, widths and solver) over a noise schedule, as the scheduler in a pipeline's folder.
 
-    Where there are classes, it also holds the guidance and the frequency of each class.
+    `learnt` is the plan's learnt sampler, if it has one, as `LearntSampler.to_json` returns it.  Where there are
+    classes, the scheduler also holds the guidance and the frequency of each class.
     """
 
     @register_to_config
@@ -71,8 +73,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         clip: bool = False,
         guidance: float = 1.0,
         label_counts: list[int] | None = None,
+        learnt: dict[str, Any] | None = None,
     ) -> None:
-        self.plan = Plan(tuple(map(float, times)), tuple(map(float, widths)), solver)
+        sampler = None if learnt is None else LearntSampler.from_json(learnt)
+        self.plan = Plan(tuple(map(float, times)), tuple(map(float, widths)), solver, sampler)
         self.schedule = noise_schedule(validate(DiffusionSettings, diffusion))
         self.clip, self.guidance, self.label_counts = clip, guidance, label_counts or []
 
@@ -94,7 +98,8 @@ class PlanPipeline(DiffusionPipeline):
         unet.supernet.load_state_dict(supernet.state_dict())
         diffusion, counts = settings_json(card.diffusion), list(card.label_counts)
         times, widths = list(plan.times), list(plan.widths)
-        scheduler = PlanScheduler(times, widths, plan.solver, diffusion, clip, guidance, counts)
+        learnt = None if plan.learnt is None else plan.learnt.to_json()
+        scheduler = PlanScheduler(times, widths, plan.solver, diffusion, clip, guidance, counts, learnt)
         return PlanPipeline(unet.eval(), scheduler)
 
     @torch.no_grad()

@@ -2,9 +2,12 @@
 
     python sample.py --images 64 --seed 0 --out images.npz
 
-plan.json holds, for each step, the width to run, its time, and the solver's coefficients:
+plan.json holds, for each step, the width to run, its time, and the solver's coefficients.  Step i reads the states x_j
+and the predicted clean images x0_j of steps j <= i, as pairs [j, coefficient], and new noise z:
 
-    x_next = a x + b x0 + c x0_before + d z,      x0 = (x - sigma eps) / alpha
+    x_next = sum states_j x_j + sum clean_j x0_j + noise z,      x0 = (x - sigma eps) / alpha
+
+`keep` names the steps of which later steps still read the state or the clean image.
 
 Where the networks have classes, `condition` holds how often each label is drawn, and the scale of guidance:
 
@@ -124,17 +127,16 @@ class Point:
 
     @torch.inference_mode()
     def _batch(self, images: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
-        x, before = self._noise(images, 0), None
-        for step in self.plan["steps"]:
+        x, states, clean = self._noise(images, 0), {}, {}
+        for position, step in enumerate(self.plan["steps"]):
             t = torch.full((len(images),), step["time"], device=self.device)
             x0 = (x - step["sigma"] * self._predict(self.networks[step["width"]], x, t, labels)) / step["alpha"]
-            x0 = x0.clamp(-1, 1) if self.plan["clip"] else x0
-            x = step["a"] * x + step["b"] * x0
-            if step["c"] and before is not None:
-                x += step["c"] * before
-            if step["d"]:
-                x += step["d"] * self._noise(images, step["number"] + 1)
-            before = x0
+            states[position], clean[position] = x, x0.clamp(-1, 1) if self.plan["clip"] else x0
+            x = sum([c * states[j] for j, c in step["states"]] + [c * clean[j] for j, c in step["clean"]])
+            if step["noise"]:
+                x += step["noise"] * self._noise(images, step["number"] + 1)
+            states = {j: states[j] for j in step["keep"]["states"]}
+            clean = {j: clean[j] for j in step["keep"]["clean"]}
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
     def _predict(self, network: UNet, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
+import torch
 
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule, noise_schedule, time_grid
@@ -24,30 +23,34 @@ class SolverConformance:
 
     def coefficients(self, schedule: NoiseSchedule, times: Array) -> Coefficients:
         """Return the solver's coefficients."""
-        return find_solver(self.solver)(schedule, times)
+        return find_solver(self.solver)(schedule, torch.tensor(times, dtype=torch.float64))
 
     def test_coefficients_are_finite_on_every_grid(self) -> None:
-        """Each coefficient is one finite float64 per step, from one step to a thousand."""
+        """Each coefficient is one finite float64 per step, or per step and earlier step, from one to a thousand."""
         for schedule in self.schedules():
             for grid in GRIDS:
                 for steps in (1, 2, 3, 10, 1000):
-                    found = astuple(self.coefficients(schedule, time_grid(schedule, grid, steps)))
-                    for column in found:
-                        assert column.shape == (steps,), f"{grid}: {column.shape} coefficients for {steps} steps"
-                        assert column.dtype == np.float64, f"{grid}: coefficients are {column.dtype}, not float64"
-                        assert np.isfinite(column).all(), f"{grid}: coefficients of {steps} steps are not all finite"
+                    found = self.coefficients(schedule, time_grid(schedule, grid, steps))
+                    for key, numbers in vars(found).items():
+                        shape = (steps, steps) if key in ("states", "clean") else (steps,)
+                        assert numbers.shape == shape, f"{grid}: {key} is {tuple(numbers.shape)} for {steps} steps"
+                        assert numbers.dtype == torch.float64, f"{grid}: {key} is {numbers.dtype}, not float64"
+                        assert numbers.isfinite().all(), f"{grid}: {key} of {steps} steps is not all finite"
+                    for table in (found.states, found.clean):
+                        assert not table.triu(1).any(), f"{grid}: some of {steps} steps read later ones"
 
     def test_equal_times_give_equal_coefficients_and_stay_as_they_are(self) -> None:
         """The function is pure: it repeats itself and does not write to the times."""
         schedule = self.schedules()[0]
-        times = np.array([999.0, 641.5, 300.0, 3.25])
-        before = times.copy()
-        first, second = self.coefficients(schedule, times), self.coefficients(schedule, times)
-        assert np.array_equal(times, before), "the solver writes to the times"
-        assert np.array_equal(astuple(first), astuple(second)), "equal times give other coefficients"
+        times = torch.tensor([999.0, 641.5, 300.0, 3.25], dtype=torch.float64)
+        before, solver = times.clone(), find_solver(self.solver)
+        first, second = solver(schedule, times), solver(schedule, times)
+        assert torch.equal(times, before), "the solver writes to the times"
+        for key, numbers in vars(first).items():
+            assert torch.equal(numbers, vars(second)[key]), f"equal times give other {key}"
 
     def test_alpha_and_sigma_are_those_of_the_times(self) -> None:
-        """The first two columns are the schedule's: the clean image is predicted with them."""
+        """Alpha and sigma are the schedule's: the clean image is predicted with them."""
         for schedule in self.schedules():
             times = time_grid(schedule, "trailing", 12)
             found = self.coefficients(schedule, times)
@@ -55,28 +58,51 @@ class SolverConformance:
             np.testing.assert_allclose(found.sigma, schedule.sigma(times), rtol=1e-12)
 
     def test_a_step_depends_on_no_time_after_its_end(self) -> None:
-        """Plans that begin alike share their states, so a step may read times up to its end alone."""
+        """Plans that begin alike share their states, so a step may read times up to its end alone.
+
+        It may also read how many steps follow: the plans compared here have equally many.
+        """
         schedule = self.schedules()[0]
         times = time_grid(schedule, "logsnr", 9)
-        complete = np.stack(astuple(self.coefficients(schedule, times)))
+        complete = self.coefficients(schedule, times)
         for count in range(2, 9):
-            part = np.stack(astuple(self.coefficients(schedule, times[:count])))
-            # The last step of the shorter plan ends elsewhere: at the clean image.
-            assert np.array_equal(part[:, : count - 1], complete[:, : count - 1]), (
-                f"steps before {count} read later times"
-            )
+            moved = np.append(times[:count], times[count:] / 2)
+            other = self.coefficients(schedule, moved)
+            for key, numbers in vars(complete).items():
+                assert torch.equal(vars(other)[key][: count - 1], numbers[: count - 1]), (
+                    f"{key} of the steps before {count} reads later times"
+                )
+
+    def test_coefficients_are_differentiable_in_the_times(self) -> None:
+        """Gradients reach every time, finite: times can be learnt through the table."""
+        for schedule in self.schedules():
+            times = torch.tensor([990.5, 641.5, 300.25, 120.75, 3.25], dtype=torch.float64, requires_grad=True)
+            found = find_solver(self.solver)(schedule, times)
+            total = found.states.sum() + found.clean.square().sum() + found.noise.sum()
+            (slopes,) = torch.autograd.grad(total, times)
+            assert slopes.isfinite().all(), f"slopes are not finite: {slopes}"
+            assert (slopes != 0).all(), f"some times do not matter: {slopes}"
 
     def test_a_known_clean_image_is_kept(self) -> None:
         """If the network knows the clean image, each step ends at its share of it, and the last one at the image."""
         for schedule in self.schedules():
             for steps in (1, 5, 30):
                 found = self.coefficients(schedule, time_grid(schedule, "trailing", steps))
-                following = np.append(found.alpha[1:], 1.0)
-                # The clean image of the step before is the same one; before the first step there is none.
-                assert found.c[0] == 0, "the first step has no clean image of a step before"
-                np.testing.assert_allclose(found.a * found.alpha + found.b + found.c, following, rtol=1e-8)
-                assert abs(found.a[-1]) < 1e-12, "the last step keeps noise"
-                assert found.d[-1] == 0, "the last step adds noise"
+                following = torch.cat([found.alpha[1:], torch.ones(1)])
+                # All predicted clean images are the same one, and each state holds alpha of it.
+                kept = found.states @ found.alpha + found.clean.sum(1)
+                np.testing.assert_allclose(kept, following, rtol=1e-8)
+                assert found.noise[-1] == 0, "the last step adds noise"
+
+    def test_the_last_step_keeps_no_noise(self) -> None:
+        """If the network knows the clean image, the last step ends at it from any state."""
+        schedule = self.schedules()[0]
+        for steps in (1, 5, 30):
+            c = self.coefficients(schedule, time_grid(schedule, "trailing", steps))
+            states = [torch.ones((), dtype=torch.float64)]
+            for i in range(steps):
+                states.append(c.states[i, : i + 1] @ torch.stack(states[: i + 1]))
+            assert abs(states[-1]) < 1e-9, "the last step keeps noise"
 
     def test_many_steps_solve_the_linear_problem_of_gaussian_data(self) -> None:
         """On Gaussian data the ideal network is linear and the variance of samples is known; more steps come closer."""
@@ -89,12 +115,13 @@ class SolverConformance:
         schedule = self.schedules()[0]
         c = self.coefficients(schedule, time_grid(schedule, "logsnr", steps))
         variance = deviation**2
-        # The clean image that the ideal network predicts of x is `clean` times x.
-        clean = c.alpha * variance / (c.alpha**2 * variance + c.sigma**2)
-        covariance = np.zeros((2, 2))  # of x and of the clean image of the step before
-        covariance[0, 0] = c.alpha[0] ** 2 * variance + c.sigma[0] ** 2
+        # The clean image that the ideal network predicts of x is `share` times x.
+        share = c.alpha * variance / (c.alpha**2 * variance + c.sigma**2)
+        reads = c.states + c.clean * share
+        # Each state is a sum of independent normal draws: the starting noise, and the noise of each step.
+        draws = torch.zeros(steps + 1, steps + 1, dtype=torch.float64)
+        draws[0, 0] = torch.sqrt(c.alpha[0] ** 2 * variance + c.sigma[0] ** 2)
         for i in range(steps):
-            step = np.array([[c.a[i] + c.b[i] * clean[i], c.c[i]], [clean[i], 0.0]])
-            covariance = step @ covariance @ step.T
-            covariance[0, 0] += c.d[i] ** 2
-        return float(covariance[0, 0] / variance)
+            draws[i + 1] = reads[i, : i + 1] @ draws[: i + 1]
+            draws[i + 1, i + 1] = c.noise[i]
+        return float(draws[-1].square().sum() / variance)

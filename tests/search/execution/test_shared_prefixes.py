@@ -75,7 +75,7 @@ class Worker:
         self.shared = shared
 
     def offer(self, key: str) -> int:
-        self.shared.offer([(key, (STATE, None)), (key + "+", (STATE + 1, STATE + 2))])
+        self.shared.offer([(key, (STATE, {}, {})), (key + "+", (STATE + 1, {}, {3: STATE + 2}))])
         return os.getpid()
 
     def longest(self, keys: list[str]) -> Any:
@@ -108,12 +108,13 @@ def test_one_process_finds_what_another_offered(shared: NodePrefixes) -> None:
     assert ray.get(second.longest.remote(["k", "k+"])) is None
     ray.get(first.offer.remote("k"))
     assert found_by(second, ["k+"]) is not None
-    at, (x, x0) = found_by(second, ["k", "k+", "other"])
+    at, (x, states, clean) = found_by(second, ["k", "k+", "other"])
     assert at == 1
     assert np.array_equal(x, STATE + 1)
-    assert np.array_equal(x0, STATE + 2)
-    at, (x, x0) = found_by(second, ["k"])
-    assert (at, x0) == (0, None)
+    assert np.array_equal(clean[3], STATE + 2)
+    assert states == {}
+    at, (x, states, clean) = found_by(second, ["k"])
+    assert (at, states, clean) == (0, {}, {})
     assert np.array_equal(x, STATE)
 
 
@@ -152,7 +153,7 @@ def test_what_the_index_has_not_taken_in_is_no_more_than_a_batch(shared: NodePre
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "put", lambda states: put.append(states) or "a reference")
         for key in "abc":
-            shared.offer([(key, (STATE, None))])
+            shared.offer([(key, (STATE, {}, {}))])
     assert len(put) == 1
     ray.kill(shared._index)
 

@@ -14,8 +14,8 @@ from stepfront.search.problem.user_parts import check_parts
 from tests.search.conftest import tiny_settings
 
 PARTS = """
-import numpy as np
-from stepfront.trainers.diffusion.solvers import Coefficients, ddim
+from dataclasses import replace
+from stepfront.trainers.diffusion.solvers import ddim
 
 
 def raises(schedule, times):
@@ -27,8 +27,12 @@ def short(schedule, times):
 
 
 def infinite(schedule, times):
+    return replace(ddim(schedule, times), noise=times / 0)
+
+
+def ahead(schedule, times):
     found = ddim(schedule, times)
-    return Coefficients(found.alpha, found.sigma, found.a * np.inf, found.b, found.c, found.d)
+    return replace(found, states=found.states.T + found.states.diag().diag(1)[1:, 1:])
 
 
 def nothing(schedule, times):
@@ -43,8 +47,9 @@ class Unmakeable:
 UNUSABLE = {
     "sampler.solver=own_parts:missing": r"can't import the solver 'own_parts:missing' \(AttributeError: ",
     "sampler.solver=own_parts:raises": r"'own_parts:raises' fails on 4 steps \(ZeroDivisionError: no such step\)",
-    "sampler.solver=own_parts:short": r"returns alpha of shape \(3,\) for 4 steps; return one coefficient per step",
-    "sampler.solver=own_parts:infinite": r"returns a with values that are not finite",
+    "sampler.solver=own_parts:short": r"returns alpha of shape \(3,\) for 4 steps, not \(4,\)",
+    "sampler.solver=own_parts:infinite": r"returns noise with values that are not finite",
+    "sampler.solver=own_parts:ahead": r"returns states that read later steps; leave zeros above the diagonal",
     "sampler.solver=own_parts:nothing": r"fails on 4 steps \(AttributeError: ",
     "screen.proxy=own_parts:missing": r"can't import the proxy 'own_parts:missing'",
     "features.name=own_parts:missing": r"can't import the feature set 'own_parts:missing'",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from stepfront.errors import InputError
@@ -93,3 +94,22 @@ def test_more_steps_than_training_times_are_refused(grid: str) -> None:
     assert len(time_grid(short, grid, 10)) == 10
     with pytest.raises(InputError, match="11 sampling steps of only 10 training times"):
         time_grid(short, grid, 11)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE])
+def test_tensors_give_the_numbers_of_arrays_and_their_slopes(schedule: NoiseSchedule) -> None:
+    times = np.array([999.0, 998.25, 500.0, 123.4, 0.5, 0.0])
+    given = torch.from_numpy(times).requires_grad_()
+    for method in (schedule.half_log_snr, schedule.alpha, schedule.sigma):
+        torch.testing.assert_close(method(given).detach(), torch.from_numpy(method(times)), rtol=1e-12, atol=0)
+    lam = schedule.half_log_snr(given)
+    torch.testing.assert_close(schedule.time_of(lam), given, rtol=0, atol=1e-7)
+    inner = torch.tensor([998.25, 500.5, 123.4, 0.5], dtype=torch.float64, requires_grad=True)
+    for method in (schedule.half_log_snr, schedule.alpha, schedule.sigma):
+        assert torch.autograd.gradcheck(method, inner)
+    assert torch.autograd.gradcheck(schedule.time_of, schedule.half_log_snr(inner).detach().requires_grad_())
+
+
+def test_half_log_snr_has_the_golden_values() -> None:
+    found = LINEAR.half_log_snr(torch.tensor([123.4, 999.0, 0.0], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([0.857529102061, -5.058836591651, 4.605120183488], abs=1e-11)

@@ -96,9 +96,9 @@ class Table:
     def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
         for key, arrays in states:
             assert key not in self.states, "nothing is offered twice"
-            for array in arrays:
-                if array is not None:
-                    array.flags.writeable = False  # as in an object store
+            x, earlier, clean = arrays
+            for array in (x, *earlier.values(), *clean.values()):
+                array.flags.writeable = False  # as in an object store
             self.states[key] = arrays
 
 
