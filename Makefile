@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs clean screenshots
-.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges
+.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,10 @@ bench-faults: $(READY)  ## inject faults into real searches (about half an hour)
 
 bench-judges: $(READY)  ## compare feature sets as judges on images with known harm; writes docs/judges.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.judges
+
+DATA ?= ../shared/data/cifar10-jpg/cifar10-jpg.zip
+bench-gpu:  ## measure a GPU in 12 minutes: training, engines, FID; needs no environment but torch's (DATA=images)
+	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu --data $(DATA)
 
 bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs runs/digits)
 	$(BIN)/python -m benchmarks.noise

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import speed_networks, speed_search
+from benchmarks.gpu.report import gpu_section
 from benchmarks.search import markdown
 from benchmarks.speed_networks import Row
 from stepfront.errors import InputError
@@ -44,7 +45,7 @@ Each figure is a ratio, or a time, of what was run side by side in one run of
 Other measurements: MLflow ([bench-tracking.md](bench-tracking.md)), `ask` and `tell` alone
 ([bench-storages.md](bench-storages.md)), faults ([bench-faults.md](bench-faults.md)), and hypervolume against
 evaluations ([bench-search.md](bench-search.md)). `python -m benchmarks.winograd` compares Winograd's convolutions layer
-by layer. [scaling.md](scaling.md) discusses the figures.
+by layer. [scaling.md](scaling.md) discusses the figures. [The last section](#gpu) is of a GPU.
 
 The mixed plan is `1x0.50 2x0.25 1x0.75 1x1.00`, repeated.
 """
@@ -75,7 +76,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"bench-speed: {error}")
     if not given.quick and not given.only:
-        write_text(given.out, text)
+        write_text(given.out, f"{text}\n{gpu_section(given.out)}")  # `make bench-gpu` fills it, on another machine
 
 
 def _printed(rows: list[Row]) -> list[Row]:

@@ -68,7 +68,8 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/evaluator": """trainers/evaluation trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",
     "trainers/evaluation": "ground",  # the record of one evaluation
-    "trainers/training": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
+    "trainers/training": """trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
+        ground""",  # forward passes run as the engines of inference do
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/inference": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/feature_networks": "trainers/metrics trainers/networks trainers/data trainers/ground ground",

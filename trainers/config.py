@@ -29,6 +29,9 @@ Model = TypeVar("Model", bound=BaseModel)
 LARGEST_SEED = 2**32 - 1
 """scikit-learn takes no larger one, and sums of seeds must fit into the tables' 64 bits."""
 
+TrainingEngine = Literal["plain", "channels_last", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
+"""How a training runs its networks; see `trainers/inference/engine.py`."""
+
 
 class Settings(BaseModel):
     """A frozen group of settings; unknown keys and values of another type are refused."""
@@ -176,6 +179,11 @@ class TrainingSettings(Settings):
     accumulate: int = Field(1, ge=1, description="micro-batches into which each process divides its share of a batch")
     device: str = Field(
         "auto", description="device of the training, such as cpu or cuda. auto: a GPU where there is one"
+    )
+    engine: TrainingEngine = Field(
+        "plain",
+        description="how forward and backward passes are run, as in `workers.engine`; no engine changes the losses by "
+        "more than rounding; the names with cuda_graphs need a GPU, and compiling takes a minute or more per width",
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of first weights, batches, noise and random widths")
 

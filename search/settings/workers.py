@@ -27,10 +27,12 @@ class WorkerSettings(Settings):
         description="whether a worker gets its next plan before it finishes the current one. auto: with several "
         "workers and evaluations under 1.5 s. A budget of minutes may then end one evaluation later",
     )
-    engine: Literal["auto", "plain", "channels_last", "winograd", "compiled"] = Field(
-        "auto",
-        description="how networks are run. auto: the fastest in a measurement on a worker, once per search; "
-        "winograd: float32 on CPUs only",
+    engine: Literal["auto", "plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"] = (
+        Field(
+            "auto",
+            description="how networks are run. auto: the fastest in a measurement on a worker, once per search; "
+            "winograd: float32 on CPUs only; names with cuda_graphs: on GPUs only",
+        )
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="number format of the networks. auto: bfloat16 on GPUs where it is faster"

@@ -1,4 +1,4 @@
-"""Run a network on a device: memory layout, convolutions, compilation and precision.
+"""Run a network on a device: memory layout, convolutions, compilation, CUDA graphs and precision.
 
 The fastest engine differs between devices and networks, so it is measured on the device that does the work.  An engine
 that changes the output by more than a stated tolerance is refused.
@@ -13,20 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.trainers.config import Settings
+from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.winograd import use_winograd
 
-EngineName = Literal["plain", "channels_last", "winograd", "compiled"]
+EngineName = Literal["plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
 Precision = Literal["float32", "bfloat16"]
 
 
 class Engine(Settings):
     """How to run a network.
 
-    `winograd` and `compiled` (by torch.compile) use channels-last weights; `winograd` is for float32 on CPUs.
+    All but `plain` use channels-last weights.  `winograd` is for float32 on CPUs.  `compiled` is by torch.compile.
+    `cuda_graphs` replays the kernels of a call as one CUDA graph, and `compiled_cuda_graphs` those of a compiled call.
     """
 
     name: EngineName = "plain"
     precision: Precision = "float32"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the network is compiled, which takes long."""
+        return self.name in ("compiled", "compiled_cuda_graphs")
+
+    @property
+    def records(self) -> bool:
+        """Whether calls are recorded as CUDA graphs, which only GPUs have."""
+        return self.name in ("cuda_graphs", "compiled_cuda_graphs")
 
     @property
     def label(self) -> str:
@@ -36,7 +48,7 @@ class Engine(Settings):
     def run(self, network: nn.Module, device: torch.device, batch: int) -> Running:
         """Return the network on `device` under this engine.
 
-        Code is compiled for `batch` images alone; any other number of images runs without it.
+        Code is compiled, and graphs are recorded, for `batch` images alone; any other number runs without it.
         """
         return Running(network, self, device, batch)
 
@@ -56,13 +68,25 @@ class Running:
             use_winograd(self._network)
         if engine.name != "plain":
             self._network.to(memory_format=self._format)  # type: ignore[call-overload]
-        self._compiled = compiled(self._network) if engine.name == "compiled" else None
-        self._batch = batch
+        self._call: Callable[..., Tensor] = compiled(self._network) if engine.compiles else self._network
+        self._records, self._batch = engine.records, batch
+        self._graph: CudaGraph | None = None
 
     def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
-        call = self._compiled if self._compiled is not None and len(x) == self._batch else self._network
-        eps: Tensor = call(x.to(self._dtype, memory_format=self._format), t, *label)
+        given = (x.to(self._dtype, memory_format=self._format), t, *label)
+        if len(x) != self._batch:
+            eps: Tensor = self._network(*given)
+        elif self._records:
+            if self._graph is None:  # only the first call knows whether there are labels
+                self._graph = CudaGraph(self._without_gradients, given)
+            eps = self._graph(*given)
+        else:
+            eps = self._call(*given)
         return eps.to(torch.float32, memory_format=torch.contiguous_format)
+
+    def _without_gradients(self, *given: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self._call(*given)
 
 
 def compiled(network: nn.Module) -> Callable[..., Tensor]:

@@ -120,39 +120,51 @@ def choose_engine(
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if bench.device.type == "cuda" else ("float32",)
     if precision != "auto":
         precisions = (precision,)
-    names: tuple[EngineName, ...] = ("plain", "channels_last") if name == "auto" else (name,)
+    names: tuple[EngineName, ...] = _candidates(bench.device) if name == "auto" else (name,)
     wanted = [Engine(name=each_name, precision=each) for each_name in names for each in precisions]
     if name == "auto" and "float32" in precisions:
         wanted.append(Engine(name="winograd"))
-    eager = [engine for engine in wanted if engine.name != "compiled"]
-    unfit = {engine: reason for engine in eager if (reason := _unfit(engine, bench))}
-    measured = bench.measure([PLAIN, *(engine for engine in eager if engine not in (PLAIN, *unfit))])
+    unfit = {engine: reason for engine in wanted if (reason := _unfit(engine, bench))}
+    certain = [engine for engine in wanted if not (engine.compiles or engine.records)]
+    measured = bench.measure([PLAIN, *(engine for engine in certain if engine not in (PLAIN, *unfit))])
     measured += [Measured(engine=engine, refused=reason) for engine, reason in unfit.items()]
-    compiling = [Engine(name="compiled", precision=each) for each in precisions if name in ("auto", "compiled")]
     plain_seconds = 1e-3 * _mean(measured[0]) * calls
-    for engine in compiling:
+    for engine in wanted:
+        if engine in certain or engine in unfit:
+            continue
         startup = COMPILE_SECONDS * len(bench.widths)
-        if name == "auto" and plain_seconds < 2 * startup:
+        if name == "auto" and engine.compiles and plain_seconds < 2 * startup:
             reason = (
                 f"not tried: compiling takes at least {startup:.0f} s, and a worker is expected to spend about "
                 f"{plain_seconds:.0f} s in networks"
             )
             measured.append(Measured(engine=engine, refused=reason))
             continue
-        try:
-            measured.append(bench.measure([engine])[0])
-        except Exception as error:  # a missing C++ compiler, or whatever the compiler itself may raise
-            said = first_line(error)
-            measured.append(Measured(engine=engine, refused=f"can't be compiled here: {type(error).__name__}: {said}"))
-    if name != "auto" or precision != "auto":
-        possible = [one for one in measured if one.engine in [*wanted, *compiling]]
-    else:
-        possible = measured
-    return _pick(possible, measured, calls), measured
+        measured.append(_tried(engine, bench))
+    forced = name != "auto" or precision != "auto"
+    return _pick([one for one in measured if not forced or one.engine in wanted], measured, calls), measured
+
+
+def _candidates(device: torch.device) -> tuple[EngineName, ...]:
+    """Return the names of the engines that are measured for a device, quickest to start first."""
+    if device.type == "cuda":
+        return "plain", "channels_last", "cuda_graphs", "compiled_cuda_graphs"
+    return "plain", "channels_last", "compiled"
+
+
+def _tried(engine: Engine, bench: Bench) -> Measured:
+    """Measure an engine that may be impossible on this machine."""
+    try:
+        return bench.measure([engine])[0]
+    except Exception as error:  # a missing C++ compiler, too little memory, or whatever the compiler itself may raise
+        verb, said = "compiled" if engine.compiles else "recorded", first_line(error)
+        return Measured(engine=engine, refused=f"can't be {verb} here: {type(error).__name__}: {said}")
 
 
 def _unfit(engine: Engine, bench: Bench) -> str:
     """Return why an engine does not suit this device or network; empty when it does."""
+    if engine.records:
+        return "" if bench.device.type == "cuda" else "is for GPUs: CPUs have no CUDA graphs"
     if engine.name != "winograd":
         return ""
     if bench.device.type != "cpu":

@@ -7,7 +7,8 @@ axis of every parameter.  No layer holds a width as state, and none slices in it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import cast
 
 import torch
@@ -86,6 +87,31 @@ def slice_parameters(
             weights = _take(weights, axis, own, all_channels)
         sliced[name] = weights
     return sliced
+
+
+def shared_views(
+    wide: Tensor, narrow: Tensor, wide_axes: tuple[Segments, ...], narrow_axes: tuple[Segments, ...]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield views of the values that a parameter has at two widths: pairs (wide, narrow) of one shape.
+
+    There is a pair for each combination of segments.  The narrow views cover the narrow parameter exactly once.
+    """
+    pieces = [list(_pieces(own, other)) for own, other in zip(narrow_axes, wide_axes, strict=True)]
+    for combination in product(*pieces):
+        wide_view, narrow_view = wide, narrow
+        for axis, (wide_start, narrow_start, length) in enumerate(combination):
+            wide_view = wide_view.narrow(axis, wide_start, length)
+            narrow_view = narrow_view.narrow(axis, narrow_start, length)
+        yield wide_view, narrow_view
+
+
+def _pieces(own: Segments, wide: Segments) -> Iterator[tuple[int, int, int]]:
+    """Yield (start in the wide axis, start in the narrow axis, length) of each segment; one where nothing is cut."""
+    if own == wide:
+        yield 0, 0, sum(own)
+        return
+    for i, length in enumerate(own):
+        yield sum(wide[:i]), sum(own[:i]), length
 
 
 def _take(weights: Tensor, axis: int, own: Segments, wide: Segments) -> Tensor:

@@ -14,8 +14,21 @@ from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.training.distributed import Group
 
 
+class CleanBatch(NamedTuple):
+    """Clean images and what is drawn for them, in the memory of the CPU."""
+
+    x0: Tensor
+    """Images [B, C, H, W] in [-1, 1]."""
+    t: Tensor
+    """Their times [B]."""
+    eps: Tensor
+    """Their noise [B, C, H, W]."""
+    label: Tensor | None
+    """Their classes [B]; None for a network without classes."""
+
+
 class NoisyBatch(NamedTuple):
-    """Noisy images, and what a network is to predict from them."""
+    """Noisy images, and what a network is to predict from them, on the device of the training."""
 
     x: Tensor
     """Noisy images [B, C, H, W]."""
@@ -51,7 +64,7 @@ class BatchSource:
     ) -> None:
         self._settings, self._data, self._noise, self._group, self._device = settings, data, noise, group, device
 
-    def draw(self, generator: torch.Generator) -> list[NoisyBatch]:
+    def draw(self, generator: torch.Generator) -> list[CleanBatch]:
         """Draw a batch and return this process's part of it, in micro-batches.
 
         Every process draws the complete batch, so the batch is the same however many processes share it.
@@ -67,11 +80,22 @@ class BatchSource:
             x0 = to_float(self._data.images[rows[part].numpy()])
             if mirrored is not None:
                 x0 = torch.where(mirrored[part, None, None, None], x0.flip(3), x0)
-            times, noise = t[part].to(self._device), eps[part].to(self._device)
-            label = None if labels is None else labels[part].to(self._device)
-            noisy = self._noise.add_noise(x0.to(self._device), times, noise)
-            batches.append(NoisyBatch(noisy, times, noise, label))
+            batches.append(self._ready(CleanBatch(x0, t[part], eps[part], None if labels is None else labels[part])))
         return batches
+
+    def _ready(self, batch: CleanBatch) -> CleanBatch:
+        """Return a batch that can be sent to the device while it computes: from pinned memory."""
+        if self._device.type != "cuda":
+            return batch
+        return CleanBatch(*(None if each is None else each.pin_memory() for each in batch))  # type: ignore[arg-type]
+
+    def noisy(self, batch: CleanBatch) -> NoisyBatch:
+        """Send a batch to the device, and add the noise there."""
+        x0, t, eps, label = (None if each is None else each.to(self._device, non_blocking=True) for each in batch)
+        assert x0 is not None
+        assert t is not None
+        assert eps is not None
+        return NoisyBatch(self._noise.add_noise(x0, t, eps), t, eps, label)
 
     def _labels(self, rows: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return the labels of images, with a random share replaced by the null class."""

@@ -24,7 +24,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 NO_EFFECT_ON_WEIGHTS = (
     *("checkpoint_every", "checkpoints", "samples_every", "held_out_images"),
-    *("workers", "restarts", "accumulate", "device"),
+    *("workers", "restarts", "accumulate", "device", "engine"),
 )
 """Training settings that may differ when a training resumes: they decide where and how it runs, not its result."""
 
@@ -87,10 +87,12 @@ def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
         for name, weights in state.parameters.items():
             weights.copy_(tensors[f"weights.{name}"])
             averaged[name].copy_(tensors[f"averaged.{name}"])
+            # The fused optimizer needs moments in the layout of the weights, and the step on their device.
+            fused = state.optimizer.defaults.get("fused")
             state.optimizer.state[weights] = {
-                "step": torch.tensor(float(state.step)),
-                "exp_avg": tensors[f"first.{name}"].to(weights.device),
-                "exp_avg_sq": tensors[f"second.{name}"].to(weights.device),
+                "step": torch.tensor(float(state.step), device=weights.device if fused else None),
+                "exp_avg": torch.empty_like(weights).copy_(tensors[f"first.{name}"]),
+                "exp_avg_sq": torch.empty_like(weights).copy_(tensors[f"second.{name}"]),
             }
 
 

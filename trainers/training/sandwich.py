@@ -5,15 +5,23 @@ The sandwich rule is that of Yu & Huang 2019, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stepfront.trainers.config import TrainingSettings
-from stepfront.trainers.networks.supernet import Supernet
-from stepfront.trainers.training.batches import BatchSource, NoisyBatch
+from stepfront.trainers.training.batches import BatchSource, CleanBatch
+from stepfront.trainers.training.width_gradients import WidthGradients
+
+
+class WidthBatches(NamedTuple):
+    """What one width is trained on in a step: micro-batches."""
+
+    width: float
+    batches: list[CleanBatch]
 
 
 def images_per_step(training: TrainingSettings, widths: Sequence[float]) -> int:
@@ -28,41 +36,51 @@ def choose_widths(widths: Sequence[float], generator: torch.Generator) -> list[f
     return [widths[-1], *([widths[0]] if len(widths) > 1 else []), *chosen]
 
 
+def draw_step(
+    source: BatchSource, training: TrainingSettings, widths: Sequence[float], generator: torch.Generator
+) -> list[WidthBatches]:
+    """Draw all that one step trains on, the widest width's first.
+
+    With distillation, all widths see the same batch.
+    """
+    batches, drawn = source.draw(generator), []
+    for i, width in enumerate(choose_widths(widths, generator)):
+        if i and not training.distill:
+            batches = source.draw(generator)  # new images, times and noise per width: less variance at no cost
+        drawn.append(WidthBatches(width, batches))
+    return drawn
+
+
 def add_gradients(
-    supernet: Supernet,
-    source: BatchSource,
-    training: TrainingSettings,
-    generator: torch.Generator,
-    autocast: torch.autocast,
+    gradients: WidthGradients, source: BatchSource, drawn: Sequence[WidthBatches], training: TrainingSettings
 ) -> None:
     """Add the gradients of one step to those of the supernet's parameters.
 
-    With distillation, all widths see the same batch, and narrower widths learn from the widest one's prediction.
+    With distillation, narrower widths learn from the widest one's prediction.
     """
-    batches = source.draw(generator)
-    targets: list[Tensor] | None = None
-    for i, width in enumerate(choose_widths(supernet.widths, generator)):
-        if i and not training.distill:
-            batches = source.draw(generator)  # new images, times and noise per width: less variance at no cost
-        predictions = [
-            _backward(supernet, batch, width, training, targets[part] if targets else None, autocast)
-            for part, batch in enumerate(batches)
-        ]
-        if training.distill and targets is None:
+    targets: list[Tensor] = []
+    for width, batches in drawn:
+        predictions = []
+        for part, clean in enumerate(batches):
+            batch = source.noisy(clean)
+            goal = torch.lerp(batch.eps, targets[part], training.distill) if targets else batch.eps
+            predictions.append(gradients.add(width, batch, goal, len(batch.x) / training.batch))
+        if training.distill and not targets:
             targets = predictions
 
 
-def _backward(
-    supernet: Supernet,
-    batch: NoisyBatch,
-    width: float,
-    training: TrainingSettings,
-    target: Tensor | None,
-    autocast: torch.autocast,
-) -> Tensor:
-    """Add the gradient of one micro-batch, weighted by its share of the batch, and return the prediction."""
-    with autocast:
-        predicted = supernet(batch.x, batch.t, width, batch.label)
-    goal = batch.eps if target is None else torch.lerp(batch.eps, target, training.distill)
-    (F.mse_loss(predicted.float(), goal) * (len(batch.x) / training.batch)).backward()
-    return predicted.detach().float()
+def draw_ahead(
+    draw: Callable[[int], list[WidthBatches]], steps: range, device: torch.device
+) -> Iterator[list[WidthBatches]]:
+    """Yield what is drawn for each step; on a GPU, the next step is drawn while the GPU computes this one."""
+    if device.type != "cuda":
+        yield from map(draw, steps)
+        return
+    with ThreadPoolExecutor(1) as executor:
+        following = executor.submit(draw, steps[0]) if steps else None
+        for step in steps:
+            assert following is not None
+            drawn = following.result()
+            if step + 1 in steps:
+                following = executor.submit(draw, step + 1)
+            yield drawn

@@ -60,7 +60,9 @@ def state_of(supernet: Supernet, training: TrainingSettings, device: torch.devic
     averaged.load_state_dict(supernet.state_dict())
     supernet.to(device).train()
     averaged.to(device).requires_grad_(False).eval()
-    return TrainingState(supernet, averaged, torch.optim.Adam(supernet.widest.parameters(), lr=training.lr))
+    # On a GPU the fused kernel saves the launches of several hundred small ones.
+    optimizer = torch.optim.Adam(supernet.widest.parameters(), lr=training.lr, fused=device.type == "cuda")
+    return TrainingState(supernet, averaged, optimizer)
 
 
 def rate_factor(training: TrainingSettings, step: int) -> float:

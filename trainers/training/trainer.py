@@ -37,9 +37,10 @@ from stepfront.trainers.training.checkpoint_file import (
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.held_out import held_out_losses
-from stepfront.trainers.training.sandwich import add_gradients, images_per_step
+from stepfront.trainers.training.sandwich import WidthBatches, add_gradients, draw_ahead, draw_step, images_per_step
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
+from stepfront.trainers.training.width_gradients import WidthGradients
 
 
 @dataclass
@@ -152,8 +153,12 @@ class _Training:
         training, state = self._settings.training, self.state
         last = TrainingReport(state.step, training.steps)
         begin, first = time.perf_counter(), state.step
-        while state.step < training.steps:
-            self._take_step()
+        gradients = WidthGradients(state.supernet, training.engine, self._autocast())
+        # Averaging is one launch where both have one layout.
+        state.averaged.widest.to(memory_format=gradients.layout)  # type: ignore[call-overload]
+        steps = draw_ahead(self._draw, range(state.step, training.steps), self._device)
+        for drawn in steps:
+            self._take_step(gradients, drawn)
             if not self._group.first:
                 continue
             saving = state.step % training.checkpoint_every == 0 or state.step == training.steps
@@ -166,13 +171,20 @@ class _Training:
             report(replace(last, step=state.step, saved=saving, samples=last.samples if saving else None))
         return last.losses
 
-    def _take_step(self) -> None:
+    def _draw(self, step: int) -> list[WidthBatches]:
+        training = self._settings.training
+        return draw_step(self._source, training, self.state.supernet.widths, step_generator(training.seed, step))
+
+    def _take_step(self, gradients: WidthGradients, drawn: list[WidthBatches]) -> None:
         training, state = self._settings.training, self.state
-        generator = step_generator(training.seed, state.step)
+        for width, batches in drawn:
+            for batch in batches:
+                if not gradients.recorded(width, batch):
+                    gradients.record(width, self._source.noisy(batch), len(batch.x0) / training.batch)
+        state.optimizer.zero_grad(set_to_none=False)
         # Dropout draws from the global generator.
         torch.manual_seed(step_seed(training.seed, state.step) + 1 + self._group.rank)
-        state.optimizer.zero_grad(set_to_none=True)
-        add_gradients(state.supernet, self._source, training, generator, self._autocast())
+        add_gradients(gradients, self._source, drawn, training)
         state.update(training, self._group)
 
     def _autocast(self) -> torch.autocast:

@@ -19,7 +19,7 @@ def drawn(data: ImageData, step: int, group: Group, **training: int) -> tuple[Te
     """Return noisy images, times and noise of this process's micro-batches, one after the other."""
     chosen = settings(flip=True, batch=7, **training)
     source = BatchSource(chosen, data, NoiseTable(noise_schedule(chosen.diffusion), CPU), group, CPU)
-    batches = source.draw(step_generator(0, step))
+    batches = [source.noisy(batch) for batch in source.draw(step_generator(0, step))]
     return (
         torch.cat([batch.x for batch in batches]),
         torch.cat([batch.t for batch in batches]),

@@ -18,10 +18,10 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings, validate
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
+from stepfront.trainers.training.width_gradients import WidthGradients
 
 NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2)
 
@@ -76,14 +76,13 @@ def test_every_step_has_the_widest_the_narrowest_and_one_between(
     each_step: list[float | None],
 ) -> None:
     calls: list[float] = []
-    forward = Supernet.forward
+    add = WidthGradients.add
 
-    def recording(self: Supernet, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None) -> Tensor:
-        if self.training:
-            calls.append(width)
-        return forward(self, x, t, width, label)
+    def recording(self: WidthGradients, width: float, *given: Any) -> Tensor:
+        calls.append(width)
+        return add(self, width, *given)
 
-    monkeypatch.setattr(Supernet, "forward", recording)
+    monkeypatch.setattr(WidthGradients, "add", recording)
     train_supernet(settings({"widths": widths}, steps=20), digits, tmp_path)
     steps = [calls[i : i + len(each_step)] for i in range(0, len(calls), len(each_step))]
     assert len(steps) == 20

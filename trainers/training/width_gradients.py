@@ -1,0 +1,136 @@
+"""Run forward and backward passes of every width, and add the gradients to those of the widest network.
+
+Each narrow width is a plain network with weights of its own.  Before a pass they are copied from the widest network's,
+and after it their gradients are added to the widest network's.  That is less work than slicing with autograd, which
+makes a gradient of full size, mostly zeros, from each slice.  It also leaves every pass a plain module, which can be
+compiled or recorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import TrainingEngine
+from stepfront.trainers.inference.cuda_graph import CudaGraph
+from stepfront.trainers.inference.engine import compiled
+from stepfront.trainers.networks.layers import parameter_segments, shared_views
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Views of equal shapes, one pair for each piece of a parameter that a narrow width shares with the widest."""
+
+    wide: list[Tensor]
+    narrow: list[Tensor]
+    wide_gradients: list[Tensor]
+    narrow_gradients: list[Tensor]
+    all_gradients: list[Tensor]
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Copy the narrow network's weights from the widest, and set its gradients to zero."""
+        torch._foreach_copy_(self.narrow, self.wide)
+        torch._foreach_zero_(self.all_gradients)
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Add the narrow network's gradients to those of the widest."""
+        torch._foreach_add_(self.wide_gradients, self.narrow_gradients)
+
+
+class WidthGradients:
+    """Adds gradients of any width to the `grad` of the supernet's parameters, which exist from here on.
+
+    Whoever takes a step sets these gradients to zero in place; graphs hold their addresses.
+    """
+
+    def __init__(self, supernet: Supernet, engine: TrainingEngine, autocast: torch.autocast) -> None:
+        """Build the narrow networks on the device of the supernet.
+
+        Raises InputError when the engine needs another device.
+        """
+        self._autocast, self._records = autocast, engine in ("cuda_graphs", "compiled_cuda_graphs")
+        device = next(supernet.widest.parameters()).device
+        if self._records and device.type != "cuda":
+            raise InputError(
+                f"training.engine {engine} needs a GPU, and this training runs on {device}; "
+                "possible here: plain, channels_last, compiled"
+            )
+        self.layout = layout = torch.contiguous_format if engine == "plain" else torch.channels_last
+        supernet.widest.to(memory_format=layout)  # type: ignore[call-overload]
+        _make_gradients(supernet.widest)
+        self._networks: dict[float, nn.Module] = {1.0: supernet.widest}
+        self._slices: dict[float, _Slices] = {}
+        for width in supernet.widths[:-1]:
+            network = supernet.subnet(width).requires_grad_(True).train()
+            network.to(memory_format=layout)  # type: ignore[call-overload]
+            _make_gradients(network)
+            self._networks[width], self._slices[width] = network, _slices_of(supernet.widest, network)
+        compiles = engine in ("compiled", "compiled_cuda_graphs")
+        self._calls = {width: compiled(each) if compiles else each for width, each in self._networks.items()}
+        self._graphs: dict[tuple[object, ...], CudaGraph] = {}
+        self._pool: tuple[int, int] | None = None
+
+    def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float) -> Tensor:
+        """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W]."""
+        given = (batch.x, batch.t, goal, *(() if batch.label is None else (batch.label,)))
+        if not self._records:
+            return self._run(width, share, *given)
+        return self._graphs[self._key(width, batch.x, batch.label)](*given)
+
+    def recorded(self, width: float, batch: CleanBatch) -> bool:
+        """Return whether `add` can run on such batches; always true of an engine that records nothing."""
+        return not self._records or self._key(width, batch.x0, batch.label) in self._graphs
+
+    def record(self, width: float, batch: NoisyBatch, share: float) -> None:
+        """Record what `add` replays for batches like this one.  The gradients are then arbitrary."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()  # one for all widths: they run one after the other
+        given = (batch.x, batch.t, batch.eps, *(() if batch.label is None else (batch.label,)))
+        graph = CudaGraph(partial(self._run, width, share), given, self._pool)
+        self._graphs[self._key(width, batch.x, batch.label)] = graph
+
+    @staticmethod
+    def _key(width: float, images: Tensor, label: Tensor | None) -> tuple[object, ...]:
+        return width, images.shape, label is None
+
+    def _run(self, width: float, share: float, x: Tensor, t: Tensor, goal: Tensor, *label: Tensor) -> Tensor:
+        slices = self._slices.get(width)  # the widest network has none
+        if slices is not None:
+            slices.begin()
+        with self._autocast:
+            predicted = self._calls[width](x.to(memory_format=self.layout), t, *label)
+        (F.mse_loss(predicted.float(), goal) * share).backward()
+        if slices is not None:
+            slices.end()
+        return predicted.detach().float()
+
+
+def _make_gradients(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+
+def _slices_of(widest: nn.Module, network: nn.Module) -> _Slices:
+    wide_segments, segments = parameter_segments(widest), parameter_segments(network)
+    wide, slices = dict(widest.named_parameters()), _Slices([], [], [], [], [])
+    for name, narrow in network.named_parameters():
+        axes, gradients = (wide_segments[name], segments[name]), (wide[name].grad, narrow.grad)
+        assert gradients[0] is not None
+        assert gradients[1] is not None
+        for wide_view, narrow_view in shared_views(wide[name].detach(), narrow.detach(), *axes):
+            slices.wide.append(wide_view)
+            slices.narrow.append(narrow_view)
+        for wide_view, narrow_view in shared_views(*gradients, *axes):
+            slices.wide_gradients.append(wide_view)
+            slices.narrow_gradients.append(narrow_view)
+        slices.all_gradients.append(gradients[1])
+    return slices
