@@ -82,7 +82,7 @@ class Bench:
 
     def images(self) -> ImageData:
         """Load the images; the first process decodes them, later ones read their pixels."""
-        decoded = Path(self.work) / "images.npz"
+        decoded = Path(self.work) / "pixels.npz"
         if decoded.exists():
             pixels = np.load(decoded, allow_pickle=False)
             labels, held_out_labels = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +23,7 @@ class CudaGraph:
     It must not wait for the GPU.  `pool` is a handle of memory for graphs that never run at the same time.
     """
 
-    def __init__(
-        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: Any = None) -> None:
         """Call the function a few times, and record it.
 
         Raises RuntimeError, or what CUDA raises, when it can't be recorded.

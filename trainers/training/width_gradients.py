@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ class WidthGradients:
         compiles = engine in ("compiled", "compiled_cuda_graphs")
         self._calls = {width: compiled(each) if compiles else each for width, each in self._networks.items()}
         self._graphs: dict[tuple[object, ...], CudaGraph] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float) -> Tensor:
         """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W]."""
@@ -123,14 +124,14 @@ def _slices_of(widest: nn.Module, network: nn.Module) -> _Slices:
     wide_segments, segments = parameter_segments(widest), parameter_segments(network)
     wide, slices = dict(widest.named_parameters()), _Slices([], [], [], [], [])
     for name, narrow in network.named_parameters():
-        axes, gradients = (wide_segments[name], segments[name]), (wide[name].grad, narrow.grad)
-        assert gradients[0] is not None
-        assert gradients[1] is not None
+        axes, wide_gradient, gradient = (wide_segments[name], segments[name]), wide[name].grad, narrow.grad
+        assert wide_gradient is not None
+        assert gradient is not None
         for wide_view, narrow_view in shared_views(wide[name].detach(), narrow.detach(), *axes):
             slices.wide.append(wide_view)
             slices.narrow.append(narrow_view)
-        for wide_view, narrow_view in shared_views(*gradients, *axes):
+        for wide_view, narrow_view in shared_views(wide_gradient, gradient, *axes):
             slices.wide_gradients.append(wide_view)
             slices.narrow_gradients.append(narrow_view)
-        slices.all_gradients.append(gradients[1])
+        slices.all_gradients.append(gradient)
     return slices

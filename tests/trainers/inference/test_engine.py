@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -197,3 +198,23 @@ def test_a_machine_that_cannot_compile_is_reported(monkeypatch: pytest.MonkeyPat
     assert chosen.engine.name != "compiled"
     with pytest.raises(InputError, match=r"compiled.*no C"):
         choose_engine(bench, "compiled", "auto", calls=1e12)
+
+
+@pytest.mark.parametrize("name", ["cuda_graphs", "compiled_cuda_graphs"])
+def test_graphs_are_refused_on_a_cpu_in_one_line(bench: Bench, name: Any) -> None:
+    with pytest.raises(InputError, match=rf"workers\.engine {name}, .*: is for GPUs: CPUs have no CUDA graphs"):
+        choose_engine(bench, name, "float32", calls=10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["cuda_graphs", "compiled_cuda_graphs"])
+def test_a_recorded_network_predicts_what_the_plain_one_does(supernet: Supernet, name: Any) -> None:
+    device = torch.device("cuda")
+    x, t = (each.to(device) for each in INPUTS[0])
+    for width in supernet.widths:
+        expected = PLAIN.run(supernet.subnet(width), device, 4)(x, t)
+        recorded = Engine(name=name).run(supernet.subnet(width), device, 4)
+        first = recorded(x, t)
+        recorded(2 * x, t)  # the first result must not change with the next
+        for found in (first, recorded(x, t)):
+            torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
