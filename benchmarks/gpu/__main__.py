@@ -71,7 +71,7 @@ class Run:
     def __init__(self, given: argparse.Namespace, work: Path) -> None:
         self._begin, self._seconds, self._work, self._out = time.monotonic(), 60 * given.minutes, work, given.out
         base, batch = (8, 16) if given.tiny else (given.base, given.batch)
-        seconds = TRAINING_SHARE * self._seconds
+        seconds = min(6.0 if given.tiny else 1e9, TRAINING_SHARE * self._seconds)
         self._bench = Bench(
             str(work), str(given.out.resolve()), given.data, given.features, base, batch, seconds, given.tiny
         )
