@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.blurred_plans import blurred_plans, section
 from stepfront.files import write_text
 from stepfront.trainers.config import DataSettings, FeatureSettings
 from stepfront.trainers.data import ImageData, load_data, to_float
@@ -29,6 +30,8 @@ from stepfront.trainers.metrics.harm import HARMS
 CPU = torch.device("cpu")
 DRAWS = 8
 COUNTS = (256, 512, 1024, 4096)
+CIFAR_STRIDE = 3
+"""Every third training image of CIFAR-10 is used, as all would take an hour on one core."""
 PAGE = Path("docs/judges.md")
 
 Judge = tuple[FeatureNetwork, Reference]
@@ -52,10 +55,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PAGE)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    blurred = pd.DataFrame(blurred_plans())
+    print(blurred.to_string(), flush=True)
     rows = [row for case in cases(given.data) for row in measure(case)]
     table = pd.DataFrame(rows)
     print(table.to_string())
-    write_text(given.out, page(table, missing(given.data)))
+    write_text(given.out, page(table, blurred, missing(given.data)))
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -71,8 +76,8 @@ def cases(folder: Path) -> Iterator[Case]:
         yield Case("Fashion-MNIST 16, 2 classes", two, mirrored(two))
     cifar = folder / "cifar10-jpg" / "cifar10-jpg.zip"
     if cifar.is_file():
-        data = load_data(DataSettings(format="folder", path=str(cifar)))
-        yield Case("CIFAR-10", data, mirrored(data))
+        data = every(load_data(DataSettings(format="folder", path=str(cifar))), CIFAR_STRIDE)
+        yield Case(f"CIFAR-10, {len(data.images):,} training images", data, mirrored(data))
 
 
 def missing(folder: Path) -> list[str]:
@@ -84,6 +89,12 @@ def missing(folder: Path) -> list[str]:
 def mirrored(data: ImageData) -> Tensor:
     """Return the held-out images as negatives that stand on their heads: images of another set in the same shape."""
     return -to_float(data.held_out_images).flip(2)
+
+
+def every(data: ImageData, stride: int) -> ImageData:
+    """Return the data with every `stride`-th training image, and all held-out images."""
+    labels = None if data.labels is None else data.labels[::stride]
+    return replace(data, images=data.images[::stride], labels=labels, fingerprint=f"{data.fingerprint[:56]}{stride:08}")
 
 
 def of_classes(data: ImageData, classes: tuple[int, ...]) -> ImageData:
@@ -193,7 +204,7 @@ def distance(judge: Judge, images: Tensor) -> float:
     return reference.distance(Moments.of(features(part) for part in images.split(500)))
 
 
-def page(table: pd.DataFrame, missing_data: list[str]) -> str:
+def page(table: pd.DataFrame, blurred: pd.DataFrame, missing_data: list[str]) -> str:
     """Return docs/judges.md."""
     strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
     parts = [
@@ -207,6 +218,7 @@ def page(table: pd.DataFrame, missing_data: list[str]) -> str:
     ]
     if missing_data:
         parts += [f"Left out, because their files were missing: {', '.join(missing_data)}.", ""]
+    parts += section(blurred)
     for dataset, rows in table.groupby("dataset", sort=False):
         wide = rows.drop(columns="dataset").set_index("features").T.fillna("")
         wide = wide[(wide != "").any(axis=1)]

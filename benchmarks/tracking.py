@@ -22,6 +22,7 @@ from benchmarks.screenshots import server
 from stepfront.search.config import save_settings, settings_from
 from stepfront.search.mlflow_runs.client import make_client, set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_size_history, hypervolume_history
 from stepfront.search.records.front import front_table
 from stepfront.search.records.run_directory import SETTINGS_FILE
@@ -62,13 +63,13 @@ def made_up_search(count: int) -> Snapshot:
         seconds=trials["elapsed"],
     )
     facts = {"search_id": f"made-up-{count}", "dataset": "digits", "fingerprint": "0" * 64, "full": {"fid": 0.9}}
-    return Snapshot(trials, progress, front_table(trials, ("fid", "gflops")), facts)
+    return Snapshot(trials, progress, front_table(trials, Objectives(("fid", "gflops"))), facts)
 
 
 def until(snapshot: Snapshot, count: int) -> Snapshot:
     """Return the search as it was after `count` trials."""
     trials = snapshot.trials.iloc[:count]
-    front = front_table(trials, ("fid", "gflops"))
+    front = front_table(trials, Objectives(("fid", "gflops")))
     return Snapshot(trials, snapshot.progress.iloc[:count], front, snapshot.facts)
 
 

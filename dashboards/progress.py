@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
@@ -29,6 +29,7 @@ from stepfront.dashboards.formatting import (
     short_plan,
     significant,
 )
+from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import rows
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -152,8 +153,11 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int, st
         yield update
 
 
-def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Table:
-    """Return the front as a terminal table.  The share of full width needs the cost of full width."""
+def front_listing(front: pd.DataFrame, full_gflops: float | None = None, own: Sequence[str] = ()) -> Table:
+    """Return the front as a terminal table.  The share of full width needs the cost of full width.
+
+    `own` are a user's own scores; of each the confirmed value is shown where there is one.
+    """
     features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     table.caption = Text(f"FID on features: {', '.join(map(str, features))}") if features else None
@@ -161,6 +165,8 @@ def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Tabl
     table.add_column("trial", justify="right")
     table.add_column("plan", overflow="fold")
     for name in ("GFLOPs", "of full", "FID", "confirmed", "latency ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in own:
         table.add_column(name, justify="right", no_wrap=True)
     noisy = bool((front.get("within_noise", pd.Series(dtype=int)) >= 0).any())
     if noisy:
@@ -176,10 +182,16 @@ def front_listing(front: pd.DataFrame, full_gflops: float | None = None) -> Tabl
             decimal(row.fid),
             confirmed if row.belongs else f"{confirmed} (left)",
             significant(row.latency_ms),
+            *(significant(_own(row, name)) for name in own),
             *([equal_point(row.within_noise)] if noisy else []),
             style=None if row.belongs else "dim",
         )
     return table
+
+
+def _own(row: Any, name: str) -> Any:
+    confirmed = getattr(row, confirmed_columns(name)[0], None)
+    return getattr(row, name, None) if confirmed is None or pd.isna(confirmed) else confirmed
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stepfront.dashboards.comparison import comparison_sections, parents_section
 from stepfront.dashboards.images import images_body
+from stepfront.dashboards.own_scores import own_scores_section
 from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
 from stepfront.dashboards.provenance import facts_section
 from stepfront.dashboards.sections import (
@@ -36,6 +37,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         Section("front", "The front", front_section(tables)),
         Section("points", "The points", points_section(tables)),
         Section("plans", "Width per step", plans_section(tables)),
+        Section("own-scores", "Your own scores", own_scores_section(tables)),
     ]
     after = [
         Section("parents", "Where it started from", parents_section(tables)),

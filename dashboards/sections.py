@@ -35,6 +35,7 @@ from stepfront.dashboards.formatting import (
     short_plan,
     significant,
 )
+from stepfront.dashboards.own_scores import own_score_columns, own_scores_of
 from stepfront.dashboards.page import embedded, html_table, paragraph
 from stepfront.dashboards.summary import summary_sentences
 from stepfront.tables.search_tables import SearchTables, number, rows
@@ -99,6 +100,7 @@ def points_section(tables: SearchTables) -> str:
     columns += [">FID-infinity"] if extrapolated else []
     noisy = bool((tables.front.within_noise >= 0).any())
     columns += [">within noise of"] if noisy else []
+    columns += own_score_columns(tables)
     points = [
         [
             row.label.replace(",", ", "),
@@ -114,6 +116,7 @@ def points_section(tables: SearchTables) -> str:
             *([decimal(row.second_confirmed), interval(row.second_low, row.second_high)] if second else []),
             *([decimal(row.fid_infinity)] if extrapolated else []),
             *([equal_point(row.within_noise)] if noisy else []),
+            *own_scores_of(row, tables),
             significant(row.latency_ms),
             row.origin,
         ]

@@ -16,7 +16,8 @@ from stepfront.addresses import is_uri, joined, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.settings.overrides import apply_overrides
-from stepfront.search.settings.scoring import ConfirmSettings, EvaluationSettings, parse_constraint
+from stepfront.search.settings.own_scores import ScoreSettings, check_scores
+from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, EvaluationSettings, parse_constraint
 from stepfront.search.settings.space import BudgetSettings, ScreenSettings, SpaceSettings, VariationSettings
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file
@@ -71,6 +72,11 @@ class RunSettings(TrainerSettings):
         "(where steps may be skipped), random, front:SEARCH",
     )
     screen: ScreenSettings = ScreenSettings()
+    scores: tuple[ScoreSettings, ...] = Field(
+        (),
+        description="scores of your own beside FID, such as [{name: accuracy, function: 'my_scores:accuracy', "
+        "goal: higher, use: objective}] (docs/plugins.md)",
+    )
     budget: BudgetSettings = BudgetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     confirm: ConfirmSettings = ConfirmSettings()
@@ -101,6 +107,17 @@ class RunSettings(TrainerSettings):
         if not any(wanted.values()):
             raise ValueError("initial_plans is empty; give some, such as {uniform: 4, gap: 8, monotone: 8}")
         return wanted
+
+    @model_validator(mode="after")
+    def _scores_fit(self) -> Self:
+        check_scores(self.scores, self.evaluation.objectives)
+        bounded = (*OBJECTIVES, *(score.name for score in self.scores if score.use == "objective"))
+        for text in self.evaluation.constraints:
+            if parse_constraint(text)[0] not in bounded:
+                raise ValueError(
+                    f"constraint {text!r}; constraints look like 'gflops <= 2.0', over {', '.join(bounded)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _steps_exist(self) -> Self:

@@ -44,6 +44,8 @@ def reference() -> str:
     parts = [INTRODUCTION, "## The run", _table(keys(RunSettings))]
     for name, group in groups(RunSettings):
         parts += [f"## `{name}`", _first_paragraph(group), _table(keys(group, f"{name}."))]
+    for name, group in lists(RunSettings):
+        parts += [f"## Each of `{name}`", _first_paragraph(group), _table(keys(group))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,13 +57,22 @@ def groups(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
             yield from ((f"{name}.{inner}", one) for inner, one in groups(group))
 
 
+def lists(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the fields of a model that are lists of groups of settings, and the group of each."""
+    for name, field in model.model_fields.items():
+        parts = get_args(field.annotation)
+        if get_origin(field.annotation) is tuple and isinstance(parts[0], type) and issubclass(parts[0], BaseModel):
+            yield name, parts[0]
+
+
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """Yield the fields of a model that are single settings."""
     for name, field in model.model_fields.items():
         if _group(field) is None:
             bounds = [word.format(_number(value)) for word, value in _bounds(field.metadata)]
             kind = ", ".join([type_name(field.annotation), *bounds])
-            yield Key(prefix + name, kind, yaml_text(field.get_default()), field.description or "")
+            default = "" if field.is_required() else yaml_text(field.get_default())
+            yield Key(prefix + name, kind, default, field.description or "")
 
 
 def type_name(annotation: Any) -> str:
@@ -92,6 +103,8 @@ def _group(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _plural(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "groups of settings"
     return PLURALS[get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation]
 
 
@@ -113,7 +126,8 @@ def _first_paragraph(group: type[BaseModel]) -> str:
 def _table(rows: Iterator[Key]) -> str:
     lines = ["| key | type | default | description |", "|---|---|---|---|"]
     for row in rows:
-        cells = (f"`{row.key}`", row.type, f"`{row.default}`", row.description)
+        default = f"`{row.default}`" if row.default else "required"
+        cells = (f"`{row.key}`", row.type, default, row.description)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

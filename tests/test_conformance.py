@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from stepfront.testing import (
     FeaturesConformance,
     NetworkFamilyConformance,
     ProxyConformance,
+    ScoreConformance,
     SolverConformance,
 )
 from stepfront.trainers.config import FeatureSettings
 from tests.trainers.data import test_cache
 from tests.trainers.data.formats.test_readers import write_idx
 
+ROOT = Path(__file__).resolve().parents[1]
 GREY = np.random.RandomState(0).randint(0, 256, (24, 8, 8)).astype(np.uint8)
 LABELS = np.arange(24) % 3
 
@@ -46,6 +49,16 @@ class TestProxies(ProxyConformance):
     @pytest.fixture(autouse=True, scope="class")
     def _named(self, request: pytest.FixtureRequest, proxy: str) -> None:
         request.cls.proxy = proxy
+
+
+@pytest.mark.parametrize("score", ["perceptual_distance", "accuracy", "psnr"], scope="class")
+class TestScoresOfTheExample(ScoreConformance):
+    @pytest.fixture(autouse=True, scope="class")
+    def _named(self, request: pytest.FixtureRequest, score: str) -> Iterator[None]:
+        request.cls.score = f"own_scores:{score}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(ROOT / "examples")
+            yield
 
 
 class TestClassifier(FeaturesConformance):

@@ -52,6 +52,17 @@ def test_a_users_solver_is_searched_with(finished: Path) -> None:
     assert set(search.trials()["solver"]) == {"own_solver:ddim_half"}
 
 
+def test_a_users_scores_are_objectives_and_confirmed(finished: Path) -> None:
+    run("own_scores.py", finished)
+    search = stepfront.open_search(finished / "runs" / "own-scores-small")
+    front = search.front()
+    assert search.facts["objectives"] == ["fid", "gflops", "perceptual", "accuracy"]
+    assert search.trials()["accuracy"].between(0, 1).all()
+    written = ["perceptual", "perceptual_confirmed", "accuracy_low", "psnr_confirmed", "psnr_high"]
+    assert front[written].notna().all().all()
+    assert "psnr" in (search.directory / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_cell_of_the_notebook_runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     cells = json.loads((EXAMPLES / "front.ipynb").read_text(encoding="utf-8"))["cells"]

@@ -14,9 +14,9 @@ import yaml
 
 import stepfront
 from stepfront.environment import SOURCE_ROOT
-from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS
+from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SCORES, SOLVERS
 from stepfront.search.config import settings_from
-from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import count_width
@@ -41,17 +41,19 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_settings_of_the_page_are_valid() -> None:
-    (given,) = blocks("yaml")
+    given, scores = blocks("yaml")
     settings = settings_from(yaml.safe_load(given))
     assert settings.sampler.solver == "my_parts.solvers:ddim_half"
+    uses = [score.use for score in settings_from(yaml.safe_load(scores)).scores]
+    assert uses == ["objective", "objective", "confirm"]
 
 
 def test_the_page_has_every_kind_of_part() -> None:
-    for registry in (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES):
+    for registry in (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES, SCORES):
         assert f"`{registry.group}`" in TEXT
     for row in re.findall(r"\| `(\w+)` in (\S+) \|", TEXT):
         assert f"class {row[0]}(" in (PAGE.parents[1] / row[1]).read_text(encoding="utf-8"), row
-    assert len(re.findall(r"\| `(\w+)` in (\S+) \|", TEXT)) == 5
+    assert len(re.findall(r"\| `(\w+)` in (\S+) \|", TEXT)) == 6
 
 
 SMALL = [
@@ -64,15 +66,16 @@ def test_the_parts_of_the_page_train_a_supernet_and_score_a_plan(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(parts)
-    (given,) = blocks("yaml")
+    given = blocks("yaml")[0]
     data = tmp_path / "digits.csv"
     data.write_text("\n".join(f"{n % 3}," + ",".join(str((n * i) % 256) for i in range(64)) for n in range(24)))
     settings = settings_from(yaml.safe_load(given), [*SMALL, f"data.path={data}", f"directory={tmp_path}"])
     stepfront.train(settings, progress=False)
     problem = load_problem(settings)
     costs = {width: count_width(problem.card.network, 1, 8, width) for width in (0.5, 1.0)}
-    result = Evaluator(local_parts(problem, costs))(problem.uniform_plan(0.5), 16, noise_seed=0)
+    result = Evaluator(worker_parts(problem, costs))(problem.uniform_plan(0.5), 16, noise_seed=0)
     assert np.isfinite(result.fid)
+    assert 0 < result.scores["ink"] < 1
     assert (result.features, result.error) == ("my_parts.features:Patches", "")
     assert problem.card.network.family == "my_parts.families:build_plain"
 

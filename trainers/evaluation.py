@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 PAIRED_IMAGES = 32
 """Images that the proxy `paired` compares."""
@@ -41,6 +43,17 @@ class Evaluation:
     prefix_states: int = field(default=0, compare=False)
     prefix_mb: float = field(default=0.0, compare=False)
     device: str = field(default="", compare=False)
+    # A user's own scores by name, as the user's functions return them.
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float:
+        """Return an objective by name: a user's own score, or the number of this name."""
+        return float(self.scores[name] if name in self.scores else getattr(self, name))
+
+    def record(self) -> dict[str, Any]:
+        """Return all values by name, the user's own scores among them."""
+        values = asdict(self)
+        return {key: value for key, value in values.items() if key != "scores"} | dict(self.scores)
 
 
 @dataclass(frozen=True)

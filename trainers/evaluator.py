@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepfront.trainers.config import SamplerSettings
-from stepfront.trainers.data import Labels
+from stepfront.trainers.data import Labels, to_pixels
 from stepfront.trainers.devices import device_name
 from stepfront.trainers.diffusion.conditioning import Condition, make_condition
 from stepfront.trainers.diffusion.noise import CachedNoise
@@ -32,6 +32,7 @@ from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFea
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
+from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
@@ -44,7 +45,7 @@ class EvaluatorParts:
     a node without a copy.  Scores depend on `engine` in their last digits, so all workers of a search have the same.
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
     `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
-    `Confirmation`.
+    `Confirmation`.  `scores` are a user's own, each computed on all images.
     """
 
     card: SupernetCard
@@ -62,6 +63,7 @@ class EvaluatorParts:
     real: NDArray[np.float32] | None = None
     second: Judge | None = None
     extrapolate: bool = False
+    scores: tuple[UserScore, ...] = ()
 
 
 class Evaluator:
@@ -81,6 +83,7 @@ class Evaluator:
         self._supernet = supernet_from_weights(parts.card, weights)
         self._features: FeatureNetwork = parts.features.unpack(self._device)
         self._second = None if parts.second is None else parts.second.features.unpack(self._device)
+        self._scores = {score.name: score.load() for score in parts.scores}
         self._subnets: dict[float, Network] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
@@ -91,7 +94,7 @@ class Evaluator:
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Score `images` images of the plan on the noise of `noise_seed`."""
         begin, clock = time.perf_counter(), _Clock(self._device)
-        collected = _Collected(self._wanted_rows(images))
+        collected = _Collected(self._wanted_rows(images), keeps_pixels=bool(self._scores))
         moments = Moments.of(self._feature_batches(plan, images, noise_seed, clock, collected))
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
         clock.lap("distance")
@@ -115,6 +118,8 @@ class Evaluator:
             device=self._device_name,
             **self._savings(plan, collected.starts),
         )
+        if self._scores and not scored.error:
+            scored = self._scored_by_user(scored, collected.pixels)
         if scored.error or not (collected.wanted or collected.second):
             return scored
         return self._confirmed(scored, collected.rows, collected.second)
@@ -135,6 +140,12 @@ class Evaluator:
             clock.lap("features")
             yield features
             clock.lap("distance")  # the moments have added them
+
+    def _scored_by_user(self, scored: Evaluation, pixels: Sequence[np.ndarray]) -> Evaluation:
+        """Return the evaluation with the user's own scores, or with the reason why one has no value."""
+        images, labels = torch.from_numpy(np.concatenate(pixels)), self.labels(scored.images, scored.noise_seed)
+        values, problem = compute_scores(self._scores, images, labels, scored.noise_seed)
+        return replace(scored, scores=values, error=problem)
 
     def _wanted_rows(self, images: int) -> int:
         """Return how many feature rows the scores of a confirmation need; 0 where there are none."""
@@ -219,10 +230,13 @@ class _Collected:
     """What one evaluation collects beside the moments of its features.
 
     `first` are the images of the paired score, `starts` the steps saved and the images of each batch, and `rows` the
-    first `wanted` rows of features.  `second` has one item where there is a second judge.
+    first `wanted` rows of features.  `second` has one item where there is a second judge.  `pixels` are all images,
+    uint8 [B, C, H, W] per batch, where a user's own scores need them.
     """
 
     wanted: int
+    keeps_pixels: bool = False
+    pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     first: list[Tensor] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -230,6 +244,8 @@ class _Collected:
 
     def add_images(self, batch: Tensor) -> None:
         """Keep the images of a batch that the paired score lacks."""
+        if self.keeps_pixels:
+            self.pixels.append(to_pixels(batch))
         missing = PAIRED_IMAGES - sum(map(len, self.first))
         if missing > 0:
             self.first.append(batch[:missing])

@@ -34,13 +34,16 @@ class SearchProgress(Protocol):
 
 
 class Screening:
-    """Choose among children by a proxy, as long as the proxy's rank correlation with FID is at least `least_tau`.
+    """Choose among children by proxies, as long as the rank correlation of each is at least `least_tau`.
 
-    `costs_of` returns a child's objectives other than FID.
+    There is one of FID, and one per score of a user's own that is an objective: the last of them.  `costs_of` returns a
+    child's objectives between these, which are known.
     """
 
-    def __init__(self, proxy: Proxy, costs_of: Callable[[Levels], list[float]], least_tau: float) -> None:
-        self._proxy, self._costs_of, self._least_tau = proxy, costs_of, least_tau
+    def __init__(
+        self, proxy: Proxy, costs_of: Callable[[Levels], list[float]], least_tau: float, others: Sequence[Proxy] = ()
+    ) -> None:
+        self._proxies, self._costs_of, self._least_tau = (proxy, *others), costs_of, least_tau
         self._progress: SearchProgress | None = None
 
     def watch(self, progress: SearchProgress) -> None:
@@ -54,12 +57,16 @@ class Screening:
         complete = self._progress.complete
         if len(complete) < LEAST_TRIALS:
             return 0
-        # NaN, a correlation that is undefined, is not trusted either.
-        if not self._proxy.learn(complete, self._progress.scores()) >= self._least_tau:
-            return 0
-        expected = self._proxy.predict(children)
+        scores = self._progress.scores()
+        columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
+        for proxy, column in zip(self._proxies, columns, strict=True):
+            # NaN, a correlation that is undefined, is not trusted either.
+            if not proxy.learn(complete, np.roll(scores, -column, axis=1)) >= self._least_tau:
+                return 0
+        expected = [proxy.predict(children) for proxy in self._proxies]
         costs = np.array([self._costs_of(levels) for levels in children])
-        return best_child(expected, costs, self._progress.front_scores(), reference)
+        known = np.column_stack([costs, *expected[1:]])
+        return best_child(expected[0], known, self._progress.front_scores(), reference)
 
 
 def make_screening(
@@ -68,10 +75,18 @@ def make_screening(
     features: Callable[[], PlanFeatures],
     costs_of: Callable[[Levels], list[float]],
     paired: Callable[[], ProxyScore] | None = None,
+    scores: int = 0,
 ) -> Screening | None:
-    """Return the screening of the settings; None where every child is evaluated (see `ProxyInputs`)."""
-    proxy = None if screen.proxy == "none" else find_proxy(screen.proxy)(ProxyInputs(encoding, features, paired))
-    return None if proxy is None else Screening(proxy, costs_of, screen.least_tau)
+    """Return the screening of the settings; None where every child is evaluated (see `ProxyInputs`).
+
+    `scores` is the number of a user's own scores among the objectives.
+    """
+    if screen.proxy == "none":
+        return None
+    make, inputs = find_proxy(screen.proxy), ProxyInputs(encoding, features, paired)
+    made = [make(inputs) for _ in range(1 + scores)]
+    proxies = [proxy for proxy in made if proxy is not None]
+    return Screening(proxies[0], costs_of, screen.least_tau, proxies[1:]) if len(proxies) == len(made) else None
 
 
 def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:

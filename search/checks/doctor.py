@@ -127,14 +127,17 @@ def _parts(settings: RunSettings) -> str:
     from stepfront.search.problem.user_parts import check_parts
 
     check_parts(settings)
-    return f"solver {settings.sampler.solver}, proxy {settings.screen.proxy}, features {settings.features.name}"
+    found = f"solver {settings.sampler.solver}, proxy {settings.screen.proxy}, features {settings.features.name}"
+    return found + "".join(f", score {score.name} ({score.use})" for score in settings.scores)
 
 
 def _data(settings: RunSettings) -> str:
+    from stepfront.search.problem.user_parts import check_user_scores
     from stepfront.trainers.data import load_data
     from stepfront.trainers.diffusion.conditioning import check_classes
 
     data = load_data(settings.data)
+    check_user_scores(settings, data)
     check_classes(data, settings.network.classes)
     labels = f"{data.classes} classes" if data.labels is not None else "no labels"
     shape = f"{data.resolution}x{data.resolution}x{data.channels}"

@@ -20,6 +20,7 @@ from stepfront.search.checks.doctor import Finding, run_check
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.open_ledger import REBUILD, open_ledger
 from stepfront.search.driver.write_tables import TableWriter
+from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
@@ -170,8 +171,8 @@ class _Inspection:
     def _front(self) -> str:
         snapshot = read_snapshot(self.directory)
         complete = snapshot.trials[snapshot.trials["state"] == "complete"].reset_index(drop=True)
-        objectives = list(self.settings.evaluation.objectives)
-        best = front_indices(complete[objectives].to_numpy(dtype=float), complete["violation"].to_numpy(dtype=float))
+        scores = Objectives.of_settings(self.settings).minimised(complete)
+        best = front_indices(scores, complete["violation"].to_numpy(dtype=float))
         if set(complete["trial"].iloc[best]) != set(snapshot.front["trial"]):
             raise InputError(f"{FRONT} is not the front of {TRIALS}; {_REBUILD_TABLES}")
         return f"{len(snapshot.front)} points, the front of the trials"

@@ -34,6 +34,7 @@ def front(
     """Print the Pareto front, or export it."""
     from stepfront.dashboards.progress import front_listing
     from stepfront.search.api import open_search
+    from stepfront.tables.search_tables import own_score_names
 
     output, found = Output(as_json), open_search(search)
     points = found.front()
@@ -41,7 +42,8 @@ def front(
         _export_front(points, export)
         output.message(f"{len(points)} points written to {export}")
     elif not as_json:
-        output.message(front_listing(points, found.facts.get("full", {}).get("gflops")))
+        full = found.facts.get("full", {}).get("gflops")
+        output.message(front_listing(points, full, own_score_names(found.facts)))
     if as_json:
         output.json(json_rows(points))
 

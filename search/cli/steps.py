@@ -44,13 +44,15 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
     from stepfront.dashboards.progress import front_listing
     from stepfront.search.api import Search
+    from stepfront.tables.search_tables import own_score_names
 
     directory = settings.search_directory
     output.stage(settings.name)("writing report and MLflow")
     search = Search(directory, settings)
     problem, opening = search.publish()
     output.message()
-    output.message(front_listing(search.front(), search.facts.get("full", {}).get("gflops")))
+    full = search.facts.get("full", {}).get("gflops")
+    output.message(front_listing(search.front(), full, own_score_names(search.facts)))
     savings = search.facts.get("savings") or {}
     for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
         output.message(f"\n{sentence}")

@@ -10,6 +10,7 @@ from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.proxies import ProxyScore
 from stepfront.search.algorithm.screening import Screening, make_screening
 from stepfront.search.config import RunSettings
+from stepfront.search.objectives import Objectives
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.plan_source import make_plan_features, make_plan_source
 from stepfront.search.problem.pricing import affordability, level_prices
@@ -48,7 +49,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         storage=open_storage(settings.storage, directory),
         name=study_name(settings.storage, directory),
         sampler=sampler,
-        objectives=settings.evaluation.objectives,
+        objectives=Objectives.of_settings(settings),
         constraints=settings.evaluation.constraints,
         limits=Limits(budget.trials, budget.minutes and 60 * budget.minutes, budget.tflops, budget.patience),
         spec=comparison_spec(problem, costs),
@@ -95,4 +96,5 @@ def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Sc
         lambda: make_plan_features(problem),
         lambda levels: [prices[name](levels) for name in evaluation.objectives[1:]],
         paired,
+        len(Objectives.of_settings(problem.settings).scores),
     )

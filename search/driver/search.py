@@ -24,6 +24,7 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem
+from stepfront.search.problem.user_parts import check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.scoring.measure_noise import ensure_score_noise
@@ -59,6 +60,7 @@ def run_search(
             check_format(directory)
         stage("reading supernet, images and features")
         problem = load_problem(settings, reading_progress(stage))
+        check_user_scores(settings, problem.data)
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists

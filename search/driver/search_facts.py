@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.search.algorithm.trials import result_of
+from stepfront.search.config import RunSettings
+from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.run_directory import FACTS_FILE
@@ -46,7 +49,7 @@ def search_facts(
         "name": settings.name,
         **_what_is_searched(problem, costs),
         "full": _full_width(problem, trials),
-        "reference": dict(zip(ledger.objectives, point, strict=True)) if point else None,
+        "reference": _by_name(settings, point) if point else None,
         "reference_point": _by_fid_last(ledger),
         "device": next(iter(costs.values())).device,
         "engine": costs[1.0].engine.label,
@@ -85,7 +88,8 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> 
         "widths": list(problem.card.network.widths),
         "encoding": settings.space.encoding,
         "skip": settings.space.skip,
-        "objectives": list(settings.evaluation.objectives),
+        "objectives": list(Objectives.of_settings(settings).names),
+        "scores": [score.model_dump(mode="json") for score in settings.scores],
     }
 
 
@@ -111,6 +115,12 @@ def _work_done(ledger: Ledger, trials: pd.DataFrame, noise: ScoreNoise | None) -
 def _other_costs(cost: WidthCost) -> dict[str, Any]:
     """Return the columns of a width's cost beside its MACs."""
     return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "batch", "device")}
+
+
+def _by_name(settings: RunSettings, point: Sequence[float]) -> dict[str, float]:
+    """Return the reference point by objective, with values as users' functions return them."""
+    objectives = Objectives.of_settings(settings)
+    return {name: objectives.sign(name) * value for name, value in zip(objectives.names, point, strict=True)}
 
 
 def _by_fid_last(ledger: Ledger) -> list[float] | None:

@@ -14,6 +14,7 @@ from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.algorithm.proxy_agreement import correlations, proxies_table
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.search_facts import search_facts
+from stepfront.search.objectives import Objectives
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
@@ -68,9 +69,9 @@ class TableWriter:
 
     def _front(self, trials: pd.DataFrame) -> pd.DataFrame:
         evaluation = self.problem.settings.evaluation
-        objectives = evaluation.objectives
+        objectives = Objectives.of_settings(self.problem.settings)
         front = front_table(trials, objectives)
-        front = mark_within_noise(front, read_score_noise(self.directory, evaluation), objectives[1])
+        front = mark_within_noise(front, read_score_noise(self.directory, evaluation), objectives.cost)
         confirmed = read_confirmed(self.directory)
         if confirmed is None:
             return front

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.settings.own_scores import ScoreSettings
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.metrics.features import real_features
+from stepfront.trainers.metrics.user_scores import UserScore
 
 CPU_BATCH = 256
 """Images per network call on a CPU, where more are no faster."""
@@ -19,7 +24,8 @@ CPU_BATCH = 256
 def worker_parts(problem: SearchProblem, costs: dict[float, WidthCost]) -> EvaluatorParts:
     """Return the parts of an evaluator on a worker, with the worker's device, threads, batch and engine."""
     settings = problem.settings
-    return _parts(problem, costs, worker_device(settings), threads_per_worker(settings))
+    parts = _parts(problem, costs, worker_device(settings), threads_per_worker(settings))
+    return replace(parts, scores=user_scores(score for score in settings.scores if score.use == "objective"))
 
 
 def local_parts(problem: SearchProblem, costs: dict[float, WidthCost], threads: int = 0) -> EvaluatorParts:
@@ -46,6 +52,11 @@ def _parts(problem: SearchProblem, costs: dict[float, WidthCost], device: str, t
         costs[1.0].engine if like_worker else PLAIN,
         settings.workers.prefix_mb,
     )
+
+
+def user_scores(scores: Iterable[ScoreSettings]) -> tuple[UserScore, ...]:
+    """Return a user's own scores as an evaluator takes them."""
+    return tuple(UserScore(score.name, score.function) for score in scores)
 
 
 def worker_device(settings: RunSettings) -> str:

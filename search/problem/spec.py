@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
@@ -22,8 +23,10 @@ def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> di
         "space": settings.space.model_dump(mode="json"),
         "images": settings.evaluation.images,
         "noise_seed": settings.evaluation.noise_seed,
-        "objectives": list(settings.evaluation.objectives),
+        "objectives": list(Objectives.of_settings(settings).names),
         "constraints": list(settings.evaluation.constraints),
+        # None, as in searches that are older than a user's own scores.
+        "scores": [[s.name, s.function, s.goal] for s in settings.scores if s.use == "objective"] or None,
         # None, as in searches that are older than engines: these ran the plain network, too.
         "engine": None if engine == PLAIN else engine.label,
     }

@@ -10,17 +10,20 @@ from torch import Tensor
 from stepfront.errors import InputError, first_line
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
+from stepfront.search.problem.evaluator_parts import user_scores
 from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 from stepfront.trainers.metrics.feature_set import find_feature_set
+from stepfront.trainers.metrics.user_scores import check_scores_on
 
 SQUARE = ("states", "clean")
 """The coefficients that are a table of steps x steps."""
 
 
 def check_parts(settings: RunSettings) -> None:
-    """Load solver, proxy and feature sets of the settings.
+    """Load solver, proxy, feature sets and scores of the settings.
 
     Raises InputError when one of them can't be imported or called, or when the solver's coefficients are unusable.
     """
@@ -29,6 +32,18 @@ def check_parts(settings: RunSettings) -> None:
         find_proxy(settings.screen.proxy)
     for features in (settings.features, settings.confirm.features):
         _check_features(features)
+    for score in user_scores(settings.scores):
+        score.load()
+
+
+def check_user_scores(settings: RunSettings, data: ImageData) -> None:
+    """Compute every score of the settings on real images, as many as a plan is scored on.
+
+    Raises InputError where one of them fails, is not finite, or changes when it is repeated.
+    """
+    check_scores_on(
+        user_scores(settings.scores), data.held_out_images, settings.evaluation.images, data.held_out_labels
+    )
 
 
 def check_solver(sampler: SamplerSettings, diffusion: DiffusionSettings) -> None:

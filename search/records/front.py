@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank, front_indices, interval, knee_index
 from stepfront.search.records.within_noise import NOT_WITHIN, mark_by_confirmation
 from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import CONFIRM, NOT_CONFIRMED
+from stepfront.tables.schema import CONFIRM, NOT_CONFIRMED, TABLES, confirmed_columns
 
 
-def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+def front_table(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
     """Return the non-dominated feasible trials, cheapest first, with labels for the knee, the best and the cheapest."""
     complete = trials[trials["state"] == "complete"].reset_index(drop=True)
-    scores = complete[list(objectives)].to_numpy(dtype=np.float64)
+    scores = objectives.minimised(complete)
     front = complete.iloc[front_indices(scores, complete["violation"].to_numpy(dtype=np.float64))]
-    front = front.sort_values([objectives[1], "fid"]).reset_index(drop=True)
+    front = front.sort_values([objectives.cost, "fid"]).reset_index(drop=True)
     front = front.assign(**NOT_CONFIRMED, within_noise=NOT_WITHIN)
-    return label_front(front, "fid", objectives[1])
+    return label_front(front, "fid", objectives.cost)
 
 
 def label_front(front: pd.DataFrame, score: str, cost: str) -> pd.DataFrame:
@@ -63,12 +63,18 @@ def _identity(confirmed: pd.DataFrame) -> list[str]:
     return [name for name in ("plan", "sampler") if name in confirmed]
 
 
-def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+def own_scores(confirmed: pd.DataFrame) -> list[str]:
+    """Return the columns of confirmed scores that are a user's own: those that are none of the schema's."""
+    return [str(name) for name in confirmed.columns if name not in TABLES[CONFIRM].names]
+
+
+def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
     """Return the front with confirmed scores and intervals.
 
     `belongs` is whether a point is still on the front by these scores.
     """
-    front = front.assign(**NOT_CONFIRMED)
+    added = [name for score in own_scores(confirmed) for name in confirmed_columns(score)]
+    front = front.assign(**NOT_CONFIRMED, **dict.fromkeys(added, np.nan))
     own = confirmed[confirmed["sampler"] == ""] if "sampler" in confirmed else confirmed
     by_plan = {str(plan): rows.drop_duplicates("noise_seed") for plan, rows in own.groupby("plan")}
     for i, plan in front["plan"].items():
@@ -76,12 +82,20 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
             _add_scores(front, i, by_plan[plan])
     scored = front["fid_confirmed"].notna().to_numpy()
     if scored.any():
-        points = front.loc[scored, ["fid_confirmed", *objectives[1:]]].to_numpy(dtype=np.float64)
+        points = objectives.minimised(front.loc[scored], _confirmed_objectives(front.loc[scored], objectives))
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
-        front = mark_by_confirmation(front, by_plan, objectives[1])
-    return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives[1])
+        front = mark_by_confirmation(front, by_plan, objectives.cost)
+    return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives.cost)
+
+
+def _confirmed_objectives(front: pd.DataFrame, objectives: Objectives) -> list[str]:
+    """Return the columns that hold the objectives on held-out noise seeds; costs do not depend on the noise."""
+    confirmed = {name: confirmed_columns(name)[0] for name in ("fid", *objectives.scores)}
+    # Scores that were added after the confirmation are still those of the search.
+    known = {name: column for name, column in confirmed.items() if column in front and front[column].notna().all()}
+    return [known.get(name, name) for name in objectives.names]
 
 
 def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
@@ -97,6 +111,8 @@ def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
         front.loc[i, ["kid", "kid_low", "kid_high"]] = interval(beside["kid"].to_numpy(dtype=np.float64))
         means = [float(beside[name].mean()) for name in ("precision", "recall")]
         front.loc[i, ["precision", "recall"]] = means
+    for score in own_scores(rows):
+        front.loc[i, list(confirmed_columns(score))] = interval(rows[score].dropna().to_numpy(dtype=np.float64))
     second = rows.dropna(subset=["second_fid"]) if "second_fid" in rows else rows.head(0)
     if len(second):
         judged = interval(second["second_fid"].to_numpy(dtype=np.float64))

@@ -13,6 +13,7 @@ from stepfront.search.claims.claim import Rules, compare_plans, make_claim
 from stepfront.search.claims.disagreement import find_disagreements
 from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.config import RunSettings
+from stepfront.search.objectives import Objectives
 from stepfront.search.records.front import read_confirmed, with_confirmation
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.tables.parquet import write_table
@@ -29,11 +30,11 @@ def apply_confirmation(directory: Path, settings: RunSettings, looks: tuple[int,
     if confirmed is None:
         return
     snapshot = read_snapshot(directory)
-    objectives = snapshot.facts.get("objectives", ["fid", "gflops"])
+    objectives = Objectives.of_facts(snapshot.facts)
     used = confirmed[confirmed["used"]]
     write_table(with_confirmation(snapshot.front, used, objectives), directory / FRONT)
     facts = dict(snapshot.facts)
-    rules = Rules(settings.confirm.margin, looks or _looks_before(facts, settings), objectives[1])
+    rules = Rules(settings.confirm.margin, looks or _looks_before(facts, settings), objectives.cost)
     facts["savings"] = claim_of(confirmed, used, rules)
     write_json(directory / FACTS_FILE, facts)
 

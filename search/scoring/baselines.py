@@ -22,6 +22,7 @@ from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.objectives import Objectives
 from stepfront.search.problem.baseline_plans import baseline_plans, full_width_samplers
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -177,7 +178,8 @@ class _BaselinesTable:
         """Write all scores so far."""
         rows = [row for method in POSSIBLE for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
         frame = pd.DataFrame([{"sampler": ""} | row for row in rows])
-        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler"]), self._directory / BASELINES)
+        own = Objectives.of_settings(self._problem.settings).scores
+        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler", *own]), self._directory / BASELINES)
 
 
 def _or_worst(fid: float) -> float:

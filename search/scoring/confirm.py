@@ -72,7 +72,9 @@ class _Confirmed:
         self._directory, self._problem, self._scorer = directory, problem, scorer
         self._rows = plans_to_confirm(directory, problem)
         stored = read_confirmed(directory)
-        self._scores = pd.DataFrame(columns=SCORES) if stored is None else stored[SCORES]
+        self._own = [score.name for score in problem.settings.scores]
+        columns = [*SCORES, *self._own]
+        self._scores = (pd.DataFrame(columns=columns) if stored is None else stored).reindex(columns=columns)
 
     def score_until_decided(self, rules: Rules) -> None:
         """Score all plans on the first look's seeds, and those near the claim on more, until there are none."""
@@ -93,7 +95,7 @@ class _Confirmed:
         jobs = [(key, plan, seed) for key, plan, seed in jobs if (*key, seed) not in done]
         if jobs:
             # A new score replaces an old one.
-            parts = [part for part in (self._scores, pd.DataFrame(self._scorer.score(jobs))[SCORES]) if len(part)]
+            parts = [part for part in (self._scores, pd.DataFrame(self._scorer.score(jobs))) if len(part)]
             same = [*IDENTITY, "noise_seed", "images"]
             self._scores = pd.concat(parts).drop_duplicates(same, keep="last", ignore_index=True)
 
@@ -107,6 +109,8 @@ class _Confirmed:
         same &= (scores["second_digest"] == scorer.second_digest) & scores["second_fid"].notna()
         if self._problem.settings.confirm.extrapolate:
             same &= scores["fid_infinity"].notna()
+        for name in self._own:
+            same &= scores[name].notna()
         return set(scores.loc[same, [*IDENTITY, "noise_seed"]].itertuples(index=False, name=None))
 
     def _write(self) -> pd.DataFrame:

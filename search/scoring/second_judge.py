@@ -12,8 +12,8 @@ from stepfront.trainers.metrics.judges import check_judge, prepare_judge
 FOLDER = "second_judge"
 """Folder in the supernet's directory: two judges of one kind, with different seeds, have files of equal names."""
 
-CANDIDATES = ("random", "degradations")
-"""What `confirm.features.name: auto` tries, in this order."""
+CANDIDATES = ("random", "degradations", "classifier")
+"""What `confirm.features.name: auto` tries, in this order; `classifier` needs labels."""
 
 FEWEST_IMAGES = 16
 """Images that a score needs at least, generated and real; below, means and covariances are noise."""

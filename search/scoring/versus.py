@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.config import RunSettings
+from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices, hypervolume
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import BASELINES, METHOD_SCORES, VERSUS
@@ -22,13 +23,13 @@ def write_comparison_with_baselines(directory: Path) -> None:
     baselines = read_table(directory / BASELINES)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     write_table(methods_table(complete, baselines, snapshot.facts), directory / METHOD_SCORES)
-    cost = _objectives(snapshot.facts)[1]
+    cost = Objectives.of_facts(snapshot.facts).cost
     write_table(versus(snapshot.front, baselines, cost), directory / VERSUS)
 
 
 def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per method: its evaluations, its hypervolume and its share of all methods' hypervolume."""
-    objectives, everything = _objectives(facts), pd.concat([complete, baselines])
+    objectives, everything = Objectives.of_facts(facts), pd.concat([complete, baselines])
     reference = _reference_point(facts, objectives, everything)
     methods = [("search", complete), *((str(name), rows) for name, rows in baselines.groupby("method", sort=False))]
     union = hypervolume(_front_scores(everything, objectives), reference)
@@ -93,23 +94,22 @@ def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
     )
 
 
-def _objectives(facts: Mapping[str, Any]) -> list[str]:
-    return list(facts.get("objectives", ["fid", "gflops"]))
-
-
 def _repeats_gflops(facts: Mapping[str, Any]) -> float:
     """Return what the search's repeated scores cost in networks."""
     noise = facts.get("noise")
     return float(noise["network_gflops"]) if noise else 0.0
 
 
-def _front_scores(table: pd.DataFrame, objectives: list[str]) -> np.ndarray:
-    scores = table[objectives].to_numpy(dtype=np.float64)
+def _front_scores(table: pd.DataFrame, objectives: Objectives) -> np.ndarray:
+    scores = objectives.minimised(table)
+    scores = scores[np.isfinite(scores).all(axis=1)]
     return scores[front_indices(scores)]
 
 
-def _reference_point(facts: Mapping[str, Any], objectives: list[str], everything: pd.DataFrame) -> list[float]:
+def _reference_point(facts: Mapping[str, Any], objectives: Objectives, everything: pd.DataFrame) -> list[float]:
     """Return the search's own reference point, or one beyond all scores where it has none."""
-    point = facts.get("reference")
-    worst = {name: (1.1 if name == "fid" else 1.05) * float(everything[name].max()) for name in objectives}
-    return [float((point or worst)[name]) for name in objectives]
+    if point := facts.get("reference"):
+        return [objectives.sign(name) * float(point[name]) for name in objectives.names]
+    worst = np.nanmax(objectives.minimised(everything), axis=0)
+    shares = [0.1 if name == "fid" or name in objectives.scores else 0.05 for name in objectives.names]
+    return [float(value + share * abs(value)) for value, share in zip(worst, shares, strict=True)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive, result_of
+from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.compatibility import check_compatible
@@ -51,7 +52,7 @@ class Ledger:
         self,
         storage: BaseStorage,
         sampler: GenomeSampler,
-        objectives: Sequence[str],
+        objectives: Objectives | Sequence[str],
         constraints: Sequence[str],
         limits: Limits,
         spec: Mapping[str, Any],
@@ -60,13 +61,15 @@ class Ledger:
         name: str = OWN_STUDY,
     ) -> None:
         self.sampler, self.attempts = sampler, attempts
-        self.objectives = tuple(objectives)
-        self._store = TrialStore(storage, sampler, objectives, constraints, name)
+        directed = objectives if isinstance(objectives, Objectives) else Objectives(tuple(objectives))
+        self.objectives = directed.names
+        self._store = TrialStore(storage, sampler, directed, constraints, name)
         check_compatible(self._store, spec)
         self._store.load()
         self._queue = TrialQueue(trial for trial in self.trials if trial.state == TrialState.RUNNING)
         self.archive = TrialArchive()
-        reference = ReferencePoint(self._store, self.archive, len(sampler.initial), full_costs)
+        initial = min(len(sampler.initial), limits.trials or len(sampler.initial))
+        reference = ReferencePoint(self._store, self.archive, initial, full_costs)
         self.progress = FrontProgress(self.archive, reference, self._store)
         self._clock = SearchClock()
         self.budget = Budget(limits, self.trials, self._clock, self.progress, sampler.population)
@@ -87,12 +90,13 @@ class Ledger:
         trial = self.trials[number]
         if trial.state.is_finished():
             return
-        scores = [getattr(evaluation, name) for name in self.objectives]
+        scores = [math.nan if evaluation.error else evaluation.value(name) for name in self.objectives]
         if evaluation.error or not all(math.isfinite(score) for score in scores):
             listed = ", ".join(f"{name} {score}" for name, score in zip(self.objectives, scores, strict=True))
             self.fail(number, evaluation.error or f"not finite: {listed}")
             return
-        result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(evaluation).items()}
+        found = evaluation.record()
+        result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in found.items()}
         self._finish(trial, result | {"worker": worker, "elapsed": self._clock.stamp()})
 
     def fail(self, number: int, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +20,9 @@ class ReferencePoint:
     """Fix the reference point of the hypervolume once, and keep it with the study.
 
     It is 1.1 x the worst FID of the first trials and 1.05 x full cost, known once all of the first trials are finished,
-    in whichever order.  `initial` is the number of initial plans, `full_costs` the costs of full width by objective.
+    in whichever order.  Of a user's own score it is a tenth beyond the worst value of the first trials.
+
+    `initial` is the number of initial plans that the budget allows, `full_costs` the costs of full width by objective.
     """
 
     def __init__(self, store: TrialStore, archive: TrialArchive, initial: int, full_costs: Mapping[str, float]) -> None:
@@ -42,10 +44,18 @@ class ReferencePoint:
     def _computed(self) -> list[float] | None:
         first = self._store.trials[: self._first]
         scored = [trial for trial in first if trial.state == TrialState.COMPLETE] or self._archive.complete[:1]
-        if not first or not scored or not all(trial.state.is_finished() for trial in first):
+        if len(first) < self._first or not scored or not all(trial.state.is_finished() for trial in first):
             return None
-        worst = 1.1 * max(result_of(trial)["fid"] for trial in scored)
-        return [worst if name == "fid" else 1.05 * self._full_costs[name] for name in self._store.objectives]
+        return [self._limit(name, i, scored) for i, name in enumerate(self._store.objectives)]
+
+    def _limit(self, name: str, index: int, scored: Sequence[FrozenTrial]) -> float:
+        """Return the coordinate of an objective; a study holds the negative of one whose higher values are better."""
+        if name == "fid":
+            return float(1.1 * max(result_of(trial)["fid"] for trial in scored))
+        if name in self._full_costs:
+            return 1.05 * self._full_costs[name]
+        worst = max(float(trial.values[index]) for trial in scored)
+        return worst + max(0.1 * abs(worst), 1e-9)
 
 
 class FrontProgress:

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from stepfront.search.algorithm.trials import GENOME, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
 from stepfront.search.config import parse_constraint
+from stepfront.search.objectives import Objectives
 from stepfront.search.optuna_internals import set_storage_id, storage_id
 from stepfront.search.study.optuna_storage import close_storage
 from stepfront.search.study.outages import retry_during_outage
@@ -29,25 +30,27 @@ from stepfront.search.study.outages import retry_during_outage
 class TrialStore:
     """Store the trials of the study `name`, which is created where it does not exist.
 
-    `constraints` are texts such as `gflops <= 2.0`; the excess of each is stored with a scored trial.
+    `constraints` are texts such as `gflops <= 2.0`; the excess of each is stored with a scored trial.  The study
+    minimises: it holds the negative of an objective of which higher values are better.
     """
 
     def __init__(
         self,
         storage: BaseStorage,
         sampler: GenomeSampler,
-        objectives: Sequence[str],
+        objectives: Objectives | Sequence[str],
         constraints: Sequence[str],
         name: str,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.storage, self.objectives = storage, tuple(objectives)
+        directed = objectives if isinstance(objectives, Objectives) else Objectives(tuple(objectives))
+        self.storage, self.objectives, self._directed = storage, directed.names, directed
         self.constraints = [parse_constraint(text) for text in constraints]
         self.study = optuna.create_study(
             storage=storage,
             sampler=sampler,
             study_name=name,
-            directions=[StudyDirection.MINIMIZE] * len(objectives),
+            directions=[StudyDirection.MINIMIZE] * len(self.objectives),
             load_if_exists=True,
         )
         self._study_id = storage.get_study_id_from_name(name)
@@ -115,7 +118,8 @@ class TrialStore:
         failed = bool(result["error"])
         if not failed:
             self._store_constraints(trial, result)
-        values = None if failed else [float(result[name]) for name in self.objectives]
+        sign = self._directed.sign
+        values = None if failed else [sign(name) * float(result[name]) for name in self.objectives]
         state = TrialState.FAIL if failed else TrialState.COMPLETE
         retry_during_outage(partial(self._set_state, storage_id(trial), state, values))
         trial.state, trial.values = state, values

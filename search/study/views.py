@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
     generations = {t.number: i // ledger.sampler.population for i, t in enumerate(ledger.complete)}
     rows = []
     last = 0
+    own = own_scores(ledger.objectives)
     for trial in ledger.trials:
         if not trial.state.is_finished():
             continue
@@ -35,29 +36,35 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
         genome = trial.user_attrs[GENOME]
         proposed = {"origin": trial.user_attrs[ORIGIN], "parents": list(trial.user_attrs[PARENTS])}
         row = {"trial": trial.number, "generation": last, **proposed, "genome": genome}
-        row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial))
+        row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial), own)
         row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"
         rows.append(row | {"violation": float(sum(max(0.0, v) for v in trial.constraints.values()))})
-    return _table(rows)
+    return _table(rows, own)
 
 
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def own_scores(objectives: Sequence[str]) -> list[str]:
+    """Return the objectives that are a user's own scores: those that are no column of the schema."""
+    return [name for name in objectives if name not in TRIAL_COLUMNS]
+
+
+def _table(rows: list[dict[str, Any]], own: Sequence[str]) -> pd.DataFrame:
     """Return rows as a table of trials; ValueError when a row's keys are not the columns of the schema."""
+    columns = [*TRIAL_COLUMNS, *own]
     for row in rows:
-        if differing := row.keys() ^ set(TRIAL_COLUMNS):
+        if differing := row.keys() ^ set(columns):
             raise ValueError(f"rows and schema of {TRIALS} differ in: {', '.join(sorted(differing))}")
-    return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def evaluated_row(plan: Plan, evaluation: Evaluation) -> dict[str, Any]:
     """Return a row of the trials' table for a plan that no search proposed."""
     row: dict[str, Any] = {"trial": -1, "generation": -1, "origin": "baseline", "parents": [], "genome": ""}
-    row |= plan_columns(plan) | _result_columns(asdict(evaluation))
+    row |= plan_columns(plan) | _result_columns(evaluation.record(), list(evaluation.scores))
     return row | {"state": "failed" if evaluation.error else "complete", "violation": 0.0}
 
 
-def _result_columns(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of an evaluation's result; what it lacks is NaN, 0 or ""."""
+def _result_columns(result: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of an evaluation's result, `own` scores last; what it lacks is NaN, 0 or ""."""
     return {
         **{name: _number(result.get(name)) for name in ("paired", "fid", "gflops", "latency_ms", "seconds", "elapsed")},
         **{name: _number(result.get(name)) for name in PART_SECONDS},
@@ -65,6 +72,7 @@ def _result_columns(result: Mapping[str, Any]) -> dict[str, Any]:
         **{name: int(result.get(name, 0)) for name in ("images", "noise_seed", "calls", "calls_saved")},
         "prefix_states": int(result.get("prefix_states", 0)),
         **{name: result.get(name, "") for name in ("features", "worker", "error", "device")},
+        **{name: _number(result.get(name)) for name in own},
     }
 
 
@@ -100,7 +108,8 @@ def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str,
         proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]))
         result = {"error": str(row["error"]), "elapsed": _json_value(row["elapsed"])}
         if row["state"] == "complete":
-            names = [f.name for f in fields(Evaluation)] + ["worker", "elapsed"]
+            own = [str(name) for name in row if name not in TRIAL_COLUMNS]
+            names = [*(f.name for f in fields(Evaluation)), "worker", "elapsed", *own]
             result |= {name: _json_value(row[name]) for name in names if name in row}  # an older table has fewer
         found[int(row["trial"])] = (proposal, result)
     return found

@@ -11,6 +11,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import artifact_folder, tracking_uri
 from stepfront.search.mlflow_runs.mlflow_run import MlflowRun, RunStart, dataset_input, find_or_begin
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenSearch
+from stepfront.search.objectives import Objectives
 from stepfront.search.records.history import series_table
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
@@ -86,7 +87,7 @@ class SearchRuns:
             return
         settings = self._settings
         axes = [*(["steps"] if settings.space.skip else []), *width_names(width_axes(settings))]
-        state = saved_view(settings.evaluation.objectives, axes, search_id)
+        state = saved_view(Objectives.of_settings(settings).names, axes, search_id)
         tag = view_tag(state, search_id, f"{settings.name}: the front")
         self._client.set_experiment_tag(self._written.experiment_id, *tag)
 

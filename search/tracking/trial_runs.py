@@ -15,7 +15,9 @@ import pandas as pd
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.mlflow_run import MAX_PARAM_CHARACTERS, MlflowRun, finite_metrics
 from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank
+from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ class TrialRuns:
 
     def __init__(self, client: MlflowClient, settings: RunSettings, written: WrittenSearch) -> None:
         self._client, self._settings, self._written = client, settings, written
+        self._objectives = Objectives.of_settings(settings)
+        own = [score.name for score in settings.scores]
+        self._confirmed = (*CONFIRMED, *(column for name in own for column in confirmed_columns(name)))
 
     def find(self, trials: pd.DataFrame) -> None:
         """Note the child runs that the store has, and delete those that the table contradicts."""
@@ -63,7 +68,7 @@ class TrialRuns:
 
     def write(self, snapshot: Snapshot) -> None:
         """Write the trials that are missing, and which trials joined or left the front."""
-        ranks, before = domination_ranks(snapshot.trials, self._settings.evaluation.objectives), self._written.ranks
+        ranks, before = domination_ranks(snapshot.trials, self._objectives), self._written.ranks
         for _, row in snapshot.trials.iterrows():
             if str(row["trial"]) not in self._written.children:
                 self._write_child(str(snapshot.facts["search_id"]), row, ranks.get(str(row["trial"])))
@@ -72,7 +77,7 @@ class TrialRuns:
 
     def finish(self, snapshot: Snapshot) -> None:
         """Write what only the complete search knows: all ranks, labels and confirmed scores."""
-        self._write_ranks(domination_ranks(snapshot.trials, self._settings.evaluation.objectives))
+        self._write_ranks(domination_ranks(snapshot.trials, self._objectives))
         self._write_labels(snapshot)
         self._write_confirmed(snapshot.front)
 
@@ -90,7 +95,8 @@ class TrialRuns:
         params["steps"] = sum(width > 0 for width in row["widths"])
         widths = shown_widths(row["widths"], width_axes(self._settings))
         params |= {name: f"{width:g}" for name, width in zip(width_names(len(widths)), widths, strict=True)}
-        values = {key: row[key] for key in ("fid", "gflops", "latency_ms", "seconds", "generation")}
+        names = ("fid", "gflops", "latency_ms", "seconds", "generation", *self._objectives.scores)
+        values = {key: row[key] for key in names}
         run = MlflowRun.begin(self._client, self._written.experiment_id, f"trial {trial}", tags)
         run.log(rounded_metrics(values if rank is None else values | {"domination_rank": rank}), params)
         run.end("FINISHED" if complete else "FAILED")
@@ -122,17 +128,17 @@ class TrialRuns:
         """Write the scores on held-out noise of the front's trials, where they are new or have changed."""
         for _, row in front[front["fid_confirmed"].notna()].iterrows():
             trial = str(row["trial"])
-            scores = {name: float(row[name]) for name in CONFIRMED if name in row and math.isfinite(float(row[name]))}
+            scores = {name: float(row[name]) for name in self._confirmed if name in row}
+            scores = {name: value for name, value in scores.items() if math.isfinite(value)}
             if trial in self._written.children and self._written.confirmed.get(trial) != scores:
                 self._child(trial).log(rounded_metrics(scores))
                 self._written.confirmed[trial] = scores
 
 
-def domination_ranks(trials: pd.DataFrame, objectives: tuple[str, ...]) -> dict[str, int]:
+def domination_ranks(trials: pd.DataFrame, objectives: Objectives) -> dict[str, int]:
     """Return the rank of each complete trial; the front has rank 0."""
     complete = trials[trials["state"] == "complete"]
-    scores = complete[list(objectives)].to_numpy(dtype=np.float64)
-    ranks = domination_rank(scores, complete["violation"].to_numpy(dtype=np.float64))
+    ranks = domination_rank(objectives.minimised(complete), complete["violation"].to_numpy(dtype=np.float64))
     return dict(zip(complete["trial"].astype(str), map(int, ranks), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Find the replaceable parts of the program by name: network families, dataset formats, features, solvers, proxies.
+"""Find the replaceable parts of the program by name: families, formats, features, solvers, proxies, scores.
 
 A part is named in the settings in one of three ways:
 
@@ -42,7 +42,8 @@ class Registry:
     @property
     def possible(self) -> str:
         """The names that can be given, as a phrase for errors and help."""
-        return f"{', '.join([*self.ours, *self._others()])}, or your own function as package.module:function"
+        known = [*self.ours, *self._others()]
+        return f"{', '.join(known)}{', or ' if known else ''}your own function as package.module:function"
 
     def check(self, name: str) -> str:
         """Return `name` if a part may be behind it.  Nothing is imported.
@@ -150,3 +151,6 @@ PROXIES = Registry(
     },
 )
 """`screen.proxy`; the contract is `ProxyFactory` and `Proxy` in search/algorithm/proxies.py."""
+
+SCORES = Registry("score", "stepfront.scores", {})
+"""`scores`; the contract is `ScoreFunction` in trainers/metrics/user_scores.py.  None is ours."""

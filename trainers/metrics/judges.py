@@ -50,6 +50,11 @@ def prepare_judge(
     failed = []
     for name in candidates:
         candidate = settings.model_copy(update={"name": name})
+        try:
+            check_features(data, candidate)
+        except InputError as error:
+            failed.append(f"{name}: {error}")
+            continue
         prepared = prepare_features(data, candidate, directory, device, progress)
         result = examination_of(prepared, data, directory, device, settings.examine != "skip")
         if result is None or result.passed:

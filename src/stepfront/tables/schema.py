@@ -91,10 +91,16 @@ _METHOD = Column("method", "text", "name of the baseline", True)
 _SAMPLER = Column("sampler", "text", "solver and grid, where they are not those of the settings", fill="")
 
 _TABLES = (
-    Table(TRIALS, "one row per finished trial, in the order of their numbers", _TRIAL),
+    Table(
+        TRIALS,
+        "one row per finished trial, in the order of their numbers; further columns per score of `scores` that is an "
+        "objective",
+        _TRIAL,
+    ),
     Table(
         FRONT,
-        "the trials that no other trial dominates, the cheapest first",
+        "the trials that no other trial dominates, the cheapest first; further columns NAME_confirmed, NAME_low and "
+        "NAME_high per score of `scores`",
         (*_TRIAL, *_CONFIRMED, _WITHIN_NOISE, _LABEL),
     ),
     Table(
@@ -145,7 +151,7 @@ _TABLES = (
     ),
     Table(
         CONFIRM,
-        "one row per confirmed plan, held-out noise seed and number of images",
+        "one row per confirmed plan, held-out noise seed and number of images; a further column per score of `scores`",
         (
             Column("kind", "text", "front, full, sampler (another sampler at full width) or baseline", True),
             Column("label", "text", "name of the point, or of the baseline's method"),
@@ -196,6 +202,16 @@ TABLES = {table.file: table for table in _TABLES}
 """Every table by the name of its file."""
 
 TRIAL_COLUMNS = TABLES[TRIALS].names
+
+RESERVED_NAMES = frozenset(
+    name for table in _TABLES for column in table.columns for name in (column.name, f"{column.name}_confirmed")
+)
+"""Names that a user's own score can't have."""
+
+
+def confirmed_columns(score: str) -> tuple[str, str, str]:
+    """Return the front's columns of a user's own score on held-out noise seeds: mean, and ends of its interval."""
+    return f"{score}_confirmed", f"{score}_low", f"{score}_high"
 
 
 def describe() -> list[tuple[str, str, str, str, str]]:

@@ -68,6 +68,11 @@ class SearchTables(Snapshot):
         return FullWidth(*(number(stated.get(key)) for key in ("gflops", "fid", "latency_ms")))
 
     @property
+    def own_scores(self) -> list[dict[str, Any]]:
+        """The user's own scores by search.json: name, function, goal (lower or higher) and use of each."""
+        return [score for score in self.facts.get("scores") or [] if isinstance(score, dict) and "name" in score]
+
+    @property
     def complete(self) -> pd.DataFrame:
         """The trials that have a score."""
         return scored(self.trials)
@@ -121,6 +126,11 @@ def read_tables(directory: Path) -> SearchTables:
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=[e for e in read_json_list(index, "list of images") if isinstance(e, dict)] if index.is_file() else [],
     )
+
+
+def own_score_names(facts: Mapping[str, Any]) -> list[str]:
+    """Return the names of a user's own scores in search.json."""
+    return [str(score["name"]) for score in facts.get("scores") or []]
 
 
 def fid_name(searches: Sequence[SearchTables]) -> str:

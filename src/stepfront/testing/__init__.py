@@ -14,6 +14,7 @@ from stepfront.testing.features import FeaturesConformance
 from stepfront.testing.formats import DatasetFormatConformance
 from stepfront.testing.networks import NetworkFamilyConformance
 from stepfront.testing.proxies import ProxyConformance
+from stepfront.testing.scores import ScoreConformance
 from stepfront.testing.solvers import SolverConformance
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "FeaturesConformance",
     "NetworkFamilyConformance",
     "ProxyConformance",
+    "ScoreConformance",
     "SolverConformance",
 ]

@@ -15,10 +15,11 @@ from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.feature_networks.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics import judges
-from stepfront.trainers.metrics.examination import examine, participation_ratio
+from stepfront.trainers.metrics.examination import STRENGTHS, examine, participation_ratio
 from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
 from stepfront.trainers.metrics.fid import Moments, Reference
-from stepfront.trainers.metrics.judges import prepare_judge, read_examinations
+from stepfront.trainers.metrics.harm import harm_images
+from stepfront.trainers.metrics.judges import CANDIDATES, prepare_judge, read_examinations
 
 CPU = torch.device("cpu")
 RANDOM = FeatureSettings(name="random")
@@ -144,6 +145,26 @@ def test_nan_and_too_few_images_are_one_line(digits: ImageData, tmp_path: Path) 
         examine(broken, reference, digits)
 
 
+def test_blurred_images_never_score_better_on_both_judges_of_auto(digits: ImageData, tmp_path: Path) -> None:
+    # Fewer training steps than a search's, which would take 20 seconds; `make bench-judges` has all 800.
+    settings = [FeatureSettings(name=name, training_steps=200) for name in CANDIDATES]
+    prepared = [prepare_features(digits, one, tmp_path, CPU) for one in settings]
+    judges_ = [(packed.unpack(CPU), reference) for packed, reference in prepared]
+
+    def scores(images: Tensor) -> np.ndarray:
+        return np.array([reference.distance(Moments.of([features(images)])) for features, reference in judges_])
+
+    held_out = to_float(digits.held_out_images)
+    for noise in (0.0, 0.1, 0.2):
+        images = harm_images(held_out, "noise", noise, 1) if noise else held_out
+        sharp = scores(images)
+        for strength in STRENGTHS:
+            blurred = scores(harm_images(images, "blur", strength, 0))
+            assert (blurred > sharp).any(), f"noise {noise}, blur {strength}: {blurred} against {sharp}"
+            if strength >= 0.4:
+                assert (blurred > sharp).all(), f"noise {noise}, blur {strength}: {blurred} against {sharp}"
+
+
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +186,14 @@ def test_auto_replaces_features_that_fail_and_says_so(
         ("degradations", False),
         ("random", True),
     ]
+
+
+def test_auto_passes_over_features_that_these_images_cannot_have(digits: ImageData, tmp_path: Path) -> None:
+    auto = FeatureSettings(name="auto", examine="skip")
+    packed, _ = prepare_judge(without_labels(digits), auto, tmp_path, CPU, candidates=("classifier", "random"))
+    assert packed.name == "random"
+    with pytest.raises(InputError, match=r"no feature set can judge these images \(classifier: .*labels"):
+        prepare_judge(without_labels(digits), auto, tmp_path, CPU, candidates=("classifier",))
 
 
 def test_named_features_that_fail_are_refused_unless_told_otherwise(

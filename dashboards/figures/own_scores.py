@@ -1,0 +1,81 @@
+"""Draw a user's own scores against FLOPs: a panel per score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.dashboards.figures.style import FRONT, MUTED, axis, layout
+from stepfront.tables.schema import confirmed_columns
+from stepfront.tables.search_tables import SearchTables
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class OwnScore:
+    """A score with `trials` and `front`: tables of gflops and value, the front's with low and high where confirmed."""
+
+    name: str
+    higher: bool
+    trials: pd.DataFrame
+    front: pd.DataFrame
+
+
+def own_scores_data(tables: SearchTables) -> list[OwnScore]:
+    """Return the scores that have values, confirmed ones where there are some."""
+    found = []
+    for score in tables.own_scores:
+        name = str(score["name"])
+        mean, low, high = confirmed_columns(name)
+        front = tables.front
+        if mean in front and front[mean].notna().any():
+            points = front[["trial", "gflops"]].assign(value=front[mean], low=front[low], high=front[high])
+        elif name in front:
+            points = front[["trial", "gflops"]].assign(value=front[name], low=np.nan, high=np.nan)
+        else:
+            continue
+        trials = tables.complete.tail(MOST_TRIALS)
+        others = trials[["trial", "gflops"]].assign(value=trials[name]) if name in trials else points.head(0)
+        found.append(OwnScore(name, score.get("goal") == "higher", others, points.dropna(subset=["value"])))
+    return found
+
+
+def own_scores_figure(scores: list[OwnScore]) -> Figure:
+    """Draw a panel per score."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=len(scores), horizontal_spacing=0.1)
+    for column, score in enumerate(scores, start=1):
+        hover = f"trial %{{text}}<br>%{{x:.4~g}} GFLOPs, {score.name} %{{y:.4~g}}<extra></extra>"
+        bars = {"array": score.front.high - score.front.value, "arrayminus": score.front.value - score.front.low}
+        marker: dict[str, Any] = {"size": 6, "opacity": 0.45, "color": MUTED}
+        shown = {"mode": "markers", "hovertemplate": hover, "showlegend": False}
+        others, front = score.trials, score.front
+        figure.add_trace(
+            go.Scatter(x=others.gflops, y=others.value, text=others.trial, marker=marker, **shown), row=1, col=column
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=front.gflops,
+                y=front.value,
+                text=front.trial,
+                marker={"size": 9, "color": FRONT},
+                error_y={"type": "data", "symmetric": False, "color": MUTED, **bars},
+                **shown,
+            ),
+            row=1,
+            col=column,
+        )
+        figure.update_xaxes(axis("GFLOPs per image", front.gflops), row=1, col=column)
+        better = "higher" if score.higher else "lower"
+        figure.update_yaxes(axis(f"{score.name} ({better} is better)"), row=1, col=column)
+    figure.update_layout(layout(380))
+    return figure

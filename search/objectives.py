@@ -1,0 +1,58 @@
+"""Say which columns a search minimises, and turn those of which higher values are better around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stepfront.arrays import Array
+
+if TYPE_CHECKING:
+    from stepfront.search.config import RunSettings
+
+COSTS = ("gflops", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The objectives of a search by name, FID and costs first, and which of them are better when `higher`."""
+
+    names: tuple[str, ...]
+    higher: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_settings(cls, settings: RunSettings) -> Objectives:
+        """Return the objectives of a search's settings."""
+        scores = [score for score in settings.scores if score.use == "objective"]
+        names = (*settings.evaluation.objectives, *(score.name for score in scores))
+        return cls(names, frozenset(score.name for score in scores if score.goal == "higher"))
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Objectives:
+        """Return the objectives in search.json."""
+        scores = facts.get("scores") or []
+        higher = frozenset(str(score["name"]) for score in scores if score.get("goal") == "higher")
+        return cls(tuple(facts.get("objectives", ["fid", "gflops"])), higher)
+
+    @property
+    def cost(self) -> str:
+        """The cost that the front is ordered by."""
+        return self.names[1]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The objectives that are a user's own scores."""
+        return tuple(name for name in self.names if name not in ("fid", *COSTS))
+
+    def sign(self, name: str) -> int:
+        """Return -1 where higher values are better, else 1: the value times this is minimised."""
+        return -1 if name in self.higher else 1
+
+    def minimised(self, table: pd.DataFrame, columns: Sequence[str] | None = None) -> Array:
+        """Return the rows' objectives [N, M] as they are minimised; `columns` are other columns with their values."""
+        values = table[list(columns or self.names)].to_numpy(dtype=np.float64)
+        return values * np.array([self.sign(name) for name in self.names], dtype=np.float64)

@@ -1,0 +1,49 @@
+"""Define the settings of a user's own scores of quality, such as a distance to targets or a classifier's accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from stepfront.plugins import SCORES
+from stepfront.tables.schema import RESERVED_NAMES
+from stepfront.trainers.config import Settings
+
+MOST_OBJECTIVES = 5
+"""Objectives at most: with more, nearly every plan is on the front, and hypervolumes take minutes."""
+
+
+class ScoreSettings(Settings):
+    """A score of your own, computed on the images that FID is computed on."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,39}$",
+        description="name of the score, and of its column in tables, report and MLflow",
+    )
+    function: Annotated[str, AfterValidator(SCORES.check)] = Field(
+        description="import path of a function from images to a number (docs/plugins.md)"
+    )
+    goal: Literal["lower", "higher"] = Field("lower", description="whether lower or higher values are better")
+    use: Literal["objective", "confirm"] = Field(
+        "objective",
+        description="objective: every trial is scored, and the front has the score as a further objective; confirm: "
+        "only the points of the front are scored, on held-out noise seeds",
+    )
+
+
+def check_scores(scores: Sequence[ScoreSettings], objectives: Sequence[str]) -> None:
+    """Raise ValueError for names that are taken or given twice, and for more objectives than a front can have."""
+    names = [score.name for score in scores]
+    for name in names:
+        if name in RESERVED_NAMES:
+            raise ValueError(f"scores: the name {name!r} is a column of the tables already; give another name")
+        if names.count(name) > 1:
+            raise ValueError(f"scores: the name {name!r} is given {names.count(name)} times; give each its own")
+    together = [*objectives, *(score.name for score in scores if score.use == "objective")]
+    if len(together) > MOST_OBJECTIVES:
+        raise ValueError(
+            f"{len(together)} objectives ({', '.join(together)}); at most {MOST_OBJECTIVES} are possible: give some "
+            "scores use: confirm"
+        )
