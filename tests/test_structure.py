@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, str] = {
         search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
-    "search/problem": """search/execution search/algorithm search/records search/storage search/ground search/settings
+    "search/problem": """search/execution search/algorithm search/records search/storage search/ground
+        search/settings
         trainers/evaluator trainers/inference trainers/metrics trainers/diffusion trainers/networks
         trainers/data trainers/ground tables ground""",
     "search/claims": "search/ground ground",  # what confirmed scores show
@@ -61,7 +62,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/storage": "search/ground trainers/networks trainers/ground ground",
     "search/presets": "",
     "search/ground": "search/settings trainers/ground ground",  # config, pareto and other single files of search/
-    "search/settings": "trainers/ground tables ground",  # groups of settings, YAML and --set; search/config.py is above them
+    "search/settings": "trainers/ground tables ground",  # groups of settings, YAML and --set; config.py is above
     "dashboards": "dashboards/figures dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",
