@@ -74,7 +74,7 @@ def own_scores_figure(scores: list[OwnScore]) -> Figure:
             row=1,
             col=column,
         )
-        figure.update_xaxes(axis("GFLOPs per image", front.gflops), row=1, col=column)
+        figure.update_xaxes(axis("GFLOPs per image", front.gflops.to_numpy(float)), row=1, col=column)
         better = "higher" if score.higher else "lower"
         figure.update_yaxes(axis(f"{score.name} ({better} is better)"), row=1, col=column)
     figure.update_layout(layout(380))
