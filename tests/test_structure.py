@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, str] = {
         ground""",  # forward passes run as the engines of inference do
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/inference": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
+    "trainers/solvers": "trainers/diffusion",
     "trainers/feature_networks": "trainers/metrics trainers/networks trainers/data trainers/ground ground",
     "trainers/metrics": "trainers/data trainers/ground ground",
     "trainers/diffusion": "trainers/networks trainers/data trainers/ground ground",
@@ -97,6 +98,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
         *(
             "trainers/feature_networks",
             "trainers/metrics",
+            "trainers/solvers",
             "trainers/diffusion",
             "trainers/networks",
             "trainers/data",

@@ -255,8 +255,12 @@ class SamplerSettings(Settings):
         description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
         "larger of its two variances",
     )
-    grid: Literal["leading", "trailing", "quadratic", "logsnr"] = Field(
-        "trailing", description="how the times of the steps are spread over the training times"
+    grid: Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"] = (
+        Field(
+            "trailing",
+            description="how the times of the steps are spread over the training times; an `_open` grid spends no "
+            "step at time 0",
+        )
     )
     steps: int = Field(20, ge=1, le=1000, description="number of denoising steps at most")
     clip: bool = Field(False, description="whether predictions of the clean image are clamped to [-1, 1]")

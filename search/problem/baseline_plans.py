@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from stepfront.plugins import SOLVERS
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.initial_plans import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import find_solver
-
-GRIDS: tuple[str, ...] = get_args(SamplerSettings.model_fields["grid"].annotation)
-"""All time grids."""
 
 
 def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
@@ -45,6 +40,17 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
 SAMPLER_STEPS = 7
 """Numbers of steps at which full-width samplers are tried, at most; evenly spread on a logarithmic scale."""
 
+SAMPLERS = (
+    ("dpmpp_2m", "trailing"),
+    ("dpmpp_2m", "quadratic_open"),
+    ("dpmpp_2m", "leading"),
+    ("unipc_3", "quadratic_open"),
+    ("unipc_2", "logsnr_open"),
+    ("ipndm_3", "quadratic"),
+    ("ddim", "trailing"),
+)
+"""Solver and grid of the full-width samplers; docs/bench-solvers.md has the measurements behind them."""
+
 
 @dataclass(frozen=True)
 class FullWidthSampler:
@@ -55,15 +61,15 @@ class FullWidthSampler:
 
 
 def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
-    """Return full width with every deterministic solver, grid and some numbers of steps up to the settings'.
+    """Return full width with the best solvers and grids, and some numbers of steps up to the settings'.
 
-    Of equal plans only the first is returned, and the settings' own solver and grid come first.
+    The settings' own solver and grid come first; a solver that adds noise is left out.  Of plans with equal
+    coefficients only the first is returned.
     """
     own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
     steps = sorted({int(n) for n in np.geomspace(min(3, own.steps), own.steps, SAMPLER_STEPS).round()})
     found: dict[tuple[Any, ...], FullWidthSampler] = {}
-    solvers, grids = dict.fromkeys([own.solver, *SOLVERS.ours]), dict.fromkeys([own.grid, *GRIDS])
-    for solver, grid, count in product(solvers, grids, steps):
+    for (solver, grid), count in product(dict.fromkeys([(own.solver, own.grid), *SAMPLERS]), steps):
         times = time_grid(schedule, grid, count)
         coefficients = find_solver(solver)(schedule, torch.from_numpy(times.copy()))
         if coefficients.noise.any():

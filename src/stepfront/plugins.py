@@ -137,6 +137,12 @@ SOLVERS = Registry(
         "ddpm": "stepfront.trainers.diffusion.solvers:ddpm",
         "ddpm_large": "stepfront.trainers.diffusion.solvers:ddpm_large",
         "dpmpp_2m": "stepfront.trainers.diffusion.solvers:dpmpp_2m",
+        "dpmpp_3m": "stepfront.trainers.solvers.dpm_solver:dpmpp_3m",
+        "unipc_2": "stepfront.trainers.solvers.unipc:unipc_2",
+        "unipc_3": "stepfront.trainers.solvers.unipc:unipc_3",
+        "ipndm_2": "stepfront.trainers.solvers.ipndm:ipndm_2",
+        "ipndm_3": "stepfront.trainers.solvers.ipndm:ipndm_3",
+        "ipndm_4": "stepfront.trainers.solvers.ipndm:ipndm_4",
     },
 )
 """`sampler.solver`; the contract is `Solver` in trainers/diffusion/solvers.py."""

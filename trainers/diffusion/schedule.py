@@ -95,11 +95,19 @@ def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:
     return NoiseSchedule(np.cumprod(1 - betas, dtype=np.float64))
 
 
+EDM_RHO = 7.0
+"""How strongly `edm` grids are bent towards the clean end (Karras et al. 2022, table 1)."""
+
+
 def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
     """Return `steps` times in sampling order (noise first).
 
     leading: 0, c, 2c, ... with c = T // steps (DDPM, DDIM); trailing: T - 1 first (Lin et al. 2023);
-    quadratic: dense at the clean end (Song et al. 2020, appendix D.2); logsnr: equal steps of log-SNR.
+    quadratic: dense at the clean end (Song et al. 2020, appendix D.2), from 0.8 T; logsnr: equal steps of log-SNR;
+    edm: equal steps of (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
+
+    An `_open` grid has one more point of its rule.  The one at time 0 stands for the clean image and is left out, so no
+    step is spent there.  quadratic_open begins at T - 1.
     Raises InputError for more steps than there are training times.
     """
     total = schedule.steps
@@ -112,10 +120,22 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
         times = np.round(np.arange(total, 0, -total / steps))[:steps][::-1] - 1
     elif grid == "quadratic":
         times = _distinct(np.round(_even(0, math.sqrt(0.8 * total), steps) ** 2))
+    elif grid.endswith("_open"):
+        times = _curved(schedule, grid.removesuffix("_open"), steps + 1)[1:]
     else:
-        ends = schedule.half_log_snr(np.array([0.0, total - 1.0]))
-        times = schedule.time_of(_even(ends[0], ends[1], steps))
+        times = _curved(schedule, grid, steps)
     return times[::-1].astype(np.float64)
+
+
+def _curved(schedule: NoiseSchedule, rule: str, points: int) -> Array:
+    """Return the points of a rule from time 0 to T - 1, unrounded."""
+    if rule == "quadratic":
+        return (schedule.steps - 1) * _even(0, 1, points) ** 2
+    clean, noisy = schedule.half_log_snr(np.array([0.0, schedule.steps - 1.0]))
+    if rule == "logsnr":
+        return schedule.time_of(_even(clean, noisy, points))
+    roots = _even(math.exp(-clean / EDM_RHO), math.exp(-noisy / EDM_RHO), points)
+    return schedule.time_of(-EDM_RHO * np.log(roots))
 
 
 def _even(clean: float, noisy: float, steps: int) -> Array:

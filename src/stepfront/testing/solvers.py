@@ -9,7 +9,7 @@ from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule, noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 
-GRIDS = ("leading", "trailing", "quadratic", "logsnr")
+GRIDS = ("leading", "trailing", "quadratic", "quadratic_open", "logsnr", "edm")
 
 
 class SolverConformance:

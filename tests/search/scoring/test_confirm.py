@@ -13,7 +13,8 @@ from stepfront.errors import InputError
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import save_settings, settings_from
 from stepfront.search.driver.search import run_search
-from stepfront.search.problem.baseline_plans import GRIDS, full_width_samplers
+from stepfront.search.problem.baseline_plans import SAMPLERS as CHOSEN
+from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import SAMPLERS
@@ -126,6 +127,6 @@ def test_samplers_are_deterministic_and_distinct(fresh: Path) -> None:
     own = [sampler for sampler in samplers if not sampler.name]
     assert [len(sampler.plan.widths) for sampler in own] == [3, 4, 5, 6]
     assert problem.uniform_plan(1.0) in [sampler.plan for sampler in own]
-    assert {sampler.plan.solver for sampler in samplers} == {"ddim", "dpmpp_2m"}
+    assert {sampler.plan.solver for sampler in samplers} == {"ddim", *(solver for solver, _ in CHOSEN)}
     assert len({(sampler.plan.solver, sampler.plan.times) for sampler in samplers}) == len(samplers)
-    assert len(samplers) <= 2 * len(GRIDS) * 4
+    assert len(samplers) <= (1 + len(CHOSEN)) * 4

@@ -1,17 +1,19 @@
 """The noise schedule and the grids of times."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.config import DiffusionSettings, SamplerSettings
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule, time_grid
 
 LINEAR = noise_schedule(DiffusionSettings())
 COSINE = noise_schedule(DiffusionSettings(schedule="cosine"))
-GRIDS = ("leading", "trailing", "quadratic", "logsnr")
+GRIDS = get_args(SamplerSettings.model_fields["grid"].annotation)
 
 
 def test_linear_schedule_has_the_golden_values() -> None:
@@ -94,6 +96,23 @@ def test_more_steps_than_training_times_are_refused(grid: str) -> None:
     assert len(time_grid(short, grid, 10)) == 10
     with pytest.raises(InputError, match="11 sampling steps of only 10 training times"):
         time_grid(short, grid, 11)
+
+
+def test_edm_grids_have_equal_steps_of_the_seventh_root_of_sigma() -> None:
+    times = time_grid(LINEAR, "edm", 12)
+    assert times[[0, -1]] == pytest.approx([999, 0], abs=1e-6)
+    steps = np.diff(np.exp(-LINEAR.half_log_snr(times) / 7))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["logsnr", "edm"])
+def test_open_grids_leave_out_the_point_at_time_0(rule: str) -> None:
+    np.testing.assert_allclose(time_grid(LINEAR, f"{rule}_open", 6), time_grid(LINEAR, rule, 7)[:-1], rtol=1e-12)
+    assert time_grid(LINEAR, f"{rule}_open", 1) == pytest.approx([999])
+
+
+def test_quadratic_open_begins_at_the_noisiest_time() -> None:
+    np.testing.assert_allclose(time_grid(LINEAR, "quadratic_open", 5), 999 * (np.arange(5, 0, -1) / 5) ** 2)
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE])

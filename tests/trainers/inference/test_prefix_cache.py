@@ -36,9 +36,17 @@ PLANS_IN_TURN = [
 SHARED = [0, 3, 1, 5, 0, 0, 3]
 
 
+SHARED_OTHERWISE = {
+    "dpmpp_2m": [0, 3, 1, 5, 0, 0, 2],
+    "dpmpp_3m": [0, 2, 1, 5, 0, 0, 1],  # its last steps but one look back less far, and so keep less
+    "unipc_2": [0, 3, 1, 5, 0, 0, 2],  # the order falls towards the end
+    "unipc_3": [0, 3, 1, 5, 0, 0, 2],
+}
+
+
 def shared_by(solver: str) -> list[int]:
     """Return the number of steps that each plan shares with an earlier one."""
-    return [*SHARED[:-1], 2] if solver == "dpmpp_2m" else SHARED
+    return SHARED_OTHERWISE.get(solver, SHARED)
 
 
 class Counting:
