@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/evaluator": """trainers/evaluation trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",
     "trainers/evaluation": "ground",  # the record of one evaluation
+    "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/training": """trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # forward passes run as the engines of inference do
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
@@ -79,7 +80,7 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/diffusion": "trainers/networks trainers/data trainers/ground ground",
     "trainers/networks": "trainers/ground ground",
     "trainers/data": "trainers/ground ground",
-    "trainers/ground": "ground",  # config and devices
+    "trainers/ground": "ground",  # config, learning_settings and devices
     "tables": "ground",
     "ground": "",  # the single files of src/stepfront/
 }
@@ -99,6 +100,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
             "trainers/feature_networks",
             "trainers/metrics",
             "trainers/solvers",
+            "trainers/sampler_learning",
             "trainers/diffusion",
             "trainers/networks",
             "trainers/data",

@@ -78,9 +78,8 @@ class TwoGaussians:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Return eps = -sigma grad log p_t(x), p_t the mixture convolved with the noise."""
-        times = t.double().numpy()
-        alpha = torch.from_numpy(self.schedule.alpha(times))[:, None]
-        sigma = torch.from_numpy(self.schedule.sigma(times))[:, None]
+        alpha = self.schedule.alpha(t.double())[:, None]
+        sigma = self.schedule.sigma(t.double())[:, None]
         variance = alpha**2 * self.variance + sigma**2
         away = x[:, None] - alpha[:, None] * self.means
         share = (self.weights.log() - away.square().sum(2) / (2 * variance)).softmax(1)

@@ -1,0 +1,63 @@
+"""Define the settings of learning a sampler: what is learnt, from which pairs, and for how long."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from stepfront.plugins import SOLVERS
+from stepfront.trainers.config import Settings
+
+Learnt = Literal["times", "network_times", "solver"]
+"""What is learnt: times; also the times that the network is told; also corrections of the solver's coefficients."""
+
+
+class LearningSettings(Settings):
+    """How a sampler is learnt.  docs/bench-sampler.md gives the measurements behind the defaults."""
+
+    pairs: int = Field(128, ge=1, description="pairs of noise and teacher image to learn from")
+    stopping_pairs: int = Field(64, ge=1, description="pairs that choose the iteration that is kept")
+    held_out_pairs: int = Field(
+        64, ge=1, description="pairs that nothing is chosen on; the reported distance is theirs"
+    )
+    iterations: int = Field(200, ge=1, description="gradient steps at most")
+    batch: int = Field(16, ge=1, description="pairs per gradient step")
+    check_every: int = Field(10, ge=1, description="gradient steps between two distances of the stopping pairs")
+    patience: int = Field(10, ge=1, description="checks in a row without a smaller distance after which learning stops")
+    starts: int = Field(3, ge=1, description="closed-form samplers that learning starts from; the best one goes on")
+    rate_times: float = Field(0.05, gt=0, description="learning rate of the times")
+    rate_network_times: float = Field(1.0, gt=0, description="learning rate of the network's times, per 1000 times")
+    rate_coefficients: float = Field(0.003, gt=0, description="learning rate of the solver's coefficients")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of what is learnt; 0: none")
+    clip_gradient: float = Field(1.0, gt=0, description="largest norm of the gradient of times, and of coefficients")
+    least_gap: float = Field(1.0, ge=0, description="least distance of two times, in training times")
+    learn_start: bool = Field(
+        True,
+        description="whether the first time is learnt too, where the grid begins below the noisiest time; false: it is "
+        "the noisiest",
+    )
+    ball: float = Field(
+        0.0,
+        ge=0,
+        description="radius around each starting noise, as a share of its norm, in which the noise of a pair may move "
+        "while learning (LD3); 0: it stays",
+    )
+    rate_noise: float = Field(0.1, gt=0, description="learning rate of the starting noise within its ball")
+    distance: Literal["root", "squared", "features", "both"] = Field(
+        "root",
+        description="distance to the teacher's image. root: root of the mean squared error, which outliers sway less; "
+        "squared: the mean squared error; features: of a feature network, never the one of the scores; both: squared "
+        "and features",
+    )
+    solvers: tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...] = Field(
+        (), description="solvers to start from; empty: every deterministic one"
+    )
+    teacher_solver: Annotated[str, AfterValidator(SOLVERS.check)] = Field(
+        "dpmpp_2m", description="solver of the teacher, which runs at full width"
+    )
+    teacher_steps: int = Field(50, ge=1, description="steps of the teacher")
+    memory_mb: float = Field(
+        1024, gt=0, description="memory for the activations of one gradient step, above which they are computed twice"
+    )
+    seed: int = Field(0, ge=0, description="seed of the learning noise and of the order of the pairs")

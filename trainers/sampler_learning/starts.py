@@ -1,0 +1,97 @@
+"""Score the closed-form samplers that learning can start from: every deterministic solver on every hand grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.plugins import SOLVERS
+from stepfront.trainers.config import SamplerSettings
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, time_grid
+from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
+from stepfront.trainers.sampler_learning.distances import Distance
+from stepfront.trainers.sampler_learning.pairs import Pairs
+from stepfront.trainers.sampler_learning.trajectory import Student, run
+
+GRIDS: tuple[str, ...] = get_args(SamplerSettings.model_fields["grid"].annotation)
+"""All hand grids."""
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A solver on a hand grid."""
+
+    solver: str
+    grid: str
+    times: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The solver and the grid, as tables name them."""
+        return f"{self.solver}, {self.grid} grid"
+
+    def sampler(self) -> LearntSampler:
+        """Return it as a sampler without corrections."""
+        return LearntSampler(self.solver, self.times, self.times)
+
+    def coefficients(self, schedule: NoiseSchedule) -> tuple[Coefficients, Tensor]:
+        """Return its coefficients, and the times that the network is told."""
+        times = torch.tensor(self.times, dtype=torch.float64)
+        return find_solver(self.solver)(schedule, times), times
+
+
+def closed_forms(schedule: NoiseSchedule, steps: int, solvers: Iterable[str] = ()) -> list[ClosedForm]:
+    """Return every different pair of a deterministic solver and a grid.
+
+    Raises InputError when a solver that is asked for adds noise: a teacher's image does not tell which.
+    """
+    found: dict[tuple[object, ...], ClosedForm] = {}
+    asked = tuple(solvers)
+    for solver, grid in product(asked or SOLVERS.ours, GRIDS):
+        form = ClosedForm(solver, grid, tuple(map(float, time_grid(schedule, grid, steps))))
+        table, _ = form.coefficients(schedule)
+        if steps > 1 and bool(table.noise.any()):
+            if asked:
+                raise InputError(
+                    f"the solver {solver} adds noise, so it has no image to learn from; give a deterministic solver"
+                )
+            continue
+        # Two solvers may be one and the same for few steps.
+        same = (form.times, *table.states.flatten().tolist(), *table.clean.flatten().tolist())
+        found.setdefault(same, form)
+    return list(found.values())
+
+
+@torch.no_grad()
+def mean_distance(
+    student: Student, form: tuple[Coefficients, Tensor], pairs: Pairs, distance: Distance, batch: int = 64
+) -> Tensor:
+    """Return the distance of each pair, [P] float64."""
+    parts = []
+    for first in range(0, len(pairs), batch):
+        part = pairs.part(slice(first, first + batch))
+        images = run(student, *form, part.noise, part.labels)
+        parts.append(distance(images, part.target).double())
+    return torch.cat(parts)
+
+
+def best_starts(
+    student: Student, forms: list[ClosedForm], pairs: Pairs, distance: Distance, count: int
+) -> list[ClosedForm]:
+    """Return the `count` closed forms of the smallest distance, best first; one of each solver comes before two."""
+    scores = {
+        form: float(mean_distance(student, form.coefficients(student.schedule), pairs, distance).mean())
+        for form in forms
+    }
+    ranked = sorted(scores, key=lambda form: scores[form] if scores[form] == scores[form] else float("inf"))
+    first_of_solver = {form.solver: form for form in reversed(ranked)}
+    leaders = [form for form in ranked if first_of_solver[form.solver] == form]
+    others = [form for form in ranked if form not in leaders]
+    return [ranked[0], *(form for form in [*leaders, *others] if form != ranked[0])][:count]
