@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.gpu.bench import Bench, Record
@@ -14,22 +12,18 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import PLAIN
-
-LEARNING = "stepfront.trainers.sampler_learning"
+from stepfront.trainers.learning_settings import LearningSettings
+from stepfront.trainers.sampler_learning.learn import learn_sampler
+from stepfront.trainers.sampler_learning.result import LearningResult
 
 
 def run(bench: Bench, record: Record) -> None:
-    """Learn samplers of 5 and 10 steps at full width, as far as this version can learn them."""
-    if find_spec(LEARNING) is None:
-        record.note("learning a sampler is left out: this version has no trainers/sampler_learning")
-        return
+    """Learn samplers of 5 and 10 steps at full width."""
     for steps in (2,) if bench.tiny else (5, 10):
         record.attempt(f"learning a sampler of {steps} steps", lambda steps=steps: _learn(bench, record, steps))
 
 
 def _learn(bench: Bench, record: Record, steps: int) -> None:
-    learn = import_module(f"{LEARNING}.learn").learn_sampler
-    settings = import_module("stepfront.trainers.learning_settings").LearningSettings
     data, (supernet, card) = bench.images(), bench.supernet()
     shape, widths = (data.channels, data.resolution, data.resolution), (1.0,) * steps
     network = PLAIN.run(supernet.subnet(1.0), bench.device, 0)
@@ -40,7 +34,7 @@ def _learn(bench: Bench, record: Record, steps: int) -> None:
         sizes, more = {"pairs": 8, "stopping_pairs": 4, "held_out_pairs": 4, "batch": 4}, {"teacher_steps": 6}
         more |= {"iterations": 4, "check_every": 2, "starts": 1, "solvers": ("ddim",)}
     macs = count_width(supernet.settings, data.channels, data.resolution, 1.0).macs
-    result = learn(sampler, widths, settings=settings(**sizes, **more), call_gflops={1.0: 2e-9 * macs})
+    result = learn_sampler(sampler, widths, settings=LearningSettings(**sizes, **more), call_gflops={1.0: 2e-9 * macs})
     record.row(
         "learnt sampler",
         steps=steps,
@@ -55,10 +49,10 @@ def _learn(bench: Bench, record: Record, steps: int) -> None:
     _score(bench, record, result, widths)
 
 
-def _score(bench: Bench, record: Record, result: Any, widths: tuple[float, ...]) -> None:
+def _score(bench: Bench, record: Record, result: LearningResult, widths: tuple[float, ...]) -> None:
     """Score images of the learnt sampler and of its start, from the same noise as all other scores."""
     supernet, card = bench.supernet()
-    images, batch = (32, 16) if bench.tiny else (5000, 500)
+    images, batch = (32, 16) if bench.tiny else (2500, 500)
     judges = find_judges(bench, record, bench.images())
     sampler, _ = make_sampler(bench, record, supernet, card.diffusion, batch)
     for name, learnt in (("learnt", result.sampler), ("its start", result.start)):

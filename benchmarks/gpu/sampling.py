@@ -35,25 +35,24 @@ def run(bench: Bench, record: Record) -> None:
     """Score solvers and grids at full width, then widths at 10 and 20 steps."""
     data, (supernet, card) = bench.images(), bench.supernet()
     judges = find_judges(bench, record, data)
-    images, batch = (32, 16) if bench.tiny else (5000, 500)
+    images, batch = (32, 16) if bench.tiny else (2500, 500)
     floor = to_float(data.held_out_images[:images])
     record.row(
         "FID", solver="real held-out images", grid="", steps="", width="", images=len(floor), **score(judges, [floor])
     )
     sampler, engine = make_sampler(bench, record, supernet, card.diffusion, batch)
     record.note(f"images are sampled with the engine {engine.label}, in batches of {batch}")
+    save_samples(bench, sampler, supernet)
     solvers = [name for name in SOLVERS.ours if name not in STOCHASTIC]
-    grids = ("trailing",) if bench.tiny else ("trailing", "logsnr", "quadratic")
-    cases = [(solver, grid, steps, 1.0) for steps in (10, 5, 20) for solver in solvers for grid in grids]
-    cases[len(solvers) * len(grids) : 0] = [
-        (solver, "trailing", 10, w) for w in supernet.widths[:-1] for solver in solvers[:2]
-    ]
-    for solver, grid, steps, width in cases[: 4 if bench.tiny else None]:
+    grids = ("trailing",) if bench.tiny else ("trailing", "logsnr", "quadratic_open")
+    cases = [(solver, grid, 10, 1.0) for grid in grids for solver in solvers]
+    cases += [(solver, "trailing", 10, width) for width in supernet.widths[:-1] for solver in ("ddim", "dpmpp_2m")]
+    cases += [(solver, grid, steps, 1.0) for steps in (5, 20) for grid in grids for solver in solvers]
+    for solver, grid, steps, width in cases[:: 8 if bench.tiny else 1]:
         record.attempt(
             f"{solver} on {grid}",
             lambda case=(solver, grid, steps, width): _score_case(bench, record, sampler, judges, case, images, batch),
         )
-    save_samples(bench, sampler, supernet)
 
 
 def find_judges(bench: Bench, record: Record, data: ImageData) -> Judges:

@@ -29,10 +29,10 @@ TINY: dict[str, Any] = {
 
 
 def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
-    """Return the tiny run below `directory`, with MLflow in a SQLite file of its own."""
-    return settings_from(
-        TINY, [f"directory={directory}", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}", *overrides]
-    )
+    """Return the tiny run below `directory`, with MLflow in a SQLite file of its own unless `overrides` say where."""
+    own = [f"directory={directory}", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}"]
+    given = {override.partition("=")[0] for override in overrides}
+    return settings_from(TINY, [*(each for each in own if each.partition("=")[0] not in given), *overrides])
 
 
 @pytest.fixture(scope="session")
