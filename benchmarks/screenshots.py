@@ -27,7 +27,8 @@ from typing import Any
 from aiohttp import ClientSession, ClientWebSocketResponse
 from PIL import Image
 
-from stepfront.search.mlflow_runs.client import get_existing, make_client, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.client import get_existing, make_client, tracking_uri
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.saved_view import view_path

@@ -20,7 +20,8 @@ import pandas as pd
 
 from benchmarks.screenshots import server
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_size_history, hypervolume_history

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stepfront.files import write_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -105,10 +106,7 @@ class Section:
 
 def write_page(out: Path, title: str, head: str, sections: Sequence[Section]) -> Path:
     """Write the page beside `out` and rename it, so that nobody ever opens an incomplete one."""
-    beside = out.with_suffix(".tmp")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(_page(title, head, [section for section in sections if section.body]), encoding="utf-8")
-    os.replace(beside, out)
+    write_text(out, _page(title, head, [section for section in sections if section.body]))
     return out
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from stepfront.dashboards.comparison import comparison_sections, parents_section
 from stepfront.dashboards.images import images_body
 from stepfront.dashboards.own_scores import own_scores_section
+from stepfront.dashboards.missing import missing_note
 from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
 from stepfront.dashboards.provenance import facts_section
 from stepfront.dashboards.sections import (
@@ -23,28 +24,30 @@ from stepfront.dashboards.sections import (
     proxies_section,
 )
 from stepfront.errors import InputError
+from stepfront.tables.schema import CONFIRM, METHOD_SCORES, PROGRESS, PROXY_SCORES, VERSUS
 from stepfront.tables.search_tables import read_tables
 
 
 def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write the report of a search, by default as report.html into its directory, and return its path.
 
-    A section whose table is missing or empty is left out.  Raises InputError when the directory can't be read.
+    A section that has nothing to show is left out; a note stands where its table is missing.  Raises InputError when
+    the directory can't be read.
     """
     tables = read_tables(directory)
     before = [
         Section("figures", "Key figures", key_figures(tables)),
         Section("front", "The front", front_section(tables)),
-        Section("points", "The points", points_section(tables)),
+        Section("points", "The points", missing_note(tables, CONFIRM) + points_section(tables)),
         Section("plans", "Width per step", plans_section(tables)),
         Section("own-scores", "Your own scores", own_scores_section(tables)),
     ]
     after = [
         Section("parents", "Where it started from", parents_section(tables)),
-        Section("baselines", "Baselines", baselines_section(tables)),
-        Section("hypervolume", "Hypervolume", hypervolume_section(tables)),
+        Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
+        Section("hypervolume", "Hypervolume", missing_note(tables, PROGRESS) + hypervolume_section(tables)),
         Section("origins", "Origins of the trials", origins_section(tables)),
-        Section("proxies", "Proxies", proxies_section(tables)),
+        Section("proxies", "Proxies", missing_note(tables, PROXY_SCORES) + proxies_section(tables)),
         Section("latency", "Latency", latency_section(tables)),
         Section("facts", "What was run", facts_section(tables)),
     ]

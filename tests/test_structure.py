@@ -32,12 +32,13 @@ MAY_IMPORT: dict[str, str] = {
         tables ground""",
     "search/api": """search/driver search/scoring search/export search/problem search/records search/storage
         search/ground dashboards dashboards/figures trainers/training trainers/networks tables ground""",
-    "search/checks": """search/driver search/problem search/execution search/study search/mlflow_runs
+    "search/checks": """search/driver search/problem search/execution search/study search/tracking search/mlflow_runs
         search/records search/storage search/ground trainers/metrics trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
     "search/driver": """search/scoring search/problem search/execution search/study search/algorithm search/tracking
-        search/records search/storage search/ground dashboards dashboards/figures dashboards/formatting
-        trainers/evaluator trainers/training trainers/inference trainers/metrics trainers/diffusion trainers/networks
+        search/mlflow_runs search/records search/storage search/ground dashboards dashboards/figures
+        dashboards/formatting trainers/evaluator trainers/training trainers/inference trainers/metrics
+        trainers/diffusion trainers/networks
         trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/algorithm search/records
         search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",

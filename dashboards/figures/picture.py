@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from stepfront.dashboards.figures.front import FrontData, extent, front_data
 from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis_type, method_mark
 from stepfront.dashboards.formatting import method_name
+from stepfront.files import write_atomically
 from stepfront.tables.search_tables import SearchTables
 
 if TYPE_CHECKING:
@@ -37,12 +37,10 @@ def save_front_picture(tables: SearchTables, path: Path) -> Path:
     axes = figure.add_subplot()
     _draw(axes, data)
     _dress(axes, data, tables)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
+    metadata = {"Date": None} if path.suffix == ".svg" else None
     # Without a date and with fixed salt for its names, the same picture is the same file.
     with rc_context({"svg.hashsalt": "stepfront"}):
-        figure.savefig(beside, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
-    os.replace(beside, path)
+        write_atomically(path, lambda beside: figure.savefig(beside, format=path.suffix[1:], metadata=metadata))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from stepfront.addresses import is_uri, redacted
 from stepfront.errors import InputError, first_line
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
+from stepfront.sqlite_files import sqlite_file
 from stepfront.trainers.config import settings_json, validate
 
 
@@ -114,13 +116,29 @@ def _storage(settings: RunSettings) -> str:
 
 
 def _mlflow(settings: RunSettings) -> str:
-    from stepfront.search.mlflow_runs.client import make_writing_client, tracking_uri
+    from stepfront.search.mlflow_runs.client import tracking_uri
+    from stepfront.search.mlflow_runs.written import WrittenRun
+    from stepfront.search.tracking.store_check import StoreCheck
 
     uri = tracking_uri(settings.tracking.uri)
     if uri is None:
         return "disabled (tracking.uri: null)"
-    make_writing_client(uri).search_experiments(max_results=1)
-    return f"answers at {uri}"
+    if (file := sqlite_file(uri)) is not None and not file.exists():
+        return _new_store(file)
+    checks = [StoreCheck(settings, WrittenRun(), trains) for trains in (True, False)]
+    for check in checks:
+        check.found()
+    return f"answers at {uri}; {checks[-1].found()}"
+
+
+def _new_store(file: Path) -> str:
+    """Return that a database can be made; raise InputError where its folder can't be."""
+    folder = file.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{file} can't be made: {folder} can't be written; give another tracking.uri, or null")
+    return f"{file} will be made"
 
 
 def _parts(settings: RunSettings) -> str:

@@ -6,6 +6,7 @@ The study is the truth.  Tables, facts, report and MLflow are views of it, and c
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,9 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from stepfront.checksums import changed_since_written, damaged_files
 from stepfront.errors import InputError
-from stepfront.files import read_json
 from stepfront.search.checks.doctor import Finding, run_check
+from stepfront.search.checks.search_files import (
+    accept_settings,
+    check_search_files,
+    check_supernet_files,
+    move_damaged_aside,
+    record_all,
+)
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.open_ledger import REBUILD, open_ledger
 from stepfront.search.driver.write_tables import TableWriter
@@ -25,13 +33,22 @@ from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.run_directory import COSTS_FILE, FACTS_FILE, resume_settings
+from stepfront.search.records.run_directory import COSTS_FILE, resume_settings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.ledger import Ledger
-from stepfront.search.study.optuna_storage import finished_numbers, is_file, put_aside
+from stepfront.search.study.optuna_storage import (
+    DATABASE_FILE,
+    JOURNAL_FILE,
+    finished_numbers,
+    is_file,
+    put_aside,
+    recorded_study,
+)
 from stepfront.search.study.views import recorded_numbers, recorded_trials, trials_table
-from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from stepfront.search.tracking.store_check import check_run
+from stepfront.tables.facts import read_facts, search_id_of
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import FRONT, PROGRESS, SETTINGS_FILE, TRIALS
 from stepfront.tables.search_tables import read_snapshot
 
 
@@ -40,32 +57,43 @@ def check_search(path: Path) -> list[Finding]:
 
     Raises InputError when no search was begun there, or when one is running.
     """
-    settings = resume_settings(path)
+    settings = resume_settings(path, checked=False)
     with directory_lock(settings.search_directory), closing(_Inspection(settings)) as inspection:
         return inspection.findings()
 
 
-def repair_search(path: Path) -> RunSettings:
+def repair_search(path: Path, say: Callable[[str], None] = lambda line: None) -> RunSettings:
     """Rebuild tables and facts from the study, and a damaged study from its table; return the search's settings.
 
-    Raises InputError when neither can be used, or when the problem cannot be loaded.
+    Other damaged files are renamed, and settings that were changed are accepted; `say` is called with a line for each.
+    Raises InputError when neither study nor table can be used, or when the problem cannot be loaded.
     """
-    settings = resume_settings(path)
+    settings = resume_settings(path, checked=False)
     directory = settings.search_directory
     with directory_lock(directory), closing(_Inspection(settings)) as inspection:
-        _rebuild_study(inspection)
-        TableWriter(inspection.problem, inspection.ledger, inspection.costs, directory, inspection.command).write()
+        if changed_since_written(directory / SETTINGS_FILE):
+            accept_settings(directory)
+            say(f"{SETTINGS_FILE} was changed, and is accepted as it is")
+        study_changed = inspection.study_file in _damaged(directory)
+        for line in move_damaged_aside(directory):
+            say(line)
+        _rebuild_study(inspection, study_changed)
+        with recorded_study(settings.storage, directory), closing(inspection):
+            TableWriter(inspection.problem, inspection.ledger, inspection.costs, directory, inspection.command).write()
+        record_all(directory)
     return settings
 
 
-def _rebuild_study(inspection: _Inspection) -> None:
+def _rebuild_study(inspection: _Inspection, changed: bool) -> None:
     """Rebuild a study that lacks trials of the table: rename its file, and fill a new study from the table.
+
+    A study of which some byte has `changed` since the search ended is rebuilt, too, unless it gives the same table.
 
     Results that came after the table was last written are lost; interrupted trials are evaluated again.
     """
     settings, directory = inspection.settings, inspection.directory
     study, recorded = finished_numbers(settings.storage, directory), recorded_numbers(directory)
-    if study is not None and recorded <= study:
+    if study is not None and recorded <= study and not (changed and recorded and inspection.differs):
         return
     where = f"the study of {directory} is damaged or lacks trials"
     if not recorded:
@@ -82,6 +110,12 @@ def _rebuild_study(inspection: _Inspection) -> None:
         empty.restore(rows)
 
 
+def _damaged(directory: Path) -> dict[str, str]:
+    with contextlib.suppress(InputError):  # the record itself is damaged
+        return damaged_files(directory)
+    return {}
+
+
 @dataclass
 class _Inspection:
     settings: RunSettings
@@ -93,7 +127,7 @@ class _Inspection:
     @cached_property
     def problem(self) -> SearchProblem:
         try:
-            read_json(self.directory / FACTS_FILE, "search")
+            read_facts(self.directory)
         except InputError:  # missing or damaged: the study knows the supernet's digest as well
             return load_problem(self.settings)
         return load_problem_of_search(self.settings, self.directory)
@@ -111,24 +145,54 @@ class _Inspection:
     @property
     def command(self) -> str:
         with contextlib.suppress(InputError):
-            return str(read_json(self.directory / FACTS_FILE, "search").get("command", ""))
+            return str(read_facts(self.directory).get("command", ""))
         return ""
+
+    @property
+    def study_file(self) -> str:
+        """Return the name of the study's file; empty where it is in a shared database."""
+        files = {None: DATABASE_FILE, "journal": JOURNAL_FILE}
+        return files.get(self.settings.storage, "")
+
+    @property
+    def differs(self) -> bool:
+        """Whether the table that the study gives is another than the one on disk, or there is none."""
+        try:
+            self._tables()
+        except Exception:  # whatever a study with a changed byte raises
+            return True
+        finally:
+            self.close()
+        return False
 
     def close(self) -> None:
         """Close the storage, where it was opened."""
         if "ledger" in self.__dict__:
             self.ledger.close()
+            del self.ledger
 
     def findings(self) -> list[Finding]:
         checks: list[tuple[str, Callable[[], str]]] = [
+            ("settings", lambda: self._settings()),
+            ("files", lambda: check_search_files(self.directory)),
+            ("its files", lambda: check_supernet_files(self.settings)),  # before loading, which makes some files again
             ("supernet", self._supernet),
             ("costs", lambda: f"measured on {next(iter(self.costs.values())).device}"),
             ("facts", self._facts),
             ("study", self._study),
             ("tables", self._tables),
             ("front", self._front),
+            ("mlflow", lambda: check_run(self.settings)),
         ]
         return [run_check(what, check) for what, check in checks]
+
+    def _settings(self) -> str:
+        if changed_since_written(self.directory / SETTINGS_FILE):
+            raise InputError(
+                f"{SETTINGS_FILE} was changed since the search wrote it; restore it, or, if the change is meant, "
+                "accept it with --repair"
+            )
+        return f"of the run {self.settings.name}"
 
     def _supernet(self) -> str:
         found = self.problem
@@ -139,7 +203,7 @@ class _Inspection:
 
     def _facts(self) -> str:
         try:
-            return f"search {read_json(self.directory / FACTS_FILE, 'search').get('search_id')}"
+            return f"search {search_id_of(read_facts(self.directory))}"
         except InputError as error:
             raise InputError(f"{error}; {_REBUILD_TABLES}") from None
 
@@ -161,8 +225,8 @@ class _Inspection:
         if len(rebuilt) != len(snapshot.trials):
             counts = f"{len(snapshot.trials)} trials, the study {len(rebuilt)}"
             raise InputError(f"{TRIALS} has {counts}; {_REBUILD_TABLES}")
-        columns = ["trial", "genome", "state", "fid", "gflops"]
-        if not _equal(rebuilt[columns], snapshot.trials[columns]):
+        shared = [name for name in rebuilt if name in snapshot.trials]
+        if not _equal(_as_read(rebuilt[shared]), snapshot.trials[shared]):
             raise InputError(f"{TRIALS} differs from the study; {_REBUILD_TABLES}")
         if len(snapshot.progress) != len(self.ledger.complete):
             raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {_REBUILD_TABLES}")
@@ -179,6 +243,13 @@ class _Inspection:
 
 
 _REBUILD_TABLES = "`stepfront doctor SEARCH --repair` rebuilds it"
+
+
+def _as_read(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is read from its file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_table(trials, Path(scratch) / TRIALS)
+        return read_table(Path(scratch) / TRIALS)
 
 
 def _equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -86,9 +86,9 @@ def main() -> None:
     except InterruptedSearchError as error:
         _fail(str(error), code=130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        _fail(f"cannot write {error.filename or 'to the disk'}: {error.strerror}")
+        _fail(f"cannot use {error.filename or 'the disk'}: {error.strerror or error}")
     except Exception as error:
         _fail_for(error)
         raise

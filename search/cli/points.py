@@ -91,7 +91,7 @@ def sample(
     if grid.suffix != ".png":
         raise InputError(f"--out {grid} is not a .png file; give a name that ends in .png")
     pixels, labels = found.labelled_sample(point, images=images, seed=seed, label=label)
-    save_grid(by_class(pixels, labels), grid)
+    save_grid(by_class(pixels, labels), grid, recorded=False)  # users delete samples as they like
     arrays = {"images": pixels.transpose(0, 2, 3, 1)} | ({} if labels is None else {"labels": labels})
     _write_npz(grid.with_suffix(".npz"), arrays | {"plan": row["plan"], "noise_seed": seed})
     output = Output()
@@ -108,7 +108,7 @@ def _write_npz(file: Path, arrays: dict[str, Any]) -> None:
         with open(path, "wb") as stream:
             np.savez_compressed(stream, **arrays)
 
-    write_atomically(file, write)
+    write_atomically(file, write, recorded=False)
 
 
 def register(

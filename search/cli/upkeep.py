@@ -57,7 +57,7 @@ def _check(what: Path | None, overrides: list[str], repair: bool, output: Output
 
     if what is not None and what.is_dir():
         if repair:
-            publish_step(repair_search(what), output)
+            publish_step(repair_search(what, output.message), output)
         return check_search(what)
     if what is not None and not what.exists():
         raise InputError(
@@ -72,7 +72,8 @@ def _check(what: Path | None, overrides: list[str], repair: bool, output: Output
 def sync(search: Search) -> None:
     """Write to MLflow what it lacks of a search.
 
-    This is needed where its server was unavailable during the search.
+    This is needed where its server was unavailable during the search.  An experiment or run that was deleted in MLflow
+    is restored.
     """
     from stepfront.search.driver.publish import log_to_mlflow
     from stepfront.search.records.run_directory import find_search
@@ -82,7 +83,7 @@ def sync(search: Search) -> None:
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         finished = read_snapshot(directory).facts.get("finished") is not None
-        problem, opening = log_to_mlflow(settings, directory, finished)
+        problem, opening = log_to_mlflow(settings, directory, finished, mend=True)
     if problem:
         raise InputError(problem)
     Output().message(

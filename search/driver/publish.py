@@ -22,6 +22,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.server import server_address, ui_link
+from stepfront.tables.facts import search_id_of
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot, read_tables
@@ -101,12 +102,15 @@ def publish(settings: RunSettings, directory: Path, finished: bool) -> tuple[str
     return log_to_mlflow(settings, directory, finished)
 
 
-def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
-    """Bring MLflow in line with the tables and store the artifacts; returns what `publish` returns."""
+def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool, mend: bool = False) -> tuple[str, str]:
+    """Bring MLflow in line with the tables and store the artifacts; returns what `publish` returns.
+
+    With `mend`, an experiment or run that was deleted in MLflow is restored.
+    """
     if settings.tracking.uri is None:
         return "", ""
     with directory_lock(directory):  # a running search writes for itself; two writers would write trials twice
-        return _log_to_mlflow(settings, directory, finished)
+        return _log_to_mlflow(settings, directory, finished, mend)
 
 
 def _note(directory: Path) -> str:
@@ -115,10 +119,10 @@ def _note(directory: Path) -> str:
     return " ".join(filter(None, [summary_sentences(tables)[0], disagreement_sentence(tables.savings)]))
 
 
-def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool) -> tuple[str, str]:
-    mirror = SearchMirror(settings, directory)
+def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool, mend: bool) -> tuple[str, str]:
+    mirror = SearchMirror(settings, directory, mend)
     assert mirror.uri is not None
     snapshot = read_snapshot(directory)
     problem = mirror.close(snapshot, directory, finished, _note(directory))
-    link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, str(snapshot.facts["search_id"]))
+    link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, search_id_of(snapshot.facts))
     return problem, link if server_address(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

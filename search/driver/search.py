@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from stepfront.checksums import begin_record
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
@@ -21,6 +22,7 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem
@@ -31,7 +33,8 @@ from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import usage_of_study
-from stepfront.search.study.optuna_storage import delete_study
+from stepfront.search.study.optuna_storage import delete_study, recorded_study
+from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.trainers.config import settings_json, validate
 
@@ -58,6 +61,7 @@ def run_search(
     with directory_lock(directory):
         if not fresh:
             check_format(directory)
+        mlflow = StoreCheck(settings, WrittenSearch.read(directory), trains=False)
         stage("reading supernet, images and features")
         problem = load_problem(settings, reading_progress(stage))
         check_user_scores(settings, problem.data)
@@ -66,17 +70,20 @@ def run_search(
             if fresh:  # only now: a mistake in the settings must not delete what exists
                 delete_study(settings.storage, directory)
                 clear_directory(directory)
+            begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
             ensure_gap_table(problem, directory)
             check_nothing_lost(settings, directory)
-            with closing(open_ledger(problem, costs, directory)) as ledger:
+            with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     if settings.evaluation.noise_repeats:
                         stage("measuring the noise of scores")
                     expect_noise(ledger, problem, ensure_score_noise(problem, costs, directory))
+                    if unwritten := mlflow.problem():
+                        stage(f"MLflow is not written: {unwritten}; the search goes on without it")
                     stage("searching")
                     hint = f"continue with: stepfront resume {location or directory.parent}"
                     with interruptible(hint) as check_interrupt:

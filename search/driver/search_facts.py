@@ -13,17 +13,17 @@ from typing import Any
 
 import pandas as pd
 
+from stepfront.checksums import CHECKSUMS_FILE
 from stepfront.errors import InputError
-from stepfront.files import read_json
 from stepfront.search.algorithm.trials import result_of
 from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
-from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
+from stepfront.tables.facts import read_facts
 from stepfront.trainers.inference.cost import WidthCost
 
 
@@ -39,7 +39,7 @@ def search_facts(
     settings = problem.settings
     before: dict[str, Any] = {}
     with contextlib.suppress(InputError):  # missing or damaged: the study has the search's id, too
-        before = read_json(directory / FACTS_FILE, "search")
+        before = read_facts(directory)
     point = ledger.progress.reference_point()
     noise = read_score_noise(directory, settings.evaluation)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -63,6 +63,11 @@ def search_facts(
         ],
         "noise": noise.facts if noise else None,
         "savings": before.get("savings"),
+        "recorded": [
+            place
+            for place, folder in (("search", directory), ("supernet", problem.supernet.local))
+            if (folder / CHECKSUMS_FILE).is_file()
+        ],
         "parent_searches": [
             name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
         ],

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepfront.addresses import resolved
+from stepfront.checksums import begin_record
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import Stage, reading_progress
+from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.storage.lock import clear_directory, directory_lock
+from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData, load_data
@@ -30,6 +33,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     """
     directory = settings.supernet_directory
     with directory_lock(directory):
+        mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
         stage("reading the images")
         data = load_data(settings.data, reading_progress(stage))
         # Workers have devices of their own; the driver of a cluster may lack theirs.
@@ -38,6 +42,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         check_classes(data, settings.network.classes)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
+        begin_record(directory)
         log = TrainingLog(settings, data, directory)
         done = (directory / CARD_FILE).exists()
         if done:
@@ -46,6 +51,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             _check_same_training(card, settings, directory)
         else:
             save_settings(settings, directory / SETTINGS_FILE)
+            if problem := mlflow.problem():
+                stage(f"MLflow is not written: {problem}; the training goes on without it")
             stage("training the supernet")
             card = _train(settings, data, directory, report, log)
         warn_of(log.close(finished=True))

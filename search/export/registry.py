@@ -22,7 +22,13 @@ from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
-from stepfront.search.mlflow_runs.client import get_existing, make_client, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.client import (
+    check_store_exists,
+    get_existing,
+    make_client,
+    tracking_uri,
+)
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -71,6 +77,7 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
         )
     if not written.run_id:
         raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
+    check_store_exists(uri)
     model = name or f"stepfront-{settings.name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
         raise InputError(f"{model!r} cannot be the name of a model; possible: letters, digits, spaces and . _ -")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stepfront.addresses import redacted
-from stepfront.errors import first_line
-from stepfront.search.mlflow_runs.client import make_writing_client, set_environment
+from stepfront.search.mlflow_runs.client import make_writing_client
+from stepfront.search.mlflow_runs.open_client import set_environment
+from stepfront.search.mlflow_runs.states import explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +47,7 @@ class BackgroundWriter(Generic[Runs]):
             self.problem = ""
         except Exception as error:  # whatever MLflow, its database or its server raises
             self._runs = None
-            self.problem = redacted(f"MLflow at {self._uri}: {first_line(error)}")
+            self.problem = redacted(f"MLflow at {self._uri}: {explained(error, self._uri)}")
         return not self.problem
 
     def start(self, action: Callable[[Runs], None]) -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stepfront.addresses import resolved
+from stepfront.errors import InputError
+from stepfront.search.mlflow_runs.local_store import ARTIFACTS, create_store, mend_moved_artifacts
+from stepfront.search.mlflow_runs.open_client import open_client
+from stepfront.sqlite_files import client_url, sqlite_file, sqlite_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
-
-_SQLITE = "sqlite:///"
-
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
-
-def set_environment() -> None:
-    """Turn off MLflow's telemetry and output, and shorten its waits; what the user has set is not changed."""
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
 
 
 def make_client(uri: str | None) -> MlflowClient:
@@ -40,31 +22,51 @@ def make_client(uri: str | None) -> MlflowClient:
 
     MLflow's log lines below errors are hidden from the terminal.
     """
-    from mlflow import MlflowClient
+    if (file := sqlite_file(uri)) is None:
+        return open_client(resolved(uri) if uri else uri)
+    if file.exists():
+        mend_moved_artifacts(file)
+    return open_client(client_url(file))
 
-    uri = resolved(uri) if uri else uri
-    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+def check_store_exists(uri: str) -> None:
+    """Raise InputError where the tracking store is a SQLite file that is missing, which MLflow would create."""
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        raise InputError(
+            f"there is no MLflow database {file}; bring it to this place, or run `stepfront sync` on the run, which "
+            "writes a new one"
+        )
 
 
 def make_writing_client(uri: str) -> MlflowClient:
-    """Return a client that may create its store: the folder of a SQLite file is made, since SQLite makes none."""
-    if (file := _sqlite_file(uri)) is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    """Return a client that may create its store, a SQLite file; its folder is made where the folder above exists.
+
+    Raises InputError when it can't be made.
+    """
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        try:
+            file.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the folder {file.parent} of the MLflow database can't be made ({error.strerror}); make it, or give "
+                "another tracking.uri"
+            ) from None
+        create_store(file)
     return make_client(uri)
 
 
 def tracking_uri(uri: str | None) -> str | None:
     """Return the address of a tracking store with the path of a SQLite file made absolute."""
-    file = _sqlite_file(uri)
-    return uri if file is None else f"{_SQLITE}{file}"
+    file = sqlite_file(uri)
+    return uri if file is None else sqlite_url(file)
 
 
 def artifact_folder(uri: str | None) -> str | None:
     """Return the folder of artifacts beside a SQLite file; None for other stores, whose server decides."""
-    file = _sqlite_file(uri)
-    return None if file is None else (file.parent / "mlartifacts").as_uri()
+    file = sqlite_file(uri)
+    return None if file is None else (file.parent / ARTIFACTS).as_uri()
 
 
 def get_existing(get: Callable[[], T]) -> T | None:
@@ -77,7 +79,3 @@ def get_existing(get: Callable[[], T]) -> T | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-
-
-def _sqlite_file(uri: str | None) -> Path | None:
-    return Path(uri.removeprefix(_SQLITE)).absolute() if uri is not None and uri.startswith(_SQLITE) else None

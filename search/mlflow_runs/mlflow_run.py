@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import get_existing
+from stepfront.search.mlflow_runs.states import ensure_active, usable_experiment
 from stepfront.search.mlflow_runs.written import WrittenRun
 
 if TYPE_CHECKING:
@@ -81,25 +82,32 @@ class MlflowRun:
         self.client.set_terminated(self.run_id, status)
 
 
-def find_or_begin(client: MlflowClient, written: WrittenRun, start: RunStart) -> tuple[MlflowRun, bool]:
+def find_or_begin(
+    client: MlflowClient, written: WrittenRun, start: RunStart, mend: bool = False
+) -> tuple[MlflowRun, bool]:
     """Return the run that `start` describes, and whether the store had it; note its ids in `written`.
 
     The noted run counts only when it bears the identity.  The tracking store may be another one since, and a process
-    that outlived its killed driver may have noted the run of an earlier search.
+    that outlived its killed driver may have noted the run of an earlier search.  With `mend`, a run or an experiment
+    that was deleted is restored; otherwise it raises InputError.
     """
+    from mlflow.entities import ViewType
+
     if written.run_id:
         noted = get_existing(lambda: client.get_run(written.run_id))
         if noted is not None and start.identity.items() <= noted.data.tags.items():
+            ensure_active(client, noted, mend)
             return MlflowRun(client, written.run_id), True
         written.forget()
-    experiment = client.get_experiment_by_name(start.experiment)
+    experiment = usable_experiment(client, start.experiment, mend)
     written.experiment_id = (
         experiment.experiment_id if experiment else client.create_experiment(start.experiment, start.artifacts)
     )
     # A driver that was killed before it noted the run finds it by its tags.
     query = " and ".join(f"tags.{key} = '{value}'" for key, value in start.identity.items())
-    found = client.search_runs([written.experiment_id], query, max_results=1)
+    found = client.search_runs([written.experiment_id], query, ViewType.ALL, max_results=1)
     if found:
+        ensure_active(client, found[0], mend)
         written.run_id = found[0].info.run_id
         return MlflowRun(client, written.run_id), True
     run = MlflowRun.begin(client, written.experiment_id, start.name, {**start.identity, **start.tags})

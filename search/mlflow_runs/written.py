@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 
 NOTE_FILE = "mlflow.json"
@@ -22,21 +27,36 @@ class WrittenRun:
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Return the note in `directory`; an empty one when it is missing or damaged, since the store knows more."""
-        try:
-            return cls(**read_json(directory / NOTE_FILE, "MLflow note"))
-        except (ValueError, TypeError):
-            return cls()
+        with contextlib.suppress(InputError):
+            return cls.read_strictly(directory)
+        return cls()
+
+    @classmethod
+    def read_strictly(cls, directory: Path) -> Self:
+        """Return the note in `directory`.  Raises InputError when it is missing or damaged."""
+        path = directory / NOTE_FILE
+        content = read_json(path, "MLflow note")
+        checksum = content.pop("checksum", None)
+        kinds = {name: type(value) for name, value in asdict(cls()).items()}
+        fits = content.keys() <= kinds.keys() and all(isinstance(value, kinds[name]) for name, value in content.items())
+        if not fits or (checksum is not None and checksum != _checksum(content)):
+            raise InputError(f"{path} is damaged; `stepfront sync` writes it again")
+        return cls(**content)
 
     def save(self, directory: Path) -> None:
         """Write the note; log a warning when it can't be written, because the store can replace it."""
         try:
-            write_json(directory / NOTE_FILE, asdict(self))
+            write_json(directory / NOTE_FILE, asdict(self) | {"checksum": _checksum(asdict(self))})
         except ValueError as error:
             logging.getLogger("stepfront").warning("the note of what MLflow holds was not saved: %s", error)
 
     def forget(self) -> None:
         """Forget everything that was written, because the tracking store is another one."""
         vars(self).update(vars(type(self)()))
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass

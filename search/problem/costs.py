@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.gap_table import read_gap_table, write_gap_table
@@ -28,9 +29,22 @@ def load_or_measure_costs(problem: SearchProblem, directory: Path) -> dict[float
 
 
 def read_costs(directory: Path) -> dict[float, WidthCost]:
-    """Read the costs that a search has measured."""
-    rows = [validate(WidthCost, row) for row in read_json(directory / COSTS_FILE, "table of costs")["widths"]]
-    return {row.width: row for row in rows}
+    """Read the costs that a search has measured.
+
+    Raises InputError when they are missing or damaged.
+    """
+    path = directory / COSTS_FILE
+    rows = read_json(path, "table of costs").get("widths")
+    try:
+        costs = [validate(WidthCost, row) for row in rows] if isinstance(rows, list) else []
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}; {_MEASURE_AGAIN}") from None
+    if 1.0 not in {cost.width for cost in costs}:
+        raise InputError(f"{path} is damaged: it has no cost of full width; {_MEASURE_AGAIN}")
+    return {cost.width: cost for cost in costs}
+
+
+_MEASURE_AGAIN = "delete it, and `stepfront resume` measures the widths again"
 
 
 def ensure_gap_table(problem: SearchProblem, directory: Path) -> None:

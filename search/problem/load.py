@@ -8,12 +8,11 @@ import torch
 
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
-from stepfront.files import read_json
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_parts, check_solver
-from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.storage.run_location import open_for_reading
+from stepfront.tables.facts import read_facts
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.metrics.judges import prepare_judge
@@ -69,7 +68,7 @@ def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProb
     Raises InputError as `load_problem` does, and when the supernet is not the one that the search used.
     """
     problem = load_problem(settings)
-    facts = read_json(directory / FACTS_FILE, "search")
+    facts = read_facts(directory)
     if facts.get("supernet_digest") != problem.card.digest:
         raise InputError(
             f"the search in {directory} used another supernet than the one in {problem.supernet} "

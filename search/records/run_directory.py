@@ -5,51 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from stepfront.addresses import is_uri
+from stepfront.checksums import changed_since_written
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.layout_version import check_format
+from stepfront.search.records.settings_paths import follow_move, with_paths
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
-from stepfront.trainers.config import FeatureSettings, settings_json, validate
+from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.networks.card import CARD_FILE
 
 COSTS_FILE = "costs.json"
 
-Features = TypeVar("Features", bound=FeatureSettings)
-
 
 def anchored(settings: RunSettings) -> RunSettings:
     """Return the settings with every path made absolute, so that they mean the same from any folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).absolute())
-
-    def absolute_file(url: str | None) -> str | None:
-        scheme = "sqlite:///"
-        return f"{scheme}{absolute(url.removeprefix(scheme))}" if url and url.startswith(scheme) else url
-
-    def anchored_features(features: Features) -> Features:
-        paths = {"path": absolute(features.path), "reference": absolute(features.reference)}
-        return features.model_copy(update=paths)
-
-    tracking = settings.tracking
-    return settings.model_copy(
-        update={
-            "directory": absolute(settings.directory),
-            "supernet": settings.supernet if is_uri(settings.supernet) else absolute(settings.supernet_place),
-            "data": settings.data.model_copy(
-                update={"path": absolute(settings.data.path), "cache": absolute(settings.data.cache)}
-            ),
-            "features": anchored_features(settings.features),
-            "confirm": settings.confirm.model_copy(update={"features": anchored_features(settings.confirm.features)}),
-            "initial_plans": {_anchored_front(name): count for name, count in settings.initial_plans.items()},
-            "storage": absolute_file(settings.storage),
-            "tracking": tracking.model_copy(update={"uri": absolute_file(tracking.uri)}),
-        }
-    )
+    fronts = {_anchored_front(name): count for name, count in settings.initial_plans.items()}
+    given = settings.model_copy(update={"supernet": settings.supernet_place, "initial_plans": fronts})
+    directory = str(Path(settings.directory).absolute())
+    return with_paths(given, lambda path: str(Path(path).absolute())).model_copy(update={"directory": directory})
 
 
 def _anchored_front(name: str) -> str:
@@ -60,15 +36,27 @@ def _anchored_front(name: str) -> str:
     return f"front:{find_search(path)[0].absolute()}"
 
 
-def _settings_at(directory: Path) -> RunSettings:
+def _settings_at(directory: Path, checked: bool = True) -> RunSettings:
     """Return the settings of the search in `directory`, which may have been moved, with or without its supernet."""
     check_format(directory)
+    if checked:
+        _check_settings_file(directory / SETTINGS_FILE)
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
-    moved = {"directory": str(place.parent), "name": place.name}
-    beside = settings.run_directory / "supernet" == Path(settings.supernet_place) and (place / "supernet").exists()
-    moved["supernet"] = str(place / "supernet") if beside else settings.supernet_place
+    old = place if is_uri(settings.directory) else settings.run_directory.absolute()
+    if old != place:
+        settings = with_paths(settings, lambda path: follow_move(path, old, place))
+    moved = {"directory": str(place.parent), "name": place.name, "supernet": settings.supernet_place}
     return validate(RunSettings, settings_json(settings) | moved)
+
+
+def _check_settings_file(path: Path) -> None:
+    """Raise InputError where the settings of a search are others than it was begun with."""
+    if changed_since_written(path):
+        raise InputError(
+            f"{path} was changed since the search wrote it, by damage or by hand; restore it, or, if the change is "
+            f"meant, accept it: stepfront doctor {path.parent} --repair"
+        )
 
 
 def find_search(path: Path) -> tuple[Path, RunSettings]:
@@ -118,14 +106,15 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
     return kept
 
 
-def resume_settings(path: Path) -> RunSettings:
+def resume_settings(path: Path, checked: bool = True) -> RunSettings:
     """Return the settings of the search begun in `path`, even if it was interrupted before its first table.
 
-    Raises InputError when no search was begun there, or another version of stepfront made it.
+    Unless `checked`, settings that were changed since they were written are taken as they are.  Raises InputError when
+    no search was begun there, or another version of stepfront made it.
     """
     for directory in (path, path / "search"):
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
-            return _settings_at(directory)
+            return _settings_at(directory, checked)
     raise InputError(
         f"no search was begun in {path}; give a directory that `stepfront search` made, such as runs/digits"
     )

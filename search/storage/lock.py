@@ -23,7 +23,10 @@ def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0)
 
     Raises InUseError, which names the other process, when the lock is not free after `wait_seconds`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't make the folder {directory}: {error.strerror or error}") from None
     # A file of its own: some versions of filelock empty the lock's file at each attempt.
     holder = directory / f".{name}.holder"
     with contextlib.ExitStack() as held:
@@ -31,9 +34,20 @@ def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0)
             held.enter_context(FileLock(directory / name).acquire(timeout=wait_seconds))
         except Timeout:
             raise InUseError(f"{directory} is in use by another stepfront (process {_read(holder)})") from None
-        held.callback(holder.unlink, missing_ok=True)
-        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"can't lock {directory / name}: {error.strerror or error}; delete it where it is no file, or give a "
+                "folder that can be written"
+            ) from None
+        held.callback(_remove, holder)
+        with contextlib.suppress(OSError):  # only messages need it
+            holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
+
+
+def _remove(holder: Path) -> None:
+    with contextlib.suppress(OSError):
+        holder.unlink()
 
 
 def _read(holder: Path) -> str:

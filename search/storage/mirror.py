@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from stepfront.addresses import redacted
+from stepfront.checksums import COPY_STATE
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import file_digest, write_atomically, write_json
@@ -29,7 +30,7 @@ from stepfront.search.storage.run_files import belongs_to_run, copy_as_it_is, si
 UPLOAD_SECONDS = 30.0
 """Seconds from one look for changes to the next: the work that is lost when a driver is lost with its disk."""
 
-MANIFEST, STATE = ".stepfront.json", ".stepfront-copy.json"
+MANIFEST, STATE = ".stepfront.json", COPY_STATE
 """What was last uploaded and by which copy, at the URI; what this copy last saw there, in its folder."""
 
 _log = logging.getLogger("stepfront")
@@ -174,7 +175,7 @@ class Mirror:
 
     def _download(self, name: str) -> None:
         place = self.folder / name
-        write_atomically(place, lambda beside: self._store.download(name, beside))
+        write_atomically(place, lambda beside: self._store.download(name, beside), recorded=False)
         for ending in ("-wal", "-shm"):  # of the database that stood there
             place.with_name(place.name + ending).unlink(missing_ok=True)
         self._state.files[name] = SyncedFile(signature=signature(place), digest=file_digest(place))

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from stepfront.checksums import CHECKSUMS_FILE
 from stepfront.trainers.networks.card import CARD_FILE
 
 
@@ -18,9 +19,13 @@ def belongs_to_run(name: str) -> bool:
 
 
 def upload_order(name: str) -> tuple[int, str]:
-    """Sort studies first and a supernet's card last: the card is what shows that a supernet is complete."""
+    """Sort studies first, then checksums, and a supernet's card last: it shows that a supernet is complete.
+
+    A record of checksums holds the new and the old one of each file, so it must not be older than the tables.
+    """
     last = name.rpartition("/")[2]
-    return (0 if last.startswith("study.") else 2 if last == CARD_FILE else 1), name
+    places = {CHECKSUMS_FILE: 1, CARD_FILE: 3}
+    return (0 if last.startswith("study.") else places.get(last, 2)), name
 
 
 def signatures(folder: Path) -> dict[str, list[int]]:

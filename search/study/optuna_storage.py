@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -14,10 +14,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from stepfront.addresses import redacted, resolved
+from stepfront.checksums import forget, record_as_it_is
 from stepfront.errors import InputError, first_line
-from stepfront.files import write_text
+from stepfront.files import free_name, write_text
 from stepfront.search.algorithm.trials import RESULT
 from stepfront.search.study.outages import chain, root_cause
+from stepfront.sqlite_files import client_url, sqlite_file, sqlite_url
 
 OWN_STUDY = "stepfront"
 JOURNAL_FILE, DATABASE_FILE, NAME_FILE = "study.journal", "study.db", "study.name"
@@ -45,7 +47,9 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
                 # Write-ahead logging: one sync per commit, not three, and readers never wait.  The file remembers it.
                 connection.execute("PRAGMA journal_mode=WAL")
             connection.close()
-            url = f"sqlite:///{path}"
+            url = sqlite_url(path)
+        if (file := sqlite_file(url)) is not None:
+            url = client_url(file)
         if url.startswith("postgresql://"):  # SQLAlchemy's default driver differs between versions
             url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
@@ -107,12 +111,25 @@ def is_file(url: str | None) -> bool:
     return url in (None, "journal")
 
 
+@contextlib.contextmanager
+def recorded_study(url: str | None, directory: Path) -> Iterator[None]:
+    """Take the study's file out of the record of checksums for the block, which changes it, and record it afterwards.
+
+    A driver that is killed leaves the file unrecorded.
+    """
+    path = directory / (JOURNAL_FILE if url == "journal" else DATABASE_FILE)
+    if is_file(url):
+        forget(path)
+    yield
+    if is_file(url) and path.is_file():
+        record_as_it_is(path)
+
+
 def put_aside(url: str | None, directory: Path) -> Path:
     """Rename the study's file, so that a new study can begin; return its new path, in the same directory."""
     path = directory / (JOURNAL_FILE if url == "journal" else DATABASE_FILE)
-    aside = next(
-        place for n in itertools.count(1) if not (place := path.with_name(f"{path.name}.damaged-{n}")).exists()
-    )
+    forget(path)
+    aside = free_name(path.with_name(f"{path.name}.damaged"))
     for ending in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{ending}", f"{aside}{ending}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stepfront.errors import InputError
-from stepfront.files import read_json
 from stepfront.search.mlflow_runs.client import tracking_uri
 from stepfront.search.mlflow_runs.written import WrittenSearch
-from stepfront.search.records.run_directory import FACTS_FILE, find_search
+from stepfront.search.records.run_directory import find_search
+from stepfront.tables.facts import read_facts, search_id_of
 
 
 def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -22,7 +22,7 @@ def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:
     for path in facts.get("parent_searches") or []:
         try:
             directory, settings = find_search(Path(path))
-            search_id = str(read_json(directory / FACTS_FILE, "search")["search_id"])
+            search_id = search_id_of(read_facts(directory))
         except (InputError, KeyError):
             continue
         written = WrittenSearch.read(directory)

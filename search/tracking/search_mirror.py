@@ -22,11 +22,12 @@ from stepfront.tables.search_tables import Snapshot
 class SearchMirror:
     """Write snapshots of the search in `directory` to MLflow; `written` is what it holds."""
 
-    def __init__(self, settings: RunSettings, directory: Path) -> None:
+    def __init__(self, settings: RunSettings, directory: Path, mend: bool = False) -> None:
+        """Restore, with `mend`, what was deleted in MLflow."""
         self.written = WrittenSearch.read(directory)
         self.uri = tracking_uri(settings.tracking.uri)
         self._directory = directory
-        self._writer = BackgroundWriter(self.uri, lambda client: SearchRuns(client, settings, self.written))
+        self._writer = BackgroundWriter(self.uri, lambda client: SearchRuns(client, settings, self.written, mend))
 
     def write(self, read_newest: Callable[[], Snapshot]) -> bool:
         """Write what MLflow lacks of the newest tables, and return whether that succeeded."""

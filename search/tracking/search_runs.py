@@ -16,6 +16,7 @@ from stepfront.search.records.history import series_table
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
 from stepfront.search.tracking.trial_runs import TrialRuns, rounded_metrics, width_axes, width_names
+from stepfront.tables.facts import search_id_of
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ _ARTIFACTS = {".html", ".parquet", ".csv", ".svg", ".png", ".yaml", ".json"}
 class SearchRuns:
     """Write the runs of one search, and note in `written` what the store holds."""
 
-    def __init__(self, client: MlflowClient, settings: RunSettings, written: WrittenSearch) -> None:
-        self._client, self._settings, self._written = client, settings, written
+    def __init__(self, client: MlflowClient, settings: RunSettings, written: WrittenSearch, mend: bool = False) -> None:
+        """Restore, with `mend`, what was deleted in MLflow."""
+        self._client, self._settings, self._written, self._mend = client, settings, written, mend
         self._trials = TrialRuns(client, settings, written)
         self._run: MlflowRun | None = None
 
@@ -40,7 +42,7 @@ class SearchRuns:
         """Return the parent run, found or begun, and note which trials the store has."""
         # A killed driver may have written more than it noted, so the store is asked once.
         if self._run is None:
-            run, found = find_or_begin(self._client, self._written, _start(self._settings, snapshot.facts))
+            run, found = find_or_begin(self._client, self._written, _start(self._settings, snapshot.facts), self._mend)
             if found:
                 self._trials.find(snapshot.trials)
             self._run = run
@@ -63,7 +65,7 @@ class SearchRuns:
         """Write the ranks, labels, view, note and files of a search, and end its run."""
         run = self.find(snapshot)
         self._trials.finish(snapshot)
-        self._save_view(str(snapshot.facts["search_id"]))
+        self._save_view(search_id_of(snapshot.facts))
         parents = parent_searches(snapshot.facts)
         same_store = [p for p in parents if p["run_id"] and p["uri"] == tracking_uri(self._settings.tracking.uri)]
         tags = {"mlflow.note.content": run_note(snapshot, summary, same_store)}
@@ -101,7 +103,7 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
         experiment=settings.tracking.experiment or search_experiment(settings),
         artifacts=artifact_folder(settings.tracking.uri),
         name=settings.name,
-        identity={"kind": "search", "search_id": str(facts["search_id"])},
+        identity={"kind": "search", "search_id": search_id_of(facts)},
         tags={"mlflow.runColor": SEARCH_COLOUR} | tags,
         params={name: facts[name] for name in names if facts.get(name) is not None},
         dataset=dataset_input(settings, str(facts.get("dataset")), facts.get("fingerprint"), "search", profile),

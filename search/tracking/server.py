@@ -17,10 +17,14 @@ from pathlib import Path
 
 from stepfront.addresses import resolved
 from stepfront.errors import InputError
-from stepfront.search.mlflow_runs.client import artifact_folder, set_environment, tracking_uri
+from stepfront.search.mlflow_runs.client import artifact_folder, check_store_exists, tracking_uri
+from stepfront.search.mlflow_runs.local_store import mend_moved_artifacts
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.saved_view import view_path
+from stepfront.sqlite_files import client_url, sqlite_file
+from stepfront.tables.facts import search_id_of
 from stepfront.tables.search_tables import read_snapshot
 
 HOST, PORT = "127.0.0.1", 5000
@@ -44,7 +48,9 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
     so that no page of another origin can reach it.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    if "${" not in uri:  # a password must not be in the list of processes: `server_environment` holds it
+    if (file := sqlite_file(uri)) is not None:
+        command += ["--backend-store-uri", client_url(file)]
+    elif "${" not in uri:  # a password must not be in the list of processes: `server_environment` holds it
         command += ["--backend-store-uri", uri]
     if (artifacts := artifact_folder(uri)) is not None:
         command += ["--default-artifact-root", artifacts]
@@ -63,7 +69,8 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
         raise InputError(
             "MLflow tracking is disabled for this search (tracking.uri: null), so there is nothing to show"
         )
-    written, search_id = WrittenSearch.read(directory), str(read_snapshot(directory).facts["search_id"])
+    check_store_exists(uri)
+    written, search_id = WrittenSearch.read(directory), search_id_of(read_snapshot(directory).facts)
     if not written.experiment_id:
         raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -72,6 +79,8 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
         show(link)
         return
     _check_port(host, port)
+    if (file := sqlite_file(uri)) is not None:
+        mend_moved_artifacts(file)
     _serve(uri, host, port, link, show)
 
 

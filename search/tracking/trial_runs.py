@@ -18,6 +18,7 @@ from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank
 from stepfront.tables.schema import confirmed_columns
+from stepfront.tables.facts import search_id_of
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class TrialRuns:
         ranks, before = domination_ranks(snapshot.trials, self._objectives), self._written.ranks
         for _, row in snapshot.trials.iterrows():
             if str(row["trial"]) not in self._written.children:
-                self._write_child(str(snapshot.facts["search_id"]), row, ranks.get(str(row["trial"])))
+                self._write_child(search_id_of(snapshot.facts), row, ranks.get(str(row["trial"])))
         # Ranks behind the front change by the hundred as it moves: `finish` writes them once.
         self._write_ranks({trial: rank for trial, rank in ranks.items() if (rank == 0) != (before.get(trial) == 0)})
 

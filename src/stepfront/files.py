@@ -1,34 +1,42 @@
 """Write files completely or not at all, and read them with errors of one line.
 
-A file is written beside its place and renamed, so that no reader ever meets half of one.
+A file is written beside its place and renamed, so that no reader ever meets half of one.  Where the folder has a record
+of checksums, it covers the new file (checksums.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stepfront.beside import part_of, remove_left_parts
+from stepfront.checksums import expect, read_checked
 from stepfront.errors import InputError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], recorded: bool = True) -> None:
     """Call `write` on a file beside `path`, sync it to the disk and rename it to `path`.
 
-    What stood at `path` stays complete until then.  Raises InputError when the disk is full or the place can't be
-    written.
+    What stood at `path` stays complete until then, and what a killed process left beside it is deleted.  The folder's
+    record of checksums, if any, covers the file unless `recorded` is False.  Raises InputError when the disk is full or
+    the place can't be written.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_parts(path)
         write(beside)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
+        if recorded:
+            expect(path, beside)
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}; nothing there was changed") from error
@@ -42,9 +50,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             beside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda beside: _write(beside, text))
+def write_text(path: Path, text: str, recorded: bool = True) -> None:
+    """Write `text` as UTF-8, atomically; `recorded` as in `write_atomically`."""
+    write_atomically(path, lambda beside: _write(beside, text), recorded)
 
 
 def _write(path: Path, text: str) -> None:
@@ -62,7 +70,8 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Return the mapping in a JSON file.
 
-    Raises InputError, which names `what` the file should be, when it is missing, damaged or not a mapping.
+    Raises InputError, which names `what` the file should be, when it is missing, damaged (by its checksum, too) or not
+    a mapping.
     """
     content = _load_json(path, what)
     if not isinstance(content, dict):
@@ -80,11 +89,18 @@ def read_json_list(path: Path, what: str) -> list[Any]:
 
 def _load_json(path: Path, what: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_checked(path).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"no {what} at {path}") from None
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable {what}: {error}") from None
+
+
+def free_name(path: Path) -> Path:
+    """Return PATH-1, PATH-2 ...: the first that does not exist."""
+    return next(place for n in itertools.count(1) if not os.path.lexists(place := path.with_name(f"{path.name}-{n}")))
 
 
 def file_digest(path: Path) -> str:

@@ -24,6 +24,6 @@ def image_grid(images: Pixels, columns: int, least_pixels: int = 32) -> Image.Im
     return Image.fromarray(sheet[0] if channels == 1 else np.moveaxis(sheet, 0, 2))
 
 
-def save_grid(images: Pixels, path: Path, columns: int = 8) -> None:
-    """Write the grid as PNG."""
-    write_atomically(path, lambda beside: image_grid(images, columns).save(beside, format="PNG"))
+def save_grid(images: Pixels, path: Path, columns: int = 8, recorded: bool = True) -> None:
+    """Write the grid as PNG; `recorded` as in `write_atomically`."""
+    write_atomically(path, lambda beside: image_grid(images, columns).save(beside, format="PNG"), recorded)

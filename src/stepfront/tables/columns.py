@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["integer", "number", "text", "truth", "integers", "numbers"]
@@ -17,7 +17,9 @@ class Column:
     """A column: its name, the kind of its values and what they mean, in one line.
 
     A file that lacks a `required` column cannot be read.  A column with a `fill` value is younger than some searches,
-    and is added with that value where a file lacks it.  Any other column is optional.
+    and is added with that value where a file lacks it.  Any other column is optional.  `finite` says where a number
+    must not be missing: in every row, or in the rows of complete trials.  Whole numbers, truths and lists are missing
+    only where a column is `nullable`.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Column:
     meaning: str
     required: bool = False
     fill: Any = NO_FILL
+    finite: Literal["always", "complete"] | None = None
+    nullable: bool = False
 
     @property
     def in_older_files(self) -> str:
@@ -37,11 +41,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a search directory.  `name` is its file without the suffix."""
+    """A table of a search directory, and the verb that makes it.  `name` is its file without the suffix."""
 
     file: str
     meaning: str
     columns: tuple[Column, ...]
+    made_by: str = "search"
 
     @property
     def name(self) -> str:
@@ -63,14 +68,9 @@ class Table:
         """The value of each column that older files lack."""
         return {column.name: column.fill for column in self.columns if column.fill is not NO_FILL}
 
-    @property
-    def texts(self) -> list[str]:
-        """The columns that hold text."""
-        return [column.name for column in self.columns if column.kind == "text"]
-
 
 def with_required(columns: Iterable[Column], names: set[str]) -> tuple[Column, ...]:
-    """Return the columns with those in `names` required, and no other."""
+    """Return the columns with those in `names` required, and no other: the others may be missing in any row."""
     return tuple(
-        Column(column.name, column.kind, column.meaning, column.name in names, column.fill) for column in columns
+        replace(column, required=column.name in names, nullable=column.name not in names) for column in columns
     )

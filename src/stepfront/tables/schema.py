@@ -31,9 +31,9 @@ _TRIAL = (
     Column("times", "numbers", "time per step, in sampling order"),
     Column("solver", "text", "solver of the sampler"),
     Column("paired", "number", "mean squared difference of the first images to full width's, from the same noise"),
-    Column("fid", "number", "FID by the search's noise seed; NaN where the trial failed", True),
+    Column("fid", "number", "FID by the search's noise seed; NaN where the trial failed", True, finite="complete"),
     Column("features", "text", "features that FID is computed on"),
-    Column("gflops", "number", "GFLOPs of the plan per image (2 FLOPs per multiply-add)", True),
+    Column("gflops", "number", "GFLOPs of the plan per image (2 FLOPs per multiply-add)", True, finite="complete"),
     Column("latency_ms", "number", "milliseconds of the plan per image, on the device that the search measured", True),
     Column("images", "integer", "images per score"),
     Column("noise_seed", "integer", "seed of the noise that the images are made from"),
@@ -42,7 +42,9 @@ _TRIAL = (
     Column("state", "text", "complete or failed", True),
     Column("error", "text", "why the trial failed; empty where it is complete"),
     Column("elapsed", "number", "seconds from the start of the search to the result"),
-    Column("violation", "number", "sum by which the plan exceeds the constraints; 0 where it meets them"),
+    Column(
+        "violation", "number", "sum by which the plan exceeds the constraints; 0 where it meets them", finite="complete"
+    ),
     Column("calls", "integer", "network calls made, one per image and step, two under guidance"),
     Column("calls_saved", "integer", "network calls that shared prefixes saved"),
     Column("gflops_saved", "number", "GFLOPs that shared prefixes saved, all images together"),
@@ -110,11 +112,13 @@ _TABLES = (
             Column("evaluation", "integer", "how many trials were complete by then", True),
             Column("trial", "integer", "number of the trial"),
             Column("generation", "integer", "generation by then"),
-            Column("hypervolume", "number", "hypervolume of the front below the reference point", True),
+            Column(
+                "hypervolume", "number", "hypervolume of the front below the reference point", True, finite="always"
+            ),
             Column("features", "text", "features that FID is computed on"),
             Column("front_size", "integer", "points on the front"),
             Column("best_fid", "number", "least FID so far"),
-            Column("network_gflops", "number", "GFLOPs spent in networks so far", True),
+            Column("network_gflops", "number", "GFLOPs spent in networks so far", True, finite="always"),
             Column("seconds", "number", "seconds from the start of the search"),
         ),
     ),
@@ -129,25 +133,29 @@ _TABLES = (
         (
             Column("method", "text", "search, or name of the baseline", True),
             Column("evaluations", "integer", "plans scored", True),
-            Column("hypervolume", "number", "hypervolume of the method's front", True),
-            Column("share", "number", "that as a share of the front that all methods make together", True),
+            Column("hypervolume", "number", "hypervolume of the method's front", True, finite="always"),
+            Column(
+                "share", "number", "that as a share of the front that all methods make together", True, finite="always"
+            ),
             Column("features", "text", "features that FID is computed on"),
             Column("network_gflops", "number", "GFLOPs spent in networks", True),
         ),
+        made_by="baselines",
     ),
     Table(
         VERSUS,
         "one row per front point: the best baseline of equal or lower cost",
         (
             Column("trial", "integer", "number of the front point's trial", True),
-            Column("gflops", "number", "GFLOPs of the front point per image", True),
-            Column("fid", "number", "FID of the front point", True),
+            Column("gflops", "number", "GFLOPs of the front point per image", True, finite="always"),
+            Column("fid", "number", "FID of the front point", True, finite="always"),
             Column("features", "text", "features that FID is computed on"),
             Column("baseline_method", "text", "method of the best baseline; empty where none is as cheap", True),
             Column("baseline_plan", "text", "plan of the best baseline", True),
             Column("baseline_gflops", "number", "GFLOPs of the best baseline per image", True),
             Column("baseline_fid", "number", "FID of the best baseline", True),
         ),
+        made_by="baselines",
     ),
     Table(
         CONFIRM,
@@ -163,7 +171,7 @@ _TABLES = (
             Column("fid_search", "number", "FID that the search had", True),
             Column("noise_seed", "integer", "the held-out noise seed"),
             Column("images", "integer", "images per score"),
-            Column("fid", "number", "FID on the held-out noise seed", True),
+            Column("fid", "number", "FID on the held-out noise seed", True, finite="always"),
             Column("kid", "number", "KID on the held-out noise seed", fill=math.nan),
             Column("precision", "number", "precision on the held-out noise seed", fill=math.nan),
             Column("recall", "number", "recall on the held-out noise seed", fill=math.nan),
@@ -175,6 +183,7 @@ _TABLES = (
             Column("second_features", "text", "features of the second judge", fill=""),
             Column("second_digest", "text", "first digits of the digest of the second judge's features", fill=""),
         ),
+        made_by="confirm",
     ),
     Table(
         PROXY_SCORES,
@@ -195,6 +204,7 @@ _TABLES = (
             Column("images_per_second", "number", "training speed"),
             Column("learning_rate", "number", "learning rate at the step"),
         ),
+        made_by="train",
     ),
 )
 

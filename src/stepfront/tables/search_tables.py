@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from stepfront.checksums import recorded_names
 from stepfront.errors import InputError
-from stepfront.files import read_json, read_json_list
+from stepfront.files import read_json_list
 from stepfront.tables import schema
+from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import read_optional_table, read_table
 
 
@@ -50,6 +52,7 @@ class SearchTables(Snapshot):
     proxies: pd.DataFrame
     settings: str  # the text of settings.yaml
     images: list[dict[str, Any]]  # images/index.json
+    missing: tuple[str, ...] = ()  # tables that the search has had, and whose files are missing
 
     @property
     def name(self) -> str:
@@ -97,7 +100,7 @@ def read_snapshot(directory: Path) -> Snapshot:
         read_table(directory / schema.TRIALS),
         read_table(directory / schema.PROGRESS),
         read_table(directory / schema.FRONT),
-        read_json(directory / schema.FACTS_FILE, "search"),
+        read_facts(directory),
     )
 
 
@@ -116,7 +119,7 @@ def read_tables(directory: Path) -> SearchTables:
         trials=read_table(directory / schema.TRIALS),
         progress=read_optional_table(directory / schema.PROGRESS),
         front=read_table(directory / schema.FRONT).sort_values("gflops", ignore_index=True),
-        facts=read_json(directory / schema.FACTS_FILE, "search"),
+        facts=read_facts(directory),
         directory=directory,
         baselines=read_optional_table(directory / schema.BASELINES),
         methods=read_optional_table(directory / schema.METHOD_SCORES),
@@ -125,12 +128,20 @@ def read_tables(directory: Path) -> SearchTables:
         proxies=read_optional_table(directory / schema.PROXY_SCORES),
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=[e for e in read_json_list(index, "list of images") if isinstance(e, dict)] if index.is_file() else [],
+        missing=_missing(directory),
     )
 
 
 def own_score_names(facts: Mapping[str, Any]) -> list[str]:
     """Return the names of a user's own scores in search.json."""
     return [str(score["name"]) for score in facts.get("scores") or []]
+
+
+def _missing(directory: Path) -> tuple[str, ...]:
+    """Return the tables that every search has, or that the record of checksums lists, and that are not there."""
+    always = {schema.PROGRESS, schema.PROXY_SCORES, schema.BASELINES}
+    expected = [name for name in schema.TABLES if name in always | recorded_names(directory)]
+    return tuple(name for name in expected if not (directory / name).exists())
 
 
 def fid_name(searches: Sequence[SearchTables]) -> str:

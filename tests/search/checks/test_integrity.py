@@ -17,6 +17,7 @@ from stepfront.search.checks.integrity import check_search, repair_search
 from stepfront.search.driver.search import run_search
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
+from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
 from tests.search.conftest import tiny_settings
 from tests.search.driver.test_run import Silent
@@ -121,7 +122,7 @@ def test_a_study_that_lost_trials_is_found_and_rebuilt_from_the_table(damage: st
 def test_a_study_is_rebuilt_without_the_trials_in_flight_and_they_are_asked_again(search: Path) -> None:
     trials = search / "search" / TRIALS
     whole = pd.read_parquet(trials)
-    whole[whole["trial"] != 6].to_parquet(trials)
+    write_table(whole[whole["trial"] != 6], trials)
     (search / "search" / "study.db").unlink()
     repair_search(search)
     said = {found.what: found.detail for found in check_search(search)}

@@ -11,9 +11,9 @@ from stepfront.search.mlflow_runs.client import (
     get_existing,
     make_client,
     make_writing_client,
-    set_environment,
     tracking_uri,
 )
+from stepfront.search.mlflow_runs.open_client import set_environment
 
 
 def test_artifacts_lie_beside_a_database_file_wherever_the_command_runs(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.mlflow_runs.background import BackgroundWriter
-from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.mlflow_run import (
     MAX_METRICS,
     MAX_PARAM_CHARACTERS,
@@ -20,6 +20,7 @@ from stepfront.search.mlflow_runs.mlflow_run import (
     find_or_begin,
     finite_metrics,
 )
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenRun, WrittenSearch, WrittenTraining
 
 

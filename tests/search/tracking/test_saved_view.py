@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.tracking import made_up_search
 from stepfront.search.config import settings_from
-from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.tracking.saved_view import view_is_known, view_path
 from stepfront.search.tracking.search_runs import SearchRuns

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.tracking import made_up_search, until
 from stepfront.search.config import RunSettings, save_settings, settings_from
-from stepfront.search.mlflow_runs.client import make_client, set_environment
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import domination_rank
 from stepfront.search.tracking.search_mirror import SearchMirror

@@ -124,7 +124,7 @@ def test_a_driver_killed_before_it_noted_its_run_down_finds_it_again(settings: R
     train(settings)
     note = settings.supernet_directory / "mlflow.json"
     noted = json.loads(note.read_text())
-    note.write_text(json.dumps(noted | {"run_id": ""}))
+    note.write_text(json.dumps({"experiment_id": "", "run_id": "", "training_id": noted["training_id"]}))
     train(settings)
     assert [found.info.run_id for found in runs(settings)] == [noted["run_id"]]
     assert json.loads(note.read_text()) == noted

@@ -1,0 +1,115 @@
+"""Compare the files of a search and of its supernet with their checksums, and move aside what can't be rebuilt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stepfront.addresses import is_uri
+from stepfront.checksums import CHECKSUMS_FILE, begin_record, damaged_files, forget, record_as_it_is
+from stepfront.errors import InputError
+from stepfront.files import free_name
+from stepfront.search.config import RunSettings
+from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenTraining
+from stepfront.tables.facts import read_facts
+from stepfront.tables.schema import FACTS_FILE, FRONT, PROGRESS, PROXY_SCORES, SETTINGS_FILE, TRAINING, TRIALS
+
+REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, FACTS_FILE)
+"""Files that are rebuilt from the study."""
+
+MADE_BY = {"confirm.parquet": "confirm", "baselines.parquet": "baselines", "methods.parquet": "baselines"}
+MADE_BY |= {"versus.parquet": "baselines", "costs.json": "resume", "noise.json": "resume", "gap.npz": "resume"}
+"""Files that a verb makes again when they are missing."""
+
+
+def check_search_files(directory: Path) -> str:
+    """Return how many files are recorded.  Raises InputError when one differs from its checksum or is missing."""
+    found = damaged_files(directory) | _bad_locks(directory)
+    if found:
+        raise InputError(f"{_listed(found)}; `stepfront doctor SEARCH --repair` rebuilds what can be rebuilt")
+    if (directory / CHECKSUMS_FILE).exists():
+        return "as recorded"
+    if read_facts(directory).get("recorded"):
+        raise InputError(f"{CHECKSUMS_FILE} is missing; `stepfront doctor SEARCH --repair` makes it again")
+    return "without checksums: made by an earlier version"
+
+
+def check_supernet_files(settings: RunSettings) -> str:
+    """Return how the supernet's files compare with their checksums.  Raises InputError when one is damaged."""
+    if is_uri(settings.supernet_place):
+        return "at a URI, not checked"
+    directory = settings.supernet_directory
+    again = f"restore it from a copy of {directory}, or delete it and run `stepfront train` again"
+    try:
+        found = damaged_files(directory) | _bad_locks(directory)
+    except InputError as error:
+        raise InputError(f"{error}; {again}") from None
+    if (directory / TRAINING).exists() and settings.tracking.uri is not None:
+        try:
+            WrittenTraining.read_strictly(directory)
+        except InputError:
+            found |= {NOTE_FILE: "is missing or damaged"}
+    if found:
+        raise InputError(f"{_listed(found)}; {again}")
+    if "supernet" in read_facts(settings.search_directory).get("recorded", []) and not _recorded(directory):
+        raise InputError(f"{CHECKSUMS_FILE} of {directory} is missing; restore it, or run `stepfront train` again")
+    return "as recorded" if _recorded(directory) else "without checksums: made by an earlier version"
+
+
+def accept_settings(directory: Path) -> None:
+    """Record the settings as they are, because the user says that a change is meant."""
+    record_as_it_is(directory / SETTINGS_FILE)
+
+
+def move_damaged_aside(directory: Path) -> list[str]:
+    """Rename damaged files that the study can't give back, and return one line per file.
+
+    A record that is damaged is begun again with the files as they are.
+    """
+    try:
+        found = damaged_files(directory)
+    except InputError:
+        os.replace(directory / CHECKSUMS_FILE, free_name(directory / f"{CHECKSUMS_FILE}.damaged"))
+        record_all(directory)
+        return [f"{CHECKSUMS_FILE} was damaged; the files are recorded as they are"]
+    lines = []
+    for name in [name for name in found if name not in (*REBUILT, SETTINGS_FILE)]:
+        path = directory / name
+        verb = MADE_BY.get(name)
+        if name.startswith("study."):
+            continue
+        if os.path.lexists(path):
+            aside = free_name(path.with_name(f"{path.name}.damaged"))
+            os.replace(path, aside)
+            if verb:
+                lines.append(f"{name} {found[name]} and is now {aside.name}; `stepfront {verb}` makes it again")
+        elif verb:
+            lines.append(f"{name} {found[name]}; `stepfront {verb}` makes it again")
+        forget(path)
+    return lines
+
+
+def record_all(directory: Path) -> None:
+    """Record every file of a search as it is, where there is no record yet."""
+    if (directory / CHECKSUMS_FILE).exists():
+        return
+    begin_record(directory)
+    for path in sorted(directory.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if path.is_file() and not hidden and path.suffix not in (".lock", ".db-wal", ".db-shm"):
+            record_as_it_is(path)
+
+
+def _bad_locks(directory: Path) -> dict[str, str]:
+    names = ("lock", "mlflow.lock", f".{CHECKSUMS_FILE}.lock")
+    return {name: "is not a file: delete it" for name in names if (directory / name).is_dir()}
+
+
+def _recorded(directory: Path) -> bool:
+    return (directory / CHECKSUMS_FILE).is_file()
+
+
+def _listed(found: dict[str, str]) -> str:
+    first = [f"{name} {what}" for name, what in list(found.items())[:4]]
+    more = f", and {len(found) - 4} more" if len(found) > 4 else ""
+    return ", ".join(first) + more

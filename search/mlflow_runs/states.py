@@ -1,0 +1,87 @@
+"""Check that experiments and runs can be written, restore deleted ones, and explain in one line what can't be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepfront.addresses import redacted
+from stepfront.errors import InputError, first_line
+from stepfront.sqlite_files import sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
+CHECKED = "stepfront.checked"
+"""Tag of an experiment that a check writes, to see that it may."""
+
+
+def usable_experiment(client: MlflowClient, name: str, mend: bool) -> Experiment | None:
+    """Return the experiment with this name, restored with `mend` where it was deleted; None where there is none.
+
+    Raises InputError when it was deleted and is not to be restored.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        if not mend:
+            raise InputError(
+                f"the experiment {name!r} was deleted in MLflow; `stepfront sync` on a run of it restores it, or give "
+                "another name: tracking.experiment"
+            )
+        client.restore_experiment(found.experiment_id)
+    return found
+
+
+def ensure_active(client: MlflowClient, run: Run, mend: bool) -> None:
+    """Restore, with `mend`, a run and its experiment where they were deleted.
+
+    Raises InputError when one was deleted and is not to be restored.
+    """
+    experiment = client.get_experiment(run.info.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        usable_experiment(client, experiment.name, mend)
+        run = client.get_run(run.info.run_id)
+    if run.info.lifecycle_stage == "deleted":
+        if not mend:
+            raise InputError("its run was deleted in MLflow; `stepfront sync` restores it")
+        client.restore_run(run.info.run_id)
+
+
+def check_experiment(client: MlflowClient, name: str, mark: str) -> str:
+    """Return what is known of an experiment, after a real write of the tag `mark` to it.
+
+    Raises InputError when it was deleted, and MLflow's own error when it can't be written.
+    """
+    found = usable_experiment(client, name, mend=False)
+    if found is None:
+        return f"the experiment {name!r} will be made"
+    client.set_experiment_tag(found.experiment_id, CHECKED, mark)
+    return f"the experiment {name!r} can be written"
+
+
+def explained(error: BaseException, uri: str | None) -> str:
+    """Return one line about an error of MLflow, with what to do where that is known."""
+    text = " ".join(redacted(error).split())
+    status = str(getattr(error, "error_code", ""))
+    file = sqlite_file(uri)
+    if isinstance(error, InputError):
+        return str(error)
+    if "Can't locate revision" in text:
+        return "it was written by a newer MLflow: pip install --upgrade mlflow, or give another tracking.uri"
+    if "out-of-date database schema" in text:
+        return f"it was written by an older MLflow: make a copy of it, then run: mlflow db upgrade {redacted(uri)}"
+    if "malformed" in text or "not a database" in text:
+        where = f"move {file} aside" if file else "restore it from its backup"
+        return f"the database is damaged; {where}, and `stepfront sync` writes the search again"
+    if status == "PERMISSION_DENIED" or "403" in text[:200]:
+        return (
+            "no permission to write; ask the owner of the experiment for EDIT, or write to one of your own: "
+            "tracking.experiment"
+        )
+    if status in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or "401" in text[:200]:
+        return "it asks for a log-in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if "readonly database" in text or "unable to open database file" in text:
+        return f"{file or 'the database'} can't be written by this user; give another tracking.uri, or null"
+    if "no such table" in text or "no such column" in text:
+        return f"its tables are incomplete; move {file or 'it'} aside, and `stepfront sync` writes the search again"
+    return redacted(first_line(error))

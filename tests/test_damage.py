@@ -1,0 +1,73 @@
+"""The short form of `make bench-damage`: no single fault in the files of a search is a traceback or goes unnoticed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.damage import FAULTS, VERBS, Row, Verb, applies, call, files_of, run_matrix
+from benchmarks.tracking import made_up_search
+from stepfront.checksums import begin_record
+from stepfront.files import write_json, write_text
+from stepfront.search.config import save_settings, settings_from
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+
+READING = [verb for verb in VERBS if verb.name in ("front", "compare")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run of a made-up search whose files are recorded."""
+    place = tmp_path_factory.mktemp("base")
+    settings = settings_from({"name": "made-up", "directory": str(place), "tracking": {"uri": None}})
+    directory, found = settings.search_directory, made_up_search(8)
+    directory.mkdir(parents=True)
+    begin_record(directory)
+    for name, table in ((TRIALS, found.trials), (PROGRESS, found.progress), (FRONT, found.front)):
+        write_table(table, directory / name)
+    write_json(directory / "search.json", dict(found.facts))
+    write_text(directory / "images" / "index.json", "[]")
+    save_settings(settings, directory / "settings.yaml")
+    return settings.run_directory
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["with checksums", "without"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_or_changes_nothing(fault: str, checksums: bool, base: Path) -> None:
+    if fault == "byte flipped" and not checksums:
+        pytest.skip("a flipped digit is found by its checksum alone")
+    (row,) = run_matrix(base, [fault], READING, checksums)
+    assert row.injected >= 5
+    assert (row.tracebacks, row.silent) == (0, 0), "\n".join(row.examples)
+    assert row.refused >= 4
+
+
+def test_the_driver_sees_a_traceback_and_a_silent_difference(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that can't fail is none."""
+    from stepfront.search.cli import points
+
+    monkeypatch.setattr(points, "json_rows", lambda table: [{"trial": len(table)}] if len(table) == 1 else 1 / 0)
+    outcome = call(["front", str(base), "--json"], base)
+    assert "ZeroDivisionError" in outcome.trace
+    row = Row("cut", True)
+    from benchmarks.damage import _judge
+
+    monkeypatch.setattr(points, "json_rows", lambda table: [{"trial": 1}])
+    _judge(row, Verb("front", ("front", "RUN", "--json")), "x", base, {"front": "something else"})
+    assert row.silent == 1
+
+
+def test_faults_change_the_file(tmp_path: Path) -> None:
+    for name, fault in FAULTS.items():
+        path = tmp_path / f"{name}.parquet"
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}).to_parquet(path)
+        before = path.read_bytes()
+        fault(path, random.Random(1))
+        assert not path.is_file() or path.read_bytes() != before
+    assert applies("folder", "lock")
+    assert not applies("cut", "lock")
+    assert [one for one in files_of(tmp_path) if one.startswith("cut")] == ["cut.parquet"]
