@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs clean screenshots
 .PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-solvers
+.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-damage
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +61,9 @@ screenshots: $(READY)  ## take the pictures in docs/screenshots from runs/digits
 
 bench-faults: $(READY)  ## inject faults into real searches (about half an hour)
 	$(BIN)/python -m benchmarks.faults
+
+bench-damage: $(READY)  ## damage the files of a search, one fault at a time, and call every verb (about half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.damage
 
 bench-judges: $(READY)  ## compare feature sets as judges on images with known harm; writes docs/judges.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.judges

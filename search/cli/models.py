@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +22,7 @@ import_app = typer.Typer(
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
 CONFIG_FILE = "config.yaml"
+PIPELINE_FILES = ("model_index.json", "unet", "scheduler")
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="directory to create")]
 Widths = Annotated[str, typer.Option(help="widths of the supernet, comma-separated, ascending, the last is 1")]
@@ -59,8 +62,10 @@ def import_ddsm(
     """
     from stepfront.trainers.interop import ddsm
 
-    card = ddsm.import_ddsm(checkpoint, out, _widths(widths), resolution, groups, _diffusion(betas))
-    _write_config(card, out, {"supernet": str(out)}, "search")
+    with _new_supernet(out) as made:
+        card = ddsm.import_ddsm(checkpoint, made, _widths(widths), resolution, groups, _diffusion(betas))
+        _write_config(card, made, out, {"supernet": str(out)})
+    _show_import(card, out, "search")
 
 
 @import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
@@ -84,9 +89,11 @@ def import_diffusers(
     """
     from stepfront.trainers.interop.unet2d import import_unet2d
 
-    card = import_unet2d(folder, out, _widths(widths), resolution, sort, _diffusion(betas), null_class)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
-    _write_config(card, out, {"training": training}, "train")
+    with _new_supernet(out) as made:
+        card = import_unet2d(folder, made, _widths(widths), resolution, sort, _diffusion(betas), null_class)
+        _write_config(card, made, out, {"training": training})
+    _show_import(card, out, "train")
 
 
 def export(
@@ -123,14 +130,18 @@ def _export_program(search: Path, point: str, out: Path) -> None:
 
 
 def _export_unet2d(search: Path, point: str, out: Path) -> None:
+    from stepfront.folders import new_folder
     from stepfront.search.records.run_directory import find_supernet
-    from stepfront.trainers.interop.unet2d import export_unet2d
+    from stepfront.trainers.interop.unet2d import CONFIG_FILE, WEIGHTS_FILE, export_unet2d
 
-    export_unet2d(find_supernet(search), out)
+    source = find_supernet(search)
+    with new_folder(out, lambda name: name in (CONFIG_FILE, WEIGHTS_FILE)) as made:
+        export_unet2d(source, made)
     typer.echo(f"UNet2DModel: {out}")
 
 
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
+    from stepfront.folders import new_folder
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_reading
@@ -149,7 +160,9 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     if facts.get("supernet_digest") != card.digest:
         raise InputError(f"the supernet in {settings.supernet_place} is another than {directory} was searched with")
     sampler = settings.sampler
-    PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance).save_pretrained(out)
+    pipeline = PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance)
+    with new_folder(out, lambda name: name in PIPELINE_FILES) as made:
+        pipeline.save_pretrained(made)
     typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")
     typer.echo(
         f"from stepfront.trainers.interop.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})"
@@ -175,12 +188,30 @@ def _diffusion(betas: str | None) -> DiffusionSettings | None:
     return validate(DiffusionSettings, {"beta_first": first, "beta_last": last})
 
 
-def _write_config(card: SupernetCard, out: Path, settings: dict[str, Any], verb: str) -> None:
-    """Write settings for the next verb beside the supernet, and print its widths."""
+@contextlib.contextmanager
+def _new_supernet(out: Path) -> Iterator[Path]:
+    """Yield the folder to import into; it appears as `out` when the import is complete, with its config.
+
+    Raises InputError where `out` holds a supernet, or other files than an import that was cut short by 0.1.
+    """
+    from stepfront.checksums import begin_record
+    from stepfront.folders import new_folder
+    from stepfront.trainers.interop.unet2d import ORIGIN_FILE
+    from stepfront.trainers.networks.card import CARD_FILE
+    from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE
+
+    if (out / CARD_FILE).exists() and (out / CONFIG_FILE).exists():
+        raise InputError(f"there is a supernet in {out} already; choose another --out")
+    with new_folder(out, lambda name: name in (CARD_FILE, WEIGHTS_FILE, ORIGIN_FILE)) as made:
+        begin_record(made)
+        yield made
+
+
+def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str, Any]) -> None:
+    """Write settings for the next verb into the folder `made`, which will be `out`."""
     import yaml
 
     from stepfront.files import write_text
-    from stepfront.trainers.inference.cost import count_width
 
     data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
     network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
@@ -188,7 +219,13 @@ def _write_config(card: SupernetCard, out: Path, settings: dict[str, Any], verb:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().parent.name).lstrip("._-") or "imported"
     content = {"name": name, "data": data, "network": network, "diffusion": diffusion} | settings
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-    write_text(out / CONFIG_FILE, f"# Edit data: the images that the model was trained on.\n{text}")
+    write_text(made / CONFIG_FILE, f"# Edit data: the images that the model was trained on.\n{text}")
+
+
+def _show_import(card: SupernetCard, out: Path, verb: str) -> None:
+    """Print the widths of an imported supernet, and what to do next."""
+    from stepfront.trainers.inference.cost import count_width
+
     for width in card.network.widths:
         cost = count_width(card.network, card.image_channels, card.resolution, width)
         typer.echo(f"width {width:<6g} {cost.macs / 1e6:10.1f} MMACs  {cost.parameters:>12,} parameters")

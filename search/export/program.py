@@ -18,6 +18,7 @@ from torch import nn
 
 from stepfront.errors import InputError
 from stepfront.files import file_digest, write_atomically, write_json, write_text
+from stepfront.folders import check_free, new_folder
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -39,15 +40,17 @@ PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
 
 
 def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
-    """Write the folder of a front point and return the content of its plan.json.
+    """Write the folder of a front point, completely or not at all, and return the content of its plan.json.
 
     Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
     """
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
-    _check_free(out)
-    return write_point(load_problem_of_search(settings, directory), snapshot.facts, row, out)
+    check_free(out, _is_exported)  # before the supernet is loaded
+    problem = load_problem_of_search(settings, directory)
+    with new_folder(out, _is_exported) as made:
+        return write_point(problem, snapshot.facts, row, made)
 
 
 def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
@@ -75,8 +78,6 @@ def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
     write_json(out / PLAN_FILE, content)
-    for stale in set(out.glob("width-*.safetensors")) - {out / network["file"] for network in networks}:
-        stale.unlink()
     return content
 
 
@@ -121,17 +122,6 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
         | {"keep": asdict(run.reads[i + 1])}
         for i, taken in enumerate(run.taken)
     ]
-
-
-def _check_free(out: Path) -> None:
-    """Raise InputError unless `out` is empty or holds an earlier export."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
-    others = [path.name for path in sorted(out.iterdir()) if not _is_exported(path.name)]
-    if others:
-        raise InputError(f"{out} holds other files, such as {others[0]}; give a new folder")
 
 
 def _is_exported(name: str) -> bool:

@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
+from stepfront.checksums import begin_record
 from stepfront.dashboards.images import fitting_png, halved
 from stepfront.dashboards.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
 from stepfront.errors import InputError
 from stepfront.search.config import ScreenSettings
+from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.search_tables import read_tables
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +77,34 @@ def test_nothing_is_loaded_from_elsewhere(search: Path) -> None:
     assert "localStorage" not in text
 
 
-@pytest.mark.parametrize("name", SECTIONS_OF)
+NOTED = {"progress.parquet", "proxies.parquet"}
+"""Tables that every search has: where one is missing, the section says so."""
+
+
+@pytest.mark.parametrize("name", sorted(NOTED))
+def test_a_table_that_is_missing_leaves_a_note(search: Path, name: str) -> None:
+    assert "missing</strong>" not in write_report(search).read_text()
+    (search / name).unlink()
+    page = write_report(search)
+    assert sections(page) == ALL_SECTIONS
+    assert f"<strong>{name} is missing</strong>" in page.read_text()
+    assert f"stepfront doctor {search.resolve().parent} --repair" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["methods.parquet", "confirm.parquet"])
+def test_a_table_that_was_never_made_is_not_missing_and_one_that_was_is(search: Path, name: str) -> None:
+    begin_record(search)
+    write_table(read_table(search / name), search / name)
+    (search / name).unlink()
+    verb = {"methods.parquet": "baselines", "confirm.parquet": "confirm"}[name]
+    text = write_report(search).read_text()
+    assert f"<strong>{name} is missing</strong>" in text
+    assert f"stepfront {verb} {search.resolve().parent}" in text
+    (search / "checksums.json").unlink()
+    assert "missing</strong>" not in write_report(search).read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in SECTIONS_OF if name not in NOTED])
 def test_a_section_without_its_file_is_left_out(search: Path, name: str) -> None:
     (search / name).unlink()
     assert sections(write_report(search)) == [name_ for name_ in ALL_SECTIONS if name_ not in SECTIONS_OF[name]]
@@ -92,7 +121,8 @@ def test_only_the_required_tables_make_a_report(search: Path) -> None:
     for name in SECTIONS_OF:
         (search / name).unlink()
     (search / "search.json").write_text("{}")
-    assert sections(write_report(search)) == ["figures", "front", "points", "plans", "origins", "facts"]
+    noted = ["hypervolume", "origins", "proxies"]
+    assert sections(write_report(search)) == ["figures", "front", "points", "plans", *noted, "facts"]
 
 
 def test_a_search_that_has_scored_nothing_makes_a_report(search: Path) -> None:

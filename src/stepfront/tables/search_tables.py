@@ -115,8 +115,9 @@ def read_tables(directory: Path) -> SearchTables:
     confirm = read_optional_table(directory / schema.CONFIRM)
     settings = directory / schema.SETTINGS_FILE
     index = directory / "images" / "index.json"
+    trials = read_table(directory / schema.TRIALS)
     return SearchTables(
-        trials=read_table(directory / schema.TRIALS),
+        trials=trials,
         progress=read_optional_table(directory / schema.PROGRESS),
         front=read_table(directory / schema.FRONT).sort_values("gflops", ignore_index=True),
         facts=read_facts(directory),
@@ -128,7 +129,7 @@ def read_tables(directory: Path) -> SearchTables:
         proxies=read_optional_table(directory / schema.PROXY_SCORES),
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=[e for e in read_json_list(index, "list of images") if isinstance(e, dict)] if index.is_file() else [],
-        missing=_missing(directory),
+        missing=_missing(directory, trials),
     )
 
 
@@ -140,6 +141,11 @@ def own_score_names(facts: Mapping[str, Any]) -> list[str]:
 def _missing(directory: Path) -> tuple[str, ...]:
     """Return the tables that every search has, or that the record of checksums lists, and that are not there."""
     always = {schema.PROGRESS, schema.PROXY_SCORES, schema.BASELINES}
+
+
+def _missing(directory: Path, trials: pd.DataFrame) -> tuple[str, ...]:
+    """Return the tables that a search with scores has, or the record of checksums lists, and that are not there."""
+    always = {schema.PROGRESS, schema.PROXY_SCORES} if len(scored(trials)) else set()
     expected = [name for name in schema.TABLES if name in always | recorded_names(directory)]
     return tuple(name for name in expected if not (directory / name).exists())
 
