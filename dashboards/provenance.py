@@ -1,4 +1,4 @@
-"""Report what was run: facts, versions, costs of the widths, failures and settings."""
+"""Report what was run (facts, versions, costs of the widths, failures, settings), and which tables are missing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from stepfront.dashboards.formatting import MISSING, plural, significant
 from stepfront.dashboards.page import html_table
+from stepfront.tables.schema import TABLES
 from stepfront.tables.search_tables import SearchTables
 
 FACTS = {
@@ -81,3 +82,22 @@ def _failures(tables: SearchTables) -> str:
     rows = [(count, reason or MISSING) for reason, count in reasons.head(MOST_ERRORS).items()]
     table = html_table((">trials", "reason"), rows)
     return f"<h3>Failures</h3><p>{plural(len(failed), 'trial')} failed.{more}</p>{table}"
+
+
+def missing_note(tables: SearchTables, *files: str) -> str:
+    """Return a note for the tables among `files` that the search once had and that are missing; "" where none is."""
+    gone = [name for name in files if name in tables.missing]
+    if not gone:
+        return ""
+    verbs = dict.fromkeys(_remedy(TABLES[name].made_by, tables) for name in gone)
+    are = "is" if len(gone) == 1 else "are"
+    it = "it" if len(gone) == 1 else "them"
+    return (
+        f"<p><strong>{escape(', '.join(gone))} {are} missing</strong>, so nothing can be shown here. "
+        f"To make {it} again: <code>{escape('; '.join(verbs))}</code></p>"
+    )
+
+
+def _remedy(made_by: str, tables: SearchTables) -> str:
+    run = tables.directory.resolve().parent
+    return f"stepfront doctor {run} --repair" if made_by == "search" else f"stepfront {made_by} {run}"

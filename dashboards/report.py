@@ -8,9 +8,8 @@ from pathlib import Path
 from stepfront.dashboards.comparison import comparison_sections, parents_section
 from stepfront.dashboards.images import images_body
 from stepfront.dashboards.own_scores import own_scores_section
-from stepfront.dashboards.missing import missing_note
 from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
-from stepfront.dashboards.provenance import facts_section
+from stepfront.dashboards.provenance import facts_section, missing_note
 from stepfront.dashboards.sections import (
     baselines_section,
     front_section,

@@ -205,7 +205,7 @@ class _Inspection:
         try:
             return f"search {search_id_of(read_facts(self.directory))}"
         except InputError as error:
-            raise InputError(f"{error}; {_REBUILD_TABLES}") from None
+            raise InputError(str(error) if "--repair" in str(error) else f"{error}; {_REBUILD_TABLES}") from None
 
     def _study(self) -> str:
         study, recorded = finished_numbers(self.settings.storage, self.directory), recorded_numbers(self.directory)

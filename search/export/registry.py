@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stepfront.addresses import redacted
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
+from stepfront.search.export.stored_files import is_stored, store_folder
 from stepfront.search.mlflow_runs.client import (
     check_store_exists,
     get_existing,
@@ -29,6 +31,7 @@ from stepfront.search.mlflow_runs.client import (
     tracking_uri,
 )
 from stepfront.search.mlflow_runs.open_client import set_environment
+from stepfront.search.mlflow_runs.states import explained
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -82,11 +85,15 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", model):
         raise InputError(f"{model!r} cannot be the name of a model; possible: letters, digits, spaces and . _ -")
     set_environment()
-    registry = _Registry(
-        make_client(uri), model, written.run_id, load_problem_of_search(settings, directory), directory
-    )
-    version, new = registry.version_of(row)
-    return Registered(model, version, new, registry.facts_of(row), registry.move_aliases(front, row, version))
+    problem = load_problem_of_search(settings, directory)
+    try:
+        registry = _Registry(make_client(uri), model, written.run_id, problem, directory)
+        version, new = registry.version_of(row)
+        return Registered(model, version, new, registry.facts_of(row), registry.move_aliases(front, row, version))
+    except InputError:
+        raise
+    except Exception as error:  # whatever MLflow, its database or its server raises
+        raise InputError(f"can't register at {redacted(uri)}: {explained(error, uri)}") from error
 
 
 class _Registry:
@@ -95,8 +102,6 @@ class _Registry:
     def __init__(self, client: MlflowClient, model: str, run_id: str, problem: SearchProblem, directory: Path) -> None:
         self._client, self._model, self._run_id = client, model, run_id
         self._problem, self._facts = problem, read_snapshot(directory).facts
-        if get_existing(lambda: client.get_registered_model(model)) is None:
-            client.create_registered_model(model, description=_description(self._facts))
 
     def facts_of(self, row: pd.Series) -> dict[str, Any]:
         return point_facts(row, self._facts)
@@ -108,13 +113,18 @@ class _Registry:
             content = write_point(self._problem, self._facts, row, point)
             digest = file_digest(point / PLAN_FILE)
             found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
-            if found:
+            place = f"models/trial-{row['trial']}-{digest[:8]}"
+            if found and is_stored(self._client, self._run_id, point, f"{place}/artifacts/point"):
                 self._tag_claim(str(found[0].version), row)
                 return str(found[0].version), False
             folder = Path(scratch) / "model"
             save_model(content, point, folder)
-            place = f"models/trial-{row['trial']}-{digest[:8]}"
-            self._client.log_artifacts(self._run_id, str(folder), place)
+            store_folder(self._client, self._run_id, folder, place)
+        if found:  # its files were damaged, and are whole again
+            return str(found[0].version), False
+        # The model last: a disk that is full leaves none without a version.
+        if get_existing(lambda: self._client.get_registered_model(self._model)) is None:
+            self._client.create_registered_model(self._model, description=_description(self._facts))
         tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
         tags |= {key: value for key, value in claim_tags(self._facts, int(row["trial"])).items() if value}
         source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"

@@ -17,8 +17,8 @@ from stepfront.search.mlflow_runs.mlflow_run import MAX_PARAM_CHARACTERS, Mlflow
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank
-from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.facts import search_id_of
+from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:

@@ -166,9 +166,13 @@ class _Training:
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
                 images = (state.step - first) * images_per_step(training, state.supernet.widths)
-                last = self._checkpoint(images / (time.perf_counter() - begin))
-                begin, first = time.perf_counter(), state.step
+                last = self._measure(images / (time.perf_counter() - begin))
             report(replace(last, step=state.step, saved=saving, samples=last.samples if saving else None))
+            if saving:
+                # After the report: a training that is killed in between takes and reports these steps again.  The other
+                # way round, it would never report them.
+                self.save()
+                begin, first = time.perf_counter(), state.step
         return last.losses
 
     def _draw(self, step: int) -> list[WidthBatches]:
@@ -196,13 +200,12 @@ class _Training:
         """Return the loss of every width of the averaged weights."""
         return held_out_losses(self.state.averaged, self._settings, self._data, self._noise, self._device)
 
-    def _checkpoint(self, images_per_second: float) -> TrainingReport:
-        """Compute the losses, write the checkpoint if they are finite, and draw samples when they are due."""
+    def _measure(self, images_per_second: float) -> TrainingReport:
+        """Compute the losses, which must be finite for a checkpoint, and draw samples when they are due."""
         training, state = self._settings.training, self.state
         losses = self.held_out_losses()
         if not all(map(math.isfinite, losses.values())):
             raise InputError(f"the training diverged before step {state.step}; set a smaller training.lr")
-        self.save()
         number, every = -(-state.step // training.checkpoint_every), training.samples_every
         drawing = every and (number % every == 0 or state.step == training.steps)
         samples = self._samples() if drawing else None

