@@ -45,7 +45,9 @@ def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:
     saved, margin = flops_saved(savings), percent(number(savings["margin"]))
     if saved is None:
         return "none", f"saving shown at equal quality (margin {margin})"
-    return percent(saved), f"fewer FLOPs at equal quality (margin {margin}, {_judges_word(savings)})"
+    latency = number(savings.get("latency_saved"))
+    beside = "" if latency is None else f" and {_share(latency, 'latency')}"
+    return percent(saved), f"fewer FLOPs{beside} at equal quality (margin {margin}, {_judges_word(savings)})"
 
 
 def disagreement_sentence(savings: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from stepfront.dashboards.figures import (
 )
 from stepfront.dashboards.figures.comparison import search_names
 from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
-from stepfront.dashboards.page import Section, embedded, html_table, paragraph
+from stepfront.dashboards.html.page import Section, embedded, html_table, paragraph
 from stepfront.errors import InputError
 from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 

@@ -6,22 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepfront.dashboards.comparison import comparison_sections, parents_section
-from stepfront.dashboards.images import images_body
-from stepfront.dashboards.own_scores import own_scores_section
-from stepfront.dashboards.page import Section, paragraph, room_for_images, write_page
-from stepfront.dashboards.provenance import facts_section, missing_note
-from stepfront.dashboards.sections import (
-    baselines_section,
-    front_section,
-    head,
-    hypervolume_section,
-    key_figures,
-    latency_section,
-    origins_section,
-    plans_section,
-    points_section,
-    proxies_section,
-)
+from stepfront.dashboards.html.page import Section, paragraph, room_for_images, write_page
+from stepfront.dashboards.sections.baselines import baselines_section
+from stepfront.dashboards.sections.front import front_section, plans_section, points_section
+from stepfront.dashboards.sections.images import images_body
+from stepfront.dashboards.sections.judges import judges_section
+from stepfront.dashboards.sections.overview import head, key_figures
+from stepfront.dashboards.sections.own_scores import own_scores_section
+from stepfront.dashboards.sections.provenance import facts_section, missing_note
+from stepfront.dashboards.sections.study import hypervolume_section, latency_section, origins_section, proxies_section
 from stepfront.errors import InputError
 from stepfront.tables.schema import CONFIRM, METHOD_SCORES, PROGRESS, PROXY_SCORES, VERSUS
 from stepfront.tables.search_tables import read_tables
@@ -44,6 +37,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     after = [
         Section("parents", "Where it started from", parents_section(tables)),
         Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
+        Section("judges", "The judges", judges_section(tables)),
         Section("hypervolume", "Hypervolume", missing_note(tables, PROGRESS) + hypervolume_section(tables)),
         Section("origins", "Origins of the trials", origins_section(tables)),
         Section("proxies", "Proxies", missing_note(tables, PROXY_SCORES) + proxies_section(tables)),

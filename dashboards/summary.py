@@ -57,6 +57,14 @@ def _saved_unconfirmed(tables: SearchTables) -> list[str]:
     ]
 
 
+def not_scored(tables: SearchTables) -> str:
+    """Return that no baseline was scored, and the command that does it."""
+    return (
+        "What the search had to beat was not scored: it is compared with no baseline of equal evaluations. "
+        f"`stepfront baselines {tables.directory}` scores them."
+    )
+
+
 def _closest_baseline(tables: SearchTables) -> list[str]:
     methods = tables.methods.set_index("method").share.astype(float)
     baselines = methods.drop("search", errors="ignore").dropna()

@@ -28,21 +28,20 @@ MAY_IMPORT: dict[str, str] = {
         trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/api search/checks search/driver search/scoring search/claims search/export search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
-        dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data trainers/ground
-        tables ground""",
+        dashboards/claim dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data
+        trainers/ground tables ground""",
     "search/api": """search/driver search/scoring search/export search/problem search/records search/storage
         search/ground dashboards dashboards/figures trainers/training trainers/networks tables ground""",
-    "search/checks": """search/driver search/problem search/execution search/study search/tracking search/mlflow_runs
-        search/records search/storage search/ground trainers/metrics trainers/diffusion trainers/networks trainers/data
-        trainers/ground tables ground""",
+    "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
+        search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
+        trainers/networks trainers/data trainers/ground tables ground""",
     "search/driver": """search/scoring search/problem search/execution search/study search/algorithm search/tracking
-        search/mlflow_runs search/records search/storage search/ground dashboards dashboards/figures
-        dashboards/formatting trainers/evaluator trainers/training trainers/inference trainers/metrics
-        trainers/diffusion trainers/networks
-        trainers/data trainers/ground tables ground""",
+        search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary dashboards/claim
+        dashboards/figures dashboards/formatting trainers/evaluator trainers/training trainers/inference
+        trainers/metrics trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/algorithm search/records
         search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",
-    "search/export": """search/problem search/mlflow_runs search/records dashboards trainers/diffusion
+    "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/algorithm search/records search/storage search/ground
         search/settings
@@ -64,7 +63,14 @@ MAY_IMPORT: dict[str, str] = {
     "search/presets": "",
     "search/ground": "search/settings trainers/ground ground",  # config, pareto and other single files of search/
     "search/settings": "trainers/ground tables ground",  # groups of settings, YAML and --set; config.py is above
-    "dashboards": "dashboards/figures dashboards/formatting tables ground",
+    "dashboards": """dashboards/sections dashboards/html dashboards/summary dashboards/claim dashboards/figures
+        dashboards/formatting tables ground""",
+    "dashboards/sections": """dashboards/html dashboards/summary dashboards/claim dashboards/score_figures
+        dashboards/figures dashboards/formatting tables ground""",
+    "dashboards/score_figures": "dashboards/figures dashboards/formatting tables ground",
+    "dashboards/html": "ground",
+    "dashboards/summary": "dashboards/claim dashboards/formatting tables ground",
+    "dashboards/claim": "dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",
     "trainers/evaluator": """trainers/evaluation trainers/inference trainers/metrics trainers/diffusion
@@ -91,8 +97,8 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "optuna": {"search/study", "search/algorithm", "search/ground", "testing"},
     "mlflow": {"search/tracking", "search/mlflow_runs", "search/export"},
     "typer": {"search/cli"},
-    "plotly": {"dashboards", "dashboards/figures", "search/api"},
-    "matplotlib": {"dashboards", "dashboards/figures"},
+    "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
+    "matplotlib": {"dashboards/sections", "dashboards/figures"},
     "diffusers": {"trainers/interop"},
     "torch": {
         *("search/checks", "search/scoring", "search/export", "search/problem", "testing"),

@@ -7,18 +7,17 @@ from stepfront.dashboards.figures.comparison import (
     hypervolume_shares,
     relative_data,
 )
-from stepfront.dashboards.figures.front import front_data, front_figure
+from stepfront.dashboards.figures.front import beyond, front_data, front_figure
 from stepfront.dashboards.figures.hypervolume import hypervolume_data, hypervolume_figure
 from stepfront.dashboards.figures.latency import latency_data, latency_figure
 from stepfront.dashboards.figures.origins import origins_data, origins_figure
-from stepfront.dashboards.figures.own_scores import own_scores_data, own_scores_figure
 from stepfront.dashboards.figures.picture import save_front_picture
 from stepfront.dashboards.figures.plans import plans_data, plans_figure
-from stepfront.dashboards.figures.proxies import proxies_data, proxies_figure
 
 __all__ = [
     "attainment_data",
     "attainment_figure",
+    "beyond",
     "comparison_data",
     "comparison_figure",
     "front_data",
@@ -30,12 +29,8 @@ __all__ = [
     "latency_figure",
     "origins_data",
     "origins_figure",
-    "own_scores_data",
-    "own_scores_figure",
     "plans_data",
     "plans_figure",
-    "proxies_data",
-    "proxies_figure",
     "relative_data",
     "save_front_picture",
 ]

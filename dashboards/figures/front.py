@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, layout, method_mark
+from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis, axis_type, layout, method_mark
 from stepfront.dashboards.formatting import decimal, method_name, short_plan, significant
 from stepfront.tables.search_tables import FullWidth, SearchTables, rows, scored
 
@@ -83,13 +84,47 @@ def front_figure(data: FrontData) -> Figure:
     if data.moments:
         figure.add_traces([_confirmed(data.moments[-1].front), _labels(data.moments[-1].front)])
     gflops, fid = extent(data)
+    limit = shown_limit(data)
+    fid = fid[~(fid > limit)]
     figure.update_layout(
         layout(620, hovermode="closest", margin={"l": 60, "r": 20, "t": 80, "b": 60}),
         xaxis=axis("GFLOPs per image", gflops),
-        yaxis=axis(data.fid_name, fid),
+        yaxis=axis(data.fid_name, fid) | _shown_range(fid, limit),
         sliders=_sliders(data, len(figure.data)) if len(data.moments) > 1 else [],
     )
     return figure
+
+
+def shown_limit(data: FrontData) -> float:
+    """Return the FID up to which the figure is drawn at first; infinity where no outlier would flatten the rest.
+
+    The limit is the front's worst point, full width, or three times the third quartile of all points, whichever is the
+    largest.  A double click shows everything.
+    """
+    fid = extent(data)[1]
+    fid = fid[np.isfinite(fid)]
+    if not len(fid) or not data.moments:
+        return math.inf
+    front = data.moments[-1].front
+    worst = [float(value) for value in (front.fid.max(), front.fid_high.max(), data.full.fid or np.nan)]
+    limit = float(np.nanmax([*worst, 3 * np.quantile(fid, 0.75)]))
+    return limit if fid.max() > limit else math.inf
+
+
+def beyond(data: FrontData) -> int:
+    """Return how many points lie above the figure as it is drawn at first."""
+    return int((extent(data)[1] > shown_limit(data)).sum())
+
+
+def _shown_range(fid: np.ndarray, limit: float) -> dict[str, Any]:
+    """Return the vertical range where outliers are left out of it."""
+    if not math.isfinite(limit):
+        return {}
+    low, high = float(np.nanmin(fid)), float(np.nanmax(fid))
+    if axis_type(fid) == "log":
+        margin = 0.05 * (math.log10(high) - math.log10(low))
+        return {"range": [math.log10(low) - margin, math.log10(high) + margin]}
+    return {"range": [low - 0.05 * (high - low), high + 0.05 * (high - low)]}
 
 
 def extent(data: FrontData) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +157,7 @@ def _trial_hover(frame: pd.DataFrame) -> list[str]:
 def _trials(frame: pd.DataFrame, first: bool) -> Scatter:
     marker = {"color": MUTED, "size": 6, "opacity": 0.45}
     group = {"name": "other trials", "legendgroup": "trials", "showlegend": first}
-    return _points(frame, marker=marker, text=_trial_hover(frame), **group)
+    return _points(frame, marker=marker, text=_trial_hover(frame), customdata=frame.trial, **group)
 
 
 def _baseline(method: str, frame: pd.DataFrame) -> Scatter:
@@ -144,7 +179,10 @@ def _full(gflops: float, fid: float) -> Scatter:
 def _front(frame: pd.DataFrame, final: bool) -> Scatter:
     # Earlier fronts repeat most points; their plans would make up most of the page.
     hover = _trial_hover(frame) if final else [f"trial {trial}" for trial in frame.trial]
-    trace = _points(frame, name="front", marker={"color": FRONT, "size": 9}, text=hover, visible=final)
+    marker = {"color": FRONT, "size": 9}
+    trace = _points(frame, name="front", marker=marker, text=hover, visible=final, customdata=frame.trial)
+    if not (frame.sort_values("gflops").fid.diff().dropna() <= 0).all():
+        return trace  # of three objectives: points that are on the front for another score are above any line
     # "hv": at each cost, the line shows the best FID at or below it.
     return trace.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
 
@@ -181,6 +219,7 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
         mode="markers",
         marker={"color": MUTED, "symbol": symbols, "size": 5, "line": {"width": 1, "color": MUTED}},
         name="confirmed on held-out noise seeds",
+        customdata=confirmed.trial,
         showlegend=bool(len(confirmed)),
         text=text,
         hovertemplate="%{text}<extra></extra>",

@@ -175,13 +175,16 @@ def _supernet(settings: RunSettings) -> str:
 
 def _judge(settings: RunSettings) -> str:
     """Return the result of each examination that lies beside the supernet."""
+    from stepfront.search.scoring.second_judge import FOLDER
     from stepfront.trainers.metrics.judges import read_examinations
 
     place = settings.supernet_place
     found = [] if is_uri(place) else read_examinations(Path(place))
+    second = [] if is_uri(place) else read_examinations(Path(place, FOLDER))
     if not found:
         return "not examined yet; `stepfront train` does it"
     used = [one for one in found if one.passed]
     if not used:
         raise InputError("; ".join(f"{one.features}: {', '.join(one.failures)}" for one in found))
-    return "; ".join(one.summary for one in found)
+    summary = "; ".join(one.summary for one in found)
+    return summary + "".join(f"; second judge: {one.summary}" for one in second)

@@ -30,6 +30,7 @@ from stepfront.search.problem.user_parts import check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.scoring.measure_noise import ensure_score_noise
+from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import usage_of_study
@@ -78,6 +79,7 @@ def run_search(
             with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
+                record_judges(problem, directory)
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     if settings.evaluation.noise_repeats:
                         stage("measuring the noise of scores")

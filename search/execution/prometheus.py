@@ -33,7 +33,7 @@ GAUGES = {
     "stepfront_hypervolume": "hypervolume of the front",
     "stepfront_front_size": "points on the front",
     "stepfront_best_fid": "best FID so far",
-    "stepfront_gflops_at_full_quality": "GFLOPs of the cheapest trial that scores as well as full width",
+    "stepfront_gflops_at_full_width_fid": "GFLOPs of the cheapest trial that scores as well as full width",
     "stepfront_trials_per_hour": "finished trials per hour since the search began",
     "stepfront_evaluation_seconds": f"mean seconds of the last {RECENT} evaluations",
     "stepfront_part_seconds": "the same per part: sampling, features, distance, other",
@@ -74,7 +74,7 @@ def gauge_values(snapshot: Snapshot, waiting: int) -> list[GaugeValue]:
         *_parts(recent),
         *_prefixes(complete, 30 + 3 * recent["seconds"].max()),
     ]
-    for name in ("hypervolume", "front_size", "best_fid", "gflops_at_full_quality", "trials_per_hour"):
+    for name in ("hypervolume", "front_size", "best_fid", "gflops_at_full_width_fid", "trials_per_hour"):
         values.append(GaugeValue(f"stepfront_{name}", float(last[name])))
     return [value for value in values if np.isfinite(value.value)]
 

@@ -11,9 +11,10 @@ from stepfront.tables.search_tables import Snapshot
 def series_table(snapshot: Snapshot) -> pd.DataFrame:
     """Return one row per complete trial, in the order of their results.
 
-    Columns: evaluation, hypervolume, front_size, best_fid, network_gflops; `gflops_at_full_quality`, the least cost of
-    the trials so far that score at least as well as full width at every step (NaN where none does, or full width has no
-    score); `failed`, the number of failed trials by then; and `trials_per_hour` since the start, failed ones included.
+    Columns: evaluation, hypervolume, front_size, best_fid, network_gflops; `gflops_at_full_width_fid`, the least cost
+    of the trials so far that score at least as well as full width at every step (NaN where none does, or full width has
+    no score); `failed`, the number of failed trials by then; and `trials_per_hour` since the start, failed ones
+    included.
     """
     progress = snapshot.progress
     columns = ["evaluation", "hypervolume", "front_size", "best_fid", "network_gflops"]
@@ -24,7 +25,7 @@ def series_table(snapshot: Snapshot) -> pd.DataFrame:
     seconds = progress["seconds"].to_numpy(dtype=np.float64)
     failures = np.searchsorted(failed, seconds, side="right")
     return progress[columns].assign(
-        gflops_at_full_quality=good.fillna(np.inf).cummin().replace(np.inf, np.nan).to_numpy(),
+        gflops_at_full_width_fid=good.fillna(np.inf).cummin().replace(np.inf, np.nan).to_numpy(),
         failed=failures,
         trials_per_hour=3600 * (progress["evaluation"] + failures) / np.maximum(seconds, 1e-3),
     )

@@ -23,6 +23,7 @@ from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
 from stepfront.search.scoring.held_out_scorer import HeldOutScorer, OnResult, PlanKey
+from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
 from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.parquet import read_optional_table, read_table, write_table
@@ -55,6 +56,7 @@ def run_confirmation(
         problem = load_problem_of_search(settings, directory)
         judge = load_second_judge(problem)
         check_images(problem, judge, images)
+        record_judges(problem, directory, judge.features)
         looks = plan_looks(seeds, settings.confirm.max_seeds)
         with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
             if lacks_samplers(problem, directory):

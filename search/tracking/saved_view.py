@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-SERIES = ("hypervolume", "gflops_at_full_quality")
+SERIES = ("hypervolume", "gflops_at_full_width_fid")
 KNOWN_MAJOR_VERSIONS = ("3",)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 FRONT_COLOUR, OTHER_COLOUR = "#d55e00", "#9aa5b1"
-AT_FULL_QUALITY = "cheapest at full-width quality"
+AT_FULL_QUALITY = "cheapest at equal quality"
 CONFIRMED = (
     *("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall", "fid_infinity"),
     *("second_confirmed", "second_low", "second_high"),

@@ -70,4 +70,9 @@ def test_judges_that_agree_need_no_sentence(claim: dict[str, Any]) -> None:
 
 
 def test_the_tile_names_margin_and_judges(claim: dict[str, Any]) -> None:
-    assert claim_tile(claim) == ("41%", "fewer FLOPs at equal quality (margin 5%, both judges)")
+    latency = claim | {"latency_saved": 0.3}
+    assert claim_tile(claim | {"latency_saved": None}) == (
+        "41%",
+        "fewer FLOPs at equal quality (margin 5%, both judges)",
+    )
+    assert claim_tile(latency)[1] == "fewer FLOPs and 30% less latency at equal quality (margin 5%, both judges)"

@@ -13,7 +13,7 @@ import pytest
 
 from stepfront.dashboards.comparison import parents_section
 from stepfront.dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
-from stepfront.dashboards.page import MOST_BYTES
+from stepfront.dashboards.html.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
 from stepfront.search.pareto import hypervolume
 from stepfront.tables.search_tables import read_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from stepfront.dashboards.sections import confirmed_versus
+from stepfront.dashboards.sections.baselines import confirmed_versus
 
 
 def test_each_point_meets_the_best_baseline_that_costs_no_more() -> None:

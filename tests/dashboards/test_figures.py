@@ -12,6 +12,7 @@ import pytest
 from stepfront.dashboards.figures import (
     attainment_data,
     attainment_figure,
+    beyond,
     comparison_data,
     comparison_figure,
     front_data,
@@ -24,14 +25,14 @@ from stepfront.dashboards.figures import (
     origins_figure,
     plans_data,
     plans_figure,
-    proxies_data,
-    proxies_figure,
     relative_data,
     save_front_picture,
 )
 from stepfront.dashboards.figures.front import non_dominated
-from stepfront.dashboards.figures.proxies import kendall_tau
 from stepfront.dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
+from stepfront.dashboards.score_figures.proxies import kendall_tau, proxies_data, proxy_figure
+from stepfront.dashboards.sections.front import front_section
+from stepfront.dashboards.sections.study import proxies_section
 from stepfront.tables.schema import PROXY_NAMES
 from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 
@@ -174,7 +175,33 @@ def test_proxies_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -
     assert list(pairs) == [("gap", "paired"), ("gap", "fid"), ("paired", "fid")]
     assert (pairs["gap", "fid"].tau, pairs["gap", "fid"].count) == (0.31, 42)
     assert pairs["paired", "fid"].count == 119
-    assert "τ = 0.31 over 42 trials" in proxies_figure(list(pairs.values())).to_json().replace("\\u03c4", "τ")
+    assert "gap and fid: τ = 0.31 over 42 trials" in proxies_section(read_tables(search))
+
+
+def test_a_proxy_that_is_zero_up_to_rounding_is_drawn_as_zero(search: Path) -> None:
+    path = search / "proxies.parquet"
+    scores = pd.read_parquet(path)
+    full = (scores["proxy"] == "paired") & (scores["trial"] == scores["trial"].max())
+    scores.loc[full, "score"] = 1e-13  # full width beside itself, on an engine that rounds otherwise
+    scores.to_parquet(path)
+    pair = next(pair for pair in proxies_data(read_tables(search)) if (pair.lower, pair.upper) == ("paired", "fid"))
+    assert pair.low.min() == 0
+    assert proxy_figure(pair).layout.xaxis.type == "linear"
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e7])
+def test_an_outlier_does_not_flatten_the_front(search: Path, outlier: float) -> None:
+    trials = pd.read_parquet(search / "trials.parquet")
+    worst = trials["fid"].idxmax()
+    assert worst not in set(read_tables(search).front["trial"])
+    trials.loc[worst, "fid"] = outlier
+    trials.to_parquet(search / "trials.parquet")
+    data = front_data(read_tables(search))
+    assert beyond(data) == 1
+    axis = front_figure(data).layout.yaxis
+    high = 10 ** axis.range[1] if axis.type == "log" else axis.range[1]
+    assert read_tables(search).front["fid"].max() < high < outlier
+    assert "1 point with a far higher FID lies above" in front_section(read_tables(search))
 
 
 def test_every_proxy_of_the_schema_is_drawn_and_a_users_own_too(search: Path) -> None:
@@ -227,7 +254,7 @@ def test_every_figure_says_of_which_features_its_fid_is(tables: SearchTables) ->
         "plans": plans_figure(plans_data(tables)),
         "hypervolume": hypervolume_figure(hypervolume_data(tables)),
         "origins": origins_figure(origins_data(tables)),
-        "proxies": proxies_figure(proxies_data(tables)),
+        "proxies": proxy_figure(proxies_data(tables)[-1]),
         "latency": latency_figure(latency_data(tables)),
         "comparison": comparison_figure(fronts, fid_name=fid_name([tables, tables])),
         "relative": comparison_figure(relative_data([tables, tables]), relative=True, fid_name=fid_name([tables])),

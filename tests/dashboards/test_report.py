@@ -13,9 +13,10 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from stepfront.checksums import begin_record
-from stepfront.dashboards.images import fitting_png, halved
-from stepfront.dashboards.page import MOST_BYTES
+from stepfront.dashboards.html.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
+from stepfront.dashboards.score_figures.judges import judges_data
+from stepfront.dashboards.sections.images import fitting_png, halved
 from stepfront.errors import InputError
 from stepfront.search.config import ScreenSettings
 from stepfront.tables.parquet import read_table, write_table
@@ -121,7 +122,7 @@ def test_only_the_required_tables_make_a_report(search: Path) -> None:
     for name in SECTIONS_OF:
         (search / name).unlink()
     (search / "search.json").write_text("{}")
-    noted = ["hypervolume", "origins", "proxies"]
+    noted = ["baselines", "hypervolume", "origins", "proxies"]
     assert sections(write_report(search)) == ["figures", "front", "points", "plans", *noted, "facts"]
 
 
@@ -260,3 +261,40 @@ def test_the_default_proxy_is_in_the_report(search: Path) -> None:
     assert "proxies" in sections(page)
     assert ScreenSettings().proxy == "model"
     assert "proxy model" in own_text(page)
+
+
+def test_missing_baselines_are_said_to_be_missing(search: Path) -> None:
+    (search / "methods.parquet").unlink()
+    (search / "versus.parquet").unlink()
+    text = own_text(write_report(search))
+    assert f"`stepfront baselines {search}` scores them" in text
+    assert "What the search had to beat was not scored" in text
+    assert "The same on held-out" not in text  # there is nothing before it that it could be the same as
+
+
+def test_the_examinations_of_the_judges_are_shown(search: Path) -> None:
+    scores = {"blur": [0.5, 1.0, 2.0], "noise": [0.4, 3.0, 9.0]}
+    judge = {"dimensions": 64, "ratio": 7.6, "images": 90, "floor": 0.5, "spread": 0.1, "scores": scores}
+    judges = [
+        judge | {"role": "search", "used": False, "features": "degradations", "failures": ["it is <blind>"]},
+        judge | {"role": "search", "used": True, "features": "random", "failures": []},
+    ]
+    (search / "judges.json").write_text(json.dumps(judges))
+    text = own_text(write_report(search))
+    assert "judges" in sections(search / "report.html")
+    assert "failed: it is &lt;blind&gt;" in text
+    assert ">passed</td>" in text
+    assert [one.name for one in judges_data(read_tables(search))] == ["random"]
+    assert judges_data(read_tables(search))[0].curves["blur"] == [1.0, 2.0, 4.0]
+
+
+def test_the_points_of_the_front_can_be_clicked(search: Path) -> None:
+    text = own_text(write_report(search))
+    found = re.search(r'id="clicked-data">(.*?)</script>', text)
+    assert found
+    points, front = json.loads(found[1]), read_tables(search).front
+    assert set(points) == {str(trial) for trial in front["trial"]}
+    for row in front.itertuples():
+        assert points[str(row.trial)]["plan"] == row.plan
+        assert len(points[str(row.trial)]["times"]) == len(row.times)
+        assert f'<tr data-trial="{row.trial}">' in text

@@ -8,7 +8,7 @@ from typing import Any
 from stepfront.plugins import PROXIES
 from stepfront.tables.columns import Column, Table, with_required
 
-FACTS_FILE, SETTINGS_FILE = "search.json", "settings.yaml"
+FACTS_FILE, SETTINGS_FILE, JUDGES_FILE = "search.json", "settings.yaml", "judges.json"
 
 TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
 BASELINES, METHOD_SCORES, VERSUS = "baselines.parquet", "methods.parquet", "versus.parquet"

@@ -52,6 +52,7 @@ class SearchTables(Snapshot):
     proxies: pd.DataFrame
     settings: str  # the text of settings.yaml
     images: list[dict[str, Any]]  # images/index.json
+    judges: list[dict[str, Any]]  # judges.json
     missing: tuple[str, ...] = ()  # tables that the search has had, and whose files are missing
 
     @property
@@ -128,9 +129,15 @@ def read_tables(directory: Path) -> SearchTables:
         confirm=confirm[confirm["used"].astype(bool)],
         proxies=read_optional_table(directory / schema.PROXY_SCORES),
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
-        images=[e for e in read_json_list(index, "list of images") if isinstance(e, dict)] if index.is_file() else [],
+        images=_entries(index, "list of images"),
+        judges=_entries(directory / schema.JUDGES_FILE, "list of judges"),
         missing=_missing(directory, trials),
     )
+
+
+def _entries(path: Path, what: str) -> list[dict[str, Any]]:
+    """Return the mappings in a JSON list; none where the file is missing."""
+    return [entry for entry in read_json_list(path, what) if isinstance(entry, dict)] if path.is_file() else []
 
 
 def own_score_names(facts: Mapping[str, Any]) -> list[str]:

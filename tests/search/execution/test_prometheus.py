@@ -65,14 +65,14 @@ def test_every_gauge_has_the_value_of_the_tables() -> None:
     assert found["stepfront_best_fid", ""] == whole.trials["fid"].min()
     assert found["stepfront_mlflow_waiting", ""] == 7
     good = whole.trials[whole.trials["fid"] <= whole.facts["full"]["fid"]]
-    assert found["stepfront_gflops_at_full_quality", ""] == good["gflops"].min()
+    assert found["stepfront_gflops_at_full_width_fid", ""] == good["gflops"].min()
 
 
 def test_a_gauge_without_a_value_is_left_out() -> None:
     whole = made_up_search(40)
     never = Snapshot(whole.trials, whole.progress, whole.front, dict(whole.facts) | {"full": {}})
     missing = set(GAUGES) - QUEUE - {reading.name for reading in gauge_values(never, 0)}
-    assert missing == {"stepfront_gflops_at_full_quality"}
+    assert missing == {"stepfront_gflops_at_full_width_fid"}
 
 
 def test_the_parts_of_recent_evaluations_sum_to_their_seconds() -> None:

@@ -26,9 +26,9 @@ def snapshot(full_fid: float | None) -> Snapshot:
 
 
 def test_the_cheapest_at_full_quality_counts_only_trials_as_good_as_full_width() -> None:
-    assert list(series_table(snapshot(5.0))["gflops_at_full_quality"]) == [8.0, 8.0, 7.0, 6.0]
-    assert list(series_table(snapshot(4.5))["gflops_at_full_quality"].isna()) == [True, True, True, False]
-    assert series_table(snapshot(None))["gflops_at_full_quality"].isna().all()
+    assert list(series_table(snapshot(5.0))["gflops_at_full_width_fid"]) == [8.0, 8.0, 7.0, 6.0]
+    assert list(series_table(snapshot(4.5))["gflops_at_full_width_fid"].isna()) == [True, True, True, False]
+    assert series_table(snapshot(None))["gflops_at_full_width_fid"].isna().all()
 
 
 def test_failures_and_pace_count_from_when_they_were_told() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepfront.dashboards.figures import own_scores_data, own_scores_figure
 from stepfront.dashboards.formatting import significant
-from stepfront.dashboards.page import embedded, paragraph
+from stepfront.dashboards.html.page import embedded, paragraph
+from stepfront.dashboards.score_figures.own_scores import own_score_figure, own_scores_data
 from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import SearchTables
-
-GOALS = {"lower": "lower is better", "higher": "higher is better"}
 
 
 def own_score_columns(tables: SearchTables) -> list[str]:
@@ -42,7 +40,9 @@ def own_scores_section(tables: SearchTables) -> str:
     data = own_scores_data(tables)
     if not data:
         return ""
-    said = [f"{score['name']} ({GOALS[str(score.get('goal', 'lower'))]})" for score in tables.own_scores]
-    note = paragraph(f"{', '.join(said)}.")
-    caption = "Front points and other trials on each score; bars are 95% intervals over held-out noise seeds."
-    return note + embedded("own-scores", own_scores_figure(data), caption)
+    note = "Front points and other trials on each score of your own; bars are 95% intervals over held-out noise seeds."
+    figures = [
+        f"<div>{embedded(f'own-{score.name}', own_score_figure(score), f'{score.name} against FLOPs')}</div>"
+        for score in data
+    ]
+    return paragraph(note) + f'<div class="beside">{"".join(figures)}</div>'

@@ -47,35 +47,24 @@ def own_scores_data(tables: SearchTables) -> list[OwnScore]:
     return found
 
 
-def own_scores_figure(scores: list[OwnScore]) -> Figure:
-    """Draw a panel per score."""
+def own_score_figure(score: OwnScore) -> Figure:
+    """Draw one score: other trials, and the front with its intervals."""
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=1, cols=len(scores), horizontal_spacing=0.1)
-    for column, score in enumerate(scores, start=1):
-        hover = f"trial %{{text}}<br>%{{x:.4~g}} GFLOPs, {score.name} %{{y:.4~g}}<extra></extra>"
-        bars = {"array": score.front.high - score.front.value, "arrayminus": score.front.value - score.front.low}
-        marker: dict[str, Any] = {"size": 6, "opacity": 0.45, "color": MUTED}
-        shown = {"mode": "markers", "hovertemplate": hover, "showlegend": False}
-        others, front = score.trials, score.front
-        figure.add_trace(
-            go.Scatter(x=others.gflops, y=others.value, text=others.trial, marker=marker, **shown), row=1, col=column
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=front.gflops,
-                y=front.value,
-                text=front.trial,
-                marker={"size": 9, "color": FRONT},
-                error_y={"type": "data", "symmetric": False, "color": MUTED, **bars},
-                **shown,
-            ),
-            row=1,
-            col=column,
-        )
-        figure.update_xaxes(axis("GFLOPs per image", front.gflops.to_numpy(float)), row=1, col=column)
-        better = "higher" if score.higher else "lower"
-        figure.update_yaxes(axis(f"{score.name} ({better} is better)"), row=1, col=column)
-    figure.update_layout(layout(380))
+    hover = f"trial %{{text}}<br>%{{x:.4~g}} GFLOPs, {score.name} %{{y:.4~g}}<extra></extra>"
+    shown: dict[str, Any] = {"mode": "markers", "hovertemplate": hover, "showlegend": False}
+    others, front = score.trials, score.front
+    bars = {"array": front.high - front.value, "arrayminus": front.value - front.low}
+    figure = go.Figure()
+    muted = {"size": 6, "opacity": 0.45, "color": MUTED}
+    for points, marker in ((others, muted), (front, {"size": 9, "color": FRONT})):
+        place = {"x": points.gflops, "y": points.value, "text": points.trial, "customdata": points.trial}
+        figure.add_trace(go.Scatter(**place, marker=marker, **shown))
+    figure.data[1].error_y = {"type": "data", "symmetric": False, "color": MUTED, **bars}
+    better = "higher" if score.higher else "lower"
+    figure.update_layout(
+        layout(340, margin={"l": 60, "r": 20, "t": 10, "b": 50}),
+        xaxis=axis("GFLOPs per image", front.gflops.to_numpy(float)),
+        yaxis=axis(f"{score.name} ({better} is better)"),
+    )
     return figure

@@ -34,7 +34,8 @@ def images_body(tables: SearchTables, room: int) -> str:
         if content is not None:
             source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
             title = escape(str(entry.get("title") or ""))
-            figures.append(f'<figure><img alt="{title}" src="{source}"><figcaption>{caption}</figcaption></figure>')
+            image = f'<img alt="{title}" src="{source}" data-file="{escape(str(entry["file"]))}">'
+            figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="images">{"".join(figures)}</div>' if figures else ""
 
 

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from stepfront.dashboards.formatting import MISSING, plural, significant
-from stepfront.dashboards.page import html_table
+from stepfront.dashboards.html.page import html_table
 from stepfront.tables.schema import TABLES
 from stepfront.tables.search_tables import SearchTables
 

@@ -44,10 +44,16 @@ def proxies_data(tables: SearchTables) -> list[ProxyPair]:
     for lower, upper in combinations(_cheapest_first(scores.columns), 2):
         both = scores[[lower, upper]].dropna().tail(MOST_POINTS)
         if len(both) >= 2:
-            low, high = both[lower].to_numpy(float), both[upper].to_numpy(float)
+            low, high = (_without_dust(both[name].to_numpy(float)) for name in (lower, upper))
             tau, count = _stated(tables, lower, upper) or (kendall_tau(low, high), len(both))
             pairs.append(ProxyPair(lower, upper, low, high, tau, count, tables.fid_name))
     return pairs
+
+
+def _without_dust(scores: np.ndarray) -> np.ndarray:
+    """Return the scores with 0 for what is 0 up to rounding: full width beside itself on another engine."""
+    largest = np.abs(scores).max(initial=0.0)
+    return np.where(np.abs(scores) < 1e-9 * largest, 0.0, scores)
 
 
 def _cheapest_first(found: Iterable[str]) -> list[str]:
@@ -74,23 +80,19 @@ def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
     return float((sign_a * sign_b).sum() / untied) if untied else float("nan")
 
 
-def proxies_figure(pairs: list[ProxyPair]) -> Figure:
-    """Draw a panel per pair, with the cheaper score on the horizontal axis."""
+def proxy_figure(pair: ProxyPair) -> Figure:
+    """Draw one pair, with the cheaper score on the horizontal axis."""
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 
-    titles = [f"τ = {pair.tau:.2f} over {pair.count} trials" for pair in pairs]
-    figure = make_subplots(rows=1, cols=len(pairs), subplot_titles=titles, horizontal_spacing=0.1)
-    for column, pair in enumerate(pairs, start=1):
-        marker = {"color": BLUE, "size": 6, "opacity": 0.6}
-        hover = f"{pair.lower} %{{x:.4~g}}<br>{pair.upper} %{{y:.4~g}}<extra></extra>"
-        trace = go.Scatter(
-            x=pair.low, y=pair.high, mode="markers", marker=marker, hovertemplate=hover, showlegend=False
-        )
-        figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(axis(_title(pair.lower, pair), pair.low), row=1, col=column)
-        figure.update_yaxes(axis(_title(pair.upper, pair), pair.high), row=1, col=column)
-    figure.update_layout(layout(400))
+    marker = {"color": BLUE, "size": 6, "opacity": 0.6}
+    hover = f"{pair.lower} %{{x:.4~g}}<br>{pair.upper} %{{y:.4~g}}<extra></extra>"
+    trace = go.Scatter(x=pair.low, y=pair.high, mode="markers", marker=marker, hovertemplate=hover, showlegend=False)
+    figure = go.Figure(trace)
+    figure.update_layout(
+        layout(340, margin={"l": 60, "r": 20, "t": 10, "b": 50}),
+        xaxis=axis(_title(pair.lower, pair), pair.low),
+        yaxis=axis(_title(pair.upper, pair), pair.high),
+    )
     return figure
 
 

@@ -1,0 +1,58 @@
+"""Show how the search went: hypervolume, origins of the trials, proxies, and latency."""
+
+from __future__ import annotations
+
+from stepfront.dashboards.figures import (
+    hypervolume_data,
+    hypervolume_figure,
+    latency_data,
+    latency_figure,
+    origins_data,
+    origins_figure,
+)
+from stepfront.dashboards.html.page import embedded, paragraph
+from stepfront.dashboards.score_figures.proxies import ProxyPair, proxies_data, proxy_figure
+from stepfront.tables.search_tables import SearchTables
+
+
+def hypervolume_section(tables: SearchTables) -> str:
+    """Return the growth of the front's hypervolume."""
+    if tables.progress.empty:
+        return ""
+    caption = "Hypervolume: the area between front and reference point. Higher is better."
+    caption += " Horizontal lines are the final hypervolumes of the baselines." if len(tables.methods) else ""
+    return embedded("hypervolume", hypervolume_figure(hypervolume_data(tables)), caption)
+
+
+def origins_section(tables: SearchTables) -> str:
+    """Return how often each origin was tried, and how often it reached the front."""
+    if tables.trials.empty:
+        return ""
+    caption = "How often each way of proposing a plan was tried, and how many of its plans are on the front."
+    return embedded("origins", origins_figure(origins_data(tables)), caption)
+
+
+def proxies_section(tables: SearchTables) -> str:
+    """Compare the proxies with FID."""
+    pairs = proxies_data(tables)
+    if not pairs:
+        return ""
+    note = "Each trial on a cheap and on an expensive score. Kendall's τ is 1 for equal rankings, 0 for unrelated."
+    figures = [
+        f"<div>{embedded(f'proxy-{pair.lower}-{pair.upper}', proxy_figure(pair), _agreement(pair))}</div>"
+        for pair in sorted(pairs, key=lambda pair: pair.upper != "fid")
+    ]
+    return paragraph(note) + f'<div class="beside">{"".join(figures)}</div>'
+
+
+def _agreement(pair: ProxyPair) -> str:
+    return f"{pair.lower} and {pair.upper}: τ = {pair.tau:.2f} over {pair.count} trials"
+
+
+def latency_section(tables: SearchTables) -> str:
+    """Compare latency with FLOPs."""
+    data = latency_data(tables)
+    if data.empty:
+        return ""
+    caption = "On the dashed line, latency falls with FLOPs. Above it, latency falls less than FLOPs do."
+    return embedded("latency", latency_figure(data), caption)
