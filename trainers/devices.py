@@ -13,10 +13,10 @@ def pick_device(name: str) -> torch.device:
     Raises InputError when the device can't be used.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-        return torch.device(name)
+        # The device of a tensor has an index, which torch's limit on memory asks for.
+        return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         possible = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         line = first_line(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import SUPERNET, Bench
 from benchmarks.gpu.report import markdown, write_section
 from stepfront.files import read_json, write_json, write_text
 from stepfront.trainers.devices import device_name
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu"), help="folder of results")
     parser.add_argument("--base", type=int, default=64, help="channels of the network at its first resolution")
     parser.add_argument("--batch", type=int, default=256, help="images per width in a training step")
+    parser.add_argument("--supernet", type=Path, help="trained supernet (a folder), for the parts that need one")
     parser.add_argument("--only", choices=SHARES, action="append", help="part to run alone; may be repeated")
     parser.add_argument("--tiny", action="store_true", help="measure little, to see that it runs")
     parser.add_argument("--document", type=Path, help="write docs/benchmarks.md from this gpu.json alone")
@@ -62,7 +64,9 @@ def main() -> None:
         parser.error("--data is missing: a zip or folder of images, such as ../shared/data/cifar10-jpg/cifar10-jpg.zip")
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-gpu-", ignore_cleanup_errors=True) as work:
-        Run(given, Path(work)).all(given.only or list(SHARES))
+        if given.supernet is not None:
+            shutil.copytree(given.supernet, Path(work) / SUPERNET)
+        Run(given, Path(work)).all(given.only)
 
 
 class Run:
@@ -81,10 +85,11 @@ class Run:
         self._results: dict[str, Any] = {"began": began, "device": device, "base": base, "batch": batch}
         self._results |= {"minutes": given.minutes, "parts": {}}
 
-    def all(self, names: list[str]) -> None:
-        """Run these parts in order, each within its share of what is left."""
-        for name in names:
+    def all(self, only: list[str] | None) -> None:
+        """Run all parts in order, each within its share of what is left; or some, each with all that is left."""
+        for name in only or SHARES:
             title, most, after = SHARES[name]
+            most, after = (1.0, 0.0) if only else (most, after)
             left = self._seconds - (time.monotonic() - self._begin)
             limit = min(most * self._seconds, left - after * self._seconds)
             if limit < LEAST_SECONDS:
@@ -128,7 +133,7 @@ class Run:
 
     def _rehearse(self) -> list[subprocess.Popen[bytes]]:
         """Start the parts that compile, on the supernet as it is at first, where they write tables for nobody."""
-        if not (self._work / "supernet").exists():
+        if not (self._work / SUPERNET).exists():
             self._save_untrained()
         return [self._start(name, self._work / "log.txt", f"rehearsal-{name}.json") for name in REHEARSED]
 
@@ -138,7 +143,7 @@ class Run:
 
         settings, data = self._bench.settings(steps=1), self._bench.images()
         supernet = initial_supernet(settings, data)
-        save_supernet(supernet, self._work / "supernet", settings.diffusion, data.name, data.fingerprint)
+        save_supernet(supernet, self._work / SUPERNET, settings.diffusion, data.name, data.fingerprint)
 
     def _keep(self, name: str, title: str, outcome: str) -> None:
         """Add a part to the results, and write them."""
