@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from stepfront.addresses import is_uri, joined, without_literal_secret
+from stepfront.addresses import is_uri, joined, only_address
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.settings.overrides import apply_overrides
+from stepfront.search.settings.overrides import apply_overrides, each_once
 from stepfront.search.settings.own_scores import ScoreSettings, check_scores
 from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, EvaluationSettings, parse_constraint
 from stepfront.search.settings.space import BudgetSettings, ScreenSettings, SpaceSettings, VariationSettings
@@ -26,7 +26,6 @@ from stepfront.trainers.config import (
     SamplerSettings,
     Settings,
     TrainerSettings,
-    TrainingSettings,
     validate,
 )
 
@@ -40,6 +39,7 @@ __all__ = [
     "TrackingSettings",
     "VariationSettings",
     "WorkerSettings",
+    "each_once",
     "load_settings",
     "parse_constraint",
     "save_settings",
@@ -87,13 +87,7 @@ class RunSettings(TrainerSettings):
     tracking: TrackingSettings = TrackingSettings()
     search_seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the search's random choices")
 
-    _no_secret = field_validator("storage", "directory", "supernet")(without_literal_secret)
-
-    @field_validator("training")
-    @classmethod
-    def _no_secret_in_checkpoints(cls, training: TrainingSettings) -> TrainingSettings:
-        without_literal_secret(training.checkpoints)
-        return training
+    _address = field_validator("storage")(only_address)
 
     @field_validator("initial_plans")
     @classmethod
@@ -173,7 +167,8 @@ def _local(place: str) -> Path:
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     """Return the settings of a YAML file with `key=value` overrides, such as `budget.trials=200`.
 
-    Raises InputError with one line when the file is missing, is not YAML or holds an invalid setting.
+    Raises InputError with one line when the file is missing, is not YAML or holds an invalid setting, and when an
+    override undoes another.
     """
     path = Path(path)
     content = read_yaml_file(path)
@@ -181,7 +176,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         raise InputError(f"{path} is empty; a mapping of settings was expected, such as `name: digits`")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}; a mapping of settings was expected")
-    return settings_from(content, overrides, f"{path}: ")
+    return settings_from(content, each_once(overrides), f"{path}: ")
 
 
 def settings_from(content: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> RunSettings:

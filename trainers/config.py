@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from stepfront.addresses import redacted, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
 
@@ -40,6 +41,14 @@ class Settings(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """New names of keys of earlier versions; an error names them."""
+
+    @field_validator("*")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | dict) else []:
+            if isinstance(text, str):
+                without_literal_secret(text)
+        return value
 
 
 class DataSettings(Settings):
@@ -138,10 +147,12 @@ class NetworkSettings(Settings):
 class DiffusionSettings(Settings):
     """The variance-preserving noise schedule."""
 
-    schedule: Literal["linear", "cosine"] = Field("linear", description="shape of the noise schedule")
+    schedule: Literal["linear", "scaled_linear", "cosine"] = Field(
+        "linear", description="shape of the noise schedule; scaled_linear: square roots of the betas rise linearly"
+    )
     steps: int = Field(1000, ge=2, le=100_000, description="number of training times")
-    beta_first: float = Field(1e-4, gt=0, lt=1, description="noise variance added at the first time (schedule linear)")
-    beta_last: float = Field(0.02, gt=0, lt=1, description="noise variance added at the last time (schedule linear)")
+    beta_first: float = Field(1e-4, gt=0, lt=1, description="noise variance added at the first time (not cosine)")
+    beta_last: float = Field(0.02, gt=0, lt=1, description="noise variance added at the last time (not cosine)")
 
 
 class TrainingSettings(Settings):
@@ -314,7 +325,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     given = first.get("input")
     # The given value may hold a password, which the message hides.
     hidden = isinstance(given, dict) or "***" in message or (isinstance(given, str) and repr(given) in message)
-    shown = "" if hidden else f" (given: {given!r})"
+    shown = "" if hidden else f" (given: {redacted(repr(given))})"
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"
 
 

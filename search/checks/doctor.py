@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepfront.addresses import is_uri, redacted
+from stepfront.addresses import is_uri, redacted, shown
 from stepfront.errors import InputError, first_line
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
@@ -92,7 +92,7 @@ def _disk(settings: RunSettings) -> str:
 def _remote_place(uri: str) -> str:
     from stepfront.file_store import FileStore
 
-    return f"{redacted(uri)} answers, with {len(FileStore(uri).names())} files"
+    return f"{shown(uri)} answers, with {len(FileStore(uri).names())} files"
 
 
 def _ray(settings: RunSettings) -> str:

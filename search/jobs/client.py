@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stepfront.addresses import redacted
+from stepfront.addresses import redacted, shown
 from stepfront.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -96,16 +96,14 @@ def jobs_client(address: str, job_id: str = "") -> Iterator[JobSubmissionClient]
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_reason(error, redacted(address), job_id)) from error
+        raise InputError(_reason(error, shown(address), job_id)) from error
 
 
 def _connect(address: str) -> JobSubmissionClient:
     address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(
-            f"{redacted(address)} is not the address of a Ray dashboard; give one such as http://HEAD:8265"
-        )
+        raise InputError(f"{shown(address)} is not the address of a Ray dashboard; give one such as http://HEAD:8265")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     # Ray's own client waits for minutes when a machine does not answer.
     socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepfront.addresses import is_uri, redacted
+from stepfront.addresses import is_uri, shown
 from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError
 from stepfront.files import write_text
@@ -120,7 +120,7 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     if uri is not None and re.match(r"sqlite:///(?!/)", uri):
         if is_uri(settings.directory):
             raise InputError(
-                f"tracking.uri {uri!r} would be in the job's temporary folder, and {redacted(settings.directory)} can "
+                f"tracking.uri {uri!r} would be in the job's temporary folder, and {shown(settings.directory)} can "
                 "hold no database: give an MLflow server, a path of the cluster's head, or null"
             )
         file = f"sqlite:///{settings.directory}/mlflow.db"

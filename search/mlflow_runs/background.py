@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from stepfront.addresses import redacted
+from stepfront.addresses import redacted, shown
 from stepfront.search.mlflow_runs.client import make_writing_client
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.states import explained
@@ -47,7 +47,7 @@ class BackgroundWriter(Generic[Runs]):
             self.problem = ""
         except Exception as error:  # whatever MLflow, its database or its server raises
             self._runs = None
-            self.problem = redacted(f"MLflow at {self._uri}: {explained(error, self._uri)}")
+            self.problem = f"MLflow at {shown(self._uri)}: {redacted(explained(error, self._uri))}"
         return not self.problem
 
     def start(self, action: Callable[[Runs], None]) -> None:
@@ -59,4 +59,4 @@ class BackgroundWriter(Generic[Runs]):
         """Wait for the thread, `timeout` seconds at most; return the problem of its action."""
         if self._thread is not None:
             self._thread.join(timeout)
-        return redacted(f"MLflow at {self._uri} is too slow") if self.busy else self.problem
+        return f"MLflow at {shown(self._uri or '')} is too slow" if self.busy else self.problem

@@ -15,24 +15,34 @@ from stepfront.search.settings.yaml_reader import read_yaml
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of plain settings with `key=value` overrides, such as `budget.trials=200`.
 
-    Raises InputError with one line, which begins with `--set`, for an override that can't be read, and for one that
-    undoes another.
+    Raises InputError with one line, which begins with `--set`, for an override that can't be read.
     """
     merged = _copy(content)
+    for override in overrides:
+        keys, text = _parts(override)
+        _put(merged, keys, _value(text, keys))
+    return merged
+
+
+def each_once(overrides: Sequence[str]) -> Sequence[str]:
+    """Return the overrides of a command line as given; raise InputError when one undoes another."""
     given: dict[tuple[str, ...], str] = {}
     for override in overrides:
-        key, equals, text = override.partition("=")
-        keys = tuple(part.strip() for part in key.split("."))
-        if not equals or not all(keys):
-            raise InputError(f"--set {redacted(override)!r}; an override looks like budget.trials=200")
-        value = _value(text, keys)
+        keys, text = _parts(override)
         undone = next((other for other in given if other[: len(keys)] == keys and given[other] != text), None)
         if undone is not None:
             after = ".".join(undone)
             raise InputError(f"--set: {'.'.join(keys)} is given after {after}, and undoes it; keep one of them")
         given[keys] = text
-        _put(merged, keys, value)
-    return merged
+    return overrides
+
+
+def _parts(override: str) -> tuple[tuple[str, ...], str]:
+    key, equals, text = override.partition("=")
+    keys = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(keys):
+        raise InputError(f"--set {redacted(override)!r}; an override looks like budget.trials=200")
+    return keys, text
 
 
 def _copy(content: Mapping[str, Any]) -> dict[str, Any]:

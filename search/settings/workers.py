@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from stepfront.addresses import without_literal_secret
+from stepfront.addresses import only_address
 from stepfront.trainers.config import Settings
 
 
@@ -42,6 +42,8 @@ class WorkerSettings(Settings):
     )
     address: str | None = Field(None, description="address of a running Ray cluster; null: start Ray on this machine")
 
+    _address = field_validator("address")(only_address)
+
 
 class TrackingSettings(Settings):
     """Where trials and fronts are recorded in MLflow."""
@@ -53,4 +55,4 @@ class TrackingSettings(Settings):
         None, description="name of the MLflow experiment; null: made from network family and search space"
     )
 
-    _no_secret = field_validator("uri")(without_literal_secret)
+    _address = field_validator("uri")(only_address)

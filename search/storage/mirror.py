@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from stepfront.addresses import redacted
+from stepfront.addresses import shown
 from stepfront.checksums import COPY_STATE
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
@@ -66,7 +66,7 @@ class Mirror:
     """A local folder and the URI of the run that it mirrors.  Its methods raise InputError when the store fails."""
 
     def __init__(self, uri: str, folder: Path) -> None:
-        self.uri, self.folder = redacted(uri), folder
+        self.uri, self.folder = shown(uri), folder
         self._store = FileStore(uri)
         folder.mkdir(parents=True, exist_ok=True)
         self._state = State.read(folder / STATE)

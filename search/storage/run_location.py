@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepfront.addresses import is_uri, joined, redacted, without_literal_secret
+from stepfront.addresses import is_uri, joined, shown, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.lock import directory_lock
@@ -33,7 +33,7 @@ class RunLocation:
 
     def __str__(self) -> str:
         """Return how messages name the run: by its URI without passwords, or by its folder."""
-        return str(self.local) if self.uri is None else redacted(self.uri)
+        return str(self.local) if self.uri is None else shown(self.uri)
 
 
 def open_for_reading(place: str) -> RunLocation:
@@ -48,7 +48,7 @@ def open_for_reading(place: str) -> RunLocation:
     folder = copy_folder(run, "read")
     with directory_lock(folder, wait_seconds=600):
         if not Mirror(run, folder).download(keep_changed=False):
-            raise InputError(f"there are no files at {redacted(run)}; give the URI of a run, such as {_EXAMPLE}")
+            raise InputError(f"there are no files at {shown(run)}; give the URI of a run, such as {_EXAMPLE}")
     return RunLocation(folder / part, place)
 
 

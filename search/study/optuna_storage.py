@@ -13,7 +13,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from stepfront.addresses import redacted, resolved
+from stepfront.addresses import redacted, resolved, shown
 from stepfront.checksums import forget, record_as_it_is
 from stepfront.errors import InputError, first_line
 from stepfront.files import free_name, write_text
@@ -56,11 +56,11 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         return RDBStorage(url, engine_kwargs=options)
     except ImportError:
         raise InputError(
-            f"the driver of the storage {redacted(named)} is not installed; for PostgreSQL: pip install "
+            f"the driver of the storage {shown(named or '')} is not installed; for PostgreSQL: pip install "
             "'stepfront[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
-        place = redacted(named) if named else str(directory / DATABASE_FILE)
+        place = shown(named) if named else str(directory / DATABASE_FILE)
         raise InputError(f"the search's storage {place} can't be opened: {redacted(first_line(error))}") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stepfront.addresses import redacted, resolved
+from stepfront.addresses import redacted, resolved, shown
 from stepfront.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class FileStore:
 
     def __init__(self, uri: str) -> None:
         """Open the file system; also raises InputError when nothing installed knows its scheme."""
-        self._uri = redacted(uri)
+        self._uri = shown(uri)
         self._files, self._root = self._try("open", lambda: _open(resolved(uri)))
 
     def names(self) -> list[str]:

@@ -78,12 +78,13 @@ def test_overrides_are_read_with_the_same_care(override: str, said: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_an_override_that_undoes_another_is_refused() -> None:
+def test_an_override_that_undoes_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: b\n")
     with pytest.raises(InputError, match=r"^--set: budget\.trials is given after budget\.trials, and undoes it"):
-        settings_from({}, ["budget.trials=1", "budget.trials=2"])
+        load_settings(tmp_path / "c.yaml", ["budget.trials=1", "budget.trials=2"])
     with pytest.raises(InputError, match=r"^--set: budget is given after budget\.minutes, and undoes it"):
-        settings_from({}, ["budget.minutes=1", "budget={trials: 2}"])
-    refined = settings_from({}, ["budget={trials: 2}", "budget.minutes=1", "name=a", "name=a"])
+        load_settings(tmp_path / "c.yaml", ["budget.minutes=1", "budget={trials: 2}"])
+    refined = load_settings(tmp_path / "c.yaml", ["budget={trials: 2}", "budget.minutes=1", "name=a", "name=a"])
     assert (refined.budget.trials, refined.budget.minutes, refined.name) == (2, 1, "a")
 
 
