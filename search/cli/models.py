@@ -63,7 +63,7 @@ def import_ddsm(
     from stepfront.trainers.interop import ddsm
 
     with _new_supernet(out) as made:
-        card = ddsm.import_ddsm(checkpoint, made, _widths(widths), resolution, groups, _diffusion(betas))
+        card = ddsm.import_ddsm(checkpoint, made, _widths(widths), resolution, groups, _diffusion(betas), _say)
         _write_config(card, made, out, {"supernet": str(out)})
     _show_import(card, out, "search")
 
@@ -78,6 +78,10 @@ def import_diffusers(
     ] = None,
     sort: Annotated[bool, typer.Option(help="order channels by importance, the most important first")] = True,
     betas: Betas = None,
+    scheduler: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="scheduler_config.json of its training (default: the one beside the model)"),
+    ] = None,
     null_class: Annotated[
         Literal["last", "none"] | None,
         typer.Option(help="for a model with classes: whether its last class means `no class`, as guidance needs"),
@@ -89,9 +93,11 @@ def import_diffusers(
     """
     from stepfront.trainers.interop.unet2d import import_unet2d
 
+    diffusion = _diffusion(betas)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
     with _new_supernet(out) as made:
-        card = import_unet2d(folder, made, _widths(widths), resolution, sort, _diffusion(betas), null_class)
+        given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, _say)
+        card = import_unet2d(folder, made, *given)
         _write_config(card, made, out, {"training": training})
     _show_import(card, out, "train")
 
@@ -167,6 +173,10 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     typer.echo(
         f"from stepfront.trainers.interop.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})"
     )
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _widths(text: str) -> tuple[float, ...]:

@@ -85,10 +85,13 @@ def _at(table: Tensor, places: Tensor) -> Tensor:
 def noise_schedule(settings: DiffusionSettings) -> NoiseSchedule:
     """Return the schedule of the settings.
 
-    It has `linear` betas (Ho et al. 2020), or the `cosine` alpha-bar (Nichol & Dhariwal 2021, eq. 17; betas < 0.999).
+    It has `linear` betas (Ho et al. 2020), betas with linear roots (`scaled_linear`), or the `cosine` alpha-bar
+    (Nichol & Dhariwal 2021, eq. 17; betas < 0.999).
     """
     if settings.schedule == "linear":
         betas = np.linspace(settings.beta_first, settings.beta_last, settings.steps)
+    elif settings.schedule == "scaled_linear":
+        betas = np.linspace(math.sqrt(settings.beta_first), math.sqrt(settings.beta_last), settings.steps) ** 2
     else:
         edges = np.cos((np.arange(settings.steps + 1) / settings.steps + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from stepfront.errors import InputError
 from stepfront.files import file_digest
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings, validate
 from stepfront.trainers.interop.assembly import assemble, save_imported
+from stepfront.trainers.interop.model_weights import own_tensors
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.unet import sinusoid
 
@@ -51,16 +52,21 @@ def import_ddsm(
     resolution: int = 32,
     groups: int = 32,
     diffusion: DiffusionSettings | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> SupernetCard:
     """Write into `directory` a supernet with the averaged weights of a checkpoint of DDSM's main.py.
 
     The checkpoint does not contain the `resolution` of the images, the `groups` of its norms (32; 16 for its g16
-    variant) and the betas of `diffusion`.  Raises InputError for another file and for widths that DDSM can't run.
+    variant) and the betas of `diffusion`.  `say` gets what was guessed and left out.
+
+    Raises InputError for another file and for widths that DDSM can't run.
     """
-    content = read_checkpoint(Path(checkpoint))
+    content = read_checkpoint(Path(checkpoint), say)
     theirs = content[WEIGHTS_KEY]
     settings = deduce_settings(theirs, widths, resolution, groups, checkpoint)
     times = len(theirs[TIMES])
+    if diffusion is None:
+        say("guessed: linear betas from 0.0001 to 0.02, as in DDSM's code; give others with --betas")
     diffusion = (diffusion or DiffusionSettings()).model_copy(update={"steps": times})
     _check_times(theirs[TIMES], settings, checkpoint)
     supernet = assemble(settings, theirs["head.weight"].shape[1], resolution, translate(theirs, checkpoint), checkpoint)
@@ -74,7 +80,7 @@ def import_ddsm(
     return save_imported(supernet, directory, diffusion, made_with)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Return the checkpoint's mapping, with tensors by name under `ema_model`; no code in the file is run."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -87,11 +93,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS_KEY), dict):
         keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path} has no {WEIGHTS_KEY!r}, which DDSM's checkpoints have; it holds {keys}")
-    weights = content[WEIGHTS_KEY]
+    weights = own_tensors(content[WEIGHTS_KEY], "head.weight", path, say)
     for name in ("head.weight", "tail.2.weight", TIMES):
         if not isinstance(weights.get(name), Tensor):
             raise InputError(f"{path}: {WEIGHTS_KEY!r} has no tensor {name!r}; it is not DDSM's U-Net")
-    return content
+    return content | {WEIGHTS_KEY: weights}
 
 
 def deduce_settings(

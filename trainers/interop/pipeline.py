@@ -1,6 +1,6 @@
 """Run a plan as a diffusers pipeline: one set of weights, and at each step the width of the plan.
 
-This is the only module that imports diffusers (`pip install 'stepfront[diffusers]'`).
+This module needs diffusers (`pip install 'stepfront[diffusers]'`).
 
     pipeline = PlanPipeline.from_pretrained("knee")
     images = pipeline(batch_size=16, seed=0).images

@@ -7,32 +7,34 @@ that are multiples of the first block's.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import file_digest, read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
 from stepfront.trainers.interop.channel_importance import restore_channels, sort_channels
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, ModelFolder, find_parts
+from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, own_tensors, read_model
+from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
+from stepfront.trainers.interop.scheduler_file import read_scheduler
 from stepfront.trainers.interop.unet2d_config import (
     NullClass,
     UNet2DConfig,
     config_of,
     deduce_settings,
     read_config,
-    read_schedule,
 )
-from stepfront.trainers.interop.unet2d_names import to_ours, to_theirs
+from stepfront.trainers.interop.unet2d_names import to_ours, to_theirs, with_modern_names
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.networks.unet import UNet, build_unet
-from stepfront.trainers.networks.weights import read_weights
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 ORIGIN_FILE = "origin.json"
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -45,36 +47,62 @@ def import_unet2d(
     sort: bool = True,
     diffusion: DiffusionSettings | None = None,
     null_class: NullClass | None = None,
+    scheduler: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> SupernetCard:
     """Write into `directory` a supernet whose widest network is that of the folder.
 
-    With `sort`, its channels are sorted by importance.  `resolution` is needed when the config has no sample_size; a
-    pipeline's folder contains its noise schedule.  `null_class` is needed where there are classes.  With "none",
-    guidance other than 1 is refused until a training has dropped labels.
+    With `sort`, its channels are sorted by importance.  `resolution` is needed when the config has no sample_size.
+    The scheduler's file, given or found beside the network, decides the noise schedule; `diffusion` replaces its betas.
+    `null_class` is needed where there are classes.  With "none", guidance other than 1 is refused until a training has
+    dropped labels.  `say` gets what was guessed and left out.
 
-    Raises InputError for another kind of folder, and for a network that stepfront's U-Net can't equal.
+    Raises InputError for another kind of folder, for a network that does not predict noise, and for one that
+    stepfront's U-Net can't equal.
     """
-    folder = Path(folder)
-    if (folder / "model_index.json").exists():
-        diffusion = diffusion or read_schedule(folder / "scheduler" / "scheduler_config.json")
-        folder = folder / "unet"
+    parts = find_parts(Path(folder), scheduler)
+    folder = parts.unet
     config = read_config(folder / CONFIG_FILE)
+    diffusion = _diffusion(parts, diffusion, say)
     resolution = resolution or _resolution(config, folder / CONFIG_FILE)
     settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
-    source = folder / WEIGHTS_FILE
     with torch.device("meta"):
         skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
-    theirs, lacks_null = _read_weights(folder), null_class == "none"
-    weights = to_ours(skeleton, settings, theirs, config.flip_sin_to_cos, lacks_null, source)
+    source, files, content = read_model(folder)
+    theirs = with_modern_names(own_tensors(content, "conv_in.weight", source, say))
+    weights = to_ours(skeleton, settings, theirs, config.flip_sin_to_cos, null_class == "none", source)
     supernet = assemble(settings, config.in_channels, resolution, weights, source)
+    # Before the channels are sorted: that changes the tensors in place.
+    reference = run_in_diffusers(folder / CONFIG_FILE, theirs, resolution, diffusion.steps, say)
     orders = sort_channels(_unet(supernet.widest)) if sort else []
-    made_with = {"imported": "diffusers", "sha256": file_digest(source), "sorted": sort}
+    if reference is not None:
+        compare(supernet, reference, folder, say)
+    made_with = {"imported": "diffusers", "sha256": _digest(files), "sorted": sort}
     if null_class:
         made_with["null_class"] = null_class
-    card = save_imported(supernet, directory, diffusion or DiffusionSettings(), made_with)
+    card = save_imported(supernet, directory, diffusion, made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
     write_json(Path(directory) / ORIGIN_FILE, origin)
     return card
+
+
+def _diffusion(parts: ModelFolder, given: DiffusionSettings | None, say: Callable[[str], None]) -> DiffusionSettings:
+    """Return the noise schedule that a network was trained with; `given` replaces the betas of the scheduler's file."""
+    if parts.scheduler is None:
+        used = given or DiffusionSettings()
+        say(
+            f"guessed: there is no scheduler beside {parts.unet}, so the network is taken to predict noise (epsilon) "
+            f"at {used.steps} times with linear betas from {used.beta_first:g} to {used.beta_last:g}; if that is "
+            "wrong, give its scheduler_config.json with --scheduler"
+        )
+        return used
+    found = read_scheduler(parts.scheduler)
+    return found if given is None else given.model_copy(update={"steps": found.steps})
+
+
+def _digest(files: list[Path]) -> str:
+    digests = [file_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def export_unet2d(source: Path, folder: Path) -> None:
@@ -107,13 +135,6 @@ def _resolution(config: UNet2DConfig, path: Path) -> int:
     if len(sides) != 1:
         raise InputError(f"{path}: sample_size is {size!r}; set the side of the images with --resolution")
     return sides.pop()
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    if not (folder / WEIGHTS_FILE).exists():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise InputError(f"no {WEIGHTS_FILE} in {folder}; found: {found}; save_pretrained writes the file")
-    return read_weights(folder / WEIGHTS_FILE)
 
 
 def _unet(network: torch.nn.Module) -> UNet:

@@ -10,11 +10,16 @@ from pydantic import Field, PositiveInt
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, Settings, validate
+from stepfront.trainers.config import NetworkSettings, Settings, validate
 from stepfront.trainers.networks.unet import UNet
 
 NullClass = Literal["last", "none"]
 """Whether the last of a UNet2DModel's classes is the null class, which stands for no class."""
+
+OF_AVERAGES = frozenset(
+    ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+)
+"""Keys that diffusers' EMAModel writes into the config of an averaged network; they do not concern the network."""
 
 
 class UNet2DConfig(Settings):
@@ -62,11 +67,12 @@ class UNet2DConfig(Settings):
 def read_config(path: Path) -> UNet2DConfig:
     """Return the config of a UNet2DModel; raises InputError for what stepfront's U-Net can't express."""
     content = read_json(path, "UNet2DModel config")
-    name = content.get("_class_name", "UNet2DModel")
+    name = content.get("_class_name", "UNet2DModel" if "down_block_types" in content else "model of unknown class")
     if name != "UNet2DModel":
         raise InputError(f"{path} is the config of a {name}; only UNet2DModel can be imported")
     known = UNet2DConfig.model_fields
-    given = {k: v for k, v in content.items() if not k.startswith("_") and (k in known or v is not None)}
+    left_out = {key for key, value in content.items() if key.startswith("_") or key in OF_AVERAGES}
+    given = {k: v for k, v in content.items() if k not in left_out and (k in known or v is not None)}
     try:
         config = validate(UNet2DConfig, given)
     except InputError as error:
@@ -129,29 +135,6 @@ def deduce_settings(
         return validate(NetworkSettings, given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def read_schedule(path: Path) -> DiffusionSettings:
-    """Return the noise schedule of a pipeline's scheduler.
-
-    Raises InputError for a schedule that stepfront does not have, and for a network that does not predict noise.
-    """
-    config = read_json(path, "scheduler config")
-    kinds = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
-    if config.get("prediction_type", "epsilon") != "epsilon":
-        raise InputError(f"{path}: the network predicts {config['prediction_type']!r}; possible: 'epsilon'")
-    if config.get("beta_schedule", "linear") not in kinds:
-        raise InputError(f"{path}: beta_schedule is {config.get('beta_schedule')!r}; possible: {', '.join(kinds)}")
-    for key in ("trained_betas", "rescale_betas_zero_snr"):
-        if config.get(key):
-            raise InputError(f"{path}: {key} is {config[key]!r}; only betas of a beta_schedule are possible")
-    given = {
-        "schedule": kinds[config.get("beta_schedule", "linear")],
-        "steps": config.get("num_train_timesteps", 1000),
-        "beta_first": config.get("beta_start", 1e-4),
-        "beta_last": config.get("beta_end", 0.02),
-    }
-    return validate(DiffusionSettings, given)
 
 
 def config_of(network: UNet, settings: NetworkSettings, image_channels: int, resolution: int) -> dict[str, Any]:

@@ -25,11 +25,11 @@ def to_ours(
     add_null_class: bool,
     source: Path,
 ) -> dict[str, Tensor]:
-    """Return a UNet2DModel's tensors under the names of `network`.
+    """Return a UNet2DModel's tensors, by their names since diffusers 0.14, under the names of `network`.
 
     Raises InputError when a tensor is missing, or when one is left over.
     """
-    left = {_modern(name): value for name, value in theirs.items()}
+    left = dict(theirs)
 
     def take(name: str) -> Tensor:
         if name not in left:
@@ -55,6 +55,11 @@ def to_ours(
     if ours["time.0.weight"].shape[1] == settings.base:
         ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first).argsort()]
     return ours
+
+
+def with_modern_names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the names that diffusers has given them since 0.14."""
+    return {_modern(name): value for name, value in theirs.items()}
 
 
 def _modern(name: str) -> str:

@@ -21,7 +21,8 @@ from stepfront.trainers.networks.layers import Segments, conv, embedding, linear
 def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> UNet:
     """Build the U-Net at `width`.
 
-    Raises InputError when the resolution can't be halved often enough.
+    Raises InputError when the resolution can't be halved often enough, and when `network.attention` names only
+    resolutions that the images never have.
     """
     halvings = len(settings.multipliers) - 1
     if resolution % 2**halvings:
@@ -29,7 +30,28 @@ def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, 
             f"images of {resolution} pixels can't be halved {halvings} times "
             f"(network.multipliers has {halvings + 1} entries); resize with data.size or give fewer multipliers"
         )
+    missing = missing_attention(settings, resolution)
+    if missing and len(missing) == len(set(settings.attention)):
+        raise InputError(attention_refusal(missing, settings, resolution))
     return UNet(settings, image_channels, resolution, width)
+
+
+def missing_attention(settings: NetworkSettings, resolution: int) -> list[int]:
+    """Return the resolutions of `network.attention` that images of `resolution` never have, ascending."""
+    return sorted(set(settings.attention) - set(_resolutions(settings, resolution)))
+
+
+def attention_refusal(missing: list[int], settings: NetworkSettings, resolution: int) -> str:
+    """Return the line that refuses attention at resolutions that images never have."""
+    return (
+        f"network.attention names {', '.join(map(str, missing))}, and images of {resolution} pixels never have "
+        f"{'that resolution' if len(missing) == 1 else 'these resolutions'} in this network; possible: "
+        f"{', '.join(map(str, _resolutions(settings, resolution)))} (the middle always has attention)"
+    )
+
+
+def _resolutions(settings: NetworkSettings, resolution: int) -> list[int]:
+    return [resolution >> level for level in range(len(settings.multipliers))]
 
 
 def sinusoid(t: Tensor, size: int, whose: str = "plain") -> Tensor:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from stepfront.errors import InputError
 from stepfront.trainers.config import TrainerSettings, TrainingSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.unet import attention_refusal, missing_attention
 from stepfront.trainers.training.distributed import Group
 
 
@@ -48,7 +50,12 @@ class TrainingState:
 
 
 def initial_supernet(settings: TrainerSettings, data: ImageData) -> Supernet:
-    """Build the supernet with the random weights of `training.seed`, on the CPU."""
+    """Build the supernet with the random weights of `training.seed`, on the CPU.
+
+    Raises InputError for attention at a resolution that the images never have.
+    """
+    if settings.network.family == "unet" and (missing := missing_attention(settings.network, data.resolution)):
+        raise InputError(attention_refusal(missing, settings.network, data.resolution))
     with torch.random.fork_rng():
         torch.manual_seed(settings.training.seed)
         return Supernet(settings.network, data.channels, data.resolution)

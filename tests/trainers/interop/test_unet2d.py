@@ -224,7 +224,7 @@ def test_names_of_the_first_published_models_are_known(tmp_path: Path) -> None:
     assert import_unet2d(tmp_path / "in", tmp_path / "old").digest == load_supernet(tmp_path / "new")[1].digest
 
 
-@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> None:
     network = make("many heads", tmp_path / "unused")
     scheduler = diffusers.DDPMScheduler(
@@ -236,8 +236,11 @@ def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> Non
     torch.testing.assert_close(torch.from_numpy(expected).float(), scheduler.alphas_cumprod, rtol=1e-5, atol=1e-8)
     path = tmp_path / "pipeline" / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
-    with pytest.raises(InputError, match="predicts 'v_prediction'; possible: 'epsilon'"):
-        import_unet2d(tmp_path / "pipeline", tmp_path / "other")
+    for folder in (tmp_path / "pipeline", tmp_path / "pipeline" / "unet"):
+        for betas in (None, DiffusionSettings()):
+            with pytest.raises(InputError, match="predicts 'v_prediction'; possible: 'epsilon'"):
+                import_unet2d(folder, tmp_path / "other", diffusion=betas)
+    assert not (tmp_path / "other").exists()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -9,7 +9,7 @@ from torch import nn
 from stepfront.errors import InputError
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.layers import conv, groups_for, linear, norm, parameter_segments
-from stepfront.trainers.networks.unet import Attention, Halve, build_unet, frequencies, sinusoid
+from stepfront.trainers.networks.unet import Attention, Halve, build_unet, frequencies, missing_attention, sinusoid
 
 
 def test_sinusoid_is_the_closed_form() -> None:
@@ -143,3 +143,10 @@ def test_layers_remember_the_segments_of_their_axes() -> None:
 def test_a_layer_without_segments_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"odd\.weight"):
         parameter_segments(nn.ModuleDict({"odd": nn.Linear(2, 2)}))
+
+
+def test_attention_at_a_resolution_that_the_images_never_have_is_refused() -> None:
+    settings = NetworkSettings(base=8, multipliers=(1, 2, 2), groups=4, attention=(16,))
+    with pytest.raises(InputError, match=r"attention names 16, and images of 28 pixels never .* possible: 28, 14, 7"):
+        build_unet(settings, 1, 28, 1.0)
+    assert missing_attention(settings.model_copy(update={"attention": (14, 16, 3)}), 28) == [3, 16]

@@ -1,0 +1,183 @@
+"""Folders of models as people have them: pipelines of other kinds, shards, prefixes, averages, extra values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stepfront.errors import InputError
+from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, own_tensors
+from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
+from stepfront.trainers.interop.scheduler_file import read_scheduler
+from stepfront.trainers.interop.unet2d import import_unet2d
+from stepfront.trainers.networks.supernet_files import load_supernet
+
+diffusers = pytest.importorskip("diffusers")
+SMALL: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+}
+WIDTHS = (0.5, 1.0)
+
+
+def small() -> Any:
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(**SMALL)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    small().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def digest_of(folder: Path, said: list[str] | None = None) -> str:
+    say = (lambda text: None) if said is None else said.append
+    return import_unet2d(folder, folder.parent / f"out-{folder.name}", WIDTHS, say=say).digest
+
+
+def test_shards_and_wrappers_hold_the_same_network(model: Path, tmp_path: Path) -> None:
+    expected, said = digest_of(model), list[str]()
+    small().save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    assert digest_of(tmp_path / "shards") == expected
+    weights = load_file(model / WEIGHTS_FILE)
+    extra = {"n_averaged": torch.tensor(3), "module.step": torch.tensor(7)}
+    for prefix in ("module.", "_orig_mod.", "_orig_mod.module."):
+        save_file({prefix + name: value for name, value in weights.items()} | extra, model / WEIGHTS_FILE)
+        (tmp_path / "out-model" / "supernet.json").unlink()
+        assert digest_of(model, said) == expected
+    assert any("the prefix '_orig_mod.module.' is removed; left out: 2" in text for text in said)
+
+
+def test_an_average_of_diffusers_is_taken_with_its_own_keys(tmp_path: Path) -> None:
+    average = diffusers.training_utils.EMAModel(
+        small().parameters(), model_cls=diffusers.UNet2DModel, model_config=small().config
+    )
+    average.save_pretrained(tmp_path / "unet_ema")
+    assert "min_decay" in json.loads((tmp_path / "unet_ema" / "config.json").read_text())
+    small().save_pretrained(tmp_path / "unet")
+    assert digest_of(tmp_path / "unet_ema") == digest_of(tmp_path / "unet")
+
+
+def test_what_is_guessed_is_said_and_a_scheduler_near_it_is_used(model: Path, tmp_path: Path) -> None:
+    said = list[str]()
+    digest_of(model, said)
+    assert any(text.startswith("guessed: there is no scheduler beside ") and "--scheduler" in text for text in said)
+    assert any(text.startswith("compared with diffusers: the largest difference is ") for text in said)
+    diffusers.DDIMScheduler(num_train_timesteps=50).save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "checkpoint-5").mkdir()
+    model.rename(tmp_path / "checkpoint-5" / "unet")
+    said.clear()
+    card = import_unet2d(tmp_path / "checkpoint-5" / "unet", tmp_path / "near", WIDTHS, say=said.append)
+    assert card.diffusion.steps == 50
+    assert not any("guessed" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}, "is for flow matching"),
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "is for flow matching"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}, "EDM's preconditioning"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "is variance-exploding"),
+        ({"_class_name": "CMStochasticIterativeScheduler"}, "is for consistency models"),
+        ({"_class_name": "SomethingNewScheduler"}, "no betas that stepfront knows"),
+        ({"num_train_timesteps": 1000}, "file without _class_name"),
+        ({"_class_name": "DDPMScheduler", "prediction_type": "sample"}, "predicts 'sample'"),
+        ({"_class_name": "DDPMScheduler", "predict_epsilon": False}, "predicts 'sample'"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"},
+            "predicts 'flow_prediction'",
+        ),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "predicts 'flow'"),
+        ({"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'"),
+        ({"_class_name": "DDIMScheduler", "trained_betas": [0.1] * 1000}, r"trained_betas is \[0\.1, 0\.1"),
+        ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is True"),
+        ({"_class_name": "DDIMScheduler", "num_train_timesteps": "many"}, "steps: input should be a whole number"),
+    ],
+)
+def test_a_scheduler_of_something_else_is_named(config: dict[str, Any], says: str, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=says) as caught:
+        read_scheduler(tmp_path / "s.json")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+INDEXES = {
+    "latent": ({"vqvae": ["diffusers", "VQModel"]}, "a LDMPipeline works in the latent space of its VQModel"),
+    "transformer": (
+        {"unet": [None, None], "transformer": ["diffusers", "DiTTransformer2DModel"]},
+        r"has no unet; it holds scheduler \(DDPMScheduler\), transformer \(DiT",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INDEXES)
+@pytest.mark.parametrize("part", ["", "unet"])
+def test_pipelines_of_other_kinds_are_named(case: str, part: str, model: Path, tmp_path: Path) -> None:
+    change, says = INDEXES[case]
+    model.rename(tmp_path / "unet")
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline", **index, **change}))
+    with pytest.raises(InputError, match=says):
+        import_unet2d(tmp_path / part, tmp_path / "out", WIDTHS)
+
+
+def test_folders_that_are_not_complete_say_what_is_missing(model: Path, tmp_path: Path) -> None:
+    def refusal(folder: Path) -> str:
+        with pytest.raises(InputError) as caught:
+            import_unet2d(folder, tmp_path / "out", WIDTHS)
+        assert not (tmp_path / "out").exists()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "give the folder with config.json" in refusal(model / WEIGHTS_FILE)
+    weights = load_file(model / WEIGHTS_FILE)
+    save_file(weights, model / "diffusion_pytorch_model.fp16.safetensors")
+    (model / WEIGHTS_FILE).rename(model / "diffusion_pytorch_model.non_ema.safetensors")
+    assert "holds the weights several times" in refusal(model)
+    (model / "diffusion_pytorch_model.non_ema.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../x.safetensors")}
+    path = model / f"{WEIGHTS_FILE}.index.json"
+    path.write_text(json.dumps(index))
+    assert "which is not a file of its folder" in refusal(model)
+    path.write_text(json.dumps(index | {"weight_map": {"a": "a.safetensors"}}))
+    (model / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    assert "no weights at" in refusal(model)
+    save_file(weights, model / "a.safetensors")
+    assert "is in no shard" in refusal(model)
+    path.write_text("{}")
+    assert "has no weight_map" in refusal(model)
+    model.rename(tmp_path / "unet")
+    assert f"give {tmp_path / 'unet'}" in refusal(tmp_path)
+
+
+def test_of_several_networks_the_average_is_taken() -> None:
+    one, two, said = torch.ones(1, 1), torch.zeros(1, 1), list[str]()
+    content = {"model": {"conv_in.weight": one}, "ema_model.conv_in.weight": two, "epoch": 3, "name": "run"}
+    assert own_tensors(content, "conv_in.weight", Path("f"), said.append) == {"conv_in.weight": two}
+    assert said == ["f: the prefix 'ema_model.' is removed; left out: 3 (epoch, model.conv_in.weight, name)"]
+    with pytest.raises(InputError, match=r"f holds several networks \('a\.', 'b\.'\); save one of them"):
+        own_tensors({"a.conv_in.weight": one, "b.conv_in.weight": two}, "conv_in.weight", Path("f"))
+
+
+def test_a_network_that_computes_something_else_than_diffusers_is_refused(model: Path, tmp_path: Path) -> None:
+    digest_of(model)
+    supernet, card = load_supernet(tmp_path / "out-model")
+    theirs = load_file(model / WEIGHTS_FILE)
+    theirs["conv_out.bias"] += 1.0
+    reference = run_in_diffusers(model / "config.json", theirs, 8, card.diffusion.steps, lambda text: None)
+    assert reference is not None
+    with pytest.raises(InputError, match="the imported network differs from diffusers' by "):
+        compare(supernet, reference, model, lambda text: None)
