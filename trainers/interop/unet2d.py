@@ -63,9 +63,9 @@ def import_unet2d(
     parts = find_parts(Path(folder), scheduler)
     folder = parts.unet
     config = read_config(folder / CONFIG_FILE)
-    diffusion = _diffusion(parts, diffusion, say)
     resolution = resolution or _resolution(config, folder / CONFIG_FILE)
     settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
+    diffusion = _diffusion(parts, diffusion, say)
     with torch.device("meta"):
         skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
     source, files, content = read_model(folder)
