@@ -47,8 +47,9 @@ def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontDat
     """Split the trials into at most 30 moments, and thin the dominated ones evenly to `most_trials`."""
     complete = tables.complete.sort_values("trial")
     dominated = complete[~complete.trial.isin(tables.front.trial)]
-    kept = dominated.iloc[np.unique(np.linspace(0, len(dominated) - 1, most_trials).astype(int))]
-    kept = dominated if len(dominated) <= most_trials else kept
+    kept = dominated
+    if len(dominated) > most_trials:
+        kept = dominated.iloc[np.unique(np.linspace(0, len(dominated) - 1, most_trials).astype(int))]
     spans = np.array_split(np.unique(complete.generation), min(MOST_MOMENTS, complete.generation.nunique()) or 1)
     moments = []
     for span in filter(len, spans):

@@ -178,6 +178,13 @@ def test_proxies_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -
     assert "gap and fid: τ = 0.31 over 42 trials" in proxies_section(read_tables(search))
 
 
+def test_a_search_whose_every_trial_is_on_the_front_is_drawn(search: Path) -> None:
+    tables = read_tables(search)  # with several objectives that is common
+    data = front_data(replace(tables, trials=tables.trials[tables.trials["trial"].isin(tables.front["trial"])]))
+    assert (data.dominated, data.drawn) == (0, 0)
+    assert len(front_figure(data).data) > 1
+
+
 def test_a_proxy_that_is_zero_up_to_rounding_is_drawn_as_zero(search: Path) -> None:
     path = search / "proxies.parquet"
     scores = pd.read_parquet(path)
