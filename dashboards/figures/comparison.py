@@ -55,6 +55,8 @@ def hypervolume_shares(fronts: Sequence[pd.DataFrame]) -> list[float]:
     points = [front[["gflops", "fid"]].to_numpy(float) for front in fronts]
     reference = 1.05 * np.concatenate(points).max(axis=0)
     whole = _area(np.concatenate(points), reference)
+    if not whole:  # every point has the same FID of zero, so no front has less than another
+        return [1.0] * len(points)
     return [_area(own, reference) / whole for own in points]
 
 

@@ -6,13 +6,16 @@ Each function says why no public name does the same.
 from __future__ import annotations
 
 import os
+import sys
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.job_config import JobConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
@@ -25,6 +28,26 @@ def keep_to_loopback() -> None:
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+class DriverPath(list[str]):
+    """The folders of a driver that its workers import from: those that the driver itself imports from.
+
+    Ray puts the current folder before the standard library of each worker, even where the driver does not look into it.
+    A user's own random.py beside the run would then be imported in the place of Python's.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add those of `folders` in which the driver looks for modules."""
+        known = {os.path.abspath(folder) for folder in sys.path}
+        super().extend(folder for folder in folders if os.path.abspath(folder) in known)
+
+
+def job_config() -> JobConfig:
+    """Return the configuration of a job whose workers import from where the driver does; Ray has no public one."""
+    config = JobConfig()
+    config._py_driver_sys_path = DriverPath()
+    return config
 
 
 def actor_of(trial: Any) -> Any:

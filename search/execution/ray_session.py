@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import site
 import sysconfig
 import warnings
@@ -18,7 +19,7 @@ from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError, first_line
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.interrupt import sigterm_handler_kept
-from stepfront.search.execution.ray_private import keep_to_loopback
+from stepfront.search.execution.ray_private import job_config, keep_to_loopback
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial that nobody reads
@@ -65,7 +66,40 @@ def _connect(workers: WorkerSettings) -> None:
         return
     keep_to_loopback()
     # Without an address, Ray would join any cluster that it finds on this machine.
-    ray.init(address="local", include_dashboard=False, runtime_env={"env_vars": import_path(SOURCE_ROOT)}, **quiet)
+    token_without_home()
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        runtime_env={"env_vars": import_path(SOURCE_ROOT)},
+        job_config=job_config(),
+        **({} if (folder := short_folder()) is None else {"_temp_dir": folder}),
+        **quiet,
+    )
+
+
+LONGEST_SOCKET = 107
+"""Bytes that the path of a Unix socket may have."""
+
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+
+
+def short_folder(fallback: str = "/tmp/ray") -> str | None:
+    """Return a folder for Ray's files where TMPDIR is too long for its sockets; None where Ray's own choice will do."""
+    given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(os.path.join(given, _SOCKET))) <= LONGEST_SOCKET:
+        return None
+    logging.getLogger("stepfront").warning(
+        "Ray's files are in %s: the path of TMPDIR is too long for its sockets", fallback
+    )
+    return fallback
+
+
+def token_without_home() -> None:
+    """Give a cluster of this machine a token of its own where Ray can't write one into the home folder."""
+    home = Path(os.path.expanduser("~"))
+    known = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not known and not (home.is_dir() and os.access(home, os.W_OK)) and not (home / ".ray" / "auth_token").exists():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def import_path(root: Path) -> dict[str, str]:

@@ -45,6 +45,19 @@ def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0)
         yield
 
 
+def is_in_use(directory: Path, name: str = "lock") -> bool:
+    """Return whether a process holds the lock of a directory; nothing is made where there is none."""
+    if not (directory / name).is_file():
+        return False
+    try:
+        with FileLock(directory / name).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder of another user, which can't be locked
+        return False
+
+
 def _remove(holder: Path) -> None:
     with contextlib.suppress(OSError):
         holder.unlink()

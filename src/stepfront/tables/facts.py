@@ -79,6 +79,13 @@ class _Tau(_Shape):
     n: int = 0
 
 
+class _Score(_Shape):
+    """A score of the user's own."""
+
+    name: str
+    goal: str | None = None
+
+
 class _Facts(_Shape):
     search_id: str | None = None
     format: int | None = None
@@ -108,6 +115,7 @@ class _Facts(_Shape):
     width_costs: list[dict[str, Any]] | None = None
     noise: _Noise | None = None
     savings: dict[str, Any] | None = None
+    scores: list[_Score] | None = None
     recorded: list[str] | None = None
     parent_searches: list[str] | None = None
     proxy_tau: list[_Tau] | None = None

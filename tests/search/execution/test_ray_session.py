@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from stepfront.environment import SOURCE_ROOT
-from stepfront.search.execution.ray_session import ENVIRONMENT, import_path
+from stepfront.search.execution.ray_private import DriverPath
+from stepfront.search.execution.ray_session import ENVIRONMENT, import_path, short_folder, token_without_home
 
 
 def test_workers_import_a_checkout_from_where_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +38,39 @@ print([name for name in {names!r} if name in os.environ])
     clean["PYTHONPATH"] = str(SOURCE_ROOT)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_workers_look_for_modules_where_the_driver_does_and_not_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = tmp_path / "scripts", tmp_path / "here"
+    monkeypatch.setattr(sys, "path", [str(mine), *sys.path])
+    path = DriverPath()
+    path.extend([str(mine), str(theirs)])
+    assert path == [str(mine)]
+
+
+def test_a_long_folder_for_temporary_files_is_too_long_for_sockets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert short_folder() is None
+    assert caplog.text == ""
+    monkeypatch.setenv("TMPDIR", "/scratch/" + 60 * "x")
+    assert short_folder() == "/tmp/ray"
+    assert "too long" in caplog.text
+
+
+def test_a_home_that_cannot_be_written_is_replaced_by_a_token_of_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token_without_home()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    token_without_home()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN")

@@ -1,0 +1,61 @@
+"""`stepfront list`: the states of runs, read without changing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tracking import made_up_search
+from stepfront.errors import InputError
+from stepfront.files import write_json
+from stepfront.search.cli.run_table import run_table
+from stepfront.search.records.run_list import list_runs
+from stepfront.search.storage.lock import directory_lock
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import FRONT
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Return a folder with a finished, an interrupted, a damaged and a trained run, and something else."""
+    found = made_up_search(8)
+    for name, finished in (("done", "2026-01-01"), ("half", None), ("torn", "2026-01-01")):
+        search = tmp_path / name / "search"
+        write_table(found.front, search / FRONT)
+        facts = {"search_id": name, "evaluations": 7, "failed": 1, "dataset": "digits"}
+        write_json(search / "search.json", facts | {"finished": finished})
+    (tmp_path / "torn" / "search" / FRONT).write_bytes(b"PAR1")
+    write_json(tmp_path / "net" / "supernet" / "supernet.json", {})
+    (tmp_path / "other").mkdir()
+    return tmp_path
+
+
+def test_runs_are_listed_with_their_states(runs: Path) -> None:
+    before = sorted(runs.rglob("*"))
+    found = {run.name: run for run in list_runs(runs)}
+    assert {name: run.state for name, run in found.items()} == {
+        "done": "finished",
+        "half": "interrupted",
+        "torn": "damaged",
+        "net": "trained",
+    }
+    assert (found["done"].trials, found["done"].points) == (8, len(made_up_search(8).front))
+    assert "front.parquet is not a readable table" in found["torn"].problem
+    assert found["net"].trials is None
+    assert found["done"].bytes == sum(p.stat().st_size for p in (runs / "done").rglob("*") if p.is_file())
+    assert [run.name for run in list_runs(runs / "done")] == ["done"]
+    assert sorted(runs.rglob("*")) == before
+    assert run_table(list(found.values())).row_count == 4
+
+
+def test_a_run_at_work_is_shown_as_such(runs: Path) -> None:
+    with directory_lock(runs / "half" / "search"):
+        assert {run.name: run.state for run in list_runs(runs)}["half"] == "searching"
+    with directory_lock(runs / "net" / "supernet"):
+        assert {run.name: run.state for run in list_runs(runs)}["net"] == "training"
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder"):
+        list_runs(tmp_path / "nowhere")
