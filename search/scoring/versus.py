@@ -41,7 +41,7 @@ def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mappin
                 "method": name,
                 "evaluations": len(table),
                 "hypervolume": volume,
-                "share": volume / union,
+                "share": volume / union if union else 1.0,
                 "features": str(facts.get("features", "")),
                 "network_gflops": float((table["gflops"] * table["images"]).sum())
                 + (_repeats_gflops(facts) if name == "search" else 0.0),
