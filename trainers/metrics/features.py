@@ -169,7 +169,16 @@ def make_reference(
             yield rows
 
     moments = Moments.of(batches())
+    _check_usable(moments, packed.name)
     return Reference(moments.mean, moments.covariance, moments.count, packed.name, packed.digest, data.fingerprint)
+
+
+def _check_usable(moments: Moments, name: str) -> None:
+    """Raise InputError for features of real images that are not finite, or that are the same for all of them."""
+    if not np.isfinite(moments.mean).all():
+        raise InputError(f"features {name!r} are not finite on real images; give other features")
+    if not np.trace(moments.covariance) > 0:
+        raise InputError(f"features {name!r} are constant: all images have the same; give other features")
 
 
 def real_features(

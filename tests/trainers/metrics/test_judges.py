@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.config import FeatureSettings, validate
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.feature_networks.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics import judges
@@ -163,6 +163,24 @@ def test_blurred_images_never_score_better_on_both_judges_of_auto(digits: ImageD
             assert (blurred > sharp).any(), f"noise {noise}, blur {strength}: {blurred} against {sharp}"
             if strength >= 0.4:
                 assert (blurred > sharp).all(), f"noise {noise}, blur {strength}: {blurred} against {sharp}"
+
+
+@pytest.mark.parametrize("examine", ["refuse", "skip"])
+@pytest.mark.parametrize(("name", "words"), [("Nothing", "are not finite on real images"), ("Same", "are constant")])
+def test_features_that_say_nothing_are_refused_with_or_without_examination(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examine: str, name: str, words: str
+) -> None:
+    (tmp_path / "dull_features.py").write_text(
+        "import torch\nfrom stepfront.trainers.metrics.feature_set import FeatureSet\n"
+        "class Same(FeatureSet):\n    value = 1.0\n    def pack(self, directory): return b'1'\n"
+        "    def open(self, content, device): return lambda levels: torch.full((len(levels), 8), self.value)\n"
+        "class Nothing(Same):\n    value = float('nan')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = validate(FeatureSettings, {"name": f"dull_features:{name}", "examine": examine})
+    for _ in range(2):  # a second call finds nothing that the first has left
+        with pytest.raises(InputError, match=f"features 'dull_features:{name}' {words}"):
+            prepare_judge(digits, settings, tmp_path, CPU)
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------
