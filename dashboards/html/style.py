@@ -59,7 +59,7 @@ pre { background: var(--tile); border-radius: 8px; padding: 12px 14px; overflow-
   main { padding: 0; max-width: none; }
   nav, .tools, button.png, .clicked { display: none; }
   body { font-size: 11pt; }
-  table { font-size: 8pt; }
+  table, #table-points { font-size: 8pt; }
   th, td { padding: 3px 8px 3px 0; }
   td.plan { min-width: 130px; font-size: 7.5pt; }
   .scroll { overflow: visible; max-height: none; }
