@@ -105,6 +105,8 @@ def _group(field: FieldInfo) -> type[BaseModel] | None:
 def _plural(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "groups of settings"
+    if get_origin(annotation) is Literal:
+        return type_name(annotation)
     return PLURALS[get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -68,9 +69,42 @@ class DataSettings(Settings):
     held_out: float = Field(
         0.1, gt=0, lt=1, description="share of images held out from training where the data has no split"
     )
-    limit: int | None = Field(None, ge=16, description="number of training images to use, from the first on; null: all")
+    limit: int | None = Field(
+        None, ge=16, description="number of training images to use, drawn from each class in proportion; null: all"
+    )
+    splits: dict[str, Literal["train", "held_out", "unused"]] | None = Field(
+        None,
+        description="what folders, files or arrays of these names are for (`*` matches any text); {}: the data has no "
+        "split; null: by the names, such as train, val and test",
+    )
+    labels: Literal["auto", "map", "keep", "ignore"] = Field(
+        "auto",
+        description="auto: classes are numbered from 0 on, and what may be no class is refused. map: every value is a "
+        "class, also -1. keep: numbers stay as they are. ignore: images without labels",
+    )
+    class_levels: PositiveInt | None = Field(
+        None, description="how many levels of nested folders name a class; null: all of them"
+    )
+    image_key: str | None = Field(
+        None, min_length=1, description="column, array or extension that holds the images; null: by its name"
+    )
+    label_key: str | None = Field(
+        None, min_length=1, description="column, array or extension that holds the labels; null: by its name"
+    )
+    background: Literal["white", "black", "grey"] = Field("white", description="what lies behind transparent pixels")
+    range: tuple[float, float] | None = Field(
+        None,
+        description="values that become black and white in images of other than 8 bits, such as [0, 4095]; values "
+        "beyond are cut off. null: 16 bits are 0 to 65,535, and other types are refused",
+    )
+    bad_files: float = Field(
+        0.01, ge=0, le=1, description="share of images that may be unreadable and are left out; more is an error"
+    )
     memory_mb: float = Field(
-        4096, gt=0, description="memory for decoded pixels, in MB; larger data is mapped from a file in `cache`"
+        4096,
+        gt=0,
+        description="memory for decoded pixels, in MB; larger data is mapped from a file in `cache`. No single array "
+        "or picture may need more (256 are always granted)",
     )
     cache: str = Field(
         "runs/cache",
@@ -83,6 +117,13 @@ class DataSettings(Settings):
         if self.format in FORMATS.ours and self.format != "digits" and not self.path:
             raise ValueError(f"format {self.format} needs a path")
         return self
+
+    @field_validator("range")
+    @classmethod
+    def _black_below_white(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given is not None and not (math.isfinite(given[0]) and math.isfinite(given[1]) and given[0] < given[1]):
+            raise ValueError(f"two rising numbers are needed, such as [0, 4095]; given: {list(given)}")
+        return given
 
 
 class NetworkSettings(Settings):

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepfront.addresses import is_uri, redacted, shown
@@ -15,6 +15,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
 from stepfront.sqlite_files import sqlite_file
 from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.data import ReadingReport
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Finding:
     usable: bool
     detail: str
     """What was found, or why the check failed."""
+    lines: tuple[str, ...] = ()
+    """More to know: what the images are, also where they can't be used."""
 
 
 def check_environment(settings: RunSettings | None) -> list[Finding]:
@@ -35,6 +38,7 @@ def check_environment(settings: RunSettings | None) -> list[Finding]:
         local = {"directory": str(copy_folder(remote_place, "work").parent)}
         settings_ = validate(RunSettings, settings_json(settings_) | local)
         settings = settings_
+    report = ReadingReport()
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("device", lambda: _device(settings_)),
@@ -46,10 +50,12 @@ def check_environment(settings: RunSettings | None) -> list[Finding]:
     if remote_place is not None:
         checks.append(("uri", lambda: _remote_place(remote_place)))
     if settings is not None:
-        checks += [("parts", lambda: _parts(settings)), ("data", lambda: _data(settings))]
+        checks += [("parts", lambda: _parts(settings)), ("data", lambda: _data(settings, report))]
         checks.append(("supernet", lambda: _supernet(settings)))
         checks.append(("judge", lambda: _judge(settings)))
-    return [run_check(what, check) for what, check in checks]
+    findings = [run_check(what, check) for what, check in checks]
+    read = tuple(report.lines()) if report.found else ()
+    return [replace(finding, lines=read) if finding.what == "data" else finding for finding in findings]
 
 
 def run_check(what: str, check: Callable[[], str]) -> Finding:
@@ -149,12 +155,12 @@ def _parts(settings: RunSettings) -> str:
     return found + "".join(f", score {score.name} ({score.use})" for score in settings.scores)
 
 
-def _data(settings: RunSettings) -> str:
+def _data(settings: RunSettings, report: ReadingReport) -> str:
     from stepfront.search.problem.user_parts import check_user_scores
     from stepfront.trainers.data import load_data
     from stepfront.trainers.diffusion.conditioning import check_classes
 
-    data = load_data(settings.data)
+    data = load_data(settings.data, report=report)
     check_user_scores(settings, data)
     check_classes(data, settings.network.classes)
     labels = f"{data.classes} classes" if data.labels is not None else "no labels"

@@ -45,8 +45,10 @@ def doctor(
         findings = _check(None if location is None else location.local, set_ or [], repair, output)
     for finding in findings:
         output.message(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.detail}")
+        for line in finding.lines:
+            output.message(f"{'':<17}{line}")
     if as_json:
-        output.json([{"what": f.what, "usable": f.usable, "detail": f.detail} for f in findings])
+        output.json([{"what": f.what, "usable": f.usable, "detail": f.detail, "lines": f.lines} for f in findings])
     if not all(finding.usable for finding in findings):
         raise typer.Exit(1)
 

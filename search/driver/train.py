@@ -36,6 +36,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
         stage("reading the images")
         data = load_data(settings.data, reading_progress(stage))
+        for line in [data.report.headline, *data.report.guesses]:
+            stage(line)
         # Workers have devices of their own; the driver of a cluster may lack theirs.
         device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
         check_judge(data, settings.features)

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.decode import Labels, Pixels, Split
-from stepfront.trainers.data.spill_buffer import release_pages
+from stepfront.trainers.data.decode import Split
+from stepfront.trainers.data.formats.file_tree import list_folder
+from stepfront.trainers.data.reading_report import ReadingReport
+from stepfront.trainers.data.rows import Rows
+from stepfront.trainers.data.spill_buffer import Labels, Pixels, release_pages
 
 CARD = "card.json"
-_LAYOUT = 1  # raise it whenever the same sources are decoded to other pixels, or stored in other files
+_LAYOUT = 2  # raise it whenever the same sources are decoded to other pixels, or stored in other files
 _BLOCK_BYTES = 1 << 22
-
-Rows = NDArray[np.intp]
 
 
 class AlreadyMadeError(Exception):
@@ -48,21 +48,22 @@ class PixelCache:
         self._part = self._folder / f".{key}.part"
         self._lock = FileLock(self._folder / f".{key}.lock")
 
-    def find(self) -> tuple[Split, Split, str] | None:
-        """Return training and held-out split, mapped, and their fingerprint; None where there is no entry."""
+    def find(self) -> tuple[Split, Split, str, ReadingReport] | None:
+        """Return training and held-out split, mapped, fingerprint and report; None where there is no entry."""
         if not (self.entry / CARD).exists():
             return None
-        fingerprint = str(read_json(self.entry / CARD, "card of decoded images")["fingerprint"])
+        card = read_json(self.entry / CARD, "card of decoded images")
         try:
+            fingerprint, report = str(card["fingerprint"]), ReadingReport.from_json(card["report"])
             with np.load(self.entry / "labels.npz", allow_pickle=False) as file:
                 labels: dict[str, Labels] = {name: file[name] for name in file.files}
             train, held_out = (
                 (np.load(self.entry / f"{name}.npy", mmap_mode="r", allow_pickle=False), labels.get(name))
                 for name in ("train", "held_out")
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{self.entry} is damaged ({error}); delete it: it is made again from the data") from None
-        return train, held_out, fingerprint
+        return train, held_out, fingerprint, report
 
     def begin(self) -> Path:
         """Return a temporary folder to decode into, locked for this process until `release`.
@@ -84,7 +85,7 @@ class PixelCache:
             ) from None
         return self._part
 
-    def store(self, part: Path, train: tuple[Split, Rows], held_out: tuple[Split, Rows]) -> None:
+    def store(self, part: Path, train: tuple[Split, Rows], held_out: tuple[Split, Rows], report: ReadingReport) -> None:
         """Make the entry of the chosen rows, in order; `part` is the folder that `begin` returned."""
         made = part / "made"
         made.mkdir()
@@ -97,7 +98,7 @@ class PixelCache:
             digest.update(b"none" if numbers is None else np.ascontiguousarray(numbers[rows]).data)
         with open(made / "labels.npz", "wb") as file:
             np.savez(file, **labels)  # type: ignore[arg-type]  # numpy's stubs take the names for its own options
-        write_json(made / CARD, {"fingerprint": digest.hexdigest(), "layout": _LAYOUT})
+        write_json(made / CARD, {"fingerprint": digest.hexdigest(), "layout": _LAYOUT, "report": report.to_json()})
         shutil.rmtree(self.entry, ignore_errors=True)  # an entry without a card is incomplete
         os.replace(made, self.entry)
 
@@ -125,11 +126,11 @@ def _write_rows(path: Path, images: Pixels, rows: Rows, update: Callable[[bytes]
 
 def _key(settings: DataSettings, path: Path | None, is_source: Callable[[str], bool]) -> str:
     deciding = settings.model_dump(mode="json", exclude={"flip", "memory_mb", "cache", "path"})
-    place = None if path is None else str(path.resolve())
+    place = None if path is None else os.fsencode(path.resolve()).hex()
     digest = hashlib.sha256(json.dumps([_LAYOUT, place, deciding], sort_keys=True).encode())
     if path is not None:
-        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if is_source(f.name))
-        for file in files:
-            facts = file.stat()
-            digest.update(f"{file.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+        names = [""] if path.is_file() else filter(is_source, list_folder(path, ReadingReport()))
+        for name in names:
+            facts = (path / name).stat()
+            digest.update(os.fsencode(name) + f"\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.cache import AlreadyMadeError, PixelCache, Rows
-from stepfront.trainers.data.decode import Labels, Pixels, Split, Splits, to_shape
+from stepfront.trainers.data.cache import AlreadyMadeError, PixelCache
+from stepfront.trainers.data.decode import Split, Splits, to_shape
 from stepfront.trainers.data.formats.dataset_format import find_format, source_filter
-from stepfront.trainers.data.spill_buffer import MemoryBudget, Progress, blocks
+from stepfront.trainers.data.labels import note_rare_classes, settle_labels
+from stepfront.trainers.data.pixels import check_depth
+from stepfront.trainers.data.reading_report import ReadingReport
+from stepfront.trainers.data.rows import Rows, held_out_rows, limited_rows
+from stepfront.trainers.data.spill_buffer import Labels, MemoryBudget, Pixels, Progress, blocks
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class ImageData:
     held_out_images: Pixels
     held_out_labels: Labels | None
     fingerprint: str
+    report: ReadingReport = field(default_factory=ReadingReport, compare=False)
 
     @property
     def channels(self) -> int:
@@ -43,32 +48,45 @@ class ImageData:
 
     @property
     def classes(self) -> int:
-        """The largest label plus one; 0 without labels."""
-        return 0 if self.labels is None else int(self.labels.max()) + 1
+        """The largest label of both splits plus one; 0 without labels."""
+        if self.labels is None:
+            return 0
+        held_out = -1 if self.held_out_labels is None else int(self.held_out_labels.max(initial=-1))
+        return max(int(self.labels.max()), held_out) + 1
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 0, 1, ... in the data; empty without labels."""
+        return self.report.class_names
 
 
 _Chosen: TypeAlias = tuple[Split, Rows]
 """A split, and the rows of it that are used, in ascending order."""
 
 
-def load_data(settings: DataSettings, progress: Progress = lambda done, total: None) -> ImageData:
+def load_data(
+    settings: DataSettings,
+    progress: Progress = lambda done, total: None,
+    report: ReadingReport | None = None,
+) -> ImageData:
     """Load the images that the settings name.
 
     Images that need more than `data.memory_mb` are mapped from a file in `data.cache`.  The first process that needs
-    them decodes them once; the pixels are the same to the bit.
+    them decodes them once; the pixels are the same to the bit.  `report` is filled also where the images are refused.
 
     Raises InputError when they are missing, damaged or of a shape that can't be used.
     """
     read = find_format(settings.format)
     cache = PixelCache(settings, source_filter(settings.format))
     if (found := cache.find()) is not None:
-        return _image_data(settings, *found)
+        return _image_data(settings, *found, report)
     try:
-        with MemoryBudget(settings.memory_mb * 2**20, cache.begin, progress) as budget:
-            train, held_out = _choose_rows(settings, *_checked(settings, read(settings, budget)))
+        with MemoryBudget(settings.memory_mb * 2**20, cache.begin, progress, report) as budget:
+            splits = _checked(settings, read(settings, budget), budget.report)
+            train, held_out = _choose_rows(settings, *splits, budget.report)
             if budget.folder is None:
-                return _in_memory(settings, train, held_out)
-            cache.store(budget.folder, train, held_out)
+                return _in_memory(settings, train, held_out, budget.report)
+            cache.store(budget.folder, train, held_out, budget.report)
     except AlreadyMadeError:
         pass
     except OSError as error:
@@ -79,35 +97,45 @@ def load_data(settings: DataSettings, progress: Progress = lambda done, total: N
         cache.release()
     found = cache.find()
     assert found is not None
-    return _image_data(settings, *found)
+    return _image_data(settings, *found, report)
 
 
-def _checked(settings: DataSettings, splits: Splits) -> Splits:
+def _checked(settings: DataSettings, splits: Splits, report: ReadingReport) -> Splits:
     """Return what a reader read in the settings' shape.  Raises InputError when it breaks the contract."""
     train, held_out = splits
-    return _checked_split(settings, train), None if held_out is None else _checked_split(settings, held_out)
+    check_depth(settings, report, _place(settings))
+    labels = train[1], None if held_out is None else held_out[1]
+    if not report.classes_settled:
+        labels = settle_labels(*labels, settings, report, _place(settings))
+    first = _checked_split(settings, train[0], labels[0])
+    return first, None if held_out is None else _checked_split(settings, held_out[0], labels[1])
 
 
-def _checked_split(settings: DataSettings, split: Split) -> Split:
-    images, labels = split
+def _checked_split(settings: DataSettings, images: Pixels, labels: Labels | None) -> Split:
     if images.dtype != np.uint8 or images.ndim != 4:
         raise InputError(
             f"data.format {settings.format} gave images {images.dtype} {list(images.shape)}; uint8 [N, C, H, W] needed"
         )
-    if labels is not None and (labels.dtype != np.int64 or labels.shape != (len(images),)):
+    if labels is not None and labels.shape != (len(images),):
         given = f"{labels.dtype} {list(labels.shape)}"
         raise InputError(f"data.format {settings.format} gave labels {given}; int64 [{len(images)}] or None needed")
     return to_shape(images, settings, _place(settings)), labels
 
 
-def _choose_rows(settings: DataSettings, train: Split, held_out: Split | None) -> tuple[_Chosen, _Chosen]:
+def _choose_rows(
+    settings: DataSettings, train: Split, held_out: Split | None, report: ReadingReport
+) -> tuple[_Chosen, _Chosen]:
     """Return the rows for training and those that are held out."""
-    count = min(len(train[0]), settings.limit or len(train[0]))
+    rows = limited_rows(len(train[0]), train[1], settings.limit)
+    if len(rows) < len(train[0]):
+        report.leave_out("beyond data.limit", count=len(train[0]) - len(rows))
     if held_out is None:
-        used, held = _hold_out(count, settings.held_out)
-        held_out = train
+        used, held = held_out_rows(len(rows), None if train[1] is None else train[1][rows], settings.held_out)
+        used, held, held_out = rows[used], rows[held], train
+        report.drawn = f"{len(held):,} images are held out at random (data.held_out), as the data names no split"
+        report.note(report.drawn)
     else:
-        used, held = np.arange(count), np.arange(len(held_out[0]))
+        used, held = rows, np.arange(len(held_out[0]))
     if len(used) < 2 or not len(held):
         raise InputError(f"{_place(settings)} holds {len(used)} training images; at least 2 and 1 held out needed")
     if train[0].shape[1:] != held_out[0].shape[1:]:
@@ -115,12 +143,14 @@ def _choose_rows(settings: DataSettings, train: Split, held_out: Split | None) -
         raise InputError(
             f"{_place(settings)}: training and held-out images differ ({shapes}); set data.size and data.channels"
         )
+    labels = (None if split[1] is None else split[1][rows] for split, rows in ((train, used), (held_out, held)))
+    report.take(len(used), len(held), note_rare_classes(next(labels), next(labels), report))
     return (train, used), (held_out, held)
 
 
-def _in_memory(settings: DataSettings, train: _Chosen, held_out: _Chosen) -> ImageData:
+def _in_memory(settings: DataSettings, train: _Chosen, held_out: _Chosen, report: ReadingReport) -> ImageData:
     used, held = _take_rows(*train), _take_rows(*held_out)
-    return _image_data(settings, used, held, fingerprint(used, held))
+    return _image_data(settings, used, held, fingerprint(used, held), report)
 
 
 def _take_rows(split: Split, rows: Rows) -> Split:
@@ -130,9 +160,18 @@ def _take_rows(split: Split, rows: Rows) -> Split:
     return images[rows], None if labels is None else labels[rows]
 
 
-def _image_data(settings: DataSettings, train: Split, held_out: Split, fingerprint: str) -> ImageData:
+def _image_data(
+    settings: DataSettings,
+    train: Split,
+    held_out: Split,
+    fingerprint: str,
+    report: ReadingReport,
+    asked: ReadingReport | None = None,
+) -> ImageData:
+    if asked is not None and asked is not report:  # of an earlier reading
+        vars(asked).update(vars(report))
     name = Path(settings.path).name if settings.path else settings.format
-    return ImageData(name, *train, *held_out, fingerprint)
+    return ImageData(name, *train, *held_out, fingerprint, report)
 
 
 def to_float(images: Pixels) -> Tensor:
@@ -156,13 +195,6 @@ def fingerprint(*splits: Split) -> str:
             digest.update(np.ascontiguousarray(part).reshape(-1).data)
         digest.update(b"none" if labels is None else np.ascontiguousarray(labels).data)
     return digest.hexdigest()
-
-
-def _hold_out(count: int, share: float) -> tuple[Rows, Rows]:
-    # A fixed permutation: which images are held out must not depend on the training seed.
-    order = np.random.Generator(np.random.Philox(0)).permutation(count)
-    cut = max(1, round(share * count))
-    return np.sort(order[cut:]), np.sort(order[:cut])
 
 
 def _place(settings: DataSettings) -> str:

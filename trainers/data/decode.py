@@ -6,43 +6,29 @@ the result no more than the memory that the settings grant.  `to_shape` takes ar
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.spill_buffer import MemoryBudget, Pixels, SpillBuffer
+from stepfront.trainers.data.pixels import BadImageError, decode
+from stepfront.trainers.data.reading_report import shown
+from stepfront.trainers.data.spill_buffer import Labels, MemoryBudget, Pixels, SpillBuffer
 
-Labels: TypeAlias = NDArray[np.int64]
 Split: TypeAlias = tuple[Pixels, Labels | None]
 
 Splits: TypeAlias = tuple[Split, Split | None]
 """Training split, and held-out split where the data have one."""
 
-SPLITS = {"train": "train", "val": "held_out", "valid": "held_out", "validation": "held_out", "test": "held_out"}
-"""The split that files and folders of these names belong to."""
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """Decode an image file.  Raises InputError, which names it, when it can't be read."""
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except UnidentifiedImageError:
-        raise InputError(f"{name} is not a readable image: its content has no known format") from None
-    except Exception as error:  # each of Pillow's readers has its own for a damaged or an enormous file
-        raise InputError(f"{name} is not a readable image: {error}") from None
-    # Pillow clamps 16-bit greys instead of scaling them: all but the darkest would become white.
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
-
 
 class ImageStack:
-    """Pictures of one size that are added one by one: grey until the first colour picture."""
+    """Pictures of one size that are added one by one: grey until the first colour picture.
+
+    Unreadable ones are left out and counted.  `split` refuses more of them than `data.bad_files`.
+    """
 
     def __init__(
         self, settings: DataSettings, place: Path | str, budget: MemoryBudget, total: int | None = None
@@ -53,12 +39,24 @@ class ImageStack:
         self._sizes: set[tuple[int, int]] = set()
         self._buffer = SpillBuffer(budget)
         self._labels: list[int] = []
+        self._bad, self._first_bad = 0, ""
         self.count = 0
 
-    def add(self, content: bytes, name: str, label: int | None = None) -> None:
-        """Decode and append one image file, with its class or none."""
-        image = decode(content, name)
-        if self._settings.channels is None and self._channels == 1 and image.mode not in ("L", "LA", "1"):
+    def add(self, content: bytes | BadImageError, name: str, label: int | None = None) -> None:
+        """Decode and append one image file, with its class or none; an error stands for a file without content.
+
+        Raises InputError where a setting has to say how its pixels are to be read.
+        """
+        try:
+            if isinstance(content, BadImageError):
+                raise content
+            image = decode(content, self._settings, self._budget.report)
+        except BadImageError as error:
+            self._leave_out(name, error)
+            return
+        except InputError as error:
+            raise InputError(f"{shown(name)}: {error}") from None
+        if self._settings.channels is None and self._channels == 1 and image.mode != "L":
             self._to_colour()
         array = as_array(image, self._channels, self._settings.size)
         self._sizes.add(array.shape[1:])
@@ -75,6 +73,7 @@ class ImageStack:
 
         Raises InputError when there are none, when their sizes differ, or when only some have labels.
         """
+        self._check_bad()
         if not self.count:
             raise InputError(f"no training images in {self._place}")
         if len(self._sizes) > 1:
@@ -85,6 +84,20 @@ class ImageStack:
         shape = (self.count, self._channels, *next(iter(self._sizes)))
         pixels = self._buffer.array().reshape(shape)
         return square(pixels, str(self._place)), np.array(self._labels, np.int64) if self._labels else None
+
+    def _leave_out(self, name: str, error: BadImageError) -> None:
+        self._bad += 1
+        self._first_bad = self._first_bad or f"{shown(name)} {error}"
+        self._budget.report.leave_out("unreadable", name.removeprefix(f"{self._place}: "))
+
+    def _check_bad(self) -> None:
+        total, most = self.count + self._bad, self._settings.bad_files
+        if self._bad > most * total:
+            share = np.ceil(1000 * self._bad / total) / 1000
+            raise InputError(
+                f"{self._first_bad}; {self._bad:,} of {total:,} images can't be read, and data.bad_files allows "
+                f"{most:.3g} of them: mend or delete them, or set data.bad_files={share:g}"
+            )
 
     def _to_colour(self) -> None:
         if self._sizes:

@@ -12,7 +12,10 @@ from typing import BinaryIO, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from stepfront.trainers.data.reading_report import ReadingReport
+
 Pixels: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
 
 Progress = Callable[[int, int], None]
 """Called with the number of decoded images and of all images, which is an estimate where no index gives it."""
@@ -21,15 +24,20 @@ _CHUNK_BYTES = 1 << 22
 
 
 class MemoryBudget:
-    """The memory that all buffers of one reading share, and a folder of files for what exceeds it.
+    """The memory that all buffers of one reading share, a folder of files for what exceeds it, and its one report.
 
     `begin` makes that folder when the first file is needed.  What is in it on exit is deleted.
     """
 
     def __init__(
-        self, most_bytes: float, begin: Callable[[], Path], progress: Progress = lambda done, total: None
+        self,
+        most_bytes: float,
+        begin: Callable[[], Path],
+        progress: Progress = lambda done, total: None,
+        report: ReadingReport | None = None,
     ) -> None:
         self.most_bytes, self.progress = most_bytes, progress
+        self.report = ReadingReport() if report is None else report
         self.folder: Path | None = None
         self.used = 0
         self._begin, self._files = begin, 0

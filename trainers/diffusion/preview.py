@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepfront.trainers.data import to_pixels
-from stepfront.trainers.data.decode import Pixels
+from stepfront.trainers.data import Pixels, to_pixels
 from stepfront.trainers.diffusion.conditioning import Condition
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan

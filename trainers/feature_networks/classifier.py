@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -66,11 +68,15 @@ class ClassifierCard(Settings):
 
 
 def check_labels(data: ImageData) -> None:
-    """Raise InputError when the images have no labels, so that no classifier can be trained."""
+    """Raise InputError when the images have no labels, or one class alone, so that no classifier can be trained."""
     if data.labels is None:
         raise InputError(
             "these images have no labels, so no feature classifier can be trained; "
             "give a feature file: features: {name: inception, path: FILE.pt} (TorchScript or torch.export)"
+        )
+    if len(np.unique(data.labels)) < 2:
+        raise InputError(
+            "all training images are of one class, so no feature classifier can be trained; set features.name=auto"
         )
 
 
@@ -79,7 +85,7 @@ def train_classifier(
 ) -> ClassifierCard:
     """Train the feature classifier on the dataset's labels with a fixed seed and save it.
 
-    Raises InputError when the images have no labels.
+    Raises InputError when the images have no labels, and when the classifier has learnt nothing of them.
     """
     check_labels(data)
     assert data.labels is not None
@@ -88,7 +94,8 @@ def train_classifier(
         classifier = Classifier(data.channels, data.resolution, data.classes)
         _fit(classifier, data, settings, progress)
     classifier.eval()
-    accuracy = _accuracy(classifier, data)
+    accuracy, recall = _accuracy(classifier, data)
+    _check_learnt(recall, data, settings)
     weights = {name: value.contiguous() for name, value in classifier.state_dict().items()}
     card = ClassifierCard(
         image_channels=data.channels,
@@ -126,14 +133,41 @@ def _fit(classifier: Classifier, data: ImageData, settings: FeatureSettings, pro
 
 
 @torch.inference_mode()
-def _accuracy(classifier: Classifier, data: ImageData) -> float | None:
+def _accuracy(classifier: Classifier, data: ImageData) -> tuple[float | None, float | None]:
+    """Return the held-out accuracy, and its mean over the classes; None without held-out labels."""
     if data.held_out_labels is None:
-        return None
-    right = 0
-    for first in range(0, len(data.held_out_images), 512):
-        guesses = classifier(to_float(data.held_out_images[first : first + 512])).argmax(1).numpy()
-        right += int((guesses == data.held_out_labels[first : first + 512]).sum())
-    return right / len(data.held_out_images)
+        return None, None
+    guesses = np.concatenate(
+        [
+            classifier(to_float(data.held_out_images[first : first + 512])).argmax(1).numpy()
+            for first in range(0, len(data.held_out_images), 512)
+        ]
+    )
+    right = guesses == data.held_out_labels
+    return float(right.mean()), float(
+        np.mean([right[data.held_out_labels == n].mean() for n in set(data.held_out_labels)])
+    )
+
+
+def _check_learnt(recall: float | None, data: ImageData, settings: FeatureSettings) -> None:
+    """Refuse a classifier that guesses: its mean recall is within two standard errors of chance.
+
+    Raises InputError unless `features.examine` is warn or skip.
+    """
+    if recall is None or data.held_out_labels is None:
+        return
+    kinds, count = len(np.unique(data.held_out_labels)), len(data.held_out_labels)
+    chance = 1 / max(kinds, 1)
+    if kinds < 2 or recall > chance + 2 * np.sqrt(chance * (1 - chance) / count):
+        return
+    text = (
+        f"the feature classifier has learnt nothing: on {count} held-out images of {kinds} classes its mean recall is "
+        f"{recall:.2f}, and chance is {chance:.2f}; use features.name=auto, more features.classifier_epochs, or labels "
+        "that the images show"
+    )
+    if settings.examine == "refuse":
+        raise InputError(text)
+    logging.getLogger("stepfront").warning("%s", text)
 
 
 def read_classifier_card(directory: Path) -> ClassifierCard:

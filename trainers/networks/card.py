@@ -29,6 +29,7 @@ class SupernetCard(Settings):
     data_fingerprint: str
     digest: str
     label_counts: tuple[int, ...] = Field((), description="training images per class; empty: unknown, or no classes")
+    class_names: tuple[str, ...] = Field((), description="names of the classes in the images; empty: unknown, or none")
     made_with: dict[str, Any] = Field(default_factory=dict)
 
 

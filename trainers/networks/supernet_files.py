@@ -28,6 +28,7 @@ def save_supernet(
     data_fingerprint: str,
     made_with: Mapping[str, Any] | None = None,
     label_counts: tuple[int, ...] = (),
+    class_names: tuple[str, ...] = (),
 ) -> SupernetCard:
     """Write the weights, then the card beside them; the card's digest binds the two files."""
     weights = {name: value.detach().cpu().contiguous() for name, value in supernet.widest.state_dict().items()}
@@ -41,6 +42,7 @@ def save_supernet(
         data_fingerprint=data_fingerprint,
         digest=weights_digest(weights),
         label_counts=label_counts,
+        class_names=class_names,
         made_with=dict(made_with or {}),
     )
     write_atomically(Path(directory) / WEIGHTS_FILE, lambda path: save_file(weights, path))

@@ -28,6 +28,12 @@ NO_EFFECT_ON_WEIGHTS = (
 )
 """Training settings that may differ when a training resumes: they decide where and how it runs, not its result."""
 
+_IN_FINGERPRINT = (
+    *("path", "memory_mb", "cache", "splits", "labels", "class_levels", "image_key", "label_key"),
+    *("background", "range", "bad_files"),
+)
+"""Data settings that act on the images alone, which the fingerprint covers."""
+
 
 def training_key(settings: TrainerSettings, data: ImageData) -> str:
     """Return a digest of everything that decides the weights.
@@ -36,7 +42,7 @@ def training_key(settings: TrainerSettings, data: ImageData) -> str:
     """
     content = settings_json(settings)
     decisive = {group: dict(content[group]) for group in ("data", "network", "diffusion", "training")}
-    for group, keys in (("data", ("path", "memory_mb", "cache")), ("training", NO_EFFECT_ON_WEIGHTS)):
+    for group, keys in (("data", _IN_FINGERPRINT), ("training", NO_EFFECT_ON_WEIGHTS)):
         for key in keys:
             del decisive[group][key]
     if settings.network.classes is None:

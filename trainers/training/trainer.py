@@ -19,8 +19,7 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import TrainerSettings, settings_json
-from stepfront.trainers.data import ImageData
-from stepfront.trainers.data.decode import Pixels
+from stepfront.trainers.data import ImageData, Pixels
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes, label_counts, make_condition
 from stepfront.trainers.diffusion.preview import width_samples
@@ -85,10 +84,11 @@ def train_supernet(
         "settings": settings_json(settings),
         "held_out_losses": {str(width): loss for width, loss in losses.items()},
         "started_from": training.state.started_from,
+        "images_read": data.report.lines(),
     }
     counts = label_counts(data, settings.network.classes)
-    averaged = training.state.averaged
-    return save_supernet(averaged, Path(directory), settings.diffusion, data.name, data.fingerprint, made_with, counts)
+    facts = (settings.diffusion, data.name, data.fingerprint, made_with, counts, data.class_names)
+    return save_supernet(training.state.averaged, Path(directory), *facts)
 
 
 def begin_training(

@@ -38,7 +38,7 @@ from stepfront.trainers.metrics.fid import Moments, Reference
 
 CPU = torch.device("cpu")
 CLASSIFIER = FeatureSettings(name="classifier")
-ONE_EPOCH = FeatureSettings(name="classifier", classifier_epochs=1)
+ONE_EPOCH = FeatureSettings(name="classifier", classifier_epochs=1, examine="skip")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_progress_counts_to_the_end(digits: ImageData, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     train_classifier(
         few,
-        FeatureSettings(name="classifier", classifier_epochs=2),
+        FeatureSettings(name="classifier", classifier_epochs=2, examine="skip"),
         tmp_path,
         lambda done, total: seen.append((done, total)),
     )
@@ -430,3 +430,26 @@ def test_statistics_alone_have_no_features_of_real_images(
     known = settings.model_copy(update={"reference": str(own)})
     packed, reference = prepare_features(digits, known, tmp_path / "new", CPU)
     assert real_features(digits, packed, reference, tmp_path / "new", CPU) is not None
+
+
+# --- a classifier that has learnt nothing -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("examine", ["refuse", "warn", "skip"])
+def test_labels_that_the_images_do_not_show_make_no_features(digits: ImageData, tmp_path: Path, examine: str) -> None:
+    random = np.random.RandomState(0)
+    assert digits.held_out_labels is not None
+    few = replace(
+        digits,
+        images=digits.images[:256],
+        labels=random.randint(0, 10, 256),
+        held_out_labels=random.randint(0, 10, len(digits.held_out_labels)),
+    )
+    settings = FeatureSettings(name="classifier", classifier_epochs=1, examine=examine)  # type: ignore[arg-type]
+    if examine != "refuse":
+        train_classifier(few, settings, tmp_path)
+        return
+    with pytest.raises(InputError, match="has learnt nothing: on 180 held-out images of 10 classes"):
+        train_classifier(few, settings, tmp_path)
+    with pytest.raises(InputError, match="all training images are of one class"):
+        train_classifier(replace(few, labels=np.zeros(256, np.int64)), settings, tmp_path)

@@ -8,33 +8,64 @@ import zlib
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import Self
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 
 _END_BYTES = 1024  # a complete tar ends in at least two blocks of zeros
+_MOST_HEADER_BYTES = 1 << 20
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+Wanted = Callable[[tarfile.TarInfo], bool]
 
 
-def tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each file in `path` whose name is wanted, in the archive's order.
+def tar_members(path: Path, wanted: Wanted, most_bytes: int) -> Iterator[tuple[str, bytes | None]]:
+    """Yield name and bytes of each member in `path` that is wanted, in the archive's order; None where it is too large.
 
-    Nothing is extracted to the disk.  Raises InputError when it is not a tar archive, damaged or incomplete: tarfile
-    itself reports no error where a header is missing.
+    `wanted` is asked about every member, links and folders too.  Nothing is extracted to the disk.  Raises InputError
+    when it is not a tar archive, damaged or incomplete: tarfile itself reports no error where a header is missing.
     """
     try:
         with open(path, "rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if gzipped else open(path, "rb") as stream:
             tracked = _TailTracker(stream)
-            with tarfile.open(fileobj=tracked, mode="r|") as archive:  # type: ignore[call-overload]  # it only reads
+            with tarfile.open(fileobj=tracked, mode="r|", tarinfo=_CheckedHeader) as archive:  # type: ignore[call-overload]  # it only reads
                 for member in archive:
-                    if wanted(member.name) and (content := archive.extractfile(member)):
-                        yield member.name, content.read()
+                    archive.members.clear()  # tarfile would keep a record of each
+                    if wanted(member) and member.isreg():
+                        yield member.name, _content(archive, member, most_bytes)
             while tracked.read(1 << 20):
                 pass
-    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a complete tar archive: {error}") from None
+    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} is not a complete tar archive: {first_line(error)}") from None
     if tracked.tail.strip(b"\0") or len(tracked.tail) < _END_BYTES:
         raise InputError(f"{path} is not a complete tar archive: its end mark is missing")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most_bytes: int) -> bytes | None:
+    if member.size > most_bytes:  # a sparse member may claim any size
+        return None
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
+class _CheckedHeader(tarfile.TarInfo):
+    """A header that is refused where its name or attributes alone would fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header of a block.  Raises tarfile.ReadError for an enormous one."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _HEADERS and header.size > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
 
 
 class _TailTracker:

@@ -19,11 +19,15 @@ import numpy as np
 
 from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.decode import Labels, Pixels, Split, Splits, to_shape
+from stepfront.trainers.data.decode import Split, Splits, to_shape
 from stepfront.trainers.data.formats.archive import tar_members
-from stepfront.trainers.data.spill_buffer import MemoryBudget, SpillBuffer
+from stepfront.trainers.data.labels import settle_labels
+from stepfront.trainers.data.pixels import MOST_FILE_BYTES, check_size
+from stepfront.trainers.data.reading_report import shown
+from stepfront.trainers.data.spill_buffer import Labels, MemoryBudget, Pixels, SpillBuffer
 
 _BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
+_NAMES = re.compile(r"batches\.meta(\.txt)?|meta|fine_label_names\.txt")
 _ROW = 3 * 32 * 32
 _BLOCK_IMAGES = 1000
 
@@ -35,9 +39,13 @@ def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
         raise InputError(f"no data at {path}")
     batches: dict[str, _Batch] = {}
     folders = set()
-    for name, content in _batch_files(path):
-        folders.add(name.parent)
+    class_names: tuple[str, ...] = ()
+    for name, content in _batch_files(path, settings):
         place = f"{path}: {name}"
+        if _NAMES.fullmatch(name.name):
+            class_names = _class_names(content) or class_names
+            continue
+        folders.add(name.parent)
         split = _binary(content, name, place) if name.suffix else _pickled(content, place)
         batches[name.stem] = _Batch.of(split, settings, budget, path)
     if len(folders) > 1:
@@ -49,7 +57,20 @@ def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
             ".bin, in a folder or a .tar.gz"
         )
     test = [batch for name, batch in batches.items() if name.startswith("test")]
-    return _joined(train, budget), _joined(test, budget) if test else None
+    return _with_classes(_joined(train, budget), _joined(test, budget) if test else None, class_names, settings, budget)
+
+
+def _with_classes(
+    train: Split, held_out: Split | None, names: tuple[str, ...], settings: DataSettings, budget: MemoryBudget
+) -> Splits:
+    """Settle the labels, which are those of 10 or of 100 classes whether all of them occur or not."""
+    both = [split[1] for split in (train, held_out) if split is not None and split[1] is not None]
+    most = max((int(labels.max(initial=0)) for labels in both), default=0)
+    known = names if len(names) > most else tuple(map(str, range(10 if most < 10 else max(100, most + 1))))
+    budget.report.unit, budget.report.found = "rows of batches", len(train[0]) + (len(held_out[0]) if held_out else 0)
+    second = None if held_out is None else held_out[1]
+    labels = settle_labels(train[1], second, settings, budget.report, str(settings.path), known)
+    return (train[0], labels[0]), None if held_out is None else (held_out[0], labels[1])
 
 
 def is_batch_name(name: str) -> bool:
@@ -88,15 +109,35 @@ def _joined(batches: list[_Batch], budget: MemoryBudget) -> Split:
     return joined.array().reshape(-1, *batches[0].shape), np.concatenate([batch.labels for batch in batches])
 
 
-def _batch_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield name and bytes of each batch, one at a time."""
+def _batch_files(path: Path, settings: DataSettings) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield name and bytes of each batch and of the names of classes, one at a time."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if is_batch_name(file.name) and file.is_file():
+            if _is_wanted(file.name) and file.is_file():
+                check_size(file.stat().st_size, settings, str(file))
                 yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes()
         return
-    for member, content in tar_members(path, lambda member: is_batch_name(PurePosixPath(member).name)):
-        yield PurePosixPath(member), content
+    members = tar_members(path, lambda member: _is_wanted(PurePosixPath(member.name).name), MOST_FILE_BYTES)
+    for name, content in members:
+        if content is None:
+            raise InputError(f"{path}: {shown(name)} has more than 256 MB")
+        yield PurePosixPath(name), content
+
+
+def _is_wanted(name: str) -> bool:
+    return is_batch_name(name) or bool(_NAMES.fullmatch(name))
+
+
+def _class_names(content: bytes) -> tuple[str, ...]:
+    """Return the names of the classes in batches.meta, meta or a text file; none where it can't be read."""
+    try:
+        fields = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        plain = {name.decode() if isinstance(name, bytes) else name: value for name, value in fields.items()}
+        names = plain.get("fine_label_names") or plain["label_names"]
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    except Exception:  # the names are not needed
+        lines = content.decode("utf-8", "replace").split()
+        return tuple(lines) if lines and all(line.isidentifier() for line in lines) else ()
 
 
 def _binary(content: bytes, name: PurePosixPath, place: str) -> tuple[Pixels, Labels]:

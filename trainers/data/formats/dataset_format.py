@@ -8,7 +8,7 @@ from typing import Protocol
 from stepfront.plugins import FORMATS
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Splits
-from stepfront.trainers.data.formats import cifar, folder, parquet, webdataset
+from stepfront.trainers.data.formats import cifar, parquet, webdataset
 from stepfront.trainers.data.spill_buffer import MemoryBudget
 
 
@@ -17,7 +17,10 @@ class DatasetFormat(Protocol):
 
     It returns the training split and the held-out split, or None where the data have no split of their own.  A split is
     a pair: images as uint8 [N, C, H, W] with 1 or 3 channels, and labels as int64 [N] from 0 on, or None.  Images of
-    another size or number of channels than `data.size` and `data.channels` are converted by the caller.
+    another size or number of channels than `data.size` and `data.channels` are converted by the caller.  The caller
+    also takes the share of `data.limit`, and turns other labels (names, numbers that do not begin at 0) into classes.
+
+    `budget.report` is where a reader counts what it finds and leaves out, and says what it guessed.
 
     The same settings and files must give the same arrays in the same order, in every process.  A fingerprint of the
     pixels binds supernets, reference statistics and scores to the data.  Problems with the files are InputErrors that
@@ -34,10 +37,9 @@ class DatasetFormat(Protocol):
 
 
 _SOURCES: dict[str, Callable[[str], bool]] = {
-    "folder": folder.is_image_name,
     "cifar": cifar.is_batch_name,
-    "parquet": lambda name: name.endswith(parquet.SUFFIX),
-    "webdataset": lambda name: name.endswith(webdataset.SUFFIXES),
+    "parquet": lambda name: name.lower().endswith(parquet.SUFFIX),
+    "webdataset": lambda name: name.lower().endswith(webdataset.SUFFIXES),
 }
 
 
@@ -50,5 +52,6 @@ def find_format(name: str) -> DatasetFormat:
 
 
 def source_filter(name: str) -> Callable[[str], bool]:
-    """Return which files of a folder the format reads, by file name; all files where that is not known."""
-    return _SOURCES.get(name, lambda file: True)
+    """Return which files of a folder the format reads, by their paths there; all files where that is not known."""
+    of_file = _SOURCES.get(name, lambda file: True)
+    return lambda path: of_file(path.rpartition("/")[2])

@@ -15,4 +15,5 @@ def read_digits(settings: DataSettings, budget: MemoryBudget) -> Splits:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    budget.report.unit = "images of scikit-learn"
     return (to_shape(pixels, settings, "digits"), digits.target.astype(np.int64)), None

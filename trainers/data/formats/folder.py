@@ -2,96 +2,272 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePath, PurePosixPath
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
-from stepfront.trainers.data.decode import SPLITS, ImageStack, Split, Splits
+from stepfront.trainers.data.decode import Splits
+from stepfront.trainers.data.formats.file_tree import list_folder, list_zip, open_zip, suffix_of, zip_error
+from stepfront.trainers.data.formats.pictures import Picture, read_pictures
+from stepfront.trainers.data.pixels import (
+    MOST_FILE_BYTES,
+    TOO_LARGE,
+    BadImageError,
+    looks_like_a_picture,
+    picture_suffixes,
+)
+from stepfront.trainers.data.reading_report import ReadingReport, shown
 from stepfront.trainers.data.spill_buffer import MemoryBudget
+from stepfront.trainers.data.splits import (
+    FEWEST_HELD_OUT,
+    Folders,
+    Kind,
+    choose_held_out,
+    kind_of,
+    names_a_split,
+    split_folders,
+    tokens,
+)
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file of this name is read."""
-    return PurePath(name).suffix.lower() in _SUFFIXES
+_HEAD = 16
+_IMAGE_FOLDERS = {
+    *("images", "image", "imgs", "img", "jpegimages", "frames", "photos", "pictures", "originals", "original", "input"),
+}
+_MASK_WORDS = {
+    *("mask", "masks", "annotation", "annotations", "label", "labels", "seg", "segmentation", "segmentations"),
+    *("segmentationclass", "segmentationobject", "groundtruth", "gt", "trimap", "trimaps", "ground", "truth"),
+}
+_MASK_STEM = re.compile(
+    r"(.+?)[ _.-]+(mask|seg|segmentation|gt|groundtruth|label|annotation|trimap)s?([ _-]?\d+)?", re.IGNORECASE
+)
 
 
 def read_folder(settings: DataSettings, budget: MemoryBudget) -> Splits:
     """Read a folder or zip of images.
 
-    Classes are the subfolders in alphabetical order; train/ and val/ or test/ are the split where they exist.
+    Classes are the subfolders in alphabetical order.  `splits.split_folders` says which of them are splits.
     """
     path = Path(str(settings.path))
     if not path.exists():
         raise InputError(f"no data at {path}")
-    names = _image_names(path)
+    report = budget.report
+    source = _FolderSource(path, report) if path.is_dir() else _ZipSource(path, report)
+    names = _without_masks(_pictures(source, report), report)
     if not names:
-        raise InputError(f"no images in {path}; known suffixes: {' '.join(sorted(_SUFFIXES))}")
-    parts = [PurePosixPath(name).parts for name in names]
-    strip = len(_common_folders(parts))
-    has_splits = all(len(p) > strip + 1 and p[strip] in SPLITS for p in parts)
-    classes = ["/".join(p[strip + has_splits : -1]) for p in parts]
-    numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
-    members: dict[str, list[tuple[str, int | None]]] = {"train": [], "held_out": []}
-    for name, p, class_name in zip(names, parts, classes, strict=True):
-        label = numbers[class_name] if len(numbers) > 1 else None
-        members[SPLITS[p[strip]] if has_splits else "train"].append((name, label))
-    train = _gather(members["train"][: settings.limit], settings, path, budget)
-    return train, _gather(members["held_out"], settings, path, budget) if members["held_out"] else None
+        there = f"; it has {report.left_out_line}" if report.left_out else ""
+        raise InputError(f"no images in {path}{there}; known suffixes: {' '.join(sorted(picture_suffixes()))}")
+    train, held_out, class_names = _listed(names, settings, report, path)
+    if not train:
+        of = ", ".join(report.splits.get("held_out", report.splits.get("unused", {})))
+        raise InputError(
+            f"no training images in {path}: all {len(names):,} are in {of[:100]}; set data.splits to train on them"
+        )
+    return read_pictures(train, held_out or None, source.contents, settings, budget, class_names)
 
 
-def _gather(members: list[tuple[str, int | None]], settings: DataSettings, path: Path, budget: MemoryBudget) -> Split:
-    stack = ImageStack(settings, path, budget, len(members))
-    contents = _contents(path, [name for name, _ in members])
-    for (name, label), content in zip(members, contents, strict=True):
-        stack.add(content, f"{path}: {name}", label)
-    return stack.split()
+class _FolderSource:
+    def __init__(self, path: Path, report: ReadingReport) -> None:
+        self._path = path
+        self.names = list_folder(path, report)
+
+    def head(self, name: str) -> bytes:
+        with open(self._path / name, "rb") as file:
+            return file.read(_HEAD)
+
+    def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
+        for picture in pictures:
+            try:
+                file = self._path / picture.place
+                yield BadImageError(TOO_LARGE) if file.stat().st_size > MOST_FILE_BYTES else file.read_bytes()
+            except OSError as error:
+                yield BadImageError(f"is not a readable image: {error.strerror}")
 
 
-def _image_names(path: Path) -> list[str]:
-    """Return the image files in a folder or zip, sorted, with / between their parts."""
-    if path.is_dir():
-        found = (file for file in path.rglob("*") if _is_image(file.relative_to(path)) and file.is_file())
-        return sorted(file.relative_to(path).as_posix() for file in found)
+class _ZipSource:
+    def __init__(self, path: Path, report: ReadingReport) -> None:
+        self._path = path
+        self._members = list_zip(path, report)
+        self.names = self._members.names
+
+    def head(self, name: str) -> bytes:
+        with open_zip(self._path) as archive, archive.open(self._members.entries[name]) as file:
+            return file.read(_HEAD)
+
+    def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
+        try:
+            with open_zip(self._path) as archive:
+                for picture in pictures:
+                    entry = self._members.entries[picture.place]
+                    large = entry.file_size > MOST_FILE_BYTES
+                    yield BadImageError(TOO_LARGE) if large else archive.read(entry)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # Runtime: encrypted, exotic
+            raise zip_error(self._path, error) from None
+
+
+def _pictures(source: _FolderSource | _ZipSource, report: ReadingReport) -> list[str]:
+    """Return the files that are pictures by their suffix, or by their first bytes where the suffix says nothing."""
+    known, found = picture_suffixes(), []
+    for name in source.names:
+        suffix = suffix_of(name)
+        if suffix in known:
+            found.append(name)
+        elif _is_picture(source.head, name):
+            found.append(name)
+            report.note(f"files with another suffix than a picture's ({suffix}) are read, as their content is one")
+        else:
+            report.leave_out(f"{suffix} files" if not suffix.startswith(".") else suffix, name)
+    return found
+
+
+def _is_picture(head: Callable[[str], bytes], name: str) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return sorted(name for name in archive.namelist() if _is_image(PurePosixPath(name)))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise _zip_error(path, error) from None
+        return looks_like_a_picture(head(name))
+    except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile):
+        return False
 
 
-def _contents(path: Path, names: list[str]) -> Iterator[bytes]:
-    """Yield the bytes of the named files, one at a time."""
-    if path.is_dir():
-        for name in names:
-            yield (path / name).read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in names:
-                yield archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # Runtime: encrypted or exotic
-        raise _zip_error(path, error) from None
+def _without_masks(names: list[str], report: ReadingReport) -> list[str]:
+    """Leave out masks: `x_mask.png` beside `x.png`, and folders such as masks/ beside images/."""
+    stems = {_stem(name) for name in names}
+    folders = {name.rpartition("/")[0] for name in names}
+    with_images = {_parent(part) for folder in folders for part in _parts(folder) if _is_image_folder(part)}
+    masks = {f for f in folders if any(_is_mask_folder(p) and _parent(p) in with_images for p in _parts(f))}
+    found = []
+    for name in names:
+        match = _MASK_STEM.fullmatch(_stem(name).rpartition("/")[2])
+        if match and f"{_parent(name)}/{match[1]}".lstrip("/") in stems:
+            report.leave_out("masks beside images", name)
+        elif _parent(name) in masks:
+            report.leave_out("masks in folders beside images", name)
+        else:
+            found.append(name)
+    return found
 
 
-def _zip_error(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is neither a folder nor a complete zip of images: {error}")
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
-def _is_image(name: PurePath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return is_image_name(name.name) and not hidden
+def _stem(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
 
 
-def _common_folders(parts: list[tuple[str, ...]]) -> tuple[str, ...]:
-    # One folder around everything, as archives often have it, is not a class, and neither is a single split folder.
-    common: list[str] = []
-    for level in zip(*(p[:-1] for p in parts), strict=False):
-        if len(set(level)) != 1 or level[0] in SPLITS:
+def _parts(folder: str) -> list[str]:
+    """Return a folder and all folders around it: a, a/b, a/b/c."""
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _is_image_folder(folder: str) -> bool:
+    last = folder.rpartition("/")[2].lower()
+    return last in _IMAGE_FOLDERS or names_a_split(last)
+
+
+def _is_mask_folder(folder: str) -> bool:
+    last = folder.rpartition("/")[2]
+    words = [word for word in tokens(last) if kind_of(word) is None and word not in ("images", "image", "tr", "ts")]
+    return bool(words) and set(words) <= _MASK_WORDS
+
+
+def _listed(
+    names: Sequence[str], settings: DataSettings, report: ReadingReport, path: Path
+) -> tuple[list[Picture], list[Picture], list[str]]:
+    """Return the pictures of both splits with their classes, and the names of the classes."""
+    folders = [tuple(part for part in name.split("/")[:-1] if part) for name in names]
+    common = 0 if settings.splits else _common(folders)
+    stems = [_stem(name).rpartition("/")[2] for name in names]
+    kinds, inner, said = split_folders([path[common:] for path in folders], stems, settings, str(path))
+    roles = choose_held_out(kinds, FEWEST_HELD_OUT)
+    by_role: dict[str, list[tuple[str, Folders]]] = {"train": [], "held_out": []}
+    for name, kind, rest, why in zip(names, kinds, inner, said, strict=True):
+        if why:
+            report.use(roles[kind], why)
+        if roles[kind] == "unused":
+            report.leave_out(_why_unused(kind), name)
+        else:
+            by_role[roles[kind]].append((name, rest))
+    if len(set(kinds)) > 1 and settings.splits is None and not any(kind_of(why) == "train" for why in said):
+        report.note(
+            "folders or files called test or validation are held out and are no classes; data.splits: {} changes that"
+        )
+    plain = _without_constant_levels(by_role["train"], by_role["held_out"])
+    train, held_out = (_without_strays(part, report) for part in plain)
+    classes = sorted({_class(rest, settings) for _, rest in train + held_out if rest})
+    trained = {_class(rest, settings) for _, rest in train if rest}
+    if len(trained) < 2 and len(classes) < 2:
+        return [Picture(name, name) for name, _ in train], [Picture(name, name) for name, _ in held_out], []
+    _note_nested(classes, report)
+    if settings.labels == "keep" and all(name.isdecimal() for name in classes):
+        classes, numbers = [], {name: int(name[:20]) for name in classes}
+    else:
+        numbers = {name: number for number, name in enumerate(classes)}
+    first, second = (
+        [Picture(name, name, numbers[_class(rest, settings)] if rest else None) for name, rest in part]
+        for part in (train, held_out)
+    )
+    return first, second, [shown(name) for name in classes]
+
+
+def _why_unused(kind: Kind) -> str:
+    return "in a test split beside a validation split" if kind == "test" else "in no split"
+
+
+def _class(folders: Folders, settings: DataSettings) -> str:
+    return "/".join(folders[: settings.class_levels])
+
+
+def _common(folders: Sequence[Folders]) -> int:
+    """Return how many folders stand around everything, as archives often have them: those are no classes."""
+    count = 0
+    for level in zip(*folders, strict=False):
+        if len(set(level)) != 1 or kind_of(level[0]):
             break
-        common.append(level[0])
-    return tuple(common)
+        count += 1
+    return count
+
+
+def _without_constant_levels(
+    train: list[tuple[str, Folders]], held_out: list[tuple[str, Folders]]
+) -> tuple[list[tuple[str, Folders]], list[tuple[str, Folders]]]:
+    """Remove folder levels of one name, such as images/ within each class or around the classes of a split."""
+    classed = [rest for _, rest in train + held_out if rest]
+    depth = {len(rest) for rest in classed}
+    drop = {i for i in range(min(depth, default=0)) if len({rest[i] for rest in classed}) == 1}
+    if len(depth) > 1:
+        drop = {i for i in drop if all(j in drop for j in range(i))}
+
+    def cut(part: list[tuple[str, Folders]]) -> list[tuple[str, Folders]]:
+        return [(name, tuple(folder for i, folder in enumerate(rest) if i not in drop)) for name, rest in part]
+
+    return cut(train), cut(held_out)
+
+
+def _without_strays(part: list[tuple[str, Folders]], report: ReadingReport) -> list[tuple[str, Folders]]:
+    """Leave out a few pictures beside class folders; where most are beside them, the folders are no classes."""
+    loose = [name for name, rest in part if not rest]
+    if not loose or len(loose) == len(part):
+        return part
+    classes = Counter(rest[0] for _, rest in part if rest)
+    if len(classes) < 2 or len(loose) > len(part) / 2:
+        report.note(
+            f"{len(loose):,} pictures stand beside {len(classes)} folders, so the folders are not taken as classes"
+        )
+        return [(name, ()) for name, _ in part]
+    for name in loose:
+        report.leave_out("beside the class folders", name)
+    return [(name, rest) for name, rest in part if rest]
+
+
+def _note_nested(classes: Sequence[str], report: ReadingReport) -> None:
+    nested = [name for name in classes if "/" in name]
+    if nested:
+        report.note(
+            f"{len(nested)} of {len(classes)} classes are nested folders (first: {shown(nested[0])}); "
+            "data.class_levels: 1 takes the outermost alone"
+        )

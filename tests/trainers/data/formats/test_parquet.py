@@ -85,11 +85,13 @@ def test_files_called_tests_or_values_are_training_files(tmp_path: Path) -> None
     assert data.labels is None
 
 
-def test_a_limit_reads_no_further(tmp_path: Path) -> None:
-    rows = [*structs(GREY[:20]), {"bytes": b"no image", "path": None}]
-    path = write(tmp_path / "a.parquet", image=rows, label=[0] * 21)
-    assert len(load("parquet", path, limit=16, held_out=0.25).images) == 12
-    assert "row 20 is not a readable image" in refusal("parquet", path)
+def test_a_limit_takes_as_many_of_each_class(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", image=structs(GREY), label=np.sort(LABELS))
+    data = load("parquet", path, limit=18, held_out=0.1)
+    assert data.labels is not None
+    assert data.held_out_labels is not None
+    assert np.bincount(np.concatenate([data.labels, data.held_out_labels])).tolist() == [6, 6, 6]
+    assert data.report.left_out["beyond data.limit"][0] == 6
 
 
 def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:
@@ -104,10 +106,11 @@ def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"picture": structs(GREY)}, "no column image or img; it has: picture"),
-        ({"image": structs(GREY), "label": ["cat"] * 24}, "column label is string; whole numbers needed"),
-        ({"image": structs(GREY), "label": [-1] * 24}, "row 0 has the label -1; a number of at least 0 needed"),
-        ({"image": structs(GREY), "label": [0] * 23 + [None]}, "24 images but 23 labels; all or none needed"),
+        ({"picture": [1] * 24}, "no column image or img; it has: picture"),
+        ({"a": structs(GREY), "b": structs(GREY)}, "several that may hold images (a, b); set data.image_key"),
+        ({"image": structs(GREY), "label": [[0, 1]] * 23 + [[0]]}, "several values per image"),
+        ({"image": structs(GREY), "label": [-1] + [0] * 23}, "labels hold -1; a number of at least 0"),
+        ({"image": structs(GREY), "label": [0] * 23 + [None]}, "24 images but 23 labels (none for row 23)"),
         ({"image": [{"path": "a.png"}] * 24}, "row 0 holds no bytes of an image"),
         ({"image": [{"bytes": None, "path": "a.png"}] * 24}, "row 0 holds no bytes of an image"),
         ({"image": [7] * 24}, "row 0 holds no bytes of an image"),

@@ -206,13 +206,13 @@ def test_npz_channels_and_size_are_brought_to_the_settings(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": GREY}, "no array train_images; it has: images"),
-        ({"train_images": GREY.astype(np.float32)}, "float32 (24, 8, 8); uint8 [N, H, W] or [N, H, W, C] needed"),
+        ({"weights": GREY[0]}, "no array train_images; it has: weights"),
+        ({"train_images": GREY.astype(np.float32)}, "float32 (24, 8, 8) from 0 to 255; uint8 [N, H, W]"),
         ({"train_images": GREY[0]}, "uint8 (8, 8); uint8 [N, H, W]"),
         ({"train_images": COLOUR[:, :, :, :2]}, "images of 2 channels; 1 (grey) or 3 (RGB) are possible"),
         ({"train_images": GREY, "train_labels": LABELS[:5]}, "24 train images but 5 labels"),
-        ({"train_images": GREY, "train_labels": np.int64(3)}, "train_labels is int64 (); a number of at least 0"),
-        ({"train_images": GREY, "train_labels": np.array(["cat"] * 24)}, "a number of at least 0 for each image"),
+        ({"train_images": GREY, "train_labels": np.int64(3)}, "training labels are int64 (); a number of at least 0"),
+        ({"train_images": GREY, "train_labels": np.array(["2"] * 23 + ["cat"])}, "numbers and text ('cat')"),
         ({"train_images": GREY, "train_labels": LABELS - 1}, "a number of at least 0 for each image"),
         ({"train_images": GREY, "train_labels": np.array([None] * 24)}, "not a readable npz"),
         ({"train_images": GREY[:0]}, "0 training images"),
@@ -311,10 +311,13 @@ def test_folder_with_a_split_and_no_classes(tmp_path: Path) -> None:
     assert data.labels is None
 
 
-def test_a_class_called_test_is_a_class_where_others_are(tmp_path: Path) -> None:
+def test_a_folder_called_test_is_held_out_unless_the_settings_make_it_a_class(tmp_path: Path) -> None:
     for i, name in enumerate(("test", "rest")):
         write_images(tmp_path / name, GREY[8 * i : 8 * i + 8])
-    assert load("folder", tmp_path).classes == 2
+    data = load("folder", tmp_path)
+    assert np.array_equal(data.held_out_images, GREY[:8, None])
+    assert any("data.splits" in note for note in data.report.notes)
+    assert load("folder", tmp_path, splits={}).class_names == ("rest", "test")
 
 
 def test_folder_ignores_other_files_and_hidden_ones(tmp_path: Path) -> None:
