@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stepfront.addresses import is_uri, joined, only_address
@@ -20,7 +19,7 @@ from stepfront.search.settings.own_scores import ScoreSettings, check_scores
 from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, EvaluationSettings, parse_constraint
 from stepfront.search.settings.space import BudgetSettings, ScreenSettings, SpaceSettings, VariationSettings
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
-from stepfront.search.settings.yaml_reader import read_yaml_file
+from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
 from stepfront.trainers.config import (
     LARGEST_SEED,
     SamplerSettings,
@@ -204,4 +203,4 @@ def _refusal(content: Mapping[str, Any]) -> str:
 
 def save_settings(settings: Settings, path: Path) -> None:
     """Write the resolved settings as YAML."""
-    write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    write_text(path, yaml_of(settings.model_dump(mode="json")))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import statistics
+import time
+
 import torch
 
 from stepfront.errors import InputError, first_line
+
+_CLEARLY_SLOWER, _RUNS = 1.5, 8
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,6 +27,42 @@ def pick_device(name: str) -> torch.device:
         possible = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         line = first_line(error)
         raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {possible}") from None
+
+
+def choose_threads(device: torch.device) -> str:
+    """Use fewer threads where all cores are much slower than one or half of them, and return a line that says so.
+
+    Threads that wait for each other spin, so a training on all cores of a machine on which something else runs can be
+    ten times slower than on one.  A short convolution is timed.  Nothing happens on a GPU, and where OMP_NUM_THREADS is
+    set; the line is empty then, and where all cores serve.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or cores == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return ""
+    seconds = {threads: _seconds(threads) for threads in dict.fromkeys([cores, max(1, cores // 2), 1])}
+    best = min(seconds, key=lambda threads: seconds[threads])
+    if seconds[cores] < _CLEARLY_SLOWER * seconds[best]:
+        best = cores
+    torch.set_num_threads(best)
+    if best == cores:
+        return ""
+    times = seconds[cores] / seconds[best]
+    return (
+        f"the machine is busy: {cores} threads are {times:.1f} times slower than {best}, so {best} of {cores} are used "
+        "(OMP_NUM_THREADS overrides this)"
+    )
+
+
+def _seconds(threads: int) -> float:
+    """Return the median time of a small training step, forward and backward, with a number of threads."""
+    torch.set_num_threads(threads)
+    x, weight = torch.ones(32, 16, 16, 16), torch.ones(16, 16, 3, 3, requires_grad=True)
+    times = []
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        torch.nn.functional.conv2d(x, weight, padding=1).square().sum().backward()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])
 
 
 def device_name(device: torch.device) -> str:

@@ -106,7 +106,7 @@ def _measure(bench: Bench, record: Record, supernet: Supernet, width: float, bat
             found = network(x, t).double()
         wait_for(bench.device)
         start = time.perf_counter() - begin
-        latency = measure_latencies([network], (channels, side, side), batch, bench.device, enough=2.0)[0]
+        latency = measure_latencies([network], (channels, side, side), batch, bench.device, enough=2.0)[0].ms
         record.row(
             TABLE,
             width=width,

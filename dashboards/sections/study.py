@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from stepfront.dashboards.figures import (
     hypervolume_data,
     hypervolume_figure,
@@ -49,10 +52,20 @@ def _agreement(pair: ProxyPair) -> str:
     return f"{pair.lower} and {pair.upper}: τ = {pair.tau:.2f} over {pair.count} trials"
 
 
+def latency_noise(facts: Mapping[str, Any]) -> str:
+    """Return how far the runs of the latencies' measurement differed, in words; empty where that is not known."""
+    known = [cost.get("latency_spread") for cost in facts.get("width_costs") or []]
+    spreads = [spread for spread in known if isinstance(spread, float)]
+    noise = f" Half of the runs lie within {max(spreads):.0%} of a latency, at the noisiest width." if spreads else ""
+    doubt = facts.get("latency_doubt")
+    return f"{noise} The latencies are in doubt, since something else ran on the machine: {doubt}." if doubt else noise
+
+
 def latency_section(tables: SearchTables) -> str:
     """Compare latency with FLOPs."""
     data = latency_data(tables)
     if data.empty:
         return ""
     caption = "On the dashed line, latency falls with FLOPs. Above it, latency falls less than FLOPs do."
+    caption += latency_noise(tables.facts)
     return embedded("latency", latency_figure(data), caption)

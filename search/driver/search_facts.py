@@ -24,7 +24,7 @@ from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.facts import read_facts
-from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.inference.cost import WidthCost, latency_doubt
 
 
 def search_facts(
@@ -53,6 +53,7 @@ def search_facts(
         "reference_point": _by_fid_last(ledger),
         "device": next(iter(costs.values())).device,
         "engine": costs[1.0].engine.label,
+        "latency_doubt": latency_doubt(costs) or None,
         "versions": versions(),
         "created": before.get("created") or now,
         "finished": now if ledger.budget_exhausted or ledger.exhausted else None,
@@ -119,7 +120,7 @@ def _work_done(ledger: Ledger, trials: pd.DataFrame, noise: ScoreNoise | None) -
 
 def _other_costs(cost: WidthCost) -> dict[str, Any]:
     """Return the columns of a width's cost beside its MACs."""
-    return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "batch", "device")}
+    return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "latency_spread", "batch", "device")}
 
 
 def _by_name(settings: RunSettings, point: Sequence[float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData, load_data
-from stepfront.trainers.devices import pick_device
+from stepfront.trainers.devices import choose_threads, pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.metrics.judges import check_judge, prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
@@ -40,6 +40,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             stage(line)
         # Workers have devices of their own; the driver of a cluster may lack theirs.
         device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
+        if settings.training.workers == 1 and (line := choose_threads(device)):
+            stage(line)
         check_judge(data, settings.features)
         check_classes(data, settings.network.classes)
         if fresh:  # only now: a mistake in the settings must not delete what exists

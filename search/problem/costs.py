@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from stepfront.errors import InputError
@@ -12,20 +13,36 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.worker_measurements import measure_gap, measure_widths
 from stepfront.search.records.run_directory import COSTS_FILE
 from stepfront.trainers.config import validate
-from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.inference.cost import WidthCost, latency_doubt
 
 
 def load_or_measure_costs(problem: SearchProblem, directory: Path) -> dict[float, WidthCost]:
     """Return the costs of a search, measured at the first call: all latencies of one search must compare."""
     if (directory / COSTS_FILE).exists():
-        return read_costs(directory)
+        costs = read_costs(directory)
+        _warn(problem.settings, costs)
+        return costs
     costs, engines = measure_widths(problem)
+    _warn(problem.settings, costs)
     rows = {
         "widths": [cost.model_dump(mode="json") for cost in costs.values()],
         "engines": [engine.model_dump(mode="json") for engine in engines],
     }
     write_json(directory / COSTS_FILE, rows)
     return costs
+
+
+def _warn(settings: RunSettings, costs: dict[float, WidthCost]) -> None:
+    """Say that latencies are in doubt where the search minimises or limits them."""
+    evaluation = settings.evaluation
+    if not any("latency_ms" in text for text in (*evaluation.objectives, *evaluation.constraints)):
+        return
+    if doubt := latency_doubt(costs):
+        logging.getLogger("stepfront").warning(
+            "latency_ms is in the objectives or constraints, and its measurement is in doubt: %s; let nothing else run "
+            "on the machine and start over with --fresh",
+            doubt,
+        )
 
 
 def read_costs(directory: Path) -> dict[float, WidthCost]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from stepfront.search.storage.run_location import open_for_reading
 from stepfront.tables.facts import read_facts
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
+from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.metrics.judges import prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
@@ -48,8 +50,22 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
         )
     supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
     packed, reference = prepare_judge(data, settings.features, directory, torch.device("cpu"))
+    _warn_of_bias(settings, reference)
     arrays = {name: value.numpy() for name, value in weights.items()}
     return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
+
+
+def _warn_of_bias(settings: RunSettings, reference: Reference) -> None:
+    """Say that FID of fewer images than features is biased."""
+    dimensions, images = len(reference.mean), settings.evaluation.images
+    if images < dimensions:
+        logging.getLogger("stepfront").warning(
+            "FID of %d images on %d features is biased upwards: raise evaluation.images to %d or more, or judge by "
+            "KID, which has no such bias (column kid of a confirmed front)",
+            images,
+            dimensions,
+            dimensions,
+        )
 
 
 def check_inputs(settings: RunSettings) -> None:

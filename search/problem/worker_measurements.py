@@ -40,10 +40,10 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     chosen, measured, device = result
     card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
     costs = {}
-    for width, latency in zip(card.network.widths, chosen.latency_ms, strict=True):
+    common = {"batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
+    for width, latency, spread in zip(card.network.widths, chosen.latency_ms, chosen.latency_spread, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
-        known = {"latency_ms": latency, "batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
-        costs[width] = counted.model_copy(update=known)
+        costs[width] = counted.model_copy(update={"latency_ms": latency, "latency_spread": spread} | common)
     return costs, measured
 
 

@@ -31,9 +31,19 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML loader that reads 1e-3 as a number; YAML 1.1 reads it as a word."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML dumper that puts texts in quotes which the loader would read otherwise, such as '1e5' and '089'."""
+
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver(_TAG + "float", _EXPONENT, list("-+0123456789"))
+_Dumper.add_implicit_resolver(_TAG + "float", _EXPONENT, list("-+0123456789"))
+_Dumper.add_implicit_resolver(_TAG + "int", re.compile(_LEADING_ZERO.pattern + "$"), list("-+0"))
+
+
+def yaml_of(content: Any) -> str:
+    """Return plain values as the text of a settings file, which reads as the same values again."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def decode(content: bytes) -> str:

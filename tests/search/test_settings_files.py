@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.config import load_settings, settings_from
+from stepfront.search.config import load_settings, save_settings, settings_from
 
 REFUSED = {
     "a key twice": ("budget: {trials: 5}\nname: a\nbudget: {minutes: 5}\n", 3, "budget: this key stands twice, first"),
@@ -111,3 +111,10 @@ def test_what_is_meant_as_it_stands_is_taken(tmp_path: Path) -> None:
     assert settings.budget.trials == 1000
     assert (settings.variation.mutations, settings.variation.population) == (2, 10)
     assert settings.network.attention == (4,)
+
+
+@pytest.mark.parametrize("name", ["089", "007", "1e5", "2026-01-31", "no", "12.50"])
+def test_a_name_that_resembles_a_number_is_saved_as_a_text(name: str, tmp_path: Path) -> None:
+    settings = settings_from({"name": name})
+    save_settings(settings, tmp_path / "s.yaml")
+    assert load_settings(tmp_path / "s.yaml") == settings

@@ -47,7 +47,8 @@ def open_feature_file(name: str, content: bytes, suffix: str, device: torch.devi
             return _in_parts(lambda levels: inception(_signed(levels)))
         if suffix == ".pt2":
             exported = _load_exported(content).to(device)
-            return lambda levels: exported(_signed(levels))
+            number = _number_format(exported)
+            return lambda levels: exported(_signed(levels).to(number))
         scripted = torch.jit.load(BytesIO(content), map_location=device).eval()
     except InputError as error:
         raise InputError(f"the file of features {name!r} is {error}") from None
@@ -57,7 +58,13 @@ def open_feature_file(name: str, content: bytes, suffix: str, device: torch.devi
         raise InputError(f"the file of features {name!r} is {kinds}: {line}") from None
     if any(argument.name == "return_features" for argument in scripted.forward.schema.arguments):
         return _in_parts(lambda levels: scripted(_rgb(levels).to(torch.uint8), return_features=True))
-    return lambda levels: scripted(_signed(levels))
+    number = _number_format(scripted)
+    return lambda levels: scripted(_signed(levels).to(number))
+
+
+def _number_format(network: nn.Module) -> torch.dtype:
+    """Return the number format of a network's weights, such as float16, in which it takes its images."""
+    return next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), torch.float32)
 
 
 def _signed(levels: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ MACs are counted by running the network: convolutions, linear maps and both prod
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,18 +23,29 @@ from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.networks.families import build_backbone
 
+MOST_SPREAD = 0.2
+"""Spread of a latency above which it is measured again, and doubted in the end; an idle machine stays below 0.05."""
+
+
+class Latency(NamedTuple):
+    """A latency: the median in ms per image, and the distance of the quartiles of its runs as a share of it."""
+
+    ms: float
+    spread: float
+
 
 class WidthCost(Settings):
     """Cost of one network call at one width, per image.
 
-    `engine` is how the network ran when its latency was measured.  `calls` is the number of calls per step: two under
-    guidance.
+    `engine` is how the network ran when its latency was measured, and `latency_spread` how far its runs differed, as a
+    share of the latency.  `calls` is the number of calls per step: two under guidance.
     """
 
     width: float
     macs: int
     parameters: int
     latency_ms: float | None = None
+    latency_spread: float | None = None
     batch: int | None = None
     device: str | None = None
     engine: Engine = PLAIN
@@ -102,7 +115,7 @@ def measure_latency(
     network: Network, image_shape: tuple[int, ...], batch: int, device: torch.device, runs: int = 9
 ) -> float:
     """Return the median time over `runs` calls on `batch` images, in ms per image, after two warm-up calls."""
-    return measure_latencies([network], image_shape, batch, device, runs)[0]
+    return measure_latencies([network], image_shape, batch, device, runs)[0].ms
 
 
 @torch.inference_mode()
@@ -114,8 +127,8 @@ def measure_latencies(
     runs: int = 9,
     enough: float = math.inf,
     label: Sequence[Tensor] = (),
-) -> list[float]:
-    """Return `measure_latency` of several networks, called in turn, so that other load slows them all alike.
+) -> list[Latency]:
+    """Return the latencies of several networks, called in turn, so that other load slows them all alike.
 
     After three runs, none begins once `enough` seconds have passed.  Networks with classes need one `label` [batch].
     """
@@ -132,7 +145,23 @@ def measure_latencies(
             _wait_for(device)
             if run >= 2:
                 times.append(time.perf_counter() - begin)
-    return [1000 * statistics.median(times) / batch for times in seconds]
+    return [_latency(times, batch) for times in seconds]
+
+
+def _latency(seconds: Sequence[float], batch: int) -> Latency:
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Latency(1000 * middle / batch, (high - low) / middle)
+
+
+def latency_doubt(costs: Mapping[float, WidthCost]) -> str:
+    """Return in words why measured latencies are not to be relied on; empty where nothing speaks against them."""
+    known = [(width, cost.latency_ms) for width, cost in sorted(costs.items()) if cost.latency_ms is not None]
+    spread, at = max(((cost.latency_spread or 0.0, width) for width, cost in costs.items()), default=(0.0, 0.0))
+    reasons = [f"runs of width {at:g} differ by {spread:.0%} (half of them)"] if spread > MOST_SPREAD else []
+    for (narrow, quick), (wide, slow) in itertools.pairwise(known):
+        if quick > (1 + MOST_SPREAD) * slow:
+            reasons.append(f"width {narrow:g} takes {quick / slow:.2g} times as long as width {wide:g}")
+    return "; ".join(reasons)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepfront.errors import InputError
+from stepfront.plugins import FEATURES
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, blocks, to_float
+from stepfront.trainers.metrics.feature_rows import PROBE_SIZES, as_rows, try_features
 from stepfront.trainers.metrics.feature_set import Features, Progress, find_feature_set
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.real_features import Draw, RealFeatures
@@ -32,13 +34,10 @@ class FeatureNetwork:
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
         """Return rows [B, D] of images [B, C, H, W] in [-1, 1], first rounded to the 256 levels of an image file.
 
-        Raises InputError when the features are not rows.
+        Raises InputError when the features are not one row per image.
         """
         levels = ((images.to(self._device, torch.float32) + 1) * 127.5).round().clamp(0, 255)
-        rows = self._features(levels)
-        if rows.ndim != 2:
-            raise InputError(f"features {self.name!r} gave {rows.ndim} axes; rows [images, features] are needed")
-        return rows.float().cpu().numpy()
+        return as_rows(self._features(levels), len(images), self.name).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,16 @@ def check_features(data: ImageData, settings: FeatureSettings) -> None:
 
 
 def _width(packed: PackedFeatures, data: ImageData, device: torch.device) -> int:
-    """Return the number of features per image.  Raises InputError when the network can't take such images."""
-    features, images = packed.unpack(device), data.images[:2]
+    """Return the number of features per image.
+
+    Raises InputError when the network can't take such images, and when what it gives can't serve as features.
+    """
+    features, images = packed.unpack(device), data.images[: max(PROBE_SIZES)]
     try:
-        return features(to_float(images)).shape[1]
-    except (RuntimeError, AssertionError) as error:  # TorchScript and torch.export; the last line is the reason
+        return try_features(features, to_float(images), packed.name)
+    except InputError:
+        raise
+    except Exception as error:  # what TorchScript, torch.export or a user's code may raise; the last line is the reason
         shape = "x".join(map(str, images.shape[1:]))
         line = next(iter(reversed(str(error).strip().splitlines())), "")
         raise InputError(f"features {packed.name!r} can't take images of {shape}: {line}") from None
@@ -125,6 +129,8 @@ def prepare_features(
     """
     find_feature_set(settings).prepare(data, directory, progress)
     packed = pack_features(settings, directory)
+    if not settings.is_file and settings.name not in FEATURES.ours:
+        _width(packed, data, device)  # a file was tried by check_features
     if settings.reference is not None:
         return _with_reference(data, packed, Path(settings.reference), device)
     path = _saved_path(directory, "reference", settings.name)

@@ -11,9 +11,11 @@ from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.devices import device_name, pick_device
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.inference.cost import (
+    Latency,
     WidthCost,
     count_width,
     largest_batch,
+    latency_doubt,
     measure_latency,
     plan_gflops,
     plan_latency_ms,
@@ -128,3 +130,26 @@ def test_a_device_with_no_room_for_two_images_says_so() -> None:
 
     with pytest.raises(InputError, match="two images do not fit into 50% of the memory of cpu"):
         largest_batch(network, (1, 4, 4), 16, torch.device("cpu"), 0.5)
+
+
+def test_latencies_that_differ_or_fall_with_the_width_are_doubted() -> None:
+    def costs(*latencies: tuple[float, float]) -> dict[float, WidthCost]:
+        widths = (0.5, 0.75, 1.0)
+        return {
+            w: WidthCost(width=w, macs=1, parameters=1, latency_ms=ms, latency_spread=spread)
+            for w, (ms, spread) in zip(widths, latencies, strict=True)
+        }
+
+    assert latency_doubt(costs((1, 0.02), (2, 0.05), (3, 0.1))) == ""
+    assert latency_doubt(costs((1, 0.02), (2, 0.5), (3, 0.1))) == "runs of width 0.75 differ by 50% (half of them)"
+    assert latency_doubt(costs((1, 0), (4, 0), (2, 0))) == "width 0.75 takes 2 times as long as width 1"
+    assert latency_doubt({1.0: WidthCost(width=1.0, macs=1, parameters=1)}) == ""
+
+
+def test_a_disturbed_measurement_is_repeated_and_the_quietest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepfront.trainers.inference import engine_choice
+
+    given = iter([[Latency(9, 0.9), Latency(1, 0.01)], [Latency(3, 0.1), Latency(5, 0.5)]])
+    monkeypatch.setattr(engine_choice, "measure_latencies", lambda *args, **kwargs: next(given))
+    bench = engine_choice.Bench(lambda width: torch.nn.Identity(), (1.0,), [], torch.device("cpu"))
+    assert bench._latencies([], (1, 8, 8), 2, ()) == [Latency(3, 0.1), Latency(1, 0.01)]

@@ -26,7 +26,9 @@ from stepfront.trainers.feature_networks.classifier import (
     Classifier,
     train_classifier,
 )
+from stepfront.trainers.metrics.feature_rows import try_features
 from stepfront.trainers.metrics.features import (
+    FeatureNetwork,
     PackedFeatures,
     check_features,
     make_reference,
@@ -299,6 +301,88 @@ def test_features_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     features = pack_features(FeatureSettings(name="raw", path=str(path)), tmp_path).unpack(CPU)
     with pytest.raises(InputError, match=r"'raw' gave 4 axes; rows \[images, features\] are needed"):
         features(torch.zeros(2, 1, 8, 8))
+
+
+class Returns(nn.Module):
+    """The flat images, returned in one of the ways that feature networks have."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> object:
+        rows = x.flatten(1)
+        if self.way == "batch norm":
+            return rows - rows.mean(0)
+        if self.way == "dropout":
+            return nn.functional.dropout(rows, 0.5, True)
+        returned: dict[str, object] = {
+            "list": [rows],
+            "tuple": (rows,),
+            "mapping": {"features": rows},
+            "maps": rows[:, :, None, None],
+            "half": rows.half(),
+            "nested": [{"rows": (rows,)}],
+            "two": [rows, rows],
+            "names": {"a": rows, "b": rows.mean()},
+            "one row": rows.mean(0, keepdim=True),
+            "one axis": rows.mean(1),
+            "text": "rows",
+            "nan": rows / 0,
+            "constant": rows * 0,
+            "none": rows[:, :0],
+            "complex": rows * 1j,
+        }
+        return returned[self.way]
+
+
+def tried(way: str) -> int:
+    features = FeatureNetwork("mine", lambda levels: Returns(way)(levels / 127.5 - 1), CPU)  # type: ignore[arg-type, return-value]
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return try_features(features, images, "mine")
+
+
+@pytest.mark.parametrize("way", ["list", "tuple", "mapping", "maps", "half", "nested"])
+def test_features_in_other_containers_are_rows(way: str) -> None:
+    assert tried(way) == 4
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("two", r"gave 2 outputs \(\[2, 4\], \[2, 4\]\)"),
+        ("names", r"gave 2 outputs \(a: \[2, 4\], b: \[\]\)"),
+        ("one row", "gave 1 rows of 4 for 2 images"),
+        ("one axis", "gave 1 axis; rows"),
+        ("text", "gave str; rows"),
+        ("nan", "not finite"),
+        ("constant", "are the same for 5 different images"),
+        ("none", "gave 2 rows of 0 for 2 images"),
+        ("complex", "gave torch.complex64; rows"),
+        ("batch norm", "depend on the other images of the call"),
+        ("dropout", "differ between two calls"),
+    ],
+)
+def test_what_is_not_one_lasting_row_per_image_is_refused(way: str, says: str) -> None:
+    with pytest.raises(InputError, match=f"^features 'mine' .*{says}") as caught:
+        tried(way)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scripted_list_and_weights_in_float16_are_taken(digits: ImageData, tmp_path: Path) -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(64, 3).half()
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [self.project(x.flatten(1))]
+
+    torch.jit.script(Listed()).save(str(tmp_path / "f.pt"))
+    settings = FeatureSettings(name="mine", path=str(tmp_path / "f.pt"))
+    check_features(digits, settings)
+    rows = pack_features(settings, tmp_path).unpack(CPU)(to_float(digits.images[:3]))
+    assert (rows.shape, rows.dtype) == ((3, 3), np.float32)
 
 
 # --- statistics from elsewhere ----------------------------------------------------------------------------------------

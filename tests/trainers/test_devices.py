@@ -1,0 +1,41 @@
+"""Threads are chosen by a short measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from stepfront.trainers import devices
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({4: 1.0, 2: 0.9, 1: 0.8}, 4), ({4: 10.0, 2: 1.2, 1: 1.0}, 1), ({4: 9.0, 2: 2.0, 1: 3.0}, 2)],
+)
+def test_fewer_threads_are_used_where_all_cores_are_clearly_slower(
+    seconds: dict[int, float], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(devices, "_seconds", seconds.__getitem__)
+    line = devices.choose_threads(CPU)
+    assert torch.get_num_threads() == chosen
+    assert line == "" if chosen == 4 else f"so {chosen} of 4 are used" in line
+
+
+def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr(devices, "_seconds", lambda threads: pytest.fail("it was measured"))
+    assert devices.choose_threads(CPU) == ""
+    assert torch.get_num_threads() == 4
