@@ -172,11 +172,12 @@ class Search:
         """Sample images of a point with their classes [images]; the classes are None for an unconditional supernet."""
         from stepfront.search.driver.publish import make_evaluator, sample_pixels
         from stepfront.search.problem.load import load_problem_of_search
+        from stepfront.search.records.learnt_samplers import read_samplers
         from stepfront.search.records.plan_rows import plan_of_row
 
         row = self.point(point)
         evaluator = make_evaluator(load_problem_of_search(self.settings, self.directory), self.directory)
-        pixels = sample_pixels(evaluator, plan_of_row(row), images, seed, label)
+        pixels = sample_pixels(evaluator, plan_of_row(row, read_samplers(self.directory)), images, seed, label)
         return pixels, evaluator.labels(images, seed, label)
 
     def confirm(self, *, images: int | None = None, seeds: int | None = None, progress: Progress = True) -> Search:

@@ -27,6 +27,7 @@ from stepfront.trainers.config import (
     TrainerSettings,
     validate,
 )
+from stepfront.trainers.learning_settings import LearningSettings
 
 __all__ = [
     "BudgetSettings",
@@ -63,6 +64,7 @@ class RunSettings(TrainerSettings):
         None, description="folder or URI of the supernet to search; null: DIRECTORY/NAME/supernet"
     )
     sampler: SamplerSettings = SamplerSettings()
+    learning: LearningSettings = LearningSettings()
     space: SpaceSettings = SpaceSettings()
     variation: VariationSettings = VariationSettings()
     initial_plans: dict[str, int] = Field(
@@ -116,6 +118,20 @@ class RunSettings(TrainerSettings):
     def _steps_exist(self) -> Self:
         if self.sampler.steps > self.diffusion.steps:
             raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _learnt_samplers_fit(self) -> Self:
+        learnt = self.sampler.learnt
+        if learnt is not None and self.space.skip is True:
+            raise ValueError(
+                "a learnt sampler has one time per step that runs, so space.skip: true can't use it; give even or false"
+            )
+        if learnt is not None and self.learning.teacher_steps < self.sampler.steps:
+            raise ValueError(
+                f"learning.teacher_steps {self.learning.teacher_steps} is below sampler.steps {self.sampler.steps}; "
+                "a teacher needs as many steps at least"
+            )
         return self
 
     @model_validator(mode="after")

@@ -35,12 +35,15 @@ MAY_IMPORT: dict[str, str] = {
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
-    "search/driver": """search/scoring search/problem search/execution search/study search/algorithm search/tracking
-        search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary dashboards/claim
-        dashboards/figures dashboards/formatting trainers/evaluator trainers/training trainers/inference
-        trainers/metrics trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
+    "search/driver": """search/scoring search/learning search/problem search/execution search/study search/algorithm
+        search/tracking search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary
+        dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator trainers/training
+        trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data trainers/ground tables
+        ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/algorithm search/records
         search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",
+    "search/learning": """search/problem search/records search/ground trainers/evaluator trainers/sampler_learning
+        trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/algorithm search/records search/storage search/ground
@@ -93,7 +96,7 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
-    "ray": {"search/execution", "search/problem", "search/jobs", "search/checks", "search/cli"},
+    "ray": {"search/learning", "search/execution", "search/problem", "search/jobs", "search/checks", "search/cli"},
     "optuna": {"search/study", "search/algorithm", "search/ground", "testing"},
     "mlflow": {"search/tracking", "search/mlflow_runs", "search/export"},
     "typer": {"search/cli"},
@@ -101,7 +104,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "matplotlib": {"dashboards/sections", "dashboards/figures"},
     "diffusers": {"trainers/interop"},
     "torch": {
-        *("search/checks", "search/scoring", "search/export", "search/problem", "testing"),
+        *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
         *("trainers/evaluator", "trainers/training", "trainers/interop", "trainers/inference"),
         *(
             "trainers/feature_networks",

@@ -299,13 +299,23 @@ class FeatureSettings(Settings):
         return self.path is not None and not is_import_path(self.name)
 
 
+LEARNT = "learnt"
+"""The value of `sampler.solver` and `sampler.times` that has them learnt."""
+
+
 class SamplerSettings(Settings):
     """The sampler that will be deployed, and that the search uses."""
 
-    solver: Annotated[str, AfterValidator(SOLVERS.check)] = Field(
+    solver: Annotated[str, AfterValidator(lambda name: name if name == LEARNT else SOLVERS.check(name))] = Field(
         "ddim",
         description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
-        "larger of its two variances",
+        "larger of its two variances; learnt: times and coefficients are learnt before the search, from the best of "
+        "all solvers and grids on (`learning`)",
+    )
+    times: Literal["grid", "learnt"] = Field(
+        "grid",
+        description="times of the steps. grid: those of `grid`; learnt: learnt before the search for each number of "
+        "steps (`learning`)",
     )
     grid: Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"] = (
         Field(
@@ -322,6 +332,13 @@ class SamplerSettings(Settings):
         allow_inf_nan=False,
         description="scale of classifier-free guidance; values other than 0 and 1 take two network calls per step",
     )
+
+    @property
+    def learnt(self) -> Literal["network_times", "solver"] | None:
+        """What is learnt before a search: times (the solver's and the network's), coefficients too, or nothing."""
+        if self.solver == LEARNT:
+            return "solver"
+        return "network_times" if self.times == LEARNT else None
 
 
 class TrainerSettings(Settings):

@@ -34,8 +34,7 @@ class LearningSettings(Settings):
     least_gap: float = Field(1.0, ge=0, description="least distance of two times, in training times")
     learn_start: bool = Field(
         True,
-        description="whether the first time is learnt too, where the grid begins below the noisiest time; false: it is "
-        "the noisiest",
+        description="whether the first time is learnt too; false: it is the noisiest",
     )
     ball: float = Field(
         0.0,

@@ -63,6 +63,11 @@ class Encoding(ABC):
         return np.diff(edges)
 
     @property
+    def step_counts(self) -> tuple[int, ...]:
+        """The numbers of steps that plans have, ascending; a skipped step counts."""
+        return (self.steps,)
+
+    @property
     def lowest(self) -> int:
         """The smallest level."""
         return SKIP_LEVEL if self.skip else 0
@@ -171,6 +176,11 @@ class EvenStages(Stages):
         ends = np.cumsum(self.lengths[self._places(taken)])
         middles = ((ends - 0.5 * np.diff(ends, prepend=0)) / ends[-1] * len(given)).astype(int)
         return self._spread(np.abs(given[middles][:, None] - np.array(self.widths)[None]).argmin(axis=1))
+
+    @property
+    def step_counts(self) -> tuple[int, ...]:
+        """The numbers of steps that plans have, ascending."""
+        return tuple(sorted(set(map(int, self._totals))))
 
     def _spread(self, taken: Levels) -> Levels:
         levels = np.full(self.units, SKIP_LEVEL)

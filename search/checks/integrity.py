@@ -31,8 +31,9 @@ from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import read_costs
-from stepfront.search.problem.load import load_problem, load_problem_of_search
+from stepfront.search.problem.load import load_problem, load_problem_of_search, with_samplers
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_search_samplers
 from stepfront.search.records.run_directory import COSTS_FILE, resume_settings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.ledger import Ledger
@@ -129,7 +130,7 @@ class _Inspection:
         try:
             read_facts(self.directory)
         except InputError:  # missing or damaged: the study knows the supernet's digest as well
-            return load_problem(self.settings)
+            return with_samplers(load_problem(self.settings), read_search_samplers(self.directory))
         return load_problem_of_search(self.settings, self.directory)
 
     @cached_property

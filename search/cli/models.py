@@ -148,6 +148,7 @@ def _export_unet2d(search: Path, point: str, out: Path) -> None:
 
 def _export_pipeline(search: Path, point: str, out: Path) -> None:
     from stepfront.folders import new_folder
+    from stepfront.search.records.learnt_samplers import read_samplers
     from stepfront.search.records.plan_rows import plan_of_row
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_reading
@@ -166,7 +167,8 @@ def _export_pipeline(search: Path, point: str, out: Path) -> None:
     if facts.get("supernet_digest") != card.digest:
         raise InputError(f"the supernet in {settings.supernet_place} is another than {directory} was searched with")
     sampler = settings.sampler
-    pipeline = PlanPipeline.of_plan(loaded, card, plan_of_row(row), sampler.clip, sampler.guidance)
+    plan = plan_of_row(row, read_samplers(directory))
+    pipeline = PlanPipeline.of_plan(loaded, card, plan, sampler.clip, sampler.guidance)
     with new_folder(out, lambda name: name in PIPELINE_FILES) as made:
         pipeline.save_pretrained(made)
     typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")

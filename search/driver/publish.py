@@ -18,6 +18,7 @@ from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.search_mirror import SearchMirror
@@ -55,7 +56,7 @@ def draw_images(problem: SearchProblem, directory: Path) -> None:
     """Draw image grids of full width and of up to five front points, all from the same noise."""
     snapshot = read_snapshot(directory)
     evaluator = make_evaluator(problem, directory)
-    full = problem.uniform_plan(1.0)
+    full, samplers = problem.uniform_plan(1.0), read_samplers(directory)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
     chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
@@ -63,7 +64,7 @@ def draw_images(problem: SearchProblem, directory: Path) -> None:
     for title, row in chosen:
         name = "full.png" if title == "full width" else f"trial-{row['trial']}.png"
         seed = int(row["noise_seed"])
-        pixels = sample_pixels(evaluator, plan_of_row(row), GRID_IMAGES, seed)
+        pixels = sample_pixels(evaluator, plan_of_row(row, samplers), GRID_IMAGES, seed)
         save_grid(by_class(pixels, evaluator.labels(GRID_IMAGES, seed)), directory / "images" / name)
         entry = {"file": name, "title": title, "plan": row["plan"], "gflops": float(row["gflops"])}
         index.append(entry | {"fid": float(row["fid"])})

@@ -22,6 +22,7 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -74,6 +75,7 @@ def run_search(
             begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
+            problem = ensure_samplers(problem, costs, directory, stage)
             ensure_gap_table(problem, directory)
             check_nothing_lost(settings, directory)
             with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:

@@ -20,6 +20,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
+from stepfront.search.records.learnt_samplers import learning_facts, read_records
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
@@ -69,6 +70,7 @@ def search_facts(
             for place, folder in (("search", directory), ("supernet", problem.supernet.local))
             if (folder / CHECKSUMS_FILE).is_file()
         ],
+        "learning": [learning_facts(record) for record in read_records(directory).values()],
         "parent_searches": [
             name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
         ],

@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import astuple
 from functools import cache
@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
@@ -140,10 +141,16 @@ class JobQueue:
             try:
                 if broken:
                     raise EvaluationError(NOT_TRIED)
-                future.set_result(attempt(load, Plan(*job["plan"]), job["images"], job["noise_seed"]))
+                future.set_result(attempt(load, plan_of_message(job["plan"]), job["images"], job["noise_seed"]))
             except BaseException as error:
                 broken = True
                 future.set_exception(error)
+
+
+def plan_of_message(message: Sequence[Any]) -> Plan:
+    """Return the plan of a message: times, widths, solver, and the learnt sampler as JSON values or None."""
+    times, widths, solver, learnt = message
+    return Plan(tuple(times), tuple(widths), solver, learnt and LearntSampler.from_json(learnt))
 
 
 class ListWorker:

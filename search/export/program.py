@@ -22,6 +22,7 @@ from stepfront.folders import check_free, new_folder
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
@@ -48,14 +49,16 @@ def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
     check_free(out, _is_exported)  # before the supernet is loaded
-    problem = load_problem_of_search(settings, directory)
+    problem, plan = load_problem_of_search(settings, directory), plan_of_row(row, read_samplers(directory))
     with new_folder(out, _is_exported) as made:
-        return write_point(problem, snapshot.facts, row, made)
+        return write_point(problem, snapshot.facts, row, plan, made)
 
 
-def write_point(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, out: Path) -> dict[str, Any]:
+def write_point(
+    problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan, out: Path
+) -> dict[str, Any]:
     """Write weights, program and, last, the plan that names the weights by their digests."""
-    card, plan = problem.card, plan_of_row(row)
+    card = problem.card
     if card.network.family != "unet":
         raise InputError(f"cannot export a network of family {card.network.family!r}; possible: unet")
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})

@@ -35,6 +35,8 @@ from stepfront.search.mlflow_runs.states import explained
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
@@ -102,6 +104,7 @@ class _Registry:
     def __init__(self, client: MlflowClient, model: str, run_id: str, problem: SearchProblem, directory: Path) -> None:
         self._client, self._model, self._run_id = client, model, run_id
         self._problem, self._facts = problem, read_snapshot(directory).facts
+        self._samplers = read_samplers(directory)
 
     def facts_of(self, row: pd.Series) -> dict[str, Any]:
         return point_facts(row, self._facts)
@@ -110,7 +113,7 @@ class _Registry:
         """Return the version of the point with these scores; a new version, and True, where there is none."""
         with tempfile.TemporaryDirectory() as scratch:
             point = Path(scratch) / "point"
-            content = write_point(self._problem, self._facts, row, point)
+            content = write_point(self._problem, self._facts, row, plan_of_row(row, self._samplers), point)
             digest = file_digest(point / PLAN_FILE)
             found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
             place = f"models/trial-{row['trial']}-{digest[:8]}"

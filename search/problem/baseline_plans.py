@@ -20,11 +20,12 @@ from stepfront.trainers.diffusion.solvers import find_solver
 
 def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
     """Return at most `count` plans of a family, spread evenly over cost where the family is larger."""
-    settings = problem.settings
+    settings, learnt = problem.settings, problem.samplers
     if method == "fewer_steps":
         # Their cost is their number; the largest, with all steps, is always among them.
         steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
-        return [Plan(problem.times_of(n), (1.0,) * n, settings.sampler.solver) for n in sorted(map(int, steps))]
+        # Where samplers are learnt, only the numbers of steps that have one.
+        return [problem.plan((1.0,) * n) for n in sorted(map(int, steps)) if not learnt or n in learnt]
     families: dict[str, Callable[[PlanSource, int], Sequence[Levels]]] = {
         "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
         "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),
@@ -34,7 +35,7 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
         "gap": lambda s, n: least_gap_plans(s.encoding, s.width_costs, s.gap()),
     }
     chosen = spread_by_cost(families[method](source, count), count, source)
-    return [Plan(problem.times, source.encoding.step_widths(levels), settings.sampler.solver) for levels in chosen]
+    return [problem.plan_at(levels) for levels in chosen]
 
 
 SAMPLER_STEPS = 7
@@ -69,7 +70,9 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
     own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
     steps = sorted({int(n) for n in np.geomspace(min(3, own.steps), own.steps, SAMPLER_STEPS).round()})
     found: dict[tuple[Any, ...], FullWidthSampler] = {}
-    for (solver, grid), count in product(dict.fromkeys([(own.solver, own.grid), *SAMPLERS]), steps):
+    learnt = [problem.plan((1.0,) * count) for count in problem.samplers]
+    hand = [] if learnt else [(own.solver, own.grid)]
+    for (solver, grid), count in product(dict.fromkeys([*hand, *SAMPLERS]), steps):
         times = time_grid(schedule, grid, count)
         coefficients = find_solver(solver)(schedule, torch.from_numpy(times.copy()))
         if coefficients.noise.any():
@@ -79,7 +82,7 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
         # Two solvers may be one and the same for few steps.
         same = (plan.times, str(coefficients.states.tolist()), str(coefficients.clean.tolist()))
         found.setdefault(same, FullWidthSampler(plan, name))
-    return list(found.values())
+    return [*(FullWidthSampler(plan, "") for plan in learnt), *found.values()]
 
 
 def cut_plans(encoding: Encoding, cuts: int) -> Iterator[Levels]:

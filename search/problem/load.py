@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_parts, check_solver
+from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.tables.facts import read_facts
 from stepfront.trainers.data import Progress, load_data
@@ -90,7 +93,12 @@ def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProb
             f"the search in {directory} used another supernet than the one in {problem.supernet} "
             f"(digest {str(facts.get('supernet_digest'))[:12]}, not {problem.card.digest[:12]}); start a new search"
         )
-    return problem
+    return with_samplers(problem, read_search_samplers(directory))
+
+
+def with_samplers(problem: SearchProblem, records: Mapping[int, SamplerRecord]) -> SearchProblem:
+    """Return the problem whose plans run on these learnt samplers, by number of steps."""
+    return replace(problem, samplers={steps: record.sampler for steps, record in records.items()})
 
 
 def _check_supernet_exists(directory: Path) -> None:

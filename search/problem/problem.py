@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from stepfront.search.problem.gap_table import GapInputs, read_gap_table
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import ImageData, Labels
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.metrics.features import PackedFeatures
@@ -32,6 +34,8 @@ class SearchProblem:
     weights: dict[str, np.ndarray]
     features: PackedFeatures
     reference: Reference
+    samplers: Mapping[int, LearntSampler] = field(default_factory=dict)
+    """The learnt samplers by number of steps; plans of other numbers use the solver and the grid of the settings."""
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -45,7 +49,17 @@ class SearchProblem:
 
     def times_of(self, steps: int) -> tuple[float, ...]:
         """Return the times of a sampler with `steps` steps on the same grid, noise first."""
+        if steps in self.samplers:
+            return self.samplers[steps].times
         return _grid(self.card.diffusion, self.settings.sampler.grid, steps)
+
+    def plan(self, widths: tuple[float, ...]) -> Plan:
+        """Return the plan that runs these widths, on the sampler of that many steps."""
+        learnt = self.samplers.get(len(widths))
+        if learnt is not None:
+            return Plan(learnt.times, widths, learnt.solver, learnt)
+        times = self.times if len(widths) == len(self.times) else self.times_of(len(widths))
+        return Plan(times, widths, self.settings.sampler.solver)
 
     def plan_of(self, genome: str) -> Plan:
         """Return the plan of a genome."""
@@ -53,13 +67,11 @@ class SearchProblem:
 
     def plan_at(self, levels: Levels) -> Plan:
         """Return the plan of levels; a plan of fewer steps uses the time grid of that many steps."""
-        widths = self.encoding.step_widths(levels)
-        times = self.times if len(widths) == len(self.times) else self.times_of(len(widths))
-        return Plan(times, widths, self.settings.sampler.solver)
+        return self.plan(self.encoding.step_widths(levels))
 
     def uniform_plan(self, width: float) -> Plan:
         """Return the plan that runs one width at every step."""
-        return Plan(self.times, (width,) * len(self.times), self.settings.sampler.solver)
+        return self.plan((width,) * self.settings.sampler.steps)
 
     def held_out_labels(self, rows: np.ndarray | slice) -> Labels | None:
         """Return the labels of held-out images; None for an unconditional supernet."""

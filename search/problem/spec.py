@@ -14,8 +14,12 @@ def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> di
     """Return the specification that a study stores and checks whenever it is opened, as plain JSON values."""
     settings, engine = problem.settings, costs[1.0].engine
     # Guidance 1 is left out, as in searches that are older than guidance.
-    without = {"guidance"} if settings.sampler.guidance == 1 else None
+    without = {"guidance"} if settings.sampler.guidance == 1 else set()
+    if settings.sampler.times == "grid":
+        without.add("times")  # as in searches that are older than learnt samplers
+    learnt = {str(steps): sampler.digest for steps, sampler in problem.samplers.items()}
     return {
+        **({"learnt": learnt} if learnt else {}),
         "supernet": problem.card.digest,
         "data": problem.data.fingerprint,
         "features": f"{problem.features.name} {problem.features.digest[:12]}",

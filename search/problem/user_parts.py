@@ -52,6 +52,8 @@ def check_solver(sampler: SamplerSettings, diffusion: DiffusionSettings) -> None
     Raises InputError when the solver can't be imported, raises an error, or returns coefficients of another shape or
     kind than `Coefficients` has, that are not finite, or that read later steps.
     """
+    if sampler.learnt == "solver":
+        return  # its base is one of ours
     solver, name = find_solver(sampler.solver), sampler.solver
     schedule = noise_schedule(diffusion)
     times = torch.from_numpy(time_grid(schedule, sampler.grid, sampler.steps).copy())

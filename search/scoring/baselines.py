@@ -29,6 +29,7 @@ from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
@@ -90,7 +91,8 @@ def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:
     """Return whether some full-width sampler has no row in baselines.parquet."""
     baselines = read_optional_table(directory / BASELINES)
     rows = baselines[baselines["method"] == SAMPLERS]
-    scored = {_key(plan_of_row(row)) for _, row in rows.iterrows()}
+    learnt = read_samplers(directory)
+    scored = {_key(plan_of_row(row, learnt)) for _, row in rows.iterrows()}
     return any(_key(sampler.plan) not in scored for sampler in full_width_samplers(problem))
 
 
@@ -112,13 +114,13 @@ class _BaselinesTable:
         scorer: PlanScorer,
     ) -> None:
         self._problem, self._directory, self._costs, self._scorer = problem, directory, costs, scorer
-        path = directory / BASELINES
+        path, learnt = directory / BASELINES, read_samplers(directory)
         before = read_table(path) if path.exists() else pd.DataFrame()
         complete = trials[trials["state"] == "complete"]
         self._scored: dict[tuple[Any, ...], dict[str, Any]] = {}
         for table in (before, complete):
             for _, row in table.iterrows():
-                self._scored[_key(plan_of_row(row))] = _plain(row)
+                self._scored[_key(plan_of_row(row, learnt))] = _plain(row)
         self._by_method: dict[str, list[dict[str, Any]]] = {}
         if len(before):
             for method, rows in before.groupby("method"):
@@ -156,8 +158,7 @@ class _BaselinesTable:
             population = search.ask(count - len(rows))
             if not population:
                 break
-            solver = problem.settings.sampler.solver
-            plans = [Plan(problem.times, encoding.step_widths(levels), solver) for levels in population]
+            plans = [problem.plan(encoding.step_widths(levels)) for levels in population]
             done = len(rows)
             scored = self._rows("ddsm", plans, lambda d, t, done=done: on_result("ddsm", done + d, count))  # type: ignore[misc]
             rows += scored
@@ -191,4 +192,4 @@ def _plain(row: pd.Series) -> dict[str, Any]:
 
 
 def _key(plan: Plan) -> tuple[Any, ...]:
-    return (plan.widths, plan.times, plan.solver)
+    return (plan.widths, plan.times, plan.solver, plan.learnt and plan.learnt.digest)

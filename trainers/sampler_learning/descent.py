@@ -85,7 +85,7 @@ class Descent:
 
 def begin(name: str, frame: Frame, times: Tensor, settings: LearningSettings) -> Descent:
     """Return the state before the first step, at closed-form `times` [N]."""
-    parameters, learnt = initial_parameters(frame, times), learnt_names(frame, times)
+    parameters, learnt = initial_parameters(frame, times), learnt_names(frame)
     tensors = parameters.tensors()
     rates = {
         "theta": settings.rate_times,

@@ -13,6 +13,9 @@ from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 from stepfront.trainers.learning_settings import Learnt
 from stepfront.trainers.sampler_learning.times import falling_times, logits_of, network_times
 
+MOST_SHARE = 0.97
+"""Of the noisiest time: where a first time that is learnt begins, at most.  The noise there is hardly less."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -59,19 +62,23 @@ def initial_parameters(frame: Frame, times: Tensor) -> Parameters:
     if not frame.learn_start:
         times = torch.cat([times.new_tensor([frame.noisiest]), times[1:]])
     steps, share = len(times), times[0] / frame.noisiest
+    if frame.learn_start:
+        # At the noisiest time itself the logit would be infinite.
+        share = share.clamp_max(MOST_SHARE)
+        times = torch.minimum(times, share * frame.noisiest - frame.gap * torch.arange(steps, dtype=times.dtype))
     return Parameters(
         theta=logits_of(times, frame.gap),
-        first=torch.logit(share),  # infinite at the noisiest time, and then not learnt
+        first=torch.logit(share),
         offsets=torch.zeros_like(times),
         states=times.new_zeros(steps, steps),
         clean=times.new_zeros(steps, steps),
     )
 
 
-def learnt_names(frame: Frame, times: Tensor) -> list[str]:
-    """Return the names of the parameters that are learnt, from closed-form `times` on."""
+def learnt_names(frame: Frame) -> list[str]:
+    """Return the names of the parameters that are learnt."""
     names = ["theta"]
-    if frame.learn_start and times[0] < frame.noisiest:
+    if frame.learn_start:
         names.append("first")
     if frame.learnt != "times":
         names.append("offsets")

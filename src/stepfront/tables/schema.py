@@ -54,6 +54,7 @@ _TRIAL = (
     Column("prefix_states", "integer", "states of shared prefixes that the worker holds", fill=0),
     Column("prefix_mb", "number", "megabytes (2^20 bytes) of shared prefixes that the worker holds", fill=0.0),
     Column("device", "text", "device that evaluated the plan", fill=""),
+    Column("learnt", "text", "digest of the learnt sampler that the plan runs on, a file in samplers/", fill=""),
 )
 
 _CONFIRMED = (

@@ -1,0 +1,116 @@
+"""Learn the sampler of one plan, and keep the closed form where learning does not help."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from stepfront.search.records.learnt_samplers import SamplerRecord
+from stepfront.trainers.config import settings_json
+from stepfront.trainers.devices import pick_device
+from stepfront.trainers.diffusion.conditioning import make_condition
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.sampler import Sampler
+from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
+from stepfront.trainers.learning_settings import LearningSettings, Learnt
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.sampler_learning.learn import learn_sampler
+from stepfront.trainers.sampler_learning.lesson import OnProgress
+from stepfront.trainers.sampler_learning.pairs import learning_seed
+
+VERSION = 1
+"""Of the rules by which samplers are learnt and chosen; samplers of another version are learnt again."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sampler to learn: the plan's width per step, what is learnt, and all that the result depends on.
+
+    It travels to a worker; `images` are those of each score that decides between learnt sampler and closed form.
+    """
+
+    parts: EvaluatorParts
+    widths: tuple[float, ...]
+    learnt: Learnt
+    settings: LearningSettings
+    images: int
+
+    @property
+    def key(self) -> str:
+        """Return a digest of all that the result depends on, 16 hexadecimal digits."""
+        parts = self.parts
+        content = [
+            *(VERSION, parts.card.digest, self.widths, self.learnt, settings_json(self.settings), self.images),
+            *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def run(self, on_progress: OnProgress = lambda progress: None) -> SamplerRecord:
+        """Learn the sampler and return it, or the closed form where that scores at least as well.
+
+        A learnt sampler is chosen where its held-out distance and its FID, on noise of its own, are both smaller.
+        """
+        parts = self.parts
+        if parts.threads:
+            torch.set_num_threads(parts.threads)
+        gflops = {width: cost.step_gflops / cost.calls for width, cost in parts.costs.items()}
+        result = learn_sampler(
+            self._sampler(), self.widths, self.learnt, self.settings, call_gflops=gflops, on_progress=on_progress
+        )
+        evaluate = Evaluator(replace(parts, scores=(), prefix_mb=0.0))
+
+        def fid(sampler: LearntSampler) -> float:
+            plan = Plan(sampler.times, self.widths, sampler.solver, sampler)
+            return evaluate(plan, self.images, learning_seed(self.settings.seed) + 1).fid
+
+        learnt_fid, start_fid = fid(result.sampler), fid(result.start)
+        helps = result.better and learnt_fid < start_fid
+        scoring = 2 * self.images * sum(parts.costs[width].step_gflops for width in self.widths)
+        return SamplerRecord(
+            sampler=result.sampler if helps else result.start,
+            widths=self.widths,
+            chosen="learnt" if helps else "closed form",
+            learnt=self.learnt,
+            distance=self.settings.distance,
+            start=result.start_name,
+            start_times=result.start.times,
+            train=result.train,
+            held_out=result.held_out,
+            start_held_out=result.start_held_out,
+            fid=_finite(learnt_fid),
+            start_fid=_finite(start_fid),
+            calls=result.calls,
+            tflops=(result.gflops + scoring) / 1e3,
+            seconds=result.seconds,
+        )
+
+    def _sampler(self) -> Sampler:
+        parts, card = self.parts, self.parts.card
+        device = pick_device(parts.device)
+        # Copies: the arrays may be read-only views of shared memory.
+        weights = {name: torch.from_numpy(np.array(array)) for name, array in parts.weights.items()}
+        supernet = supernet_from_weights(card, weights)
+        denoisers = {width: supernet.subnet(width).to(device) for width in {*self.widths, supernet.widths[-1]}}
+        condition = make_condition(card.network.classes, card.label_counts, parts.sampler.guidance, 0)
+        shape = (card.image_channels, card.resolution, card.resolution)
+        return Sampler(
+            denoisers,
+            noise_schedule(card.diffusion),
+            Noise(0, shape),
+            device,
+            clip=parts.sampler.clip,
+            condition=condition,
+        )
+
+
+def _finite(score: float) -> float:
+    """Return a score as JSON can hold it: 1e9 stands for one that is not finite."""
+    return score if math.isfinite(score) else 1e9

@@ -1,0 +1,77 @@
+"""Learn the samplers of a search before it begins, or find those that an earlier search has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ray
+
+from stepfront.files import read_json, write_json
+from stepfront.search.learning.chosen import Task
+from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.load import with_samplers
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import (
+    FOLDER,
+    SamplerRecord,
+    read_search_samplers,
+    write_search_samplers,
+)
+from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.learning_settings import Learnt
+
+Stage = Callable[[str], None]
+"""Called with what is being done."""
+
+
+def ensure_samplers(
+    problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, stage: Stage
+) -> SearchProblem:
+    """Return the problem with the samplers that its plans run on; without learnt ones, the problem as it is.
+
+    A search keeps those it began with.  Others are taken from beside the supernet, or learnt on workers and put there.
+    """
+    sampler = problem.settings.sampler
+    if sampler.learnt is None:
+        return problem
+    counts = problem.encoding.step_counts
+    records = read_search_samplers(directory)
+    if records.keys() != set(counts):
+        tasks = [sampler_task(problem, costs, (1.0,) * count, sampler.learnt) for count in counts]
+        found = find_or_learn(problem, tasks, stage)
+        records = dict(zip(counts, found, strict=True))
+        write_search_samplers(directory, records)
+    return with_samplers(problem, records)
+
+
+def sampler_task(
+    problem: SearchProblem, costs: dict[float, WidthCost], widths: tuple[float, ...], learnt: Learnt
+) -> Task:
+    """Return the task of learning the sampler of a plan."""
+    settings, solver = problem.settings, problem.settings.sampler.solver
+    learning = settings.learning
+    if solver != "learnt" and not learning.solvers:
+        learning = learning.model_copy(update={"solvers": (solver,)})
+    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images)
+
+
+def find_or_learn(problem: SearchProblem, tasks: Sequence[Task], stage: Stage) -> list[SamplerRecord]:
+    """Return the record of each task: from beside the supernet, or learnt on workers and put there."""
+    folder = problem.supernet.local / FOLDER
+    missing = [task for task in tasks if not (folder / f"{task.key}.json").exists()]
+    if missing:
+        workers = problem.settings.workers
+        run = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_run)
+        waiting = {run.remote(task): task for task in missing}
+        while waiting:
+            stage(f"learning samplers, {len(missing) - len(waiting)} of {len(missing)} done")
+            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
+            task = waiting.pop(done)
+            write_json(folder / f"{task.key}.json", ray.get(done).to_json())
+    records = [read_json(folder / f"{task.key}.json", "learnt sampler") for task in tasks]
+    return [SamplerRecord.from_json(record) for record in records]
+
+
+def _run(task: Task) -> SamplerRecord:
+    return task.run()

@@ -1,0 +1,112 @@
+"""Keep the learnt samplers of a search: one JSON file per sampler, and which number of steps runs on which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stepfront.errors import InputError
+from stepfront.files import read_json, write_json
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.plan import runs_text
+
+FOLDER = "samplers"
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class SamplerRecord:
+    """A sampler that plans of a search run on, and what choosing it took.
+
+    `chosen` is learnt, or closed form where learning did not help.  Distances are to the teacher's images, of held-out
+    pairs; `fid` and `start_fid` are on noise that neither learning nor search uses.  `start` is the closed form.
+    """
+
+    sampler: LearntSampler
+    widths: tuple[float, ...]
+    chosen: str
+    learnt: str
+    distance: str
+    start: str
+    start_times: tuple[float, ...]
+    train: float
+    held_out: float
+    start_held_out: float
+    fid: float
+    start_fid: float
+    calls: int
+    tflops: float
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps."""
+        return len(self.widths)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self) | {"sampler": self.sampler.to_json()}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> SamplerRecord:
+        """Return the record of `to_json`.  Raises InputError when it is damaged."""
+        try:
+            tuples = {name: tuple(map(float, content[name])) for name in ("widths", "start_times")}
+            return SamplerRecord(**{**content, **tuples, "sampler": LearntSampler.from_json(content["sampler"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a record of a learnt sampler ({error}); learn it again") from error
+
+
+def learning_facts(record: SamplerRecord) -> dict[str, Any]:
+    """Return what search.json says of a sampler: what learning gained and cost, and its times."""
+    content = {name: value for name, value in record.to_json().items() if name != "sampler"}
+    return content | {
+        "digest": record.sampler.digest,
+        "plan": runs_text(record.widths),
+        "steps": record.steps,
+        "solver": record.sampler.solver,
+        "times": list(record.sampler.times),
+        "network_times": list(record.sampler.network_times),
+    }
+
+
+def write_sampler(directory: Path, record: SamplerRecord) -> None:
+    """Write a sampler into a search directory, under its digest."""
+    write_json(directory / FOLDER / f"{record.sampler.digest}.json", record.to_json())
+
+
+def read_records(directory: Path) -> dict[str, SamplerRecord]:
+    """Return the records of a search directory by the digests of their samplers; none where there is no folder."""
+    files = sorted((directory / FOLDER).glob("*.json"))
+    found = [SamplerRecord.from_json(read_json(file, "learnt sampler")) for file in files if file.name != _INDEX]
+    return {record.sampler.digest: record for record in found}
+
+
+def read_samplers(directory: Path) -> dict[str, LearntSampler]:
+    """Return the learnt samplers of a search directory by their digests."""
+    return {digest: record.sampler for digest, record in read_records(directory).items()}
+
+
+def write_search_samplers(directory: Path, records: Mapping[int, SamplerRecord]) -> None:
+    """Write the samplers that plans of each number of steps run on."""
+    for record in records.values():
+        write_sampler(directory, record)
+    index = {str(steps): record.sampler.digest for steps, record in records.items()}
+    write_json(directory / FOLDER / _INDEX, {"by_steps": index})
+
+
+def read_search_samplers(directory: Path) -> dict[int, SamplerRecord]:
+    """Return the samplers of a search by number of steps; none where it learnt none.
+
+    Raises InputError when one of them is missing.
+    """
+    path = directory / FOLDER / _INDEX
+    if not path.exists():
+        return {}
+    index, records = read_json(path, "list of learnt samplers")["by_steps"], read_records(directory)
+    try:
+        return {int(steps): records[digest] for steps, digest in index.items()}
+    except KeyError as error:
+        raise InputError(f"the learnt sampler {error} of {directory} is missing; start over with --fresh") from None
