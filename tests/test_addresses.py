@@ -155,11 +155,13 @@ def test_a_name_is_written_down_as_it_is(address: str, tmp_path: Path, monkeypat
 
 
 def test_values_reach_the_client_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    password = "p@ss/w:rd %${NOT_A_NAME}"
+    password = "p@ss/w:rd &+=%${NOT_A_NAME}"
     monkeypatch.setenv("DB_PASSWORD", password)
     monkeypatch.setenv("DB_HOST", "db.example.com:5433")
     url = sqlalchemy.engine.make_url(resolved("postgresql://me:${DB_PASSWORD}@${DB_HOST}/stepfront"))
     assert (url.password, url.host, url.port, url.username) == (password, "db.example.com", 5433, "me")
+    url = sqlalchemy.engine.make_url(resolved("postgresql://db/x?user=me&password=${DB_PASSWORD}&host=${DB_HOST}"))
+    assert dict(url.query) == {"user": "me", "password": password, "host": "db.example.com:5433"}
     monkeypatch.setenv("WHOLE", "postgresql://me:a%20b@db/x")
     assert resolved("${WHOLE}") == "postgresql://me:a%20b@db/x"
 

@@ -22,6 +22,7 @@ _ASSIGNED = re.compile(
     r"sig|sas)\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s,;)]+)",
     re.IGNORECASE,
 )
+_VALUE = re.compile(r"[?&][^?&=#]+=([^&#]*)")
 _NO_ADDRESS = re.compile(r"=|:.*@", re.DOTALL)
 
 
@@ -75,16 +76,18 @@ def only_address(address: str | None) -> str | None:
 def resolved(address: str) -> str:
     """Return the address with each `${NAME}` replaced by the environment's value.
 
-    The result is for a client alone and must never be written down.  In user and password, a value is quoted as a URL
-    needs it.  Raises InputError when a name is not set.
+    The result is for a client alone and must never be written down.  In user, password and the value of a parameter,
+    it is quoted as a URL needs it.  Raises InputError when a name is not set.
     """
     secret_until = address.rfind("@") if "://" in address else -1
+    in_parameters = [match.span(1) for match in _VALUE.finditer(address)] if "://" in address else []
 
     def value_of(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if value is None:
             raise InputError(f"{shown(address)} names ${{{match[1]}}}, which this environment does not set")
-        return quote(value, safe="") if match.start() < secret_until else value
+        quoted = match.start() < secret_until or any(begin <= match.start() < end for begin, end in in_parameters)
+        return quote(value, safe="") if quoted else value
 
     return REFERENCE.sub(value_of, address)
 
