@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from stepfront.plugins import SCORES
-from stepfront.tables.schema import RESERVED_NAMES
+from stepfront.tables.schema import RESERVED_NAMES, confirmed_columns
 from stepfront.trainers.config import Settings
 
 MOST_OBJECTIVES = 5
@@ -37,10 +38,18 @@ def check_scores(scores: Sequence[ScoreSettings], objectives: Sequence[str]) -> 
     """Raise ValueError for names that are taken or given twice, and for more objectives than a front can have."""
     names = [score.name for score in scores]
     for name in names:
-        if name in RESERVED_NAMES:
-            raise ValueError(f"scores: the name {name!r} is a column of the tables already; give another name")
         if names.count(name) > 1:
             raise ValueError(f"scores: the name {name!r} is given {names.count(name)} times; give each its own")
+        if keyword.iskeyword(name):
+            raise ValueError(f"scores: the name {name!r} is a keyword of Python; give another name")
+        others = {column: other for other in names if other != name for column in confirmed_columns(other)}
+        for column in (name, *confirmed_columns(name)):
+            if column in RESERVED_NAMES:
+                raise ValueError(
+                    f"scores: {name!r} needs the column {column!r}, which the tables have; rename the score"
+                )
+            if column in others:
+                raise ValueError(f"scores: {name!r} and {others[column]!r} both need {column!r}; rename one of them")
     together = [*objectives, *(score.name for score in scores if score.use == "objective")]
     if len(together) > MOST_OBJECTIVES:
         raise ValueError(

@@ -147,7 +147,10 @@ def test_each_score_has_a_proxy_of_its_own_and_all_must_be_trusted(tau: float, c
     ("given", "words"),
     [
         ({"scores": [ACCURACY, ACCURACY]}, "the name 'accuracy' is given 2 times"),
-        ({"scores": [ACCURACY | {"name": "kid"}]}, "the name 'kid' is a column of the tables already"),
+        ({"scores": [ACCURACY | {"name": "kid"}]}, "'kid' needs the column 'kid', which the tables have"),
+        ({"scores": [ACCURACY | {"name": "second"}]}, "'second' needs the column 'second_confirmed', which the tables"),
+        ({"scores": [ACCURACY, ACCURACY | {"name": "accuracy_low"}]}, "'accuracy_low' and 'accuracy' both need"),
+        ({"scores": [ACCURACY | {"name": "is"}]}, "the name 'is' is a keyword of Python"),
         ({"scores": [ACCURACY | {"function": "accuracy"}]}, "unknown score 'accuracy'; possible: your own function as"),
         ({"scores": [ACCURACY | {"goal": "max"}]}, "goal"),
         ({"scores": [ACCURACY | {"name": f"s{i}"} for i in range(4)]}, r"6 objectives \(fid, .*at most 5 are possible"),

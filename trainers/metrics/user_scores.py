@@ -78,15 +78,19 @@ def compute_scores(
 def check_scores_on(scores: Sequence[UserScore], images: np.ndarray, count: int, labels: Labels | None) -> None:
     """Compute each score once on real images uint8 [N, C, H, W], repeated to `count`.
 
-    Raises InputError where a score can't be imported, raises an error, is not finite, or changes when it is repeated.
+    Raises InputError where a score can't be imported, raises an error, is not finite, writes to the images, or changes
+    when it is repeated.
     """
     rows = np.arange(count) % len(images)
     pixels, classes = torch.from_numpy(images[rows]), None if labels is None else labels[rows]
     for score in scores:
         functions = {score.name: score.load()}
-        first, problem = compute_scores(functions, pixels.clone(), classes, 0)
+        given = pixels.clone()
+        first, problem = compute_scores(functions, given, classes, 0)
         if problem:
             raise InputError(f"{problem} on {count} real images; mend {score.function}, or leave it out of `scores`")
+        if not torch.equal(given, pixels):  # the next score would get them changed
+            raise InputError(f"the score {score.name!r} writes to the images; let {score.function} change a copy")
         if compute_scores(functions, pixels.clone(), classes, 0)[0] != first:
             raise InputError(
                 f"the score {score.name!r} gives two values for the same images; make {score.function} deterministic"

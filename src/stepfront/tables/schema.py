@@ -215,7 +215,8 @@ TABLES = {table.file: table for table in _TABLES}
 TRIAL_COLUMNS = TABLES[TRIALS].names
 
 RESERVED_NAMES = frozenset(
-    name for table in _TABLES for column in table.columns for name in (column.name, f"{column.name}_confirmed")
+    ["domination_rank"]  # a metric in MLflow
+    + [name for table in _TABLES for column in table.columns for name in (column.name, f"{column.name}_confirmed")]
 )
 """Names that a user's own score can't have."""
 

@@ -22,6 +22,7 @@ def infinite(images): return float("inf")
 def several(images): return images.float().mean(dim=(1, 2, 3))
 def needs_more(images, targets): return 1.0
 def nothing(): return 1.0
+def writes(images): return float(images.fill_(7)[0, 0, 0, 0])
 def restless(images): return float(next(counter))
 """
 IMAGES = np.arange(4 * 64, dtype=np.uint8).reshape(4, 1, 8, 8)
@@ -55,6 +56,7 @@ def test_a_score_gets_the_images_and_what_it_names() -> None:
         ("several", r"the score 'several' failed \((RuntimeError|ValueError): "),
         ("needs_more", "the score 'needs_more' .* needs targets; a score takes images, and of labels, noise_seed"),
         ("nothing", "the score 'nothing' .* takes no images"),
+        ("writes", "the score 'writes' writes to the images"),
         ("restless", "the score 'restless' gives two values for the same images"),
         ("missing", "can't import the score 'scores_of_a_user:missing'"),
     ],
