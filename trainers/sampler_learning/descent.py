@@ -105,12 +105,14 @@ class NoiseBall:
     there.
     """
 
-    def __init__(self, settings: LearningSettings, noise: Tensor, rows: Tensor, state: Descent) -> None:
+    def __init__(self, settings: LearningSettings, noise: Tensor, rows: Tensor, state: Descent, pairs: int) -> None:
+        """Take the `noise` of the `rows` of all `pairs`."""
         self._settings, self._given, self._rows, self._state = settings, noise, rows, state
         self.noise = noise
         if settings.ball:
             if state.noise_moved is None:
-                state.noise_moved = noise.new_zeros(settings.pairs, *noise.shape[1:])
+                state.noise_moved = noise.new_zeros(pairs, *noise.shape[1:])
+            state.noise_moved = state.noise_moved.to(noise)  # a restored one lies on the CPU
             self.noise = (noise + state.noise_moved[rows]).detach().requires_grad_()
 
     def move(self) -> None:

@@ -115,7 +115,7 @@ class Lesson:
         """Take one gradient step and return its distance."""
         rows = batch_rows(len(self.pairs.train), self.settings, descent.iteration)
         part = self.pairs.train.part(rows)
-        ball = NoiseBall(self.settings, part.noise, rows, descent)
+        ball = NoiseBall(self.settings, part.noise, rows, descent, len(self.pairs.train))
         form = coefficients_of(descent.frame, descent.parameters)
         images = run(self.student, *form, ball.noise, part.labels, self.recompute)
         loss = self.distance(images, part.target).mean()

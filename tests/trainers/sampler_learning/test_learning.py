@@ -153,7 +153,7 @@ def test_the_noise_stays_in_its_ball(plane: Sampler) -> None:
     descent = begin("start", frame, torch.tensor([900.0, 300.0], dtype=torch.float64), settings)
     noise, rows = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.arange(8)
     for _ in range(3):
-        ball = NoiseBall(settings, noise, rows, descent)
+        ball = NoiseBall(settings, noise, rows, descent, settings.pairs)
         ball.noise.square().sum().backward()
         ball.move()
     assert descent.noise_moved is not None
