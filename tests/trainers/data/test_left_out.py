@@ -106,9 +106,37 @@ def test_mask_folders_beside_image_folders_are_left_out_and_classes_of_such_name
     data = load("folder", write(tmp_path / "covid", files))
     assert (count(data), data.report.class_names) == (16, ("a", "b"))
     assert reasons(data.report) == {"masks in folders beside images": 16}
+    files = {"Training_Data/a/1.jpg": picture("JPEG"), "Training_Data/b/1.jpg": picture("JPEG")}
+    files |= {f"Training_Part1_GroundTruth/{i}.png": picture() for i in range(9)} | {"Test_Data/1.jpg": picture("JPEG")}
+    data = load("folder", write(tmp_path / "isic", files))
+    assert (count(data), data.report.class_names) == (3, ("a", "b"))
+    assert reasons(data.report) == {"masks in folders beside images": 9}
     files = {f"{kind}/{i}.png": picture() for kind in ("mask", "no_mask", "with_mask") for i in range(8)}
     data = load("folder", write(tmp_path / "faces", files))
     assert (count(data), data.report.class_names) == (24, ("mask", "no_mask", "with_mask"))
+
+
+def test_a_grey_png_beside_each_jpg_is_a_mask_and_a_colour_one_is_not(tmp_path: Path) -> None:
+    photographs = {f"{i}.jpg": picture("JPEG") for i in range(10)}
+    data = load("folder", write(tmp_path / "a", photographs | {f"{i}.png": picture(mode="L") for i in range(10)}))
+    assert (count(data), data.channels) == (10, 3)
+    assert sum(reasons(data.report).values()) == 10
+    assert count(load("folder", write(tmp_path / "b", photographs | {f"{i}.png": picture() for i in range(10)}))) == 20
+
+
+def test_folders_of_images_within_classes_are_no_classes(tmp_path: Path) -> None:
+    files = {f"train/{kind}/images/{i}.png": picture() for kind in ("n01", "n02") for i in range(8)}
+    data = load("folder", write(tmp_path / "d", files | {f"val/images/{i}.png": picture() for i in range(8)}))
+    assert (data.report.class_names, data.held_out_labels) == (("n01", "n02"), None)
+
+
+def test_folders_that_are_numbers_say_which_class_each_is(tmp_path: Path) -> None:
+    files = {f"{kind}/{i}.png": picture() for kind in (1, 2, 10) for i in range(8)}
+    folder = write(tmp_path / "d", files)
+    data = load("folder", folder)
+    assert data.report.class_names == ("1", "10", "2")
+    assert any("folders 1, 10, 2, ... are classes 0 to 2" in note for note in data.report.notes)
+    assert load("folder", folder, labels="keep").classes == 11
 
 
 def test_links_are_followed_once_and_broken_ones_counted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Splits
 from stepfront.trainers.data.formats.file_tree import list_folder, list_zip, open_zip, suffix_of, zip_error
@@ -34,7 +34,9 @@ from stepfront.trainers.data.splits import (
     tokens,
 )
 
-_HEAD = 16
+_HEAD = 32
+_MOST_WITH_TWINS = 0.9
+_BESIDE_MASK_WORDS = ("images", "image", "img", "tr", "ts", "fine", "coarse")
 _IMAGE_FOLDERS = {
     *("images", "image", "imgs", "img", "jpegimages", "frames", "photos", "pictures", "originals", "original", "input"),
 }
@@ -57,7 +59,7 @@ def read_folder(settings: DataSettings, budget: MemoryBudget) -> Splits:
         raise InputError(f"no data at {path}")
     report = budget.report
     source = _FolderSource(path, report) if path.is_dir() else _ZipSource(path, report)
-    names = _without_masks(_pictures(source, report), report)
+    names = _without_masks(_pictures(source, report), source.head, report)
     if not names:
         there = f"; it has {report.left_out_line}" if report.left_out else ""
         raise InputError(f"no images in {path}{there}; known suffixes: {' '.join(sorted(picture_suffixes()))}")
@@ -91,11 +93,13 @@ class _FolderSource:
 class _ZipSource:
     def __init__(self, path: Path, report: ReadingReport) -> None:
         self._path = path
+        self._archive: zipfile.ZipFile | None = None  # open while many heads are read
         self._members = list_zip(path, report)
         self.names = self._members.names
 
     def head(self, name: str) -> bytes:
-        with open_zip(self._path) as archive, archive.open(self._members.entries[name]) as file:
+        self._archive = self._archive or open_zip(self._path)
+        with self._archive.open(self._members.entries[name]) as file:
             return file.read(_HEAD)
 
     def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
@@ -104,9 +108,16 @@ class _ZipSource:
                 for picture in pictures:
                     entry = self._members.entries[picture.place]
                     large = entry.file_size > MOST_FILE_BYTES
-                    yield BadImageError(TOO_LARGE) if large else archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # Runtime: encrypted, exotic
+                    yield BadImageError(TOO_LARGE) if large else _member(archive, entry)
+        except (OSError, RuntimeError) as error:  # Runtime: encrypted, or compressed in an exotic way
             raise zip_error(self._path, error) from None
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | BadImageError:
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        return BadImageError(f"is not a readable image: {first_line(error)}")
 
 
 def _pictures(source: _FolderSource | _ZipSource, report: ReadingReport) -> list[str]:
@@ -131,16 +142,28 @@ def _is_picture(head: Callable[[str], bytes], name: str) -> bool:
         return False
 
 
-def _without_masks(names: list[str], report: ReadingReport) -> list[str]:
-    """Leave out masks: `x_mask.png` beside `x.png`, and folders such as masks/ beside images/."""
+def _without_masks(names: list[str], head: Callable[[str], bytes], report: ReadingReport) -> list[str]:
+    """Leave out masks: `x_mask.png` beside `x.png`, `x.png` beside `x.jpg`, and folders such as masks/ by images/."""
     stems = {_stem(name) for name in names}
     folders = {name.rpartition("/")[0] for name in names}
     with_images = {_parent(part) for folder in folders for part in _parts(folder) if _is_image_folder(part)}
-    masks = {f for f in folders if any(_is_mask_folder(p) and _parent(p) in with_images for p in _parts(f))}
+    of_splits = {(_parent(p), kind_of(_last(p))) for f in folders for p in _parts(f) if not _has_mask_word(p)}
+    masks = {
+        f
+        for f in folders
+        if any(
+            (_is_mask_folder(p) and _parent(p) in with_images)
+            or (_has_mask_word(p) and kind_of(_last(p)) and (_parent(p), kind_of(_last(p))) in of_splits)
+            for p in _parts(f)
+        )
+    }
+    twins = _twins(names, head)
     found = []
     for name in names:
         match = _MASK_STEM.fullmatch(_stem(name).rpartition("/")[2])
-        if match and f"{_parent(name)}/{match[1]}".lstrip("/") in stems:
+        if name in twins:
+            report.leave_out("grey or palette .png beside a .jpg of the same name, as masks are", name)
+        elif match and f"{_parent(name)}/{match[1]}".lstrip("/") in stems:
             report.leave_out("masks beside images", name)
         elif _parent(name) in masks:
             report.leave_out("masks in folders beside images", name)
@@ -149,8 +172,28 @@ def _without_masks(names: list[str], report: ReadingReport) -> list[str]:
     return found
 
 
+def _twins(names: Sequence[str], head: Callable[[str], bytes]) -> set[str]:
+    """Return the .png files beside a .jpg of the same name, where nearly each .jpg has one and none is in colour."""
+    photographs = {_stem(name) for name in names if suffix_of(name) in (".jpg", ".jpeg")}
+    twins = [name for name in names if suffix_of(name) == ".png" and _stem(name) in photographs]
+    if not twins or len(twins) < _MOST_WITH_TWINS * len(photographs):
+        return set()
+    grey_or_palette = (0, 3)  # the colour type in the header of a PNG
+    return (
+        set(twins) if all(head(name)[25:26] in map(bytes, ([n] for n in grey_or_palette)) for name in twins) else set()
+    )
+
+
 def _parent(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _has_mask_word(folder: str) -> bool:
+    return bool(_MASK_WORDS & set(tokens(_last(folder))))
 
 
 def _stem(name: str) -> str:
@@ -165,13 +208,14 @@ def _parts(folder: str) -> list[str]:
 
 
 def _is_image_folder(folder: str) -> bool:
-    last = folder.rpartition("/")[2].lower()
-    return last in _IMAGE_FOLDERS or names_a_split(last)
+    last = _last(folder)
+    words = set(tokens(last))
+    named = last.lower() in _IMAGE_FOLDERS or bool(words & {"images", "imgs", "img", "image"})
+    return (named and not words & _MASK_WORDS) or names_a_split(last)
 
 
 def _is_mask_folder(folder: str) -> bool:
-    last = folder.rpartition("/")[2]
-    words = [word for word in tokens(last) if kind_of(word) is None and word not in ("images", "image", "tr", "ts")]
+    words = [word for word in tokens(_last(folder)) if kind_of(word) is None and word not in _BESIDE_MASK_WORDS]
     return bool(words) and set(words) <= _MASK_WORDS
 
 
@@ -196,6 +240,7 @@ def _listed(
         report.note(
             "folders or files called test or validation are held out and are no classes; data.splits: {} changes that"
         )
+    by_role = {role: _without_image_folders(part) for role, part in by_role.items()}
     plain = _without_constant_levels(by_role["train"], by_role["held_out"])
     train, held_out = (_without_strays(part, report) for part in plain)
     classes = sorted({_class(rest, settings) for _, rest in train + held_out if rest})
@@ -207,6 +252,10 @@ def _listed(
         classes, numbers = [], {name: int(name[:20]) for name in classes}
     else:
         numbers = {name: number for number, name in enumerate(classes)}
+        if all(name.isdecimal() for name in classes) and any(int(n[:20]) != i for n, i in numbers.items()):
+            report.note(
+                f"folders {', '.join(classes[:4])}, ... are classes 0 to {len(classes) - 1} in this order (data.labels)"
+            )
     first, second = (
         [Picture(name, name, numbers[_class(rest, settings)] if rest else None) for name, rest in part]
         for part in (train, held_out)
@@ -230,6 +279,13 @@ def _common(folders: Sequence[Folders]) -> int:
             break
         count += 1
     return count
+
+
+def _without_image_folders(part: list[tuple[str, Folders]]) -> list[tuple[str, Folders]]:
+    """Remove the innermost folder where it is called images/ or the like for all pictures of a split."""
+    if part and all(rest and rest[-1].lower() in _IMAGE_FOLDERS for _, rest in part):
+        return [(name, rest[:-1]) for name, rest in part]
+    return part
 
 
 def _without_constant_levels(
