@@ -20,7 +20,7 @@ from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data import ImageData, load_data, to_float, to_pixels
 from tests.trainers.loading import load, refusal
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 RNG = np.random.RandomState(0)
 GREY = RNG.randint(0, 256, (24, 8, 8)).astype(np.uint8)
 COLOUR = RNG.randint(0, 256, (24, 8, 8, 3)).astype(np.uint8)
