@@ -112,7 +112,9 @@ def _add_scores(front: pd.DataFrame, i: object, rows: pd.DataFrame) -> None:
         means = [float(beside[name].mean()) for name in ("precision", "recall")]
         front.loc[i, ["precision", "recall"]] = means
     for score in own_scores(rows):
-        front.loc[i, list(confirmed_columns(score))] = interval(rows[score].dropna().to_numpy(dtype=np.float64))
+        values = rows[score].dropna().to_numpy(dtype=np.float64)
+        if len(values):  # none where the score was added to a confirmation that was then interrupted
+            front.loc[i, list(confirmed_columns(score))] = interval(values)
     second = rows.dropna(subset=["second_fid"]) if "second_fid" in rows else rows.head(0)
     if len(second):
         judged = interval(second["second_fid"].to_numpy(dtype=np.float64))
