@@ -22,6 +22,7 @@ from stepfront.search.checks.search_files import (
     accept_settings,
     check_search_files,
     check_supernet_files,
+    describe_judges,
     move_damaged_aside,
     record_all,
 )
@@ -183,6 +184,7 @@ class _Inspection:
             ("study", self._study),
             ("tables", self._tables),
             ("front", self._front),
+            ("judges", lambda: describe_judges(self.directory)),
             ("mlflow", lambda: check_run(self.settings)),
         ]
         return [run_check(what, check) for what, check in checks]

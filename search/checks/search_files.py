@@ -8,17 +8,27 @@ from pathlib import Path
 from stepfront.addresses import is_uri
 from stepfront.checksums import CHECKSUMS_FILE, begin_record, damaged_files, forget, record_as_it_is
 from stepfront.errors import InputError
-from stepfront.files import free_name
+from stepfront.files import free_name, read_json_list
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenTraining
 from stepfront.tables.facts import read_facts
-from stepfront.tables.schema import FACTS_FILE, FRONT, PROGRESS, PROXY_SCORES, SETTINGS_FILE, TRAINING, TRIALS
+from stepfront.tables.schema import (
+    FACTS_FILE,
+    FRONT,
+    JUDGES_FILE,
+    PROGRESS,
+    PROXY_SCORES,
+    SETTINGS_FILE,
+    TRAINING,
+    TRIALS,
+)
 
 REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, FACTS_FILE)
 """Files that are rebuilt from the study."""
 
 MADE_BY = {"confirm.parquet": "confirm", "baselines.parquet": "baselines", "methods.parquet": "baselines"}
 MADE_BY |= {"versus.parquet": "baselines", "costs.json": "resume", "noise.json": "resume", "gap.npz": "resume"}
+MADE_BY |= {JUDGES_FILE: "resume"}
 """Files that a verb makes again when they are missing."""
 
 
@@ -113,3 +123,18 @@ def _listed(found: dict[str, str]) -> str:
     first = [f"{name} {what}" for name, what in list(found.items())[:4]]
     more = f", and {len(found) - 4} more" if len(found) > 4 else ""
     return ", ".join(first) + more
+
+
+def describe_judges(directory: Path) -> str:
+    """Return how the judges of a search did in their examinations, as it has recorded them."""
+    path = directory / JUDGES_FILE
+    if not path.exists():
+        return "no examinations recorded: made by an earlier version"
+    used = [judge for judge in read_json_list(path, "list of judges") if judge.get("used")]
+    words = [
+        f"{'second judge ' if judge['role'] == 'confirm' else ''}{judge['features']} "
+        f"{'failed: ' + '; '.join(judge['failures']) if judge['failures'] else 'passed'} "
+        f"(participation ratio {judge['ratio']:.1f})"
+        for judge in used
+    ]
+    return ", ".join(words) or "not examined (features.examine: skip)"

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.files import read_json
+from stepfront.files import read_json, write_json
 from stepfront.search.checks.integrity import check_search, repair_search
+from stepfront.search.checks.search_files import describe_judges
 from stepfront.search.driver.search import run_search
 from stepfront.search.records.run_directory import FACTS_FILE, find_search, resume_settings
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
 from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from stepfront.tables.schema import FRONT, JUDGES_FILE, PROGRESS, TRIALS
 from tests.search.conftest import tiny_settings
 from tests.search.driver.test_run import Silent
 
@@ -60,6 +61,18 @@ def test_a_whole_search_has_no_failures_even_when_it_was_moved(search: Path) -> 
     assert said["tables"] == "9 trials, as in the study"
     assert said["study"].startswith("9 complete, 0 failed, 0 interrupted")
     assert find_search(search)[1].search_directory == search / "search"
+
+
+def test_the_judges_are_described_as_the_search_recorded_them(tmp_path: Path) -> None:
+    assert describe_judges(tmp_path) == "no examinations recorded: made by an earlier version"
+    one = {"role": "search", "used": True, "features": "random", "failures": [], "ratio": 32.04}
+    two = one | {"role": "confirm", "features": "mine", "failures": ["blind", "deaf"], "ratio": 1.5}
+    write_json(tmp_path / JUDGES_FILE, [one, two, one | {"used": False}])
+    assert describe_judges(tmp_path) == (
+        "random passed (participation ratio 32.0), second judge mine failed: blind; deaf (participation ratio 1.5)"
+    )
+    write_json(tmp_path / JUDGES_FILE, [])
+    assert describe_judges(tmp_path) == "not examined (features.examine: skip)"
 
 
 @pytest.mark.parametrize("damage", ["trials shorter", "a changed score", "front of other trials", "no tables"])
