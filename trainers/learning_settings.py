@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from stepfront.plugins import SOLVERS
-from stepfront.trainers.config import Settings
+from stepfront.trainers.config import LARGEST_SEED, Settings
 
 Learnt = Literal["times", "network_times", "solver"]
 """What is learnt: times; also the times that the network is told; also corrections of the solver's coefficients."""
@@ -59,4 +59,4 @@ class LearningSettings(Settings):
     memory_mb: float = Field(
         1024, gt=0, description="memory for the activations of one gradient step, above which they are computed twice"
     )
-    seed: int = Field(0, ge=0, description="seed of the learning noise and of the order of the pairs")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the learning noise and of the order of the pairs")
