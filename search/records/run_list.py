@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,8 +56,7 @@ def _is_run(folder: Path) -> bool:
 
 def _summary(run: Path) -> RunSummary:
     search, supernet = run / "search", run / "supernet"
-    size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file() and not path.is_symlink())
-    place = str(run)
+    size, place = _bytes_in(run), str(run)
     if is_in_use(search):
         return RunSummary(run.name, place, "searching", size)
     if is_in_use(supernet):
@@ -79,3 +81,14 @@ def _summary(run: Path) -> RunSummary:
         flops_saved=savings.get("flops_saved") if savings.get("holds") is True else None,
         confirmed=bool(savings),
     )
+
+
+def _bytes_in(run: Path) -> int:
+    """Return the size of a run's files; a run at work deletes some of them meanwhile."""
+    total = 0
+    for folder, _, names in os.walk(run):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(os.path.join(folder, name))
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
