@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepfront.addresses import redacted
@@ -66,7 +68,7 @@ def explained(error: BaseException, uri: str | None) -> str:
     file = sqlite_file(uri)
     if isinstance(error, InputError):
         return str(error)
-    if "Can't locate revision" in text:
+    if "Can't locate revision" in text or ("out-of-date database schema" in text and _is_newer(text)):
         return "it was written by a newer MLflow: pip install --upgrade mlflow, or give another tracking.uri"
     if "out-of-date database schema" in text:
         return f"it was written by an older MLflow: make a copy of it, then run: mlflow db upgrade {redacted(uri)}"
@@ -85,3 +87,12 @@ def explained(error: BaseException, uri: str | None) -> str:
     if "no such table" in text or "no such column" in text:
         return f"its tables are incomplete; move {file or 'it'} aside, and `stepfront sync` writes the search again"
     return redacted(first_line(error))
+
+
+def _is_newer(text: str) -> bool:
+    """Return whether MLflow's message names a schema that the installed MLflow does not know."""
+    import mlflow.store.db_migrations
+
+    found = re.search(r"found version ([^,]*), but expected", text)
+    folder = Path(next(iter(mlflow.store.db_migrations.__path__))) / "versions"
+    return found is not None and not any(path.name.startswith(f"{found[1]}_") for path in folder.glob("*.py"))
