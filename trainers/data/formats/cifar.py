@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,10 +22,12 @@ from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Split, Splits, to_shape
 from stepfront.trainers.data.formats.archive import tar_members
+from stepfront.trainers.data.formats.file_tree import list_folder, suffix_of, system_name
 from stepfront.trainers.data.labels import settle_labels
 from stepfront.trainers.data.pixels import MOST_FILE_BYTES, check_size
-from stepfront.trainers.data.reading_report import shown
+from stepfront.trainers.data.reading_report import ReadingReport, shown
 from stepfront.trainers.data.spill_buffer import Labels, MemoryBudget, Pixels, SpillBuffer
+from stepfront.trainers.data.splits import choose_held_out, split_files
 
 _BATCH = re.compile(r"(data_batch_\d+|test_batch|train|test)(\.bin)?")
 _NAMES = re.compile(r"batches\.meta(\.txt)?|meta|fine_label_names\.txt")
@@ -40,7 +43,7 @@ def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
     batches: dict[str, _Batch] = {}
     folders = set()
     class_names: tuple[str, ...] = ()
-    for name, content in _batch_files(path, settings):
+    for name, content in _batch_files(path, settings, budget.report):
         place = f"{path}: {name}"
         if _NAMES.fullmatch(name.name):
             class_names = _class_names(content) or class_names
@@ -50,14 +53,20 @@ def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
         batches[name.stem] = _Batch.of(split, settings, budget, path)
     if len(folders) > 1:
         raise InputError(f"{path} holds more than one CIFAR: {', '.join(sorted(map(str, folders)))}; name one of them")
-    train = [batches[name] for name in sorted(batches, key=_number) if not name.startswith("test")]
-    if not train:
+    ordered = sorted(batches, key=_number)
+    kinds = split_files(ordered, settings)
+    roles = choose_held_out(kinds)
+    by_role: dict[str, list[_Batch]] = {"train": [], "held_out": [], "unused": []}
+    for name, kind in zip(ordered, kinds, strict=True):
+        by_role[roles[kind]].append(batches[name])
+        budget.report.use(roles[kind], name, len(batches[name].labels))
+    if not by_role["train"]:
         raise InputError(
             f"no CIFAR batches in {path}; expected data_batch_1 (or train) and test_batch (or test), or the same with "
             ".bin, in a folder or a .tar.gz"
         )
-    test = [batch for name, batch in batches.items() if name.startswith("test")]
-    return _with_classes(_joined(train, budget), _joined(test, budget) if test else None, class_names, settings, budget)
+    train, test = _joined(by_role["train"], budget), by_role["held_out"]
+    return _with_classes(train, _joined(test, budget) if test else None, class_names, settings, budget)
 
 
 def _with_classes(
@@ -67,7 +76,8 @@ def _with_classes(
     both = [split[1] for split in (train, held_out) if split is not None and split[1] is not None]
     most = max((int(labels.max(initial=0)) for labels in both), default=0)
     known = names if len(names) > most else tuple(map(str, range(10 if most < 10 else max(100, most + 1))))
-    budget.report.unit, budget.report.found = "rows of batches", len(train[0]) + (len(held_out[0]) if held_out else 0)
+    budget.report.unit = "rows of batches and other files" if budget.report.left_out else "rows of batches"
+    budget.report.found += len(train[0]) + (len(held_out[0]) if held_out else 0)
     second = None if held_out is None else held_out[1]
     labels = settle_labels(train[1], second, settings, budget.report, str(settings.path), known)
     return (train[0], labels[0]), None if held_out is None else (held_out[0], labels[1])
@@ -109,23 +119,33 @@ def _joined(batches: list[_Batch], budget: MemoryBudget) -> Split:
     return joined.array().reshape(-1, *batches[0].shape), np.concatenate([batch.labels for batch in batches])
 
 
-def _batch_files(path: Path, settings: DataSettings) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield name and bytes of each batch and of the names of classes, one at a time."""
+def _batch_files(path: Path, settings: DataSettings, report: ReadingReport) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield name and bytes of each batch and of the names of classes, one at a time; count the other files."""
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if _is_wanted(file.name) and file.is_file():
-                check_size(file.stat().st_size, settings, str(file))
-                yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes()
+        names = [name for name in list_folder(path, report) if _is_wanted(name, report)]
+        report.found -= len(names)  # their rows are counted
+        for name in names:
+            check_size((path / name).stat().st_size, settings, str(path / name))
+            yield PurePosixPath(name), (path / name).read_bytes()
         return
-    members = tar_members(path, lambda member: _is_wanted(PurePosixPath(member.name).name), MOST_FILE_BYTES)
-    for name, content in members:
+
+    def is_wanted(member: tarfile.TarInfo) -> bool:
+        wanted = member.isreg() and _is_wanted(member.name, report)
+        report.found += member.isreg() and not wanted
+        return wanted
+
+    for name, content in tar_members(path, is_wanted, MOST_FILE_BYTES):
         if content is None:
             raise InputError(f"{path}: {shown(name)} has more than 256 MB")
         yield PurePosixPath(name), content
 
 
-def _is_wanted(name: str) -> bool:
-    return is_batch_name(name) or bool(_NAMES.fullmatch(name))
+def _is_wanted(name: str, report: ReadingReport) -> bool:
+    last = name.rpartition("/")[2]
+    wanted = is_batch_name(last) or bool(_NAMES.fullmatch(last))
+    if not wanted:
+        report.leave_out(system_name(name.removeprefix("./")) or suffix_of(name), name)
+    return wanted
 
 
 def _class_names(content: bytes) -> tuple[str, ...]:

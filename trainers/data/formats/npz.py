@@ -18,6 +18,7 @@ from stepfront.trainers.data.reading_report import ReadingReport, shown
 from stepfront.trainers.data.spill_buffer import MemoryBudget, Pixels
 from stepfront.trainers.data.splits import choose_held_out, split_files, tokens
 
+_MOST_HEADER_BYTES = 1 << 16
 _IMAGES = {"images", "image", "imgs", "img", "x", "data", "pixels", "pictures", "inputs", "samples"}
 _LABELS = {"labels", "label", "y", "targets", "target", "classes", "class"}
 

@@ -137,6 +137,18 @@ def test_every_form_gives_the_same_images_in_order_with_their_labels(
     assert data.images.flags.writeable
 
 
+def test_names_of_classes_are_read_other_files_are_counted_and_splits_are_the_settings(tmp_path: Path) -> None:
+    names = [b"airplane", b"bird", b"car", b"deer", b"dog", b"frog", b"hen", b"horse", b"ship", b"truck"]
+    files = cifar10_python() | {"batches.meta": pickle.dumps({b"label_names": names}, 2)}
+    for place in (as_folder(tmp_path, files), as_archive(tmp_path, files)):
+        data = load("cifar", place)
+        assert data.class_names == tuple(name.decode() for name in names)
+        assert data.report.left_out == {".html": (1, next(iter(data.report.left_out.values()))[1])}
+        assert data.report.found == 71
+    data = load("cifar", tmp_path / "cifar-batches", splits={"data_batch_1": "held_out", "test_batch": "unused"})
+    assert (len(data.images), len(data.held_out_images)) == (55, 5)
+
+
 def test_the_folder_around_the_batches_will_do_and_two_of_them_will_not(tmp_path: Path) -> None:
     as_folder(tmp_path / "a", cifar10_binary())
     assert len(load("cifar", tmp_path).images) == 60
