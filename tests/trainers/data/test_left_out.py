@@ -345,6 +345,13 @@ def test_a_tar_whose_name_would_fill_the_memory_is_refused(tmp_path: Path) -> No
     assert "not a complete tar archive" in refusal("webdataset", tmp_path / "d.tar")
 
 
+def test_a_tar_whose_member_claims_a_terabyte_is_refused_at_its_end(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("big.png")
+    header.size = 1 << 40
+    (tmp_path / "d.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    assert "not a complete tar archive: it ends within a member" in refusal("webdataset", tmp_path / "d.tar")
+
+
 def test_arrays_and_idx_files_that_claim_more_than_the_memory_are_refused_unread(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive, archive.open("images.npy", "w") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 100, 100)}

@@ -14,6 +14,7 @@ from stepfront.errors import InputError, first_line
 
 _END_BYTES = 1024  # a complete tar ends in at least two blocks of zeros
 _MOST_HEADER_BYTES = 1 << 20
+_MOST_EMPTY_READS = 16
 _HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -69,12 +70,18 @@ class _CheckedHeader(tarfile.TarInfo):
 
 
 class _TailTracker:
-    """A stream that remembers its last bytes."""
+    """A stream that remembers its last bytes, and ends a reader that goes on behind its end.
+
+    tarfile skips a member by reading it block by block, so that a false size of a terabyte would take minutes.
+    """
 
     def __init__(self, stream: gzip.GzipFile | BufferedReader) -> None:
-        self._stream, self.tail = stream, b""
+        self._stream, self.tail, self._empty = stream, b"", 0
 
     def read(self, size: int) -> bytes:
         block = self._stream.read(size)
+        self._empty = 0 if block else self._empty + 1
+        if self._empty > _MOST_EMPTY_READS:
+            raise EOFError("it ends within a member")
         self.tail = (self.tail + block)[-_END_BYTES:]
         return block

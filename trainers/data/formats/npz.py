@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -62,13 +63,10 @@ def _shapes(path: Path, settings: DataSettings) -> dict[str, tuple[tuple[int, ..
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 with archive.open(entry) as file:
-                    version = np.lib.format.read_magic(file)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shape, _, kind = read(file)
+                    head = io.BytesIO(file.read(_MOST_HEADER_BYTES))  # a longer header is cut off, and refused
+                first = np.lib.format.read_magic(head) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                shape, _, kind = read(head)
                 if kind.hasobject:
                     raise ValueError(f"{entry.filename} holds objects, which would have to be unpickled")
                 needed = int(np.prod([int(side) for side in shape], dtype=object)) * kind.itemsize
