@@ -57,9 +57,9 @@ def read_cifar(settings: DataSettings, budget: MemoryBudget) -> Splits:
     kinds = split_files(ordered, settings)
     roles = choose_held_out(kinds)
     by_role: dict[str, list[_Batch]] = {"train": [], "held_out": [], "unused": []}
-    for name, kind in zip(ordered, kinds, strict=True):
-        by_role[roles[kind]].append(batches[name])
-        budget.report.use(roles[kind], name, len(batches[name].labels))
+    for stem, kind in zip(ordered, kinds, strict=True):
+        by_role[roles[kind]].append(batches[stem])
+        budget.report.use(roles[kind], stem, len(batches[stem].labels))
     if not by_role["train"]:
         raise InputError(
             f"no CIFAR batches in {path}; expected data_batch_1 (or train) and test_batch (or test), or the same with "
