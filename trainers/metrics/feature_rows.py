@@ -65,7 +65,7 @@ def try_features(features: Callable[[Tensor], NDArray[np.float32]], images: Tens
     few = many[: PROBE_SIZES[0]]
     first, again, more = features(few), features(few), features(many)
     if not all(np.isfinite(rows).all() for rows in (first, again, more)):
-        raise InputError(f"features {name!r} gave values that are not finite for images of the data")
+        raise InputError(f"features {name!r} are not finite on real images")
     most = float(np.abs(first).max()) or 1.0
     if np.abs(first - again).max() > _LEAST_AGREEMENT * most:
         raise InputError(f"features {name!r} differ between two calls on the same images; export it in eval mode")
@@ -75,5 +75,7 @@ def try_features(features: Callable[[Tensor], NDArray[np.float32]], images: Tens
         )
     different = len(torch.unique(many.flatten(1), dim=0)) > 1
     if different and len(more) > 1 and (more == more[0]).all():
-        raise InputError(f"features {name!r} are the same for {len(more)} different images; give other features")
+        raise InputError(
+            f"features {name!r} are constant: the same for {len(more)} different images; give other features"
+        )
     return int(first.shape[1])

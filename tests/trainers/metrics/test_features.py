@@ -356,7 +356,7 @@ def test_features_in_other_containers_are_rows(way: str) -> None:
         ("one axis", "gave 1 axis; rows"),
         ("text", "gave str; rows"),
         ("nan", "not finite"),
-        ("constant", "are the same for 5 different images"),
+        ("constant", "are constant: the same for 5 different images"),
         ("none", "gave 2 rows of 0 for 2 images"),
         ("complex", "gave torch.complex64; rows"),
         ("batch norm", "depend on the other images of the call"),
