@@ -16,9 +16,35 @@ from stepfront.tables.search_tables import SearchTables, number, rows
 
 def baselines_section(tables: SearchTables) -> str:
     """Compare the search with its baselines, or say which command scores them."""
-    compared = _methods_table(tables) + _versus_table(tables) + _confirmed_versus_table(tables)
+    compared = _samplers_table(tables)
+    compared += _methods_table(tables) + _versus_table(tables) + _confirmed_versus_table(tables)
     known = len(tables.methods) or len(tables.versus) or METHOD_SCORES in tables.missing
     return compared if known or tables.front.empty else paragraph(not_scored(tables)) + compared
+
+
+def _samplers_table(tables: SearchTables) -> str:
+    """Return the best full-width sampler per number of steps beside the front; "" where none was scored."""
+    best = best_samplers(tables.baselines, tables.front)
+    if not len(best):
+        return ""
+    columns = (">steps", "sampler", ">GFLOPs", ">FID", ">FID of the front at equal or lower cost")
+    lines = [
+        (s.steps, s.sampler or "the search's own", significant(s.gflops), decimal(s.fid), decimal(s.front_fid))
+        for s in rows(best)
+    ]
+    title = "<h3>Full width with the best solver and grid</h3>"
+    return title + of_features(tables) + html_table(columns, lines)
+
+
+def best_samplers(baselines: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+    """Return the full-width sampler of least FID per number of steps, and the front's best FID within its cost."""
+    samplers = baselines[baselines["method"] == "samplers"] if len(baselines) else baselines
+    if not len(samplers):
+        return pd.DataFrame()
+    samplers = samplers.assign(steps=samplers["widths"].map(len))
+    best = samplers.loc[samplers.groupby("steps")["fid"].idxmin(), ["steps", "sampler", "gflops", "fid"]]
+    within = [front.loc[front["gflops"] <= cost * (1 + 1e-9), "fid"].min() for cost in best["gflops"]]
+    return best.assign(front_fid=within)
 
 
 def _methods_table(tables: SearchTables) -> str:

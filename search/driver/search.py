@@ -30,6 +30,7 @@ from stepfront.search.problem.load import check_inputs, load_problem
 from stepfront.search.problem.user_parts import check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
+from stepfront.search.scoring.baselines import ensure_samplers
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.storage.lock import clear_directory, directory_lock
@@ -82,6 +83,7 @@ def run_search(
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 record_judges(problem, directory)
+                hint = f"continue with: stepfront resume {location or directory.parent}"
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     if settings.evaluation.noise_repeats:
                         stage("measuring the noise of scores")
@@ -89,10 +91,10 @@ def run_search(
                     if unwritten := mlflow.problem():
                         stage(f"MLflow is not written: {unwritten}; the search goes on without it")
                     stage("searching")
-                    hint = f"continue with: stepfront resume {location or directory.parent}"
                     with interruptible(hint) as check_interrupt:
                         _evaluate_trials(writer, view, check_interrupt)
                 writer.write()
+                _score_samplers(writer, stage, hint)
     return directory
 
 
@@ -114,6 +116,14 @@ def extended_settings(path: Path, trials: int | None, minutes: float | None, tfl
         "patience": None,
     }
     return validate(RunSettings, settings_json(settings) | {"budget": budget})
+
+
+def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
+    ledger, problem = writer.ledger, writer.problem
+    if problem.settings.evaluation.samplers and ledger.budget_exhausted and len(ledger.complete):
+        stage("scoring full width with other samplers")
+        with interruptible(hint) as check_interrupt:
+            ensure_samplers(problem, writer.costs, writer.directory, check_interrupt)
 
 
 def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[[], None]) -> None:

@@ -48,7 +48,7 @@ METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_
 SAMPLERS = "samplers"
 """Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
 
-POSSIBLE = (*METHODS, SAMPLERS)
+POSSIBLE = (SAMPLERS, *METHODS)
 
 OnResult = Callable[[str, int, int], None]
 """Called with the method, its finished evaluations and all of its evaluations."""
@@ -100,6 +100,25 @@ def score_samplers(problem: SearchProblem, directory: Path, scorer: PlanScorer, 
     """Add the full-width samplers to baselines.parquet, scored as the search scores its plans."""
     trials = read_snapshot(directory).trials
     _BaselinesTable(problem, read_costs(directory), directory, trials, scorer).add_samplers(on_result)
+
+
+def ensure_samplers(
+    problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, on_result: Callable[[], None]
+) -> None:
+    """Score the full-width samplers where one is missing, and compare the search with them.
+
+    Needs a Ray session, and the tables of the search.
+    """
+    if not lacks_samplers(problem, directory):
+        return
+    settings = problem.settings
+    limit = evaluation_limit(settings, costs, settings.evaluation.images)
+    with (
+        shared_prefixes(settings.workers) as shared,
+        PlanScorer(LoadEvaluator(worker_parts(problem, costs), shared), settings.workers, limit) as scorer,
+    ):
+        score_samplers(problem, directory, scorer, lambda method, done, total: on_result())
+    write_comparison_with_baselines(directory)
 
 
 class _BaselinesTable:

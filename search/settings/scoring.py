@@ -27,6 +27,11 @@ class EvaluationSettings(Settings):
         description="number of extra noise seeds that full width and a middle width are scored on, to know how "
         "large a difference is noise; 0: not measured",
     )
+    samplers: bool = Field(
+        True,
+        description="whether a search ends by scoring full width with the best solvers and grids at a few numbers of "
+        "steps, the baseline that it has to beat",
+    )
     objectives: tuple[str, ...] = Field(
         ("fid", "gflops"), description="what is minimised: fid, and one or both of gflops and latency_ms"
     )

@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
     "space": {"stages": 3, "skip": False},
     "variation": {"population": 4},
     "budget": {"trials": 9},
-    "evaluation": {"images": 32, "batch": 16, "noise_repeats": 0},  # the test of the noise says so
+    "evaluation": {"images": 32, "batch": 16, "noise_repeats": 0, "samplers": False},  # their tests say so
     "confirm": {"images": 32, "seeds": 2, "max_seeds": 2, "features": {"examine": "skip"}},
     "workers": {"count": 1},  # each is a process to start; tests that need two say so
 }

@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stepfront.dashboards.sections.baselines import baselines_section, best_samplers
 from stepfront.search.driver.search import run_search
+from stepfront.search.problem.baseline_plans import full_width_samplers
+from stepfront.search.problem.load import load_problem
+from stepfront.search.records.run_directory import find_search
 from stepfront.search.records.score_noise import NOISE_FILE
+from stepfront.search.scoring.baselines import SAMPLERS
+from stepfront.tables.search_tables import read_tables
 from tests.search.conftest import tiny_settings
 
 
@@ -25,6 +31,20 @@ def search(place: Path, name: str, *overrides: str) -> tuple[Path, list[str]]:
         place, f"name={name}", f"supernet={place / 'tiny' / 'supernet'}", "tracking.uri=null", *overrides
     )
     return run_search(settings, False, Silent(), stages.append), stages
+
+
+def check_samplers(directory: Path) -> None:
+    """Check that the search has ended with the baseline of full-width samplers, first in the report."""
+    baselines, front = (pd.read_parquet(directory / f"{name}.parquet") for name in ("baselines", "front"))
+    wanted = full_width_samplers(load_problem(find_search(directory)[1]))
+    assert set(baselines["method"]) == {SAMPLERS}
+    assert sorted(baselines["sampler"]) == sorted(sampler.name for sampler in wanted)
+    assert set(pd.read_parquet(directory / "methods.parquet")["method"]) == {"search", SAMPLERS}
+    best = best_samplers(baselines, front)
+    assert best["steps"].tolist() == [3, 4, 5, 6]
+    assert best["fid"].tolist() == pytest.approx(baselines.groupby(baselines["widths"].map(len))["fid"].min().tolist())
+    assert best["front_fid"].iloc[-1] == pytest.approx(front["fid"].min())
+    assert baselines_section(read_tables(directory)).index("best solver and grid") < 100
 
 
 def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Path, cluster: None) -> None:
@@ -51,7 +71,8 @@ def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Pa
     search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=7")
     assert not (directory / NOISE_FILE).exists()
 
-    plain, stages = search(fresh, "plain", "budget.trials=7")
+    plain, stages = search(fresh, "plain", "budget.trials=7", "evaluation.samplers=true")
+    check_samplers(plain)
     assert json.loads((plain / "search.json").read_text())["noise"] is None
     assert "measuring the noise of scores" not in stages
     both = [pd.read_parquet(each / "trials.parquet")[["genome", "fid"]] for each in (directory, plain)]
