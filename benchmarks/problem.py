@@ -91,6 +91,8 @@ def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:
             f"supernet={run / 'supernet'}",
             f"space.stages={stages}",
             "space.skip=false",
+            "sampler.solver=ddim",  # that of the pages so far
+            "sampler.grid=trailing",
             f"sampler.steps={steps}",
             f"evaluation.images={images}",
             f"evaluation.batch={min(images, 256)}",

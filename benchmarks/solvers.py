@@ -31,6 +31,7 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import time_grid
 from stepfront.trainers.metrics.fid import Moments
 
+SCORES = "bench-solvers.parquet"
 GRIDS: tuple[str, ...] = get_args(SamplerSettings.model_fields["grid"].annotation)
 DETERMINISTIC = [name for name in SOLVERS.ours if not name.startswith("ddpm")]
 STEPS = (5, 8, 10, 4, 6, 20, 3, 15)
@@ -47,17 +48,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--pairs", nargs="*", help="solver,grid; default: all")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--page", action="store_true", help="write the page from the scores that exist")
     given = parser.parse_args()
     torch.set_num_threads(1)
     pairs = [tuple(pair.split(",")) for pair in given.pairs or map(",".join, product(DETERMINISTIC, GRIDS))]
     runs = given.run or [Path("runs/digits"), Path("runs/fashion-mnist")]
-    tables = {run.name: measured(run, pairs, given) for run in runs}
-    (given.docs / "bench-solvers.md").write_text(page(tables, given.images), encoding="utf-8")
+    if not given.page:
+        for run in runs:
+            measure(run, pairs, given)
+    tables = {run.name: read_table(run / SCORES) for run in runs}
+    (given.docs / "bench-solvers.md").write_text(page(tables), encoding="utf-8")
 
 
-def measured(run: Path, pairs: Sequence[tuple[str, ...]], given: argparse.Namespace) -> pd.DataFrame:
-    """Return one row per solver, grid, number of steps, seed and judge; scores of earlier calls are kept."""
-    path = run / "bench-solvers.parquet"
+def measure(run: Path, pairs: Sequence[tuple[str, ...]], given: argparse.Namespace) -> None:
+    """Write one row per solver, grid, number of steps and seed; scores of earlier calls are kept."""
+    path = run / SCORES
     table = read_table(path) if path.exists() else pd.DataFrame(columns=["solver", "grid", "steps", "seed", "images"])
     known = set(table[["solver", "grid", "steps", "seed", "images"]].itertuples(index=False, name=None))
     problem = load_problem(run, 1, max(given.steps), given.images)
@@ -75,7 +80,6 @@ def measured(run: Path, pairs: Sequence[tuple[str, ...]], given: argparse.Namesp
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if len(table) else pd.DataFrame(rows)
             write_table(table, path)
             print(f"{run.name}: {steps} steps, noise seed {seed}", flush=True)
-    return table[table["steps"].isin(given.steps) & (table["images"] == given.images)]
 
 
 def named_judges(problem: Problem, folder: Path) -> Iterator[tuple[str, Judge]]:
@@ -105,19 +109,22 @@ def score(
     return found
 
 
-def page(tables: dict[str, pd.DataFrame], images: int) -> str:
+def page(tables: dict[str, pd.DataFrame]) -> str:
     """Return the text of docs/bench-solvers.md."""
     parts = [
         f"# Solvers and time grids\n\nMade by `make bench-solvers` on {time.strftime('%Y-%m-%d')}; "
         f"{', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        f"Frechet distance of {images} images at full width, mean over noise seeds that no search uses. The first\n"
-        "table of a supernet has the search's own judge, the others further judges. Each has the best grid of each\n"
-        "solver per number of steps."
+        "Frechet distance at full width, on noise seeds that no search uses. The first table of a supernet has the\n"
+        "search's own judge, the others further judges. Each has the best grid of each solver per number of steps.\n"
+        "The table of all judges has the distance as a multiple of the best pair's at that number of steps, geometric\n"
+        "mean over the judges."
     ]
     for name, table in tables.items():
+        images, seeds = sorted(set(table["images"])), table["seed"].nunique()
+        parts.append(f"## {name}\n\n{images[0]} images per score, {seeds} noise seed(s).")
         for judge in judges_of(table):
-            parts.append(f"## {name}, {judge}\n\n{markdown(best_grids(table, judge))}")
-        parts.append(f"## {name}: all judges\n\n{markdown(ranking(table))}")
+            parts.append(f"### {judge}\n\n{markdown(best_grids(table, judge))}")
+        parts.append(f"### All judges\n\n{markdown(ranking(table))}")
     return "\n\n".join(parts) + "\n"
 
 

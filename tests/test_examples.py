@@ -47,7 +47,7 @@ def test_the_quickstart_leaves_a_search_and_images(finished: Path) -> None:
 def test_a_users_solver_is_searched_with(finished: Path) -> None:
     lines = run("own_solver.py", finished).splitlines()
     best = [line for line in lines if "GFLOPs:" in line]
-    assert [line.split()[0] for line in best] == ["ddim", "own_solver:ddim_half"]
+    assert [line.split()[0] for line in best] == ["unipc_2", "own_solver:ddim_half"]
     search = stepfront.open_search(finished / "runs" / "own-solver-small")
     assert set(search.trials()["solver"]) == {"own_solver:ddim_half"}
 

@@ -307,7 +307,7 @@ class SamplerSettings(Settings):
     """The sampler that will be deployed, and that the search uses."""
 
     solver: Annotated[str, AfterValidator(lambda name: name if name == LEARNT else SOLVERS.check(name))] = Field(
-        "ddim",
+        "unipc_2",
         description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
         "larger of its two variances; learnt: times and coefficients are learnt before the search, from the best of "
         "all solvers and grids on (`learning`)",
@@ -319,7 +319,7 @@ class SamplerSettings(Settings):
     )
     grid: Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"] = (
         Field(
-            "trailing",
+            "quadratic",
             description="how the times of the steps are spread over the training times; an `_open` grid spends no "
             "step at time 0",
         )

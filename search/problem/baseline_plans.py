@@ -42,15 +42,17 @@ SAMPLER_STEPS = 7
 """Numbers of steps at which full-width samplers are tried, at most; evenly spread on a logarithmic scale."""
 
 SAMPLERS = (
-    ("dpmpp_2m", "trailing"),
-    ("dpmpp_2m", "quadratic_open"),
-    ("dpmpp_2m", "leading"),
-    ("unipc_3", "quadratic_open"),
-    ("unipc_2", "logsnr_open"),
-    ("ipndm_3", "quadratic"),
-    ("ddim", "trailing"),
+    ("unipc_2", "quadratic"),
+    ("unipc_2", "quadratic_open"),
+    ("unipc_2", "leading"),
+    ("unipc_2", "trailing"),
+    ("dpmpp_2m", "edm_open"),
+    ("ipndm_3", "leading"),
 )
-"""Solver and grid of the full-width samplers; docs/bench-solvers.md has the measurements behind them."""
+"""Solver and grid of the full-width samplers: those that lead some judge at some number of steps.
+
+docs/bench-solvers.md has the measurements.
+"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ TINY: dict[str, Any] = {
     "network": {"base": 8, "multipliers": [1, 2], "widths": [0.25, 0.5, 1.0]},
     "training": {"steps": 12, "batch": 16, "warmup": 2, "checkpoint_every": 5, "held_out_images": 32},
     "features": {"name": "classifier", "classifier_epochs": 1, "examine": "skip"},
-    "sampler": {"steps": 6},
+    "sampler": {"solver": "ddim", "grid": "trailing", "steps": 6},
     "space": {"stages": 3, "skip": False},
     "variation": {"population": 4},
     "budget": {"trials": 9},

@@ -53,7 +53,9 @@ def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPa
         width: count_width(card.network, 1, 8, width).model_copy(update={"latency_ms": width})
         for width in supernet.widths
     }
-    return EvaluatorParts(card, weights, packed, reference, SamplerSettings(steps=4), costs, batch=64)
+    return EvaluatorParts(
+        card, weights, packed, reference, SamplerSettings(solver="ddim", grid="trailing", steps=4), costs, batch=64
+    )
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,7 @@ def test_shared_weights_are_never_written(parts: EvaluatorParts, evaluate: Evalu
 
 
 def test_clip_is_taken_from_the_sampler_settings(parts: EvaluatorParts, evaluate: Evaluator) -> None:
-    clipped = Evaluator(replace(parts, sampler=SamplerSettings(steps=4, clip=True)))
+    clipped = Evaluator(replace(parts, sampler=SamplerSettings(solver="ddim", grid="trailing", steps=4, clip=True)))
     assert float(next(clipped.sample(MIXED, 20, 5)).abs().max()) <= 1
     assert float(next(evaluate.sample(MIXED, 20, 5)).abs().max()) > 1
 

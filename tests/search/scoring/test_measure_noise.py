@@ -37,9 +37,9 @@ def check_samplers(directory: Path) -> None:
     """Check that the search has ended with the baseline of full-width samplers, first in the report."""
     baselines, front = (pd.read_parquet(directory / f"{name}.parquet") for name in ("baselines", "front"))
     wanted = full_width_samplers(load_problem(find_search(directory)[1]))
-    assert set(baselines["method"]) == {SAMPLERS}
+    baselines = baselines[baselines["method"] == SAMPLERS]
     assert sorted(baselines["sampler"]) == sorted(sampler.name for sampler in wanted)
-    assert set(pd.read_parquet(directory / "methods.parquet")["method"]) == {"search", SAMPLERS}
+    assert set(pd.read_parquet(directory / "methods.parquet")["method"]) >= {"search", SAMPLERS}
     best = best_samplers(baselines, front)
     assert best["steps"].tolist() == [3, 4, 5, 6]
     assert best["fid"].tolist() == pytest.approx(baselines.groupby(baselines["widths"].map(len))["fid"].min().tolist())

@@ -253,12 +253,14 @@ def parts(supernet: Supernet, digits: ImageData, tmp_path_factory: pytest.TempPa
     )
     weights = {name: value.numpy() for name, value in supernet.widest.state_dict().items()}
     costs = {w: count_width(card.network, 1, 8, w).model_copy(update={"latency_ms": w}) for w in supernet.widths}
-    return EvaluatorParts(card, weights, packed, reference, SamplerSettings(), costs, batch=16)
+    return EvaluatorParts(
+        card, weights, packed, reference, SamplerSettings(solver="ddim", grid="trailing"), costs, batch=16
+    )
 
 
 def with_guidance(parts: EvaluatorParts, scale: float) -> EvaluatorParts:
     costs = {w: cost.model_copy(update={"calls": 2}) for w, cost in parts.costs.items()}
-    return replace(parts, sampler=SamplerSettings(guidance=scale), costs=costs)
+    return replace(parts, sampler=SamplerSettings(solver="ddim", grid="trailing", guidance=scale), costs=costs)
 
 
 def test_guidance_doubles_calls_and_costs_exactly(parts: EvaluatorParts) -> None:
