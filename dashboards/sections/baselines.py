@@ -13,13 +13,17 @@ from stepfront.dashboards.summary import not_scored
 from stepfront.tables.schema import METHOD_SCORES
 from stepfront.tables.search_tables import SearchTables, number, rows
 
+OF_EVERY_SEARCH = {"search", "samplers", "uniform"}
+"""Methods that a search scores by itself; they do not have as many evaluations as it has."""
+
 
 def baselines_section(tables: SearchTables) -> str:
     """Compare the search with its baselines, or say which command scores them."""
     compared = _samplers_table(tables)
     compared += _methods_table(tables) + _versus_table(tables) + _confirmed_versus_table(tables)
-    known = len(tables.methods) or len(tables.versus) or METHOD_SCORES in tables.missing
-    return compared if known or tables.front.empty else paragraph(not_scored(tables)) + compared
+    methods = set(tables.methods["method"]) if len(tables.methods) else set()
+    known = methods - OF_EVERY_SEARCH or METHOD_SCORES in tables.missing
+    return compared if known or tables.front.empty else compared + paragraph(not_scored(tables))
 
 
 def _samplers_table(tables: SearchTables) -> str:
