@@ -23,7 +23,6 @@ from benchmarks.problem import Problem, load_problem
 from benchmarks.search import markdown
 from stepfront.plugins import SOLVERS
 from stepfront.search.records.versions import versions
-from stepfront.tables.parquet import read_table, write_table
 from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.diffusion.noise import CachedNoise
 from stepfront.trainers.diffusion.plan import Plan
@@ -56,14 +55,16 @@ def main() -> None:
     if not given.page:
         for run in runs:
             measure(run, pairs, given)
-    tables = {run.name: read_table(run / SCORES) for run in runs}
+    tables = {run.name: pd.read_parquet(run / SCORES) for run in runs}
     (given.docs / "bench-solvers.md").write_text(page(tables), encoding="utf-8")
 
 
 def measure(run: Path, pairs: Sequence[tuple[str, ...]], given: argparse.Namespace) -> None:
     """Write one row per solver, grid, number of steps and seed; scores of earlier calls are kept."""
     path = run / SCORES
-    table = read_table(path) if path.exists() else pd.DataFrame(columns=["solver", "grid", "steps", "seed", "images"])
+    table = (
+        pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["solver", "grid", "steps", "seed", "images"])
+    )
     known = set(table[["solver", "grid", "steps", "seed", "images"]].itertuples(index=False, name=None))
     problem = load_problem(run, 1, max(given.steps), given.images)
     with TemporaryDirectory() as folder:
@@ -78,7 +79,7 @@ def measure(run: Path, pairs: Sequence[tuple[str, ...]], given: argparse.Namespa
                 rows.append(place | found)
         if rows:
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if len(table) else pd.DataFrame(rows)
-            write_table(table, path)
+            table.to_parquet(path, index=False)
             print(f"{run.name}: {steps} steps, noise seed {seed}", flush=True)
 
 
@@ -114,14 +115,14 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
     parts = [
         f"# Solvers and time grids\n\nMade by `make bench-solvers` on {time.strftime('%Y-%m-%d')}; "
         f"{', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        "Frechet distance at full width, on noise seeds that no search uses. The first table of a supernet has the\n"
-        "search's own judge, the others further judges. Each has the best grid of each solver per number of steps.\n"
+        "Frechet distance at full width, on noise seeds on which no plan is chosen. The first table of a supernet\n"
+        "has the search's own judge, the others further judges. Each has the best grid of each solver per number of steps.\n"
         "The table of all judges has the distance as a multiple of the best pair's at that number of steps, geometric\n"
         "mean over the judges."
     ]
     for name, table in tables.items():
-        images, seeds = sorted(set(table["images"])), table["seed"].nunique()
-        parts.append(f"## {name}\n\n{images[0]} images per score, {seeds} noise seed(s).")
+        images, seeds = (", ".join(map(str, sorted(set(table[key])))) for key in ("images", "seed"))
+        parts.append(f"## {name}\n\n{images} images per score; noise seed {seeds}.")
         for judge in judges_of(table):
             parts.append(f"### {judge}\n\n{markdown(best_grids(table, judge))}")
         parts.append(f"### All judges\n\n{markdown(ranking(table))}")
