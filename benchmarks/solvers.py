@@ -115,8 +115,9 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
     parts = [
         f"# Solvers and time grids\n\nMade by `make bench-solvers` on {time.strftime('%Y-%m-%d')}; "
         f"{', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        "Frechet distance at full width, on noise seeds on which no plan is chosen. The first table of a supernet\n"
-        "has the search's own judge, the others further judges. Each has the best grid of each solver per number of steps.\n"
+        "Frechet distance at full width, on noise seeds on which no plan is chosen. The first table of a\n"
+        "supernet has the search's own judge, the others further judges. Each has the best grid of each solver per\n"
+        "number of steps.\n"
         "The table of all judges has the distance as a multiple of the best pair's at that number of steps, geometric\n"
         "mean over the judges."
     ]
