@@ -210,7 +210,7 @@ def test_baselines_at_equal_evaluations(fresh: Path, cluster: None) -> None:
     for _, row in versus.iterrows():
         affordable = baselines[baselines["gflops"] <= row["gflops"] * (1 + 1e-9)]
         assert row["baseline_fid"] == pytest.approx(affordable["fid"].min())
-    with pytest.raises(InputError, match="unknown baseline 'nonsense'; possible: uniform, one_cut"):
+    with pytest.raises(InputError, match="unknown baseline 'nonsense'; possible: samplers, uniform, one_cut"):
         run_baselines(directory, ["nonsense"], None)
 
 
