@@ -30,7 +30,7 @@ from stepfront.search.problem.load import check_inputs, load_problem
 from stepfront.search.problem.user_parts import check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
-from stepfront.search.scoring.baselines import ensure_samplers
+from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.storage.lock import clear_directory, directory_lock
@@ -123,7 +123,7 @@ def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
     if problem.settings.evaluation.samplers and ledger.budget_exhausted and len(ledger.complete):
         stage("scoring full width with other samplers")
         with interruptible(hint) as check_interrupt:
-            ensure_samplers(problem, writer.costs, writer.directory, check_interrupt)
+            ensure_sampler_scores(problem, writer.costs, writer.directory, check_interrupt)
 
 
 def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[[], None]) -> None:

@@ -102,7 +102,7 @@ def score_samplers(problem: SearchProblem, directory: Path, scorer: PlanScorer, 
     _BaselinesTable(problem, read_costs(directory), directory, trials, scorer).add_samplers(on_result)
 
 
-def ensure_samplers(
+def ensure_sampler_scores(
     problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, on_result: Callable[[], None]
 ) -> None:
     """Score the full-width samplers where one is missing, and compare the search with them.
