@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ray
 
+from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.learning.chosen import Task
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -68,9 +69,18 @@ def find_or_learn(problem: SearchProblem, tasks: Sequence[Task], stage: Stage) -
             stage(f"learning samplers, {len(missing) - len(waiting)} of {len(missing)} done")
             (done, *_), _ = ray.wait(list(waiting), num_returns=1)
             task = waiting.pop(done)
-            write_json(folder / f"{task.key}.json", ray.get(done).to_json())
+            write_json(folder / f"{task.key}.json", _result(done).to_json())
     records = [read_json(folder / f"{task.key}.json", "learnt sampler") for task in tasks]
     return [SamplerRecord.from_json(record) for record in records]
+
+
+def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):  # one line, without the worker's traceback
+            raise InputError(str(error.cause)) from None
+        raise
 
 
 def _run(task: Task) -> SamplerRecord:

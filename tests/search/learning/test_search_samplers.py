@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search import run_search
+from stepfront.search.learning import search_samplers
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.learnt_samplers import (
@@ -92,3 +94,13 @@ def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_a_learnt_sampler_are_refused(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_settings(tmp_path, "sampler.solver=learnt", override)
+
+
+def test_what_a_worker_refuses_is_one_line_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(task: object) -> None:
+        raise ray.exceptions.RayTaskError("run", "many\nlines", InputError("one line")).as_instanceof_cause()
+
+    monkeypatch.setattr(ray, "get", fail)
+    with pytest.raises(InputError) as caught:
+        search_samplers._result(ray.ObjectRef.nil())
+    assert str(caught.value) == "one line"
