@@ -71,7 +71,7 @@ def learn_sampler(
 
 
 def _checked(student: Student, settings: LearningSettings) -> list[ClosedForm]:
-    check_teacher(settings, student.steps)
+    check_teacher(settings, student.steps, student.schedule)
     check_gap(student.steps, settings.least_gap, student.schedule.steps - 1)
     return closed_forms(student.schedule, student.steps, settings.solvers)
 

@@ -13,7 +13,8 @@ from stepfront.errors import InputError
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
-from stepfront.trainers.diffusion.schedule import time_grid
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, time_grid
+from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.learning_settings import LearningSettings
 
 TEACHER_BATCH = 64
@@ -51,12 +52,18 @@ def learning_seed(seed: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1 | 1 << 62
 
 
-def check_teacher(settings: LearningSettings, steps: int) -> None:
-    """Raise InputError for a teacher of fewer steps than the student's."""
+def check_teacher(settings: LearningSettings, steps: int, schedule: NoiseSchedule) -> None:
+    """Raise InputError for a teacher of fewer steps than the student's, and for one that adds noise."""
     if settings.teacher_steps < steps:
         raise InputError(
             f"a teacher of {settings.teacher_steps} steps can't teach a sampler of {steps}; "
             f"give a learning.teacher_steps of {steps} or more"
+        )
+    times = torch.from_numpy(time_grid(schedule, "trailing", settings.teacher_steps).copy())
+    if bool(find_solver(settings.teacher_solver)(schedule, times).noise.any()):
+        raise InputError(
+            f"the teacher's solver {settings.teacher_solver} adds noise, which no student sees; give a "
+            "learning.teacher_solver that is deterministic, such as dpmpp_2m"
         )
 
 

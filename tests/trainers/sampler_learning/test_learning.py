@@ -127,6 +127,7 @@ def test_what_is_not_better_than_its_start_is_refused_with_figures(plane: Sample
     [
         ({"teacher_steps": 3}, "a teacher of 3 steps can't teach a sampler of 4"),
         ({"solvers": ("ddpm",)}, "the solver ddpm adds noise"),
+        ({"teacher_solver": "ddpm"}, "the teacher's solver ddpm adds noise"),
         ({"least_gap": 300.0}, "4 steps at least 300 apart do not fit"),
         ({"distance": "features"}, "needs a feature network"),
         ({"rate_coefficients": 1e200}, "learning diverged at iteration"),
