@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs clean screenshots
-.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-solvers
+.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-solvers bench-sampler
 .PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-damage
 
 help:  ## list the targets
@@ -71,6 +71,9 @@ bench-judges: $(READY)  ## compare feature sets as judges on images with known h
 DATA ?= ../shared/data/cifar10-jpg/cifar10-jpg.zip
 bench-gpu:  ## measure a GPU in 12 minutes: training, engines, FID; needs no environment but torch's (DATA=images)
 	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu --data $(DATA)
+
+bench-sampler: $(READY)  ## compare learnt samplers with solvers on hand grids at full width (needs runs/digits)
+	$(BIN)/python -m benchmarks.sampler
 
 bench-solvers: $(READY)  ## compare solvers and time grids at full width (needs runs/digits and runs/fashion-mnist)
 	$(BIN)/python -m benchmarks.solvers

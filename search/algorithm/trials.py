@@ -20,6 +20,9 @@ GENOME = "genome"
 ORIGIN, PARENTS = "origin", "parents"
 """The trial attributes that say which operator made the genome, and from which trials."""
 
+LEARNT = "learnt"
+"""The trial attribute that holds the digest of a fitted sampler; most trials have none."""
+
 RESULT = "result"
 """The trial attribute that holds the recorded result: scores, or the reason for a failure."""
 
@@ -31,6 +34,8 @@ class Proposal:
     genome: str
     origin: str
     parents: tuple[int, ...] = field(default=())
+    learnt: str = ""
+    """Digest of the sampler that was fitted to the plan; empty where the plan runs on the search's own."""
 
 
 def result_of(trial: FrozenTrial) -> dict[str, Any]:

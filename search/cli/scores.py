@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")(confirm)
+    app.command(epilog="Example: stepfront fit runs/digits --point knee")(fit)
     app.command(epilog="Example: stepfront claim runs/digits --json")(claim)
     app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")(
         baselines
@@ -45,6 +46,34 @@ def confirm(
     if as_json:
         savings, front = snapshot.facts.get("savings"), json_rows(snapshot.front)
         output.json({"directory": str(directory), "savings": savings, "front": front})
+
+
+def fit(
+    search: Search,
+    point: Annotated[str, typer.Option(help="trial number, knee, best, cheapest, a query, or front for all")] = "knee",
+    as_json: AsJson = False,
+) -> None:
+    """Fit a sampler to a front point: times and coefficients learnt for its widths.
+
+    A fitted plan that helps becomes a new trial of the same cost.
+    """
+    from stepfront.search.driver.fit import fit_points
+    from stepfront.search.records.learnt_samplers import learning_facts
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import open_for_writing
+
+    output = Output(as_json)
+    with open_for_writing(search) as location:
+        settings = find_search(location.local)[1]
+        fits = fit_points(location.local, point, output.stage(settings.name), f"stepfront fit {search} --point {point}")
+        publish_step(settings, output)
+    for one in fits:
+        record = one.record
+        learnt = f"held-out distance {record.held_out:.4g} against {record.start_held_out:.4g} of {record.start}"
+        what = f"trial {one.new_trial}, FID {one.new_fid:.3g}" if one.new_trial is not None else "not better, no trial"
+        output.message(f"trial {one.trial}, FID {one.fid:.3g}: {what} ({learnt}; {record.tflops:.3g} TFLOPs)")
+    if as_json:
+        output.json([{"trial": f.trial, "new_trial": f.new_trial} | learning_facts(f.record) for f in fits])
 
 
 def claim(search: Search, as_json: AsJson = False) -> None:

@@ -18,6 +18,7 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
+from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.score_noise import read_score_noise
 from stepfront.search.records.within_noise import mark_within_noise
@@ -41,7 +42,7 @@ class TableWriter:
 
     def write(self) -> Snapshot:
         """Write all tables and search.json.  Raises InputError when no trial has a score."""
-        trials = trials_table(self.ledger, self.problem.plan_of)
+        trials = trials_table(self.ledger, self.problem.plan_of, read_samplers(self.directory))
         self._check_scores(trials)
         front = self._front(trials)
         progress = progress_table(self.ledger)

@@ -52,7 +52,7 @@ def sampler_task(
     """Return the task of learning the sampler of a plan."""
     settings, solver = problem.settings, problem.settings.sampler.solver
     learning = settings.learning
-    if solver != "learnt" and not learning.solvers:
+    if learnt != "solver" and solver != "learnt" and not learning.solvers:
         learning = learning.model_copy(update={"solvers": (solver,)})
     return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images)
 

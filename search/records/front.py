@@ -9,6 +9,7 @@ import pandas as pd
 
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank, front_indices, interval, knee_index
+from stepfront.search.records.plan_rows import fit_name
 from stepfront.search.records.within_noise import NOT_WITHIN, mark_by_confirmation
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import CONFIRM, NOT_CONFIRMED, TABLES, confirmed_columns
@@ -75,11 +76,14 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
     """
     added = [name for score in own_scores(confirmed) for name in confirmed_columns(score)]
     front = front.assign(**NOT_CONFIRMED, **dict.fromkeys(added, np.nan))
-    own = confirmed[confirmed["sampler"] == ""] if "sampler" in confirmed else confirmed
-    by_plan = {str(plan): rows.drop_duplicates("noise_seed") for plan, rows in own.groupby("plan")}
-    for i, plan in front["plan"].items():
-        if plan in by_plan:
-            _add_scores(front, i, by_plan[plan])
+    samplers = confirmed["sampler"] if "sampler" in confirmed else pd.Series("", index=confirmed.index)
+    own = confirmed.assign(_key=confirmed["plan"] + samplers)[(samplers == "") | samplers.str.startswith("fit ")]
+    by_key = {str(key): rows.drop_duplicates("noise_seed") for key, rows in own.groupby("_key")}
+    keys = {i: str(row["plan"]) + fit_name(row) for i, row in front.iterrows()}
+    by_plan = {str(front.at[i, "plan"]): by_key[key] for i, key in keys.items() if key in by_key}
+    for i, key in keys.items():
+        if key in by_key:
+            _add_scores(front, i, by_key[key])
     scored = front["fid_confirmed"].notna().to_numpy()
     if scored.any():
         points = objectives.minimised(front.loc[scored], _confirmed_objectives(front.loc[scored], objectives))

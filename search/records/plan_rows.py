@@ -37,3 +37,21 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None
     return Plan(tuple(map(float, row["times"])), tuple(map(float, row["widths"])), str(row["solver"]), learnt)
+
+
+def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Plan:
+    """Return the plan on the sampler that was fitted to it; without a digest, the plan as it is.
+
+    Raises InputError when the sampler is missing.
+    """
+    if not digest:
+        return plan
+    if digest not in samplers:
+        raise InputError(f"the learnt sampler {digest} of the plan {plan.runs} is missing from samplers/")
+    learnt = samplers[digest]
+    return Plan(learnt.times, plan.widths, learnt.solver, learnt)
+
+
+def fit_name(row: pd.Series) -> str:
+    """Return what tells a fitted plan from the plan it was fitted to; empty for every other row of a front."""
+    return f"fit {row['learnt']}" if row.get("origin") == "fit" else ""

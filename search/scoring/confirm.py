@@ -19,7 +19,7 @@ from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.learnt_samplers import read_samplers
-from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.plan_rows import fit_name, plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
@@ -134,7 +134,7 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
     def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
         cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
         entry: dict[str, Any] = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"])}
-        entry |= {"sampler": str(row.get("sampler") or ""), "_plan": plan_of_row(row, learnt)} | cost
+        entry |= {"sampler": str(row.get("sampler") or "") or fit_name(row), "_plan": plan_of_row(row, learnt)} | cost
         rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
 
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive, result_of
+from stepfront.search.algorithm.trials import GENOME, LEARNT, GenomeSampler, Proposal, TrialArchive, result_of
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
@@ -66,7 +66,12 @@ class Ledger:
         self._store = TrialStore(storage, sampler, directed, constraints, name)
         check_compatible(self._store, spec)
         self._store.load()
-        self._queue = TrialQueue(trial for trial in self.trials if trial.state == TrialState.RUNNING)
+        self._queue = TrialQueue(
+            # A fitted plan is stored with its result; one without was interrupted and is fitted again by hand.
+            trial
+            for trial in self.trials
+            if trial.state == TrialState.RUNNING and LEARNT not in trial.user_attrs
+        )
         self.archive = TrialArchive()
         initial = min(len(sampler.initial), limits.trials or len(sampler.initial))
         reference = ReferencePoint(self._store, self.archive, initial, full_costs)
@@ -98,6 +103,13 @@ class Ledger:
         found = evaluation.record()
         result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in found.items()}
         self._finish(trial, result | {"worker": worker, "elapsed": self._clock.stamp()})
+
+    def add_finished(self, proposal: Proposal, evaluation: Evaluation) -> int:
+        """Record a plan that was evaluated outside the search as a trial, and return its number."""
+        trial = self._add(proposal)
+        self._queue.begin(trial)
+        self.tell(trial.number, evaluation, "")
+        return int(trial.number)
 
     def fail(self, number: int, reason: str) -> None:
         """Let a trial that its worker did not finish wait for another attempt; the last attempt fails it."""

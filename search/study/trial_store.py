@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from stepfront.search.algorithm.trials import GENOME, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
+from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
 from stepfront.search.config import parse_constraint
 from stepfront.search.objectives import Objectives
 from stepfront.search.optuna_internals import set_storage_id, storage_id
@@ -67,6 +67,7 @@ class TrialStore:
     def add(self, proposal: Proposal) -> FrozenTrial:
         """Store a new trial that runs."""
         attributes = {GENOME: proposal.genome, ORIGIN: proposal.origin, PARENTS: list(proposal.parents)}
+        attributes |= {LEARNT: proposal.learnt} if proposal.learnt else {}
         trial = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         trial.datetime_start = datetime.now()
         set_storage_id(trial, retry_during_outage(self._creation(trial)))

@@ -13,18 +13,24 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.trials import GENOME, ORIGIN, PARENTS, Proposal, result_of
+from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, Proposal, result_of
 from stepfront.search.pareto import front_size_history
-from stepfront.search.records.plan_rows import plan_columns
+from stepfront.search.records.plan_rows import NO_SAMPLERS, fitted, plan_columns
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import PART_SECONDS, TRIAL_COLUMNS, TRIALS
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 
 
-def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame:
-    """Return one row per finished trial, in the order of their numbers; `plan_of` reads a genome."""
+def trials_table(
+    ledger: Ledger, plan_of: Callable[[str], Plan], samplers: Mapping[str, LearntSampler] = NO_SAMPLERS
+) -> pd.DataFrame:
+    """Return one row per finished trial, in the order of their numbers.
+
+    `plan_of` reads a genome; `samplers` are the learnt ones by digest.
+    """
     generations = {t.number: i // ledger.sampler.population for i, t in enumerate(ledger.complete)}
     rows = []
     last = 0
@@ -36,7 +42,8 @@ def trials_table(ledger: Ledger, plan_of: Callable[[str], Plan]) -> pd.DataFrame
         genome = trial.user_attrs[GENOME]
         proposed = {"origin": trial.user_attrs[ORIGIN], "parents": list(trial.user_attrs[PARENTS])}
         row = {"trial": trial.number, "generation": last, **proposed, "genome": genome}
-        row |= plan_columns(plan_of(genome)) | _result_columns(result_of(trial), own)
+        plan = fitted(plan_of(genome), trial.user_attrs.get(LEARNT, ""), samplers)
+        row |= plan_columns(plan) | _result_columns(result_of(trial), own)
         row["state"] = "complete" if trial.state == TrialState.COMPLETE else "failed"
         rows.append(row | {"violation": float(sum(max(0.0, v) for v in trial.constraints.values()))})
     return _table(rows, own)
@@ -105,7 +112,8 @@ def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str,
     """Return the proposal and the result of each trial in a table, as `Ledger.restore` takes them."""
     found = {}
     for row in trials.to_dict("records"):
-        proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]))
+        learnt = str(row.get("learnt") or "") if row["origin"] == "fit" else ""
+        proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]), learnt)
         result = {"error": str(row["error"]), "elapsed": _json_value(row["elapsed"])}
         if row["state"] == "complete":
             own = [str(name) for name in row if name not in TRIAL_COLUMNS]
