@@ -77,8 +77,9 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
     added = [name for score in own_scores(confirmed) for name in confirmed_columns(score)]
     front = front.assign(**NOT_CONFIRMED, **dict.fromkeys(added, np.nan))
     samplers = confirmed["sampler"] if "sampler" in confirmed else pd.Series("", index=confirmed.index)
-    own = confirmed.assign(_key=confirmed["plan"] + samplers)[(samplers == "") | samplers.str.startswith("fit ")]
-    by_key = {str(key): rows.drop_duplicates("noise_seed") for key, rows in own.groupby("_key")}
+    own = confirmed[(samplers == "") | samplers.str.startswith("fit ")]
+    names = own["plan"] + samplers[own.index]
+    by_key = {str(name): rows.drop_duplicates("noise_seed") for name, rows in own.groupby(names)}
     keys = {i: str(row["plan"]) + fit_name(row) for i, row in front.iterrows()}
     by_plan = {str(front.at[i, "plan"]): by_key[key] for i, key in keys.items() if key in by_key}
     for i, key in keys.items():
