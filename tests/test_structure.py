@@ -37,9 +37,9 @@ MAY_IMPORT: dict[str, str] = {
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/driver": """search/scoring search/learning search/problem search/execution search/study search/algorithm
         search/tracking search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary
-        dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator trainers/training
-        trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data trainers/ground tables
-        ground""",
+        dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator trainers/evaluation
+        trainers/training trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
+        trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/algorithm search/records
         search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",
     "search/learning": """search/problem search/records search/ground trainers/evaluator trainers/sampler_learning
