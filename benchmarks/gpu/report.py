@@ -20,7 +20,7 @@ def markdown(results: Mapping[str, Any], level: int = 1) -> str:
     """Return the results as Markdown, with headings from `level` on."""
     mark, parts = "#" * level, results["parts"]
     text = f"{mark} GPU\n\n"
-    text += "By `make bench-gpu`, on a zip or folder of images (`DATA=FILE`); each part ends with the time that it took.\n"
+    text += "By `make bench-gpu`, on a zip or folder of images (`DATA=FILE`); each part ends with the time it took.\n"
     text += f"{results['began']}, {results['device']}; base {results['base']}, batch {results['batch']}.\n"
     for name, part in parts.items():
         text += f"\n{mark}# {part['title']}\n\n"
