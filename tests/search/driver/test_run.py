@@ -18,6 +18,7 @@ import torch
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
+from stepfront.files import write_text
 from stepfront.search.algorithm.trials import result_of
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.publish import publish
@@ -184,7 +185,7 @@ def test_confirmation_uses_held_out_noise_and_marks_the_front(fresh: Path, clust
     assert "KID" in write_report(directory).read_text()
     assert both["fid_infinity"].isna().all()
     settings = directory / "settings.yaml"
-    settings.write_text(settings.read_text().replace("extrapolate: false", "extrapolate: true"))
+    write_text(settings, settings.read_text().replace("extrapolate: false", "extrapolate: true"))
     run_confirmation(directory, 32, None)
     extrapolated = pd.read_parquet(directory / "confirm.parquet").query("images == 32")
     assert np.isfinite(extrapolated["fid_infinity"]).all()
