@@ -22,7 +22,7 @@ from benchmarks.search import markdown
 from benchmarks.solvers import FIRST_SEED, named_judges
 from stepfront.search.problem.baseline_plans import SAMPLERS
 from stepfront.search.records.versions import versions
-from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.parquet import write_table
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     path = given.run / "bench-sampler.parquet"
-    table = read_table(path) if path.exists() else pd.DataFrame(columns=["sampler", "steps"])
+    table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["sampler", "steps"])
     if not given.page:
         problem = load_problem(given.run, 1, max(given.steps), given.images)
         with TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def page(table: pd.DataFrame, run: str) -> str:
     columns = {"start": "starts against", "held_out": "held-out", "start_held_out": "closed form", "train": "training"}
     shown = learnt[["steps", "sampler", *columns, "calls", "seconds"]].rename(columns=columns)
     digits = {"held-out": 4, "closed form": 4, "training": 4, "seconds": 0}
-    shown = shown.sort_values(["steps", "sampler"]).round(digits)
+    shown = shown.sort_values(["steps", "sampler"]).round(digits).astype({"calls": int, "seconds": int})
     parts += [
         "## What learning took",
         "",
@@ -145,7 +145,7 @@ def wide(table: pd.DataFrame, judge: str) -> pd.DataFrame:
     scored = scored[sorted(scored.columns)]
     is_learnt = scored.index.isin(KINDS)
     share = scored[is_learnt].min() / scored[~is_learnt].min()
-    shown = scored.map(lambda score: f"{score:.3g}")
+    shown = scored.map(lambda score: "not run" if np.isnan(score) else f"{score:.3g}")
     shown.loc["share"] = [f"{value:.2f}" for value in share]
     return shown.rename(columns=str).reset_index()
 
