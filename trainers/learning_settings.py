@@ -25,7 +25,12 @@ class LearningSettings(Settings):
     batch: int = Field(16, ge=1, description="pairs per gradient step")
     check_every: int = Field(10, ge=1, description="gradient steps between two distances of the stopping pairs")
     patience: int = Field(10, ge=1, description="checks in a row without a smaller distance after which learning stops")
-    starts: int = Field(3, ge=1, description="closed-form samplers that learning starts from; the best one goes on")
+    starts: int = Field(
+        3,
+        ge=1,
+        description="closed-form samplers that learning starts from, in a search those of the smallest FID; the best "
+        "one goes on",
+    )
     rate_times: float = Field(0.05, gt=0, description="learning rate of the times")
     rate_network_times: float = Field(1.0, gt=0, description="learning rate of the network's times, per 1000 times")
     rate_coefficients: float = Field(0.003, gt=0, description="learning rate of the solver's coefficients")

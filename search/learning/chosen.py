@@ -25,16 +25,21 @@ from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
 from stepfront.trainers.sampler_learning.pairs import learning_seed
+from stepfront.trainers.sampler_learning.starts import different_forms
 
-VERSION = 1
+VERSION = 2
 """Of the rules by which samplers are learnt and chosen; samplers of another version are learnt again."""
+
+NOT_FINITE = 1e9
+"""What stands for a score that is not finite, since JSON can't hold that."""
 
 
 @dataclass(frozen=True)
 class Task:
     """A sampler to learn: the plan's width per step, what is learnt, and all that the result depends on.
 
-    It travels to a worker; `images` are those of each score that decides between learnt sampler and closed form.
+    It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are
+    those of each score that decides between them.
     """
 
     parts: EvaluatorParts
@@ -42,38 +47,49 @@ class Task:
     learnt: Learnt
     settings: LearningSettings
     images: int
+    hand: tuple[tuple[str, str], ...]
 
     @property
     def key(self) -> str:
         """Return a digest of all that the result depends on, 16 hexadecimal digits."""
         parts = self.parts
         content = [
-            *(VERSION, parts.card.digest, self.widths, self.learnt, settings_json(self.settings), self.images),
+            *(VERSION, parts.card.digest, self.widths, self.learnt, settings_json(self.settings)),
+            *(self.images, self.hand),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, on_progress: OnProgress = lambda progress: None) -> SamplerRecord:
-        """Learn the sampler and return it, or the closed form where that scores at least as well.
+        """Learn the sampler and return it, or the best closed form where that scores at least as well.
 
-        A learnt sampler is chosen where its held-out distance and its FID, on noise of its own, are both smaller.
+        Closed forms are ranked by FID on noise of its own: the nearest to the teacher's images need not look best.  A
+        learnt sampler is chosen where its held-out distance and its FID are both smaller than the best one's.
         """
         parts = self.parts
         if parts.threads:
             torch.set_num_threads(parts.threads)
-        gflops = {width: cost.step_gflops / cost.calls for width, cost in parts.costs.items()}
-        result = learn_sampler(
-            self._sampler(), self.widths, self.learnt, self.settings, call_gflops=gflops, on_progress=on_progress
-        )
         evaluate = Evaluator(replace(parts, scores=(), prefix_mb=0.0))
 
-        def fid(sampler: LearntSampler) -> float:
-            plan = Plan(sampler.times, self.widths, sampler.solver, sampler)
-            return evaluate(plan, self.images, learning_seed(self.settings.seed) + 1).fid
+        def fid(tried: LearntSampler) -> float:
+            plan = Plan(tried.times, self.widths, tried.solver, tried)
+            score = evaluate(plan, self.images, learning_seed(self.settings.seed) + 1).fid
+            return score if math.isfinite(score) else NOT_FINITE
 
-        learnt_fid, start_fid = fid(result.sampler), fid(result.start)
+        sampler = self._sampler()
+        forms = different_forms(sampler.schedule, len(self.widths), self.hand)
+        scores = {form: fid(form.sampler()) for form in forms}
+        starts = sorted(forms, key=lambda form: scores[form])[: self.settings.starts]
+        gflops = {width: cost.step_gflops / cost.calls for width, cost in parts.costs.items()}
+        result = learn_sampler(
+            *(sampler, self.widths, self.learnt, self.settings),
+            call_gflops=gflops,
+            starts=starts,
+            on_progress=on_progress,
+        )
+        learnt_fid, start_fid = fid(result.sampler), scores[starts[0]]
         helps = result.better and learnt_fid < start_fid
-        scoring = 2 * self.images * sum(parts.costs[width].step_gflops for width in self.widths)
+        scoring = (len(forms) + 1) * self.images * sum(parts.costs[width].step_gflops for width in self.widths)
         return SamplerRecord(
             sampler=result.sampler if helps else result.start,
             widths=self.widths,
@@ -85,8 +101,8 @@ class Task:
             train=result.train,
             held_out=result.held_out,
             start_held_out=result.start_held_out,
-            fid=_finite(learnt_fid),
-            start_fid=_finite(start_fid),
+            fid=learnt_fid,
+            start_fid=start_fid,
             calls=result.calls,
             tflops=(result.gflops + scoring) / 1e3,
             seconds=result.seconds,
@@ -109,8 +125,3 @@ class Task:
             clip=parts.sampler.clip,
             condition=condition,
         )
-
-
-def _finite(score: float) -> float:
-    """Return a score as JSON can hold it: 1e9 stands for one that is not finite."""
-    return score if math.isfinite(score) else 1e9

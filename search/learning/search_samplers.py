@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import ray
@@ -10,6 +11,7 @@ import ray
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.learning.chosen import Task
+from stepfront.search.problem.baseline_plans import SAMPLERS
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import with_samplers
 from stepfront.search.problem.problem import SearchProblem
@@ -21,6 +23,7 @@ from stepfront.search.records.learnt_samplers import (
 )
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.learning_settings import Learnt
+from stepfront.trainers.sampler_learning.starts import GRIDS
 
 Stage = Callable[[str], None]
 """Called with what is being done."""
@@ -54,7 +57,9 @@ def sampler_task(
     learning = settings.learning
     if learnt != "solver" and solver != "learnt" and not learning.solvers:
         learning = learning.model_copy(update={"solvers": (solver,)})
-    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images)
+    own = () if "learnt" in (solver, settings.sampler.times) else ((solver, settings.sampler.grid),)
+    hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*own, *SAMPLERS)
+    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images, hand)
 
 
 def find_or_learn(problem: SearchProblem, tasks: Sequence[Task], stage: Stage) -> list[SamplerRecord]:

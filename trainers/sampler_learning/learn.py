@@ -40,6 +40,7 @@ def learn_sampler(
     features: DifferentiableFeatures | None = None,
     call_gflops: Mapping[float, float] | None = None,
     pairs: PairSets | None = None,
+    starts: Sequence[ClosedForm] = (),
     on_progress: OnProgress = lambda progress: None,
     state: Path | None = None,
     depends_on: str = "",
@@ -48,32 +49,30 @@ def learn_sampler(
 
     `sampler` gives networks by width, schedule, device, clip and condition; its networks must let gradients through
     (plain modules), and its noise gives only the shape of an image.  `call_gflops` are the FLOPs of one call by width,
-    in 1e9.  `pairs` replace those that the teacher would make.  An interrupted call continues from the folder `state`
-    if it holds the state of the same learning; `depends_on` then names what the arguments do not show, such as the
-    digest of the weights.
+    in 1e9.  `pairs` replace those that the teacher would make.  `starts` are the closed forms to learn from, the best
+    one first; without them, those of the smallest distance are found.  An interrupted call continues from the folder
+    `state` if it holds the state of the same learning; `depends_on` then names what the arguments do not show, such as
+    the digest of the weights.
 
     The result is deterministic on one kind of device.  Raises InputError for settings that do not fit, and when
     learning diverges; a result that is not better than its start is returned, and refused by `accepted`.
     """
     plan = tuple(widths)
     student = student_of(sampler, plan)
-    forms = _checked(student, settings)
+    forms = [] if starts else closed_forms(student.schedule, student.steps, settings.solvers)
+    check_teacher(settings, student.steps, student.schedule)
+    check_gap(student.steps, settings.least_gap, student.schedule.steps - 1)
     meter = Meter(_planned_calls(student, settings, len(forms), pairs is None), on_progress)
     sets = _pairs(sampler, student, settings, meter) if pairs is None else pairs
     distance = make_distance(settings.distance, sets.train.target, features)
     lesson = Lesson(student, sets, distance, settings, meter)
-    meter.report("choosing starts")
-    starts = best_starts(student, forms, sets.train.part(slice(0, TRIED)), distance, settings.starts)
-    meter.add(plan, len(forms) * min(TRIED, len(sets.train)) * student.calls_per_step)
+    if not starts:
+        meter.report("choosing starts")
+        starts = best_starts(student, forms, sets.train.part(slice(0, TRIED)), distance, settings.starts)
+        meter.add(plan, len(forms) * min(TRIED, len(sets.train)) * student.calls_per_step)
     key = _key(settings, plan, learnt, starts, depends_on)
     descent = _best_descent(lesson, learnt, starts, None if state is None else (Path(state), key))
     return _compared(lesson, descent, starts[0], learnt, call_gflops)
-
-
-def _checked(student: Student, settings: LearningSettings) -> list[ClosedForm]:
-    check_teacher(settings, student.steps, student.schedule)
-    check_gap(student.steps, settings.least_gap, student.schedule.steps - 1)
-    return closed_forms(student.schedule, student.steps, settings.solvers)
 
 
 def _pairs(sampler: Sampler, student: Student, settings: LearningSettings, meter: Meter) -> PairSets:
@@ -95,7 +94,9 @@ def _planned_calls(student: Student, settings: LearningSettings, forms: int, tea
     return learning + teach * images * settings.teacher_steps * student.calls_per_step
 
 
-def _key(settings: LearningSettings, plan: tuple[float, ...], learnt: str, starts: list[ClosedForm], more: str) -> str:
+def _key(
+    settings: LearningSettings, plan: tuple[float, ...], learnt: str, starts: Sequence[ClosedForm], more: str
+) -> str:
     content = [settings_json(settings), plan, learnt, [start.name for start in starts], more]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

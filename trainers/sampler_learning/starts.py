@@ -52,21 +52,32 @@ def closed_forms(schedule: NoiseSchedule, steps: int, solvers: Iterable[str] = (
 
     Raises InputError when a solver that is asked for adds noise: a teacher's image does not tell which.
     """
-    found: dict[tuple[object, ...], ClosedForm] = {}
     asked = tuple(solvers)
-    for solver, grid in product(asked or SOLVERS.ours, GRIDS):
+    for solver in asked:
+        if steps > 1 and _adds_noise(schedule, solver, steps):
+            raise InputError(
+                f"the solver {solver} adds noise, so it has no image to learn from; give a deterministic solver"
+            )
+    return different_forms(schedule, steps, product(asked or SOLVERS.ours, GRIDS))
+
+
+def different_forms(schedule: NoiseSchedule, steps: int, pairs: Iterable[tuple[str, str]]) -> list[ClosedForm]:
+    """Return the closed forms of pairs of solver and grid; of equal ones the first, and none that adds noise."""
+    found: dict[tuple[object, ...], ClosedForm] = {}
+    for solver, grid in pairs:
         form = ClosedForm(solver, grid, tuple(map(float, time_grid(schedule, grid, steps))))
         table, _ = form.coefficients(schedule)
         if steps > 1 and bool(table.noise.any()):
-            if asked:
-                raise InputError(
-                    f"the solver {solver} adds noise, so it has no image to learn from; give a deterministic solver"
-                )
             continue
         # Two solvers may be one and the same for few steps.
         same = (form.times, *table.states.flatten().tolist(), *table.clean.flatten().tolist())
         found.setdefault(same, form)
     return list(found.values())
+
+
+def _adds_noise(schedule: NoiseSchedule, solver: str, steps: int) -> bool:
+    times = torch.from_numpy(time_grid(schedule, GRIDS[0], steps).copy())
+    return bool(find_solver(solver)(schedule, times).noise.any())
 
 
 @torch.no_grad()

@@ -1,0 +1,77 @@
+"""Which sampler a search runs on: the learnt one only where it beats the best closed form by FID and distance."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepfront.search.learning import chosen
+from stepfront.search.learning.chosen import Task
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.learning_settings import LearningSettings
+
+SCHEDULE = noise_schedule(DiffusionSettings())
+HAND = (("ddim", "trailing"), ("dpmpp_2m", "quadratic"), ("unipc_2", "leading"), ("ddpm", "trailing"))
+FIDS = {"ddim": 9.0, "dpmpp_2m": 4.0, "unipc_2": 6.0}
+LEARNT = LearntSampler("unipc_2", (990.0, 400.0, 50.0), (990.0, 400.0, 50.0))
+WIDTHS = (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("learnt_fid", "better", "expected"),
+    [
+        (3.0, True, "learnt"),
+        (5.0, True, "closed form"),  # beats the form that it started from, not the best one
+        (3.0, False, "closed form"),  # its held-out distance is not smaller
+        (float("nan"), True, "closed form"),
+    ],
+)
+def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
+    monkeypatch: pytest.MonkeyPatch, learnt_fid: float, better: bool, expected: str
+) -> None:
+    scored: list[str] = []
+    asked: dict[str, Any] = {}
+
+    def evaluate(plan: Plan, images: int, seed: int) -> Any:
+        scored.append(plan.solver)
+        hand = plan.times == tuple(time_grid(SCHEDULE, dict(HAND)[plan.solver], 3))
+        return SimpleNamespace(fid=FIDS[plan.solver] if hand else learnt_fid)
+
+    def learn(*args: Any, starts: Any, **more: Any) -> Any:
+        asked["starts"] = [(start.solver, start.grid) for start in starts]
+        first = starts[0]
+        return SimpleNamespace(
+            sampler=LEARNT,
+            start=first.sampler(),
+            start_name=first.name,
+            better=better,
+            train=1.0,
+            held_out=1.0,
+            start_held_out=2.0,
+            calls=9,
+            gflops=5.0,
+            seconds=1.0,
+        )
+
+    monkeypatch.setattr(chosen, "Evaluator", lambda parts: evaluate)
+    monkeypatch.setattr(chosen, "replace", lambda parts, **changes: parts)
+    monkeypatch.setattr(chosen, "learn_sampler", learn)
+    monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
+    parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
+    record = Task(parts, WIDTHS, "solver", LearningSettings(starts=2), 10, HAND).run()
+    assert asked["starts"] == [("dpmpp_2m", "quadratic"), ("unipc_2", "leading")]  # by FID; ddpm adds noise
+    assert scored == ["ddim", "dpmpp_2m", "unipc_2", "unipc_2"]
+    assert record.chosen == expected
+    assert record.sampler == (LEARNT if expected == "learnt" else record_of_the_best())
+    assert record.start_fid == 4.0
+    assert record.tflops == pytest.approx((5.0 + 4 * 10 * 3 * 2.0) / 1e3)  # four scores of 10 images at 3 steps
+
+
+def record_of_the_best() -> LearntSampler:
+    times = tuple(map(float, time_grid(SCHEDULE, "quadratic", 3)))
+    return LearntSampler("dpmpp_2m", times, times)
