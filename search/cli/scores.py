@@ -53,7 +53,7 @@ def fit(
     point: Annotated[str, typer.Option(help="trial number, knee, best, cheapest, a query, or front for all")] = "knee",
     as_json: AsJson = False,
 ) -> None:
-    """Fit a sampler to a front point: times and coefficients learnt for its widths.
+    """Learn times and coefficients for the widths of a front point.
 
     A fitted plan that helps becomes a new trial of the same cost.
     """

@@ -76,7 +76,7 @@ def list_(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="folder that holds runs, or one run")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List the runs of a folder: state, trials, front, saving and size."""
+    """List the runs of a folder, with state, front and size."""
     from dataclasses import asdict
 
     from stepfront.search.cli.run_table import run_table

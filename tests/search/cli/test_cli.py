@@ -13,6 +13,7 @@ import pytest
 
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
+from stepfront.files import write_json
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.cli import main as cli
 from stepfront.search.config import load_settings, settings_from
@@ -288,7 +289,7 @@ def test_a_search_that_is_not_confirmed_claims_nothing(searched_copy: Path, monk
     assert code == 2
     assert "is not confirmed; run `stepfront confirm" in error
     facts = json.loads((searched_copy / "search.json").read_text())
-    (searched_copy / "search.json").write_text(json.dumps(facts | {"savings": {"flops_saved": 0.5}}))
+    write_json(searched_copy / "search.json", facts | {"savings": {"flops_saved": 0.5}})
     code, _, error = call(monkeypatch, capsys, "claim", str(searched_copy))
     assert code == 2
     assert "not shown to be worse" in error
