@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 from stepfront.beside import part_of, remove_left_parts
@@ -13,6 +14,9 @@ from stepfront.sqlite_files import client_url
 
 ARTIFACTS = "mlartifacts"
 """Folder of artifacts, beside the file."""
+
+_CREATING = threading.Lock()
+"""One thread of a process makes a database at a time: they would write to the same file beside."""
 
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -29,8 +33,13 @@ def create_store(file: Path) -> None:
 
     MLflow makes a new one in a hundred steps.  They run on a file beside, so that a full disk leaves none of them.
     """
-    remove_left_parts(file)
-    beside = part_of(file)
+    with _CREATING:
+        if not file.exists():
+            remove_left_parts(file)
+            _create_beside(part_of(file), file)
+
+
+def _create_beside(beside: Path, file: Path) -> None:
     set_environment()
     try:
         client = open_client(client_url(beside))

@@ -131,7 +131,6 @@ def test_the_root_of_the_reference_travels_to_the_workers(searched: Path, traine
 
 
 def test_unknown_engines_are_refused_with_what_is_possible() -> None:
-    with pytest.raises(
-        InputError, match=r"workers\.engine: .*'auto', 'plain', 'channels_last', 'winograd' or 'compiled'"
-    ):
+    possible = "'auto', 'plain', 'channels_last', 'winograd', 'compiled', 'cuda_graphs' or 'compiled_cuda_graphs'"
+    with pytest.raises(InputError, match=rf"workers\.engine: .*{possible}"):
         settings_from(TINY, ["workers.engine=fastest"])
