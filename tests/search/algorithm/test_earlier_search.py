@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,10 @@ from tests.search.algorithm.test_initial_plans import MACS, WIDTHS, source
 
 
 def with_every_column(table: pd.DataFrame, file: str) -> pd.DataFrame:
-    return table.reindex(columns=TABLES[file].names)
+    nothing: dict[str, Any] = {"integer": 0, "number": 0.0, "truth": False, "integers": [], "numbers": []}
+    needed = [c for c in TABLES[file].columns if c.name not in table and not c.nullable and c.kind in nothing]
+    filled = table.assign(**{column.name: [nothing[column.kind]] * len(table) for column in needed})
+    return filled.reindex(columns=TABLES[file].names)
 
 
 def test_an_earlier_front_keeps_its_numbers_of_steps_where_any_number_may_be_taken() -> None:
