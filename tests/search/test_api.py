@@ -60,7 +60,7 @@ def test_from_a_supernet_to_the_images_of_a_point(fresh: Path, cluster: None, tm
     assert (search.directory / "report.html").exists()  # as the verb does
 
     again = stepfront.open_search(fresh / "tiny")
-    assert again.point("cheapest")["label"].startswith("cheapest")
+    assert "cheapest" in again.point("cheapest")["label"].split(",")
     images = again.sample("knee", images=3, seed=1)
     assert images.shape == (3, 1, 8, 8)
     assert images.dtype == np.uint8
