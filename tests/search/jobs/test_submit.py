@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepfront.errors import InputError
+from stepfront.files import write_text
 from stepfront.search.cli.main import app
 from stepfront.search.config import load_settings, settings_from
 from stepfront.search.jobs.client import find_token, jobs_client
@@ -120,7 +121,8 @@ def test_a_supernet_travels_without_its_training_state_and_is_never_replaced(tra
     other = tmp_path / "other"
     shutil.copytree(folder / "supernet", other)
     card = other / "supernet.json"
-    card.write_text(card.read_text().replace(read_card(supernet).digest, "0" * len(read_card(supernet).digest)))
+    digest = read_card(supernet).digest
+    write_text(card, card.read_text().replace(digest, "0" * len(digest)))
     with pytest.raises(InputError, match="holds another supernet than the one that was sent"):
         place_supernet(other, there)
 
