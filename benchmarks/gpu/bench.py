@@ -130,6 +130,17 @@ class Record:
         print(f"{time.perf_counter() - self._begin:6.1f} s  {table}: {json.dumps(columns)}", flush=True)
         self._write()
 
+    def speed(self, loop: str, rate: float, tflops_per_step: float, start_seconds: float, device: torch.device) -> None:
+        """Append a loop of `rate` training steps per second to the table of training speeds."""
+        self.row(
+            SPEED,
+            loop=loop,
+            steps_per_second=round(rate, 2),
+            tflops=float(f"{rate * tflops_per_step:.4g}"),
+            start_seconds=round(start_seconds, 1),
+            peak_mb=peak_mb(device),
+        )
+
     def note(self, text: str) -> None:
         """Add a sentence that stands below the tables."""
         self._content["notes"].append(text)

@@ -14,7 +14,7 @@ from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.families import build_backbone
 
 
-def measure_plain_loop(bench: Bench, record: Record, table: str, compiled: bool) -> None:
+def measure_plain_loop(bench: Bench, record: Record, compiled: bool) -> None:
     """Measure the loop on a network of about the FLOPs that a sandwich step spends in the mean."""
     data = bench.images()
     base, macs = _same_flops(bench, data)
@@ -35,14 +35,8 @@ def measure_plain_loop(bench: Bench, record: Record, table: str, compiled: bool)
             wait_for(bench.device)
     wait_for(bench.device)
     rate = steps / (time.perf_counter() - first)
-    record.row(
-        table,
-        loop=f"by hand, {'compiled' if compiled else 'channels_last'}, width 1 alone, base {base}",
-        steps_per_second=round(rate, 2),
-        tflops=float(f"{rate * 3 * 2e-12 * macs * bench.batch:.4g}"),
-        start_seconds=round(first - begin, 1),
-        peak_mb=peak_mb(bench.device),
-    )
+    loop = f"by hand, {'compiled' if compiled else 'channels_last'}, width 1 alone, base {base}"
+    record.speed(loop, rate, 3 * 2e-12 * macs * bench.batch, first - begin, bench.device)
 
 
 def _same_flops(bench: Bench, data: ImageData) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def compiled_speed(bench: Bench, record: Record) -> None:
     """Measure a compiled loop written by hand, then the engines that compile."""
     if not bench.compiles:
         record.note("compiled engines are left out: this is a trial in tiny form on a CPU")
-    record.attempt("the loop by hand", lambda: measure_plain_loop(bench, record, SPEED, bench.compiles))
+    record.attempt("the loop by hand", lambda: measure_plain_loop(bench, record, bench.compiles))
     if bench.compiles:
         recorded: list[Any] = ["compiled_cuda_graphs"] if bench.on_gpu else []
         _measure_engines(bench, record, ["compiled", *recorded])
@@ -86,14 +86,7 @@ def _measure_engine(bench: Bench, record: Record, data: ImageData, engine: Train
         train_supernet(settings, data, Path(bench.work) / f"speed-{engine}", report)
     except EnoughError:
         rate = steps / (last - first)
-        record.row(
-            SPEED,
-            loop=f"stepfront, {engine}",
-            steps_per_second=round(rate, 2),
-            tflops=float(f"{rate * step_tflops(bench, data):.4g}"),
-            start_seconds=round(first - begin, 1),
-            peak_mb=peak_mb(bench.device),
-        )
+        record.speed(f"stepfront, {engine}", rate, step_tflops(bench, data), first - begin, bench.device)
 
 
 def train(bench: Bench, record: Record) -> None:

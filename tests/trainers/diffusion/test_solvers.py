@@ -17,6 +17,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import Array, NoiseSchedule, noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import find_solver
+from tests.trainers.diffusers_sampling import linspace_grid, sample_with
 
 SCHEDULES = {name: noise_schedule(DiffusionSettings(schedule=name)) for name in ("linear", "cosine")}
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -35,11 +36,6 @@ def solve(denoise: object, schedule: NoiseSchedule, times: Array, solver: str, c
     sampler = Sampler({1.0: denoise}, schedule, GivenStart(0, (2,)), torch.device("cpu"), torch.float64, clip)
     plan = Plan(tuple(map(float, times)), (1.0,) * len(times), solver)
     return torch.cat(list(sampler.sample(plan, 64, 64)))
-
-
-def linspace_grid(steps: int) -> Array:
-    """Return the grid that diffusers calls linspace, as its multistep solvers use it."""
-    return np.linspace(0, 999, steps + 1).round()[:0:-1]
 
 
 def diffusers_betas(name: str) -> dict[str, object]:
@@ -130,13 +126,7 @@ def test_dpm_solver_is_that_of_diffusers(
         timestep_spacing=spacing,
         final_sigmas_type="zero",
     )
-    theirs.set_timesteps(steps)
-    times = theirs.timesteps.numpy()
-    share = schedule.alpha_bar[times]
-    theirs.sigmas = torch.from_numpy(np.append(np.sqrt((1 - share) / share), 0.0))
-    x = torch.from_numpy(start)
-    for t in theirs.timesteps:
-        x = theirs.step(denoise(x, t.expand(64)), t, x).prev_sample
+    times, x = sample_with(theirs, schedule, denoise, start, steps)
     torch.testing.assert_close(solve(denoise, schedule, times, "dpmpp_2m"), x, rtol=0, atol=2e-6)
 
 

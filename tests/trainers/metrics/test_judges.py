@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,6 +229,15 @@ def test_named_features_that_fail_are_refused_unless_told_otherwise(
 def test_an_examination_is_made_once_per_dataset_and_features(
     digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare_judge(digits, RANDOM, tmp_path, CPU)
-    monkeypatch.setattr(judges, "examine", lambda *given: pytest.fail("examined again"))
-    prepare_judge(digits, RANDOM, tmp_path, CPU)
+    examined: list[object] = []
+    real = judges.examine
+
+    def examine(*given: Any) -> Any:
+        examined.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(judges, "examine", examine)
+    first, _ = prepare_judge(digits, RANDOM, tmp_path, CPU)
+    second, _ = prepare_judge(digits, RANDOM, tmp_path, CPU)
+    assert len(examined) == 1
+    assert first.digest == second.digest

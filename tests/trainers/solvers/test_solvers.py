@@ -12,6 +12,7 @@ from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.schedule import Array, noise_schedule
 from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.solvers.exponential import moments, weights
+from tests.trainers.diffusers_sampling import sample_with
 
 LINEAR = noise_schedule(DiffusionSettings())
 
@@ -27,10 +28,6 @@ def trajectory(denoise: object, times: Array, solver: str) -> list[Tensor]:
         terms += [c.clean[i, j] * x0s[j] for j in c.clean[i].nonzero()[:, 0].tolist()]
         xs.append(torch.stack(terms).sum(0))
     return xs
-
-
-def linspace_grid(steps: int) -> Array:
-    return np.linspace(0, 999, steps + 1).round()[:0:-1]
 
 
 @pytest.mark.parametrize(
@@ -62,13 +59,7 @@ def test_solvers_are_those_of_diffusers(two_gaussians: type, start: np.ndarray, 
     else:
         given |= {"solver_order": 3, "solver_type": "midpoint"}
         theirs = DPMSolverMultistepScheduler(**given, algorithm_type="dpmsolver++")
-    theirs.set_timesteps(steps)
-    times = theirs.timesteps.numpy()
-    share = LINEAR.alpha_bar[times]
-    theirs.sigmas = torch.from_numpy(np.append(np.sqrt((1 - share) / share), 0.0))
-    x = torch.from_numpy(start)
-    for t in theirs.timesteps:
-        x = theirs.step(denoise(x, t.expand(64)), t, x).prev_sample
+    times, x = sample_with(theirs, LINEAR, denoise, start, steps)
     torch.testing.assert_close(trajectory(denoise, times, solver)[-1], x, rtol=0, atol=5e-6)
 
 
