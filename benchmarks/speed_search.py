@@ -30,12 +30,12 @@ from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_supernet
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import TRIALS
-from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.prefix_cache import Shared
 from stepfront.trainers.networks.card import read_card
+from stepfront.trainers.validation import settings_json, validate
 
 GATE_SECONDS = 500.0
 """Seconds after the start of a search for which its sleeping workers wait for the last of them."""

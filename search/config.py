@@ -20,14 +20,9 @@ from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, Evalu
 from stepfront.search.settings.space import BudgetSettings, ScreenSettings, SpaceSettings, VariationSettings
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
-from stepfront.trainers.config import (
-    LARGEST_SEED,
-    SamplerSettings,
-    Settings,
-    TrainerSettings,
-    validate,
-)
+from stepfront.trainers.config import LARGEST_SEED, SamplerSettings, TrainerSettings
 from stepfront.trainers.learning_settings import LearningSettings
+from stepfront.trainers.validation import Settings, validate
 
 __all__ = [
     "BudgetSettings",

@@ -12,7 +12,8 @@ import pytest
 from stepfront import plugins
 from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SOLVERS, Registry, is_import_path
-from stepfront.trainers.config import DataSettings, SamplerSettings, TrainerSettings, validate
+from stepfront.trainers.config import DataSettings, SamplerSettings, TrainerSettings
+from stepfront.trainers.validation import validate
 
 ALL = (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES)
 

@@ -1,55 +1,24 @@
-"""Define the settings of data, network, diffusion, training, features and sampler, and validate plain mappings.
+"""Define the settings of data, network, diffusion, training, features and sampler.
 
 Every key has a description.  docs/settings.md is generated from them by `make docs`.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
-from stepfront.addresses import redacted, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
-
-Model = TypeVar("Model", bound=BaseModel)
+from stepfront.trainers.validation import Settings
 
 LARGEST_SEED = 2**32 - 1
 """scikit-learn takes no larger one, and sums of seeds must fit into the tables' 64 bits."""
 
 TrainingEngine = Literal["plain", "channels_last", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
 """How a training runs its networks; see `trainers/inference/engine.py`."""
-
-
-class Settings(BaseModel):
-    """A frozen group of settings; unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    renamed: ClassVar[Mapping[str, str]] = {}
-    """New names of keys of earlier versions; an error names them."""
-
-    @field_validator("*")
-    @classmethod
-    def _no_secret(cls, value: Any) -> Any:
-        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | dict) else []:
-            if isinstance(text, str):
-                without_literal_secret(text)
-        return value
 
 
 class DataSettings(Settings):
@@ -356,76 +325,3 @@ class TrainerSettings(Settings):
         if self.network.classes is None and drop != TrainingSettings().drop_labels:
             raise ValueError(f"training.drop_labels {drop:g} needs a class-conditional network: give network.classes")
         return self
-
-
-def validate(model: type[Model], given: Mapping[str, Any]) -> Model:
-    """Return a plain mapping as a frozen model.
-
-    Raises InputError with one line: the key, what was given and what is possible.
-    """
-    try:
-        # JSON mode is strict ("12" is not a number), but still turns lists into tuples.
-        return model.model_validate_json(json.dumps(given))
-    except ValidationError as error:
-        raise InputError(_one_line(model, error)) from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"settings: {error}") from None
-
-
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = [part for part in first["loc"] if isinstance(part, str)]
-    key = ".".join(str(part) for part in first["loc"]) or "settings"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return _unknown_setting(model, where) + more
-    message = _EXPECTED.get(first["type"], first["msg"].removeprefix("Value error, "))
-    given = first.get("input")
-    # The given value may hold a password, which the message hides.
-    hidden = isinstance(given, dict) or "***" in message or (isinstance(given, str) and repr(given) in message)
-    shown = "" if hidden else f" (given: {redacted(repr(given))})"
-    return f"{key}: {message[:1].lower()}{message[1:]}{shown}{more}"
-
-
-_WHOLE = "input should be a whole number"
-_EXPECTED = {
-    "int_type": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_from_float": _WHOLE,
-    "float_type": "input should be a number",
-    "float_parsing": "input should be a number",
-    "bool_type": "input should be true or false",
-    "string_type": "input should be text",
-    "tuple_type": "input should be a list",
-    "list_type": "input should be a list",
-    "dict_type": "input should be a group of settings",
-    "model_type": "input should be a group of settings",
-    "model_attributes_type": "input should be a group of settings",
-}
-"""What was expected, by pydantic's type of error; its own words are those of a programmer."""
-
-
-def _unknown_setting(model: type[BaseModel], where: list[str]) -> str:
-    """Return the line for an unknown key: its new name or the nearest keys, then all that are possible there."""
-    *groups, name = where
-    group = _model_at(model, groups)
-    renamed = group.renamed.get(name) if issubclass(group, Settings) else None
-    if renamed:
-        return f"`{'.'.join(where)}` is now `{'.'.join([*groups, renamed])}`; use the new name"
-    possible = sorted(group.model_fields)
-    near = [".".join([*groups, one]) for one in difflib.get_close_matches(name, possible, n=2, cutoff=0.55)]
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown setting {'.'.join(where)!r}; {guess}possible here: {', '.join(possible)}"
-
-
-def _model_at(model: type[BaseModel], groups: list[str]) -> type[BaseModel]:
-    for name in groups:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return model
-
-
-def settings_json(settings: BaseModel) -> dict[str, Any]:
-    """Return settings as plain JSON values."""
-    return settings.model_dump(mode="json")

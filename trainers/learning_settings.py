@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from stepfront.plugins import SOLVERS
-from stepfront.trainers.config import LARGEST_SEED, Settings
+from stepfront.trainers.config import LARGEST_SEED
+from stepfront.trainers.validation import Settings
 
 Learnt = Literal["times", "network_times", "solver"]
 """What is learnt: times; also the times that the network is told; also corrections of the solver's coefficients."""

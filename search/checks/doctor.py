@@ -14,8 +14,8 @@ from stepfront.errors import InputError, first_line
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
 from stepfront.sqlite_files import sqlite_file
-from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.data import ReadingReport
+from stepfront.trainers.validation import settings_json, validate
 
 
 @dataclass(frozen=True)

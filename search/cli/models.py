@@ -189,7 +189,8 @@ def _widths(text: str) -> tuple[float, ...]:
 
 
 def _diffusion(betas: str | None) -> DiffusionSettings | None:
-    from stepfront.trainers.config import DiffusionSettings, validate
+    from stepfront.trainers.config import DiffusionSettings
+    from stepfront.trainers.validation import validate
 
     if betas is None:
         return None

@@ -39,7 +39,7 @@ from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.optuna_storage import delete_study, recorded_study
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
-from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.validation import settings_json, validate
 
 LEAST_PAUSE = 5.0
 """Seconds between two writes of the tables while a search runs, at least."""

@@ -28,7 +28,7 @@ from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.jobs.client import LABEL, jobs_client
 from stepfront.search.jobs.job_entrypoint import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
 from stepfront.search.records.versions import SEARCH_ID
-from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.validation import settings_json, validate
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

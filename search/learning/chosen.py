@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from stepfront.search.records.learnt_samplers import SamplerRecord
-from stepfront.trainers.config import settings_json
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
@@ -26,6 +25,7 @@ from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
 from stepfront.trainers.sampler_learning.pairs import learning_seed
 from stepfront.trainers.sampler_learning.starts import different_forms
+from stepfront.trainers.validation import settings_json
 
 VERSION = 2
 """Of the rules by which samplers are learnt and chosen; samplers of another version are learnt again."""

@@ -12,8 +12,8 @@ from stepfront.search.problem.gap_table import read_gap_table, write_gap_table
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.worker_measurements import measure_gap, measure_widths
 from stepfront.search.records.run_directory import COSTS_FILE
-from stepfront.trainers.config import validate
 from stepfront.trainers.inference.cost import WidthCost, latency_doubt
+from stepfront.trainers.validation import validate
 
 
 def load_or_measure_costs(problem: SearchProblem, directory: Path) -> dict[float, WidthCost]:

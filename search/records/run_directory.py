@@ -14,8 +14,8 @@ from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.settings_paths import follow_move, with_paths
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
-from stepfront.trainers.config import settings_json, validate
 from stepfront.trainers.networks.card import CARD_FILE
+from stepfront.trainers.validation import settings_json, validate
 
 COSTS_FILE = "costs.json"
 

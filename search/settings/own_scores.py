@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from stepfront.plugins import SCORES
 from stepfront.tables.schema import RESERVED_NAMES, confirmed_columns
-from stepfront.trainers.config import Settings
+from stepfront.trainers.validation import Settings
 
 MOST_OBJECTIVES = 5
 """Objectives at most: with more, nearly every plan is on the front, and hypervolumes take minutes."""

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from stepfront.trainers.config import LARGEST_SEED, FeatureSettings, Settings
+from stepfront.trainers.config import LARGEST_SEED, FeatureSettings
+from stepfront.trainers.validation import Settings
 
 OBJECTIVES = ("fid", "gflops", "latency_ms")
 _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*")

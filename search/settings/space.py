@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from stepfront.plugins import PROXIES
-from stepfront.trainers.config import Settings
+from stepfront.trainers.validation import Settings
 
 
 class SpaceSettings(Settings):

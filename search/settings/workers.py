@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from stepfront.addresses import only_address
-from stepfront.trainers.config import Settings
+from stepfront.trainers.validation import Settings
 
 
 class WorkerSettings(Settings):

@@ -18,7 +18,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.storage.mirror import Mirror
-from stepfront.trainers.config import settings_json, validate
+from stepfront.trainers.validation import settings_json, validate
 
 CACHE = "STEPFRONT_CACHE"
 """The environment variable that names the folder of local copies; ~/.cache/stepfront by default."""

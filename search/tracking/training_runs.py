@@ -14,10 +14,10 @@ from stepfront.search.mlflow_runs.client import artifact_folder
 from stepfront.search.mlflow_runs.mlflow_run import RunStart, dataset_input, find_or_begin, finite_metrics
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.trainers.config import settings_json
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
+from stepfront.trainers.validation import settings_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,11 +14,10 @@ from stepfront.trainers.config import (
     FeatureSettings,
     NetworkSettings,
     SamplerSettings,
-    Settings,
     TrainerSettings,
     TrainingSettings,
-    validate,
 )
+from stepfront.trainers.validation import Settings, validate
 
 
 def refusal(model: type[Settings], given: Any) -> str:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
-from stepfront.trainers.config import FeatureSettings, Settings, validate
+from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet, Progress
 from stepfront.trainers.networks.weights import weights_digest
+from stepfront.trainers.validation import Settings, validate
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 CLASSIFIER_CARD = "classifier.json"

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepfront.errors import InputError, first_line
-from stepfront.trainers.config import NetworkSettings, Settings
+from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.networks.families import build_backbone
+from stepfront.trainers.validation import Settings
 
 MOST_SPREAD = 0.2
 """Spread of a latency above which it is measured again, and doubted in the end; an idle machine stays below 0.05."""

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stepfront.trainers.config import Settings
 from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.winograd import use_winograd
+from stepfront.trainers.validation import Settings
 
 EngineName = Literal["plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
 Precision = Literal["float32", "bfloat16"]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError, first_line
-from stepfront.trainers.config import Settings
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.cost import MOST_SPREAD, Latency, measure_latencies
 from stepfront.trainers.inference.engine import PLAIN, Engine, EngineName, Precision
+from stepfront.trainers.validation import Settings
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative root mean square difference to the plain float32 network's prediction, at any width and input."""

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import file_digest
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, validate
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
 from stepfront.trainers.interop.model_weights import own_tensors
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.unet import sinusoid
+from stepfront.trainers.validation import validate
 
 WEIGHTS_KEY = "ema_model"
 TIMES = "time_embedding.timembedding.0.weight"

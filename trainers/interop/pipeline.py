@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, settings_json, validate
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
@@ -29,6 +29,7 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.validation import settings_json, validate
 
 
 class SlimmableUNet(ModelMixin, ConfigMixin):

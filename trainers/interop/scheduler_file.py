@@ -7,7 +7,8 @@ from typing import Any
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import DiffusionSettings, validate
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.validation import validate
 
 SCHEDULER_FILE = "scheduler_config.json"
 

@@ -10,8 +10,9 @@ from pydantic import Field, PositiveInt
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import NetworkSettings, Settings, validate
+from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.unet import UNet
+from stepfront.trainers.validation import Settings, validate
 
 NullClass = Literal["last", "none"]
 """Whether the last of a UNet2DModel's classes is the null class, which stands for no class."""

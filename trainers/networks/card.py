@@ -9,7 +9,8 @@ from pydantic import Field
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, Settings, validate
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.validation import Settings, validate
 
 FORMAT = 1
 """Version of the card and the weights file."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from stepfront.trainers.config import settings_json
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.learning_settings import LearningSettings, Learnt
 from stepfront.trainers.sampler_learning.descent import Descent, begin
@@ -23,6 +22,7 @@ from stepfront.trainers.sampler_learning.starts import ClosedForm, best_starts, 
 from stepfront.trainers.sampler_learning.state_file import restore_descent, save_descent
 from stepfront.trainers.sampler_learning.times import check_gap
 from stepfront.trainers.sampler_learning.trajectory import Student, student_of
+from stepfront.trainers.validation import settings_json
 
 TRIED = 32
 """Training pairs that closed forms are ranked on."""

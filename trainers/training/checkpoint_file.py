@@ -16,9 +16,10 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
-from stepfront.trainers.config import TrainerSettings, settings_json
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.training.state import TrainingState
+from stepfront.trainers.validation import settings_json
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

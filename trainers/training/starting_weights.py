@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, settings_json
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
+from stepfront.trainers.validation import settings_json
 
 MAY_DIFFER = ("widths", "dropout", "classes")
 """Settings of the network in which the two supernets may differ."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import TrainerSettings, settings_json
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, Pixels
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes, label_counts, make_condition
@@ -40,6 +40,7 @@ from stepfront.trainers.training.sandwich import WidthBatches, add_gradients, dr
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
 from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.validation import settings_json
 
 
 @dataclass

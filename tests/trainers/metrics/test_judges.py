@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import FeatureSettings, validate
+from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.feature_networks.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics import judges
@@ -21,6 +21,7 @@ from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.judges import CANDIDATES, prepare_judge, read_examinations
+from stepfront.trainers.validation import validate
 
 CPU = torch.device("cpu")
 RANDOM = FeatureSettings(name="random")
