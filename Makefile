@@ -4,9 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-cluster check format docs clean screenshots
-.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-solvers bench-sampler
-.PHONY: bench-noise bench-search bench-storages bench-variation bench-tracking bench-faults bench-transfer bench-speed bench-judges bench-gpu bench-damage
+.PHONY: help quickstart test test-cluster check format docs screenshots clean
+.PHONY: bench-damage bench-faults bench-gpu bench-judges bench-noise bench-sampler bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
