@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.damage import FAULTS, VERBS, Row, Verb, applies, call, files_of, run_matrix
+from benchmarks.damage.faults import FAULTS, applies
+from benchmarks.damage.matrix import Row, judge, run_matrix
+from benchmarks.damage.small_search import files_of
+from benchmarks.damage.verbs import VERBS, Verb, call
 from benchmarks.tracking import made_up_search
 from stepfront.checksums import begin_record
 from stepfront.files import write_json, write_text
@@ -54,10 +57,8 @@ def test_the_driver_sees_a_traceback_and_a_silent_difference(base: Path, monkeyp
     outcome = call(["front", str(base), "--json"], base)
     assert "ZeroDivisionError" in outcome.trace
     row = Row("cut", True)
-    from benchmarks.damage import _judge
-
     monkeypatch.setattr(points, "json_rows", lambda table: [{"trial": 1}])
-    _judge(row, Verb("front", ("front", "RUN", "--json")), "x", base, {"front": "something else"})
+    judge(row, Verb("front", ("front", "RUN", "--json")), "x", base, {"front": "something else"})
     assert row.silent == 1
 
 
