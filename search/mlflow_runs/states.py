@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 CHECKED = "stepfront.checked"
 """Tag of an experiment that a check writes, to see that it may."""
 
+CHECK_RUN = "stepfront doctor"
+"""Name of the run that `try_a_run` creates and deletes."""
+
+OWN_EXPERIMENT = "ask its owner for EDIT, or write to one of your own, such as tracking.experiment: 'stepfront {user}'"
+
 
 def usable_experiment(client: MlflowClient, name: str, mend: bool) -> Experiment | None:
     """Return the experiment with this name, restored with `mend` where it was deleted; None where there is none.
@@ -52,13 +57,50 @@ def ensure_active(client: MlflowClient, run: Run, mend: bool) -> None:
 def check_experiment(client: MlflowClient, name: str, mark: str) -> str:
     """Return what is known of an experiment, after a real write of the tag `mark` to it.
 
-    Raises InputError when it was deleted, and MLflow's own error when it can't be written.
+    Raises InputError when it was deleted or this user may not write it.
     """
     found = usable_experiment(client, name, mend=False)
     if found is None:
         return f"the experiment {name!r} will be made"
-    client.set_experiment_tag(found.experiment_id, CHECKED, mark)
+    try:
+        client.set_experiment_tag(found.experiment_id, CHECKED, mark)
+    except Exception as error:  # of MLflow, or of the database or server behind it
+        if not _is_refusal(error):
+            raise
+        raise _no_permission(name) from None
     return f"the experiment {name!r} can be written"
+
+
+def try_a_run(client: MlflowClient, name: str) -> str:
+    """Create a run in an experiment and delete it; return what was found, "" where there is no such experiment.
+
+    Raises InputError when this user may create none.
+    """
+    found = usable_experiment(client, name, mend=False)
+    if found is None:
+        return ""
+    try:
+        run_id = client.create_run(found.experiment_id, run_name=CHECK_RUN).info.run_id
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        raise _no_permission(name) from None
+    try:
+        client.delete_run(run_id)
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        client.set_terminated(run_id, "KILLED")
+        return f"a run could be created, but not deleted (that needs MANAGE): {CHECK_RUN!r} stays"
+    return "a run was created and deleted"
+
+
+def _is_refusal(error: Exception) -> bool:
+    return getattr(error, "error_code", "") == "PERMISSION_DENIED" or "403" in str(error)[:200]
+
+
+def _no_permission(name: str) -> InputError:
+    return InputError(f"no permission to write to the experiment {name!r}; {OWN_EXPERIMENT}")
 
 
 def explained(error: BaseException, uri: str | None) -> str:
@@ -76,10 +118,7 @@ def explained(error: BaseException, uri: str | None) -> str:
         where = f"move {file} aside" if file else "restore it from its backup"
         return f"the database is damaged; {where}, and `stepfront sync` writes the search again"
     if status == "PERMISSION_DENIED" or "403" in text[:200]:
-        return (
-            "no permission to write; ask the owner of the experiment for EDIT, or write to one of your own: "
-            "tracking.experiment"
-        )
+        return f"no permission for the experiment; {OWN_EXPERIMENT}"
     if status in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or "401" in text[:200]:
         return "it asks for a log-in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if "readonly database" in text or "unable to open database file" in text:

@@ -61,10 +61,11 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 @dataclass
 class WrittenSearch(WrittenRun):
-    """Hold, per trial, its child run, its rank, its label and its confirmed scores; and how many evaluations."""
+    """Hold, per trial, its child run, rank, row of the table, label and confirmed scores; and how many evaluations."""
 
     children: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     confirmed: dict[str, dict[str, float]] = field(default_factory=dict)
     evaluations: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -45,6 +46,9 @@ class WorkerSettings(Settings):
     _address = field_validator("address")(only_address)
 
 
+EXPERIMENT_PLACEHOLDERS = {"name", "space", "user"}
+
+
 class TrackingSettings(Settings):
     """Where trials and fronts are recorded in MLflow."""
 
@@ -52,7 +56,22 @@ class TrackingSettings(Settings):
         "sqlite:///runs/mlflow.db", description="MLflow tracking URI: a server or a database file; null: no MLflow"
     )
     experiment: str | None = Field(
-        None, description="name of the MLflow experiment; null: made from network family and search space"
+        None,
+        description="name of the MLflow experiment; {user}, {name} and {space} stand for your name on the server, the "
+        "run's name, and network family with search space. null: stepfront {space}, which all users share",
     )
 
     _address = field_validator("uri")(only_address)
+
+    @field_validator("experiment")
+    @classmethod
+    def _known_placeholders(cls, given: str | None) -> str | None:
+        try:
+            names = {name for _, name, *_ in Formatter().parse(given or "") if name is not None}
+        except ValueError:
+            names = {""}
+        if unknown := names - EXPERIMENT_PLACEHOLDERS:
+            raise ValueError(
+                f"unknown placeholder {{{min(unknown)}}} in {given!r}; possible: {{name}}, {{space}} and {{user}}"
+            )
+        return given

@@ -23,13 +23,13 @@ def view_is_known() -> bool:
 
 
 def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -> dict[str, Any]:
-    """Return the state of the runs page: the parent run, then its trials, sorted by rank.
+    """Return the state of the runs page: the parent run, the front by cost, then the next ranks by cost.
 
     The charts are FID against each cost, the parameters `axes` as parallel coordinates, and the search's history.
     """
     return {
         "searchFilter": f"tags.search_id = '{search_id}'",
-        "orderByKey": "metrics.`domination_rank`",
+        "orderByKey": "metrics.`table_row`",
         "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",

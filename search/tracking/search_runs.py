@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import artifact_folder, tracking_uri
 from stepfront.search.mlflow_runs.mlflow_run import MlflowRun, RunStart, dataset_input, find_or_begin
+from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.history import series_table
+from stepfront.search.tracking.experiments import search_experiment
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
-from stepfront.search.tracking.trial_runs import TrialRuns, rounded_metrics, width_axes, width_names
+from stepfront.search.tracking.trial_runs import TABLE_ROWS, TrialRuns, rounded_metrics, width_axes, width_names
 from stepfront.tables.facts import search_id_of
 from stepfront.tables.search_tables import Snapshot
 
@@ -72,7 +74,8 @@ class SearchRuns:
         if parents:
             tags["parent_search_ids"] = ",".join(parent["search_id"] for parent in parents)
             tags["parent_run_ids"] = ",".join(parent["run_id"] for parent in same_store)
-        run.log(rounded_metrics(claim_metrics(snapshot.facts)), tags=tags)
+        # The saved view sorts by this: the search's own run stands first, above its front.
+        run.log(rounded_metrics(claim_metrics(snapshot.facts) | {"table_row": -1}), tags=tags)
         files = [path for path in sorted(artifacts.glob("*")) if path.suffix in _ARTIFACTS and path.name != NOTE_FILE]
         run.log_files(files)
         if (artifacts / "images").is_dir():
@@ -100,14 +103,13 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
     profile = {"features": facts.get("features"), "images_per_score": facts.get("images")}
     tags = {key: str(facts[key]) for key in ("dataset", "fingerprint", "supernet_digest", "features") if key in facts}
     return RunStart(
-        experiment=settings.tracking.experiment or search_experiment(settings),
+        experiment=search_experiment(settings),
         artifacts=artifact_folder(settings.tracking.uri),
         name=settings.name,
         identity={"kind": "search", "search_id": search_id_of(facts)},
-        tags={"mlflow.runColor": SEARCH_COLOUR} | tags,
+        tags={"mlflow.runColor": SEARCH_COLOUR} | context_tags(str(facts.get("command") or "")) | tags,
         params={name: facts[name] for name in names if facts.get(name) is not None},
         dataset=dataset_input(settings, str(facts.get("dataset")), facts.get("fingerprint"), "search", profile),
-        # The saved view sorts by rank: the parent stands first, and its history is among the first 100 runs.
         metrics=rounded_metrics({"domination_rank": -1}),
     )
 
@@ -122,20 +124,18 @@ def claim_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     return metrics | {"judges_disagree_on_pairs": float((claim.get("disagreements") or {}).get("pairs", 0))}
 
 
-def search_experiment(settings: RunSettings) -> str:
-    """Return the experiment of a family and space; charts and views of the UI are per experiment."""
-    space = settings.space
-    units = {"stages": f"{space.stages} stages", "steps": "each step", "cuts": f"{space.cuts} cuts"}[space.encoding]
-    skip = {False: "", True: ", skip", "even": ", any number of steps"}[space.skip]
-    return f"stepfront {settings.network.family}, {units}{skip}"
-
-
 def run_note(snapshot: Snapshot, summary: str = "", parents: list[dict[str, str]] | None = None) -> str:
     """Return the parent run's note: the summary, the searches that it began from, and the front as a table."""
     lines = [summary, ""] if summary else []
     for parent in parents or []:
         link = f"#/experiments/{parent['experiment_id']}/runs/{parent['run_id']}"
         lines += [f"Started from the front of [{parent['name']}]({link}), search {parent['search_id']}.", ""]
+    if len(snapshot.trials) >= TABLE_ROWS:
+        lines += [
+            f"MLflow's page lists and draws the first {TABLE_ROWS} runs: this one, and the best trials by rank and "
+            f"cost. All {len(snapshot.trials):,} trials are in the artifacts `trials.json` and `report.html`.",
+            "",
+        ]
     features = snapshot.facts.get("features")
     fid = f"FID ({features})" if features else "FID"
     lines += [f"| trial | plan | GFLOPs | {fid} | |", "|---|---|---|---|---|"]

@@ -15,11 +15,17 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from stepfront.addresses import resolved
+from stepfront.addresses import resolved, shown
 from stepfront.errors import InputError
-from stepfront.search.mlflow_runs.client import artifact_folder, check_store_exists, tracking_uri
-from stepfront.search.mlflow_runs.local_store import mend_moved_artifacts
+from stepfront.search.mlflow_runs.client import (
+    artifact_folder,
+    check_store_exists,
+    get_existing,
+    make_client,
+    tracking_uri,
+)
 from stepfront.search.mlflow_runs.open_client import set_environment
+from stepfront.search.mlflow_runs.states import explained
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.tracking.saved_view import view_path
@@ -71,17 +77,28 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
         )
     check_store_exists(uri)
     written, search_id = WrittenSearch.read(directory), search_id_of(read_snapshot(directory).facts)
-    if not written.experiment_id:
+    if not written.run_id:
         raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
+    _check_run(uri, written.run_id, path)
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     link = ui_link(server_address(uri, reached, port), written.experiment_id, search_id)
     if server_address(uri) == uri.rstrip("/"):
         show(link)
         return
     _check_port(host, port)
-    if (file := sqlite_file(uri)) is not None:
-        mend_moved_artifacts(file)
     _serve(uri, host, port, link, show)
+
+
+def _check_run(uri: str, run_id: str, path: Path) -> None:
+    """Raise InputError where a link to the run would be dead: no such run, no permission, or no answer."""
+    set_environment()
+    try:
+        run = get_existing(lambda: make_client(uri).get_run(run_id))
+    except Exception as error:  # whatever MLflow, its database or its server raises
+        raise InputError(f"MLflow at {shown(uri)}: {explained(error, uri)}") from None
+    if run is None or run.info.lifecycle_stage == "deleted":
+        what = "does not have" if run is None else "has deleted"
+        raise InputError(f"MLflow at {shown(uri)} {what} the run of this search; run `stepfront sync {path}` first")
 
 
 def _serve(uri: str, host: str, port: int, link: str, show: Callable[[str], None]) -> None:

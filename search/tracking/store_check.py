@@ -9,10 +9,9 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import check_store_exists, get_existing, tracking_uri
-from stepfront.search.mlflow_runs.states import check_experiment, ensure_active
+from stepfront.search.mlflow_runs.states import check_experiment, ensure_active, try_a_run
 from stepfront.search.mlflow_runs.written import WrittenRun, WrittenSearch
-from stepfront.search.tracking.search_runs import search_experiment
-from stepfront.search.tracking.training_runs import training_experiment
+from stepfront.search.tracking.experiments import search_experiment, training_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 class StoreCheck:
     """Check in a thread, while other things are prepared.  `problem` waits for the result."""
 
-    def __init__(self, settings: RunSettings, written: WrittenRun, trains: bool) -> None:
+    def __init__(self, settings: RunSettings, written: WrittenRun, trains: bool, tries_a_run: bool = False) -> None:
+        """Create a run and delete it, with `tries_a_run`: it stays in the store as a deleted one."""
         uri = tracking_uri(settings.tracking.uri)
         experiment = training_experiment(settings) if trains else search_experiment(settings)
         self._found = ""
@@ -29,6 +29,8 @@ class StoreCheck:
 
         def check(client: MlflowClient) -> None:
             self._found = check_experiment(client, experiment, datetime.now(UTC).isoformat(timespec="seconds"))
+            if tries_a_run and (tried := try_a_run(client, experiment)):
+                self._found += f", {tried}"
             noted = get_existing(lambda: client.get_run(written.run_id)) if written.run_id else None
             if noted is not None:
                 ensure_active(client, noted, mend=False)

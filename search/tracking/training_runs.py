@@ -12,8 +12,10 @@ import pandas as pd
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import artifact_folder
 from stepfront.search.mlflow_runs.mlflow_run import RunStart, dataset_input, find_or_begin, finite_metrics
+from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.search.tracking.experiments import training_experiment
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
@@ -84,15 +86,10 @@ def _start(settings: RunSettings, data: ImageData, training_id: str) -> RunStart
         artifacts=artifact_folder(settings.tracking.uri),
         name=settings.name,
         identity={"kind": "training", "training_id": training_id},
-        tags={"dataset": data.name, "fingerprint": data.fingerprint},
+        tags=context_tags() | {"dataset": data.name, "fingerprint": data.fingerprint},
         params=training_params(settings),
         dataset=dataset_input(settings, data.name, data.fingerprint, "training", profile),
     )
-
-
-def training_experiment(settings: RunSettings) -> str:
-    """Return the experiment of a family's trainings, which is not that of its searches: charts are per experiment."""
-    return f"{settings.tracking.experiment or f'stepfront {settings.network.family}'}, training"
 
 
 def training_params(settings: RunSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.mlflow_run import MAX_PARAM_CHARACTERS, MlflowRun, finite_metrics
+from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank
@@ -31,6 +32,9 @@ CONFIRMED = (
     *("fid_confirmed", "fid_low", "fid_high", "kid", "kid_low", "kid_high", "precision", "recall", "fid_infinity"),
     *("second_confirmed", "second_low", "second_high"),
 )
+TABLE_ROWS = 100
+"""Runs that MLflow's page lists and draws before "Load more": the search's own run and the first trials."""
+
 MAX_AXES = 12
 """Widths that a trial shows: axes of the UI's parallel coordinates."""
 
@@ -42,6 +46,7 @@ class TrialRuns:
         self._client, self._settings, self._written = client, settings, written
         self._objectives = Objectives.of_settings(settings)
         own = [score.name for score in settings.scores]
+        self._context: dict[str, str] = {}
         self._confirmed = (*CONFIRMED, *(column for name in own for column in confirmed_columns(name)))
 
     def find(self, trials: pd.DataFrame) -> None:
@@ -60,8 +65,9 @@ class TrialRuns:
                     self._client.delete_run(run.info.run_id)
                     continue
                 children[trial] = run.info.run_id
-                if "domination_rank" in run.data.metrics:
-                    self._written.ranks[trial] = int(run.data.metrics["domination_rank"])
+                for name, noted in (("domination_rank", self._written.ranks), ("table_row", self._written.rows)):
+                    if name in run.data.metrics:
+                        noted[trial] = int(run.data.metrics[name])
             token = page.token
             if not token:
                 break
@@ -69,6 +75,7 @@ class TrialRuns:
 
     def write(self, snapshot: Snapshot) -> None:
         """Write the trials that are missing, and which trials joined or left the front."""
+        self._context = self._context or context_tags(str(snapshot.facts.get("command") or ""))
         ranks, before = domination_ranks(snapshot.trials, self._objectives), self._written.ranks
         for _, row in snapshot.trials.iterrows():
             if str(row["trial"]) not in self._written.children:
@@ -77,8 +84,10 @@ class TrialRuns:
         self._write_ranks({trial: rank for trial, rank in ranks.items() if (rank == 0) != (before.get(trial) == 0)})
 
     def finish(self, snapshot: Snapshot) -> None:
-        """Write what only the complete search knows: all ranks, labels and confirmed scores."""
-        self._write_ranks(domination_ranks(snapshot.trials, self._objectives))
+        """Write what only the complete search knows: all ranks, rows of the table, labels and confirmed scores."""
+        ranks = domination_ranks(snapshot.trials, self._objectives)
+        beyond = dict.fromkeys(self._written.rows, TABLE_ROWS)
+        self._write_ranks(ranks, beyond | table_rows(snapshot.trials, ranks, self._objectives.cost))
         self._write_labels(snapshot)
         self._write_confirmed(snapshot.front)
 
@@ -88,7 +97,7 @@ class TrialRuns:
     def _write_child(self, search_id: str, row: pd.Series, rank: int | None) -> None:
         trial, complete = str(row["trial"]), row["state"] == "complete"
         tags = {"mlflow.parentRunId": self._written.run_id, "kind": "trial", "search_id": search_id, "trial": trial}
-        tags |= {"worker": row["worker"], "origin": row["origin"], "mlflow.runColor": _colour(rank)}
+        tags |= self._context | {"worker": row["worker"], "origin": row["origin"], "mlflow.runColor": _colour(rank)}
         tags |= {"features": row["features"]} if row.get("features") else {}
         if not complete:
             tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
@@ -105,13 +114,19 @@ class TrialRuns:
         if rank is not None:
             self._written.ranks[trial] = rank
 
-    def _write_ranks(self, ranks: Mapping[str, int]) -> None:
+    def _write_ranks(self, ranks: Mapping[str, int], rows: Mapping[str, int] | None = None) -> None:
+        rows = rows or {}
         for trial, rank in ranks.items():
-            before = self._written.ranks.get(trial)
-            if before != rank:
-                tags = {"mlflow.runColor": _colour(rank)} if (rank == 0) != (before == 0) else {}
-                self._child(trial).log(rounded_metrics({"domination_rank": rank}), tags=tags)
-                self._written.ranks[trial] = rank
+            before, tags = self._written.ranks.get(trial), {}
+            if (rank == 0) != (before == 0):
+                tags["mlflow.runColor"] = _colour(rank)
+            changed = {"domination_rank": rank} if before != rank else {}
+            if trial in rows and self._written.rows.get(trial) != rows[trial]:
+                changed["table_row"] = rows[trial]
+            self._child(trial).log(rounded_metrics(changed), tags=tags)
+            self._written.ranks[trial] = rank
+            if trial in rows:
+                self._written.rows[trial] = rows[trial]
 
     def _write_labels(self, snapshot: Snapshot) -> None:
         """Tag the trials that have a name, such as the one that saves most at equal quality, with `point`."""
@@ -141,6 +156,16 @@ def domination_ranks(trials: pd.DataFrame, objectives: Objectives) -> dict[str, 
     complete = trials[trials["state"] == "complete"]
     ranks = domination_rank(objectives.minimised(complete), complete["violation"].to_numpy(dtype=np.float64))
     return dict(zip(complete["trial"].astype(str), map(int, ranks), strict=True))
+
+
+def table_rows(trials: pd.DataFrame, ranks: Mapping[str, int], cost: str) -> dict[str, int]:
+    """Return the place of each trial that the first page of MLflow's table has room for.
+
+    The front comes first, its cheapest point at the top, then the trials of the next ranks.
+    """
+    costs = dict(zip(trials["trial"].astype(str), trials[cost], strict=True))
+    ordered = sorted(ranks, key=lambda trial: (ranks[trial], costs[trial], int(trial)))
+    return {trial: row for row, trial in enumerate(ordered[: TABLE_ROWS - 1])}
 
 
 def rounded_metrics(values: Mapping[Any, Any], step: int = 0) -> list[Metric]:

@@ -215,7 +215,7 @@ TABLES = {table.file: table for table in _TABLES}
 TRIAL_COLUMNS = TABLES[TRIALS].names
 
 RESERVED_NAMES = frozenset(
-    ["domination_rank"]  # a metric in MLflow
+    ["domination_rank", "table_row"]  # metrics in MLflow
     + [name for table in _TABLES for column in table.columns for name in (column.name, f"{column.name}_confirmed")]
 )
 """Names that a user's own score can't have."""

@@ -86,6 +86,36 @@ def test_ranks_and_colours_are_those_of_the_last_snapshot(settings: RunSettings)
         assert (run.data.tags["mlflow.runColor"] == "#d55e00") == on_front
 
 
+def test_the_table_shows_the_front_by_cost_and_then_the_next_ranks(
+    settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("trial_runs", "search_runs"):
+        monkeypatch.setattr(f"stepfront.search.tracking.{module}.TABLE_ROWS", 12)
+    whole, written = made_up_search(18), WrittenSearch()
+    client = Counting(make_client(settings.tracking.uri))
+    runs = SearchRuns(client, settings, written)  # type: ignore[arg-type]
+    runs.find(whole)
+    early = until(whole, 13)
+    for snapshot in (early, whole):
+        runs.write(snapshot)
+        runs.finish(snapshot, Path(settings.directory) / "none", True, "")
+    shown = make_client(settings.tracking.uri).search_runs(
+        [written.experiment_id], order_by=["metrics.`table_row` ASC"], max_results=12
+    )
+    assert shown[0].info.run_id == written.run_id
+    places = [(run.data.metrics["domination_rank"], run.data.metrics["gflops"]) for run in shown[1:]]
+    assert places == sorted(places)
+    front = whole.front.sort_values("gflops")["trial"].tolist()
+    assert [int(run.data.tags["trial"]) for run in shown[1 : 1 + len(front)]] == front
+    note = shown[0].data.tags["mlflow.note.content"]
+    assert "the first 12 runs" in note
+    assert "All 18 trials are in the artifacts" in note
+    assert "first 12 runs" not in run_note(made_up_search(11))
+    calls = dict(client.calls)
+    runs.finish(whole, Path(settings.directory) / "none", True, "")
+    assert client.calls["log_batch"] == calls["log_batch"] + 1  # the note alone
+
+
 def test_a_driver_killed_before_it_noted_anything_down_writes_nothing_twice(
     settings: RunSettings, tmp_path: Path
 ) -> None:

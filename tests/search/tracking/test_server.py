@@ -45,16 +45,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_server_that_is_there_needs_none_of_ours(tmp_path: Path) -> None:
-    search = make_search(tmp_path, "http://mlflow.example:8080/")
-    (search / "mlflow.json").write_text(json.dumps({"experiment_id": "7", "run_id": "r"}))
-    said: list[str] = []
-    open_ui(search, "127.0.0.1", 5000, said.append)
-    (link,) = said
-    assert link.startswith("http://mlflow.example:8080/#/experiments/7/runs?workflowType=machine_learning")
-    assert "viewStateShareKey=made-up-4" in link
-
-
 def test_the_server_listens_on_loopback_has_one_worker_and_checks_hosts() -> None:
     command = server_command("sqlite:////x/mlflow.db", "127.0.0.1", 5000)
     given = dict(zip(command[4::2], command[5::2], strict=True))

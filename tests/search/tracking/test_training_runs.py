@@ -15,8 +15,9 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.train import run_training
 from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.tracking.experiments import training_experiment
 from stepfront.search.tracking.training_log import TrainingLog
-from stepfront.search.tracking.training_runs import TRAINING_TABLE, training_experiment
+from stepfront.search.tracking.training_runs import TRAINING_TABLE
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.training.trainer import TrainingReport
