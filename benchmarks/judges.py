@@ -2,13 +2,17 @@
 
 `make bench-judges` writes docs/judges.md.  Fashion-MNIST and CIFAR-10 are left out, with a line, where their files are
 missing: `python -m benchmarks.judges --data FOLDER` names the folder that holds `fashion-mnist` and `cifar10-jpg`.
+
+A run can measure a part; the page keeps the rest.  To add a network from a file on one dataset:
+
+    python -m benchmarks.judges --features-file resnet20=runs/resnet20.pt --candidates resnet20 --parts CIFAR-10
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.blurred_plans import blurred_plans, section
-from stepfront.files import write_text
+from benchmarks.judges_page import BLURRED, PAGE, update_page
+from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings, FeatureSettings
 from stepfront.trainers.data import ImageData, load_data, to_float
-from stepfront.trainers.metrics.examination import STRENGTHS, examine
-from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
+from stepfront.trainers.metrics.examination import examine
+from stepfront.trainers.metrics.features import FeatureNetwork, check_features, prepare_features
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.harm import HARMS
 
@@ -32,7 +37,7 @@ DRAWS = 8
 COUNTS = (256, 512, 1024, 4096)
 CIFAR_STRIDE = 3
 """Every third training image of CIFAR-10 is used, as all would take an hour on one core."""
-PAGE = Path("docs/judges.md")
+CANDIDATES = ("degradations", "random", "classifier", "autoencoder", "pixels")
 
 Judge = tuple[FeatureNetwork, Reference]
 
@@ -47,35 +52,73 @@ class Case:
 
 
 def main() -> None:
-    """Measure every judge on every dataset and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure the judges on the datasets, and write the page."""
+    given = arguments()
+    torch.set_num_threads(1)
+    files = dict(given.features_file)
+    names = given.candidates.split(",") if given.candidates else [*CANDIDATES, *files]
+    if unknown := set(names) - {*CANDIDATES, *files}:
+        raise SystemExit(f"unknown candidates {sorted(unknown)}; possible: {', '.join([*CANDIDATES, *files])}")
+    blurred = None
+    if is_wanted(BLURRED, given.parts):
+        blurred = section(pd.DataFrame(blurred_plans()))
+        print("\n".join(blurred), flush=True)
+    rows = [row for case in cases(given.data, given.parts) for row in measure(case, names, files)]
+    print(pd.DataFrame(rows).to_string())
+    update_page(given.out, pd.DataFrame(rows, columns=None if rows else ["dataset"]), blurred, missing(given.data))
+
+
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of fashion-mnist, cifar10-jpg"
     )
-    parser.add_argument("--out", type=Path, default=PAGE)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    blurred = pd.DataFrame(blurred_plans())
-    print(blurred.to_string(), flush=True)
-    rows = [row for case in cases(given.data) for row in measure(case)]
-    table = pd.DataFrame(rows)
-    print(table.to_string())
-    write_text(given.out, page(table, blurred, missing(given.data)))
+    parser.add_argument("--out", type=Path, default=PAGE, help="page to write (default: %(default)s)")
+    parser.add_argument(
+        "--features-file",
+        action="append",
+        default=[],
+        type=named_file,
+        metavar="NAME=FILE",
+        help="further candidate: a feature file (.pt, .pt2, .pth) under a name; may be repeated",
+    )
+    parser.add_argument(
+        "--candidates", default="", metavar="NAMES", help=f"comma-separated (default: {','.join(CANDIDATES)} and files)"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", default=[], metavar="PART", help="first letters of sections to measure (default: all)"
+    )
+    return parser.parse_args()
 
 
-def cases(folder: Path) -> Iterator[Case]:
-    """Yield the datasets whose files exist."""
-    digits = load_data(DataSettings())
-    yield Case("digits", digits, mirrored(digits))
+def named_file(text: str) -> tuple[str, Path]:
+    """Return name and file of NAME=FILE."""
+    name, _, path = text.partition("=")
+    if not name or not path or name in CANDIDATES:
+        raise argparse.ArgumentTypeError(f"{text!r} given; NAME=FILE needed, with a name of its own")
+    return name, Path(path)
+
+
+def is_wanted(section: str, parts: Sequence[str]) -> bool:
+    """Return whether a section of the page is measured."""
+    return not parts or any(section.lower().startswith(part.lower()) for part in parts)
+
+
+def cases(folder: Path, parts: Sequence[str]) -> Iterator[Case]:
+    """Yield the wanted datasets whose files exist."""
+    if is_wanted("digits", parts):
+        digits = load_data(DataSettings())
+        yield Case("digits", digits, mirrored(digits))
     fashion = folder / "fashion-mnist"
-    if fashion.is_dir():
+    if fashion.is_dir() and is_wanted("Fashion-MNIST", parts):
         data = load_data(DataSettings(format="idx", path=str(fashion), size=16))
         yield Case("Fashion-MNIST 16", data, mirrored(data))
         yield Case("Fashion-MNIST 16, no labels", replace(data, labels=None, held_out_labels=None), mirrored(data))
         two = of_classes(data, (2, 6))
         yield Case("Fashion-MNIST 16, 2 classes", two, mirrored(two))
     cifar = folder / "cifar10-jpg" / "cifar10-jpg.zip"
-    if cifar.is_file():
+    if cifar.is_file() and is_wanted("CIFAR-10", parts):
         data = every(load_data(DataSettings(format="folder", path=str(cifar))), CIFAR_STRIDE)
         yield Case(f"CIFAR-10, {len(data.images):,} training images", data, mirrored(data))
 
@@ -113,22 +156,30 @@ def of_classes(data: ImageData, classes: tuple[int, ...]) -> ImageData:
     )
 
 
-def measure(case: Case) -> Iterator[dict[str, object]]:
+def measure(case: Case, names: Sequence[str], files: Mapping[str, Path]) -> Iterator[dict[str, object]]:
     """Yield one row per judge."""
-    for name in ("degradations", "random", "classifier", "autoencoder", "pixels"):
+    for name in names:
         if name == "classifier" and case.data.labels is None:
             continue
         begin = time.perf_counter()
         with TemporaryDirectory() as folder:
-            judge = make_judge(name, case.data, Path(folder))
+            try:
+                judge = make_judge(name, case.data, Path(folder), files)
+            except InputError as error:
+                print(f"{case.name}: {name} is left out: {error}", flush=True)
+                continue
         seconds = time.perf_counter() - begin
-        yield {"dataset": case.name, "features": name, "seconds": round(seconds, 1)} | columns(judge, case)
+        row = {"dataset": case.name, "features": name, "measured": time.strftime("%Y-%m-%d")}
+        yield row | {"seconds": round(seconds, 1)} | columns(judge, case)
 
 
-def make_judge(name: str, data: ImageData, folder: Path) -> Judge:
-    """Return the features and their statistics of the training images."""
+def make_judge(name: str, data: ImageData, folder: Path, files: Mapping[str, Path]) -> Judge:
+    """Return the features and their statistics of the training images.  Raises InputError for images that don't fit."""
     if name not in ("autoencoder", "pixels"):
-        settings = FeatureSettings(name=name, classifier_epochs=10 if len(data.images) < 10_000 else 3)
+        epochs = 10 if len(data.images) < 10_000 else 3
+        path = str(files[name]) if name in files else None
+        settings = FeatureSettings(name=name, path=path, classifier_epochs=epochs)
+        check_features(data, settings)
         packed, reference = prepare_features(data, settings, folder, CPU)
         return packed.unpack(CPU), reference
     function = (lambda levels: levels.flatten(1) / 127.5 - 1) if name == "pixels" else autoencoder(data)
@@ -202,37 +253,6 @@ def distance(judge: Judge, images: Tensor) -> float:
     """Return the Frechet distance of images [N, C, H, W] in [-1, 1]."""
     features, reference = judge
     return reference.distance(Moments.of(features(part) for part in images.split(500)))
-
-
-def page(table: pd.DataFrame, blurred: pd.DataFrame, missing_data: list[str]) -> str:
-    """Return docs/judges.md."""
-    strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
-    parts = [
-        "# Judges: which features see what people see",
-        "",
-        f"Made by `make bench-judges` on {time.strftime('%Y-%m-%d')}. Scores are Frechet distances of at most 512",
-        "held-out images to the training images, as multiples of the score of unharmed held-out images (the floor).",
-        f"Each harm has five strengths ({strengths}); a good judge's score rises with every one. Floors have the",
-        f"relative spread over {DRAWS} draws. Training images score below 1 where a judge sees memorisation.",
-        "",
-    ]
-    if missing_data:
-        parts += [f"Left out, because their files were missing: {', '.join(missing_data)}.", ""]
-    parts += section(blurred)
-    for dataset, rows in table.groupby("dataset", sort=False):
-        wide = rows.drop(columns="dataset").set_index("features").T.fillna("")
-        wide = wide[(wide != "").any(axis=1)]
-        parts += [f"## {dataset}", "", _markdown(wide), ""]
-    return "\n".join(parts)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = ["| |" + "|".join(f" {name} " for name in table.columns) + "|", "|---|" + "---|" * len(table.columns)]
-    lines += [
-        f"| {name} | " + " | ".join(map(str, row)) + " |"
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
