@@ -86,8 +86,9 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
             f"No saving at equal quality is claimed (margin {margin}): no confirmed point of the front is cheaper than "
             "full width at every step."
         )
+    which = "dearest plan below full width," if claim.get("correction") else "nearest plan"
     text = (
-        f"No saving at equal quality is claimed: at a margin of {margin}, the nearest plan {_plan(claim)} is not shown "
+        f"No saving at equal quality is claimed: at a margin of {margin}, the {which} {_plan(claim)} is not shown "
         f"to be as good as the best full-width sampler, {sampler_text(claim['reference'])} "
         f"({_differences(claim)}; {_effort(claim)})"
     )
@@ -130,7 +131,10 @@ def _differences(claim: Mapping[str, Any]) -> str:
 
 def _effort(claim: Mapping[str, Any]) -> str:
     level = number(claim.get("level")) or 0.95
+    # Claims made before there was a correction for the number of points have none.
+    tested = (claim.get("correction") or {}).get("tested")
+    points = "" if tested is None else f", {plural(int(tested), 'point')} tested from the dearest down"
     return (
         f"{plural(int(claim['seeds']), 'held-out noise seed')} of {plural(int(claim['images']), 'image')}, intervals "
-        f"at {100 * level:.3g}%"
+        f"at {100 * level:.3g}%{points}"
     )

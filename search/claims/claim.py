@@ -3,6 +3,11 @@
 Equal quality is non-inferiority on every judge: the plan is worse than the reference by less than the margin.  The
 reference is the best full-width sampler, of any solver and grid, that costs no more than the settings' own plan at full
 width.
+
+Every point of the front that is tested is one more chance of a false claim.  So points are tested in a fixed sequence,
+from the dearest to the cheapest, and the first that fails ends the test (Maurer, Hothorn & Lehmacher 1995; Westfall &
+Krishen 2001).  A false claim needs the first point of the sequence that is truly worse to pass.  Its own level
+therefore bounds the error over all points, whatever their number.
 """
 
 from __future__ import annotations
@@ -10,15 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stepfront.search.claims.confirmed_plans import ConfirmedPlan, judges_of, read_plans
-from stepfront.search.claims.noninferiority import Difference, level_of_each, paired_difference
+from stepfront.search.claims.noninferiority import ERROR, Difference, level_of_each, paired_difference
 
 ENOUGH_JUDGES = 2
+SEQUENCE = "fixed sequence, from the dearest to the cheapest"
+"""How a claim corrects for the number of points, in words."""
 FULL_WIDTH = ("full", "sampler")
 """Kinds of confirmed plans that run full width at every step: the settings' own, and other samplers."""
 
@@ -54,15 +62,14 @@ class Comparison:
         """Return whether only the width of an interval keeps the plan from being shown not to be worse."""
         return not self.holds(margin) and all(d.may_hold(margin) for d in self.differences)
 
-    def excess(self, margin: float) -> float:
-        """Return how far the plan is from passing on the judge that is the strictest with it."""
-        excesses = [d.excess(margin) for d in self.differences]
-        return max(excesses) if np.isfinite(excesses).all() else math.inf
-
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """All confirmed plans beside the reference; `points` are front points cheaper than `plain`, cheapest first."""
+    """All confirmed plans beside the reference, each group cheapest first.
+
+    `points` are the front points cheaper than `plain`, without those that no claim needs: each scored better in the
+    search than all cheaper ones.
+    """
 
     rules: Rules
     judges: list[str]
@@ -71,21 +78,37 @@ class Standing:
     points: list[Comparison]
     samplers: list[Comparison]
 
-    def passing(self, group: Sequence[Comparison]) -> Comparison | None:
-        """Return the cheapest plan of a group that passes the test."""
-        return next((each for each in group if each.holds(self.rules.margin)), None)
+    def claimed(self) -> Comparison | None:
+        """Return the cheapest point before the first that fails, from the dearest down; None where the dearest fails.
+
+        Quality falls with the cost, so the sequence loses hardly any power (tests/search/claims/test_sequence.py).
+        """
+        return next(reversed(self._passing()), None)
+
+    def tested(self) -> list[Comparison]:
+        """Return the points that were tested, dearest first; the last is the first that fails, where one does."""
+        return self.points[::-1][: len(self._passing()) + 1]
+
+    def _passing(self) -> list[Comparison]:
+        return list(takewhile(lambda each: each.holds(self.rules.margin), reversed(self.points)))
+
+    def cheapest_sampler(self) -> Comparison | None:
+        """Return the cheapest full-width sampler that passes the test.
+
+        Each is tested by itself: one that passes falsely makes the saving of a claim look smaller.
+        """
+        return next((each for each in self.samplers if each.holds(self.rules.margin)), None)
 
     def near(self) -> set[tuple[str, str]]:
         """Return the plans that more seeds may decide, with the reference; none where everything is decided.
 
-        Of the front points and of the full-width samplers alike, these are the near ones that cost less than the
-        cheapest that passes.
+        Of the front points, these are the near ones from the first that fails down to the first that no seed can help.
+        Of the full-width samplers, they are the near ones that cost less than the cheapest that passes.
         """
-        wanted = set()
-        for group in (self.points, self.samplers):
-            passing = self.passing(group)
-            cheaper = group if passing is None else group[: group.index(passing)]
-            wanted |= {each.plan.key for each in cheaper if each.is_near(self.rules.margin)}
+        margin, cheapest = self.rules.margin, self.cheapest_sampler()
+        cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
+        open_points = takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points))
+        wanted = {each.plan.key for each in [*open_points, *cheaper] if each.is_near(margin)}
         return wanted | {self.reference.key} if wanted else set()
 
 
@@ -109,9 +132,21 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
         judges_of(confirmed),
         plain,
         reference,
-        _compared(cheaper, reference, rules),
+        _compared(_each_better(cheaper, rules.cost), reference, rules),
         _compared(full_width, reference, rules),
     )
+
+
+def _each_better(plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPlan]:
+    """Return the plans that scored better in the search than all cheaper ones.
+
+    A front of two objectives has no others.  On a front of more, a dear point of poor FID would end the sequence.
+    """
+    kept: list[ConfirmedPlan] = []
+    for plan in sorted(plans, key=lambda plan: plan.cost(cost)):
+        if not any(cheaper.searched <= plan.searched for cheaper in kept):
+            kept.append(plan)
+    return kept
 
 
 def _compared(plans: Sequence[ConfirmedPlan], reference: ConfirmedPlan, rules: Rules) -> list[Comparison]:
@@ -136,14 +171,14 @@ def _compare(plan: ConfirmedPlan, reference: ConfirmedPlan, rules: Rules) -> Com
 
 
 def make_claim(standing: Standing, images: int) -> dict[str, Any]:
-    """Return the claim as JSON values: of the cheapest plan that passes or, where none does, of the nearest one.
+    """Return the claim as JSON values: of the claimed plan or, where there is none, of the dearest, which failed.
 
     A claim that does not hold saves nothing: its savings are None.
     """
     rules = standing.rules
-    passing = standing.passing(standing.points)
-    shown = passing or min(standing.points, key=lambda each: each.excess(rules.margin), default=None)
-    best = standing.passing(standing.samplers)
+    passing, tested = standing.claimed(), standing.tested()
+    shown = passing or next(iter(tested), None)
+    best = standing.cheapest_sampler()
     cheapest = standing.reference if best is None else best.plan
     claim: dict[str, Any] = {
         "holds": passing is not None,
@@ -158,6 +193,13 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "reference": _plan_facts(standing.reference),
         "seeds": 0 if shown is None else shown.seeds,
         "images": images,
+        "correction": {
+            "points": SEQUENCE,
+            "tested": len(tested),
+            "of": len(standing.points),
+            "looks": f"Bonferroni over {len(rules.looks)}",
+            "error": ERROR,
+        },
     }
     return claim | {
         "trial": None if shown is None else shown.plan.trial,
@@ -181,6 +223,7 @@ CLAIM_KEYS = (
     "reference",
     "seeds",
     "images",
+    "correction",
 )
 """What `stepfront claim --json` prints of a claim."""
 

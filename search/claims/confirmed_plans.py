@@ -28,6 +28,8 @@ class ConfirmedPlan:
     latency_ms: float
     scores: pd.DataFrame
     """One row per noise seed, one column per judge."""
+    searched: float = float("nan")
+    """The search's own score, which no held-out seed has touched."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -66,7 +68,14 @@ def read_plans(confirmed: pd.DataFrame) -> list[ConfirmedPlan]:
         trial = None if pd.isna(first["trial"]) else int(first["trial"])
         plans.append(
             ConfirmedPlan(
-                str(kind), str(plan), str(sampler), trial, float(first["gflops"]), float(first["latency_ms"]), scores
+                str(kind),
+                str(plan),
+                str(sampler),
+                trial,
+                float(first["gflops"]),
+                float(first["latency_ms"]),
+                scores,
+                float(first.get("fid_search", float("nan"))),
             )
         )
     return plans

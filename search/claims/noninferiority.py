@@ -36,10 +36,6 @@ class Difference:
         """Return whether the mean difference is below the margin, so that a narrower interval would show it."""
         return self.mean < share * self.reference
 
-    def excess(self, share: float) -> float:
-        """Return how far the upper end lies above the margin, as a share of the reference's score."""
-        return (self.high - share * self.reference) / max(abs(self.reference), 1e-12)
-
 
 def paired_difference(scores: Array, references: Array, level: float) -> Difference:
     """Return the difference of scores [seeds] to those of the reference [seeds] on the same seeds.

@@ -48,6 +48,14 @@ def test_where_none_holds_the_nearest_plan_and_what_would_help_are_named(
     assert flops_saved(claim | {"holds": False}) is None
 
 
+def test_the_number_of_tested_points_is_stated(claim: dict[str, Any]) -> None:
+    tested = claim | {"correction": {"tested": 3, "of": 5}}
+    assert "intervals at 97.5%, 3 points tested from the dearest down)" in claim_sentence(tested)
+    failed = claim_sentence(tested | {"holds": False})
+    assert "the dearest plan below full width," in failed
+    assert "from the dearest down" in failed
+
+
 def test_one_judge_is_not_enough(claim: dict[str, Any]) -> None:
     text = claim_sentence(claim | {"holds": False, "judges": claim["judges"][:1]})
     assert "a second judge has not scored it yet" in text

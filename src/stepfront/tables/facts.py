@@ -44,6 +44,14 @@ class _Disagreements(_Shape):
     examples: list[dict[str, Any]] = []
 
 
+class _Correction(_Shape):
+    points: str
+    tested: int
+    of: int
+    looks: str
+    error: float
+
+
 class _Claim(_Shape):
     """The claim of a confirmed search, in `savings`."""
 
@@ -60,6 +68,7 @@ class _Claim(_Shape):
     trial: int | None
     level: float | None = None
     looks: list[int] | None = None
+    correction: _Correction | None = None
     best_full_width: _Sampler | None = None
     disagreements: _Disagreements | None = None
 

@@ -90,14 +90,34 @@ def test_seeds_are_wanted_for_near_points_and_samplers_that_would_change_the_cla
     rules = Rules(0.05, (5, 10))
     near = scored("front", "few FLOPs", 2.0, 3.0, noise=0.2)
     passing = scored("front", "quick", 2.0, 3.0)
+    hopeless = scored("front", "quick", 2.4, 3.0)  # its mean difference exceeds the margin
     sampler = scored("sampler", "4x1.00", 2.05, 3.0, sampler="a", noise=0.2)
     found = standing(near, passing, sampler, rules=rules)
     assert found.near() == {("few FLOPs", ""), ("4x1.00", "a"), found.reference.key}
     assert standing(passing, rules=rules).near() == set()
-    # A near point that costs more than the claim's decides nothing.
-    assert standing(near.assign(gflops=3.9), passing, rules=rules).near() == set()
-    # A point whose mean difference exceeds the margin is not near.
-    assert standing(scored("front", "few FLOPs", 2.4, 3.0), rules=rules).near() == set()
+    # A near point ends the sequence, so it is wanted where it is dearer, too.
+    dearer = standing(near.assign(gflops=3.9), passing, rules=rules)
+    assert dearer.near() == {("few FLOPs", ""), dearer.reference.key}
+    # No seed can help past a point that fails for good.
+    assert standing(near, hopeless, rules=rules).near() == set()
+
+
+def test_points_are_tested_from_the_dearest_down_to_the_first_that_fails() -> None:
+    cheap, dear = scored("front", "few FLOPs", 2.0, 3.0), scored("front", "quick", 2.0, 3.0)
+    claim = make_claim(standing(cheap, dear), 64)
+    assert (claim["plan"], claim["correction"]["tested"], claim["correction"]["of"]) == ("few FLOPs", 2, 2)
+    worse = scored("front", "quick", 2.4, 3.0)
+    claim = make_claim(standing(cheap, worse), 64)
+    assert (claim["holds"], claim["plan"], claim["correction"]["tested"]) == (False, "quick", 1)
+    claim = make_claim(standing(scored("front", "few FLOPs", 2.4, 3.0), dear), 64)
+    assert (claim["holds"], claim["plan"], claim["correction"]["tested"]) == (True, "quick", 2)
+
+
+def test_a_dear_point_that_scored_no_better_in_the_search_does_not_end_the_sequence() -> None:
+    cheap = scored("front", "few FLOPs", 2.0, 3.0).assign(fid_search=2.0)
+    other = scored("front", "quick", 2.4, 3.0)  # on the front by another objective
+    assert make_claim(standing(cheap, other.assign(fid_search=2.4)), 64)["plan"] == "few FLOPs"
+    assert not make_claim(standing(cheap, other.assign(fid_search=1.9)), 64)["holds"]
 
 
 def test_a_plan_with_more_seeds_is_compared_at_its_last_complete_look() -> None:
