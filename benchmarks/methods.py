@@ -15,13 +15,13 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from stepfront.search.algorithm.ddsm import DDSMSearch
-from stepfront.search.algorithm.earlier_search import earlier_models
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import PlanSource, make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import ScreenSettings, VariationSettings
+from stepfront.search.initial_plans.earlier_search import earlier_models
+from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.evaluation import Evaluation

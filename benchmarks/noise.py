@@ -17,9 +17,9 @@ import pandas as pd
 from benchmarks.problem import Problem, load_problem
 from benchmarks.search import markdown
 from stepfront.arrays import Array
-from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate, _Posterior
+from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.search.records.score_noise import FIRST_NOISE_SEED, ScoreNoise
 from stepfront.search.records.versions import versions
 

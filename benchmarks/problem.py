@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import load_settings
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem as load_search_problem
 from stepfront.search.problem.plan_source import make_plan_source

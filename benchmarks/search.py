@@ -27,8 +27,8 @@ from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
 from benchmarks.problem import load_problem
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.config import RunSettings
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
 from stepfront.search.records.versions import versions
 from stepfront.trainers.networks.card import read_card

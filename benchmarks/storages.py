@@ -19,11 +19,11 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from benchmarks.search import markdown
 from stepfront.files import write_text
 from stepfront.search.algorithm.encodings import Steps
-from stepfront.search.algorithm.initial_plans import PlanSource, make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import RunSettings
+from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.records.versions import versions
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger

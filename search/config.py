@@ -41,7 +41,11 @@ __all__ = [
     "settings_from",
 ]
 
-INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "fewer_steps", "random")
+INITIAL_PLAN_KINDS = ("uniform", "cuts", "monotone", "snr", "gap", "dp", "fewer_steps", "random")
+
+
+MOST_DP_STEPS = 256
+"""Steps of a sampler for which the errors of all its steps are measured, at most."""
 
 
 class RunSettings(TrainerSettings):
@@ -64,8 +68,8 @@ class RunSettings(TrainerSettings):
     variation: VariationSettings = VariationSettings()
     initial_plans: dict[str, int] = Field(
         {"uniform": 4, "gap": 8, "monotone": 8, "fewer_steps": 8},
-        description="number of plans per kind in the first generation: uniform, cuts, monotone, snr, gap, fewer_steps "
-        "(where steps may be skipped), random, front:SEARCH",
+        description="number of plans per kind in the first generation: uniform, cuts, monotone, snr, gap, dp, "
+        "fewer_steps (where steps may be skipped), random, front:SEARCH",
     )
     screen: ScreenSettings = ScreenSettings()
     scores: tuple[ScoreSettings, ...] = Field(
@@ -113,6 +117,15 @@ class RunSettings(TrainerSettings):
     def _steps_exist(self) -> Self:
         if self.sampler.steps > self.diffusion.steps:
             raise ValueError(f"sampler.steps {self.sampler.steps} exceeds diffusion.steps {self.diffusion.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_can_be_measured(self) -> Self:
+        if self.initial_plans.get("dp") and self.sampler.steps > MOST_DP_STEPS:
+            raise ValueError(
+                f"initial_plans.dp measures samplers of at most {MOST_DP_STEPS} steps, and sampler.steps is "
+                f"{self.sampler.steps}; leave dp out, or give fewer steps"
+            )
         return self
 
     @model_validator(mode="after")

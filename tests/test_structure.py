@@ -35,27 +35,31 @@ MAY_IMPORT: dict[str, str] = {
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
-    "search/driver": """search/scoring search/learning search/problem search/execution search/study search/algorithm
+    "search/driver": """search/scoring search/learning search/problem search/execution search/study
+        search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary
         dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator trainers/evaluation
         trainers/training trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
-    "search/scoring": """search/claims search/problem search/execution search/study search/algorithm search/records
-        search/storage search/ground trainers/inference trainers/metrics trainers/diffusion tables ground""",
+    "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
+        search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
+        trainers/diffusion tables ground""",
     "search/learning": """search/problem search/records search/ground trainers/evaluator trainers/sampler_learning
         trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
-    "search/problem": """search/execution search/algorithm search/records search/storage search/ground
-        search/settings
-        trainers/evaluator trainers/inference trainers/metrics trainers/diffusion trainers/networks
-        trainers/data trainers/ground tables ground""",
+    "search/problem": """search/execution search/step_tables search/initial_plans search/algorithm search/records
+        search/storage search/ground search/settings trainers/evaluator trainers/inference trainers/metrics
+        trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
+    "search/step_tables": """trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground
+        ground""",  # what is measured once per search and stored with it
     "search/claims": "search/ground ground",  # what confirmed scores show
     "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
         trainers/training trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
         tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
+    "search/initial_plans": "search/algorithm search/ground tables ground",  # the first generation
     "search/algorithm": "search/records search/ground trainers/diffusion tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
@@ -80,6 +84,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/networks trainers/data trainers/ground ground""",
     "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
+    "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data ground",
     "trainers/training": """trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # forward passes run as the engines of inference do
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
@@ -105,6 +110,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "diffusers": {"trainers/interop"},
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
+        *("search/step_tables", "trainers/step_losses"),
         *("trainers/evaluator", "trainers/training", "trainers/interop", "trainers/inference"),
         *(
             "trainers/feature_networks",

@@ -173,7 +173,7 @@ class EvenStages(Stages):
         given = np.array([width for width in step_widths if width != SKIP])
         # Where two numbers of stages are equally near in steps, take the larger.
         taken = self.units - int(np.abs(self._totals[::-1] - len(given)).argmin())
-        ends = np.cumsum(self.lengths[self._places(taken)])
+        ends = np.cumsum(self.lengths[self.places(taken)])
         middles = ((ends - 0.5 * np.diff(ends, prepend=0)) / ends[-1] * len(given)).astype(int)
         return self._spread(np.abs(given[middles][:, None] - np.array(self.widths)[None]).argmin(axis=1))
 
@@ -184,15 +184,16 @@ class EvenStages(Stages):
 
     def _spread(self, taken: Levels) -> Levels:
         levels = np.full(self.units, SKIP_LEVEL)
-        levels[self._places(len(taken))] = taken
+        levels[self.places(len(taken))] = taken
         return levels
 
     @cached_property
     def _totals(self) -> NDArray[np.int64]:
         """Number of steps of a plan that runs 1, 2, ... units."""
-        return np.array([self.lengths[self._places(taken)].sum() for taken in range(1, self.units + 1)])
+        return np.array([self.lengths[self.places(taken)].sum() for taken in range(1, self.units + 1)])
 
-    def _places(self, taken: int) -> NDArray[np.int64]:
+    def places(self, taken: int) -> NDArray[np.int64]:
+        """Return the units that a plan of `taken` units runs, [taken]."""
         return np.arange(taken) * self.units // taken
 
 

@@ -28,7 +28,7 @@ REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, FACTS_FILE)
 
 MADE_BY = {"confirm.parquet": "confirm", "baselines.parquet": "baselines", "methods.parquet": "baselines"}
 MADE_BY |= {"versus.parquet": "baselines", "costs.json": "resume", "noise.json": "resume", "gap.npz": "resume"}
-MADE_BY |= {JUDGES_FILE: "resume"}
+MADE_BY |= {"step_errors.npz": "resume", JUDGES_FILE: "resume"}
 """Files that a verb makes again when they are missing."""
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.proxies import ProxyScore
 from stepfront.search.algorithm.screening import Screening, make_screening
 from stepfront.search.config import RunSettings
+from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.plan_source import make_plan_features, make_plan_source

@@ -24,7 +24,12 @@ from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
-from stepfront.search.problem.costs import ensure_gap_table, evaluation_limit, load_or_measure_costs
+from stepfront.search.problem.costs import (
+    ensure_gap_table,
+    ensure_step_errors,
+    evaluation_limit,
+    load_or_measure_costs,
+)
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem
 from stepfront.search.problem.user_parts import check_user_scores
@@ -78,6 +83,7 @@ def run_search(
             costs = load_or_measure_costs(problem, directory)
             problem = ensure_samplers(problem, costs, directory, stage)
             ensure_gap_table(problem, directory)
+            ensure_step_errors(problem, directory)
             check_nothing_lost(settings, directory)
             with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
                 save_settings(settings, directory / SETTINGS_FILE)

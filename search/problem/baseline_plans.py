@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.initial_plans import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
+from stepfront.search.initial_plans.plan_kinds import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid

@@ -8,10 +8,11 @@ from pathlib import Path
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import RunSettings
-from stepfront.search.problem.gap_table import read_gap_table, write_gap_table
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.problem.worker_measurements import measure_gap, measure_widths
+from stepfront.search.problem.worker_measurements import measure_gap, measure_step_errors, measure_widths
 from stepfront.search.records.run_directory import COSTS_FILE
+from stepfront.search.step_tables.gap_table import read_gap_table, write_gap_table
+from stepfront.search.step_tables.step_error_table import read_step_errors, write_step_errors
 from stepfront.trainers.inference.cost import WidthCost, latency_doubt
 from stepfront.trainers.validation import validate
 
@@ -69,6 +70,15 @@ def ensure_gap_table(problem: SearchProblem, directory: Path) -> None:
     key = problem.gap_inputs.key
     if read_gap_table(directory, key) is None:
         write_gap_table(directory, key, measure_gap(problem))
+
+
+def ensure_step_errors(problem: SearchProblem, directory: Path) -> None:
+    """Measure the errors of steps on a worker and store them, unless no initial plans need them or they are stored."""
+    if not problem.settings.initial_plans.get("dp"):
+        return
+    key = problem.step_error_inputs.key
+    if read_step_errors(directory, key) is None:
+        write_step_errors(directory, key, measure_step_errors(problem))
 
 
 def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stepfront.search.algorithm.earlier_search import earlier_models
-from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.initial_plans.earlier_search import earlier_models
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.pricing import affordability
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import keep_earlier
@@ -21,6 +21,7 @@ def make_plan_source(problem: SearchProblem, costs: dict[float, WidthCost]) -> P
         width_costs=np.array([float(costs[width].macs) for width in problem.card.network.widths]),
         half_log_snr=noise_schedule(problem.card.diffusion).half_log_snr(np.array(problem.times)),
         gap=lambda: problem.gap,
+        errors_of=lambda steps: problem.step_errors.between(problem.times_of(steps)),
         seed=problem.settings.search_seed,
         affordable=affordability(problem, costs),
         earlier=keep_earlier(problem.settings, problem.settings.search_directory),

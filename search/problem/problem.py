@@ -11,7 +11,9 @@ import torch
 
 from stepfront.search.algorithm.encodings import Encoding, Levels, make_encoding
 from stepfront.search.config import RunSettings
-from stepfront.search.problem.gap_table import GapInputs, read_gap_table
+from stepfront.search.initial_plans.least_error import steps_to_measure
+from stepfront.search.step_tables.gap_table import GapInputs, read_gap_table
+from stepfront.search.step_tables.step_error_table import StepErrorInputs, read_step_errors
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import ImageData, Labels
@@ -21,6 +23,7 @@ from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.step_losses.error_table import StepErrors
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,19 @@ class SearchProblem:
         """Return the gap table [steps, widths] on held-out images: the search's own, or else one computed here."""
         stored = read_gap_table(self.settings.search_directory, self.gap_inputs.key)
         return self.gap_inputs.measure(torch.device("cpu")) if stored is None else stored
+
+    @property
+    def step_error_inputs(self) -> StepErrorInputs:
+        """Return what the errors of steps are measured from."""
+        steps = tuple(steps_to_measure(self.encoding, self.times_of))
+        return StepErrorInputs(self.card, self.weights, self.settings.sampler, steps)
+
+    @cached_property
+    def step_errors(self) -> StepErrors:
+        """Return the errors of steps: those stored with the search, or else measured here."""
+        inputs = self.step_error_inputs
+        stored = read_step_errors(self.settings.search_directory, inputs.key)
+        return inputs.measure(torch.device("cpu")) if stored is None else stored
 
 
 @lru_cache

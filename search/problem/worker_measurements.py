@@ -5,6 +5,8 @@ The driver of a cluster may lack the workers' device.
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
 import numpy as np
 import ray
 import torch
@@ -12,7 +14,6 @@ import torch
 from stepfront.errors import InputError
 from stepfront.search.execution.placement import worker_count
 from stepfront.search.problem.evaluator_parts import CPU_BATCH, threads_per_worker, worker_device
-from stepfront.search.problem.gap_table import GapInputs
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.data import to_float
 from stepfront.trainers.devices import device_name, pick_device
@@ -23,6 +24,9 @@ from stepfront.trainers.inference.cost import WidthCost, count_width, largest_ba
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.inference.engine_choice import Bench, Measured, choose_engine
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.step_losses.error_table import StepErrors
+
+T = TypeVar("T", covariant=True)
 
 Inputs = list[tuple[np.ndarray, float]]
 """(x [batch, C, H, W], time) of some network calls."""
@@ -95,14 +99,28 @@ def noised_inputs(problem: SearchProblem, batch: int) -> Inputs:
 
 def measure_gap(problem: SearchProblem) -> np.ndarray:
     """Return the gap table [steps, widths] of a problem, measured on a worker."""
+    return np.asarray(_measured(problem, problem.gap_inputs))
+
+
+def measure_step_errors(problem: SearchProblem) -> StepErrors:
+    """Return the errors of steps of a problem, measured on a worker."""
+    return _measured(problem, problem.step_error_inputs)
+
+
+class _Inputs(Protocol[T]):
+    def measure(self, device: torch.device) -> T: ...
+
+
+def _measured(problem: SearchProblem, inputs: _Inputs[T]) -> T:
+    """Return what the inputs measure on a worker's device."""
     settings, workers = problem.settings, problem.settings.workers
 
     @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
-    def measure(inputs: GapInputs) -> np.ndarray:
+    def measure(inputs: _Inputs[T]) -> T:
         torch.set_num_threads(threads_per_worker(settings))
         return inputs.measure(pick_device(worker_device(settings)))
 
-    return np.asarray(ray.get(measure.remote(ray.put(problem.gap_inputs))))
+    return ray.get(measure.remote(ray.put(inputs)))
 
 
 def _fitting_batch(problem: SearchProblem) -> int:

@@ -17,11 +17,11 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Steps
-from stepfront.search.algorithm.initial_plans import PlanSource
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.baseline_plans import baseline_plans, full_width_samplers
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs

@@ -44,11 +44,11 @@ from stepfront.tables.points import pick_point
 from stepfront.tables.schema import BASELINES
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.data.image_grid import image_grid
-from stepfront.trainers.diffusion.loss_gap import gap_table
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.networks.supernet_files import load_supernet
+from stepfront.trainers.step_losses.loss_gap import gap_table
 from tests.search.cli.test_cli import call
 from tests.search.conftest import TINY, tiny_settings
 from tests.search.driver.test_points_in_use import Silent

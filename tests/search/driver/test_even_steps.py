@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.search.problem.baseline_plans import baseline_plans
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
@@ -20,6 +22,7 @@ from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import run_baselines
 from stepfront.search.scoring.versus import advice
+from stepfront.search.step_tables.step_error_table import read_step_errors
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from tests.search.driver.test_run import do_search
 
@@ -28,7 +31,7 @@ from tests.search.driver.test_run import do_search
 def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("even")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
-    seeds = "initial_plans={uniform: 2, monotone: 2, fewer_steps: 3}"
+    seeds = "initial_plans={uniform: 2, monotone: 2, fewer_steps: 3, dp: 3}"
     own = ("space.encoding=steps", "space.skip=even", "tracking.uri=null")
     return do_search(place, *own, seeds, "budget.trials=16")
 
@@ -47,6 +50,18 @@ def test_a_plan_of_fewer_steps_has_the_times_of_a_sampler_of_so_many(searched: P
     fewer = trials[trials["origin"] == "fewer_steps"]
     assert len(fewer) == 3
     assert {width for widths in fewer["widths"] for width in widths} == {1.0}
+
+
+def test_plans_of_least_error_come_from_the_steps_that_were_measured_once(searched: Path) -> None:
+    trials = pd.read_parquet(searched / "trials.parquet")
+    own = trials[trials["origin"] == "dp"]
+    assert len(own) == 3
+    found = load_problem_of_search(find_search(searched)[1], searched)
+    kept = read_step_errors(searched, found.step_error_inputs.key)
+    assert kept is not None
+    np.testing.assert_allclose(kept.errors, found.step_error_inputs.measure(torch.device("cpu")).errors, atol=1e-5)
+    every = make_initial_plans({"dp": 100}, make_plan_source(found, read_costs(searched)))
+    assert {plan.genome for plan in every} >= set(own["genome"])
 
 
 def test_it_has_its_strongest_baseline_among_its_own_plans(searched: Path) -> None:

@@ -32,13 +32,13 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import local_parts
-from stepfront.search.problem.gap_table import read_gap_table
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings, warm_settings
 from stepfront.search.scoring.baselines import METHODS, run_baselines
 from stepfront.search.scoring.confirm import run_confirmation
+from stepfront.search.step_tables.gap_table import read_gap_table
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
 from stepfront.trainers.diffusion.plan import Plan, parse_runs

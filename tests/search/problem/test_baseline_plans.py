@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepfront.search.algorithm.encodings import Stages, run_bounds
-from stepfront.search.algorithm.initial_plans import PlanSource
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.baseline_plans import cut_plans, random_levels
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

@@ -52,3 +52,17 @@ def test_the_key_of_a_gap_table_changes_with_what_it_is_computed_from(trained: P
     ]
     assert len(set(keys)) == 3
     assert keys[0] == keys[3]
+
+
+def test_the_key_of_the_errors_of_steps_changes_with_what_they_are_measured_from(trained: Path) -> None:
+    keys = [
+        load_problem(tiny_settings(trained, *overrides)).step_error_inputs.key
+        for overrides in ((), ("sampler.steps=5",), ("sampler.clip=true",), ("space.skip=true",), ("search_seed=3",))
+    ]
+    assert len(set(keys)) == 4
+    assert keys[0] == keys[4]
+
+
+def test_a_sampler_of_too_many_steps_has_no_plans_of_least_error(trained: Path) -> None:
+    with pytest.raises(InputError, match=r"initial_plans\.dp measures samplers of at most 256 steps"):
+        tiny_settings(trained, "sampler.steps=300", "initial_plans={uniform: 2, dp: 4}")

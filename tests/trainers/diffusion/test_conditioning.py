@@ -30,7 +30,6 @@ from stepfront.trainers.diffusion.conditioning import (
     label_counts,
     make_condition,
 )
-from stepfront.trainers.diffusion.loss_gap import gap_table
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
@@ -44,6 +43,7 @@ from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 from stepfront.trainers.networks.weights import weights_digest
+from stepfront.trainers.step_losses.loss_gap import gap_table
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 
 CLASSES, NULL = 10, 10

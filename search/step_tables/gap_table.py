@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stepfront.files import write_atomically
+from stepfront.search.step_tables.stored_arrays import read_arrays, write_arrays
 from stepfront.trainers.data import Labels, Pixels
-from stepfront.trainers.diffusion.loss_gap import supernet_gap
 from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.step_losses.loss_gap import supernet_gap
 
 GAP_FILE = "gap.npz"
 
@@ -45,18 +44,10 @@ class GapInputs:
 
 def read_gap_table(directory: Path, key: str) -> np.ndarray | None:
     """Read the gap table of a search directory; None where there is none, or one with another key."""
-    try:
-        with np.load(directory / GAP_FILE, allow_pickle=False) as stored:
-            return np.asarray(stored["gap"]) if str(stored["made_from"]) == key else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
+    stored = read_arrays(directory / GAP_FILE, key)
+    return None if stored is None else stored.get("gap")
 
 
 def write_gap_table(directory: Path, key: str, gap: np.ndarray) -> None:
     """Write the gap table of a search directory."""
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.savez(file, gap=gap, made_from=key)
-
-    write_atomically(directory / GAP_FILE, write)
+    write_arrays(directory / GAP_FILE, key, {"gap": gap})

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.earlier_search import earlier_models, mapped_levels
 from stepfront.search.algorithm.encodings import EvenStages, Stages
-from stepfront.search.algorithm.initial_plans import make_initial_plans
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.initial_plans.earlier_search import earlier_models, mapped_levels
+from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, TABLES, TRIALS
-from tests.search.algorithm.test_initial_plans import MACS, WIDTHS, source
+from tests.search.initial_plans.test_plan_kinds import MACS, WIDTHS, source
 
 
 def with_every_column(table: pd.DataFrame, file: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
-from stepfront.search.algorithm.initial_plans import (
+from stepfront.search.initial_plans.plan_kinds import (
     INITIAL_PLANS,
     PlanSource,
     cut_levels,
@@ -28,7 +28,13 @@ def source(encoding: Encoding) -> PlanSource:
     rng = np.random.default_rng(0)
     gap = np.sort(rng.random((encoding.steps, len(WIDTHS))), axis=1)[:, ::-1]
     gap = gap - gap[:, -1:]
-    return PlanSource(encoding, MACS, np.linspace(-5, 5, encoding.steps), lambda: gap, seed=3)
+
+    def errors_of(steps: int) -> tuple[np.ndarray, np.ndarray]:
+        errors = np.random.default_rng(steps).random((steps, steps + 1, len(WIDTHS))) / MACS
+        return np.zeros(steps), errors
+
+    log_snr = np.linspace(-5, 5, encoding.steps)
+    return PlanSource(encoding, MACS, log_snr, lambda: gap, seed=3, errors_of=errors_of)
 
 
 def test_uniform_plans_come_first_widest_then_narrowest() -> None:

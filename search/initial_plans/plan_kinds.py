@@ -5,6 +5,7 @@ cuts         one- and two-cut plans, narrow at the noisy end, spread over cost
 monotone     random widths that never decrease toward the clean end
 snr          FLOPs that rise with the step's log-SNR, as in Step-Adaptive Training (arXiv 2312.13307)
 gap          plans of least summed gap, spread over cost
+dp           plans of least summed error of steps, spread over cost (least_error.py)
 fewer_steps  the full width at some steps, spread evenly, and the others skipped; only where steps may be skipped
 random       an independent level for each unit
 front:S      the Pareto front of an earlier search S (earlier_search.py)
@@ -19,18 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.earlier_search import FRONT_OF, earlier_directory, front_levels
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Stages
 from stepfront.search.algorithm.trials import Proposal
+from stepfront.search.initial_plans.earlier_search import FRONT_OF, earlier_directory, front_levels
+from stepfront.search.initial_plans.least_error import ErrorsOf, least_error_plans, not_measured
 
 
 @dataclass(frozen=True)
 class PlanSource:
     """What initial plans are made from.
 
-    `width_costs` [widths] is in any unit, `half_log_snr` [steps].  `gap` returns the gap table [steps, widths]; it is
-    called only for kinds that need it.  Plans that are not `affordable` are dropped, except the full width, which all
-    others are compared with.  `earlier` maps `front:SEARCH` to the directory of its tables, if that is not SEARCH.
+    `width_costs` [widths] is in any unit, `half_log_snr` [steps].  `gap` returns the gap table [steps, widths], and
+    `errors_of` the errors of a sampler's steps; both are called only for kinds that need them.  Plans that are not
+    `affordable` are dropped, except the full width, which all others are compared with.  `earlier` maps `front:SEARCH`
+    to the directory of its tables, if that is not SEARCH.
     """
 
     encoding: Encoding
@@ -38,6 +41,7 @@ class PlanSource:
     half_log_snr: Array
     gap: Callable[[], Array]
     seed: int = 0
+    errors_of: ErrorsOf = not_measured
     affordable: Callable[[Levels], bool] = lambda levels: True
     earlier: Mapping[str, Path] = field(default_factory=dict)
 
@@ -129,6 +133,11 @@ def gap_levels(count: int, source: PlanSource) -> list[Levels]:
     return spread_by_cost(least_gap_plans(source.encoding, source.width_costs, source.gap()), count, source)
 
 
+def dp_levels(count: int, source: PlanSource) -> list[Levels]:
+    """Return the Pareto front of summed error of steps and cost, spread evenly over cost."""
+    return spread_by_cost(least_error_plans(source.encoding, source.width_costs, source.errors_of), count, source)
+
+
 def fewer_steps_levels(count: int, source: PlanSource) -> list[Levels]:
     """Return plans that run 1 to all but one of the units at full width, evenly spread, and skip the others.
 
@@ -203,6 +212,7 @@ INITIAL_PLANS: dict[str, Callable[[int, PlanSource], Sequence[Levels]]] = {
     "monotone": monotone_levels,
     "snr": snr_levels,
     "gap": gap_levels,
+    "dp": dp_levels,
     "fewer_steps": fewer_steps_levels,
     "random": random_levels,
 }

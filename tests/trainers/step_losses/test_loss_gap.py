@@ -10,10 +10,10 @@ import torch
 
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.diffusion.loss_gap import gap_table
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.step_losses.loss_gap import gap_table
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 TIMES = (999.0, 400.0, 3.0)

@@ -1,0 +1,1 @@
+"""Make the first generation of a search: plans of every kind, and the front of an earlier search."""
