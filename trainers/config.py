@@ -21,6 +21,10 @@ TrainingEngine = Literal["plain", "channels_last", "compiled", "cuda_graphs", "c
 """How a training runs its networks; see `trainers/inference/engine.py`."""
 
 
+Prediction = Literal["epsilon", "v", "sample", "flow", "edm"]
+"""What a network predicts; see `trainers/networks/prediction.py`."""
+
+
 class DataSettings(Settings):
     """The images.  docs/data.md describes the formats."""
 
@@ -155,14 +159,27 @@ class NetworkSettings(Settings):
 
 
 class DiffusionSettings(Settings):
-    """The variance-preserving noise schedule."""
+    """The variance-preserving noise schedule, and what the network predicts."""
 
-    schedule: Literal["linear", "scaled_linear", "cosine"] = Field(
-        "linear", description="shape of the noise schedule; scaled_linear: square roots of the betas rise linearly"
+    schedule: Literal["linear", "scaled_linear", "cosine", "flow", "edm"] = Field(
+        "linear",
+        description="shape of the noise schedule. scaled_linear: square roots of the betas rise linearly; flow: the "
+        "signal-to-noise ratios of rectified flow; edm: log noise levels from 0.002 to 80, evenly spaced",
     )
     steps: int = Field(1000, ge=2, le=100_000, description="number of training times")
-    beta_first: float = Field(1e-4, gt=0, lt=1, description="noise variance added at the first time (not cosine)")
-    beta_last: float = Field(0.02, gt=0, lt=1, description="noise variance added at the last time (not cosine)")
+    beta_first: float = Field(
+        1e-4, gt=0, lt=1, description="noise variance added at the first time (schedules linear and scaled_linear)"
+    )
+    beta_last: float = Field(
+        0.02, gt=0, lt=1, description="noise variance added at the last time (schedules linear and scaled_linear)"
+    )
+    shift: float = Field(1.0, gt=0, description="how far schedule flow is shifted towards noise; 1: not at all")
+    prediction: Prediction = Field(
+        "epsilon",
+        description="what the network predicts. epsilon: the noise; v: alpha epsilon - sigma x0; sample: the clean "
+        "image; flow: epsilon - x0; edm: EDM's preconditioned network, which is told a noise level",
+    )
+    data_std: float = Field(0.5, gt=0, description="standard deviation of the images for prediction edm")
 
 
 class TrainingSettings(Settings):
@@ -178,8 +195,34 @@ class TrainingSettings(Settings):
     decay: bool = Field(True, description="whether the learning rate decays to zero after the warm-up, as a cosine")
     clip: float = Field(1.0, gt=0, description="maximum norm of the summed gradient")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: no average")
+    rule: Literal["sandwich", "single"] = Field(
+        "sandwich",
+        description="widths of a step. sandwich: the widest, the narrowest and a random one; single: one random width "
+        "(OFA-Diffusion), so a step costs about a third",
+    )
+    narrowest_share: float = Field(
+        3.0,
+        gt=0,
+        description="how many times as often rule single draws the narrowest width as the widest; in between the "
+        "probability is linear in the order of the widths",
+    )
+    width_weights: tuple[float, ...] | None = Field(
+        None, description="factor of the loss per width, in the order of `network.widths`; null: 1 for each"
+    )
+    loss_weight: Literal["none", "min_snr", "p2"] = Field(
+        "none",
+        description="weight of the loss per time. none: the mean squared error of what the network predicts; min_snr: "
+        "min(SNR, 5) / SNR of the noise's error (Hang et al. 2023); p2: 1 / (1 + SNR) of it (Choi et al. 2022)",
+    )
     distill: float = Field(
-        0.0, ge=0, le=1, description="share of the widest network's output in the targets of narrower widths"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the teacher's output in the targets: the widest network teaches the narrower widths, or "
+        "`teacher` all",
+    )
+    teacher: str | None = Field(
+        None, description="folder of a supernet whose full width is the teacher of `distill`; null: the widest network"
     )
     drop_labels: float = Field(
         0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs"
@@ -207,6 +250,19 @@ class TrainingSettings(Settings):
         "more than rounding; the names with cuda_graphs need a GPU, and compiling takes a minute or more per width",
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of first weights, batches, noise and random widths")
+
+    @model_validator(mode="after")
+    def _a_teacher(self) -> Self:
+        if self.teacher is not None and not self.distill:
+            raise ValueError("training.teacher needs training.distill above 0, the share of its output in the targets")
+        if self.distill and self.teacher is None and self.rule == "single":
+            raise ValueError(
+                "training.distill needs the widest network in every step: give training.rule sandwich, or another "
+                "supernet as training.teacher"
+            )
+        if self.width_weights is not None and not (min(self.width_weights, default=0) > 0):
+            raise ValueError(f"training.width_weights are positive factors; given: {list(self.width_weights)}")
+        return self
 
     @model_validator(mode="after")
     def _an_image_a_part(self) -> Self:
@@ -318,6 +374,16 @@ class TrainerSettings(Settings):
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
     features: FeatureSettings = FeatureSettings()
+
+    @model_validator(mode="after")
+    def _a_weight_per_width(self) -> Self:
+        weights, widths = self.training.width_weights, self.network.widths
+        if weights is not None and len(weights) != len(widths):
+            raise ValueError(
+                f"training.width_weights has {len(weights)} factors for the {len(widths)} widths "
+                f"{', '.join(f'{width:g}' for width in widths)}; give one per width"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_to_drop(self) -> Self:

@@ -17,14 +17,19 @@ from stepfront.trainers.networks.supernet_files import save_supernet
 
 
 def assemble(
-    settings: NetworkSettings, image_channels: int, resolution: int, weights: Mapping[str, Tensor], source: Path
+    settings: NetworkSettings,
+    image_channels: int,
+    resolution: int,
+    weights: Mapping[str, Tensor],
+    source: Path,
+    diffusion: DiffusionSettings | None = None,
 ) -> Supernet:
     """Build a float32 supernet from `weights` under stepfront's names.
 
     Raises InputError when a tensor is missing, has another shape than the settings require, or is not finite.
     """
     with torch.device("meta"):
-        supernet = Supernet(settings, image_channels, resolution)
+        supernet = Supernet(settings, image_channels, resolution, diffusion)
     expected = {name: tuple(value.shape) for name, value in supernet.widest.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | given.keys()):

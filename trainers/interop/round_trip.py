@@ -54,7 +54,8 @@ def run_in_diffusers(
 @torch.no_grad()
 def compare(supernet: Supernet, reference: Reference, source: Path, say: Callable[[str], None]) -> None:
     """Say how far full width differs from diffusers; raise InputError where it computes something else."""
-    ours = supernet(reference.x, reference.times.float(), 1.0, reference.label)
+    inputs = (reference.x, reference.times.float()) + (() if reference.label is None else (reference.label,))
+    ours = supernet.widest(*inputs)
     largest = reference.predicted.abs().max().clamp(1e-6)
     difference = float((ours - reference.predicted).abs().max() / largest)
     if not difference <= TOLERANCE:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.noise_schedule import EDM_SIGMAS
 from stepfront.trainers.validation import validate
 
 SCHEDULER_FILE = "scheduler_config.json"
@@ -23,9 +24,14 @@ NOISE_SCHEDULERS = frozenset(
 )
 """Schedulers over a table of betas, whose networks are told the number of a time."""
 
+FLOW_SCHEDULERS = frozenset({"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"})
+"""Schedulers of rectified flow, whose networks predict the velocity between image and noise."""
+
+EDM_SCHEDULERS = frozenset({"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"})
+"""Schedulers of networks with EDM's preconditioning, which are told a noise level."""
+
 OTHER_SCHEDULERS = {
-    "Flow": "is for flow matching: its network predicts a velocity between image and noise",
-    "EDM": "is for networks with EDM's preconditioning, which are told a noise level",
+    "Flow": "is for another kind of flow matching",
     "KarrasVe": "is variance-exploding",
     "ScoreSdeVe": "is variance-exploding",
     "ScoreSdeVp": "has continuous times",
@@ -41,32 +47,90 @@ OTHER_SCHEDULERS = {
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
 
-def read_scheduler(path: Path) -> DiffusionSettings:
-    """Return the noise schedule of a scheduler's file.
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+_FLOW = ("flow", "flow_prediction")
 
-    Raises InputError for a schedule that stepfront does not have, and where the network does not predict noise.
+
+def read_scheduler(path: Path) -> DiffusionSettings:
+    """Return the noise schedule of a scheduler's file, and what its network predicts.
+
+    Raises InputError for a schedule or a prediction that stepfront does not have.
     """
     config = read_json(path, "scheduler config")
-    _check_kind(config, path)
-    predicts = prediction_of(config)
+    kind, predicts = _kind_of(config, path), prediction_of(config)
+    if kind == "edm":
+        given = _edm(config, predicts, path)
+    elif kind == "flow" or predicts in _FLOW:
+        given = _flow(config, path)
+    else:
+        given = _betas(config, predicts, path)
+    try:
+        return validate(DiffusionSettings, given)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _flow(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    if config.get("invert_sigmas"):
+        raise InputError(f"{path}: invert_sigmas is set; possible: flows whose time 0 is the image")
+    shift = config.get("shift", config.get("flow_shift", 1.0))
+    times = config.get("num_train_timesteps", 1000)
+    return {"schedule": "flow", "prediction": "flow", "steps": times, "shift": shift}
+
+
+def _edm(config: dict[str, Any], predicts: str, path: Path) -> dict[str, Any]:
     if predicts != "epsilon":
-        raise InputError(f"{path}: the network predicts {predicts!r}; possible: 'epsilon'")
+        raise InputError(f"{path}: the network predicts {predicts!r} with EDM's preconditioning; possible: 'epsilon'")
+    levels = config.get("sigma_min", EDM_SIGMAS[0]), config.get("sigma_max", EDM_SIGMAS[1])
+    if levels != EDM_SIGMAS:
+        raise InputError(f"{path}: sigma_min and sigma_max are {levels[0]} and {levels[1]}; possible: 0.002 and 80")
+    times, std = config.get("num_train_timesteps", 1000), config.get("sigma_data", 0.5)
+    return {"schedule": "edm", "prediction": "edm", "steps": times, "data_std": std}
+
+
+def _betas(config: dict[str, Any], predicts: str, path: Path) -> dict[str, Any]:
+    if predicts not in _PREDICTIONS:
+        possible = ", ".join(map(repr, (*_PREDICTIONS, *_FLOW[1:])))
+        raise InputError(f"{path}: the network predicts {predicts!r}; possible: {possible}")
     schedule = config.get("beta_schedule", "linear")
     if schedule not in _SCHEDULES:
         raise InputError(f"{path}: beta_schedule is {schedule!r}; possible: {', '.join(_SCHEDULES)}")
     for key in ("trained_betas", "rescale_betas_zero_snr"):
         if config.get(key):
             raise InputError(f"{path}: {key} is {str(config[key])[:60]}; only betas of a beta_schedule are possible")
-    given = {
+    return {
         "schedule": _SCHEDULES[schedule],
+        "prediction": _PREDICTIONS[predicts],
         "steps": config.get("num_train_timesteps", 1000),
         "beta_first": config.get("beta_start", 1e-4),
         "beta_last": config.get("beta_end", 0.02),
     }
-    try:
-        return validate(DiffusionSettings, given)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+
+
+def scheduler_config(diffusion: DiffusionSettings) -> dict[str, Any]:
+    """Return the config of a diffusers scheduler for networks of these settings; `read_scheduler` gives them back."""
+    times: dict[str, Any] = {"num_train_timesteps": diffusion.steps}
+    if diffusion.prediction == "flow" and diffusion.schedule == "flow":
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": diffusion.shift} | times
+    if diffusion.prediction == "edm" and diffusion.schedule == "edm":
+        levels = dict(zip(("sigma_min", "sigma_max"), EDM_SIGMAS, strict=True))
+        return {"_class_name": "EDMEulerScheduler", "sigma_data": diffusion.data_std} | levels | times
+    theirs = {ours: name for name, ours in _PREDICTIONS.items()}
+    shapes = {ours: name for name, ours in _SCHEDULES.items()}
+    if diffusion.prediction not in theirs or diffusion.schedule not in shapes:
+        raise InputError(
+            f"no scheduler of diffusers has schedule {diffusion.schedule!r} with prediction {diffusion.prediction!r}; "
+            "flow and edm go with the schedule of that name"
+        )
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": shapes[diffusion.schedule],
+        "beta_start": diffusion.beta_first,
+        "beta_end": diffusion.beta_last,
+        "prediction_type": theirs[diffusion.prediction],
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+    } | times
 
 
 def prediction_of(config: dict[str, Any]) -> str:
@@ -77,15 +141,19 @@ def prediction_of(config: dict[str, Any]) -> str:
     return str(config.get("prediction_type", old))
 
 
-def _check_kind(config: dict[str, Any], path: Path) -> None:
+def _kind_of(config: dict[str, Any], path: Path) -> Literal["betas", "flow", "edm"]:
     name = str(config.get("_class_name", ""))
+    if name in FLOW_SCHEDULERS:
+        return "flow"
+    if name in EDM_SCHEDULERS:
+        return "edm"
     if name in NOISE_SCHEDULERS:
-        return
+        return "betas"
     if not name and any(key in config for key in ("beta_schedule", "beta_start", "prediction_type")):
-        return
+        return "betas"
     known = next((what for begin, what in OTHER_SCHEDULERS.items() if name.startswith(begin)), "")
     what = f"which {known}" if known else "which has no betas that stepfront knows"
     raise InputError(
-        f"{path} is the config of a {name or 'file without _class_name'}, {what}; a network that predicts noise "
-        "('epsilon') under a schedule of betas is needed, as of DDPMScheduler or DDIMScheduler"
+        f"{path} is the config of a {name or 'file without _class_name'}, {what}; a scheduler of betas "
+        "(DDPMScheduler, DDIMScheduler and others), of rectified flow or of EDM is needed"
     )

@@ -22,7 +22,7 @@ from stepfront.trainers.interop.channel_importance import restore_channels, sort
 from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, ModelFolder, find_parts
 from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, own_tensors, read_model
 from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
-from stepfront.trainers.interop.scheduler_file import read_scheduler
+from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, read_scheduler, scheduler_config
 from stepfront.trainers.interop.unet2d_config import (
     NullClass,
     UNet2DConfig,
@@ -57,8 +57,8 @@ def import_unet2d(
     `null_class` is needed where there are classes.  With "none", guidance other than 1 is refused until a training has
     dropped labels.  `say` gets what was guessed and left out.
 
-    Raises InputError for another kind of folder, for a network that does not predict noise, and for one that
-    stepfront's U-Net can't equal.
+    Raises InputError for another kind of folder, for a prediction that stepfront does not know, and for a network that
+    its U-Net can't equal.
     """
     parts = find_parts(Path(folder), scheduler)
     folder = parts.unet
@@ -71,7 +71,7 @@ def import_unet2d(
     source, files, content = read_model(folder)
     theirs = with_modern_names(own_tensors(content, "conv_in.weight", source, say))
     weights = to_ours(skeleton, settings, theirs, config.flip_sin_to_cos, null_class == "none", source)
-    supernet = assemble(settings, config.in_channels, resolution, weights, source)
+    supernet = assemble(settings, config.in_channels, resolution, weights, source, diffusion)
     # Before the channels are sorted: that changes the tensors in place.
     reference = run_in_diffusers(folder / CONFIG_FILE, theirs, resolution, diffusion.steps, say)
     orders = sort_channels(_unet(supernet.widest)) if sort else []
@@ -97,7 +97,9 @@ def _diffusion(parts: ModelFolder, given: DiffusionSettings | None, say: Callabl
         )
         return used
     found = read_scheduler(parts.scheduler)
-    return found if given is None else given.model_copy(update={"steps": found.steps})
+    if given is None:
+        return found
+    return found.model_copy(update={key: getattr(given, key) for key in ("schedule", "beta_first", "beta_last")})
 
 
 def _digest(files: list[Path]) -> str:
@@ -124,8 +126,10 @@ def export_unet2d(source: Path, folder: Path) -> None:
     if card.made_with.get("null_class") == "none":  # as imported: the null class was added by the import
         config["num_class_embeds"] -= 1
         weights["class_embedding.weight"] = weights["class_embedding.weight"][:-1].clone()
-    folder = Path(folder)
+    folder, scheduler = Path(folder), scheduler_config(card.diffusion)
     write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, {"format": "pt"}))
+    # Without it, whoever reads the folder has to guess what the network predicts.
+    write_json(folder / SCHEDULER_FILE, scheduler)
     write_json(folder / CONFIG_FILE, config)
 
 

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import parameter_segments, slice_parameters
+from stepfront.trainers.networks.prediction import NoiseConversion, PredictsNoise
 
 
 class Supernet(nn.Module):
     """The widest network, and the rule by which narrower ones are cut from it.
 
     Width is an argument, never a state.  The forward pass takes x [B, C, H, W], t [B] in training-time units, the width
-    and, where there are classes, label [B].  It returns the predicted noise [B, C, H, W].
+    and, where there are classes, label [B].  It returns the predicted noise [B, C, H, W].  What the networks themselves
+    predict is a setting of `diffusion`; networks/prediction.py converts it.
     """
 
-    def __init__(self, settings: NetworkSettings, image_channels: int, resolution: int) -> None:
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        image_channels: int,
+        resolution: int,
+        diffusion: DiffusionSettings | None = None,
+    ) -> None:
         super().__init__()
         self.settings, self.image_channels, self.resolution = settings, image_channels, resolution
+        self.diffusion = diffusion or DiffusionSettings()
+        self._to_noise = NoiseConversion(self.diffusion)
         self.widest = build_backbone(settings, image_channels, resolution, 1.0)
         # Skeletons only carry shapes and the order of operations; a plain dict keeps them out of parameters().
         with torch.device("meta"):
@@ -43,7 +55,10 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None) -> Tensor:
         """Return the predicted noise [B, C, H, W] of the network of `width`."""
-        inputs = (x, t) if label is None else (x, t, label)
+        noise: Tensor = self._to_noise(partial(self._backbone, width), x, t, *(() if label is None else (label,)))
+        return noise
+
+    def _backbone(self, width: float, *inputs: Tensor) -> Tensor:
         if width == 1.0:
             return self.widest(*inputs)
         return functional_call(self._skeleton(width), self.sliced(width), inputs)
@@ -57,11 +72,18 @@ class Supernet(nn.Module):
         )
 
     def subnet(self, width: float) -> nn.Module:
-        """Build the plain torch module of `width`, in eval mode, with contiguous weights of its own.
+        """Build the plain torch module of `width` that predicts the noise, in eval mode.
 
-        It computes exactly what the supernet computes at this width.
+        It computes exactly what the supernet computes at this width, with contiguous weights of its own.
         Raises InputError when the supernet does not have this width.
         """
+        network = self.backbone(width)
+        if self.diffusion.prediction == "epsilon":
+            return network
+        return PredictsNoise(network, NoiseConversion(self.diffusion).to(next(network.parameters()).device)).eval()
+
+    def backbone(self, width: float) -> nn.Module:
+        """Build the network of `width` as `subnet` does, without a conversion of what it predicts."""
         self._check(width)
         with torch.device("meta"):
             network = build_backbone(self.settings, self.image_channels, self.resolution, width)

@@ -71,7 +71,7 @@ def supernet_from_weights(
     Raises InputError when names, shapes or (with `verify`) the digest differ from the card's.
     """
     with torch.device("meta"):
-        supernet = Supernet(card.network, card.image_channels, card.resolution)
+        supernet = Supernet(card.network, card.image_channels, card.resolution, card.diffusion)
     expected = {name: tuple(value.shape) for name, value in supernet.widest.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | given.keys()):

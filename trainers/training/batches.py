@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepfront.trainers.config import TrainerSettings
+from stepfront.arrays import Array
+from stepfront.trainers.config import TrainerSettings, TrainingSettings
 from stepfront.trainers.data import ImageData, to_float
-from stepfront.trainers.diffusion.schedule import NoiseSchedule
+from stepfront.trainers.networks.prediction import Targets
+from stepfront.trainers.noise_schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.training.distributed import Group
 
 
@@ -31,13 +33,27 @@ class NoisyBatch(NamedTuple):
     """Noisy images, and what a network is to predict from them, on the device of the training."""
 
     x: Tensor
-    """Noisy images [B, C, H, W]."""
+    """Noisy images [B, C, H, W], as the network reads them."""
     t: Tensor
-    """Their times [B]."""
-    eps: Tensor
-    """The noise in them [B, C, H, W]."""
+    """The times that it is told [B]."""
+    target: Tensor
+    """What it is to predict [B, C, H, W]: the noise, or what `diffusion.prediction` names."""
     label: Tensor | None
     """Their classes [B]; None for a network without classes."""
+    weight: Tensor | None = None
+    """Weights of their errors [B]; None: all are 1."""
+
+
+MIN_SNR_GAMMA = 5.0
+"""The largest signal-to-noise ratio that min_snr weights count (Hang et al. 2023, arXiv 2303.09556)."""
+
+
+def loss_weights(training: TrainingSettings, schedule: NoiseSchedule) -> Array | None:
+    """Return the weight of the noise's squared error at every training time, [T]; None for an unweighted loss."""
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    if training.loss_weight == "min_snr":
+        return np.minimum(snr, MIN_SNR_GAMMA) / snr
+    return 1 / (1 + snr) if training.loss_weight == "p2" else None  # arXiv 2204.00227, eq. 8 with k = gamma = 1
 
 
 class NoiseTable:
@@ -63,6 +79,13 @@ class BatchSource:
         self, settings: TrainerSettings, data: ImageData, noise: NoiseTable, group: Group, device: torch.device
     ) -> None:
         self._settings, self._data, self._noise, self._group, self._device = settings, data, noise, group, device
+        self._targets = None
+        if settings.diffusion.prediction != "epsilon":
+            self._targets = Targets.of(settings.diffusion, device)
+        weights = loss_weights(settings.training, noise_schedule(settings.diffusion))
+        self._weights = None if weights is None else torch.from_numpy(weights).float().to(device)
+        if self._weights is not None and self._targets is not None:
+            self._weights = self._weights * self._targets.in_noise**2
 
     def draw(self, generator: torch.Generator) -> list[CleanBatch]:
         """Draw a batch and return this process's part of it, in micro-batches.
@@ -95,7 +118,10 @@ class BatchSource:
         assert x0 is not None
         assert t is not None
         assert eps is not None
-        return NoisyBatch(self._noise.add_noise(x0, t, eps), t, eps, label)
+        x, weight = self._noise.add_noise(x0, t, eps), None if self._weights is None else self._weights[t]
+        if self._targets is None:
+            return NoisyBatch(x, t, eps, label, weight)
+        return NoisyBatch(*self._targets.at(t, x, x0, eps), label, weight)
 
     def _labels(self, rows: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return the labels of images, with a random share replaced by the null class."""

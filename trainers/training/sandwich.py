@@ -1,6 +1,7 @@
-"""Compute the gradients of one sandwich step: the widest, the narrowest and one random width.
+"""Draw the widths and batches of a training step, and compute its gradients.
 
-The sandwich rule is that of Yu & Huang 2019, section 3.
+The sandwich rule, the widest, the narrowest and one random width, is that of Yu & Huang 2019, section 3.  A single
+random width per step, narrow ones more often, is the rule of OFA-Diffusion (arXiv 2604.12668).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from stepfront.trainers.config import TrainingSettings
 from stepfront.trainers.training.batches import BatchSource, CleanBatch
+from stepfront.trainers.training.teacher import Teacher
 from stepfront.trainers.training.width_gradients import WidthGradients
 
 
@@ -25,12 +27,15 @@ class WidthBatches(NamedTuple):
 
 
 def images_per_step(training: TrainingSettings, widths: Sequence[float]) -> int:
-    """Return how many images one step trains on, in all processes: each width of the sandwich counts its own."""
-    return training.batch * min(3, len(widths))
+    """Return how many images one step trains on, in all processes: each width of a step counts its own."""
+    return training.batch * (1 if training.rule == "single" else min(3, len(widths)))
 
 
-def choose_widths(widths: Sequence[float], generator: torch.Generator) -> list[float]:
-    """Return the widths of one step: the widest, the narrowest, and one at random in between."""
+def choose_widths(training: TrainingSettings, widths: Sequence[float], generator: torch.Generator) -> list[float]:
+    """Return the widths of one step: by the sandwich rule the widest first, the narrowest, and one in between."""
+    if training.rule == "single":
+        often = torch.linspace(training.narrowest_share, 1, len(widths))
+        return [widths[int(torch.multinomial(often, 1, generator=generator))]]
     between = widths[1:-1]
     chosen = [between[int(torch.randint(len(between), (), generator=generator))]] if between else []
     return [widths[-1], *([widths[0]] if len(widths) > 1 else []), *chosen]
@@ -44,29 +49,44 @@ def draw_step(
     With distillation, all widths see the same batch.
     """
     batches, drawn = source.draw(generator), []
-    for i, width in enumerate(choose_widths(widths, generator)):
+    for i, width in enumerate(choose_widths(training, widths, generator)):
         if i and not training.distill:
             batches = source.draw(generator)  # new images, times and noise per width: less variance at no cost
         drawn.append(WidthBatches(width, batches))
     return drawn
 
 
+def share_of(training: TrainingSettings, widths: Sequence[float], width: float, images: int) -> float:
+    """Return the factor of the mean loss of so many images of a width in the loss of a step."""
+    weights = training.width_weights
+    return images / training.batch * (1.0 if weights is None else weights[list(widths).index(width)])
+
+
 def add_gradients(
-    gradients: WidthGradients, source: BatchSource, drawn: Sequence[WidthBatches], training: TrainingSettings
+    gradients: WidthGradients,
+    source: BatchSource,
+    drawn: Sequence[WidthBatches],
+    training: TrainingSettings,
+    widths: Sequence[float],
+    teacher: Teacher | None = None,
 ) -> None:
     """Add the gradients of one step to those of the supernet's parameters.
 
-    With distillation, narrower widths learn from the widest one's prediction.
+    With distillation all widths learn from the teacher's predictions too, or narrower ones from the widest one's.
     """
-    targets: list[Tensor] = []
+    taught: list[Tensor] = []
     for width, batches in drawn:
         predictions = []
         for part, clean in enumerate(batches):
             batch = source.noisy(clean)
-            goal = torch.lerp(batch.eps, targets[part], training.distill) if targets else batch.eps
-            predictions.append(gradients.add(width, batch, goal, len(batch.x) / training.batch))
-        if training.distill and not targets:
-            targets = predictions
+            goal = batch.target
+            if teacher is not None:
+                goal = torch.lerp(goal, teacher(batch), training.distill)
+            elif taught:
+                goal = torch.lerp(goal, taught[part], training.distill)
+            predictions.append(gradients.add(width, batch, goal, share_of(training, widths, width, len(batch.x))))
+        if training.distill and not taught:
+            taught = predictions
 
 
 def draw_ahead(

@@ -58,12 +58,12 @@ def initial_supernet(settings: TrainerSettings, data: ImageData) -> Supernet:
         raise InputError(attention_refusal(missing, settings.network, data.resolution))
     with torch.random.fork_rng():
         torch.manual_seed(settings.training.seed)
-        return Supernet(settings.network, data.channels, data.resolution)
+        return Supernet(settings.network, data.channels, data.resolution, settings.diffusion)
 
 
 def state_of(supernet: Supernet, training: TrainingSettings, device: torch.device) -> TrainingState:
     """Return the state of a training that begins with the weights of `supernet`, on `device`."""
-    averaged = Supernet(supernet.settings, supernet.image_channels, supernet.resolution)
+    averaged = Supernet(supernet.settings, supernet.image_channels, supernet.resolution, supernet.diffusion)
     averaged.load_state_dict(supernet.state_dict())
     supernet.to(device).train()
     averaged.to(device).requires_grad_(False).eval()

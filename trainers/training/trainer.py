@@ -36,9 +36,17 @@ from stepfront.trainers.training.checkpoint_file import (
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.held_out import held_out_losses
-from stepfront.trainers.training.sandwich import WidthBatches, add_gradients, draw_ahead, draw_step, images_per_step
+from stepfront.trainers.training.sandwich import (
+    WidthBatches,
+    add_gradients,
+    draw_ahead,
+    draw_step,
+    images_per_step,
+    share_of,
+)
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
+from stepfront.trainers.training.teacher import Teacher
 from stepfront.trainers.training.width_gradients import WidthGradients
 from stepfront.trainers.validation import settings_json
 
@@ -85,6 +93,7 @@ def train_supernet(
         "settings": settings_json(settings),
         "held_out_losses": {str(width): loss for width, loss in losses.items()},
         "started_from": training.state.started_from,
+        "teacher": training.teacher_digest,
         "images_read": data.report.lines(),
     }
     counts = label_counts(data, settings.network.classes)
@@ -139,6 +148,11 @@ class _Training:
         self._schedule = noise_schedule(settings.diffusion)
         self._noise = NoiseTable(self._schedule, self._device)
         self._source = BatchSource(settings, data, self._noise, group, self._device)
+        self._teacher: Teacher | None = None
+        if settings.training.teacher:
+            self._teacher = Teacher(
+                Path(settings.training.teacher), self.state.supernet, self._device, self._autocast()
+            )
 
     def _initial_state(self) -> TrainingState:
         training = self._settings.training
@@ -185,17 +199,23 @@ class _Training:
         for width, batches in drawn:
             for batch in batches:
                 if not gradients.recorded(width, batch):
-                    gradients.record(width, self._source.noisy(batch), len(batch.x0) / training.batch)
+                    share = share_of(training, state.supernet.widths, width, len(batch.x0))
+                    gradients.record(width, self._source.noisy(batch), share)
         state.optimizer.zero_grad(set_to_none=False)
         # Dropout draws from the global generator.
         torch.manual_seed(step_seed(training.seed, state.step) + 1 + self._group.rank)
-        add_gradients(gradients, self._source, drawn, training)
+        add_gradients(gradients, self._source, drawn, training, state.supernet.widths, self._teacher)
         state.update(training, self._group)
 
     def _autocast(self) -> torch.autocast:
         precision, on_gpu = self._settings.training.precision, self._device.type == "cuda"
         enabled = precision == "bfloat16" or (precision == "auto" and on_gpu)
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+
+    @property
+    def teacher_digest(self) -> str | None:
+        """The digest of the teacher's weights; None without a teacher from a folder."""
+        return None if self._teacher is None else self._teacher.digest
 
     def held_out_losses(self) -> dict[float, float]:
         """Return the loss of every width of the averaged weights."""

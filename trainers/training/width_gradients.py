@@ -71,7 +71,7 @@ class WidthGradients:
         self._networks: dict[float, nn.Module] = {1.0: supernet.widest}
         self._slices: dict[float, _Slices] = {}
         for width in supernet.widths[:-1]:
-            network = supernet.subnet(width).requires_grad_(True).train()
+            network = supernet.backbone(width).requires_grad_(True).train()
             network.to(memory_format=layout)  # type: ignore[call-overload]
             _make_gradients(network)
             self._networks[width], self._slices[width] = network, _slices_of(supernet.widest, network)
@@ -82,9 +82,9 @@ class WidthGradients:
 
     def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float) -> Tensor:
         """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W]."""
-        given = (batch.x, batch.t, goal, *(() if batch.label is None else (batch.label,)))
+        given = _given(batch, goal)
         if not self._records:
-            return self._run(width, share, *given)
+            return self._run(width, share, batch.weight is not None, *given)
         return self._graphs[self._key(width, batch.x, batch.label)](*given)
 
     def recorded(self, width: float, batch: CleanBatch) -> bool:
@@ -95,24 +95,36 @@ class WidthGradients:
         """Record what `add` replays for batches like this one.  The gradients are then arbitrary."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()  # one for all widths: they run one after the other
-        given = (batch.x, batch.t, batch.eps, *(() if batch.label is None else (batch.label,)))
-        graph = CudaGraph(partial(self._run, width, share), given, self._pool)
+        run = partial(self._run, width, share, batch.weight is not None)
+        graph = CudaGraph(run, _given(batch, batch.target), self._pool)
         self._graphs[self._key(width, batch.x, batch.label)] = graph
 
     @staticmethod
     def _key(width: float, images: Tensor, label: Tensor | None) -> tuple[object, ...]:
         return width, images.shape, label is None
 
-    def _run(self, width: float, share: float, x: Tensor, t: Tensor, goal: Tensor, *label: Tensor) -> Tensor:
+    def _run(
+        self, width: float, share: float, weighted: bool, x: Tensor, t: Tensor, goal: Tensor, *others: Tensor
+    ) -> Tensor:
+        """Run one width; `others` are the weights [B] where the loss is weighted, and the labels where there are."""
+        label = others[1:] if weighted else others
         slices = self._slices.get(width)  # the widest network has none
         if slices is not None:
             slices.begin()
         with self._autocast:
             predicted = self._calls[width](x.to(memory_format=self.layout), t, *label)
-        (F.mse_loss(predicted.float(), goal) * share).backward()
+        if weighted:
+            loss = (others[0] * (predicted.float() - goal).square().mean((1, 2, 3))).mean()
+        else:
+            loss = F.mse_loss(predicted.float(), goal)
+        (loss * share).backward()
         if slices is not None:
             slices.end()
         return predicted.detach().float()
+
+
+def _given(batch: NoisyBatch, goal: Tensor) -> tuple[Tensor, ...]:
+    return batch.x, batch.t, goal, *(each for each in (batch.weight, batch.label) if each is not None)
 
 
 def _make_gradients(network: nn.Module) -> None:

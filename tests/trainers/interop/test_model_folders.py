@@ -86,20 +86,16 @@ def test_what_is_guessed_is_said_and_a_scheduler_near_it_is_used(model: Path, tm
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}, "is for flow matching"),
-        ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "is for flow matching"),
-        ({"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}, "EDM's preconditioning"),
+        ({"_class_name": "FlowMatchLCMScheduler"}, "is for another kind of flow matching"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas is set"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "shift: input should be greater than 0"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction"}, "with EDM's preconditioning"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_max": 20.0}, "sigma_min and sigma_max are 0.002 and 20.0"),
         ({"_class_name": "ScoreSdeVeScheduler"}, "is variance-exploding"),
         ({"_class_name": "CMStochasticIterativeScheduler"}, "is for consistency models"),
         ({"_class_name": "SomethingNewScheduler"}, "no betas that stepfront knows"),
         ({"num_train_timesteps": 1000}, "file without _class_name"),
-        ({"_class_name": "DDPMScheduler", "prediction_type": "sample"}, "predicts 'sample'"),
-        ({"_class_name": "DDPMScheduler", "predict_epsilon": False}, "predicts 'sample'"),
-        (
-            {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"},
-            "predicts 'flow_prediction'",
-        ),
-        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "predicts 'flow'"),
+        ({"_class_name": "DDPMScheduler", "prediction_type": "score"}, "predicts 'score'; possible: 'epsilon'"),
         ({"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'"),
         ({"_class_name": "DDIMScheduler", "trained_betas": [0.1] * 1000}, r"trained_betas is \[0\.1, 0\.1"),
         ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is True"),
@@ -112,6 +108,25 @@ def test_a_scheduler_of_something_else_is_named(config: dict[str, Any], says: st
         read_scheduler(tmp_path / "s.json")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("config", "prediction", "schedule"),
+    [
+        ({"_class_name": "DDPMScheduler", "predict_epsilon": False}, "sample", "linear"),
+        ({"_class_name": "DDPMScheduler", "prediction_type": "v_prediction"}, "v", "linear"),
+        ({"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction"}, "flow", "flow"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 3.0}, "flow", "flow"),
+        ({"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.4}, "edm", "edm"),
+    ],
+)
+def test_what_a_network_predicts_comes_from_its_scheduler(
+    config: dict[str, Any], prediction: str, schedule: str, tmp_path: Path
+) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(config))
+    found = read_scheduler(tmp_path / "s.json")
+    assert (found.prediction, found.schedule) == (prediction, schedule)
+    assert (found.shift, found.data_std) == (config.get("flow_shift", 1.0), config.get("sigma_data", 0.5))
 
 
 INDEXES = {

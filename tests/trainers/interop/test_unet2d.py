@@ -237,10 +237,10 @@ def test_a_pipelines_folder_says_its_noise(schedule: str, tmp_path: Path) -> Non
     path = tmp_path / "pipeline" / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
     for folder in (tmp_path / "pipeline", tmp_path / "pipeline" / "unet"):
-        for betas in (None, DiffusionSettings()):
-            with pytest.raises(InputError, match="predicts 'v_prediction'; possible: 'epsilon'"):
-                import_unet2d(folder, tmp_path / "other", diffusion=betas)
-    assert not (tmp_path / "other").exists()
+        for number, betas in enumerate((None, DiffusionSettings())):
+            other = import_unet2d(folder, tmp_path / f"{folder.name}-{number}", diffusion=betas)
+            assert other.diffusion.prediction == "v"
+            assert other.diffusion.beta_last == (0.05 if betas is None else 0.02)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

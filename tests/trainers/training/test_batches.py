@@ -23,7 +23,7 @@ def drawn(data: ImageData, step: int, group: Group, **training: int) -> tuple[Te
     return (
         torch.cat([batch.x for batch in batches]),
         torch.cat([batch.t for batch in batches]),
-        torch.cat([batch.eps for batch in batches]),
+        torch.cat([batch.target for batch in batches]),
     )
 
 

@@ -30,7 +30,7 @@ def some_batch(classes: int | None, images: int = 3) -> NoisyBatch:
 def by_autograd(supernet: Supernet, batch: NoisyBatch, widths: list[float]) -> dict[str, Tensor]:
     """Return the gradients through `Supernet.forward`, which slices the weights in every call."""
     names, weights = zip(*supernet.widest.named_parameters(), strict=True)
-    losses = [F.mse_loss(supernet(batch.x, batch.t, width, batch.label), batch.eps) * 0.5 for width in widths]
+    losses = [F.mse_loss(supernet(batch.x, batch.t, width, batch.label), batch.target) * 0.5 for width in widths]
     return dict(zip(names, torch.autograd.grad(sum(losses), weights), strict=True))
 
 
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_slicing_in_every_call(
     expected = by_autograd(supernet, batch, list(supernet.widths))
     gradients = WidthGradients(supernet, engine, FLOAT32)
     for width in supernet.widths:
-        predicted = gradients.add(width, batch, batch.eps, 0.5)
+        predicted = gradients.add(width, batch, batch.target, 0.5)
         torch.testing.assert_close(predicted, supernet(batch.x, batch.t, width, batch.label), rtol=1e-4, atol=1e-5)
     for name, weights in supernet.widest.named_parameters():
         torch.testing.assert_close(weights.grad, expected[name], rtol=1e-4, atol=1e-6)
@@ -55,11 +55,11 @@ def test_narrow_networks_follow_the_weights_of_the_widest(
 ) -> None:
     supernet, batch = random_supernet(network).train().requires_grad_(True), some_batch(None)
     gradients = WidthGradients(supernet, "plain", FLOAT32)
-    before = gradients.add(0.5, batch, batch.eps, 1.0)
+    before = gradients.add(0.5, batch, batch.target, 1.0)
     with torch.no_grad():
         for weights in supernet.widest.parameters():
             weights.mul_(0.9)
-    after = gradients.add(0.5, batch, batch.eps, 1.0)
+    after = gradients.add(0.5, batch, batch.target, 1.0)
     torch.testing.assert_close(after, supernet(batch.x, batch.t, 0.5), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, after)
 
@@ -103,6 +103,6 @@ def test_a_recorded_step_adds_the_same_gradients(
         for weights in supernet.widest.parameters():
             weights.grad.zero_()
         for width in (0.5, 1.0):
-            gradients.add(width, batch, batch.eps, 0.5)
+            gradients.add(width, batch, batch.target, 0.5)
         for name, weights in supernet.widest.named_parameters():
             torch.testing.assert_close(weights.grad, expected[name], rtol=1e-2, atol=1e-4)
