@@ -63,8 +63,8 @@ def write_point(
         raise InputError(f"cannot export a network of family {card.network.family!r}; possible: unet")
     if card.diffusion.prediction != "epsilon":
         raise InputError(
-            f"cannot export a network with prediction {card.diffusion.prediction!r} as a program; possible: epsilon, or "
-            "--as unet2d"
+            f"cannot export a network with prediction {card.diffusion.prediction!r} as a program; "
+            "possible: epsilon, or --as unet2d"
         )
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})
     networks = []

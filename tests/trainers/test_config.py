@@ -59,7 +59,7 @@ def test_settings_are_frozen() -> None:
         (
             {"diffusion": {"beta": 1}},
             "'diffusion.beta'; did you mean diffusion.beta_last or diffusion.beta_first?",
-            "beta_first, beta_last, schedule, steps",
+            "beta_first, beta_last, data_std, prediction, schedule, shift, steps",
         ),
     ],
 )
