@@ -36,20 +36,24 @@ TRIALS = 1000
 
 
 def storage_rows(work: Path) -> pd.DataFrame:
-    """Return one row per storage: medians of the first and the last hundred of 1,000 trials in ms, and file size."""
+    """Return one row per storage: medians of the first and the last hundred of 1,000 trials in ms, and file size.
+
+    Beside each search runs one whose trials have no parameters, trial by trial, so that both meet the same load.
+    """
     rows = []
     for name in ("memory", "journal", "SQLite"):
-        with tempfile.TemporaryDirectory(dir=work) as scratch:
-            directory = Path(scratch)
-            storage: BaseStorage = (
-                InMemoryStorage()
-                if name == "memory"
-                else open_storage("journal" if name == "journal" else None, directory)
-            )
-            asks, tells = _run(storage)
-            size = sum(f.stat().st_size for f in directory.iterdir()) / 1e6
+        with tempfile.TemporaryDirectory(dir=work) as first, tempfile.TemporaryDirectory(dir=work) as second:
+            described, plain = _Timed(_storage(name, first), True), _Timed(_storage(name, second), False)
+            for _ in range(TRIALS):
+                plain.trial()
+                described.trial()
+            sizes = [sum(f.stat().st_size for f in Path(place).iterdir()) / 1e6 for place in (first, second)]
         early, ask, tell = (
-            1000 * statistics.median(times) for times in (asks[50:150], asks[TRIALS - 100 :], tells[TRIALS - 100 :])
+            1000 * statistics.median(times)
+            for times in (described.asks[50:150], described.asks[TRIALS - 100 :], described.tells[TRIALS - 100 :])
+        )
+        without = 1000 * (
+            statistics.median(plain.asks[TRIALS - 100 :]) + statistics.median(plain.tells[TRIALS - 100 :])
         )
         rows.append(
             {
@@ -58,39 +62,62 @@ def storage_rows(work: Path) -> pd.DataFrame:
                 "ask, last 100 (ms)": f"{ask:.1f}",
                 "tell, last 100 (ms)": f"{tell:.1f}",
                 "ask + tell, last 100 (ms)": f"{ask + tell:.1f}",
-                "size after 1,000 trials (MB)": f"{size:.1f}",
+                "the same without parameters (ms)": f"{without:.1f}",
+                "ratio": f"{(ask + tell) / without:.2f}",
+                "size after 1,000 trials (MB)": f"{sizes[0]:.1f}",
+                "without parameters (MB)": f"{sizes[1]:.1f}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def _run(storage: BaseStorage) -> tuple[list[float], list[float]]:
-    encoding = Steps(GENES, WIDTHS, False)
-    worth, cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
-    gap = worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, but wrong, so that the model has to learn
-    source = PlanSource(encoding, cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
-    defaults = RunSettings()
-    features = PlanFeatures(encoding, gap)
-    screening = make_screening(defaults.screen, encoding, lambda: features, lambda levels: [float(cost[levels].sum())])
-    initial = make_initial_plans(defaults.initial_plans, source)
-    sampler = BlockNSGAII(encoding, defaults.variation, 0, initial, defaults.screen.offspring, screening)
-    ledger = Ledger(
-        storage, sampler, ("fid", "gflops"), (), Limits(trials=TRIALS), {}, {"gflops": 16.0 * GENES, "latency_ms": 1.0}
-    )
-    assert screening is not None
-    screening.watch(ledger.progress)
-    asks, tells = [], []
-    for _ in range(TRIALS):
+def _storage(name: str, directory: str) -> BaseStorage:
+    if name == "memory":
+        return InMemoryStorage()
+    return open_storage("journal" if name == "journal" else None, Path(directory))
+
+
+class _Timed:
+    """A search with an analytic score, whose `ask` and `tell` are timed in seconds."""
+
+    def __init__(self, storage: BaseStorage, described: bool) -> None:
+        self.asks: list[float] = []
+        self.tells: list[float] = []
+        self._encoding = encoding = Steps(GENES, WIDTHS, False)
+        self._worth, self._cost = np.linspace(0.5, 2, GENES), np.array([1.0, 4.0, 9.0, 16.0])
+        gap = self._worth[:, None] ** 2 * (3 - np.arange(4))  # of the right shape, but wrong: the model has to learn
+        source = PlanSource(encoding, self._cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
+        defaults = RunSettings()
+        features = PlanFeatures(encoding, gap)
+        screening = make_screening(
+            defaults.screen, encoding, lambda: features, lambda levels: [float(self._cost[levels].sum())]
+        )
+        initial = make_initial_plans(defaults.initial_plans, source)
+        sampler = BlockNSGAII(encoding, defaults.variation, 0, initial, defaults.screen.offspring, screening)
+        self._ledger = Ledger(
+            storage,
+            sampler,
+            ("fid", "gflops"),
+            (),
+            Limits(trials=TRIALS),
+            {},
+            {"gflops": 16.0 * GENES, "latency_ms": 1.0},
+            encoding=encoding if described else None,
+        )
+        assert screening is not None
+        screening.watch(self._ledger.progress)
+
+    def trial(self) -> None:
+        """Ask for a plan and tell its score."""
         begin = time.perf_counter()
-        asked = ledger.ask()
-        asks.append(time.perf_counter() - begin)
+        asked = self._ledger.ask()
+        self.asks.append(time.perf_counter() - begin)
         assert asked is not None
-        levels = encoding.unpack(asked.genome)
-        evaluation = Evaluation(float(((3 - levels) * worth).sum()), float(cost[levels].sum()), 1.0, "analytic", 1, 0)
+        levels = self._encoding.unpack(asked.genome)
+        fid, gflops = float(((3 - levels) * self._worth).sum()), float(self._cost[levels].sum())
         begin = time.perf_counter()
-        ledger.tell(asked.number, evaluation, "here")
-        tells.append(time.perf_counter() - begin)
-    return asks, tells
+        self._ledger.tell(asked.number, Evaluation(fid, gflops, 1.0, "analytic", 1, 0), "here")
+        self.tells.append(time.perf_counter() - begin)
 
 
 def main() -> None:
@@ -103,7 +130,8 @@ def main() -> None:
         f"# `ask` and `tell`\n\nMade by `make bench-storages` on {time.strftime('%Y-%m-%d')}, load"
         f" {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores; {', '.join(f'{k} {v}' for k, v in versions().items())}."
         f"\n\n{GENES:,} genes, {TRIALS:,} trials with an analytic score, the default initial plans and screening (a"
-        " model fitted to the trials chooses among 32 children), one process; medians.\n\n"
+        " model fitted to the trials chooses among 32 children), one process; medians. The parameters are those that"
+        " describe each plan to optuna-dashboard. The search without them ran beside, trial by trial.\n\n"
     )
     write_text(given.docs / "bench-storages.md", text + markdown(table) + "\n")
     print(table.to_string())

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,30 +16,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepfront.dashboards.formatting import (
-    MISSING,
-    decimal,
-    duration,
-    equal_point,
-    interval,
-    percent,
-    plural,
-    ratio,
-    short_plan,
-    significant,
-)
-from stepfront.tables.schema import confirmed_columns
-from stepfront.tables.search_tables import rows
+from stepfront.dashboards.formatting import MISSING, decimal, duration, percent, plural, significant
+from stepfront.dashboards.terminal.lines import print_event
+from stepfront.dashboards.terminal.live_points import LivePoint, live_table
 
 BARS = "▁▂▃▄▅▆▇█"
-MOST_BEST = 5
-PLAN_LENGTH = 60
 QUIET_SECONDS = 10.0
 
 
 def draws_live(console: Console) -> bool:
-    """Return whether a view can be redrawn in place: in a terminal, and in a notebook that has ipywidgets."""
-    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    """Return whether a view can be redrawn in place: in a terminal that moves its cursor, or with ipywidgets."""
+    if console.is_jupyter:
+        return find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class _Progress:
@@ -78,7 +66,7 @@ class _Progress:
         now, tenth = self._clock(), 10 * done // max(total, 1)
         if self._said is None or now - self._said[0] >= QUIET_SECONDS or tenth > self._said[1]:
             self._said = (now, tenth)
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_event(self._console, line)
 
 
 class SearchProgress(_Progress):
@@ -89,7 +77,7 @@ class SearchProgress(_Progress):
         done: int,
         total: int,
         failed: int,
-        best: list[tuple[float, float, str]],
+        front: Sequence[LivePoint],
         hypervolume: list[float],
         workers: int,
         seconds: float,
@@ -97,24 +85,24 @@ class SearchProgress(_Progress):
     ) -> None:
         """Show the search after a trial.
 
-        `best` holds (gflops, fid, plan) of front points, `hypervolume` its values so far, `seconds` the wall clock.
+        `front` holds its points, cheapest first, `hypervolume` its values so far, `seconds` the wall clock.
         The reason in `first_failure` is printed once.
         """
         if first_failure and not self._failure_printed:
             self._failure_printed = True
-            self._console.print(f"a trial failed: {first_failure}", markup=False, highlight=False, soft_wrap=True)
+            print_event(self._console, f"a trial failed: {first_failure}")
         remaining = self._remaining(done, total, seconds)
         left = MISSING if remaining is None else duration(remaining)
         parts = [f"{done}/{total} trials", f"{failed} failed", plural(workers, "worker"), f"{duration(seconds)} so far"]
         parts.append(f"{left} left")
         if hypervolume:
             parts.append(f"hypervolume {significant(hypervolume[-1], 4)}")
-        if best:
-            parts.append(f"best FID {decimal(min(fid for _, fid, _ in best))}")
+        if front:
+            parts.append(f"best FID {decimal(min(point.fid for point in front))}")
 
         def view() -> RenderableType:
             course = f"hypervolume {sparkline(hypervolume)} {significant(hypervolume[-1], 4)}" if hypervolume else ""
-            return Group(_bar(done, total), Text(", ".join(parts[:5])), Text(course), _best(best))
+            return Group(_bar(done, total), Text(", ".join(parts[:5])), Text(course), live_table(front))
 
         self._show(done, total, ", ".join(parts), view)
 
@@ -148,50 +136,9 @@ def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int, st
             tenth = 10 * done // max(1, total)
             if not draws_live(console) and tenth > printed.get(now, -1):
                 printed[now] = tenth
-                console.print(f"{now}: {done}/{total}")
+                print_event(console, f"{now}: {done}/{total}")
 
         yield update
-
-
-def front_listing(front: pd.DataFrame, full_gflops: float | None = None, own: Sequence[str] = ()) -> Table:
-    """Return the front as a terminal table.  The share of full width needs the cost of full width.
-
-    `own` are a user's own scores; of each the confirmed value is shown where there is one.
-    """
-    features = [] if front.empty else [f for f in front.get("features", pd.Series(dtype=str)).unique() if f]
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    table.caption = Text(f"FID on features: {', '.join(map(str, features))}") if features else None
-    table.add_column("point")
-    table.add_column("trial", justify="right")
-    table.add_column("plan", overflow="fold")
-    for name in ("GFLOPs", "of full", "FID", "confirmed", "latency ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in own:
-        table.add_column(name, justify="right", no_wrap=True)
-    noisy = bool((front.get("within_noise", pd.Series(dtype=int)) >= 0).any())
-    if noisy:
-        table.add_column("within noise of", justify="right")
-    for row in rows(front):
-        confirmed = f"{decimal(row.fid_confirmed)} {interval(row.fid_low, row.fid_high)}".rstrip()
-        table.add_row(
-            Text(str(row.label or "").replace(",", ", ")),
-            str(row.trial),
-            Text(short_plan(str(row.plan), PLAN_LENGTH)),
-            significant(row.gflops),
-            percent(ratio(row.gflops, full_gflops)),
-            decimal(row.fid),
-            confirmed if row.belongs else f"{confirmed} (left)",
-            significant(row.latency_ms),
-            *(significant(_own(row, name)) for name in own),
-            *([equal_point(row.within_noise)] if noisy else []),
-            style=None if row.belongs else "dim",
-        )
-    return table
-
-
-def _own(row: Any, name: str) -> Any:
-    confirmed = getattr(row, confirmed_columns(name)[0], None)
-    return getattr(row, name, None) if confirmed is None or pd.isna(confirmed) else confirmed
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
@@ -209,13 +156,3 @@ def _bar(done: int, total: int) -> RenderableType:
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=max(total, 1), completed=done, width=50), percent(done / max(total, 1)))
     return line
-
-
-def _best(best: Sequence[tuple[float, float, str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("GFLOPs", justify="right")
-    table.add_column("FID", justify="right")
-    table.add_column("plan", overflow="fold")
-    for gflops, fid, plan in best[:MOST_BEST]:
-        table.add_row(significant(gflops), decimal(fid), Text(short_plan(plan, PLAN_LENGTH)))
-    return table

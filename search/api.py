@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from stepfront.dashboards.progress import SearchProgress, TrainingProgress, progress_bar
+from stepfront.dashboards.terminal.lines import print_event
 from stepfront.environment import disable_telemetry
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.run_directory import find_search
@@ -253,4 +254,4 @@ def _console(progress: Progress) -> Console:
 
 def _stage(name: str, progress: Progress) -> Callable[[str], None]:
     console = _console(progress)
-    return lambda text: console.print(f"{name}: {text}", style="dim")
+    return lambda text: print_event(console, f"{name}: {text}", style="dim")

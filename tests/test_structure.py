@@ -28,19 +28,20 @@ MAY_IMPORT: dict[str, str] = {
         trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/api search/checks search/driver search/scoring search/claims search/export search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
-        dashboards/claim dashboards/figures trainers/interop trainers/inference trainers/networks trainers/data
-        trainers/ground tables ground""",
+        dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/interop
+        trainers/inference trainers/networks trainers/data trainers/ground tables ground""",
     "search/api": """search/driver search/scoring search/export search/problem search/records search/storage
-        search/ground dashboards dashboards/figures trainers/training trainers/networks tables ground""",
+        search/ground dashboards dashboards/terminal dashboards/figures trainers/training trainers/networks
+        tables ground""",
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/driver": """search/scoring search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary
-        dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator trainers/evaluation
-        trainers/training trainers/inference trainers/metrics trainers/diffusion trainers/networks trainers/data
-        trainers/ground tables ground""",
+        dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator
+        trainers/evaluation trainers/training trainers/inference trainers/metrics trainers/diffusion
+        trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",
@@ -70,8 +71,9 @@ MAY_IMPORT: dict[str, str] = {
     "search/presets": "",
     "search/ground": "search/settings trainers/ground ground",  # config, pareto and other single files of search/
     "search/settings": "trainers/ground tables ground",  # groups of settings, YAML and --set; config.py is above
-    "dashboards": """dashboards/sections dashboards/html dashboards/summary dashboards/claim dashboards/figures
-        dashboards/formatting tables ground""",
+    "dashboards": """dashboards/sections dashboards/terminal dashboards/html dashboards/summary dashboards/claim
+        dashboards/figures dashboards/formatting tables ground""",
+    "dashboards/terminal": "dashboards/formatting tables ground",
     "dashboards/sections": """dashboards/html dashboards/summary dashboards/claim dashboards/score_figures
         dashboards/figures dashboards/formatting tables ground""",
     "dashboards/score_figures": "dashboards/figures dashboards/formatting tables ground",

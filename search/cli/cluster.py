@@ -98,6 +98,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Print the state of a cluster's jobs."""
+    from stepfront.search.cli.tables.jobs import job_table
     from stepfront.search.jobs import client as jobs
 
     output = Output(as_json)
@@ -106,18 +107,15 @@ def status(
         if as_json:
             output.json(_job_values(found) | {"last_line": last})
             return
-        output.message(_line(found))
+        output.message(job_table([_job_values(found)]))
         for text in filter(None, [_reason(found), last]):
-            output.message(f"  {text}")
+            output.message(f"  {text}", indent=2)
         return
-    every = jobs.list_jobs(address)
+    every = [_job_values(one) for one in jobs.list_jobs(address)]
     if as_json:
-        output.json([_job_values(one) for one in every])
+        output.json(every)
         return
-    for one in every:
-        output.message(_line(one))
-    if not every:
-        output.message(f"no stepfront job at {address}")
+    output.message(job_table(every) if every else f"no stepfront job at {address}")
 
 
 def logs(
@@ -170,12 +168,6 @@ def _minutes(job: JobDetails) -> float | None:
 
 def _directory(job: JobDetails) -> str:
     return str((job.metadata or {}).get("directory", ""))
-
-
-def _line(job: JobDetails) -> str:
-    minutes = _minutes(job)
-    age = "not begun" if minutes is None else f"{minutes:.1f} min"
-    return f"{job.submission_id}  {job.status!s:<9}  {age:>9}  {_directory(job)}"
 
 
 def _job_values(job: JobDetails) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from stepfront.environment import disable_telemetry
 from stepfront.errors import InputError
 from stepfront.search.cli import cluster, models, pages, points, runs, scores, upkeep
+from stepfront.search.cli.terminal import print_warnings
 from stepfront.search.execution.interrupt import InterruptedSearchError, handle_sigterm
 from stepfront.version import __version__
 
@@ -70,9 +71,11 @@ def controls() -> None:
 def main() -> None:
     """Run the command.
 
-    A user's error is one line on stderr and exit code 2; Ctrl-C and SIGTERM give exit code 130.
+    A user's error is one line on stderr and exit code 2; Ctrl-C and SIGTERM give exit code 130.  Without a verb the
+    help is printed on stdout, with exit code 0.
     """
     disable_telemetry()
+    print_warnings()
     handle_sigterm()
     try:
         code = app(standalone_mode=False) or 0  # typer returns the code of an Exit, and 130 for Ctrl-C

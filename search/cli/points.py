@@ -29,10 +29,15 @@ def front(
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write a .csv, .json or .parquet file instead")
     ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="print all columns and complete plans at any width")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the Pareto front, or export it."""
-    from stepfront.dashboards.progress import front_listing
+    """Print the Pareto front, or export it.
+
+    Columns that do not fit are left out, and plans are shortened.  Points that left the front when they were
+    confirmed are marked (left).
+    """
+    from stepfront.dashboards.terminal.front_table import front_listing
     from stepfront.search.api import open_search
     from stepfront.tables.search_tables import own_score_names
 
@@ -43,7 +48,7 @@ def front(
         output.message(f"{len(points)} points written to {export}")
     elif not as_json:
         full = found.facts.get("full", {}).get("gflops")
-        output.message(front_listing(points, full, own_score_names(found.facts)))
+        output.message(front_listing(points, full, own_score_names(found.facts), wide))
     if as_json:
         output.json(json_rows(points))
 

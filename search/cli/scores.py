@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stepfront.errors import InputError
 from stepfront.search.cli.steps import confirm_step, publish_step
 from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def add_to(app: typer.Typer) -> None:
@@ -116,6 +113,7 @@ def baselines(
     The baselines are plans made by hand, fewer steps, random plans, DDSM's own search, and full width with other
     solvers and grids.
     """
+    from stepfront.search.cli.tables.scores import methods_table
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.scoring.baselines import POSSIBLE, run_baselines
     from stepfront.search.scoring.versus import advice
@@ -135,19 +133,10 @@ def baselines(
     scored = read_table(directory / METHOD_SCORES).sort_values("share", ascending=False)
     versus = read_table(directory / VERSUS)
     hint = advice(versus, settings)
-    _show_methods(output, scored)
+    output.message()
+    output.message(methods_table(scored))
     if hint:
         output.message(hint)
     if as_json:
         result = {"directory": str(directory), "methods": json_rows(scored), "versus": json_rows(versus)}
         output.json(result | {"advice": hint})
-
-
-def _show_methods(output: Output, scored: pd.DataFrame) -> None:
-    """Print one line per method."""
-    output.message()
-    for _, row in scored.iterrows():
-        output.message(
-            f"{row['method']:<12} {row['evaluations']:>5} evaluations  "
-            f"{row['share']:.1%} of the hypervolume of all methods together"
-        )

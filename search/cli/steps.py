@@ -42,7 +42,7 @@ def confirm_step(search: Path, images: int | None, seeds: int | None, output: Ou
 def publish_step(settings: RunSettings, output: Output) -> None:
     """Write images, report and MLflow, and print the front and where everything is."""
     from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
-    from stepfront.dashboards.progress import front_listing
+    from stepfront.dashboards.terminal.front_table import front_listing
     from stepfront.search.api import Search
     from stepfront.tables.search_tables import own_score_names
 
@@ -52,7 +52,8 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     problem, opening = search.publish()
     output.message()
     full = search.facts.get("full", {}).get("gflops")
-    output.message(front_listing(search.front(), full, own_score_names(search.facts)))
+    wide = f"stepfront front {directory} --wide"
+    output.message(front_listing(search.front(), full, own_score_names(search.facts), more=f"{wide} shows all"))
     savings = search.facts.get("savings") or {}
     for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
         output.message(f"\n{sentence}")

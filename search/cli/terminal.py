@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+
+from stepfront.dashboards.terminal.lines import TIME, print_event, print_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,14 +44,20 @@ class Output:
 
     @cached_property
     def console(self) -> Console:
-        """Return the console for messages and progress: stdout, or stderr where stdout is for JSON."""
+        """Return the console for messages and progress: stdout, or stderr where stdout is for JSON.
+
+        Its width is that of the terminal; in a log or a pipe that of COLUMNS, or else 140.
+        """
         stream = sys.stderr if self.as_json else sys.stdout
-        width = None if stream.isatty() else 140
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else 140
         return Console(highlight=False, soft_wrap=True, width=width, stderr=self.as_json)
 
-    def message(self, text: RenderableType = "") -> None:
-        """Print a message or a table; square brackets in a text are not markup."""
-        self.console.print(text, markup=False)
+    def message(self, text: RenderableType = "", indent: int = 0) -> None:
+        """Print a message or a table; a text is wrapped on a terminal, where it continues `indent` to the right."""
+        if isinstance(text, str):
+            print_text(self.console, text, indent=indent)
+        else:
+            self.console.print(text)
 
     def json(self, value: Any) -> None:
         """Print the verb's result as JSON."""
@@ -55,13 +65,20 @@ class Output:
 
     def stage(self, name: str) -> Callable[[str], None]:
         """Return a function that prints what is being done, dimmed."""
-        return lambda text: self.console.print(f"{name}: {text}", style="dim")
+        return lambda text: print_event(self.console, f"{name}: {text}", style="dim")
 
     def bar(self, what: str) -> AbstractContextManager[Callable[[int, int, str], None]]:
         """Show a progress bar; yields a function of the finished number, the total number and a description."""
         from stepfront.dashboards.progress import progress_bar
 
         return progress_bar(self.console, what)
+
+
+def print_warnings() -> None:
+    """Print the package's warnings on stderr; where that is a log, with the local time."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s", TIME))
+    logging.getLogger("stepfront").handlers = [handler]
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

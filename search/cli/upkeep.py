@@ -44,9 +44,9 @@ def doctor(
     with contextlib.nullcontext() if what is None else open_for_writing(what) as location:
         findings = _check(None if location is None else location.local, set_ or [], repair, output)
     for finding in findings:
-        output.message(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.detail}")
+        output.message(f"{'ok  ' if finding.usable else 'FAIL'}  {finding.what:<10} {finding.detail}", indent=17)
         for line in finding.lines:
-            output.message(f"{'':<17}{line}")
+            output.message(f"{'':<17}{line}", indent=17)
     if as_json:
         output.json([{"what": f.what, "usable": f.usable, "detail": f.detail, "lines": f.lines} for f in findings])
     if not all(finding.usable for finding in findings):
@@ -79,7 +79,7 @@ def list_(
     """List the runs of a folder, with state, front and size."""
     from dataclasses import asdict
 
-    from stepfront.search.cli.run_table import run_table
+    from stepfront.search.cli.tables.runs import run_table
     from stepfront.search.records.run_list import list_runs
 
     output, found = Output(as_json), list_runs(folder)

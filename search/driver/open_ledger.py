@@ -55,6 +55,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         spec=comparison_spec(problem, costs),
         full_costs={"gflops": costs[1.0].step_gflops * steps, "latency_ms": latency * steps},
         attempts=settings.workers.attempts,
+        encoding=problem.encoding,
     )
     if screening is not None:
         screening.watch(ledger.progress)

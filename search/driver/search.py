@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from stepfront.checksums import begin_record
@@ -135,7 +136,8 @@ def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
 def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[[], None]) -> None:
     problem, ledger, costs = writer.problem, writer.ledger, writer.costs
     settings = problem.settings
-    report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers))
+    plan_text = cache(lambda genome: problem.plan_of(genome).runs)
+    report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers), plan_text)
     records = _LiveRecords(writer, settings.variation.population)
 
     def on_result() -> None:

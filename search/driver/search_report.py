@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from stepfront.dashboards.terminal.live_points import LivePoint
 from stepfront.search.algorithm.trials import GENOME, result_of
 from stepfront.search.pareto import front_indices
+from stepfront.search.records.front import point_labels
 from stepfront.search.study.ledger import Ledger
 
 
@@ -21,6 +24,8 @@ class SearchReport:
     total: int
     """Trials that the budget allows; 0 without a limit of trials."""
     workers: int
+    plan_text: Callable[[str], str] = str
+    """Returns a genome's plan as people read it."""
 
     @property
     def complete(self) -> int:
@@ -56,13 +61,16 @@ class SearchReport:
         return [float(volume) for volume in self._ledger.progress.hypervolumes()]
 
     @property
-    def front(self) -> list[tuple[float, float, str]]:
-        """Return GFLOPs, FID and genome of each point of the front."""
-        ledger, complete = self._ledger, self._ledger.complete
+    def front(self) -> list[LivePoint]:
+        """Return the points of the front, cheapest first, with the labels knee, best and cheapest."""
+        archive, scores = self._ledger.archive, self._ledger.progress.scores()
+        found = front_indices(scores, archive.violations)
+        places = found[scores[found, 1].argsort(kind="stable")]  # by the search's cost
         points = []
-        for i in front_indices(ledger.progress.scores()):
-            result = result_of(complete[i])
-            points.append((result["gflops"], result["fid"], str(complete[i].user_attrs[GENOME])))
+        for i, label in zip(places, point_labels(scores[places, :2]), strict=True):
+            trial = archive.complete[i]
+            result, genome = result_of(trial), str(trial.user_attrs[GENOME])
+            points.append(LivePoint(result["gflops"], result["fid"], self.plan_text(genome), label))
         return points
 
 

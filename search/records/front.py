@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stepfront.arrays import Array
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank, front_indices, interval, knee_index
 from stepfront.search.records.plan_rows import fit_name
@@ -27,14 +28,22 @@ def front_table(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
 
 def label_front(front: pd.DataFrame, score: str, cost: str) -> pd.DataFrame:
     """Return the front with the labels that people ask for: knee, best and cheapest, the last by the search's cost."""
-    labels: list[list[str]] = [[] for _ in range(len(front))]
+    labels = [""] * len(front)
     candidates = np.flatnonzero(front["belongs"].to_numpy(dtype=bool))
-    if len(candidates):
-        points = front[[score, cost]].to_numpy(dtype=np.float64)[candidates]
-        labels[candidates[knee_index(points)]].append("knee")
-        labels[candidates[int(points[:, 0].argmin())]].append("best")
-        labels[candidates[int(points[:, 1].argmin())]].append("cheapest")
-    return front.assign(label=[",".join(names) for names in labels])
+    points = front[[score, cost]].to_numpy(dtype=np.float64)[candidates]
+    for place, label in zip(candidates, point_labels(points), strict=True):
+        labels[place] = label
+    return front.assign(label=labels)
+
+
+def point_labels(points: Array) -> list[str]:
+    """Return the labels of front points by their scores and costs [N, 2]: knee, best, cheapest, several, or empty."""
+    labels: list[list[str]] = [[] for _ in points]
+    if labels:
+        labels[knee_index(points)].append("knee")
+        labels[int(points[:, 0].argmin())].append("best")
+        labels[int(points[:, 1].argmin())].append("cheapest")
+    return [",".join(names) for names in labels]
 
 
 def read_confirmed(directory: Path) -> pd.DataFrame | None:

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.trials import GENOME, LEARNT, GenomeSampler, Proposal, TrialArchive, result_of
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
@@ -42,7 +43,8 @@ class Ledger:
     """Ask for trials, record their results, count failures and restore trials.
 
     `spec` holds what scores depend on; a storage of another spec is refused with InputError.  `full_costs` are the
-    costs of full width by objective, `attempts` how often a trial is tried when its worker fails.
+    costs of full width by objective, `attempts` how often a trial is tried when its worker fails.  With an `encoding`,
+    trials have parameters that describe their plans.
 
     `progress` measures the front, `budget` the limits; `finished` counts complete and failed trials; `exhausted` is
     true when every plan of the space has been proposed.
@@ -59,11 +61,12 @@ class Ledger:
         full_costs: Mapping[str, float],
         attempts: int = 3,
         name: str = OWN_STUDY,
+        encoding: Encoding | None = None,
     ) -> None:
         self.sampler, self.attempts = sampler, attempts
         directed = objectives if isinstance(objectives, Objectives) else Objectives(tuple(objectives))
         self.objectives = directed.names
-        self._store = TrialStore(storage, sampler, directed, constraints, name)
+        self._store = TrialStore(storage, sampler, directed, constraints, name, encoding)
         check_compatible(self._store, spec)
         self._store.load()
         self._queue = TrialQueue(

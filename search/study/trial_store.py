@@ -8,30 +8,34 @@ final state was interrupted by a crash between the two, and `load` finishes it.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
 from stepfront.search.config import parse_constraint
 from stepfront.search.objectives import Objectives
 from stepfront.search.optuna_internals import set_storage_id, storage_id
 from stepfront.search.study.optuna_storage import close_storage
 from stepfront.search.study.outages import retry_during_outage
+from stepfront.search.study.plan_parameters import trial_parameters
 
 
 class TrialStore:
     """Store the trials of the study `name`, which is created where it does not exist.
 
     `constraints` are texts such as `gflops <= 2.0`; the excess of each is stored with a scored trial.  The study
-    minimises: it holds the negative of an objective of which higher values are better.
+    minimises: it holds the negative of an objective of which higher values are better, and its metric's name says so.
+    With an `encoding`, each trial has parameters that describe its plan (plan_parameters.py).
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class TrialStore:
         objectives: Objectives | Sequence[str],
         constraints: Sequence[str],
         name: str,
+        encoding: Encoding | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         directed = objectives if isinstance(objectives, Objectives) else Objectives(tuple(objectives))
@@ -54,6 +59,8 @@ class TrialStore:
             load_if_exists=True,
         )
         self._study_id = storage.get_study_id_from_name(name)
+        self._encoding = encoding
+        self._name_metrics()
         self.trials: list[FrozenTrial] = []
 
     def load(self) -> None:
@@ -68,7 +75,8 @@ class TrialStore:
         """Store a new trial that runs."""
         attributes = {GENOME: proposal.genome, ORIGIN: proposal.origin, PARENTS: list(proposal.parents)}
         attributes |= {LEARNT: proposal.learnt} if proposal.learnt else {}
-        trial = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        described = {} if self._encoding is None else trial_parameters(self._encoding, proposal.genome)
+        trial = create_trial(state=TrialState.RUNNING, user_attrs=attributes, **described)
         trial.datetime_start = datetime.now()
         set_storage_id(trial, retry_during_outage(self._creation(trial)))
         trial.number = len(self.trials)
@@ -96,6 +104,14 @@ class TrialStore:
     def close(self) -> None:
         """Close the storage's connections."""
         close_storage(self.storage)
+
+    def _name_metrics(self) -> None:
+        """Name the study's values, for tools that show it."""
+        if self.study.metric_names is None:
+            names = [name if self._directed.sign(name) > 0 else f"-{name}" for name in self.objectives]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.study.set_metric_names(names)
 
     def _creation(self, trial: FrozenTrial) -> Callable[[], int]:
         """Return a function that creates the trial in the storage once, however often it is called."""

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.tracking import made_up_search
 from stepfront.dashboards.figures.picture import save_front_picture
-from stepfront.dashboards.progress import front_listing
 from stepfront.dashboards.report import write_comparison, write_report
+from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.files import write_json
 from stepfront.search.algorithm.proxy_agreement import correlations
 from stepfront.search.objectives import Objectives

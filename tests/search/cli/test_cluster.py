@@ -36,9 +36,10 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status_is_a_line_per_job(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     code, shown, _ = call(monkeypatch, capsys, "status")
     assert code == 0
-    assert shown.splitlines() == [
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        "job       status   running for  directory",
         "digits-1  RUNNING      1.5 min  /shared/runs/digits",
-        "digits-2  PENDING    not begun  ",
+        "digits-2  PENDING    not begun",
     ]
 
 

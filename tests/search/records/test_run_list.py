@@ -9,7 +9,7 @@ import pytest
 from benchmarks.tracking import made_up_search
 from stepfront.errors import InputError
 from stepfront.files import write_json
-from stepfront.search.cli.run_table import run_table
+from stepfront.search.cli.tables.runs import run_table
 from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.parquet import write_table

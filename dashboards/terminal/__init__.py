@@ -1,0 +1,1 @@
+"""Draw tables that fit a terminal of any width."""

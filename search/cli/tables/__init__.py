@@ -1,0 +1,1 @@
+"""Draw what verbs list as tables: runs, jobs, baselines."""
