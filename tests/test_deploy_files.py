@@ -237,6 +237,32 @@ def test_compose_waits_for_what_it_needs_and_runs_the_pinned_mlflow() -> None:
         assert ("healthcheck" in services[other]) if healthy else (services[other]["restart"] == "no")
     mounted = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
     assert mounted == set(content["volumes"])
-    assert f"mlflow=={pinned('mlflow')} " in services["mlflow"]["build"]["dockerfile_inline"]
+    build = services["mlflow"]["build"]
+    assert (DEPLOY / "compose" / build["context"]).resolve() == DEPLOY.parent
+    assert f"mlflow=={pinned('mlflow')} " in stages()[build["target"]]
     images = [service["image"] for service in services.values() if "image" in service]
     assert not any(image.endswith(":latest") or ":" not in image for image in images)
+
+
+def stages() -> dict[str, str]:
+    """Return the lines of each stage of the Dockerfile, by its name."""
+    text = (DEPLOY.parent / "Dockerfile").read_text()
+    return {stage.partition(" AS ")[2].split()[0]: stage for stage in text.split("\nFROM ")[1:]}
+
+
+def test_the_image_of_the_manifests_has_their_ray_and_is_what_is_built_by_default() -> None:
+    text = (DEPLOY.parent / "Dockerfile").read_text()
+    (image,) = re.findall(r"^ARG RAY_IMAGE=(\S+)$", text, re.MULTILINE)
+    assert image == f"rayproject/ray:{pinned('ray')}-py311-gpu"
+    assert list(stages())[-1] == "stepfront"
+    (tag,) = set(re.findall(r"image: (registry\S+)", "".join(p.read_text() for p in (DEPLOY / "kuberay").iterdir())))
+    assert f"--target stepfront -t {tag} ." in text
+
+
+def test_the_image_gets_all_that_an_installation_needs_and_no_run() -> None:
+    from tests.test_packaging import FILES, SOURCES
+
+    ignored = set((DEPLOY.parent / ".dockerignore").read_text().splitlines())
+    assert ignored.isdisjoint({*FILES, *SOURCES} - {"tests"})
+    assert {".git", ".venv", "runs", "data"} <= ignored
+    assert "constraints.txt" in stages()["stepfront"]

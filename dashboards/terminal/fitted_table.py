@@ -64,8 +64,7 @@ class FittedTable:
         kept = self._kept(width)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in kept:
-            justify = "right" if column.right else "left"
-            table.add_column(Text(column.name), justify=justify, no_wrap=True)
+            table.add_column(Text(column.name), justify="right" if column.right else "left", no_wrap=True)
         limit = width - _total([column for column in kept if column.shorten is None]) - GAP
         for i in range(self.row_count):
             cells = [Text(_cut(column, i, limit)) for column in kept]

@@ -129,6 +129,27 @@ def test_the_dashboard_draws_every_gauge_and_no_other() -> None:
         assert yaml.safe_load(path.read_text())["apiVersion"] == 1
 
 
+def test_alerts_name_what_is_exported() -> None:
+    from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
+
+    rules = yaml.safe_load((GRAFANA / "alerts.yaml").read_text())["groups"][0]["rules"]
+    named = {name for rule in rules for name in re.findall(r"ray_([a-z_]+)", rule["expr"])}
+    own = {name for name in named if name.startswith("stepfront_")}
+    assert own == named & set(GAUGES)
+    assert len(own) >= 4
+    assert named - own <= set(METRICS_GAUGES)
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+        if "search" in rule["annotations"]["summary"]:
+            assert "{{ $labels.search }}" in rule["annotations"]["summary"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool is installed")
+def test_promtool_accepts_the_alerts() -> None:
+    subprocess.run(["promtool", "check", "rules", str(GRAFANA / "alerts.yaml")], check=True, capture_output=True)
+
+
 def test_grafanas_own_schema_knows_every_key_of_the_dashboard() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is not installed")
     from grafana_foundation_sdk.cog import encoder, plugins
