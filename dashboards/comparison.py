@@ -7,21 +7,24 @@ from html import escape
 from pathlib import Path
 
 from stepfront.dashboards.claim import flops_saved
+from stepfront.dashboards.differing_settings import differing_settings, shown_value
 from stepfront.dashboards.figures import (
     attainment_data,
     attainment_figure,
-    comparison_data,
     comparison_figure,
     hypervolume_shares,
     plans_data,
     plans_figure,
     relative_data,
 )
-from stepfront.dashboards.figures.comparison import search_names
+from stepfront.dashboards.figures.comparison import run_path, search_names
 from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
 from stepfront.dashboards.html.page import Section, embedded, html_table, paragraph
 from stepfront.errors import InputError
 from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
+
+MUST_AGREE = {"dataset": "data sets", "fingerprint": "data", "features": "features", "images": "numbers of images"}
+"""Facts that must agree where FIDs are compared, each with the words for it."""
 
 STEPPED = "Lower left is better. Each line shows the best FID that its search found at or below the cost."
 
@@ -32,6 +35,7 @@ def comparison_sections(searches: Sequence[SearchTables]) -> list[Section]:
     attained = _attainment(drawn) if len(drawn) > 1 and not unlike(drawn) else ""
     return [
         Section("searches", "The searches", _warning(searches) + _table(searches)),
+        Section("settings", "Settings that differ", _settings(searches)),
         Section("fronts", "The fronts", _fronts(drawn)),
         Section("relative", "Relative to full width", _relative(drawn)),
         Section("attainment", "Attainment", attained),
@@ -61,8 +65,19 @@ def unlike(searches: Sequence[SearchTables]) -> str:
 
     FIDs compare only where images, features and number of samples are the same.
     """
-    words = {"dataset": "data sets", "fingerprint": "data", "features": "features", "images": "numbers of images"}
-    return ", ".join(word for key, word in words.items() if len({str(t.facts.get(key)) for t in searches}) > 1)
+    return ", ".join(word for key, word in MUST_AGREE.items() if len({_fact(t, key) for t in searches}) > 1)
+
+
+def _fact(tables: SearchTables, key: str) -> str:
+    return str(tables.facts.get(key))
+
+
+def comparable_groups(searches: Sequence[SearchTables]) -> list[list[SearchTables]]:
+    """Return the searches in groups whose FIDs can be compared with each other, in the order given."""
+    groups: dict[tuple[str, ...], list[SearchTables]] = {}
+    for tables in searches:
+        groups.setdefault(tuple(_fact(tables, key) for key in MUST_AGREE), []).append(tables)
+    return list(groups.values())
 
 
 def _warning(searches: Sequence[SearchTables]) -> str:
@@ -72,13 +87,14 @@ def _warning(searches: Sequence[SearchTables]) -> str:
 
 
 def _table(searches: Sequence[SearchTables]) -> str:
-    columns = ("search", "data set", "sampler", "features", ">images", ">trials", ">points")
+    columns = ("search", "directory", "data set", "sampler", "features", ">images", ">trials", ">points")
     drawn = [tables for tables in searches if len(tables.front)]
     alike = len(drawn) > 1 and not unlike(searches)
     volumes = iter(hypervolume_shares([tables.front for tables in drawn]) if alike else [])
     rows = [
         (
             name,
+            run_path(tables),
             tables.facts.get("dataset", MISSING),
             f"{tables.facts.get('steps', '')} {tables.facts.get('solver', '')}".strip() or MISSING,
             *(tables.facts.get(key, MISSING) for key in ("features", "images")),
@@ -98,16 +114,31 @@ def _table(searches: Sequence[SearchTables]) -> str:
 
 
 def _fronts(searches: Sequence[SearchTables]) -> str:
-    if not searches:
-        return ""
-    return embedded("fronts", comparison_figure(comparison_data(searches), fid_name=fid_name(searches)), STEPPED)
+    """Draw the fronts; those whose FIDs can't be compared each on axes of their own."""
+    named = dict(zip(map(id, searches), search_names(searches), strict=True))
+    groups = comparable_groups(searches)
+    figures = []
+    for place, group in enumerate(groups):
+        fronts = {named[id(tables)]: tables.front for tables in group}
+        name = "fronts" if len(groups) == 1 else f"fronts-{place}"
+        figures.append(embedded(name, comparison_figure(fronts, fid_name=fid_name(group)), STEPPED))
+    note = paragraph("FIDs that can't be compared are drawn on axes of their own.") if len(groups) > 1 else ""
+    return note + "".join(figures)
+
+
+def _settings(searches: Sequence[SearchTables]) -> str:
+    differing = differing_settings(searches)
+    if not differing:
+        return paragraph("All settings of these searches are equal.") if len(searches) > 1 else ""
+    rows = [(key, *(shown_value(value) for value in values)) for key, values in differing.items()]
+    return html_table(("setting", *search_names(searches)), rows)
 
 
 def _relative(searches: Sequence[SearchTables]) -> str:
     fronts = relative_data(searches)
     if len(fronts) < 2 or len({tables.full for tables in searches}) == 1:
         return ""  # in units of one and the same full width, the figure would be the one above
-    caption = "Each front relative to its own search's full width, which is the point (1, 1)."
+    caption = "Each front in units of its own search's full width, which is the point (1, 1): ratios, not FIDs."
     return embedded("relative", comparison_figure(fronts, relative=True, fid_name=fid_name(searches)), caption)
 
 

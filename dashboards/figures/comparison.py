@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +22,28 @@ PLAN_LENGTH = 90
 
 
 def comparison_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:
-    """Return the front of each search under a unique name."""
+    """Return the front of each search under its name."""
     return dict(zip(search_names(searches), (tables.front for tables in searches), strict=True))
 
 
 def search_names(searches: Sequence[SearchTables]) -> list[str]:
-    """Return the searches' names; a name that several share is followed by the search's place in the order given."""
-    times = Counter(tables.name for tables in searches)
-    return [
-        tables.name if times[tables.name] == 1 else f"{tables.name} ({place})"
-        for place, tables in enumerate(searches, start=1)
-    ]
+    """Return the searches' names: their runs' paths, without the folders that all of them share.
+
+    A search that was given twice is followed by its place in the order given.
+    """
+    paths = [list(run_path(tables).parts) for tables in searches]
+    while min(map(len, paths), default=0) > 1 and len({parts[0] for parts in paths}) == 1:
+        paths = [parts[1:] for parts in paths]
+    names = [str(PurePath(*parts)) for parts in paths]
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} ({place})" for place, name in enumerate(names, start=1)]
+
+
+def run_path(tables: SearchTables) -> Path:
+    """Return the folder of the search's run, relative to the current folder where it lies below it."""
+    place = tables.directory.absolute()
+    run = place.parent if place.name == "search" else place
+    return run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) and run != Path.cwd() else run
 
 
 def relative_data(searches: Sequence[SearchTables]) -> dict[str, pd.DataFrame]:

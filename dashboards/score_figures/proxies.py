@@ -70,14 +70,10 @@ def _stated(tables: SearchTables, lower: str, upper: str) -> tuple[float, int] |
 
 
 def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Kendall's tau-b (1945): concordant less discordant pairs, over the pairs that are not tied in either.
+    """Return Kendall's tau-b of two scores; NaN when all values of one side are equal."""
+    from scipy.stats import kendalltau
 
-    NaN when all values of one side are equal.
-    """
-    above = np.triu_indices(len(a), 1)
-    sign_a, sign_b = (np.sign(np.subtract.outer(values, values)[above]) for values in (a, b))
-    untied = np.sqrt(np.abs(sign_a).sum() * np.abs(sign_b).sum())
-    return float((sign_a * sign_b).sum() / untied) if untied else float("nan")
+    return float(kendalltau(a, b).statistic)
 
 
 def proxy_figure(pair: ProxyPair) -> Figure:

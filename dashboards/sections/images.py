@@ -8,8 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stepfront.dashboards.formatting import decimal, short_plan, significant
 from stepfront.tables.search_tables import SearchTables, number
 
@@ -41,38 +39,23 @@ def images_body(tables: SearchTables, room: int) -> str:
 
 def fitting_png(path: Path, most_bytes: int) -> bytes | None:
     """Return the file when it is small enough, else its image halved as often as needed; None when that fails."""
+    from PIL import Image, UnidentifiedImageError
+
     content = path.read_bytes()
     try:
-        pixels = _decoded(content)
-    except (OSError, SyntaxError, ValueError):
+        image: Image.Image = Image.open(io.BytesIO(content), formats=["PNG"])
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return None
     while len(content) > most_bytes:
-        if min(pixels.shape[:2]) < 2 * SMALLEST_SIDE:
+        if min(image.size) < 2 * SMALLEST_SIDE:
             return None
-        pixels = halved(pixels)
-        content = _encoded(pixels)
+        # Each two by two pixels become their mean.
+        image = (image.convert("RGB") if image.mode == "P" else image).reduce(2)
+        target = io.BytesIO()
+        image.save(target, format="PNG")
+        content = target.getvalue()
     return content
-
-
-def halved(pixels: np.ndarray) -> np.ndarray:
-    """Average each two by two pixels into one; an odd last row or column is dropped."""
-    height, width = (side // 2 for side in pixels.shape[:2])
-    return pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean(axis=(1, 3))
-
-
-def _decoded(content: bytes) -> np.ndarray:
-    from matplotlib.image import imread
-
-    pixels = np.asarray(imread(io.BytesIO(content), format="png"), dtype=float)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-
-
-def _encoded(pixels: np.ndarray) -> bytes:
-    from matplotlib.image import imsave
-
-    target = io.BytesIO()
-    imsave(target, np.clip(pixels, 0.0, 1.0), format="png")
-    return target.getvalue()
 
 
 def _caption(entry: dict[str, Any]) -> str:

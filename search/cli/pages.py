@@ -37,8 +37,9 @@ def compare(
 ) -> None:
     """Compare several searches on one HTML page.
 
-    The page shows their fronts, what they reach, and their plans side by side.  --json prints the
-    numbers of the comparison instead, and writes no page.
+    The page shows the settings in which they differ, their fronts, what they reach, and their plans side by side.
+    FIDs that can't be compared are never drawn on the same axes.  --json prints the numbers of the comparison instead,
+    and writes no page.
     """
     from stepfront.dashboards.report import write_comparison
     from stepfront.search.records.run_directory import find_search
@@ -55,6 +56,7 @@ def compare(
 def _comparison_numbers(directories: Sequence[Path]) -> dict[str, Any]:
     """Return the numbers of a comparison; `differing` names what keeps the FIDs from being comparable."""
     from stepfront.dashboards.comparison import unlike
+    from stepfront.dashboards.differing_settings import NOT_GIVEN, differing_settings
     from stepfront.dashboards.figures.comparison import hypervolume_shares
     from stepfront.tables.search_tables import read_tables
 
@@ -63,8 +65,10 @@ def _comparison_numbers(directories: Sequence[Path]) -> dict[str, Any]:
     comparable = not differing and all(len(tables.front) for tables in searches)
     shares = hypervolume_shares([tables.front for tables in searches]) if comparable else [None] * len(searches)
     facts = ("search_id", "dataset", "features", "images", "steps", "solver", "savings")
+    settings = differing_settings(searches)
     return {
         "differing": differing or None,
+        "settings": {key: [None if v is NOT_GIVEN else v for v in values] for key, values in settings.items()},
         "searches": [
             {"directory": str(tables.directory), "name": tables.name, "trials": len(tables.trials)}
             | {key: tables.facts.get(key) for key in facts}

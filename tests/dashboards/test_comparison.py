@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from stepfront.dashboards.comparison import parents_section
+from stepfront.dashboards.differing_settings import differing_settings
 from stepfront.dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
 from stepfront.dashboards.html.page import MOST_BYTES
 from stepfront.dashboards.report import write_comparison, write_report
@@ -74,7 +75,7 @@ def named_sections(page: Path) -> list[str]:
 
 def test_searches_alike_are_compared_by_what_they_attain(make_search: Callable[..., Path], tmp_path: Path) -> None:
     page = write_comparison([make_search("a"), make_search("b", count=60)], tmp_path / "compared.html")
-    assert named_sections(page) == ["searches", "fronts", "attainment", "plans"]
+    assert named_sections(page) == ["searches", "settings", "fronts", "attainment", "plans"]
     assert page.stat().st_size < MOST_BYTES
 
 
@@ -83,17 +84,47 @@ def test_searches_on_other_data_are_compared_against_their_own_full_width(
 ) -> None:
     other = change_facts(make_search("b"), dataset="faces", full={"gflops": 30.0, "fid": 40.0, "latency_ms": 1.0})
     page = write_comparison([make_search("a"), other], tmp_path / "compared.html")
-    assert named_sections(page) == ["searches", "fronts", "relative", "plans"]
+    assert named_sections(page) == ["searches", "settings", "fronts", "relative", "plans"]
     assert "hypervolume</th>" not in page.read_text(encoding="utf-8")
 
 
+def figures_of(page: Path) -> dict[str, dict[str, object]]:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r'<script type="application/json" id="figure-([a-z0-9-]+)-data">(.*?)</script>', text)
+    return {name: json.loads(figure) for name, figure in found}
+
+
+def test_fids_that_cannot_be_compared_never_share_an_axis(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    other = change_facts(make_search("c"), features="inception")
+    directories = [make_search("a"), other, make_search("b")]
+    figures = figures_of(write_comparison(directories, tmp_path / "compared.html"))
+    drawn = {name: [trace["name"] for trace in figures[name]["data"]] for name in figures if "fronts" in name}  # type: ignore[index,attr-defined]
+    assert drawn == {"fronts-0": ["a", "b"], "fronts-1": ["c"]}
+    assert "attainment" not in figures
+
+
+def test_the_settings_in_which_searches_differ_are_shown(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    directories = [make_search("a"), make_search("b"), make_search("c")]
+    texts = ("sampler: {steps: 10, solver: ddim}", "sampler: {steps: 20, solver: ddim}", "a: [")
+    for directory, text in zip(directories, texts, strict=True):
+        (directory / "settings.yaml").write_text(f"name: {directory.name}\ndirectory: runs\n{text}\n")
+    found = differing_settings([read_tables(directory) for directory in directories[:2]])
+    assert found == {"sampler.steps": [10, 20]}
+    page = write_comparison(directories, tmp_path / "compared.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="settings">') :].partition("</section>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", section)
+    assert cells == ["sampler.steps", "10", "20", "–", "sampler.solver", "ddim", "ddim", "–"]
+    same = write_comparison([directories[0]] * 2, tmp_path / "same.html").read_text(encoding="utf-8")
+    assert "All settings of these searches are equal." in same
+
+
 def test_a_search_from_another_shows_both_fronts(make_search: Callable[..., Path], tmp_path: Path) -> None:
-    parent = make_search("parent", name="the elder")
+    parent = make_search("parent")
     child = change_facts(make_search("child"), parent_searches=[str(parent), str(tmp_path / "gone")])
     page = write_report(child).read_text(encoding="utf-8")
     section = page[page.index('<section id="parents">') :]
     section = section[: section.index("</section>")]
-    assert "the elder" in section
+    assert "parent" in section
     change_facts(child, parent_searches=[str(tmp_path / "gone")])
     assert parents_section(read_tables(child)) == ""
     assert "parents" not in named_sections(write_report(child))

@@ -161,12 +161,6 @@ def test_kendall_tau_in_closed_form(other: list[float], tau: float) -> None:
     assert kendall_tau(np.arange(4), np.array(other, dtype=float)) == pytest.approx(tau)
 
 
-def test_kendall_tau_agrees_with_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    a, b = np.random.default_rng(0).integers(0, 9, (2, 60)).astype(float)
-    assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
-
-
 def test_proxies_are_paired_by_trial_and_the_stated_tau_is_taken(search: Path) -> None:
     facts = json.loads((search / "search.json").read_text())
     facts["proxy_tau"] = [{"lower": "gap", "upper": "fid", "tau": 0.31, "n": 42}]
@@ -230,10 +224,11 @@ def test_latency_is_a_share_of_full_width(tables: SearchTables) -> None:
     assert latency_data(unmeasured).empty
 
 
-def test_searches_of_one_name_are_told_apart(make_search: Callable[..., Path]) -> None:
-    searches = [read_tables(make_search(folder, name=name)) for folder, name in (("a", "x"), ("b", "y"), ("c", "x"))]
-    data = comparison_data(searches)
-    assert list(data) == ["x (1)", "y", "x (3)"]
+def test_searches_are_named_by_their_paths(make_search: Callable[..., Path]) -> None:
+    searches = [read_tables(make_search(folder, name="x")) for folder in ("a/x/search", "b/x/search")]
+    data = comparison_data([searches[0], searches[1], searches[0]])
+    assert list(data) == ["a/x (1)", "b/x", "a/x (3)"]
+    assert list(comparison_data(searches[:1])) == ["x"]
     assert [trace.name for trace in comparison_figure(data).data] == list(data)
 
 
