@@ -45,8 +45,8 @@ MAY_IMPORT: dict[str, str] = {
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",
-    "search/learning": """search/problem search/records search/ground trainers/evaluator trainers/sampler_learning
-        trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
+    "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
+        trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/step_tables search/initial_plans search/algorithm search/records
@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/jobs": "search/records search/storage search/ground trainers/networks trainers/ground ground",
     "search/records": "search/storage search/ground trainers/diffusion trainers/networks trainers/ground tables ground",
     "search/storage": "search/ground trainers/networks trainers/ground ground",
-    "search/presets": "",
+    "search/presets": "ground",
     "search/ground": "search/settings trainers/ground ground",  # config, pareto and other single files of search/
     "search/settings": "trainers/ground tables ground",  # groups of settings, YAML and --set; config.py is above
     "dashboards": """dashboards/sections dashboards/terminal dashboards/html dashboards/summary dashboards/claim
@@ -108,7 +108,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "mlflow": {"search/tracking", "search/mlflow_runs", "search/export"},
     "typer": {"search/cli"},
     "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
-    "matplotlib": {"dashboards/sections", "dashboards/figures"},
+    "matplotlib": {"dashboards/figures"},
     "diffusers": {"trainers/interop"},
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
@@ -130,7 +130,10 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
 KNOWN: set[tuple[str, str]] = set()
 """Arrows (module, module) that the table forbids and that are still to be removed."""
 
-PACKAGES_THAT_IMPORT = {"stepfront", "stepfront.testing", "stepfront.dashboards.figures", "stepfront.trainers.data"}
+PACKAGES_THAT_IMPORT = {
+    *("stepfront", "stepfront.testing", "stepfront.dashboards.figures", "stepfront.trainers.data"),
+    "stepfront.search.presets",
+}
 """Packages that offer names of their modules; importing a module of a package runs the package first."""
 
 IMPORT_BY_STRING = {"stepfront", "stepfront.plugins"}
@@ -147,7 +150,7 @@ MODULE_STRINGS = {
 
 BARE_NAMES = {*TOP_FOLDERS, "src"}
 
-SEARCH_GROUND = {"config", "objectives", "pareto", "optuna_internals", "settings_reference"}
+SEARCH_GROUND = {"commented_settings", "config", "objectives", "pareto", "optuna_internals", "settings_reference"}
 
 
 def find_modules() -> dict[str, Path]:

@@ -168,6 +168,7 @@ def _trainer(share: Share, scratch: str) -> TorchTrainer:
             num_workers=training.workers,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {}),
+            accelerator_type=workers.accelerator_type if gpus else None,
         ),
         run_config=RunConfig(
             name="training",

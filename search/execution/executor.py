@@ -13,7 +13,7 @@ import warnings
 from ray import tune
 
 from stepfront.search.config import WorkerSettings
-from stepfront.search.execution.placement import slots_now
+from stepfront.search.execution.placement import slots_now, worker_resources
 from stepfront.search.execution.tune_searcher import FirstFree, Job, LedgerSearcher, OnResult, OnStep, Watch
 from stepfront.search.execution.worker import EvaluationWorker, Load
 from stepfront.search.study.ledger import Ledger
@@ -43,7 +43,7 @@ def run_trials(
 
 def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, limit: float, on_step: OnStep) -> None:
     trainable = tune.with_resources(
-        tune.with_parameters(EvaluationWorker, load=load), {"cpu": workers.cpus, "gpu": workers.gpus}
+        tune.with_parameters(EvaluationWorker, load=load), tune.PlacementGroupFactory([worker_resources(workers)])
     )
     scratch = tempfile.mkdtemp(prefix="stepfront-tune-")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

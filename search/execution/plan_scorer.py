@@ -11,7 +11,7 @@ import ray
 
 from stepfront.errors import InputError
 from stepfront.search.config import WorkerSettings
-from stepfront.search.execution.placement import slots_now, worker_count
+from stepfront.search.execution.placement import remote_options, slots_now, worker_count
 from stepfront.search.execution.worker import ListWorker, Load, end_worker, reason_of
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -36,7 +36,7 @@ class PlanScorer:
     def __init__(self, load: Load, workers: WorkerSettings, limit: float) -> None:
         self._workers, self._limit = workers, limit
         self._load = ray.put(load)
-        self._actor = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(ListWorker)
+        self._actor = ray.remote(**remote_options(workers))(ListWorker)
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._running: dict[Any, _Running] = {}

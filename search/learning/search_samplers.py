@@ -10,6 +10,7 @@ import ray
 
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
+from stepfront.search.execution.placement import remote_options
 from stepfront.search.learning.chosen import Task
 from stepfront.search.problem.baseline_plans import SAMPLERS
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -68,7 +69,7 @@ def find_or_learn(problem: SearchProblem, tasks: Sequence[Task], stage: Stage) -
     missing = [task for task in tasks if not (folder / f"{task.key}.json").exists()]
     if missing:
         workers = problem.settings.workers
-        run = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_run)
+        run = ray.remote(**remote_options(workers))(_run)
         waiting = {run.remote(task): task for task in missing}
         while waiting:
             stage(f"learning samplers, {len(missing) - len(waiting)} of {len(missing)} done")

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from stepfront.errors import InputError
-from stepfront.search.execution.placement import worker_count
+from stepfront.search.execution.placement import remote_options, worker_count
 from stepfront.search.problem.evaluator_parts import CPU_BATCH, threads_per_worker, worker_device
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.data import to_float
@@ -62,7 +62,7 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measur
     # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
     scale, null = settings.sampler.guidance, card.network.classes
 
-    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    @ray.remote(**remote_options(workers))
     def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> tuple[Measured, list[Measured], str] | str:
         torch.set_num_threads(threads_per_worker(settings))
         device = pick_device(worker_device(settings))
@@ -115,7 +115,7 @@ def _measured(problem: SearchProblem, inputs: _Inputs[T]) -> T:
     """Return what the inputs measure on a worker's device."""
     settings, workers = problem.settings, problem.settings.workers
 
-    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    @ray.remote(**remote_options(workers))
     def measure(inputs: _Inputs[T]) -> T:
         torch.set_num_threads(threads_per_worker(settings))
         return inputs.measure(pick_device(worker_device(settings)))
@@ -131,7 +131,7 @@ def _fitting_batch(problem: SearchProblem) -> int:
     if given != "auto" or not workers.gpus:
         return min(CPU_BATCH if given == "auto" else given, images)
 
-    @ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)
+    @ray.remote(**remote_options(workers))
     def fitting(weights: dict[str, np.ndarray]) -> int:
         device = pick_device(worker_device(settings))
         supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})

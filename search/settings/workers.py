@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from string import Formatter
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stepfront.addresses import only_address
 from stepfront.trainers.validation import Settings
@@ -17,6 +17,11 @@ class WorkerSettings(Settings):
     count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
     cpus: float = Field(1, gt=0, description="CPUs per worker")
     gpus: float = Field(0, ge=0, description="GPUs per worker; 0.5 puts two workers on each GPU")
+    accelerator_type: str | None = Field(
+        None,
+        pattern=r"^\S+$",
+        description="type of GPU that workers run on, by Ray's name, such as H100 or A100; null: any",
+    )
     attempts: int = Field(3, ge=1, description="number of attempts per plan when workers fail")
     limit_minutes: float | None = Field(
         None,
@@ -44,6 +49,14 @@ class WorkerSettings(Settings):
     address: str | None = Field(None, description="address of a running Ray cluster; null: start Ray on this machine")
 
     _address = field_validator("address")(only_address)
+
+    @model_validator(mode="after")
+    def _type_has_gpus(self) -> Self:
+        if self.accelerator_type is not None and not self.gpus:
+            raise ValueError(
+                f"workers.accelerator_type {self.accelerator_type} needs workers.gpus above 0: it is a type of GPU"
+            )
+        return self
 
 
 EXPERIMENT_PLACEHOLDERS = {"name", "space", "user"}

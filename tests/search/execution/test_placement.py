@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stepfront.search.config import WorkerSettings
-from stepfront.search.execution.placement import slots_of_node
+from stepfront.errors import InputError
+from stepfront.search.config import WorkerSettings, settings_from
+from stepfront.search.execution.placement import _no_room, remote_options, slots_of_node, worker_resources
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,35 @@ from stepfront.search.execution.placement import slots_of_node
 )
 def test_workers_fit_whole(cpus: float, gpus: float, node: dict[str, float], slots: int) -> None:
     assert slots_of_node(node, WorkerSettings(cpus=cpus, gpus=gpus)) == slots
+
+
+H100 = {"CPU": 8, "GPU": 1, "accelerator_type:H100": 1}
+
+
+def test_workers_keep_to_their_type_of_gpu() -> None:
+    workers = WorkerSettings(cpus=1, gpus=0.5, accelerator_type="H100")
+    assert slots_of_node(H100, workers) == 2
+    assert slots_of_node({"CPU": 8, "GPU": 1, "accelerator_type:A100": 1}, workers) == 0
+    assert worker_resources(workers) == {"CPU": 1, "GPU": 0.5, "accelerator_type:H100": 0.001}
+    assert worker_resources(WorkerSettings()) == {"CPU": 1}
+    assert remote_options(workers) == {"num_cpus": 1, "num_gpus": 0.5, "accelerator_type": "H100"}
+    assert remote_options(WorkerSettings()) == {"num_cpus": 1, "num_gpus": 0}
+
+
+def test_ray_asks_for_the_same_resource() -> None:
+    from ray._common.utils import resources_from_ray_options
+
+    workers = WorkerSettings(cpus=1, gpus=0.5, accelerator_type="H100")
+    assert resources_from_ray_options(remote_options(workers)) == worker_resources(workers)
+
+
+def test_a_type_that_no_machine_has_is_one_line_that_names_those_there() -> None:
+    workers = WorkerSettings(gpus=1, accelerator_type="H100")
+    line = _no_room(workers, {"CPU": 8.0, "GPU": 2.0, "accelerator_type:A100": 2.0})
+    assert line == "workers.accelerator_type H100: no machine of the cluster has that type; there: A100"
+    assert "on one machine with H100; " in _no_room(workers, H100)
+    with pytest.raises(InputError, match=r"accelerator_type H100 needs workers\.gpus above 0"):
+        settings_from({"workers": {"accelerator_type": "H100"}})
 
 
 class _Trial:
