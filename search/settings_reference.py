@@ -52,7 +52,7 @@ def reference() -> str:
 def groups(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield the fields of a model that are groups of settings, and the groups in these as `confirm.features`."""
     for name, field in model.model_fields.items():
-        if (group := _group(field)) is not None:
+        if (group := group_of(field)) is not None:
             yield name, group
             yield from ((f"{name}.{inner}", one) for inner, one in groups(group))
 
@@ -68,7 +68,7 @@ def lists(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """Yield the fields of a model that are single settings."""
     for name, field in model.model_fields.items():
-        if _group(field) is None:
+        if group_of(field) is None:
             bounds = [word.format(_number(value)) for word, value in _bounds(field.metadata)]
             kind = ", ".join([type_name(field.annotation), *bounds])
             default = "" if field.is_required() else yaml_text(field.get_default())
@@ -97,7 +97,8 @@ def yaml_text(value: Any) -> str:
     return yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
 
 
-def _group(field: FieldInfo) -> type[BaseModel] | None:
+def group_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the group of settings that a field is; None for a single setting."""
     annotation = field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 

@@ -98,6 +98,12 @@ def test_a_wheel_puts_one_name_into_an_environment(wheel: Path) -> None:
     assert presets | {"stepfront/py.typed", f"stepfront-{__version__}.dist-info/licenses/LICENSE"} <= set(names)
 
 
+def test_configs_are_the_presets_of_the_wheel() -> None:
+    presets = sorted((ROOT / "search" / "presets").glob("*.yaml"))
+    assert [path.name for path in presets] == ["cifar10.yaml", "digits.yaml", "fashion_mnist.yaml", "imagenet64.yaml"]
+    assert [path.resolve() for path in sorted((ROOT / "configs").iterdir())] == presets
+
+
 def test_a_source_distribution_holds_files_in_place_of_links_and_builds_the_same_wheel(
     checkout: Path, wheel: Path, tmp_path: Path
 ) -> None:

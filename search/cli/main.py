@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from stepfront.environment import disable_telemetry
 from stepfront.errors import InputError
-from stepfront.search.cli import cluster, models, pages, points, runs, scores, upkeep
+from stepfront.search.cli import cluster, folders, models, pages, points, runs, scores, upkeep
 from stepfront.search.cli.terminal import print_warnings
 from stepfront.search.execution.interrupt import InterruptedSearchError, handle_sigterm
 from stepfront.version import __version__
@@ -33,7 +33,8 @@ app = typer.Typer(
     help="Find which width of a slimmable diffusion network to run at which denoising step.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog="Start with: stepfront quickstart.  Each verb has --help with an example.",
+    epilog="Start with: stepfront quickstart.  Each verb has --help with an example.  Exit codes: 0 done, 1 a check "
+    "failed, 2 something given can't be used, 130 interrupted.",
 )
 for add_verbs in (
     runs.add_to,
@@ -41,6 +42,7 @@ for add_verbs in (
     points.add_to,
     pages.add_to,
     models.add_to,
+    folders.add_to,
     upkeep.add_to,
     cluster.add_to,
 ):

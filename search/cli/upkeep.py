@@ -1,4 +1,4 @@
-"""Define the verbs that list runs, check an installation and repair its searches: list, doctor and sync."""
+"""Define the verbs that check an installation and repair its searches: doctor and sync."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def add_to(app: typer.Typer) -> None:
         doctor
     )
     app.command(epilog="Example: stepfront sync runs/digits")(sync)
-    app.command("list", epilog="Example: stepfront list runs --json")(list_)
 
 
 def doctor(
@@ -70,26 +69,6 @@ def _check(what: Path | None, overrides: list[str], repair: bool, output: Output
     if repair:
         raise InputError(f"--repair needs the directory of a search, such as runs/digits; given: {what or 'nothing'}")
     return check_environment(load_settings(what, overrides) if what else None)
-
-
-def list_(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="folder that holds runs, or one run")] = Path("runs"),
-    as_json: AsJson = False,
-) -> None:
-    """List the runs of a folder, with state, front and size."""
-    from dataclasses import asdict
-
-    from stepfront.search.cli.tables.runs import run_table
-    from stepfront.search.records.run_list import list_runs
-
-    output, found = Output(as_json), list_runs(folder)
-    if as_json:
-        output.json([asdict(run) for run in found])
-        return
-    output.message(run_table(found) if found else f"there is no run in {folder}")
-    for run in found:
-        if run.problem:
-            output.message(f"{run.name}: {run.problem}")
 
 
 def sync(search: Search) -> None:

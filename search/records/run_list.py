@@ -56,7 +56,7 @@ def _is_run(folder: Path) -> bool:
 
 def _summary(run: Path) -> RunSummary:
     search, supernet = run / "search", run / "supernet"
-    size, place = _bytes_in(run), str(run)
+    size, place = bytes_in(run), str(run)
     if is_in_use(search):
         return RunSummary(run.name, place, "searching", size)
     if is_in_use(supernet):
@@ -83,12 +83,12 @@ def _summary(run: Path) -> RunSummary:
     )
 
 
-def _bytes_in(run: Path) -> int:
-    """Return the size of a run's files; a run at work deletes some of them meanwhile."""
+def bytes_in(folder: Path) -> int:
+    """Return the size of the files in a folder; a run at work deletes some of them meanwhile."""
     total = 0
-    for folder, _, names in os.walk(run):
+    for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                found = os.lstat(os.path.join(folder, name))
+                found = os.lstat(os.path.join(place, name))
                 total += found.st_size if stat.S_ISREG(found.st_mode) else 0
     return total

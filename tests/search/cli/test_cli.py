@@ -35,6 +35,15 @@ VERBS = (
     "register",
     "export",
     "compare",
+    "fit",
+    "claim",
+    "init",
+    "list",
+    "delete",
+    "submit",
+    "status",
+    "logs",
+    "stop",
 )
 
 
@@ -55,6 +64,7 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch, capsys) -> 
     code, said, _ = call(monkeypatch, capsys, verb, "--help")
     assert code == 0
     assert "Example:" in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
@@ -237,7 +247,7 @@ def test_exports_and_samples(searched_copy: Path, tmp_path: Path, monkeypatch, c
     assert "cheapest" in said
     code, said, _ = call(monkeypatch, capsys, "compare", str(searched_copy), str(searched_copy), "--json")
     compared = json.loads(said)
-    assert compared["differing"] is None
+    assert (compared["differing"], compared["settings"]) == (None, {})
     assert [one["hypervolume_share"] for one in compared["searches"]] == pytest.approx([1, 1])
     assert compared["searches"][0]["front"] == exported
 

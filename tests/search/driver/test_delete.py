@@ -1,0 +1,127 @@
+"""`stepfront delete`: what it deletes, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.files import write_json
+from stepfront.search.config import save_settings
+from stepfront.search.driver.delete import delete_parts, find_parts
+from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.storage.lock import InUseError, directory_lock
+from stepfront.search.study.optuna_storage import open_storage, study_name
+from tests.search.cli.test_cli import call
+from tests.search.conftest import tiny_settings
+
+
+@pytest.fixture
+def run(tmp_path: Path, empty_store: Path) -> Path:
+    """Return a run with a search and a supernet, both with their settings."""
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    settings = tiny_settings(tmp_path)
+    for part in ("search", "supernet"):
+        (tmp_path / "tiny" / part).mkdir(parents=True)
+        save_settings(settings, tmp_path / "tiny" / part / "settings.yaml")
+    write_json(tmp_path / "tiny" / "search" / "search.json", {"search_id": "s"})
+    write_json(tmp_path / "tiny" / "supernet" / "supernet.json", {})
+    return tmp_path / "tiny"
+
+
+def test_a_run_is_deleted_with_its_folder(run: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    code, shown, _ = call(monkeypatch, capsys, "delete", str(run), "--yes", "--json")
+    assert code == 0
+    assert json.loads(shown) == {
+        "deleted": [str(run / "search"), str(run / "supernet")],
+        "bytes": size,
+        "mlflow_runs": 0,
+    }
+    assert not run.exists()
+    assert sorted(path.name for path in run.parent.iterdir()) == ["mlflow.db"]
+
+
+def test_what_lies_beside_a_search_stays(run: Path) -> None:
+    (run / "notes.txt").write_text("mine")
+    assert [part.kind for part in find_parts(str(run / "search"))] == ["search"]
+    delete_parts(find_parts(str(run / "search")), mlflow=False)
+    assert sorted(path.name for path in run.iterdir()) == ["notes.txt", "supernet"]
+    delete_parts(find_parts(str(run)), mlflow=False)
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_without_yes_and_without_a_terminal_nothing_is_deleted(run: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, shown, error = call(monkeypatch, capsys, "delete", str(run / "supernet"))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--yes" in error
+    assert "needs this supernet" in shown
+    assert (run / "supernet" / "supernet.json").exists()
+
+
+def test_a_run_at_work_is_refused_whole(run: Path) -> None:
+    before = sorted(run.rglob("*.json"))
+    with directory_lock(run / "supernet"), pytest.raises(InUseError, match="is in use by another stepfront"):
+        delete_parts(find_parts(str(run)), mlflow=False)
+    assert sorted(run.rglob("*.json")) == before
+
+
+@pytest.mark.parametrize("place", ["other", "other/search", "nowhere", "linked", "s3://bucket/runs/digits"])
+def test_other_folders_links_and_uris_are_refused(
+    place: str,
+    run: Path,
+    monkeypatch,  # type: ignore[no-untyped-def]
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    monkeypatch.chdir(run.parent)
+    (run.parent / "other" / "search").mkdir(parents=True)  # such as the folder of a program of that name
+    (run.parent / "other" / "search" / "settings.yaml").write_text("a: 1\n")
+    (run.parent / "linked").symlink_to(run / "search")
+    code, _, error = call(monkeypatch, capsys, "delete", place, "--yes")
+    assert (code, error.count("\n")) == (2, 1)
+    assert (run.parent / "other" / "search" / "settings.yaml").exists()
+    assert (run / "search" / "search.json").exists()
+
+
+def test_a_deletion_that_was_killed_is_finished_by_the_next(run: Path) -> None:
+    aside = run / ".search.deleting"
+    aside.mkdir()
+    (aside / "left").write_text("")
+    delete_parts(find_parts(str(run)), mlflow=False)
+    assert not run.exists()
+
+
+def test_the_study_in_a_shared_database_is_deleted(run: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{run.parent / 'shared.db'}"
+    save_settings(tiny_settings(run.parent, f"storage={url}"), run / "search" / "settings.yaml")
+    names = [study_name(url, run / "search"), "another"]
+    for name in names:
+        optuna.create_study(study_name=name, storage=open_storage(url, run / "search"))
+    (part,) = find_parts(str(run / "search"))
+    assert part.study == url
+    delete_parts([part], mlflow=False)
+    assert optuna.get_all_study_names(open_storage(url, run.parent)) == ["another"]
+
+
+def test_runs_in_mlflow_are_deleted_when_asked(run: Path) -> None:
+    client = make_client(f"sqlite:///{run.parent / 'mlflow.db'}")
+    experiment = client.create_experiment("made up")
+    parent, other = (client.create_run(experiment).info.run_id for _ in range(2))
+    for _ in range(3):
+        client.create_run(experiment, tags={"mlflow.parentRunId": parent})
+    WrittenSearch(experiment_id=experiment, run_id=parent).save(run / "search")
+    assert delete_parts(find_parts(str(run / "search")), mlflow=True) == 4
+    assert [found.info.run_id for found in client.search_runs([experiment])] == [other]
+
+
+def test_an_mlflow_that_is_missing_keeps_the_search(run: Path) -> None:
+    WrittenSearch(experiment_id="1", run_id="gone").save(run / "search")
+    (run.parent / "mlflow.db").unlink()
+    with pytest.raises(InputError, match="there is no MLflow database"):
+        delete_parts(find_parts(str(run / "search")), mlflow=True)
+    assert (run / "search" / "search.json").exists()
