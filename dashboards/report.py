@@ -14,7 +14,14 @@ from stepfront.dashboards.sections.judges import judges_section
 from stepfront.dashboards.sections.overview import head, key_figures
 from stepfront.dashboards.sections.own_scores import own_scores_section
 from stepfront.dashboards.sections.provenance import facts_section, missing_note
-from stepfront.dashboards.sections.study import hypervolume_section, latency_section, origins_section, proxies_section
+from stepfront.dashboards.sections.steps import steps_section
+from stepfront.dashboards.sections.study import (
+    hypervolume_section,
+    latency_section,
+    origins_section,
+    proxies_section,
+    timeline_section,
+)
 from stepfront.errors import InputError
 from stepfront.tables.schema import CONFIRM, METHOD_SCORES, PROGRESS, PROXY_SCORES, VERSUS
 from stepfront.tables.search_tables import read_tables
@@ -32,6 +39,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         Section("front", "The front", front_section(tables)),
         Section("points", "The points", missing_note(tables, CONFIRM) + points_section(tables)),
         Section("plans", "Width per step", plans_section(tables)),
+        Section("steps", "Which step matters", steps_section(tables)),
         Section("own-scores", "Your own scores", own_scores_section(tables)),
     ]
     after = [
@@ -39,6 +47,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
         Section("judges", "The judges", judges_section(tables)),
         Section("hypervolume", "Hypervolume", missing_note(tables, PROGRESS) + hypervolume_section(tables)),
+        Section("timeline", "Time line", timeline_section(tables)),
         Section("origins", "Origins of the trials", origins_section(tables)),
         Section("proxies", "Proxies", missing_note(tables, PROXY_SCORES) + proxies_section(tables)),
         Section("latency", "Latency", latency_section(tables)),

@@ -86,7 +86,8 @@ def front_figure(data: FrontData) -> Figure:
         figure.add_traces([_confirmed(data.moments[-1].front), _labels(data.moments[-1].front)])
     gflops, fid = extent(data)
     limit = shown_limit(data)
-    fid = fid[~(fid > limit)]
+    intervals = data.moments[-1].front[["fid_low", "fid_high"]].to_numpy(float).ravel() if data.moments else []
+    fid = np.append(fid[~(fid > limit)], intervals)
     figure.update_layout(
         layout(620, hovermode="closest", margin={"l": 60, "r": 20, "t": 80, "b": 60}),
         xaxis=axis("GFLOPs per image", gflops),
@@ -158,7 +159,7 @@ def _trial_hover(frame: pd.DataFrame) -> list[str]:
 def _trials(frame: pd.DataFrame, first: bool) -> Scatter:
     marker = {"color": MUTED, "size": 6, "opacity": 0.45}
     group = {"name": "other trials", "legendgroup": "trials", "showlegend": first}
-    return _points(frame, marker=marker, text=_trial_hover(frame), customdata=frame.trial, **group)
+    return _points(frame, marker=marker, text=_trial_hover(frame), customdata=frame.trial.tolist(), **group)
 
 
 def _baseline(method: str, frame: pd.DataFrame) -> Scatter:
@@ -181,7 +182,7 @@ def _front(frame: pd.DataFrame, final: bool) -> Scatter:
     # Earlier fronts repeat most points; their plans would make up most of the page.
     hover = _trial_hover(frame) if final else [f"trial {trial}" for trial in frame.trial]
     marker = {"color": FRONT, "size": 9}
-    trace = _points(frame, name="front", marker=marker, text=hover, visible=final, customdata=frame.trial)
+    trace = _points(frame, name="front", marker=marker, text=hover, visible=final, customdata=frame.trial.tolist())
     if not (frame.sort_values("gflops").fid.diff().dropna() <= 0).all():
         return trace  # of three objectives: points that are on the front for another score are above any line
     # "hv": at each cost, the line shows the best FID at or below it.
@@ -220,7 +221,7 @@ def _confirmed(front: pd.DataFrame) -> Scatter:
         mode="markers",
         marker={"color": MUTED, "symbol": symbols, "size": 5, "line": {"width": 1, "color": MUTED}},
         name="confirmed on held-out noise seeds",
-        customdata=confirmed.trial,
+        customdata=confirmed.trial.tolist(),
         showlegend=bool(len(confirmed)),
         text=text,
         hovertemplate="%{text}<extra></extra>",

@@ -75,7 +75,7 @@ def hypervolume_figure(data: HypervolumeData) -> Figure:
     figure.update_layout(
         layout(420),
         xaxis=axis("evaluations"),
-        xaxis2=axis(f"network FLOPs ({data.unit})"),
+        xaxis2=axis(f"{data.unit} in networks"),
         yaxis=axis(f"hypervolume, {data.fid_name}") | starts,
     )
     return figure

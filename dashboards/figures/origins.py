@@ -36,7 +36,7 @@ def origins_figure(data: OriginsData) -> Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    titles = ("trials", f"of these on the front, {data.fid_name}")
+    titles = ("trials", f"on the front,<br>{data.fid_name}")  # short: on a phone a panel has 110 pixels
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for column, (counts, colour) in enumerate(((data.made, MUTED), (data.on_front, FRONT)), start=1):
         # Bars are drawn from the bottom up; the origin with most trials comes on top.
@@ -44,7 +44,8 @@ def origins_figure(data: OriginsData) -> Figure:
         look = {"orientation": "h", "marker": {"color": colour}, "textposition": "outside", "cliponaxis": False}
         figure.add_trace(go.Bar(**bars, **look, hoverinfo="skip", showlegend=False), row=1, col=column)
         figure.update_xaxes(range=[0, 1.12 * max([*counts, 1])], showgrid=False, zeroline=False, col=column)
+    figure.update_annotations(font={"size": 13})
     figure.update_xaxes(showticklabels=False)
     figure.update_yaxes(automargin=True, type="category", showgrid=False, zeroline=False)
-    figure.update_layout(layout(80 + 32 * max(len(data.origins), 2), margin={"l": 60, "r": 20, "t": 40, "b": 15}))
+    figure.update_layout(layout(95 + 32 * max(len(data.origins), 2), margin={"l": 60, "r": 20, "t": 55, "b": 15}))
     return figure

@@ -29,6 +29,7 @@ class PlansData:
     widths: np.ndarray
     levels: list[float]  # the widths that occur, narrowest first, without 0
     labels: list[str]
+    trials: list[int]
     fid_name: str = "FID"
 
 
@@ -43,7 +44,7 @@ def plans_data(tables: SearchTables) -> PlansData:
         row[: len(plan)] = plan
     levels = [float(level) for level in np.unique(widths[np.isfinite(widths)]) if level > 0]
     labels = [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in zip(front.gflops, front.fid, strict=True)]
-    return PlansData(widths, levels, labels, tables.fid_name)
+    return PlansData(widths, levels, labels, front.trial.astype(int).tolist(), tables.fid_name)
 
 
 def width_colours(levels: list[float]) -> list[str]:
@@ -86,7 +87,8 @@ def plans_figure(data: PlansData) -> Figure:
     for value, colour in zip(values, colours, strict=True):
         if value or len(skipped):
             figure.add_trace(_legend_entry("skip" if value == 0 else f"{value:g}", colour))
-    figure.update_layout(layout(170 + min(max(22 * rows, 60), 900)), **_axes(data))
+    # The page's script finds the rows of selected trials by `meta`.
+    figure.update_layout(layout(170 + min(max(22 * rows, 60), 900)), meta={"trials": data.trials}, **_axes(data))
     return figure
 
 

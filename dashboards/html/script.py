@@ -1,6 +1,8 @@
-"""Hold the script of the pages: figures and their colours, printing, tables, and the point that was clicked."""
+"""Hold the script of the pages: figures and their colours, printing, tables, the clicked point, the selection."""
 
 from __future__ import annotations
+
+from stepfront.dashboards.html.brushing import BRUSHING
 
 FIGURES = """
 const palettes = { light: { ink: '#2b3238', grid: '#e1e5e9' }, dark: { ink: '#d3d9df', grid: '#343c44' } };
@@ -24,12 +26,12 @@ function repaint(palette, sizeOf) {
 }
 const chosen = () => palettes[dark.matches ? 'dark' : 'light'];
 // A figure that is taller than a printed page would be torn apart.
-const printed = box => ({ width: 690, height: Math.min(heights.get(box), 860) });
+const printed = box => ({ width: box.closest('.beside') ? 335 : 690, height: Math.min(heights.get(box), 860) });
 const onScreen = box => ({ width: null, height: heights.get(box), autosize: true });
 Promise.all(boxes.map(box => {
   const figure = JSON.parse(document.getElementById(box.id + '-data').textContent);
   return Plotly.newPlot(box, figure.data, figure.layout, { displayModeBar: false, responsive: true });
-})).then(() => { repaint(chosen(), () => ({})); watchClicks(); });
+})).then(() => { repaint(chosen(), () => ({})); watchClicks(); watchBrush(); });
 dark.addEventListener('change', () => repaint(chosen(), () => ({})));
 addEventListener('beforeprint', () => repaint(palettes.light, printed));
 addEventListener('afterprint', () => repaint(chosen(), onScreen));
@@ -122,10 +124,13 @@ function show(trial) {
 }
 function watchClicks() {
   if (!clicked) return;
-  boxes.forEach(box => box.on('plotly_click', event => show(event.points[0].customdata)));
+  boxes.forEach(box => box.on('plotly_click', event => {
+    const point = event.points[0], trials = trialsOf(box);
+    show(trials ? trials[point.y] : point.customdata);
+  }));
   document.querySelectorAll('#table-points tr[data-trial]').forEach(row =>
     row.addEventListener('click', () => show(row.dataset.trial)));
 }
 """
 
-SCRIPT = FIGURES + TABLES + CLICKS
+SCRIPT = FIGURES + TABLES + CLICKS + BRUSHING

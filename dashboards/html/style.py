@@ -40,9 +40,15 @@ th[aria-sort="descending"] button::after { content: " \25bc"; }
 tr.chosen td { background: var(--tile); }
 .tools { margin: 12px 0 0; display: flex; gap: 8px; }
 .tools input { flex: 0 1 280px; min-width: 0; }
-.tools input, .tools button, button.png, .clicked button { font: inherit; font-size: 0.85rem; padding: 2px 8px;
-  color: inherit; background: var(--tile); border: 1px solid var(--line); border-radius: 5px; }
-button.png { font-size: 0.75rem; padding: 0 6px; cursor: pointer; }
+.tools input, .tools button, button.png, button.select, .clicked button, .brush-note button { font: inherit;
+  font-size: 0.85rem; padding: 2px 8px; color: inherit; background: var(--tile); border: 1px solid var(--line);
+  border-radius: 5px; }
+button.png, button.select { font-size: 0.75rem; padding: 0 6px; cursor: pointer; }
+button.select[aria-pressed="true"] { color: var(--page); background: var(--accent); border-color: var(--accent); }
+tr.faded td { opacity: 0.3; }
+.brush-note { position: fixed; right: 18px; bottom: 18px; padding: 8px 14px; border-radius: 8px; font-size: 0.9rem;
+  background: var(--tile); border: 1px solid var(--accent); z-index: 10; }
+.brush-note button { cursor: pointer; }
 .clicked { position: relative; background: var(--tile); border-radius: 8px; padding: 8px 16px 14px; margin: 14px 0; }
 .clicked h3 { margin-top: 4px; }
 .clicked pre { padding: 0; white-space: pre-wrap; }
@@ -57,12 +63,13 @@ pre { background: var(--tile); border-radius: 8px; padding: 12px 14px; overflow-
 @media print {
   :root { --page: #ffffff; --ink: #000000; --quiet: #444444; --line: #bbbbbb; --tile: #f2f2f2; }
   main { padding: 0; max-width: none; }
-  nav, .tools, button.png, .clicked { display: none; }
+  nav, .tools, button.png, button.select, .brush-note, .clicked { display: none; }
   body { font-size: 11pt; }
   table, #table-points { font-size: 8pt; }
   th, td { padding: 3px 8px 3px 0; }
   td.plan { min-width: 130px; font-size: 7.5pt; }
   .scroll { overflow: visible; max-height: none; }
+  .beside { grid-template-columns: 1fr 1fr; }
   .figure, .tile, .images figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   pre { white-space: pre-wrap; }

@@ -58,7 +58,7 @@ def own_score_figure(score: OwnScore) -> Figure:
     figure = go.Figure()
     muted = {"size": 6, "opacity": 0.45, "color": MUTED}
     for points, marker in ((others, muted), (front, {"size": 9, "color": FRONT})):
-        place = {"x": points.gflops, "y": points.value, "text": points.trial, "customdata": points.trial}
+        place = {"x": points.gflops, "y": points.value, "text": points.trial, "customdata": points.trial.tolist()}
         figure.add_trace(go.Scatter(**place, marker=marker, **shown))
     figure.data[1].error_y = {"type": "data", "symmetric": False, "color": MUTED, **bars}
     better = "higher" if score.higher else "lower"

@@ -34,7 +34,7 @@ def front_section(tables: SearchTables) -> str:
     caption = (
         "Lower left is better. The line shows the best FID that the search found at or below each cost; points above "
         f"and to the right of it are dominated. Move the slider to see the search progress; click a point to see its "
-        f"plan.{thinned}{_above(beyond(data))}"
+        f"plan; press Select and drag to find points in every figure and table.{thinned}{_above(beyond(data))}"
     )
     return embedded("front", front_figure(data), caption) + clicked_point(tables)
 

@@ -21,7 +21,15 @@ def judges_section(tables: SearchTables) -> str:
         "Each judge has scored held-out real images as they are, and harmed in five ways. Its score must rise with the "
         "harm, and its features must vary in several directions (participation ratio 2 or more)."
     )
-    columns = ("judge", "features", ">features", ">participation ratio", ">real images", ">their score", "examination")
+    columns = (
+        "judge",
+        "features",
+        ">dimensions",
+        ">participation ratio",
+        ">real images",
+        ">their score",
+        "examination",
+    )
     table = html_table(columns, [_row(judge) for judge in tables.judges])
     data = judges_data(tables)
     caption = "Score of harmed images as a multiple of that of real ones. A line that falls is an order that is wrong."

@@ -1,4 +1,4 @@
-"""Show how the search went: hypervolume, origins of the trials, proxies, and latency."""
+"""Show how the search went: hypervolume, time line, origins of the trials, proxies, and latency."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from stepfront.dashboards.figures import (
     origins_data,
     origins_figure,
 )
+from stepfront.dashboards.figures.timeline import timeline_data, timeline_figure
+from stepfront.dashboards.formatting import percent
 from stepfront.dashboards.html.page import embedded, paragraph
 from stepfront.dashboards.score_figures.proxies import ProxyPair, proxies_data, proxy_figure
 from stepfront.tables.search_tables import SearchTables
@@ -33,6 +35,17 @@ def origins_section(tables: SearchTables) -> str:
         return ""
     caption = "How often each way of proposing a plan was tried, and how many of its plans are on the front."
     return embedded("origins", origins_figure(origins_data(tables)), caption)
+
+
+def timeline_section(tables: SearchTables) -> str:
+    """Return when each worker evaluated which trial; "" where the times are not known."""
+    data = timeline_data(tables)
+    if data.trials.empty:
+        return ""
+    caption = "Each bar is a trial in the lane of its worker. A new process after a failure has a lane of its own."
+    caption += "" if data.busy != data.busy else f" Evaluations took {percent(data.busy)} of the workers' time."
+    caption += f" The last {data.left_out:,} trials are not drawn." if data.left_out else ""
+    return embedded("timeline", timeline_figure(data), caption)
 
 
 def proxies_section(tables: SearchTables) -> str:

@@ -81,7 +81,9 @@ def repair_search(path: Path, say: Callable[[str], None] = lambda line: None) ->
             say(line)
         _rebuild_study(inspection, study_changed)
         with recorded_study(settings.storage, directory), closing(inspection):
-            TableWriter(inspection.problem, inspection.ledger, inspection.costs, directory, inspection.command).write()
+            costs, command = inspection.costs, inspection.command
+            writer = TableWriter(inspection.problem, inspection.ledger, costs, directory, command)
+            writer.write_steps(writer.write())
         record_all(directory)
     return settings
 

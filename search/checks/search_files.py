@@ -15,15 +15,17 @@ from stepfront.tables.facts import read_facts
 from stepfront.tables.schema import (
     FACTS_FILE,
     FRONT,
+    GAP,
     JUDGES_FILE,
     PROGRESS,
     PROXY_SCORES,
+    SENSITIVITY,
     SETTINGS_FILE,
     TRAINING,
     TRIALS,
 )
 
-REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, FACTS_FILE)
+REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, GAP, SENSITIVITY, FACTS_FILE)
 """Files that are rebuilt from the study."""
 
 MADE_BY = {"confirm.parquet": "confirm", "baselines.parquet": "baselines", "methods.parquet": "baselines"}

@@ -100,7 +100,7 @@ def run_search(
                     stage("searching")
                     with interruptible(hint) as check_interrupt:
                         _evaluate_trials(writer, view, check_interrupt)
-                writer.write()
+                writer.write_steps(writer.write())
                 _score_samplers(writer, stage, hint)
     return directory
 

@@ -14,6 +14,7 @@ from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.algorithm.proxy_agreement import correlations, proxies_table
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.search_facts import search_facts
+from stepfront.search.driver.step_tables import gap_table, sensitivity_table
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
@@ -25,7 +26,7 @@ from stepfront.search.records.within_noise import mark_within_noise
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.views import progress_table, trials_table
 from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import BASELINES, FRONT, PROGRESS, PROXY_SCORES, TRIALS
+from stepfront.tables.schema import BASELINES, FRONT, GAP, PROGRESS, PROXY_SCORES, SENSITIVITY, TRIALS
 from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.inference.cost import WidthCost
 
@@ -57,6 +58,14 @@ class TableWriter:
         write_table(progress, self.directory / PROGRESS)
         write_json(self.directory / FACTS_FILE, facts)
         return Snapshot(trials, progress, front, facts)
+
+    def write_steps(self, snapshot: Snapshot) -> None:
+        """Write which steps matter, from the tables of a search that has ended: the model takes a while to ask."""
+        problem, encoding = self.problem, self.problem.encoding
+        widths = problem.card.network.widths
+        write_table(gap_table(problem.gap, problem.times, widths), self.directory / GAP)
+        sensitivity = sensitivity_table(snapshot.trials, snapshot.front, self._plan_features, encoding)
+        write_table(sensitivity, self.directory / SENSITIVITY)
 
     @cached_property
     def _plan_features(self) -> PlanFeatures:

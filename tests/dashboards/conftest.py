@@ -35,7 +35,8 @@ def trial_row(trial: int, plan: np.ndarray, origin: str, generation: int) -> dic
     row |= {"plan": text_of(plan), "widths": plan.tolist(), "times": np.linspace(999, 0, len(plan)).tolist()}
     row |= {"solver": "ddim", "fid": fid_of(plan), "features": "pixels", "gflops": gflops_of(plan)}
     latency = FULL_MS * (0.3 + 0.7 * gflops_of(plan) / gflops_of(np.ones(len(plan))))
-    row |= {"latency_ms": latency, "images": 1000, "noise_seed": 0, "seconds": 1.5, "worker": "w0"}
+    row |= {"latency_ms": latency, "images": 1000, "noise_seed": 0, "seconds": 1.5, "worker": f"w{trial % 2}"}
+    row |= {"elapsed": 10.0 + 1.5 * (trial // 2 + 1)}
     return row | {"state": "complete", "error": ""}
 
 
@@ -188,6 +189,16 @@ def make_proxies(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([scored.assign(proxy="fid"), paired, gap])
 
 
+def make_gap(steps: int) -> pd.DataFrame:
+    rows = [(s + 1, 999.0 - s, w, (1 - w) * (s + 1) / 100) for s in range(steps) for w in WIDTHS]
+    return pd.DataFrame(rows, columns=["step", "time", "width", "gap"])
+
+
+def make_sensitivity(steps: int) -> pd.DataFrame:
+    rows = [(s + 1, s + 2, w, 1 + (1 - w) * s / steps, 9) for s in range(0, steps, 2) for w in WIDTHS]
+    return pd.DataFrame(rows, columns=["first_step", "last_step", "width", "factor", "plans"])
+
+
 def write_images(folder: Path) -> None:
     from matplotlib.image import imsave
 
@@ -215,6 +226,7 @@ def write_search(
     full = {"gflops": gflops_of(np.ones(steps)), "fid": 18.0, "latency_ms": FULL_MS}
     tables = {"trials": trials, "front": front, "baselines": make_baselines(steps), "methods": make_methods()}
     tables |= {"versus": make_versus(front), "progress": make_progress(trials), "proxies": make_proxies(trials)}
+    tables |= {"gap": make_gap(steps), "sensitivity": make_sensitivity(steps)}
     if confirmed:
         tables["confirm"] = make_confirm(front, full)
     for table, frame in tables.items():

@@ -110,6 +110,7 @@ def test_no_two_methods_share_a_mark() -> None:
 def test_plans_are_rows_with_the_cheapest_first(tables: SearchTables) -> None:
     front = tables.front.iloc[:2].assign(widths=[np.array([0.5, 0.0, 1.0]), np.array([0.25])])
     data = plans_data(replace(tables, front=front))
+    assert plans_figure(data).layout.meta["trials"] == data.trials == front.trial.tolist()
     np.testing.assert_array_equal(data.widths, [[0.5, 0.0, 1.0], [0.25, np.nan, np.nan]])
     assert data.levels == [0.25, 0.5, 1.0]
     assert data.labels[0].endswith(f"/ {front.fid.iloc[0]:.2f}")

@@ -30,6 +30,8 @@ SECTIONS_OF: dict[str, set[str]] = {
     "confirm.parquet": set(),
     "progress.parquet": {"hypervolume"},
     "proxies.parquet": {"proxies"},
+    "gap.parquet": set(),  # the sensitivities are still there
+    "sensitivity.parquet": set(),
     "images/index.json": {"images"},
     "settings.yaml": set(),
 }
@@ -38,9 +40,11 @@ ALL_SECTIONS = [
     "front",
     "points",
     "plans",
+    "steps",
     "images",
     "baselines",
     "hypervolume",
+    "timeline",
     "origins",
     "proxies",
     "latency",
@@ -122,7 +126,7 @@ def test_only_the_required_tables_make_a_report(search: Path) -> None:
     for name in SECTIONS_OF:
         (search / name).unlink()
     (search / "search.json").write_text("{}")
-    noted = ["baselines", "hypervolume", "origins", "proxies"]
+    noted = ["baselines", "hypervolume", "timeline", "origins", "proxies"]
     assert sections(write_report(search)) == ["figures", "front", "points", "plans", *noted, "facts"]
 
 
@@ -130,7 +134,7 @@ def test_a_search_that_has_scored_nothing_makes_a_report(search: Path) -> None:
     for name in ("trials", "front"):
         path = search / f"{name}.parquet"
         pd.read_parquet(path).iloc[:0].to_parquet(path)
-    for name in ("versus", "methods", "confirm", "progress", "proxies", "baselines"):
+    for name in ("versus", "methods", "confirm", "progress", "proxies", "baselines", "gap", "sensitivity"):
         (search / f"{name}.parquet").unlink()
     assert sections(write_report(search)) == ["figures", "images", "facts"]
 

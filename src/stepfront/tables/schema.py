@@ -13,6 +13,7 @@ FACTS_FILE, SETTINGS_FILE, JUDGES_FILE = "search.json", "settings.yaml", "judges
 TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
 BASELINES, METHOD_SCORES, VERSUS = "baselines.parquet", "methods.parquet", "versus.parquet"
 CONFIRM, PROXY_SCORES, TRAINING = "confirm.parquet", "proxies.parquet", "training.parquet"
+GAP, SENSITIVITY = "gap.parquet", "sensitivity.parquet"
 
 PROXY_NAMES = tuple(PROXIES.ours)
 """The cheap scores that stand in for FID, from the cheapest to the most expensive to compute."""
@@ -194,6 +195,27 @@ _TABLES = (
             Column("proxy", "text", f"{', '.join(PROXY_NAMES)} or fid", True),
             Column("score", "number", "the trial's score; `model` is predicted without the trial itself", True),
             Column("features", "text", "features that FID is computed on"),
+        ),
+    ),
+    Table(
+        GAP,
+        "one row per step and width: how much worse the width predicts the noise than full width, on held-out images",
+        (
+            Column("step", "integer", "the step in sampling order, from 1 on", True),
+            Column("time", "number", "the step's time"),
+            Column("width", "number", "the width", True, finite="always"),
+            Column("gap", "number", "growth of the denoising loss against full width", True, finite="always"),
+        ),
+    ),
+    Table(
+        SENSITIVITY,
+        "one row per stretch of steps and width: FID by the proxy `model` if front points had that width there",
+        (
+            Column("first_step", "integer", "first step of the stretch", True),
+            Column("last_step", "integer", "last step of the stretch", True),
+            Column("width", "number", "the width", True, finite="always"),
+            Column("factor", "number", "expected FID divided by that of full width there", True, finite="always"),
+            Column("plans", "integer", "front points that the factor is a mean over", True),
         ),
     ),
     Table(

@@ -50,6 +50,8 @@ class SearchTables(Snapshot):
     versus: pd.DataFrame
     confirm: pd.DataFrame  # only the rows that front and report use
     proxies: pd.DataFrame
+    gap: pd.DataFrame
+    sensitivity: pd.DataFrame
     settings: str  # the text of settings.yaml
     images: list[dict[str, Any]]  # images/index.json
     judges: list[dict[str, Any]]  # judges.json
@@ -128,6 +130,8 @@ def read_tables(directory: Path) -> SearchTables:
         versus=read_optional_table(directory / schema.VERSUS),
         confirm=confirm[confirm["used"].astype(bool)],
         proxies=read_optional_table(directory / schema.PROXY_SCORES),
+        gap=read_optional_table(directory / schema.GAP),
+        sensitivity=read_optional_table(directory / schema.SENSITIVITY),
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=_entries(index, "list of images"),
         judges=_entries(directory / schema.JUDGES_FILE, "list of judges"),
