@@ -86,8 +86,8 @@ def front_figure(data: FrontData) -> Figure:
         figure.add_traces([_confirmed(data.moments[-1].front), _labels(data.moments[-1].front)])
     gflops, fid = extent(data)
     limit = shown_limit(data)
-    intervals = data.moments[-1].front[["fid_low", "fid_high"]].to_numpy(float).ravel() if data.moments else []
-    fid = np.append(fid[~(fid > limit)], intervals)
+    ends = [data.moments[-1].front[["fid_low", "fid_high"]].to_numpy(float).ravel()] if data.moments else []
+    fid = np.concatenate([fid[~(fid > limit)], *ends])
     figure.update_layout(
         layout(620, hovermode="closest", margin={"l": 60, "r": 20, "t": 80, "b": 60}),
         xaxis=axis("GFLOPs per image", gflops),

@@ -39,7 +39,7 @@ class TimelineData:
 
 def timeline_data(tables: SearchTables) -> TimelineData:
     """Return the first 3,000 trials with a known end, by worker in the order of their first result."""
-    known = tables.trials.reindex(columns=dict.fromkeys([*tables.trials, *LATER]))
+    known = tables.trials.reindex(columns=list(dict.fromkeys([*tables.trials, *LATER])))
     known = known[known["elapsed"].notna()].sort_values("elapsed")
     seconds = known["seconds"].fillna(0.0).clip(lower=0.0)
     complete = known["state"] == "complete"

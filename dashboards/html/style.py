@@ -32,6 +32,8 @@ td.plan, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-si
 #table-points { font-size: 0.82rem; }
 #table-points th, #table-points td { padding-right: 10px; }
 td.plan { min-width: 160px; max-width: 420px; overflow-wrap: anywhere; }
+@media (max-width: 1420px) { #table-points { font-size: 0.76rem; } #table-points td.plan { min-width: 115px;
+  font-size: 0.74rem; } #table-points th, #table-points td { padding-right: 7px; } }
 th button { all: unset; cursor: pointer; font: inherit; }
 th button:focus-visible { outline: 2px solid var(--accent); }
 th[aria-sort="ascending"] button::after { content: " \25b2"; }

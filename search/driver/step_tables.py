@@ -58,7 +58,7 @@ def _rows(
     model: Surrogate, plans: Sequence[Levels], features: PlanFeatures, encoding: Encoding
 ) -> list[dict[str, float]]:
     count = min(encoding.units, MOST_STRETCHES)
-    edges = np.arange(count + 1) * encoding.units // count
+    edges = [part * encoding.units // count for part in range(count + 1)]
     ends = np.append(0, np.cumsum(encoding.lengths))
     rows = []
     for first, last in pairwise(edges):
