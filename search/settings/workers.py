@@ -15,7 +15,11 @@ class WorkerSettings(Settings):
     """The processes that evaluate plans."""
 
     count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
-    cpus: float = Field(1, gt=0, description="CPUs per worker")
+    cpus: float = Field(
+        1,
+        gt=0,
+        description="CPUs per worker, and its threads: the same for all, because they change a score's last digits",
+    )
     gpus: float = Field(0, ge=0, description="GPUs per worker; 0.5 puts two workers on each GPU")
     accelerator_type: str | None = Field(
         None,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from stepfront.beside import part_of, remove_left_parts
 from stepfront.errors import InputError
 
 CHECKSUMS_FILE = "checksums.json"
@@ -171,9 +172,10 @@ def _read(directory: Path) -> dict[str, list[str]] | None:
 
 
 def _write(directory: Path, files: dict[str, list[str]]) -> None:
-    beside = directory / f".{CHECKSUMS_FILE}.{os.getpid()}.part"
+    beside = part_of(directory / CHECKSUMS_FILE)
     content = {"kind": _KIND, "files": dict(sorted(files.items())), "sha256": _digest_of(files)}
     try:
+        remove_left_parts(directory / CHECKSUMS_FILE)
         with open(beside, "w", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1) + "\n")
             file.flush()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stepfront.dashboards.claim import claim_sentence
 from stepfront.search.claims.claim import CLAIM_KEYS, Rules, Standing, compare_plans, make_claim
 from tests.search.claims.scores import scored
 
@@ -54,6 +55,42 @@ def test_a_point_not_shown_to_be_worse_makes_no_claim() -> None:
     low, high = claim["judges"][0]["interval"]
     assert low < 0 < 0.1 < high  # the rule of 0.1 would have claimed it
     assert not claim["holds"]
+
+
+def without_variance(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(fid=2.0, second_fid=3.0)
+
+
+def test_a_search_of_full_width_alone_claims_nothing_and_says_so() -> None:
+    """One trial, or a front that is full width: nothing costs less."""
+    claim = make_claim(standing(), 64)
+    assert (claim["holds"], claim["plan"], claim["trial"], claim["judges"]) == (False, None, None, [])
+    assert claim_sentence(claim).startswith("No saving at equal quality is claimed")
+    json.dumps(claim, allow_nan=False)
+
+
+def test_scores_without_variance_are_equal_and_the_cheapest_plan_is_claimed() -> None:
+    rows = [without_variance(scored("front", plan, 0.0, 0.0)) for plan in ("few FLOPs", "quick")]
+    found = compare_plans(pd.concat([without_variance(FULL), *rows], ignore_index=True), RULES)
+    assert found is not None
+    claim = make_claim(found, 64)
+    assert (claim["holds"], claim["plan"], claim["flops_saved"]) == (True, "few FLOPs", 0.75)
+    assert [judge["interval"] for judge in claim["judges"]] == [[0.0, 0.0], [0.0, 0.0]]
+    assert "75%" in claim_sentence(claim)
+
+
+def test_perfect_scores_without_variance_claim_nothing() -> None:
+    """A margin of a score of 0 is 0, and nothing is below it."""
+    rows = [table.assign(fid=0.0, second_fid=0.0) for table in (FULL, scored("front", "few FLOPs", 0.0, 0.0))]
+    found = compare_plans(pd.concat(rows, ignore_index=True), RULES)
+    assert found is not None
+    assert not make_claim(found, 64)["holds"]
+
+
+def test_equal_plans_of_several_trials_are_compared_once() -> None:
+    rows = scored("front", "few FLOPs", 2.0, 3.0)
+    claim = make_claim(standing(rows, rows.assign(trial=2.0)), 64)
+    assert (claim["holds"], claim["plan"], claim["seeds"]) == (True, "few FLOPs", 5)
 
 
 def test_one_judge_makes_no_claim() -> None:

@@ -8,7 +8,8 @@ from typing import Protocol
 from stepfront.plugins import FORMATS
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Splits
-from stepfront.trainers.data.formats import cifar, parquet, webdataset
+from stepfront.trainers.data.formats import cifar, parquet
+from stepfront.trainers.data.formats.file_tree import TAR_SUFFIXES
 from stepfront.trainers.data.spill_buffer import MemoryBudget
 
 
@@ -39,7 +40,7 @@ class DatasetFormat(Protocol):
 _SOURCES: dict[str, Callable[[str], bool]] = {
     "cifar": cifar.is_batch_name,
     "parquet": lambda name: name.lower().endswith(parquet.SUFFIX),
-    "webdataset": lambda name: name.lower().endswith(webdataset.SUFFIXES),
+    "webdataset": lambda name: name.lower().endswith(TAR_SUFFIXES),
 }
 
 

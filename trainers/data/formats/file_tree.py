@@ -14,6 +14,8 @@ from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.reading_report import ReadingReport
 from stepfront.trainers.data.splits import choose_held_out, split_files
 
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
 
@@ -135,6 +137,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 def zip_error(path: Path, error: Exception) -> InputError:
     """Return the error of a path that should be a folder or a zip."""
+    if path.name.lower().endswith(TAR_SUFFIXES):
+        return InputError(
+            f"{path} is a tar file; set data.format: webdataset to read it, or give the folder it unpacks to"
+        )
     return InputError(f"{path} is neither a folder nor a complete zip of images: {error}")
 
 

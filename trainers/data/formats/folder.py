@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
 from collections import Counter
@@ -12,7 +11,16 @@ from pathlib import Path
 from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Splits
-from stepfront.trainers.data.formats.file_tree import list_folder, list_zip, open_zip, suffix_of, zip_error
+from stepfront.trainers.data.folder_rules.masks import IMAGE_FOLDERS, stem_of, without_masks
+from stepfront.trainers.data.folder_rules.metadata_files import Labelled, is_metadata, read_labels, unread_table
+from stepfront.trainers.data.formats.file_tree import (
+    TAR_SUFFIXES,
+    list_folder,
+    list_zip,
+    open_zip,
+    suffix_of,
+    zip_error,
+)
 from stepfront.trainers.data.formats.pictures import Picture, read_pictures
 from stepfront.trainers.data.pixels import (
     MOST_FILE_BYTES,
@@ -29,24 +37,10 @@ from stepfront.trainers.data.splits import (
     Kind,
     choose_held_out,
     kind_of,
-    names_a_split,
     split_folders,
-    tokens,
 )
 
 _HEAD = 32
-_MOST_WITH_TWINS = 0.9
-_BESIDE_MASK_WORDS = ("images", "image", "img", "tr", "ts", "fine", "coarse")
-_IMAGE_FOLDERS = {
-    *("images", "image", "imgs", "img", "jpegimages", "frames", "photos", "pictures", "originals", "original", "input"),
-}
-_MASK_WORDS = {
-    *("mask", "masks", "annotation", "annotations", "label", "labels", "seg", "segmentation", "segmentations"),
-    *("segmentationclass", "segmentationobject", "groundtruth", "gt", "trimap", "trimaps", "ground", "truth"),
-}
-_MASK_STEM = re.compile(
-    r"(.+?)[ _.-]+(mask|seg|segmentation|gt|groundtruth|label|annotation|trimap)s?([ _-]?\d+)?", re.IGNORECASE
-)
 
 
 def read_folder(settings: DataSettings, budget: MemoryBudget) -> Splits:
@@ -59,17 +53,26 @@ def read_folder(settings: DataSettings, budget: MemoryBudget) -> Splits:
         raise InputError(f"no data at {path}")
     report = budget.report
     source = _FolderSource(path, report) if path.is_dir() else _ZipSource(path, report)
-    names = _without_masks(_pictures(source, report), source.head, report)
+    names = without_masks(_pictures(source, report), source.head, report)
     if not names:
-        there = f"; it has {report.left_out_line}" if report.left_out else ""
-        raise InputError(f"no images in {path}{there}; known suffixes: {' '.join(sorted(picture_suffixes()))}")
-    train, held_out, class_names = _listed(names, settings, report, path)
+        raise _no_images(path, source.names, report)
+    labelled = read_labels(names, source.names, source.whole, settings, report, str(path))
+    train, held_out, class_names = _listed(
+        names if labelled is None else labelled.names, settings, report, path, labelled
+    )
     if not train:
         of = ", ".join(report.splits.get("held_out", report.splits.get("unused", {})))
         raise InputError(
             f"no training images in {path}: all {len(names):,} are in {of[:100]}; set data.splits to train on them"
         )
     return read_pictures(train, held_out or None, source.contents, settings, budget, class_names)
+
+
+def _no_images(path: Path, names: Sequence[str], report: ReadingReport) -> InputError:
+    there = f"; it has {report.left_out_line}" if report.left_out else ""
+    if any(name.lower().endswith(TAR_SUFFIXES) for name in names):
+        return InputError(f"no images in {path}{there}; set data.format: webdataset to read tar files, or unpack them")
+    return InputError(f"no images in {path}{there}; known suffixes: {' '.join(sorted(picture_suffixes()))}")
 
 
 class _FolderSource:
@@ -80,6 +83,9 @@ class _FolderSource:
     def head(self, name: str) -> bytes:
         with open(self._path / name, "rb") as file:
             return file.read(_HEAD)
+
+    def whole(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
 
     def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
         for picture in pictures:
@@ -101,6 +107,10 @@ class _ZipSource:
         self._archive = self._archive or open_zip(self._path)
         with self._archive.open(self._members.entries[name]) as file:
             return file.read(_HEAD)
+
+    def whole(self, name: str) -> bytes:
+        with open_zip(self._path) as archive:
+            return archive.read(self._members.entries[name])
 
     def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
         try:
@@ -125,6 +135,8 @@ def _pictures(source: _FolderSource | _ZipSource, report: ReadingReport) -> list
     known, found = picture_suffixes(), []
     for name in source.names:
         suffix = suffix_of(name)
+        if is_metadata(name):
+            continue  # read_labels counts it
         if suffix in known:
             found.append(name)
         elif _is_picture(source.head, name):
@@ -142,90 +154,16 @@ def _is_picture(head: Callable[[str], bytes], name: str) -> bool:
         return False
 
 
-def _without_masks(names: list[str], head: Callable[[str], bytes], report: ReadingReport) -> list[str]:
-    """Leave out masks: `x_mask.png` beside `x.png`, `x.png` beside `x.jpg`, and folders such as masks/ by images/."""
-    stems = {_stem(name) for name in names}
-    folders = {name.rpartition("/")[0] for name in names}
-    with_images = {_parent(part) for folder in folders for part in _parts(folder) if _is_image_folder(part)}
-    of_splits = {(_parent(p), kind_of(_last(p))) for f in folders for p in _parts(f) if not _has_mask_word(p)}
-    masks = {
-        f
-        for f in folders
-        if any(
-            (_is_mask_folder(p) and _parent(p) in with_images)
-            or (_has_mask_word(p) and kind_of(_last(p)) and (_parent(p), kind_of(_last(p))) in of_splits)
-            for p in _parts(f)
-        )
-    }
-    twins = _twins(names, head)
-    found = []
-    for name in names:
-        match = _MASK_STEM.fullmatch(_stem(name).rpartition("/")[2])
-        if name in twins:
-            report.leave_out("grey or palette .png beside a .jpg of the same name, as masks are", name)
-        elif match and f"{_parent(name)}/{match[1]}".lstrip("/") in stems:
-            report.leave_out("masks beside images", name)
-        elif _parent(name) in masks:
-            report.leave_out("masks in folders beside images", name)
-        else:
-            found.append(name)
-    return found
-
-
-def _twins(names: Sequence[str], head: Callable[[str], bytes]) -> set[str]:
-    """Return the .png files beside a .jpg of the same name, where nearly each .jpg has one and none is in colour."""
-    photographs = {_stem(name) for name in names if suffix_of(name) in (".jpg", ".jpeg")}
-    twins = [name for name in names if suffix_of(name) == ".png" and _stem(name) in photographs]
-    if not twins or len(twins) < _MOST_WITH_TWINS * len(photographs):
-        return set()
-    grey_or_palette = (0, 3)  # the colour type in the header of a PNG
-    return (
-        set(twins) if all(head(name)[25:26] in map(bytes, ([n] for n in grey_or_palette)) for name in twins) else set()
-    )
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _has_mask_word(folder: str) -> bool:
-    return bool(_MASK_WORDS & set(tokens(_last(folder))))
-
-
-def _stem(name: str) -> str:
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
-
-
-def _parts(folder: str) -> list[str]:
-    """Return a folder and all folders around it: a, a/b, a/b/c."""
-    parts = folder.split("/") if folder else []
-    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _is_image_folder(folder: str) -> bool:
-    last = _last(folder)
-    words = set(tokens(last))
-    named = last.lower() in _IMAGE_FOLDERS or bool(words & {"images", "imgs", "img", "image"})
-    return (named and not words & _MASK_WORDS) or names_a_split(last)
-
-
-def _is_mask_folder(folder: str) -> bool:
-    words = [word for word in tokens(_last(folder)) if kind_of(word) is None and word not in _BESIDE_MASK_WORDS]
-    return bool(words) and set(words) <= _MASK_WORDS
-
-
 def _listed(
-    names: Sequence[str], settings: DataSettings, report: ReadingReport, path: Path
+    names: Sequence[str], settings: DataSettings, report: ReadingReport, path: Path, labelled: Labelled | None = None
 ) -> tuple[list[Picture], list[Picture], list[str]]:
-    """Return the pictures of both splits with their classes, and the names of the classes."""
+    """Return the pictures of both splits with their classes, and the names of the classes.
+
+    Where tables have `labelled` them, folders are no classes, and the names come with the labels.
+    """
     folders = [tuple(part for part in name.split("/")[:-1] if part) for name in names]
     common = 0 if settings.splits else _common(folders)
-    stems = [_stem(name).rpartition("/")[2] for name in names]
+    stems = [stem_of(name).rpartition("/")[2] for name in names]
     kinds, inner, said = split_folders([path[common:] for path in folders], stems, settings, str(path))
     roles = choose_held_out(kinds, FEWEST_HELD_OUT)
     by_role: dict[str, list[tuple[str, Folders]]] = {"train": [], "held_out": []}
@@ -240,12 +178,17 @@ def _listed(
         report.note(
             "folders or files called test or validation are held out and are no classes; data.splits: {} changes that"
         )
+    if labelled is not None:
+        parts = (by_role["train"], by_role["held_out"])
+        first, second = ([Picture(name, name, labelled.labels[name]) for name, _ in part] for part in parts)
+        return first, second, []
     by_role = {role: _without_image_folders(part) for role, part in by_role.items()}
     plain = _without_constant_levels(by_role["train"], by_role["held_out"])
     train, held_out = (_without_strays(part, report) for part in plain)
     classes = sorted({_class(rest, settings) for _, rest in train + held_out if rest})
     trained = {_class(rest, settings) for _, rest in train if rest}
     if len(trained) < 2 and len(classes) < 2:
+        unread_table(report)
         return [Picture(name, name) for name, _ in train], [Picture(name, name) for name, _ in held_out], []
     _note_nested(classes, report)
     if settings.labels == "keep" and all(name.isdecimal() for name in classes):
@@ -283,7 +226,7 @@ def _common(folders: Sequence[Folders]) -> int:
 
 def _without_image_folders(part: list[tuple[str, Folders]]) -> list[tuple[str, Folders]]:
     """Remove the innermost folder where it is called images/ or the like for all pictures of a split."""
-    if part and all(rest and rest[-1].lower() in _IMAGE_FOLDERS for _, rest in part):
+    if part and all(rest and rest[-1].lower() in IMAGE_FOLDERS for _, rest in part):
         return [(name, rest[:-1]) for name, rest in part]
     return part
 

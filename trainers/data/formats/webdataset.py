@@ -17,13 +17,11 @@ from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data.decode import Splits
 from stepfront.trainers.data.formats.archive import tar_members
-from stepfront.trainers.data.formats.file_tree import find_shards, suffix_of, system_name
+from stepfront.trainers.data.formats.file_tree import TAR_SUFFIXES, find_shards, suffix_of, system_name
 from stepfront.trainers.data.formats.pictures import Picture, read_pictures, split_inside
 from stepfront.trainers.data.pixels import MOST_FILE_BYTES, TOO_LARGE, BadImageError, picture_suffixes
 from stepfront.trainers.data.reading_report import ReadingReport, shown
 from stepfront.trainers.data.spill_buffer import MemoryBudget
-
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 _LABELS = ("cls", "cls.txt", "class", "label", "label.txt", "index.txt")
 _ROLES = {
@@ -45,7 +43,7 @@ class _Member(NamedTuple):
 def read_webdataset(settings: DataSettings, budget: MemoryBudget) -> Splits:
     """Read samples in the order of the archives; other members of a sample (json, txt) are counted."""
     path, report = Path(str(settings.path)), budget.report
-    shards = find_shards(path, SUFFIXES, settings, report)
+    shards = find_shards(path, TAR_SUFFIXES, settings, report)
     report.unit = "members of tar archives"
     train = [picture for file in shards.train for picture in _samples(file, settings, report)]
     held_out = [picture for file in shards.held_out for picture in _samples(file, settings, report)]
