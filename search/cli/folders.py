@@ -97,7 +97,9 @@ def delete(
     if not yes:
         if not sys.stdin.isatty():
             raise InputError(f"nothing was deleted: without a terminal to ask on, confirm with --yes ({place})")
-        typer.confirm("Delete it for good?", abort=True, err=as_json)
+        if not typer.confirm("Delete it for good?", err=as_json):
+            output.message("nothing was deleted")
+            return
     runs = delete_parts(parts, mlflow)
     output.message(f"freed  {size_text(total)}" + (f"; {runs} runs of MLflow marked as deleted" if mlflow else ""))
     if as_json:

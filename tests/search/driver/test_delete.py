@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
 from stepfront.errors import InputError
 from stepfront.files import write_json
@@ -60,6 +63,16 @@ def test_without_yes_and_without_a_terminal_nothing_is_deleted(run: Path, monkey
     assert "--yes" in error
     assert "needs this supernet" in shown
     assert (run / "supernet" / "supernet.json").exists()
+
+
+def test_a_no_deletes_nothing(run: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    for answer, left in ((False, True), (True, False)):
+        monkeypatch.setattr(typer, "confirm", lambda *asked, answer=answer, **how: answer)
+        code, shown, _ = call(monkeypatch, capsys, "delete", str(run))
+        assert code == 0
+        assert ("nothing was deleted" in shown) == left
+        assert run.exists() == left
 
 
 def test_a_run_at_work_is_refused_whole(run: Path) -> None:
