@@ -81,8 +81,8 @@ def _database(search: Path) -> str:
 def delete_parts(parts: Sequence[Part], mlflow: bool) -> int:
     """Delete the parts, and the run's folder where nothing else is in it; return how many MLflow runs were deleted.
 
-    Raises InputError, before anything is deleted, when a driver works in one of them, or when the database of a study
-    or MLflow can't be reached.
+    Raises InputError, before any folder is deleted, when a driver works in one of them, or when the database of a
+    study or MLflow can't be reached.
     """
     with contextlib.ExitStack() as held:
         for part in parts:
