@@ -57,7 +57,8 @@ def parents_section(tables: SearchTables) -> str:
     note = paragraph(
         "The first generation came from the fronts of these searches, mapped to this search's widths and steps."
     )
-    return note + _warning(searches) + (_relative(searches) if unlike(searches) else _fronts(searches))
+    drawn = _relative(searches) if unlike(searches) else ""
+    return note + _warning(searches) + (drawn or _fronts(searches))
 
 
 def unlike(searches: Sequence[SearchTables]) -> str:
@@ -121,7 +122,8 @@ def _fronts(searches: Sequence[SearchTables]) -> str:
     for place, group in enumerate(groups):
         fronts = {named[id(tables)]: tables.front for tables in group}
         name = "fronts" if len(groups) == 1 else f"fronts-{place}"
-        figures.append(embedded(name, comparison_figure(fronts, fid_name=fid_name(group)), STEPPED))
+        caption = STEPPED if len(groups) == 1 else f"{', '.join(fronts)}. {STEPPED}"
+        figures.append(embedded(name, comparison_figure(fronts, fid_name=fid_name(group)), caption))
     note = paragraph("FIDs that can't be compared are drawn on axes of their own.") if len(groups) > 1 else ""
     return note + "".join(figures)
 
@@ -135,6 +137,9 @@ def _settings(searches: Sequence[SearchTables]) -> str:
 
 
 def _relative(searches: Sequence[SearchTables]) -> str:
+    """Draw the fronts relative to full width; not where features differ, whose FIDs have no common scale even so."""
+    if len({_fact(tables, "features") for tables in searches}) > 1:
+        return ""
     fronts = relative_data(searches)
     if len(fronts) < 2 or len({tables.full for tables in searches}) == 1:
         return ""  # in units of one and the same full width, the figure would be the one above

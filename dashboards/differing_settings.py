@@ -10,7 +10,7 @@ import yaml
 from stepfront.dashboards.formatting import MISSING
 from stepfront.tables.search_tables import SearchTables
 
-PLACES = ("name", "directory", "supernet", "storage", "tracking.uri")
+PLACES = ("name", "directory", "supernet", "storage", "data.cache", "tracking.uri")
 """Settings that say where a search is kept, not what it does."""
 
 NOT_GIVEN = object()

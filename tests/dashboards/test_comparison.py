@@ -97,10 +97,13 @@ def figures_of(page: Path) -> dict[str, dict[str, object]]:
 def test_fids_that_cannot_be_compared_never_share_an_axis(make_search: Callable[..., Path], tmp_path: Path) -> None:
     other = change_facts(make_search("c"), features="inception")
     directories = [make_search("a"), other, make_search("b")]
-    figures = figures_of(write_comparison(directories, tmp_path / "compared.html"))
+    page = write_comparison(directories, tmp_path / "compared.html")
+    figures = figures_of(page)
     drawn = {name: [trace["name"] for trace in figures[name]["data"]] for name in figures if "fronts" in name}  # type: ignore[index,attr-defined]
     assert drawn == {"fronts-0": ["a", "b"], "fronts-1": ["c"]}
-    assert "attainment" not in figures
+    assert not {"attainment", "relative"} & set(figures)
+    captions = re.findall(r"<figcaption>(.*?) Lower left", page.read_text(encoding="utf-8"))
+    assert captions == ["a, b.", "c."], "a figure of one line has no legend"
 
 
 def test_the_settings_in_which_searches_differ_are_shown(make_search: Callable[..., Path], tmp_path: Path) -> None:
