@@ -40,7 +40,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         Section("points", "The points", missing_note(tables, CONFIRM) + points_section(tables)),
         Section("plans", "Width per step", plans_section(tables)),
         Section("steps", "Which step matters", steps_section(tables)),
-        Section("own-scores", "Your own scores", own_scores_section(tables)),
+        Section("own-scores", "Scores beside FID", own_scores_section(tables)),
     ]
     after = [
         Section("parents", "Where it started from", parents_section(tables)),

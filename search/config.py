@@ -74,8 +74,8 @@ class RunSettings(TrainerSettings):
     screen: ScreenSettings = ScreenSettings()
     scores: tuple[ScoreSettings, ...] = Field(
         (),
-        description="scores of your own beside FID, such as [{name: accuracy, function: 'my_scores:accuracy', "
-        "goal: higher, use: objective}] (docs/plugins.md)",
+        description="scores beside FID: KID, as [{name: kernel_distance, function: kid}], or your own, such as "
+        "[{name: accuracy, function: 'my_scores:accuracy', goal: higher, use: objective}] (docs/plugins.md)",
     )
     budget: BudgetSettings = BudgetSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

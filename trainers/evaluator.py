@@ -31,7 +31,7 @@ from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
 from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
-from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
+from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
@@ -45,7 +45,7 @@ class EvaluatorParts:
     a node without a copy.  Scores depend on `engine` in their last digits, so all workers of a search have the same.
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
     `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
-    `Confirmation`.  `scores` are a user's own, each computed on all images.
+    `Confirmation`.  `scores` are a user's own, each computed on all images; `kernel_scores` are KID under other names.
     """
 
     card: SupernetCard
@@ -64,6 +64,7 @@ class EvaluatorParts:
     second: Judge | None = None
     extrapolate: bool = False
     scores: tuple[UserScore, ...] = ()
+    kernel_scores: tuple[KernelScore, ...] = ()
 
 
 class Evaluator:
@@ -118,9 +119,12 @@ class Evaluator:
             device=self._device_name,
             **self._savings(plan, collected.starts),
         )
+        if self._parts.kernel_scores and not scored.error:
+            rows = np.concatenate(collected.rows)
+            scored = replace(scored, scores={score.name: score.of(rows) for score in self._parts.kernel_scores})
         if self._scores and not scored.error:
             scored = self._scored_by_user(scored, collected.pixels)
-        if scored.error or not (collected.wanted or collected.second):
+        if scored.error or not self._confirms:
             return scored
         return self._confirmed(scored, collected.rows, collected.second)
 
@@ -145,13 +149,19 @@ class Evaluator:
         """Return the evaluation with the user's own scores, or with the reason why one has no value."""
         images, labels = torch.from_numpy(np.concatenate(pixels)), self.labels(scored.images, scored.noise_seed)
         values, problem = compute_scores(self._scores, images, labels, scored.noise_seed)
-        return replace(scored, scores=values, error=problem)
+        return replace(scored, scores={**scored.scores, **values}, error=problem)
+
+    @property
+    def _confirms(self) -> bool:
+        parts = self._parts
+        return parts.extrapolate or parts.real is not None or parts.second is not None
 
     def _wanted_rows(self, images: int) -> int:
-        """Return how many feature rows the scores of a confirmation need; 0 where there are none."""
+        """Return how many feature rows KID and the scores of a confirmation need; 0 where there are none."""
         if self._parts.extrapolate:
             return images
-        return 0 if self._parts.real is None else min(images, len(self._parts.real))
+        beside_fid = 0 if self._parts.real is None else min(images, len(self._parts.real))
+        return max([beside_fid, *(score.wanted(images) for score in self._parts.kernel_scores)])
 
     def _confirmed(
         self, scored: Evaluation, rows: Sequence[NDArray[np.float32]], second: Sequence[Moments]

@@ -1,4 +1,4 @@
-"""Show a user's own scores: columns of the points table, and a figure of each against FLOPs."""
+"""Show the scores beside FID: columns of the points table, and a figure of each against FLOPs."""
 
 from __future__ import annotations
 

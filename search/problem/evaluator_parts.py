@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.settings.own_scores import ScoreSettings
+from stepfront.search.settings.own_scores import KID, ScoreSettings
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.metrics.features import real_features
+from stepfront.trainers.metrics.kid_precision_recall import KernelScore
 from stepfront.trainers.metrics.user_scores import UserScore
 
 CPU_BATCH = 256
@@ -25,7 +27,23 @@ def worker_parts(problem: SearchProblem, costs: dict[float, WidthCost]) -> Evalu
     """Return the parts of an evaluator on a worker, with the worker's device, threads, batch and engine."""
     settings = problem.settings
     parts = _parts(problem, costs, worker_device(settings), threads_per_worker(settings))
-    return replace(parts, scores=user_scores(score for score in settings.scores if score.use == "objective"))
+    return with_scores(parts, problem, [score for score in settings.scores if score.use == "objective"])
+
+
+def with_scores(parts: EvaluatorParts, problem: SearchProblem, scores: Sequence[ScoreSettings]) -> EvaluatorParts:
+    """Return the parts of an evaluator that computes these scores beside FID.
+
+    Raises InputError where one is KID, and the images that it compares with are known by their statistics alone.
+    """
+    kernel = [score.name for score in scores if score.function == KID]
+    real = load_real_features(problem) if kernel else None
+    if kernel and real is None:
+        raise InputError(
+            f"the score {kernel[0]!r} is KID, which needs features of real images, and features.reference has their "
+            "statistics alone; leave out features.reference, or the score"
+        )
+    kernel_scores = () if real is None else tuple(KernelScore(name, real) for name in kernel)
+    return replace(parts, scores=user_scores(scores), kernel_scores=kernel_scores)
 
 
 def local_parts(problem: SearchProblem, costs: dict[float, WidthCost], threads: int = 0) -> EvaluatorParts:
@@ -55,8 +73,8 @@ def _parts(problem: SearchProblem, costs: dict[float, WidthCost], device: str, t
 
 
 def user_scores(scores: Iterable[ScoreSettings]) -> tuple[UserScore, ...]:
-    """Return a user's own scores as an evaluator takes them."""
-    return tuple(UserScore(score.name, score.function) for score in scores)
+    """Return a user's own scores as an evaluator takes them; KID is none of them."""
+    return tuple(UserScore(score.name, score.function) for score in scores if score.function != KID)
 
 
 def worker_device(settings: RunSettings) -> str:

@@ -15,6 +15,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_parts, check_solver
 from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
+from stepfront.search.settings.own_scores import KID
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.tables.facts import read_facts
 from stepfront.trainers.data import Progress, load_data
@@ -59,12 +60,13 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
 
 
 def _warn_of_bias(settings: RunSettings, reference: Reference) -> None:
-    """Say that FID of fewer images than features is biased."""
+    """Say that FID of fewer images than features is biased, unless KID is an objective beside it."""
     dimensions, images = len(reference.mean), settings.evaluation.images
-    if images < dimensions:
+    judged_by_kid = any(score.function == KID and score.use == "objective" for score in settings.scores)
+    if images < dimensions and not judged_by_kid:
         logging.getLogger("stepfront").warning(
-            "FID of %d images on %d features is biased upwards: raise evaluation.images to %d or more, or judge by "
-            "KID, which has no such bias (column kid of a confirmed front)",
+            "FID of %d images on %d features is biased upwards: raise evaluation.images to %d or more, or make KID, "
+            "which has no such bias, an objective: scores=[{name: kernel_distance, function: kid}]",
             images,
             dimensions,
             dimensions,

@@ -16,7 +16,7 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
-from stepfront.search.problem.evaluator_parts import load_real_features, user_scores, worker_parts
+from stepfront.search.problem.evaluator_parts import load_real_features, with_scores, worker_parts
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.tables.schema import BESIDE_FID
 from stepfront.trainers.diffusion.plan import Plan
@@ -68,7 +68,7 @@ class HeldOutScorer:
         self._stack.enter_context(ray_session(settings.workers))
         costs = load_or_measure_costs(self._problem, self._directory)
         parts = replace(worker_parts(self._problem, costs), real=self._real, second=self._judge)
-        parts = replace(parts, extrapolate=settings.confirm.extrapolate, scores=user_scores(settings.scores))
+        parts = with_scores(replace(parts, extrapolate=settings.confirm.extrapolate), self._problem, settings.scores)
         limit = evaluation_limit(settings, costs, max(self.images, settings.evaluation.images))
         shared = self._stack.enter_context(shared_prefixes(settings.workers))
         return self._stack.enter_context(PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit))

@@ -1,12 +1,12 @@
-"""Define the settings of a user's own scores of quality, such as a distance to targets or a classifier's accuracy."""
+"""Define the settings of scores beside FID: KID, and a user's own, such as a classifier's accuracy."""
 
 from __future__ import annotations
 
 import keyword
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stepfront.plugins import SCORES
 from stepfront.tables.schema import RESERVED_NAMES, confirmed_columns
@@ -16,15 +16,24 @@ MOST_OBJECTIVES = 5
 """Objectives at most: with more, nearly every plan is on the front, and hypervolumes take minutes."""
 
 
+KID = "kid"
+"""The function that is ours: the kernel distance of the features that FID is computed on."""
+
+
+def _known_function(name: str) -> str:
+    return name if name == KID else SCORES.check(name)
+
+
 class ScoreSettings(Settings):
-    """A score of your own, computed on the images that FID is computed on."""
+    """A score beside FID, computed on the images that FID is computed on: KID, or a function of your own."""
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]{0,39}$",
         description="name of the score, and of its column in tables, report and MLflow",
     )
-    function: Annotated[str, AfterValidator(SCORES.check)] = Field(
-        description="import path of a function from images to a number (docs/plugins.md)"
+    function: Annotated[str, AfterValidator(_known_function)] = Field(
+        description="kid (unbiased, also where images are fewer than features), or the import path of a function from "
+        "images to a number (docs/plugins.md)"
     )
     goal: Literal["lower", "higher"] = Field("lower", description="whether lower or higher values are better")
     use: Literal["objective", "confirm"] = Field(
@@ -32,6 +41,12 @@ class ScoreSettings(Settings):
         description="objective: every trial is scored, and the front has the score as a further objective; confirm: "
         "only the points of the front are scored, on held-out noise seeds",
     )
+
+    @model_validator(mode="after")
+    def _lower_kid_is_better(self) -> Self:
+        if self.function == KID and self.goal != "lower":
+            raise ValueError(f"a lower KID is better; give {self.name!r} the goal lower")
+        return self
 
 
 def check_scores(scores: Sequence[ScoreSettings], objectives: Sequence[str]) -> None:

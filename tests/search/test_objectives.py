@@ -153,6 +153,10 @@ def test_each_score_has_a_proxy_of_its_own_and_all_must_be_trusted(tau: float, c
         ({"scores": [ACCURACY | {"name": "is"}]}, "the name 'is' is a keyword of Python"),
         ({"scores": [ACCURACY | {"function": "accuracy"}]}, "unknown score 'accuracy'; possible: your own function as"),
         ({"scores": [ACCURACY | {"goal": "max"}]}, "goal"),
+        (
+            {"scores": [ACCURACY | {"function": "kid"}]},
+            "a lower KID is better; give 'accuracy' the goal lower",
+        ),
         ({"scores": [ACCURACY | {"name": f"s{i}"} for i in range(4)]}, r"6 objectives \(fid, .*at most 5 are possible"),
         ({"evaluation": {"constraints": ["sharpness <= 2"]}}, "constraints look like 'gflops <= 2.0', over fid, gflop"),
     ],

@@ -25,7 +25,7 @@ from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.metrics.features import Judge, prepare_features
 from stepfront.trainers.metrics.fid import frechet_distance
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
-from stepfront.trainers.metrics.kid_precision_recall import kernel_distance, precision_recall
+from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 
@@ -229,6 +229,19 @@ def test_with_real_rows_an_evaluation_has_the_scores_beside_fid(
     fewer = Evaluator(replace(parts, real=real))(MIXED, 20, 5)
     assert isinstance(fewer, Confirmation)
     assert fewer.real_images == 20
+
+
+def test_kid_as_a_score_is_the_kernel_distance_to_as_many_real_rows(
+    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData
+) -> None:
+    features = parts.features.unpack(torch.device("cpu"))
+    real = features(to_float(digits.images[:60]))
+    scored = Evaluator(replace(parts, kernel_scores=(KernelScore("kernel_distance", real),)))(MIXED, 100, 5)
+    assert not isinstance(scored, Confirmation)  # without precision and recall, which a search does not pay for
+    rows = np.concatenate([features(batch) for batch in evaluate.sample(MIXED, 100, 5)])[:60]
+    assert scored.value("kernel_distance") == pytest.approx(kernel_distance(real, rows), rel=1e-9)
+    fewer = Evaluator(replace(parts, kernel_scores=(KernelScore("kernel_distance", real),)))(MIXED, 20, 5)
+    assert fewer.value("kernel_distance") == pytest.approx(kernel_distance(real[:20], rows[:20]), rel=1e-9)
 
 
 def test_a_second_judge_scores_the_same_images(

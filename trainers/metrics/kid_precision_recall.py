@@ -6,6 +6,7 @@ All are functions of two arrays [N, D] and [M, D], computed in float64, a block 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,22 @@ Features = NDArray[np.floating]
 
 _BLOCK = 1024
 """Rows at a time: a block against 50,000 rows is a table of 400 MB."""
+
+
+@dataclass(frozen=True)
+class KernelScore:
+    """KID as a score of plans by the name that the settings give it, against feature rows [N, D] of real images."""
+
+    name: str
+    real: NDArray[np.float32]
+
+    def wanted(self, images: int) -> int:
+        """Return how many rows of a plan's images are compared: as many as there are real ones."""
+        return min(images, len(self.real))
+
+    def of(self, rows: Features) -> float:
+        """Return the KID of a plan's first feature rows, of as many as are wanted."""
+        return kernel_distance(self.real[: len(rows)], rows[: len(self.real)])
 
 
 def kernel_distance(real: Features, generated: Features, block: int = _BLOCK) -> float:
