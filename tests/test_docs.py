@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SCORES, SOLVERS
+from stepfront.plugins import FAMILIES, FEATURES, FORMATS, OBSERVERS, PROXIES, SCORES, SOLVERS
 from stepfront.search.cli.main import app
 from stepfront.search.config import RunSettings
 from stepfront.search.settings_reference import groups, keys
@@ -99,7 +99,7 @@ def test_a_wrong_call_is_found(call: str, words: str) -> None:
     assert words in str(caught.value) + str(getattr(caught.value, "message", ""))
 
 
-ENTRY_POINTS = {registry.group for registry in (FAMILIES, FEATURES, FORMATS, PROXIES, SCORES, SOLVERS)}
+ENTRY_POINTS = {registry.group for registry in (FAMILIES, FEATURES, FORMATS, OBSERVERS, PROXIES, SCORES, SOLVERS)}
 SETTINGS = {key.key for key in keys(RunSettings)}
 SETTINGS |= {key.key for name, group in groups(RunSettings) for key in keys(group, f"{name}.")}
 GROUPS = {name for name, _ in groups(RunSettings)}

@@ -7,15 +7,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 import stepfront
+from benchmarks.tracking import made_up_search
 from stepfront.environment import SOURCE_ROOT
-from stepfront.plugins import FAMILIES, FEATURES, FORMATS, PROXIES, SCORES, SOLVERS
+from stepfront.plugins import FAMILIES, FEATURES, FORMATS, OBSERVERS, PROXIES, SCORES, SOLVERS
 from stepfront.search.config import settings_from
+from stepfront.search.observers.observing import Observers
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.trainers.evaluator import Evaluator
@@ -49,11 +53,11 @@ def test_the_settings_of_the_page_are_valid() -> None:
 
 
 def test_the_page_has_every_kind_of_part() -> None:
-    for registry in (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES, SCORES):
+    for registry in (FAMILIES, FORMATS, FEATURES, SOLVERS, PROXIES, SCORES, OBSERVERS):
         assert f"`{registry.group}`" in TEXT
     for row in re.findall(r"\| `(\w+)` in (\S+) \|", TEXT):
         assert f"class {row[0]}(" in (PAGE.parents[1] / row[1]).read_text(encoding="utf-8"), row
-    assert len(re.findall(r"\| `(\w+)` in (\S+) \|", TEXT)) == 6
+    assert len(re.findall(r"\| `(\w+)` in (\S+) \|", TEXT)) == 7
 
 
 SMALL = [
@@ -78,6 +82,29 @@ def test_the_parts_of_the_page_train_a_supernet_and_score_a_plan(
     assert 0 < result.scores["ink"] < 1
     assert (result.features, result.error) == ("my_parts.features:Patches", "")
     assert problem.card.network.family == "my_parts.families:build_plain"
+
+
+def test_the_observers_of_the_page_are_shown_a_search(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, Any]] = []
+    run = SimpleNamespace(
+        log=lambda row: calls.append(("log", row)), finish=lambda: calls.append(("finish", None)), summary={}
+    )
+    wandb = SimpleNamespace(init=lambda **given: calls.append(("init", given)) or run)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # a stand-in: the service is not asked
+    monkeypatch.syspath_prepend(parts)
+    monkeypatch.chdir(tmp_path)
+    names = ["my_parts.observers:TensorBoard", "my_parts.observers:WeightsAndBiases"]
+    search = made_up_search(5)
+    with Observers(settings_from({"tracking": {"observers": names}})) as observers:
+        observers.update(search)
+    (events,) = (tmp_path / "tensorboard" / str(search.facts["search_id"])).iterdir()
+    written = events.read_bytes()
+    assert (written.count(b"gflops"), written.count(b"fid")) == (5, 5)
+    assert calls[0][1]["id"] == search.facts["search_id"]
+    assert [row["trial"] for kind, row in calls if kind == "log"] == search.trials["trial"].tolist()
+    assert (calls[-1][0], len(run.summary["front"])) == ("finish", len(search.front))
 
 
 def test_the_examples_pass_the_conformance_tests_of_the_page(parts: Path) -> None:

@@ -38,9 +38,9 @@ MAY_IMPORT: dict[str, str] = {
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/driver": """search/scoring search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
-        search/tracking search/mlflow_runs search/records search/storage search/ground dashboards dashboards/summary
-        dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/evaluator
-        trainers/evaluation trainers/training trainers/inference trainers/metrics trainers/diffusion
+        search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
+        dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
+        trainers/evaluator trainers/evaluation trainers/training trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/mlflow_runs": "search/ground ground",
+    "search/observers": "search/ground trainers/ground tables ground",
     "search/jobs": "search/records search/storage search/ground trainers/networks trainers/ground ground",
     "search/records": "search/storage search/ground trainers/diffusion trainers/networks trainers/ground tables ground",
     "search/storage": "search/ground trainers/networks trainers/ground ground",

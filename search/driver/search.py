@@ -25,6 +25,7 @@ from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.observers.observing import Observers
 from stepfront.search.problem.costs import (
     ensure_gap_table,
     ensure_step_errors,
@@ -98,8 +99,8 @@ def run_search(
                     if unwritten := mlflow.problem():
                         stage(f"MLflow is not written: {unwritten}; the search goes on without it")
                     stage("searching")
-                    with interruptible(hint) as check_interrupt:
-                        _evaluate_trials(writer, view, check_interrupt)
+                    with Observers(settings) as observers, interruptible(hint) as check_interrupt:
+                        _evaluate_trials(writer, view, check_interrupt, observers)
                 writer.write_steps(writer.write())
                 _score_samplers(writer, stage, hint)
     return directory
@@ -133,12 +134,14 @@ def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
             ensure_sampler_scores(problem, writer.costs, writer.directory, check_interrupt)
 
 
-def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[[], None]) -> None:
+def _evaluate_trials(
+    writer: TableWriter, view: View, check_interrupt: Callable[[], None], observers: Observers
+) -> None:
     problem, ledger, costs = writer.problem, writer.ledger, writer.costs
     settings = problem.settings
     plan_text = cache(lambda genome: problem.plan_of(genome).runs)
     report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers), plan_text)
-    records = _LiveRecords(writer, settings.variation.population)
+    records = _LiveRecords(writer, settings.variation.population, observers)
 
     def on_result() -> None:
         view.update(report)
@@ -154,6 +157,8 @@ def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[
     try:
         with shared_prefixes(settings.workers) as shared:
             run_trials(ledger, LoadEvaluator(parts, shared), job, settings.workers, on_result, limit, on_step)
+        if observers and len(ledger.complete):
+            observers.update(writer.write())  # the last generation may be incomplete
     except KeyboardInterrupt:
         if len(ledger.complete):
             records.write()
@@ -165,9 +170,10 @@ def _evaluate_trials(writer: TableWriter, view: View, check_interrupt: Callable[
 class _LiveRecords:
     """Keeps tables, MLflow and gauges up to date while trials finish."""
 
-    def __init__(self, writer: TableWriter, population: int) -> None:
+    def __init__(self, writer: TableWriter, population: int, observers: Observers) -> None:
         settings = writer.problem.settings
         self._writer, self._ledger, self._population = writer, writer.ledger, population
+        self._observers = observers
         self.mlflow, self.gauges = MlflowProcess(settings, writer.directory), Gauges(settings.name)
         self._next_write = time.monotonic() + LEAST_PAUSE
 
@@ -184,4 +190,5 @@ class _LiveRecords:
         """Write the tables, and bring MLflow and the gauges in line with them."""
         snapshot = self._writer.write()
         self.mlflow.update()
+        self._observers.update(snapshot)
         self.gauges.tables(snapshot, self.mlflow.waiting(len(snapshot.trials)))

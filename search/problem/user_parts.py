@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError, first_line
+from stepfront.plugins import OBSERVERS
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.evaluator_parts import user_scores
@@ -23,7 +24,7 @@ SQUARE = ("states", "clean")
 
 
 def check_parts(settings: RunSettings) -> None:
-    """Load solver, proxy, feature sets and scores of the settings.
+    """Load solver, proxy, feature sets, scores and observers of the settings.
 
     Raises InputError when one of them can't be imported or called, or when the solver's coefficients are unusable.
     """
@@ -34,6 +35,8 @@ def check_parts(settings: RunSettings) -> None:
         _check_features(features)
     for score in user_scores(settings.scores):
         score.load()
+    for observer in settings.tracking.observers:
+        OBSERVERS.load(observer)
 
 
 def check_user_scores(settings: RunSettings, data: ImageData) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from stepfront.addresses import only_address
+from stepfront.plugins import OBSERVERS
 from stepfront.trainers.validation import Settings
 
 
@@ -67,7 +68,7 @@ EXPERIMENT_PLACEHOLDERS = {"name", "space", "user"}
 
 
 class TrackingSettings(Settings):
-    """Where trials and fronts are recorded in MLflow."""
+    """Where trials and fronts are recorded: MLflow, and observers of your own."""
 
     uri: str | None = Field(
         "sqlite:///runs/mlflow.db", description="MLflow tracking URI: a server or a database file; null: no MLflow"
@@ -78,7 +79,17 @@ class TrackingSettings(Settings):
         "run's name, and network family with search space. null: stepfront {space}, which all users share",
     )
 
+    observers: tuple[str, ...] = Field(
+        (),
+        description="loggers of your own that are shown each trial, such as ['my_parts:TensorBoard'] (docs/plugins.md)",
+    )
+
     _address = field_validator("uri")(only_address)
+
+    @field_validator("observers")
+    @classmethod
+    def _known_observers(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(OBSERVERS.check(name) for name in given)
 
     @field_validator("experiment")
     @classmethod

@@ -1,4 +1,4 @@
-"""Find the replaceable parts of the program by name: families, formats, features, solvers, proxies, scores.
+"""Find the replaceable parts of the program by name: families, formats, features, solvers, proxies, scores, observers.
 
 A part is named in the settings in one of three ways:
 
@@ -160,3 +160,6 @@ PROXIES = Registry(
 
 SCORES = Registry("score", "stepfront.scores", {})
 """`scores`; the contract is `ScoreFunction` in trainers/metrics/user_scores.py.  None is ours."""
+
+OBSERVERS = Registry("observer", "stepfront.observers", {})
+"""`tracking.observers`; the contract is `Observer` in search/observers/observer.py.  None is ours."""
