@@ -120,6 +120,7 @@ def register(
     search: Search,
     point: Point = "knee",
     name: Annotated[str | None, typer.Option(help="name of the model (default: stepfront-NAME)")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Register a front point as an MLflow model.
 
@@ -128,9 +129,14 @@ def register(
     from stepfront.search.export.registry import register_point
     from stepfront.search.storage.run_location import open_for_reading
 
-    output = Output()
+    output = Output(as_json)
     done = register_point(open_for_reading(search).local, point, name)
     state = "is new" if done.new else "exists already"
     output.message(f"models:/{done.model}/{done.version} {state}: trial {done.point['trial']}, {done.point['plan']}")
     for alias, (before, now) in done.moved.items():
         output.message(f"models:/{done.model}@{alias} is version {now}" + (f", was {before}" if before else ""))
+    if as_json:
+        made = {"model": done.model, "version": done.version, "new": done.new, "trial": int(done.point["trial"])}
+        output.json(
+            made | {"plan": done.point["plan"], "moved": {alias: now for alias, (_, now) in done.moved.items()}}
+        )

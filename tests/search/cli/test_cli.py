@@ -305,6 +305,19 @@ def test_a_search_that_is_not_confirmed_claims_nothing(searched_copy: Path, monk
     assert "not shown to be worse" in error
 
 
+def test_a_registration_as_json(tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    from stepfront.search.export import registry
+
+    point = {"trial": 7, "plan": "4x1.00"}
+    done = registry.Registered("digits", "3", True, point, {"knee": (None, "3"), "best": ("1", "2")})
+    monkeypatch.setattr(registry, "register_point", lambda *given: done)
+    code, said, told = call(monkeypatch, capsys, "register", str(tmp_path), "--json")
+    assert code == 0
+    expected = {"model": "digits", "version": "3", "new": True, "trial": 7, "plan": "4x1.00"}
+    assert json.loads(said) == expected | {"moved": {"knee": "3", "best": "2"}}
+    assert "models:/digits/3 is new" in told
+
+
 @pytest.fixture
 def searched_copy(fresh: Path, cluster: None) -> Path:
     """Return a finished tiny search."""
