@@ -71,11 +71,11 @@ DATA ?= ../shared/data/cifar10-jpg/cifar10-jpg.zip
 bench-gpu:  ## measure a GPU in 12 minutes: training, engines, FID; needs no environment but torch's (DATA=images)
 	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu --data $(DATA)
 
-bench-sampler: $(READY)  ## compare learnt samplers with solvers on hand grids at full width (needs runs/digits)
-	$(BIN)/python -m benchmarks.sampler
+bench-sampler: $(READY)  ## compare learnt samplers with solvers on hand grids (needs a supernet, such as runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers
 
-bench-solvers: $(READY)  ## compare solvers and time grids at full width (needs runs/digits and runs/fashion-mnist)
-	$(BIN)/python -m benchmarks.solvers
+bench-solvers: $(READY)  ## compare solvers and time grids at full width (needs a supernet, such as runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --only hand --only grid
 
 bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs runs/digits)
 	$(BIN)/python -m benchmarks.noise

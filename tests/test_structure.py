@@ -50,8 +50,9 @@ MAY_IMPORT: dict[str, str] = {
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
         trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/step_tables search/initial_plans search/algorithm search/records
-        search/storage search/ground search/settings trainers/evaluator trainers/inference trainers/metrics
-        trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
+        search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/inference
+        trainers/metrics trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground tables
+        ground""",
     "search/step_tables": """trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # what is measured once per search and stored with it
     "search/claims": "search/ground ground",  # what confirmed scores show

@@ -20,8 +20,9 @@ from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
-from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
+from stepfront.trainers.validation import settings_json
 
 WARM_UP = 12
 """Steps before the clock starts: all widths have then been drawn, and are recorded or compiled."""
@@ -119,17 +120,18 @@ def train(bench: Bench, record: Record) -> None:
         train_supernet(settings, data, work / SUPERNET, report)
     except EnoughError:
         record.note("the training was ended by the clock; its last checkpoint is used")
-        _save_averaged(settings, data, work / SUPERNET)
+        save_averaged(settings, data, work / SUPERNET)
     _save_parts(bench, record)
 
 
-def _save_averaged(settings: TrainerSettings, data: ImageData, directory: Path) -> None:
-    """Save the averaged weights of the last checkpoint as a supernet."""
+def save_averaged(settings: TrainerSettings, data: ImageData, directory: Path) -> None:
+    """Save the averaged weights of the last checkpoint as a supernet; its card says at which step it stopped."""
     supernet = Supernet(settings.network, data.channels, data.resolution)
     with safe_open(directory / CHECKPOINT_FILE, framework="pt") as file:
         weights = {name: file.get_tensor(f"averaged.{name}") for name in supernet.widest.state_dict()}
     supernet.widest.load_state_dict(weights)
-    save_supernet(supernet, directory, settings.diffusion, data.name, data.fingerprint)
+    made_with = {"settings": settings_json(settings), "stopped_at": step_of(directory / CHECKPOINT_FILE)}
+    save_supernet(supernet, directory, settings.diffusion, data.name, data.fingerprint, made_with)
 
 
 def _save_parts(bench: Bench, record: Record) -> None:

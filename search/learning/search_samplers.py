@@ -12,7 +12,6 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.execution.placement import remote_options
 from stepfront.search.learning.chosen import Task
-from stepfront.search.problem.baseline_plans import SAMPLERS
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import with_samplers
 from stepfront.search.problem.problem import SearchProblem
@@ -24,7 +23,7 @@ from stepfront.search.records.learnt_samplers import (
 )
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.learning_settings import Learnt
-from stepfront.trainers.sampler_learning.starts import GRIDS
+from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
 
 Stage = Callable[[str], None]
 """Called with what is being done."""

@@ -16,6 +16,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import find_solver
+from stepfront.trainers.sampler_learning.starts import SAMPLERS
 
 
 def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
@@ -40,19 +41,6 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
 
 SAMPLER_STEPS = 7
 """Numbers of steps at which full-width samplers are tried, at most; evenly spread on a logarithmic scale."""
-
-SAMPLERS = (
-    ("unipc_2", "quadratic"),
-    ("unipc_2", "quadratic_open"),
-    ("unipc_2", "leading"),
-    ("unipc_2", "trailing"),
-    ("dpmpp_2m", "edm_open"),
-    ("ipndm_3", "leading"),
-)
-"""Solver and grid of the full-width samplers: those that lead some judge at some number of steps.
-
-docs/bench-solvers.md has the measurements.
-"""
 
 
 @dataclass(frozen=True)

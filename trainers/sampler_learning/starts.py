@@ -23,6 +23,19 @@ from stepfront.trainers.sampler_learning.trajectory import Student, run
 GRIDS: tuple[str, ...] = get_args(SamplerSettings.model_fields["grid"].annotation)
 """All hand grids."""
 
+SAMPLERS = (
+    ("unipc_2", "quadratic"),
+    ("unipc_2", "quadratic_open"),
+    ("unipc_2", "leading"),
+    ("unipc_2", "trailing"),
+    ("dpmpp_2m", "edm_open"),
+    ("ipndm_3", "leading"),
+)
+"""Solver and grid of the hand samplers: those that lead some judge at some number of steps.
+
+docs/bench-solvers.md has the measurements.
+"""
+
 
 @dataclass(frozen=True)
 class ClosedForm:

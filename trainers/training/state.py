@@ -43,6 +43,14 @@ class TrainingState:
         self._average(training.ema)
 
     @torch.no_grad()
+    def follow_layout(self) -> None:
+        """Give Adam's moments the memory layout of their weights, which the fused optimizer needs."""
+        for weights in self.parameters.values():
+            moments = self.optimizer.state.get(weights, {})
+            for name in {"exp_avg", "exp_avg_sq"} & moments.keys():
+                moments[name] = torch.empty_like(weights).copy_(moments[name])
+
+    @torch.no_grad()
     def _average(self, ema: float) -> None:
         # The average follows quickly at first, or the random initial weights would stay in it for thousands of steps.
         keep = min(ema, self.step / (self.step + 10))

@@ -171,6 +171,7 @@ class _Training:
         gradients = WidthGradients(state.supernet, training.engine, self._autocast())
         # Averaging is one launch where both have one layout.
         state.averaged.widest.to(memory_format=gradients.layout)  # type: ignore[call-overload]
+        state.follow_layout()  # a checkpoint's moments were read before the engine chose one
         steps = draw_ahead(self._draw, range(state.step, training.steps), self._device)
         for drawn in steps:
             self._take_step(gradients, drawn)

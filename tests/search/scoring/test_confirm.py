@@ -13,13 +13,13 @@ from stepfront.errors import InputError
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import save_settings, settings_from
 from stepfront.search.driver.search import run_search
-from stepfront.search.problem.baseline_plans import SAMPLERS as CHOSEN
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import SAMPLERS
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.second_judge import load_second_judge
+from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
 from tests.search.conftest import TINY, tiny_settings
 
 

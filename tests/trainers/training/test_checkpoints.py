@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from pyarrow import fs
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stepfront.errors import InputError
 from stepfront.trainers.data import ImageData
@@ -51,6 +53,26 @@ def test_the_later_of_two_checkpoints_is_gone_on_from(uri: str, digits: ImageDat
     store.fetch(tmp_path / "a" / CHECKPOINT_FILE)
     assert step_of(tmp_path / "a" / CHECKPOINT_FILE) == 10
     assert not list(tmp_path.glob("*/.*"))
+
+
+def test_moments_of_a_resumed_training_have_the_layout_of_their_weights(digits: ImageData, tmp_path: Path) -> None:
+    # Adam's fused kernel on a GPU refuses any other.
+    chosen = settings(engine="channels_last")
+    with pytest.raises(KilledError):
+        train_supernet(chosen, digits, tmp_path, killed_at(6))
+    strides: list[tuple[object, object]] = []
+
+    def look(training: torch.optim.Optimizer, *_: object) -> None:
+        pairs = [(weights, training.state[weights]["exp_avg"]) for weights in training.param_groups[0]["params"]]
+        strides.extend((weights.stride(), moment.stride()) for weights, moment in pairs)
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        train_supernet(chosen, digits, tmp_path)
+    finally:
+        hook.remove()
+    assert strides
+    assert all(weights == moment for weights, moment in strides)
 
 
 def test_trainings_of_other_settings_or_data_never_meet_in_a_store(uri: str, digits: ImageData, tmp_path: Path) -> None:
