@@ -16,6 +16,9 @@ from typing import Any
 SERIES = ("hypervolume", "gflops_at_full_width_fid")
 KNOWN_MAJOR_VERSIONS = ("3",)
 
+MOST_AXES = 6
+"""Axes of the parallel coordinates beside FID and GFLOPs whose labels can be read."""
+
 
 def view_is_known() -> bool:
     """Return whether the installed MLflow has a major version whose UI state is known."""
@@ -47,7 +50,11 @@ def saved_view(objectives: Sequence[str], axes: Sequence[str], search_id: str) -
         "runsVisibilityMap": {},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": _charts(axes),
-        "compareRunSections": [_section("front", "Front", 2), _section("history", "History of the search", 2)],
+        "compareRunSections": [
+            _section("front", "Front", 2),
+            _section("plans", "Plans", 1),  # one column: twelve axes in half a page can't be read
+            _section("history", "History of the search", 2),
+        ],
         "viewMaximized": False,
         "runListHidden": False,
         "isAccordionReordered": True,
@@ -84,12 +91,19 @@ def _charts(axes: Sequence[str]) -> list[dict[str, Any]]:
     charts.append(
         {
             **_chart("PARALLEL"),
-            "selectedParams": list(axes),
-            "selectedMetrics": ["gflops", "fid"],
+            "metricSectionId": "plans",
+            "selectedParams": evenly(axes),
+            "selectedMetrics": ["fid", "gflops"],  # the last one colours the lines: one bad FID would darken all others
             "showAllRuns": False,
         }
     )
     return charts + [_history(name) for name in SERIES]
+
+
+def evenly(axes: Sequence[str]) -> list[str]:
+    """Return the first and the last axis and even ones between, `MOST_AXES` at most."""
+    count = min(len(axes), MOST_AXES)
+    return [axes[round(place * (len(axes) - 1) / max(1, count - 1))] for place in range(count)]
 
 
 def _section(key: str, name: str, columns: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from stepfront.search.config import settings_from
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
-from stepfront.search.tracking.saved_view import view_is_known, view_path
+from stepfront.search.tracking.saved_view import evenly, saved_view, view_is_known, view_path
 from stepfront.search.tracking.search_runs import SearchRuns
 
 
@@ -24,6 +24,18 @@ def test_the_link_opens_on_the_view_where_there_is_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.1")
     assert not view_is_known()
     assert view_path("7", "abc") == "/#/experiments/7/runs"
+
+
+def test_the_plans_have_a_page_width_and_axes_that_can_be_read() -> None:
+    axes = ["steps", *(f"w{index:02d}" for index in range(10))]
+    assert evenly(axes) == ["steps", "w01", "w03", "w05", "w07", "w09"]
+    assert evenly(["w00"]) == ["w00"]
+    state = saved_view(["fid", "gflops"], axes, "abc")
+    (parallel,) = [chart for chart in state["compareRunCharts"] if chart["type"] == "PARALLEL"]
+    (section,) = [one for one in state["compareRunSections"] if one["uuid"] == parallel["metricSectionId"]]
+    assert section["columns"] == 1
+    assert parallel["selectedMetrics"][-1] == "gflops"
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {"front", "plans", "history"}
 
 
 def test_an_unknown_version_gets_no_view_and_one_line(
