@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.blurred_plans import blurred_plans, section
+from benchmarks.blurred_plans import STEPS, blurred_plans
 from benchmarks.judges_page import BLURRED, PAGE, update_page
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings, FeatureSettings
@@ -59,10 +59,8 @@ def main() -> None:
     names = given.candidates.split(",") if given.candidates else [*CANDIDATES, *files]
     if unknown := set(names) - {*CANDIDATES, *files}:
         raise SystemExit(f"unknown candidates {sorted(unknown)}; possible: {', '.join([*CANDIDATES, *files])}")
-    blurred = None
-    if is_wanted(BLURRED, given.parts):
-        blurred = section(pd.DataFrame(blurred_plans()))
-        print("\n".join(blurred), flush=True)
+    blurred = pd.DataFrame(blurred_plans(given.training_steps) if is_wanted(BLURRED, given.parts) else [])
+    print(blurred.to_string(), flush=True)
     rows = [row for case in cases(given.data, given.parts) for row in measure(case, names, files)]
     print(pd.DataFrame(rows).to_string())
     update_page(given.out, pd.DataFrame(rows, columns=None if rows else ["dataset"]), blurred, missing(given.data))
@@ -88,6 +86,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--parts", nargs="+", default=[], metavar="PART", help="first letters of sections to measure (default: all)"
+    )
+    parser.add_argument(
+        "--training-steps",
+        nargs="+",
+        type=int,
+        default=STEPS,
+        metavar="N",
+        help="training steps of the supernets whose plans are blurred (default: %(default)s)",
     )
     return parser.parse_args()
 

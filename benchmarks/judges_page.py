@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.blurred_plans import read_section, section
 from stepfront.files import write_text
 from stepfront.trainers.metrics.examination import STRENGTHS
 
@@ -16,14 +17,17 @@ WANTED = ("MobileNetV2", "Inception")
 """Networks that the page names as not measured until their file is given."""
 
 
-def update_page(path: Path, table: pd.DataFrame, blurred: Sequence[str] | None, missing: Sequence[str]) -> None:
-    """Write the page with new columns, one per row of `table` [dataset, features, ...], and the section on blur.
+def update_page(path: Path, table: pd.DataFrame, blurred: pd.DataFrame, missing: Sequence[str]) -> None:
+    """Write the page with new columns, one per row of `table` [dataset, features, ...], and new rows on blur.
 
-    Without `blurred`, that section stays as it is.  `missing` are datasets that have never been measured here.
+    New columns and rows take the place of old ones.  `missing` are datasets that have never been measured here.
     """
     sections = read_sections(path)
-    if blurred is not None:
-        sections[BLURRED] = list(blurred)
+    before = read_section(sections.get(BLURRED, []))
+    if len(before) and len(blurred):
+        before = before[~before["training steps"].isin(blurred["training steps"])]
+    if len(before) or len(blurred):
+        sections[BLURRED] = section(pd.concat([part for part in (before, blurred) if len(part)]))
     for dataset, rows in table.groupby("dataset", sort=False):
         name = str(dataset)
         wide = rows.drop(columns="dataset").set_index("features").T.fillna("").map(str)

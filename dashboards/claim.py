@@ -86,6 +86,8 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
             f"No saving at equal quality is claimed (margin {margin}): no confirmed point of the front is cheaper than "
             "full width at every step."
         )
+    if (claim.get("blurred_reference") or {}).get("passes"):
+        return _no_judge_sees_blur(claim)
     which = "dearest plan below full width," if claim.get("correction") else "nearest plan"
     text = (
         f"No saving at equal quality is claimed: at a margin of {margin}, the {which} {_plan(claim)} is not shown "
@@ -97,6 +99,16 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
     if claim.get("more_may_help"):
         return f"{text}; more seeds or images would help, as the differences are below the margin and only uncertain."
     return f"{text}; more seeds or images would not help, as a difference itself exceeds the margin."
+
+
+def _no_judge_sees_blur(claim: Mapping[str, Any]) -> str:
+    """Return that nothing is claimed, since the reference's own images pass the test after a blur."""
+    differences = _differences({**claim, "judges": claim["blurred_reference"]["judges"]})
+    return (
+        "No saving at equal quality is claimed, because the judges do not see a blur: the images of the best "
+        f"full-width sampler, {sampler_text(claim['reference'])}, pass as equal to themselves when they are blurred "
+        f"({differences}; {_effort(claim)}). So they are still poor: look at them, and train the supernet longer."
+    )
 
 
 def sampler_text(plan: Mapping[str, Any]) -> str:
@@ -133,7 +145,7 @@ def _effort(claim: Mapping[str, Any]) -> str:
     level = number(claim.get("level")) or 0.95
     # Claims made before there was a correction for the number of points have none.
     tested = (claim.get("correction") or {}).get("tested")
-    points = "" if tested is None else f", {plural(int(tested), 'point')} tested from the dearest down"
+    points = "" if not tested else f", {plural(int(tested), 'point')} tested from the dearest down"
     return (
         f"{plural(int(claim['seeds']), 'held-out noise seed')} of {plural(int(claim['images']), 'image')}, intervals "
         f"at {100 * level:.3g}%{points}"

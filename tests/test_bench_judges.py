@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.blurred_plans import claims_are_made, read_section, wins
 from benchmarks.cifar_resnet import CifarResNet, load_cifar_resnet, write_feature_file
 from benchmarks.judges_page import parse_table, read_sections, update_page
 from stepfront.errors import InputError
@@ -22,21 +23,45 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar-resne
 def test_a_run_that_measures_nothing_leaves_the_page_as_it_is(tmp_path: Path) -> None:
     page = tmp_path / "judges.md"
     page.write_bytes(PAGE.read_bytes())
-    update_page(page, pd.DataFrame(columns=["dataset"]), None, [])
+    update_page(page, pd.DataFrame(columns=["dataset"]), pd.DataFrame(), [])
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
 
 
 def test_a_measured_column_joins_the_others_of_its_dataset(tmp_path: Path) -> None:
     page = tmp_path / "judges.md"
     first = {"dataset": "digits", "features": "random", "measured": "a day", "D": 32, "noise": "1 2"}
-    update_page(page, pd.DataFrame([first, first | {"features": "pixels", "D": 64}]), ["text"], ["CIFAR-10"])
-    update_page(page, pd.DataFrame([first | {"features": "pixels", "D": 65, "blur": "3"}]), None, [])
+    update_page(page, pd.DataFrame([first, first | {"features": "pixels", "D": 64}]), pd.DataFrame(), ["CIFAR-10"])
+    update_page(page, pd.DataFrame([first | {"features": "pixels", "D": 65, "blur": "3"}]), pd.DataFrame(), [])
     sections = read_sections(page)
-    assert sections["A blurred plan"] == ["text"]
+    assert list(sections) == ["digits"]
     table = parse_table(sections["digits"])
     assert list(table.columns) == ["random", "pixels"]
     assert list(table["pixels"]) == ["a day", "65", "1 2", "3"]
     assert list(table["random"]) == ["a day", "32", "1 2", ""]
+
+
+def supernet(steps: int, full: float, blurred: float) -> list[dict[str, object]]:
+    """Return rows on blur of a supernet whose blurred images at half width score what is given on both judges."""
+    scores = {"not blurred": full, "blur 0.2": blurred, "blur 0.4": blurred}
+    half = {"not blurred": 9.0, "blur 0.2": blurred, "blur 0.4": 9.0}
+    return [
+        {"training steps": steps, "width": width, "judge": judge} | row
+        for width, row in ((0.5, half), (1.0, scores))
+        for judge in ("degradations", "random")
+    ]
+
+
+def test_a_blurred_plan_passes_on_a_poor_supernet_where_no_claim_is_made(tmp_path: Path) -> None:
+    page = tmp_path / "judges.md"
+    poor, good = pd.DataFrame(supernet(100, 5.0, 4.0)), pd.DataFrame(supernet(1500, 2.0, 3.0))
+    assert (wins(poor, 100), claims_are_made(poor, 100)) == ((3, 4), False)
+    assert (wins(good, 1500), claims_are_made(good, 1500)) == ((0, 4), True)
+    update_page(page, pd.DataFrame(columns=["dataset"]), poor, [])
+    update_page(page, pd.DataFrame(columns=["dataset"]), good, [])
+    lines = read_sections(page)["A blurred plan"]
+    assert "| 100 | 3 of 4 | refused | 0 |" in lines
+    assert "| 1,500 | 0 of 4 | made | 0 |" in lines
+    assert read_section(lines).equals(pd.concat([poor, good], ignore_index=True))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pt2"])

@@ -61,7 +61,9 @@ class Confirmation(Evaluation):
     """An evaluation with KID, precision and recall, and with a second judge's FID and FID-infinity where asked for.
 
     The first three are computed on `real_images` rows of real images and on as many generated ones.  They are NaN where
-    there are no features of real images.  `second_fid` and `fid_infinity` are of all generated images.
+    there are no features of real images.  `second_fid` and `fid_infinity` are of all generated images.  With a second
+    judge, `blurred_fid` and `second_blurred_fid` are both judges' scores of the images after a clear blur, for plans at
+    full width alone: what a claim compares with must be worse when it is blurred.
     """
 
     kid: float = float("nan")
@@ -71,3 +73,5 @@ class Confirmation(Evaluation):
     second_fid: float = float("nan")
     second_features: str = ""
     fid_infinity: float = float("nan")
+    blurred_fid: float = float("nan")
+    second_blurred_fid: float = float("nan")

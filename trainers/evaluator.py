@@ -28,9 +28,11 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluatio
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
+from stepfront.trainers.metrics.examination import CLEAR
 from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
+from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
@@ -95,7 +97,7 @@ class Evaluator:
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Score `images` images of the plan on the noise of `noise_seed`."""
         begin, clock = time.perf_counter(), _Clock(self._device)
-        collected = _Collected(self._wanted_rows(images), keeps_pixels=bool(self._scores))
+        collected = _Collected(self._wanted_rows(images), bool(self._scores), self._runs_full_width(plan))
         moments = Moments.of(self._feature_batches(plan, images, noise_seed, clock, collected))
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
         clock.lap("distance")
@@ -126,7 +128,7 @@ class Evaluator:
             scored = self._scored_by_user(scored, collected.pixels)
         if scored.error or not self._confirms:
             return scored
-        return self._confirmed(scored, collected.rows, collected.second)
+        return self._confirmed(scored, collected)
 
     def _feature_batches(
         self, plan: Plan, images: int, noise_seed: int, clock: _Clock, collected: _Collected
@@ -141,6 +143,10 @@ class Evaluator:
             collected.add_rows(features)
             if self._second is not None:
                 _add_moments(collected.second, self._second(batch))
+                if collected.blurs:
+                    blurred = harm_images(batch.clamp(-1, 1), "blur", CLEAR, 0)
+                    _add_moments(collected.blurred, self._features(blurred))
+                    _add_moments(collected.second_blurred, self._second(blurred))
             clock.lap("features")
             yield features
             clock.lap("distance")  # the moments have added them
@@ -163,10 +169,11 @@ class Evaluator:
         beside_fid = 0 if self._parts.real is None else min(images, len(self._parts.real))
         return max([beside_fid, *(score.wanted(images) for score in self._parts.kernel_scores)])
 
-    def _confirmed(
-        self, scored: Evaluation, rows: Sequence[NDArray[np.float32]], second: Sequence[Moments]
-    ) -> Confirmation:
-        parts = self._parts
+    def _runs_full_width(self, plan: Plan) -> bool:
+        return {plan.widths[i] for i in plan.taken} == {self._supernet.widths[-1]}
+
+    def _confirmed(self, scored: Evaluation, collected: _Collected) -> Confirmation:
+        parts, rows = self._parts, collected.rows
         confirmed = Confirmation(**{each.name: getattr(scored, each.name) for each in fields(scored)})
         if parts.extrapolate:
             infinity = extrapolated_distance(np.concatenate(rows), parts.reference)
@@ -174,7 +181,11 @@ class Evaluator:
         if parts.real is not None:
             confirmed = _beside_fid(confirmed, parts.real, np.concatenate(rows))
         if parts.second is not None:
-            confirmed = _judged_again(confirmed, parts.second, second[0])
+            confirmed = _judged_again(confirmed, parts.second, collected.second[0])
+            if collected.blurs and not confirmed.error:
+                blurred = parts.reference.distance(collected.blurred[0])
+                second = parts.second.reference.distance(collected.second_blurred[0])
+                confirmed = replace(confirmed, blurred_fid=blurred, second_blurred_fid=second)
         return confirmed
 
     def _savings(self, plan: Plan, starts: Sequence[tuple[int, int]]) -> _Savings:
@@ -240,17 +251,21 @@ class _Collected:
     """What one evaluation collects beside the moments of its features.
 
     `first` are the images of the paired score, `starts` the steps saved and the images of each batch, and `rows` the
-    first `wanted` rows of features.  `second` has one item where there is a second judge.  `pixels` are all images,
-    uint8 [B, C, H, W] per batch, where a user's own scores need them.
+    first `wanted` rows of features.  `second` has one item where there is a second judge; so have `blurred` and
+    `second_blurred` where it `blurs`.  `pixels` are all images, uint8 [B, C, H, W] per batch, where a user's own scores
+    need them.
     """
 
     wanted: int
     keeps_pixels: bool = False
+    blurs: bool = False
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     first: list[Tensor] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
     second: list[Moments] = field(default_factory=list)
+    blurred: list[Moments] = field(default_factory=list)
+    second_blurred: list[Moments] = field(default_factory=list)
 
     def add_images(self, batch: Tensor) -> None:
         """Keep the images of a batch that the paired score lacks."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -77,6 +77,16 @@ class Standing:
     reference: ConfirmedPlan
     points: list[Comparison]
     samplers: list[Comparison]
+    blurred: Comparison | None = None
+    """The reference's images after a blur beside themselves; None where they were not scored."""
+
+    @property
+    def sees_blur(self) -> bool:
+        """Return whether the judges see a blur of the reference's images; True where nothing is known of it.
+
+        A test that lets the blurred copy pass as equal shows nothing of any plan: it lacks assay sensitivity (ICH E10).
+        """
+        return self.blurred is None or not self.blurred.holds(self.rules.margin)
 
     def claimed(self) -> Comparison | None:
         """Return the cheapest point before the first that fails, from the dearest down; None where the dearest fails.
@@ -86,10 +96,15 @@ class Standing:
         return next(reversed(self._passing()), None)
 
     def tested(self) -> list[Comparison]:
-        """Return the points that were tested, dearest first; the last is the first that fails, where one does."""
-        return self.points[::-1][: len(self._passing()) + 1]
+        """Return the points that were tested, dearest first; the last is the first that fails, where one does.
+
+        None is tested where the judges do not see a blur.
+        """
+        return self.points[::-1][: len(self._passing()) + 1] if self.sees_blur else []
 
     def _passing(self) -> list[Comparison]:
+        if not self.sees_blur:
+            return []
         return list(takewhile(lambda each: each.holds(self.rules.margin), reversed(self.points)))
 
     def cheapest_sampler(self) -> Comparison | None:
@@ -105,6 +120,8 @@ class Standing:
         Of the front points, these are the near ones from the first that fails down to the first that no seed can help.
         Of the full-width samplers, they are the near ones that cost less than the cheapest that passes.
         """
+        if not self.sees_blur:
+            return set()
         margin, cheapest = self.rules.margin, self.cheapest_sampler()
         cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
         open_points = takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points))
@@ -134,6 +151,7 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
         reference,
         _compared(_each_better(cheaper, rules.cost), reference, rules),
         _compared(full_width, reference, rules),
+        next(iter(_compared([replace(reference, scores=reference.blurred)], reference, rules)), None),
     )
 
 
@@ -177,7 +195,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
     """
     rules = standing.rules
     passing, tested = standing.claimed(), standing.tested()
-    shown = passing or next(iter(tested), None)
+    shown = passing or next(reversed(standing.points), None)
     best = standing.cheapest_sampler()
     cheapest = standing.reference if best is None else best.plan
     claim: dict[str, Any] = {
@@ -193,6 +211,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "reference": _plan_facts(standing.reference),
         "seeds": 0 if shown is None else shown.seeds,
         "images": images,
+        "blurred_reference": _blurred_facts(standing),
         "correction": {
             "points": SEQUENCE,
             "tested": len(tested),
@@ -204,7 +223,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
     return claim | {
         "trial": None if shown is None else shown.plan.trial,
         "gflops": None if shown is None else shown.plan.gflops,
-        "more_may_help": shown is not None and shown.is_near(rules.margin),
+        "more_may_help": shown is not None and standing.sees_blur and shown.is_near(rules.margin),
         "level": rules.level,
         "looks": list(rules.looks),
         "full": _plan_facts(standing.plain),
@@ -223,6 +242,7 @@ CLAIM_KEYS = (
     "reference",
     "seeds",
     "images",
+    "blurred_reference",
     "correction",
 )
 """What `stepfront claim --json` prints of a claim."""
@@ -234,6 +254,12 @@ def _judges(names: Sequence[str], differences: Sequence[Difference]) -> list[dic
         | {"interval": [_finite(d.low), _finite(d.high)]}
         for name, d in zip(names, differences, strict=True)
     ]
+
+
+def _blurred_facts(standing: Standing) -> dict[str, Any] | None:
+    if standing.blurred is None:
+        return None
+    return {"passes": not standing.sees_blur, "judges": _judges(standing.judges, standing.blurred.differences)}
 
 
 def _plan_facts(plan: ConfirmedPlan) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ from stepfront.arrays import Array
 
 SCORES = ("fid", "second_fid")
 """Columns with the score of each judge; the first judge is the one that the search used."""
+BLURRED = ("blurred_fid", "second_blurred_fid")
+"""Columns with the score of each judge after a blur."""
 FEATURES = ("features", "second_features")
 """Columns with the features of each judge."""
 
@@ -30,6 +32,8 @@ class ConfirmedPlan:
     """One row per noise seed, one column per judge."""
     searched: float = float("nan")
     """The search's own score, which no held-out seed has touched."""
+    blurred: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Scores of the blurred images, as `scores`; empty where they were not scored."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,10 +64,13 @@ def read_plans(confirmed: pd.DataFrame) -> list[ConfirmedPlan]:
     Only seeds that every judge has scored count.
     """
     columns = list(SCORES[: len(judges_of(confirmed))])
+    blurs = dict(zip(BLURRED, columns, strict=False))
     table = confirmed.assign(sampler=confirmed.get("sampler", ""))
     plans = []
     for (kind, plan, sampler), rows in table.groupby(["kind", "plan", "sampler"], sort=False):
-        scores = rows.drop_duplicates("noise_seed").set_index("noise_seed").sort_index()[columns].dropna()
+        by_seed = rows.drop_duplicates("noise_seed").set_index("noise_seed").sort_index()
+        scores = by_seed[columns].dropna()
+        blurred = by_seed.reindex(columns=list(blurs)).rename(columns=blurs).dropna()
         first = rows.iloc[0]
         trial = None if pd.isna(first["trial"]) else int(first["trial"])
         plans.append(
@@ -76,6 +83,7 @@ def read_plans(confirmed: pd.DataFrame) -> list[ConfirmedPlan]:
                 float(first["latency_ms"]),
                 scores,
                 float(first.get("fid_search", float("nan"))),
+                blurred,
             )
         )
     return plans

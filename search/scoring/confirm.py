@@ -23,7 +23,7 @@ from stepfront.search.records.plan_rows import fit_name, plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
-from stepfront.search.scoring.held_out_scorer import HeldOutScorer, OnResult, PlanKey
+from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
 from stepfront.search.storage.lock import directory_lock
@@ -36,8 +36,17 @@ FIRST_SEED = 1_000_000
 """First noise seed of confirmations (the search's own is added), far from any that a search uses."""
 
 IDENTITY = ["plan", "sampler"]
-SECOND = ["second_fid", "second_features", "second_digest"]
-SCORES = [*IDENTITY, "noise_seed", "images", "fid", *BESIDE_FID, "real_images", "fid_infinity", *SECOND]
+SCORES = [
+    *IDENTITY,
+    "noise_seed",
+    "images",
+    "fid",
+    *BESIDE_FID,
+    "real_images",
+    "fid_infinity",
+    *SECOND_JUDGE,
+    "second_digest",
+]
 
 
 def run_confirmation(

@@ -30,6 +30,9 @@ PlanKey: TypeAlias = tuple[str, str]
 
 DIGEST_DIGITS = 12
 
+SECOND_JUDGE = ("second_fid", "second_features", "blurred_fid", "second_blurred_fid")
+"""What an evaluation has where there is a second judge."""
+
 
 class HeldOutScorer:
     """Workers with both judges and features of real images, from the first score to the end of the context."""
@@ -83,6 +86,6 @@ class HeldOutScorer:
                 raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
             row = {"plan": plan, "sampler": sampler, "noise_seed": seed, "images": self.images, "fid": evaluation.fid}
             row |= {name: getattr(evaluation, name) for name in (*BESIDE_FID, "real_images", "fid_infinity")}
-            row |= {name: getattr(evaluation, name) for name in ("second_fid", "second_features")}
+            row |= {name: getattr(evaluation, name) for name in SECOND_JUDGE}
             rows.append(row | {"second_digest": self.second_digest} | dict(evaluation.scores))
         return rows

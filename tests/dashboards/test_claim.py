@@ -56,6 +56,16 @@ def test_the_number_of_tested_points_is_stated(claim: dict[str, Any]) -> None:
     assert "from the dearest down" in failed
 
 
+def test_a_blur_that_the_judges_do_not_see_is_the_reason(claim: dict[str, Any]) -> None:
+    blurred = [judge | {"score": 16.0, "difference": -2.1} for judge in claim["judges"]]
+    text = claim_sentence(claim | {"holds": False, "blurred_reference": {"passes": True, "judges": blurred}})
+    assert text.startswith("No saving at equal quality is claimed, because the judges do not see a blur")
+    assert "FID (pixels) 16.00 against 18.10, difference -2.100" in text
+    assert "train the supernet longer" in text
+    seen = claim_sentence(claim | {"holds": False, "blurred_reference": {"passes": False, "judges": blurred}})
+    assert "blur" not in seen
+
+
 def test_one_judge_is_not_enough(claim: dict[str, Any]) -> None:
     text = claim_sentence(claim | {"holds": False, "judges": claim["judges"][:1]})
     assert "a second judge has not scored it yet" in text

@@ -22,9 +22,11 @@ from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.metrics.examination import CLEAR
 from stepfront.trainers.metrics.features import Judge, prepare_features
-from stepfront.trainers.metrics.fid import frechet_distance
+from stepfront.trainers.metrics.fid import Moments, frechet_distance
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
+from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
@@ -258,6 +260,21 @@ def test_a_second_judge_scores_the_same_images(
     assert scored.second_fid == pytest.approx(expected, rel=1e-6)
     assert scored.second_features == "random"
     assert np.isnan(scored.kid)
+    assert np.isnan(scored.blurred_fid)  # of plans at full width alone
+
+
+def test_full_width_is_scored_after_a_blur_as_well(
+    parts: EvaluatorParts, evaluate: Evaluator, digits: ImageData, tmp_path: Path
+) -> None:
+    second = Judge(*prepare_features(digits, FeatureSettings(name="random"), tmp_path, torch.device("cpu")))
+    scored = Evaluator(replace(parts, second=second))(FULL, 100, 5)
+    assert isinstance(scored, Confirmation)
+    images = torch.cat(list(evaluate.sample(FULL, 100, 5))).clamp(-1, 1)
+    blurred = harm_images(images, "blur", CLEAR, 0)
+    first = Judge(parts.features, parts.reference)
+    for judge, found in ((first, scored.blurred_fid), (second, scored.second_blurred_fid)):
+        rows = judge.features.unpack(torch.device("cpu"))(blurred)
+        assert found == pytest.approx(judge.reference.distance(Moments.of([rows])), rel=1e-6)
 
 
 def test_asked_to_extrapolate_an_evaluation_has_fid_infinity_of_all_its_images(

@@ -28,7 +28,7 @@ _MOST_IMAGES = 512
 _DRAWS = 2
 _LEAST_RATIO = 2.0
 _LEAST_TAU = 0.6
-_CLEAR = 0.4
+CLEAR = 0.4
 """Strength from which every harm must score above the floor."""
 
 
@@ -123,10 +123,10 @@ def _failures(ratio: float, floor: float, scores: Mapping[str, Sequence[float]])
     found = []
     if ratio < _LEAST_RATIO:
         found.append(f"most variance of its features lies in one direction (participation ratio {ratio:.1f})")
-    clear = STRENGTHS.index(_CLEAR)
+    clear = STRENGTHS.index(CLEAR)
     for harm, given in scores.items():
         if min(given[clear:]) <= floor:
-            found.append(f"{harm} of strength {_CLEAR} or more scores {min(given[clear:]):.3g}, below real images")
+            found.append(f"{harm} of strength {CLEAR} or more scores {min(given[clear:]):.3g}, below real images")
         elif _tau([floor, *given]) < _LEAST_TAU:
             found.append(f"its score does not rise with the strength of {harm}")
     return tuple(found)

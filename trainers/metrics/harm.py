@@ -72,13 +72,13 @@ HARMS: dict[str, Harm] = {
 def harm_images(x: Tensor, harm: str, strength: float, seed: int) -> Tensor:
     """Return the images [B, C, H, W] harmed at one strength."""
     generator = torch.Generator().manual_seed(seed)
-    return HARMS[harm](x, torch.full((len(x),), strength), generator)
+    return HARMS[harm](x, torch.full((len(x),), strength, device=x.device), generator)
 
 
 def _gaussian(x: Tensor, deviation: float) -> Tensor:
     """Convolve with a normalised Gaussian; the border repeats the outermost pixels."""
     reach = min(max(1, math.ceil(2 * deviation)), x.shape[-1] - 1)
-    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32, device=x.device)
     weights = torch.exp(-0.5 * (at / deviation) ** 2)
     weights = weights / weights.sum()
     channels = x.shape[1]

@@ -44,6 +44,11 @@ class _Disagreements(_Shape):
     examples: list[dict[str, Any]] = []
 
 
+class _Blurred(_Shape):
+    passes: bool
+    judges: list[_Judge]
+
+
 class _Correction(_Shape):
     points: str
     tested: int
@@ -69,6 +74,7 @@ class _Claim(_Shape):
     level: float | None = None
     looks: list[int] | None = None
     correction: _Correction | None = None
+    blurred_reference: _Blurred | None = None
     best_full_width: _Sampler | None = None
     disagreements: _Disagreements | None = None
 

@@ -183,6 +183,8 @@ _TABLES = (
             Column("features", "text", "features that the scores are computed on", fill=""),
             Column("second_fid", "number", "FID on the second judge's features", fill=math.nan),
             Column("second_features", "text", "features of the second judge", fill=""),
+            Column("blurred_fid", "number", "FID of the images after a blur, of plans at full width", fill=math.nan),
+            Column("second_blurred_fid", "number", "the same on the second judge's features", fill=math.nan),
             Column("second_digest", "text", "first digits of the digest of the second judge's features", fill=""),
         ),
         made_by="confirm",

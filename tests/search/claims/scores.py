@@ -10,17 +10,25 @@ COSTS = {"full": (4.0, 8.0), "few FLOPs": (1.0, 6.0), "quick": (2.0, 3.0), "4x1.
 
 
 def scored(
-    kind: str, plan: str, first: float, second: float, *, seeds: int = 5, noise: float = 0.001, sampler: str = ""
+    kind: str,
+    plan: str,
+    first: float,
+    second: float,
+    *,
+    seeds: int = 5,
+    noise: float = 0.001,
+    sampler: str = "",
+    blur: tuple[float, float] | None = None,
 ) -> pd.DataFrame:
     """Return rows of confirm.parquet of one plan; mean scores differ between plans by what is given, exactly.
 
-    `noise` is that of the plan alone.
+    `noise` is that of the plan alone.  `blur` is what a blur adds to the scores of both judges.
     """
     rng = np.random.default_rng([len(kind), *map(ord, plan + sampler)])
     shared = np.sin(np.arange(seeds))  # the same for every plan
     own = rng.normal(0, noise, (2, seeds))
     own -= own.mean(axis=1, keepdims=True)  # so that means are exact
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "kind": kind,
             "label": kind,
@@ -37,3 +45,6 @@ def scored(
             "second_features": "random",
         }
     )
+    if blur is None:
+        return table
+    return table.assign(blurred_fid=table["fid"] + blur[0], second_blurred_fid=table["second_fid"] + blur[1])

@@ -93,6 +93,35 @@ def test_equal_plans_of_several_trials_are_compared_once() -> None:
     assert (claim["holds"], claim["plan"], claim["seeds"]) == (True, "few FLOPs", 5)
 
 
+@pytest.mark.parametrize(
+    ("blur", "sees"),
+    [((-0.5, -0.2), False), ((0.05, 0.1), False), ((0.5, -0.2), True), ((-0.5, 0.5), True), ((0.5, 0.5), True)],
+)
+def test_judges_that_let_a_blurred_reference_pass_make_no_claim(blur: tuple[float, float], sees: bool) -> None:
+    point = scored("front", "few FLOPs", 2.0, 3.0)
+    found = compare_plans(pd.concat([scored("full", "full", 2.0, 3.0, blur=blur), point]), RULES)
+    assert found is not None
+    assert found.sees_blur is sees
+    claim = make_claim(found, 64)
+    assert claim["holds"] is sees
+    assert claim["correction"]["tested"] == int(sees)
+    assert claim["blurred_reference"]["passes"] is not sees
+    assert [judge["difference"] for judge in claim["blurred_reference"]["judges"]] == pytest.approx(list(blur))
+    assert json.loads(json.dumps(claim, allow_nan=False)) == claim
+
+
+def test_no_seeds_are_added_where_the_judges_do_not_see_a_blur() -> None:
+    near = scored("front", "few FLOPs", 2.0, 3.0, noise=0.2)
+    for blur, wanted in (((-0.5, -0.2), 0), ((0.5, 0.5), 2)):
+        found = compare_plans(pd.concat([scored("full", "full", 2.0, 3.0, blur=blur), near]), Rules(0.05, (5, 10)))
+        assert found is not None
+        assert len(found.near()) == wanted
+
+
+def test_where_no_blur_was_scored_none_is_judged() -> None:
+    assert make_claim(standing(scored("front", "few FLOPs", 2.0, 3.0)), 64)["blurred_reference"] is None
+
+
 def test_one_judge_makes_no_claim() -> None:
     table = pd.concat([FULL, scored("front", "few FLOPs", 2.0, 3.0)]).drop(columns=["second_fid", "second_features"])
     found = compare_plans(table, RULES)

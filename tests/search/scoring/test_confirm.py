@@ -46,6 +46,10 @@ def test_a_second_judge_scores_every_point_beside_the_first(searched: Path) -> N
     assert np.isfinite(confirmed["second_fid"]).all()
     assert set(confirmed["second_features"]) == {"random"}
     assert set(confirmed["features"]) == {"classifier"}
+    full_width = confirmed["plan"].str.fullmatch(r"\d+x1\.00")
+    assert full_width.any()
+    for name in ("blurred_fid", "second_blurred_fid"):
+        assert (np.isfinite(confirmed[name]) == full_width).all()
     front = pd.read_parquet(searched / "front.parquet")
     for _, row in front.iterrows():
         own = confirmed[(confirmed["plan"] == row["plan"]) & (confirmed["sampler"] == "")]
@@ -72,6 +76,10 @@ def test_the_claim_is_made_against_the_best_full_width_sampler(searched: Path) -
     means = full_width.groupby(["plan", "sampler"])["fid"].mean()
     assert (claim["reference"]["plan"], claim["reference"]["sampler"]) == means.idxmin()
     assert claim["seeds"] == 2
+    reference = full_width[full_width["plan"] == claim["reference"]["plan"]]
+    reference = reference[reference["sampler"] == claim["reference"]["sampler"]].drop_duplicates("noise_seed")
+    found = [judge["score"] for judge in claim["blurred_reference"]["judges"]]
+    assert found == pytest.approx([reference[name].mean() for name in ("blurred_fid", "second_blurred_fid")])
 
 
 def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched: Path) -> None:
