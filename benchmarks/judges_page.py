@@ -10,6 +10,7 @@ import pandas as pd
 from benchmarks.blurred_plans import read_section, section
 from stepfront.files import write_text
 from stepfront.trainers.metrics.examination import STRENGTHS
+from stepfront.trainers.metrics.harm import HARMS
 
 PAGE = Path("docs/judges.md")
 BLURRED = "A blurred plan"
@@ -32,34 +33,61 @@ def update_page(path: Path, table: pd.DataFrame, blurred: pd.DataFrame, missing:
         name = str(dataset)
         wide = rows.drop(columns="dataset").set_index("features").T.fillna("").map(str)
         sections[name] = markdown(merged(parse_table(sections.get(name, [])), wide))
-    measured = {column for lines in sections.values() for column in parse_table(lines).columns}
-    lines = introduction([name for name in missing if not any(key.startswith(name) for key in sections)], measured)
+    lines = introduction(sections, missing)
     for name, content in sections.items():
         lines += [f"## {name}", "", *content, ""]
     write_text(path, "\n".join(lines))
 
 
-def introduction(missing: Sequence[str], measured: set[str]) -> list[str]:
+def introduction(sections: Mapping[str, Sequence[str]], missing: Sequence[str]) -> list[str]:
     """Return the lines above the first section."""
     strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
+    tables = {name: table for name, lines in sections.items() if not (table := parse_table(lines)).empty}
     lines = [
         "# Judges: which features see what people see",
         "",
-        "Made by `make bench-judges`; each column has the date on which it was measured. Scores are Frechet distances",
-        "of at most 512 held-out images to the training images, as multiples of the score of unharmed held-out images",
-        f"(the floor). Each harm has five strengths ({strengths}). A good judge's score rises with every",
-        "one. Floors have the relative spread over 8 draws. A score of training images below 1 shows that a judge sees",
-        "memorisation.",
+        "Made by `make bench-judges`; each column has the date on which it was measured. `features.name: auto` takes",
+        "the first of `degradations` and `random` that passes its examination on your images. The second judge of a",
+        "confirmation is another one.",
+        "",
+        *summary(tables),
+        "",
+        "Scores are Frechet distances to the training images. Harmed images are at most 512 held-out images with a",
+        f"known harm of five strengths ({strengths}). Their scores are multiples of the *floor*: the score of",
+        "the same number of held-out images without harm. A good judge's score rises with every strength. Scores of",
+        "missing classes, copies and other sets should be well above 1. A score of training images below 1 shows that",
+        "a judge sees memorisation. `D` is the number of features. The participation ratio says in how many directions",
+        "they vary. Floors of 256 to 4,096 images have the relative spread over 8 draws. `seconds` are those that it",
+        "took to make the features and the statistics of the training images, on one core.",
         "",
         "Networks in files are candidates, too: `python -m benchmarks.judges --features-file NAME=FILE`.",
         "`resnet20` is such a file, made by `python -m benchmarks.cifar_resnet` from published weights, which were",
         "trained on the labels of all training images of CIFAR-10.",
     ]
-    if absent := [name for name in WANTED if name.lower() not in {column.lower() for column in measured}]:
+    measured = {column.lower() for table in tables.values() for column in table.columns}
+    if absent := [name for name in WANTED if name.lower() not in measured]:
         lines.append(f"Not measured, because their weights were not at hand: {', '.join(absent)}.")
-    if missing:
-        lines.append(f"Left out, because their files were missing: {', '.join(missing)}.")
+    if absent := [name for name in missing if not any(key.startswith(name) for key in sections)]:
+        lines.append(f"Left out, because their files were missing: {', '.join(absent)}.")
     return [*lines, ""]
+
+
+def summary(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return one row per candidate over all datasets."""
+    rows = {}
+    for name in dict.fromkeys(str(column) for table in tables.values() for column in table.columns):
+        found = [table[name] for table in tables.values() if name in table]
+        orders = [one[harm] for one in found for harm in HARMS if harm in one]
+        spreads = [int(text.split("±")[1].strip(" %")) for one in found if "±" in (text := one.get("floor, 512", ""))]
+        rows[name] = {
+            "examinations passed": f"{sum(one.get('examination') == 'passed' for one in found)} of {len(found)}",
+            "orders wrong": f"{sum('wrong' in text for text in orders)} of {len(orders)}",
+            "least participation ratio": min(
+                (one.get("participation ratio", "") for one in found), key=float, default=""
+            ),
+            "largest spread of the floor, 512": f"{max(spreads)}%" if spreads else "",
+        }
+    return markdown(pd.DataFrame(rows).T)
 
 
 def read_sections(path: Path) -> dict[str, list[str]]:

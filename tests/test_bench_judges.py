@@ -29,15 +29,17 @@ def test_a_run_that_measures_nothing_leaves_the_page_as_it_is(tmp_path: Path) ->
 
 def test_a_measured_column_joins_the_others_of_its_dataset(tmp_path: Path) -> None:
     page = tmp_path / "judges.md"
-    first = {"dataset": "digits", "features": "random", "measured": "a day", "D": 32, "noise": "1 2"}
-    update_page(page, pd.DataFrame([first, first | {"features": "pixels", "D": 64}]), pd.DataFrame(), ["CIFAR-10"])
-    update_page(page, pd.DataFrame([first | {"features": "pixels", "D": 65, "blur": "3"}]), pd.DataFrame(), [])
+    first = {"dataset": "digits", "features": "random", "measured": "a day", "participation ratio": 7.5, "noise": "1 2"}
+    other = first | {"features": "pixels"}
+    update_page(page, pd.DataFrame([first, other]), pd.DataFrame(), ["CIFAR-10"])
+    update_page(page, pd.DataFrame([other | {"participation ratio": 9.5, "blur": "3"}]), pd.DataFrame(), [])
     sections = read_sections(page)
     assert list(sections) == ["digits"]
+    assert "| pixels | 0 of 1 | 0 of 2 | 9.5 |  |" in page.read_text(encoding="utf-8")
     table = parse_table(sections["digits"])
     assert list(table.columns) == ["random", "pixels"]
-    assert list(table["pixels"]) == ["a day", "65", "1 2", "3"]
-    assert list(table["random"]) == ["a day", "32", "1 2", ""]
+    assert list(table["pixels"]) == ["a day", "9.5", "1 2", "3"]
+    assert list(table["random"]) == ["a day", "7.5", "1 2", ""]
 
 
 def supernet(steps: int, full: float, blurred: float) -> list[dict[str, object]]:
