@@ -88,9 +88,9 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
         )
     if (claim.get("blurred_reference") or {}).get("passes"):
         return _no_judge_sees_blur(claim)
-    which = "dearest plan below full width," if claim.get("correction") else "nearest plan"
+    dearest = "dearest plan below full width" if claim.get("correction") else "nearest plan"
     text = (
-        f"No saving at equal quality is claimed: at a margin of {margin}, the {which} {_plan(claim)} is not shown "
+        f"No saving at equal quality is claimed: at a margin of {margin}, the {dearest}, {_plan(claim)}, is not shown "
         f"to be as good as the best full-width sampler, {sampler_text(claim['reference'])} "
         f"({_differences(claim)}; {_effort(claim)})"
     )

@@ -28,7 +28,8 @@ def find_disagreements(confirmed: pd.DataFrame) -> dict[str, Any]:
     below = (first + first_half < 0) & (second - second_half > 0)
     pairs = np.argwhere(below)
     # The clearest pair is the one whose nearer interval is the farthest from zero, in its own half-widths.
-    clearness = [min(-first[i, j] / first_half[i, j], second[i, j] / second_half[i, j]) for i, j in pairs]
+    with np.errstate(divide="ignore"):  # equal differences on all seeds are as clear as can be
+        clearness = [min(-first[i, j] / first_half[i, j], second[i, j] / second_half[i, j]) for i, j in pairs]
     order = np.argsort(clearness)[::-1][:MAX_EXAMPLES]
     examples = [
         {"better_on_first": points[i].plan, "better_on_second": points[j].plan}

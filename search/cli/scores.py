@@ -92,7 +92,7 @@ def claim(search: Search, as_json: AsJson = False) -> None:
         raise InputError(CONFIRM_AGAIN)
     output = Output(as_json)
     if as_json:
-        output.json({key: savings.get(key) for key in CLAIM_KEYS})
+        output.json({key: savings.get(key) for key in (*CLAIM_KEYS, "disagreements")})
         return
     for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
         output.message(sentence)

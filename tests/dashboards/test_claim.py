@@ -52,7 +52,7 @@ def test_the_number_of_tested_points_is_stated(claim: dict[str, Any]) -> None:
     tested = claim | {"correction": {"tested": 3, "of": 5}}
     assert "intervals at 97.5%, 3 points tested from the dearest down)" in claim_sentence(tested)
     failed = claim_sentence(tested | {"holds": False})
-    assert "the dearest plan below full width," in failed
+    assert f"the dearest plan below full width, {claim['plan']}, is not shown" in failed
     assert "from the dearest down" in failed
 
 

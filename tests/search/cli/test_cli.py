@@ -288,7 +288,7 @@ def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # ty
     assert sentence in told
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy), "--json")
     assert code == 0
-    assert json.loads(said) == {key: claim[key] for key in CLAIM_KEYS}
+    assert json.loads(said) == {key: claim[key] for key in (*CLAIM_KEYS, "disagreements")}
     assert set(json.loads(said)["judges"][0]) == {"features", "score", "reference", "difference", "interval"}
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy))
     assert (code, said.splitlines()[0]) == (0, sentence)
