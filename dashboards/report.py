@@ -11,6 +11,7 @@ from stepfront.dashboards.sections.baselines import baselines_section
 from stepfront.dashboards.sections.front import front_section, plans_section, points_section
 from stepfront.dashboards.sections.images import images_body
 from stepfront.dashboards.sections.judges import judges_section
+from stepfront.dashboards.sections.learning import learning_section
 from stepfront.dashboards.sections.overview import head, key_figures
 from stepfront.dashboards.sections.own_scores import own_scores_section
 from stepfront.dashboards.sections.provenance import facts_section, missing_note
@@ -45,6 +46,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     after = [
         Section("parents", "Where it started from", parents_section(tables)),
         Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
+        Section("learning", "Learnt samplers", learning_section(tables)),
         Section("judges", "The judges", judges_section(tables)),
         Section("hypervolume", "Hypervolume", missing_note(tables, PROGRESS) + hypervolume_section(tables)),
         Section("timeline", "Time line", timeline_section(tables)),

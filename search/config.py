@@ -17,7 +17,13 @@ from stepfront.files import write_text
 from stepfront.search.settings.overrides import apply_overrides, each_once
 from stepfront.search.settings.own_scores import ScoreSettings, check_scores
 from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, EvaluationSettings, parse_constraint
-from stepfront.search.settings.space import BudgetSettings, ScreenSettings, SpaceSettings, VariationSettings
+from stepfront.search.settings.space import (
+    BudgetSettings,
+    FitSettings,
+    ScreenSettings,
+    SpaceSettings,
+    VariationSettings,
+)
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
 from stepfront.trainers.config import LARGEST_SEED, SamplerSettings, TrainerSettings
@@ -72,6 +78,7 @@ class RunSettings(TrainerSettings):
         "fewer_steps (where steps may be skipped), random, front:SEARCH",
     )
     screen: ScreenSettings = ScreenSettings()
+    fit: FitSettings = FitSettings()
     scores: tuple[ScoreSettings, ...] = Field(
         (),
         description="scores beside FID: KID, as [{name: kernel_distance, function: kid}], or your own, such as "
@@ -135,7 +142,7 @@ class RunSettings(TrainerSettings):
             raise ValueError(
                 "a learnt sampler has one time per step that runs, so space.skip: true can't use it; give even or false"
             )
-        if learnt is not None and self.learning.teacher_steps < self.sampler.steps:
+        if (learnt is not None or self.fit.every) and self.learning.teacher_steps < self.sampler.steps:
             raise ValueError(
                 f"learning.teacher_steps {self.learning.teacher_steps} is below sampler.steps {self.sampler.steps}; "
                 "a teacher needs as many steps at least"

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, str] = {
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
     "testing": """search/algorithm trainers/inference trainers/metrics trainers/diffusion trainers/networks
         trainers/data trainers/ground ground""",  # checks of a user's own parts
-    "search/cli": """search/api search/checks search/driver search/scoring search/claims search/export search/execution
+    "search/cli": """search/api search/checks search/driver search/fitting search/scoring search/claims search/export search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
         dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/interop
         trainers/inference trainers/networks trainers/data trainers/ground tables ground""",
@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
-    "search/driver": """search/scoring search/learning search/problem search/execution search/study
+    "search/driver": """search/scoring search/fitting search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
@@ -45,6 +45,8 @@ MAY_IMPORT: dict[str, str] = {
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",
+    "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
+        search/ground trainers/evaluation trainers/inference trainers/diffusion""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion

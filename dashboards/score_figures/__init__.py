@@ -1,1 +1,1 @@
-"""Draw scores beside FID: a user's own, proxies, and those of the judges' examinations; one file per figure."""
+"""Draw other scores than FID, the judges' examinations, and the times of learnt samplers; one file per figure."""

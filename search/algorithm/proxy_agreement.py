@@ -23,9 +23,9 @@ def proxies_table(
 ) -> pd.DataFrame:
     """Return one row per trial and proxy: the finite scores of all complete trials on every proxy, and their FID.
 
-    `score` is the gap score, `unpack` reads a genome.
+    `score` is the gap score, `unpack` reads a genome.  Fitted plans are left out: no proxy knows their samplers.
     """
-    complete = trials[trials["state"] == "complete"].sort_values(["elapsed", "trial"])
+    complete = trials[(trials["state"] == "complete") & (trials["origin"] != "fit")].sort_values(["elapsed", "trial"])
     levels = [unpack(genome) for genome in complete["genome"]]
     fid = complete["fid"].to_numpy(dtype=np.float64)
     without = np.full(len(fid), np.nan)

@@ -12,8 +12,9 @@ from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
+from stepfront.search.algorithm.trials import is_fit
 from stepfront.search.config import ScreenSettings
-from stepfront.search.pareto import hypervolume_gains
+from stepfront.search.pareto import front_indices, hypervolume_gains
 
 
 class SearchProgress(Protocol):
@@ -54,10 +55,12 @@ class Screening:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted."""
         if self._progress is None or (reference := self._progress.reference_point()) is None:
             return 0
-        complete = self._progress.complete
+        # A fitted plan's score is that of its sampler as well, which no child of it has.
+        searched = [i for i, trial in enumerate(self._progress.complete) if not is_fit(trial)]
+        complete = [self._progress.complete[i] for i in searched]
         if len(complete) < LEAST_TRIALS:
             return 0
-        scores = self._progress.scores()
+        scores = self._progress.scores()[searched]
         columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
         for proxy, column in zip(self._proxies, columns, strict=True):
             # NaN, a correlation that is undefined, is not trusted either.
@@ -66,7 +69,9 @@ class Screening:
         expected = [proxy.predict(children) for proxy in self._proxies]
         costs = np.array([self._costs_of(levels) for levels in children])
         known = np.column_stack([costs, *expected[1:]])
-        return best_child(expected[0], known, self._progress.front_scores(), reference)
+        fits = len(complete) < len(self._progress.complete)
+        front = _front_of(complete, scores) if fits else self._progress.front_scores()
+        return best_child(expected[0], known, front, reference)
 
 
 def make_screening(
@@ -87,6 +92,12 @@ def make_screening(
     made = [make(inputs) for _ in range(1 + scores)]
     proxies = [proxy for proxy in made if proxy is not None]
     return Screening(proxies[0], costs_of, screen.least_tau, proxies[1:]) if len(proxies) == len(made) else None
+
+
+def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:
+    """Return the scores [points, objectives] of the trials' own front, without those that break a constraint."""
+    violations = np.array([sum(max(0.0, excess) for excess in trial.constraints.values()) for trial in trials])
+    return scores[front_indices(scores, violations)]
 
 
 def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:

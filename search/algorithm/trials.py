@@ -38,6 +38,11 @@ class Proposal:
     """Digest of the sampler that was fitted to the plan; empty where the plan runs on the search's own."""
 
 
+def is_fit(trial: FrozenTrial) -> bool:
+    """Return whether a trial's plan runs on a sampler that was fitted to it, not on the search's own."""
+    return LEARNT in trial.user_attrs
+
+
 def result_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return the recorded result of a trial; empty while it runs."""
     return dict(trial.user_attrs.get(RESULT, {}))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stepfront.errors import InputError
 from stepfront.search.cli.steps import confirm_step, publish_step
 from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
+
+if TYPE_CHECKING:
+    from stepfront.search.fitting.plans import Fit
+    from stepfront.search.records.learnt_samplers import SamplerRecord
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,30 +52,58 @@ def confirm(
 
 def fit(
     search: Search,
-    point: Annotated[str, typer.Option(help="trial number, knee, best, cheapest, a query, or front for all")] = "knee",
+    point: Annotated[
+        str,
+        typer.Option(help="front point: knee, best, cheapest, a trial's number, a query, or front for all"),
+    ] = "knee",
     as_json: AsJson = False,
 ) -> None:
-    """Learn times and coefficients for the widths of a front point.
+    """Fit a sampler to the widths of a front point.
 
-    A fitted plan that helps becomes a new trial of the same cost.
+    Learns times and coefficients, and compares them with solvers and grids made by hand.  The best becomes a new trial
+    of the same cost where it is better than the point's own sampler.
     """
     from stepfront.search.driver.fit import fit_points
-    from stepfront.search.records.learnt_samplers import learning_facts
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_writing
 
     output = Output(as_json)
     with open_for_writing(search) as location:
-        settings = find_search(location.local)[1]
+        directory, settings = find_search(location.local)
         fits = fit_points(location.local, point, output.stage(settings.name), f"stepfront fit {search} --point {point}")
         publish_step(settings, output)
+    output.message()
     for one in fits:
-        record = one.record
-        learnt = f"held-out distance {record.held_out:.4g} against {record.start_held_out:.4g} of {record.start}"
-        what = f"trial {one.new_trial}, FID {one.new_fid:.3g}" if one.new_trial is not None else "not better, no trial"
-        output.message(f"trial {one.trial}, FID {one.fid:.3g}: {what} ({learnt}; {record.tflops:.3g} TFLOPs)")
+        output.message(_fit_line(one))
     if as_json:
-        output.json([{"trial": f.trial, "new_trial": f.new_trial} | learning_facts(f.record) for f in fits])
+        output.json({"directory": str(directory), "fits": [_fit_json(one) for one in fits]})
+
+
+def _fit_line(fit: Fit) -> str:
+    """Return what a fit brought and took, in one line."""
+    record = fit.record
+    if fit.new_trial is None:
+        what = f"keeps its sampler; the best other one is {_chosen(record)}"
+    else:
+        what = f"trial {fit.new_trial}, FID {fit.new_fid:.3g}, runs on {_chosen(record)}"
+    own = "" if record.own_fid is None else f", {record.own_fid:.3g} of its own"
+    return (
+        f"trial {fit.trial}, FID {fit.fid:.3g}: {what} (on the noise of learning: FID {record.fid:.3g} learnt, "
+        f"{record.start_fid:.3g} of {record.start}{own}; learning took {record.tflops:.3g} TFLOPs and "
+        f"{record.seconds:.0f} s)"
+    )
+
+
+def _chosen(record: SamplerRecord) -> str:
+    return "a learnt sampler" if record.chosen == "learnt" else record.start
+
+
+def _fit_json(fit: Fit) -> dict[str, Any]:
+    from stepfront.search.records.learnt_samplers import learning_facts
+
+    new_fid = fit.new_fid if math.isfinite(fit.new_fid) else None
+    found = {"trial": fit.trial, "trial_fid": fit.fid, "new_trial": fit.new_trial, "new_fid": new_fid}
+    return found | learning_facts(fit.record)
 
 
 def claim(search: Search, as_json: AsJson = False) -> None:

@@ -57,7 +57,7 @@ def draw_images(problem: SearchProblem, directory: Path) -> None:
     snapshot = read_snapshot(directory)
     evaluator = make_evaluator(problem, directory)
     full, samplers = problem.uniform_plan(1.0), read_samplers(directory)
-    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    complete = snapshot.trials[(snapshot.trials["state"] == "complete") & (snapshot.trials["origin"] != "fit")]
     chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
     chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
     index: list[dict[str, Any]] = []

@@ -23,6 +23,8 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.fitting.pauses import FitPauses
+from stepfront.search.fitting.plans import Fitting
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
@@ -100,7 +102,7 @@ def run_search(
                         stage(f"MLflow is not written: {unwritten}; the search goes on without it")
                     stage("searching")
                     with Observers(settings) as observers, interruptible(hint) as check_interrupt:
-                        _evaluate_trials(writer, view, check_interrupt, observers)
+                        _evaluate_trials(writer, view, stage, check_interrupt, observers)
                 writer.write_steps(writer.write())
                 _score_samplers(writer, stage, hint)
     return directory
@@ -135,7 +137,7 @@ def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
 
 
 def _evaluate_trials(
-    writer: TableWriter, view: View, check_interrupt: Callable[[], None], observers: Observers
+    writer: TableWriter, view: View, stage: Stage, check_interrupt: Callable[[], None], observers: Observers
 ) -> None:
     problem, ledger, costs = writer.problem, writer.ledger, writer.costs
     settings = problem.settings
@@ -154,9 +156,21 @@ def _evaluate_trials(
     parts = worker_parts(problem, costs)
     job = Job(problem.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
     limit = evaluation_limit(settings, costs, settings.evaluation.images)
+    fitting = Fitting(problem, costs, writer.directory, ledger, stage, check_interrupt)
+    pauses = FitPauses(fitting, settings.fit, settings.variation.population)
     try:
         with shared_prefixes(settings.workers) as shared:
-            run_trials(ledger, LoadEvaluator(parts, shared), job, settings.workers, on_result, limit, on_step)
+            load = LoadEvaluator(parts, shared)
+            pauses.schedule()
+            while True:
+                if not pauses.due:  # a search that was interrupted in a pause begins with it
+                    run_trials(ledger, load, job, settings.workers, on_result, limit, on_step)
+                if not pauses.due:
+                    break
+                pauses.run()
+                pauses.schedule()
+                view.update(report)
+                stage("searching")
         if observers and len(ledger.complete):
             observers.update(writer.write())  # the last generation may be incomplete
     except KeyboardInterrupt:

@@ -25,7 +25,11 @@ from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.facts import read_facts
+from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.inference.cost import WidthCost, latency_doubt
+
+SHOWN_GRIDS = ("trailing", "leading", "quadratic", "edm")
+"""Hand grids that the report draws beside learnt times."""
 
 
 def search_facts(
@@ -70,11 +74,22 @@ def search_facts(
             for place, folder in (("search", directory), ("supernet", problem.supernet.local))
             if (folder / CHECKSUMS_FILE).is_file()
         ],
-        "learning": [learning_facts(record) for record in read_records(directory).values()],
+        **_learning(problem, directory),
         "parent_searches": [
             name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
         ],
     }
+
+
+def _learning(problem: SearchProblem, directory: Path) -> dict[str, Any]:
+    """Return what learning samplers gained and cost, and the times of hand grids of as many steps."""
+    records = read_records(directory).values()
+    schedule = noise_schedule(problem.card.diffusion)
+    grids = {
+        str(steps): {grid: list(map(float, time_grid(schedule, grid, steps))) for grid in SHOWN_GRIDS}
+        for steps in sorted({record.steps for record in records})
+    }
+    return {"learning": [learning_facts(record) for record in records], "hand_grids": grids}
 
 
 def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def earlier_models(
     for name in wanted:
         if name.startswith(FRONT_OF) and wanted[name]:
             trials = read_table(earlier_directory(name, directories or {}) / TRIALS)
-            trials = _comparable(trials[trials["state"] == "complete"], encoding)
+            trials = trials[(trials["state"] == "complete") & (trials["origin"] != "fit")]
+            trials = _comparable(trials, encoding)
             if len(trials) < LEAST_TRIALS:
                 continue
             scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)

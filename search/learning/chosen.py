@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Task:
     """A sampler to learn: the plan's width per step, what is learnt, and all that the result depends on.
 
     It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are
-    those of each score that decides between them.
+    those of each score that decides between them.  `own` is the plan on its sampler so far, which is scored as well.
     """
 
     parts: EvaluatorParts
@@ -48,16 +49,19 @@ class Task:
     settings: LearningSettings
     images: int
     hand: tuple[tuple[str, str], ...]
+    own: Plan | None = None
 
     @property
     def key(self) -> str:
         """Return a digest of all that the result depends on, 16 hexadecimal digits."""
         parts = self.parts
-        content = [
+        content: list[Any] = [
             *(VERSION, parts.card.digest, self.widths, self.learnt, settings_json(self.settings)),
             *(self.images, self.hand),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
+        if self.own is not None:
+            content += [self.own.solver, self.own.times, self.own.learnt and self.own.learnt.digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, on_progress: OnProgress = lambda progress: None) -> SamplerRecord:
@@ -72,7 +76,9 @@ class Task:
         evaluate = Evaluator(replace(parts, scores=(), prefix_mb=0.0))
 
         def fid(tried: LearntSampler) -> float:
-            plan = Plan(tried.times, self.widths, tried.solver, tried)
+            return score_of(Plan(tried.times, self.widths, tried.solver, tried))
+
+        def score_of(plan: Plan) -> float:
             score = evaluate(plan, self.images, learning_seed(self.settings.seed) + 1).fid
             return score if math.isfinite(score) else NOT_FINITE
 
@@ -88,8 +94,13 @@ class Task:
             on_progress=on_progress,
         )
         learnt_fid, start_fid = fid(result.sampler), scores[starts[0]]
+        own_fid = None if self.own is None else score_of(self.own)
         helps = result.better and learnt_fid < start_fid
-        scoring = (len(forms) + 1) * self.images * sum(parts.costs[width].step_gflops for width in self.widths)
+        scoring = (
+            (len(forms) + 1 + (self.own is not None))
+            * self.images
+            * sum(parts.costs[width].step_gflops for width in self.widths)
+        )
         return SamplerRecord(
             sampler=result.sampler if helps else result.start,
             widths=self.widths,
@@ -106,6 +117,7 @@ class Task:
             calls=result.calls,
             tflops=(result.gflops + scoring) / 1e3,
             seconds=result.seconds,
+            own_fid=own_fid,
         )
 
     def _sampler(self) -> Sampler:

@@ -9,18 +9,14 @@ from pathlib import Path
 import ray
 
 from stepfront.errors import InputError
-from stepfront.files import read_json, write_json
 from stepfront.search.execution.placement import remote_options
 from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import with_samplers
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import (
-    FOLDER,
-    SamplerRecord,
-    read_search_samplers,
-    write_search_samplers,
-)
+from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers, write_search_samplers
+from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.learning_settings import Learnt
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
@@ -50,33 +46,41 @@ def ensure_samplers(
 
 
 def sampler_task(
-    problem: SearchProblem, costs: dict[float, WidthCost], widths: tuple[float, ...], learnt: Learnt
+    problem: SearchProblem,
+    costs: dict[float, WidthCost],
+    widths: tuple[float, ...],
+    learnt: Learnt,
+    own: Plan | None = None,
 ) -> Task:
-    """Return the task of learning the sampler of a plan."""
+    """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one."""
     settings, solver = problem.settings, problem.settings.sampler.solver
     learning = settings.learning
     if learnt != "solver" and solver != "learnt" and not learning.solvers:
         learning = learning.model_copy(update={"solvers": (solver,)})
-    own = () if "learnt" in (solver, settings.sampler.times) else ((solver, settings.sampler.grid),)
-    hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*own, *SAMPLERS)
-    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images, hand)
+    given = () if "learnt" in (solver, settings.sampler.times) else ((solver, settings.sampler.grid),)
+    hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*given, *SAMPLERS)
+    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images, hand, own)
 
 
-def find_or_learn(problem: SearchProblem, tasks: Sequence[Task], stage: Stage) -> list[SamplerRecord]:
+def find_or_learn(
+    problem: SearchProblem, tasks: Sequence[Task], stage: Stage, check_interrupt: Callable[[], None] = lambda: None
+) -> list[SamplerRecord]:
     """Return the record of each task: from beside the supernet, or learnt on workers and put there."""
-    folder = problem.supernet.local / FOLDER
-    missing = [task for task in tasks if not (folder / f"{task.key}.json").exists()]
+    kept = KeptSamplers(problem.supernet.local, problem.supernet.uri)
+    records = {task.key: found for task in tasks if (found := kept.find(task)) is not None}
+    missing = [task for task in tasks if task.key not in records]
     if missing:
         workers = problem.settings.workers
         run = ray.remote(**remote_options(workers))(_run)
         waiting = {run.remote(task): task for task in missing}
         while waiting:
             stage(f"learning samplers, {len(missing) - len(waiting)} of {len(missing)} done")
-            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
-            task = waiting.pop(done)
-            write_json(folder / f"{task.key}.json", _result(done).to_json())
-    records = [read_json(folder / f"{task.key}.json", "learnt sampler") for task in tasks]
-    return [SamplerRecord.from_json(record) for record in records]
+            while not (ready := ray.wait(list(waiting), num_returns=1, timeout=1)[0]):
+                check_interrupt()
+            task = waiting.pop(ready[0])
+            records[task.key] = _result(ready[0])
+            kept.keep(task, records[task.key])
+    return [records[task.key] for task in tasks]
 
 
 def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:

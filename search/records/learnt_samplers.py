@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ class SamplerRecord:
     """A sampler that plans of a search run on, and what choosing it took.
 
     `chosen` is learnt, or closed form where learning did not help.  Distances are to the teacher's images, of held-out
-    pairs; `fid` and `start_fid` are on noise that neither learning nor search uses.  `start` is the closed form.
+    pairs; `fid` and `start_fid` are on noise that neither learning nor search uses.  `start` is the best closed form.
+    `own_fid` is the FID of the sampler that a fitted plan ran on before, on the same noise; None where there was none.
     """
 
     sampler: LearntSampler
@@ -39,6 +41,17 @@ class SamplerRecord:
     calls: int
     tflops: float
     seconds: float
+    own_fid: float | None = None
+
+    @property
+    def chosen_fid(self) -> float:
+        """Return the FID of the sampler that was chosen."""
+        return self.fid if self.chosen == "learnt" else self.start_fid
+
+    @property
+    def improves(self) -> bool:
+        """Return whether the chosen sampler has a smaller FID than the one that the plan ran on before."""
+        return self.own_fid is None or self.chosen_fid < self.own_fid
 
     @property
     def steps(self) -> int:
@@ -60,53 +73,65 @@ class SamplerRecord:
 
 
 def learning_facts(record: SamplerRecord) -> dict[str, Any]:
-    """Return what search.json says of a sampler: what learning gained and cost, and its times."""
+    """Return what search.json says of a sampler: what learning gained and cost, and its times.
+
+    A record with `own_fid` is that of a fit; `improves` says whether it became a trial.
+    """
     content = {name: value for name, value in record.to_json().items() if name != "sampler"}
     return content | {
         "digest": record.sampler.digest,
         "plan": runs_text(record.widths),
         "steps": record.steps,
+        "improves": record.improves,
         "solver": record.sampler.solver,
         "times": list(record.sampler.times),
         "network_times": list(record.sampler.network_times),
     }
 
 
-def write_sampler(directory: Path, record: SamplerRecord) -> None:
-    """Write a sampler into a search directory, under its digest."""
-    write_json(directory / FOLDER / f"{record.sampler.digest}.json", record.to_json())
+def write_sampler(directory: Path, record: SamplerRecord) -> str:
+    """Write a record into a search directory and return its name: plans of other widths may run on the same sampler."""
+    widths = hashlib.sha256(runs_text(record.widths).encode()).hexdigest()[:8]
+    name = f"{record.sampler.digest}-{widths}"
+    write_json(directory / FOLDER / f"{name}.json", record.to_json())
+    return name
 
 
 def read_records(directory: Path) -> dict[str, SamplerRecord]:
-    """Return the records of a search directory by the digests of their samplers; none where there is no folder."""
+    """Return the records of a search directory by their names; none where there is no folder."""
     files = sorted((directory / FOLDER).glob("*.json"))
-    found = [SamplerRecord.from_json(read_json(file, "learnt sampler")) for file in files if file.name != _INDEX]
-    return {record.sampler.digest: record for record in found}
+    read = {file.stem: read_json(file, "learnt sampler") for file in files if file.name != _INDEX}
+    return {name: SamplerRecord.from_json(content) for name, content in read.items()}
 
 
 def read_samplers(directory: Path) -> dict[str, LearntSampler]:
     """Return the learnt samplers of a search directory by their digests."""
-    return {digest: record.sampler for digest, record in read_records(directory).items()}
+    return {record.sampler.digest: record.sampler for record in read_records(directory).values()}
 
 
 def write_search_samplers(directory: Path, records: Mapping[int, SamplerRecord]) -> None:
     """Write the samplers that plans of each number of steps run on."""
-    for record in records.values():
-        write_sampler(directory, record)
-    index = {str(steps): record.sampler.digest for steps, record in records.items()}
+    index = {str(steps): write_sampler(directory, record) for steps, record in records.items()}
     write_json(directory / FOLDER / _INDEX, {"by_steps": index})
 
 
 def read_search_samplers(directory: Path) -> dict[int, SamplerRecord]:
     """Return the samplers of a search by number of steps; none where it learnt none.
 
-    Raises InputError when one of them is missing.
+    Raises InputError when one of them is missing or has another number of steps.
     """
     path = directory / FOLDER / _INDEX
     if not path.exists():
         return {}
     index, records = read_json(path, "list of learnt samplers")["by_steps"], read_records(directory)
     try:
-        return {int(steps): records[digest] for steps, digest in index.items()}
+        found = {int(steps): records[name] for steps, name in index.items()}
     except KeyError as error:
         raise InputError(f"the learnt sampler {error} of {directory} is missing; start over with --fresh") from None
+    for steps, record in found.items():
+        if record.steps != steps or len(record.sampler.times) != steps:
+            raise InputError(
+                f"the learnt sampler {index[str(steps)]} of {directory} has {len(record.sampler.times)} steps, not "
+                f"{steps}; restore it, or start over with --fresh"
+            )
+    return found

@@ -134,7 +134,10 @@ class _Confirmed:
 
 
 def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
-    """Return one row per plan: the settings' full width, the front, full-width samplers and the best baselines."""
+    """Return one row per plan: the settings' full width, the front, full-width samplers and the best baselines.
+
+    The last ones are the plans that fitted points of the front ran on before: what fitting gained is against them.
+    """
     snapshot = read_snapshot(directory)
     full = problem.uniform_plan(1.0)
     samplers, learnt = _samplers(directory), read_samplers(directory)
@@ -147,7 +150,7 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
         rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
 
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
-    for _, row in complete[complete["plan"] == full.runs].iterrows():
+    for _, row in complete[(complete["plan"] == full.runs) & (complete["origin"] != "fit")].iterrows():
         add("full", "full width", int(row["trial"]), row)
     if not rows:  # the search had no such trial
         own = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
@@ -159,6 +162,9 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
         add("sampler", SAMPLERS, None, row)
     for _, row in _best_baselines(directory).iterrows():
         add("baseline", str(row["method"]), None, row)
+    parents = {int(row["parents"][0]) for _, row in snapshot.front.iterrows() if row["origin"] == "fit"}
+    for _, row in complete[complete["trial"].isin(parents)].iterrows():
+        add("parent", f"trial {row['trial']}", int(row["trial"]), row)
     return list(rows.values())
 
 

@@ -63,12 +63,23 @@ class ScreenSettings(Settings):
     )
 
 
+class FitSettings(Settings):
+    """When a search pauses to fit samplers to points of its front, as `stepfront fit` does afterwards."""
+
+    every: int = Field(
+        0, ge=0, description="generations between two pauses in which samplers are fitted to front points; 0: none"
+    )
+    points: int = Field(
+        4, ge=1, description="front points per pause, evenly spread over those that were not fitted before"
+    )
+
+
 class BudgetSettings(Settings):
     """When a search ends: at the first limit that it reaches."""
 
-    trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones included")
+    trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones and fits included")
     minutes: float | None = Field(None, gt=0, description="running time of the search, without pauses")
-    tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations, in 1e12")
+    tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations and of fits, in 1e12")
     patience: int | None = Field(
         None, ge=1, description="generations in a row without growth of the hypervolume beyond noise"
     )

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import RESULT, result_of
 from stepfront.search.study.clock import SearchClock
+from stepfront.search.algorithm.fit_rounds import FitRounds, learning_tflops
 from stepfront.search.study.optuna_storage import close_storage, open_storage, study_name
 from stepfront.search.study.progress import FrontProgress
 
@@ -20,7 +21,8 @@ from stepfront.search.study.progress import FrontProgress
 class Limits:
     """When a search ends; None is no limit.
 
-    `tflops` counts the network FLOPs of all evaluations in 1e12, `patience` generations without a larger hypervolume.
+    `tflops` counts the network FLOPs of evaluations and learning in 1e12, `patience` generations without a larger
+    hypervolume.
     """
 
     trials: int | None = None
@@ -48,9 +50,11 @@ class Budget:
         clock: SearchClock,
         progress: FrontProgress,
         generation: int,
+        fit_rounds: FitRounds,
     ) -> None:
         self.limits = limits
         self._trials, self._clock, self._progress, self._generation = trials, clock, progress, generation
+        self._fit_rounds = fit_rounds
 
     def is_exhausted(self, finished: int) -> bool:
         """Return whether a limit is reached; `finished` counts complete and failed trials."""
@@ -68,15 +72,18 @@ class Budget:
         return None if self.limits.trials is None else max(0, self.limits.trials - begun)
 
     def network_tflops(self) -> float:
-        """Return the network FLOPs of all complete trials, in 1e12."""
-        return _tflops(result_of(trial) for trial in self._trials if trial.state == TrialState.COMPLETE)
+        """Return the network FLOPs of all complete trials, and of learning within the search, in 1e12."""
+        complete = (result_of(trial) for trial in self._trials if trial.state == TrialState.COMPLETE)
+        return _tflops(complete) + self._fit_rounds.tflops
 
 
 def usage_of_study(url: str | None, directory: Path) -> Usage:
     """Return what the study in `directory` has used.  Raises InputError when there is none."""
     storage, name = open_storage(url, directory), study_name(url, directory)
     try:
-        trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+        study = storage.get_study_id_from_name(name)
+        trials = storage.get_all_trials(study, deepcopy=False)
+        learning = learning_tflops(storage.get_study_user_attrs(study))
     except KeyError:
         raise InputError(
             f"there is no study of the search in {directory}: the search never began, or the settings name "
@@ -88,7 +95,7 @@ def usage_of_study(url: str | None, directory: Path) -> Usage:
     return Usage(
         trials=sum(trial.state.is_finished() for trial in trials),
         seconds=max((result.get("elapsed", 0.0) for result in results), default=0.0),
-        tflops=_tflops(result for result in results if not result.get("error")),
+        tflops=_tflops(result for result in results if not result.get("error")) + learning,
     )
 
 

@@ -15,11 +15,20 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.search.algorithm.encodings import Encoding
-from stepfront.search.algorithm.trials import GENOME, LEARNT, GenomeSampler, Proposal, TrialArchive, result_of
+from stepfront.search.algorithm.trials import (
+    GENOME,
+    LEARNT,
+    GenomeSampler,
+    Proposal,
+    TrialArchive,
+    is_fit,
+    result_of,
+)
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.compatibility import check_compatible
+from stepfront.search.algorithm.fit_rounds import FitRounds
 from stepfront.search.study.optuna_storage import OWN_STUDY
 from stepfront.search.study.progress import FrontProgress, ReferencePoint
 from stepfront.search.study.trial_queue import ATTEMPT, TrialQueue, attempt_of
@@ -47,7 +56,8 @@ class Ledger:
     trials have parameters that describe their plans.
 
     `progress` measures the front, `budget` the limits; `finished` counts complete and failed trials; `exhausted` is
-    true when every plan of the space has been proposed.
+    true when every plan of the space has been proposed.  `fit_rounds` are the pauses in which samplers are fitted, and
+    `pause_at` is the number of searched trials at which no further one is proposed; None: there is no pause.
     """
 
     def __init__(
@@ -70,17 +80,19 @@ class Ledger:
         check_compatible(self._store, spec)
         self._store.load()
         self._queue = TrialQueue(
-            # A fitted plan is stored with its result; one without was interrupted and is fitted again by hand.
+            # A fitted plan is stored with its result; one without was interrupted, and waits to be fitted again.
             trial
             for trial in self.trials
-            if trial.state == TrialState.RUNNING and LEARNT not in trial.user_attrs
+            if trial.state == TrialState.RUNNING and not is_fit(trial)
         )
         self.archive = TrialArchive()
         initial = min(len(sampler.initial), limits.trials or len(sampler.initial))
         reference = ReferencePoint(self._store, self.archive, initial, full_costs)
         self.progress = FrontProgress(self.archive, reference, self._store)
         self._clock = SearchClock()
-        self.budget = Budget(limits, self.trials, self._clock, self.progress, sampler.population)
+        self.fit_rounds = FitRounds(self._store)
+        self.pause_at: int | None = None
+        self.budget = Budget(limits, self.trials, self._clock, self.progress, sampler.population, self.fit_rounds)
         self.exhausted = False
         self._derive()
         self._failed_before = self.failed
@@ -98,21 +110,26 @@ class Ledger:
         trial = self.trials[number]
         if trial.state.is_finished():
             return
-        scores = [math.nan if evaluation.error else evaluation.value(name) for name in self.objectives]
-        if evaluation.error or not all(math.isfinite(score) for score in scores):
-            listed = ", ".join(f"{name} {score}" for name, score in zip(self.objectives, scores, strict=True))
-            self.fail(number, evaluation.error or f"not finite: {listed}")
+        if problem := self._problem_of(evaluation):
+            self.fail(number, problem)
             return
         found = evaluation.record()
         result = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in found.items()}
         self._finish(trial, result | {"worker": worker, "elapsed": self._clock.stamp()})
 
-    def add_finished(self, proposal: Proposal, evaluation: Evaluation) -> int:
-        """Record a plan that was evaluated outside the search as a trial, and return its number."""
-        trial = self._add(proposal)
-        self._queue.begin(trial)
+    def add_fit(self, proposal: Proposal, evaluation: Evaluation) -> int:
+        """Record a fitted plan and its evaluation as a trial, and return its number; a recorded one stays as it is."""
+        trial = self.fit_of(proposal) or self._add(proposal)
+        problem = self._problem_of(evaluation)
+        if problem and not trial.state.is_finished():  # not to the queue, whose workers know genomes alone
+            self._finish(trial, {"error": problem, "elapsed": self._clock.stamp()})
         self.tell(trial.number, evaluation, "")
         return int(trial.number)
+
+    def fit_of(self, proposal: Proposal) -> FrozenTrial | None:
+        """Return the trial of the proposal's genome on the same fitted sampler; None where there is none."""
+        wanted = (proposal.genome, proposal.learnt)
+        return next((t for t in self.trials if (t.user_attrs[GENOME], t.user_attrs.get(LEARNT)) == wanted), None)
 
     def fail(self, number: int, reason: str) -> None:
         """Let a trial that its worker did not finish wait for another attempt; the last attempt fails it."""
@@ -191,8 +208,15 @@ class Ledger:
 
     @property
     def remaining(self) -> int | None:
-        """Number of new trials that the budget allows; None without such a limit."""
-        return self.budget.remaining_trials(self.finished + self.in_flight)
+        """Number of new trials that the budget allows before the next pause; None without either."""
+        until_pause = None if self.pause_at is None else max(0, self.pause_at - self.searched)
+        limits = (self.budget.remaining_trials(self.finished + self.in_flight), until_pause)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def searched(self) -> int:
+        """Number of trials that the search has proposed, in whatever state; fitted plans are not counted."""
+        return sum(not is_fit(trial) for trial in self.trials)
 
     @property
     def budget_exhausted(self) -> bool:
@@ -222,6 +246,15 @@ class Ledger:
             self.exhausted = True
             return None
         return self._add(proposal)
+
+    def _problem_of(self, evaluation: Evaluation) -> str:
+        """Return why an evaluation is a failure; empty where it has all scores."""
+        if evaluation.error:
+            return evaluation.error
+        scores = [evaluation.value(name) for name in self.objectives]
+        if all(math.isfinite(score) for score in scores):
+            return ""
+        return "not finite: " + ", ".join(f"{n} {score}" for n, score in zip(self.objectives, scores, strict=True))
 
     def _add(self, proposal: Proposal) -> FrozenTrial:
         trial = self._store.add(proposal)

@@ -9,9 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from stepfront.errors import InputError
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
+
+ROUNDING = 1e-6
+"""By how much a time may lie outside the schedule."""
 
 Terms = tuple[tuple[int, float], ...]
 """Position of a step and its coefficient, latest first; zeros are left out."""
@@ -58,12 +62,23 @@ class PlanRun:
     def coefficients(self) -> Coefficients:
         """Return the coefficients of the steps that the plan takes: the solver's, plus learnt corrections."""
         times = torch.tensor([self.plan.times[i] for i in self.taken], dtype=torch.float64)
+        self._check_times((*times.tolist(), *self.network_times))
         found, learnt = find_solver(self.plan.solver)(self.schedule, times), self.plan.learnt
         if learnt is not None and learnt.states is not None:
             found = replace(found, states=found.states + torch.tensor(learnt.states, dtype=torch.float64))
         if learnt is not None and learnt.clean is not None:
             found = replace(found, clean=found.clean + torch.tensor(learnt.clean, dtype=torch.float64))
         return found
+
+    def _check_times(self, times: tuple[float, ...]) -> None:
+        """Raise InputError for a time outside the schedule, which could only be taken as its nearest one."""
+        noisiest = self.schedule.steps - 1
+        for time in times:
+            if not -ROUNDING <= time <= noisiest + ROUNDING:
+                raise InputError(
+                    f"the plan {self.plan.runs} has the time {time:g}, outside the schedule's {noisiest} to 0; learn "
+                    "its sampler again for this supernet"
+                )
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

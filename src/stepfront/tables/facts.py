@@ -101,6 +101,19 @@ class _Score(_Shape):
     goal: str | None = None
 
 
+class _Learning(_Shape):
+    """What learning a sampler gained and took."""
+
+    plan: str
+    steps: int
+    digest: str
+    chosen: str
+    times: list[float]
+    network_times: list[float]
+    fid: float
+    own_fid: float | None = None
+
+
 class _Facts(_Shape):
     search_id: str | None = None
     format: int | None = None
@@ -134,6 +147,8 @@ class _Facts(_Shape):
     recorded: list[str] | None = None
     parent_searches: list[str] | None = None
     proxy_tau: list[_Tau] | None = None
+    learning: list[_Learning] | None = None
+    hand_grids: dict[str, dict[str, list[float]]] | None = None
 
 
 def search_id_of(facts: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ PART_SECONDS = ("sampling_seconds", "features_seconds", "distance_seconds")
 _TRIAL = (
     Column("trial", "integer", "number of the trial in its study; -1 for a baseline that no search proposed", True),
     Column("generation", "integer", "generation of the search that the trial belongs to; -1 for a baseline", True),
-    Column("origin", "text", "what proposed the plan: an initial plan's kind, crossover, mutation or random", True),
+    Column("origin", "text", "what made the plan: an initial plan's kind, crossover, mutation, random, or fit", True),
     Column("parents", "integers", "trials whose plans were combined"),
     Column("genome", "text", "the plan as the search varies it"),
     Column("plan", "text", "widths as runs in sampling order, such as 12x0.50 8x1.00", True),
@@ -55,7 +55,7 @@ _TRIAL = (
     Column("prefix_states", "integer", "states of shared prefixes that the worker holds", fill=0),
     Column("prefix_mb", "number", "megabytes (2^20 bytes) of shared prefixes that the worker holds", fill=0.0),
     Column("device", "text", "device that evaluated the plan", fill=""),
-    Column("learnt", "text", "digest of the learnt sampler that the plan runs on, a file in samplers/", fill=""),
+    Column("learnt", "text", "digest of the learnt or fitted sampler that the plan runs on, in samplers/", fill=""),
 )
 
 _CONFIRMED = (
@@ -163,7 +163,7 @@ _TABLES = (
         CONFIRM,
         "one row per confirmed plan, held-out noise seed and number of images; a further column per score of `scores`",
         (
-            Column("kind", "text", "front, full, sampler (another sampler at full width) or baseline", True),
+            Column("kind", "text", "front, full, sampler (another at full width), baseline, or parent of a fit", True),
             Column("label", "text", "name of the point, or of the baseline's method"),
             Column("trial", "number", "number of the trial; NaN for a baseline"),
             Column("plan", "text", "widths as runs in sampling order", True),

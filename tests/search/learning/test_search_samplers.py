@@ -8,11 +8,14 @@ import pytest
 import ray
 
 from stepfront.errors import InputError
+from stepfront.files import write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search import run_search
 from stepfront.search.learning import search_samplers
+from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.problem.baseline_plans import full_width_samplers
-from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.records.learnt_samplers import (
     SamplerRecord,
     read_records,
@@ -56,7 +59,8 @@ def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Pa
     assert any("learning samplers" in stage for stage in stages)
     stages.clear()
     other = search_settings(fresh, "name=other", f"supernet={fresh / 'tiny' / 'supernet'}", "search_seed=5")
-    assert read_search_samplers(run_search(other, False, NoView(), stages.append)) == records
+    ensure_samplers(load_problem(other), read_costs(directory), other.search_directory, stages.append)
+    assert read_search_samplers(other.search_directory) == records
     assert not any("learning samplers" in stage for stage in stages)
     facts = read_snapshot(directory).facts["learning"]
     assert {fact["steps"] for fact in facts} == {2, 4, 6}
@@ -78,8 +82,12 @@ def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
     )
     write_search_samplers(tmp_path, {2: record})
     assert read_search_samplers(tmp_path) == {2: record}
-    assert read_records(tmp_path) == {sampler.digest: record}
-    (tmp_path / "samplers" / f"{sampler.digest}.json").unlink()
+    assert list(read_records(tmp_path).values()) == [record]
+    (kept,) = tmp_path.glob(f"samplers/{sampler.digest}-*.json")
+    write_json(tmp_path / "samplers" / "index.json", {"by_steps": {"3": kept.stem}})
+    with pytest.raises(InputError, match=f"{kept.stem} .* has 2 steps, not 3"):
+        read_search_samplers(tmp_path)
+    kept.unlink()
     with pytest.raises(InputError, match=f"{sampler.digest}.* is missing"):
         read_search_samplers(tmp_path)
 
@@ -94,6 +102,11 @@ def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_a_learnt_sampler_are_refused(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_settings(tmp_path, "sampler.solver=learnt", override)
+
+
+def test_fits_in_a_search_need_a_teacher_of_enough_steps(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"teacher_steps 5 is below sampler\.steps 6"):
+        tiny_settings(tmp_path, "fit.every=2", "learning.teacher_steps=5")
 
 
 def test_what_a_worker_refuses_is_one_line_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,13 @@ def test_no_and_zero_corrections_are_the_solver_itself_to_the_bit() -> None:
         assert torch.equal(images(plan_of(LearntSampler("dpmpp_2m", TIMES, TIMES, corrections, corrections))), plain)
 
 
+@pytest.mark.parametrize("times", [(1000.5, 400.0, 3.0), (999.0, 400.0, -0.5)])
+def test_times_outside_the_schedule_are_refused(times: tuple[float, ...]) -> None:
+    for learnt in (LearntSampler("ddim", times, TIMES), LearntSampler("ddim", TIMES, times)):
+        with pytest.raises(InputError, match=r"the plan 3x1.00 has the time \S+, outside the schedule's 999 to 0"):
+            images(plan_of(learnt))
+
+
 def test_corrections_are_added_and_the_network_is_told_its_own_times() -> None:
     told: list[float] = []
     corrected = images(plan_of(LEARNT), told)

@@ -1,0 +1,69 @@
+"""Pause a search every so many generations, and fit samplers to points of its front meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepfront.search.algorithm.trials import GENOME, is_fit
+from stepfront.search.config import FitSettings
+from stepfront.search.fitting.plans import Fit, Fitting
+from stepfront.search.pareto import front_indices
+from stepfront.trainers.diffusion.plan import SKIP
+
+
+@dataclass(frozen=True)
+class FitPauses:
+    """The pauses of a search.  The first is after `settings.every` generations of `generation` searched trials.
+
+    Which points are fitted is stored before learning begins: an interrupted pause continues with the same ones, and a
+    resumed search makes the trials of an uninterrupted one.
+    """
+
+    fitting: Fitting
+    settings: FitSettings
+    generation: int
+
+    def schedule(self) -> None:
+        """Let the ledger propose trials up to the next pause."""
+        ledger = self.fitting.ledger
+        period = self.settings.every * self.generation
+        ledger.pause_at = ledger.fit_rounds.next_at(period) if period else None
+
+    @property
+    def due(self) -> bool:
+        """Whether the search has come to a pause, and not to its end."""
+        ledger = self.fitting.ledger
+        if ledger.pause_at is None or ledger.budget_exhausted or ledger.hopeless or ledger.interrupted:
+            return False
+        return ledger.searched >= ledger.pause_at
+
+    def run(self) -> list[Fit]:
+        """Fit samplers to some points of the front, and record them and what learning took."""
+        ledger = self.fitting.ledger
+        rounds = ledger.fit_rounds
+        if rounds.under_way is None:
+            rounds.begin(ledger.searched, self._points())
+        now = rounds.under_way
+        assert now is not None, "it has just begun"
+        fits = self.fitting.fit(now.points)
+        rounds.end(sum(fit.record.tflops for fit in fits))
+        return fits
+
+    def _points(self) -> list[int]:
+        """Return front points without a fit, cheapest first, as many as settings and budget allow."""
+        ledger = self.fitting.ledger
+        before, complete = ledger.fit_rounds.points, ledger.complete
+        front = [complete[i] for i in front_indices(ledger.archive.scores, ledger.archive.violations)]
+        numbers = [
+            trial.number
+            for trial in front
+            if not is_fit(trial) and trial.number not in before and SKIP not in self._widths(trial.user_attrs[GENOME])
+        ]
+        left = ledger.budget.remaining_trials(ledger.finished)
+        most = min(self.settings.points, len(numbers) if left is None else left, len(numbers))
+        return [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]
+
+    def _widths(self, genome: str) -> tuple[float, ...]:
+        return self.fitting.problem.plan_of(genome).widths

@@ -1,0 +1,94 @@
+"""Fit samplers to plans: learn times and coefficients for a plan's own widths, and score the best as a new trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
+from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
+from stepfront.search.problem.costs import evaluation_limit
+from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import SamplerRecord, write_sampler
+from stepfront.search.study.ledger import Ledger
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
+from stepfront.trainers.inference.cost import WidthCost
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trial, what fitting a sampler to its plan brought, and the new trial; None where its own sampler is as good.
+
+    `new_fid` is NaN without a new trial, and where it failed.
+    """
+
+    trial: int
+    fid: float
+    record: SamplerRecord
+    new_trial: int | None = None
+    new_fid: float = math.nan
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits samplers to trials of an open study, on workers.  Needs a `ray_session`."""
+
+    problem: SearchProblem
+    costs: dict[float, WidthCost]
+    directory: Path
+    ledger: Ledger
+    stage: Stage
+    check_interrupt: Callable[[], None] = lambda: None
+
+    def fit(self, numbers: Sequence[int]) -> list[Fit]:
+        """Fit a sampler to each of the trials; what an interrupted call has learnt and recorded is kept."""
+        trials = [self.ledger.trials[number] for number in numbers]
+        plans = [self.problem.plan_of(trial.user_attrs[GENOME]) for trial in trials]
+        tasks = [sampler_task(self.problem, self.costs, plan.widths, "solver", plan) for plan in plans]
+        records = find_or_learn(self.problem, tasks, self.stage, self.check_interrupt)
+        for record in records:
+            write_sampler(self.directory, record)
+        proposals = [
+            Proposal(trial.user_attrs[GENOME], "fit", (trial.number,), record.sampler.digest)
+            for trial, record in zip(trials, records, strict=True)
+        ]
+        self._score(
+            [(p, record) for p, record in zip(proposals, records, strict=True) if record.improves and self._lacks(p)]
+        )
+        fits = [Fit(t.number, float(result_of(t)["fid"]), r) for t, r in zip(trials, records, strict=True)]
+        return [self._with_trial(fit, proposal) for fit, proposal in zip(fits, proposals, strict=True)]
+
+    def _lacks(self, proposal: Proposal) -> bool:
+        """Return whether the study has no result of a fitted plan."""
+        found = self.ledger.fit_of(proposal)
+        return found is None or not found.state.is_finished()
+
+    def _with_trial(self, fit: Fit, proposal: Proposal) -> Fit:
+        found = self.ledger.fit_of(proposal) if fit.record.improves else None
+        if found is None:
+            return fit
+        score = result_of(found).get("fid")
+        return Fit(fit.trial, fit.fid, fit.record, int(found.number), math.nan if score is None else float(score))
+
+    def _score(self, fitted: Sequence[tuple[Proposal, SamplerRecord]]) -> None:
+        """Score fitted plans on the search's own noise and number of images, and record them in their order."""
+        if fitted:
+            self.stage("scoring the fitted plans")
+        for (proposal, _), evaluation in zip(fitted, self._evaluations([r for _, r in fitted]), strict=True):
+            self.ledger.add_fit(proposal, evaluation)
+
+    def _evaluations(self, records: Sequence[SamplerRecord]) -> list[Evaluation]:
+        if not records:
+            return []
+        settings = self.problem.settings
+        evaluation = settings.evaluation
+        jobs = [(Plan(r.sampler.times, r.widths, r.sampler.solver, r.sampler), evaluation.noise_seed) for r in records]
+        limit = evaluation_limit(settings, self.costs, evaluation.images)
+        with PlanScorer(LoadEvaluator(worker_parts(self.problem, self.costs)), settings.workers, limit) as scorer:
+            return scorer.score(jobs, evaluation.images, lambda done, total: self.check_interrupt())

@@ -1,0 +1,127 @@
+"""A search that fits samplers meanwhile, and everything that is done with its points afterwards.
+
+One search serves all of it; most of its seconds are workers that start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from stepfront.errors import InputError
+from stepfront.search.checks.integrity import check_search
+from stepfront.search.cli.main import app
+from stepfront.search.driver import fit
+from stepfront.search.driver.fit import fit_points
+from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.driver.publish import draw_images, draw_report, log_to_mlflow, make_evaluator, sample_pixels
+from stepfront.search.driver.search import run_search
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.program import export_point
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.confirm import run_confirmation
+from stepfront.search.study.ledger import Ledger
+from stepfront.tables.points import pick_point
+from stepfront.tables.search_tables import read_snapshot
+from tests.search.conftest import tiny_settings
+from tests.search.learning.test_search_samplers import LEARNING
+
+IMAGES, SEED = 20, 3
+
+
+class Silent:
+    def update(self, *told: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def fitted(trained: Path, cluster: None) -> Path:
+    """Return a search whose own grid is a bad one, and that has fitted one plan."""
+    own = ("name=fitted", f"supernet={trained / 'tiny' / 'supernet'}", "sampler.grid=leading", "budget.trials=7")
+    settings = tiny_settings(trained, *own, LEARNING, "initial_plans={uniform: 3}", "fit={every: 1, points: 1}")
+    return run_search(settings, False, Silent(), lambda text: None)
+
+
+@pytest.fixture
+def ledger(fitted: Path) -> Iterator[Ledger]:
+    _, settings = find_search(fitted)
+    problem = load_problem_of_search(settings, fitted)
+    with closing(open_ledger(problem, read_costs(fitted), fitted)) as opened:
+        yield opened
+
+
+def fits_of(trials: pd.DataFrame) -> pd.DataFrame:
+    return trials[trials["origin"] == "fit"]
+
+
+def test_the_search_has_fitted_a_point_within_its_budget(fitted: Path, ledger: Ledger) -> None:
+    snapshot = read_snapshot(fitted)
+    trials, found = snapshot.trials, fits_of(snapshot.trials).iloc[0]
+    assert len(trials) == 7
+    parent = trials[trials["trial"] == found["parents"][0]].iloc[0]
+    assert (found["plan"], found["gflops"], parent["learnt"]) == (parent["plan"], parent["gflops"], "")
+    assert list(found["times"]) != list(parent["times"])
+    assert ledger.fit_rounds.rounds[0].at == 4
+    assert ledger.fit_rounds.rounds[0].points == (parent["trial"],)
+    learning = [one for one in snapshot.facts["learning"] if one["digest"] == found["learnt"]]
+    assert learning[0]["tflops"] == pytest.approx(ledger.fit_rounds.rounds[0].tflops)
+    assert learning[0]["own_fid"] > min(learning[0]["fid"], learning[0]["start_fid"])
+    assert snapshot.facts["network_gflops"] > 1000 * learning[0]["tflops"]
+
+
+def test_a_plan_is_fitted_once(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_points", lambda front, point: [0])  # of so small a search the front may be one fit
+    before = len(read_snapshot(fitted).trials)
+    (made,), (again,) = (fit_points(fitted, "0", lambda text: None) for _ in range(2))
+    trials = read_snapshot(fitted).trials
+    assert made.new_trial == again.new_trial == before
+    assert len(trials) == before + 1
+    assert (made.new_fid, again.new_fid) == (trials["fid"].iloc[-1],) * 2
+    assert list(trials["parents"].iloc[-1]) == [0]
+
+
+def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, tmp_path: Path) -> None:
+    _, settings = find_search(fitted)
+    trials = read_snapshot(fitted).trials
+    run_search(settings, False, Silent(), lambda text: None)  # a resume of a search that has ended
+    pd.testing.assert_frame_equal(read_snapshot(fitted).trials, trials)
+    number = str(fits_of(read_snapshot(fitted).front)["trial"].iloc[0])
+    done = export_point(fitted, number, tmp_path / "out")
+    row = pick_point(read_snapshot(fitted).front, number)
+    assert [step["time"] for step in done["steps"]] == list(read_samplers(fitted)[row["learnt"]].network_times)
+    problem = load_problem_of_search(settings, fitted)
+    plan = plan_of_row(row, read_samplers(fitted))
+    expected = sample_pixels(make_evaluator(problem, fitted), plan, IMAGES, SEED)
+    exported = Point(tmp_path / "out").sample([SEED] * IMAGES, range(IMAGES))
+    np.testing.assert_array_equal(exported, np.moveaxis(expected, 1, 3))
+    run_confirmation(fitted, None, None)
+    front = read_snapshot(fitted).front
+    assert fits_of(front)["fid_confirmed"].notna().all()
+    confirmed = pd.read_parquet(fitted / "confirm.parquet")
+    assert set(fits_of(front)["plan"]) <= set(confirmed.loc[confirmed["sampler"] == "", "plan"])
+    draw_images(problem, fitted)
+    page = draw_report(fitted).read_text()
+    for title in ("Learnt samplers", "What learning gained and took", "the plans that they were fitted to"):
+        assert title in page
+    assert log_to_mlflow(settings, fitted, True)[0] == ""
+    assert [found.detail for found in check_search(fitted.parent) if not found.usable] == []
+
+
+def test_a_point_that_was_fitted_is_refused_in_one_line(fitted: Path) -> None:
+    number = int(fits_of(read_snapshot(fitted).front)["trial"].iloc[0])
+    parent = int(fits_of(read_snapshot(fitted).front)["parents"].iloc[0][0])
+    with pytest.raises(InputError, match=f"trial {number} runs on a sampler that was fitted .* trial {parent}"):
+        fit_points(fitted, str(number), lambda text: None)
+    refused = CliRunner().invoke(app, ["fit", str(fitted), "--point", "999"])
+    assert refused.exit_code != 0
+    assert len(refused.output.strip().splitlines()) <= 1
