@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, str] = {
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
     "testing": """search/algorithm trainers/inference trainers/metrics trainers/diffusion trainers/networks
         trainers/data trainers/ground ground""",  # checks of a user's own parts
-    "search/cli": """search/api search/checks search/driver search/fitting search/scoring search/claims search/export search/execution
+    "search/cli": """search/api search/checks search/driver search/fitting search/scoring search/claims search/export
+        search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
         dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/interop
         trainers/inference trainers/networks trainers/data trainers/ground tables ground""",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from stepfront.dashboards.score_figures.times import learnt_records, times_data, times_figure
 from stepfront.dashboards.formatting import MISSING, decimal, percent, short_plan, significant
 from stepfront.dashboards.html.page import embedded, html_table, paragraph
+from stepfront.dashboards.score_figures.times import learnt_records, times_data, times_figure
 from stepfront.dashboards.sections.front import PLAN_LENGTH
 from stepfront.tables.search_tables import SearchTables, number, rows
 

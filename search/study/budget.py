@@ -10,9 +10,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.errors import InputError
+from stepfront.search.algorithm.fit_rounds import FitRounds, learning_tflops
 from stepfront.search.algorithm.trials import RESULT, result_of
 from stepfront.search.study.clock import SearchClock
-from stepfront.search.algorithm.fit_rounds import FitRounds, learning_tflops
 from stepfront.search.study.optuna_storage import close_storage, open_storage, study_name
 from stepfront.search.study.progress import FrontProgress
 

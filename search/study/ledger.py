@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.search.algorithm.encodings import Encoding
+from stepfront.search.algorithm.fit_rounds import FitRounds
 from stepfront.search.algorithm.trials import (
     GENOME,
     LEARNT,
@@ -28,7 +29,6 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.compatibility import check_compatible
-from stepfront.search.algorithm.fit_rounds import FitRounds
 from stepfront.search.study.optuna_storage import OWN_STUDY
 from stepfront.search.study.progress import FrontProgress, ReferencePoint
 from stepfront.search.study.trial_queue import ATTEMPT, TrialQueue, attempt_of

@@ -11,8 +11,8 @@ import pytest
 
 from stepfront.search.algorithm.trials import GENOME, Proposal, is_fit
 from stepfront.search.config import FitSettings
-from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.fitting.pauses import FitPauses
+from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.search.study.budget import Limits, usage_of_study
 from stepfront.search.study.ledger import Ledger
