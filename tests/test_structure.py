@@ -114,7 +114,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "typer": {"search/cli"},
     "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
     "matplotlib": {"dashboards/figures"},
-    "diffusers": {"trainers/interop"},
+    "diffusers": {"trainers/interop", "search/export"},
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
         *("search/step_tables", "trainers/step_losses"),

@@ -22,7 +22,7 @@ import_app = typer.Typer(
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
 CONFIG_FILE = "config.yaml"
-PIPELINE_FILES = ("model_index.json", "unet", "scheduler")
+FORMS = ("program", "torch-export", "onnx", "pipeline", "unet2d")
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="directory to create")]
 Widths = Annotated[str, typer.Option(help="widths of the supernet, comma-separated, ascending, the last is 1")]
@@ -110,71 +110,63 @@ def export(
         str,
         typer.Option(
             "--as",
-            metavar="program|pipeline|unet2d",
-            help="a self-contained program, a diffusers pipeline, or full width alone as diffusers' UNet2DModel",
+            metavar="program|torch-export|onnx|pipeline|unet2d",
+            help="a self-contained program with weights, with torch.export's programs or with ONNX files; a diffusers "
+            "pipeline; or full width alone as diffusers' UNet2DModel",
         ),
     ] = "program",
+    license_name: Annotated[
+        str | None,
+        typer.Option("--license", metavar="NAME", help="licence of the weights in a pipeline's model card, e.g. mit"),
+    ] = None,
 ) -> None:
     """Export a front point as a program or a pipeline.
 
-    The program is a folder with weights and plan; it needs only torch, numpy and safetensors.
-    `--as pipeline` needs `pip install 'stepfront[diffusers]'`, here and where PlanPipeline.from_pretrained reads it.
+    The program is a folder with networks and plan; it needs only torch, numpy and safetensors (onnxruntime for ONNX).
+    DiffusionPipeline.from_pretrained loads the pipeline; it needs only torch and diffusers.
     """
     from stepfront.search.storage.run_location import open_for_reading
 
-    forms = {"program": _export_program, "pipeline": _export_pipeline, "unet2d": _export_unet2d}
-    if form not in forms:
-        raise InputError(f"cannot export as {form!r}; possible: {', '.join(forms)}")
-    forms[form](open_for_reading(search).local, point, out)
+    if form not in FORMS:
+        raise InputError(f"cannot export as {form!r}; possible: {', '.join(FORMS)}")
+    if license_name is not None and form != "pipeline":
+        raise InputError(f"--license {license_name} is for the model card of --as pipeline; --as {form} has none")
+    local = open_for_reading(search).local
+    if form == "pipeline":
+        _export_pipeline(local, point, out, license_name or "unknown")
+    elif form == "unet2d":
+        _export_unet2d(local, out)
+    else:
+        _export_program(local, point, out, form)
 
 
-def _export_program(search: Path, point: str, out: Path) -> None:
+def _export_program(search: Path, point: str, out: Path, form: str) -> None:
     from stepfront.search.export.program import export_point
 
-    done = export_point(search, point, out)
+    done = export_point(search, point, out, form)
     typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}; run: python {out / 'sample.py'}")
 
 
-def _export_unet2d(search: Path, point: str, out: Path) -> None:
+def _export_unet2d(search: Path, out: Path) -> None:
     from stepfront.folders import new_folder
     from stepfront.search.records.run_directory import find_supernet
-    from stepfront.trainers.interop.unet2d import CONFIG_FILE, WEIGHTS_FILE, export_unet2d
+    from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE
+    from stepfront.trainers.interop.unet2d import CONFIG_FILE, WEIGHTS_FILE, check_unet2d, export_unet2d
+    from stepfront.trainers.networks.card import read_card
 
     source = find_supernet(search)
-    with new_folder(out, lambda name: name in (CONFIG_FILE, WEIGHTS_FILE)) as made:
+    check_unet2d(read_card(source))
+    with new_folder(out, lambda name: name in (CONFIG_FILE, WEIGHTS_FILE, SCHEDULER_FILE)) as made:
         export_unet2d(source, made)
     typer.echo(f"UNet2DModel: {out}")
 
 
-def _export_pipeline(search: Path, point: str, out: Path) -> None:
-    from stepfront.folders import new_folder
-    from stepfront.search.records.learnt_samplers import read_samplers
-    from stepfront.search.records.plan_rows import plan_of_row
-    from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import open_for_reading
-    from stepfront.tables.points import pick_point
-    from stepfront.tables.search_tables import read_snapshot
-    from stepfront.trainers.networks.supernet_files import load_supernet
+def _export_pipeline(search: Path, point: str, out: Path, license_name: str) -> None:
+    from stepfront.search.export.pipeline_folder import export_pipeline
 
-    try:
-        from stepfront.trainers.interop.pipeline import PlanPipeline
-    except ImportError as error:
-        raise InputError(f"diffusers can't be imported ({error}); pip install 'stepfront[diffusers]'") from None
-    directory, settings = find_search(search)
-    snapshot = read_snapshot(directory)
-    row, facts = pick_point(snapshot.front, point), snapshot.facts
-    loaded, card = load_supernet(open_for_reading(settings.supernet_place).local)
-    if facts.get("supernet_digest") != card.digest:
-        raise InputError(f"the supernet in {settings.supernet_place} is another than {directory} was searched with")
-    sampler = settings.sampler
-    plan = plan_of_row(row, read_samplers(directory))
-    pipeline = PlanPipeline.of_plan(loaded, card, plan, sampler.clip, sampler.guidance)
-    with new_folder(out, lambda name: name in PIPELINE_FILES) as made:
-        pipeline.save_pretrained(made)
-    typer.echo(f"trial {row['trial']}: {row['plan']} in {out}")
-    typer.echo(
-        f"from stepfront.trainers.interop.pipeline import PlanPipeline; PlanPipeline.from_pretrained({str(out)!r})"
-    )
+    done = export_pipeline(search, point, out, license_name)
+    typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}")
+    typer.echo(f"DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)")
 
 
 def _say(text: str) -> None:

@@ -1,24 +1,24 @@
 """Export a Pareto-front point as a self-contained folder: weights, plan.json and sample.py.
 
-The folder needs nothing of this package.  plan.json holds the solver's coefficients, a safetensors file holds each
+The folder needs nothing of this package.  plan.json holds the solver's coefficients, a file holds the network of each
 width that the plan runs, and sample.py (a copy of exported/sample.py) is a complete program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.files import file_digest, write_atomically, write_json, write_text
+from stepfront.files import write_json, write_text
 from stepfront.folders import check_free, new_folder
+from stepfront.search.export.network_files import FORMS, check_form, write_network
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -27,56 +27,80 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
 
-FORMAT = 3
+FORMAT = 4
 PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
 PROGRAM = Path(__file__).parent / "exported" / PROGRAM_FILE
 
 
-def export_point(path: Path, point: str, out: Path) -> dict[str, Any]:
-    """Write the folder of a front point, completely or not at all, and return the content of its plan.json.
+@dataclass(frozen=True)
+class FrontPoint:
+    """A point of a search's front, with all that writing it takes."""
 
-    Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
-    """
+    problem: SearchProblem
+    facts: Mapping[str, Any]
+    row: pd.Series
+    plan: Plan
+
+
+def load_point(path: Path, point: str) -> FrontPoint:
+    """Load a point of the search in `path`; raises InputError when the supernet is not the one that was searched."""
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
+    plan = plan_of_row(row, read_samplers(directory))
+    return FrontPoint(load_problem_of_search(settings, directory), snapshot.facts, row, plan)
+
+
+def export_point(path: Path, point: str, out: Path, form: str = "program") -> dict[str, Any]:
+    """Write the folder of a front point, completely or not at all, and return the content of its plan.json.
+
+    `form` says how the networks are written (network_files.py).
+    Raises InputError when `out` holds other files, when the supernet is not the one that was searched, or when a
+    library is missing.
+    """
+    check_form(form)
     check_free(out, _is_exported)  # before the supernet is loaded
-    problem, plan = load_problem_of_search(settings, directory), plan_of_row(row, read_samplers(directory))
+    found = load_point(path, point)
     with new_folder(out, _is_exported) as made:
-        return write_point(problem, snapshot.facts, row, plan, made)
+        return write_point(found.problem, found.facts, found.row, found.plan, made, form)
 
 
 def write_point(
-    problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan, out: Path
+    problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan, out: Path, form: str = "program"
 ) -> dict[str, Any]:
-    """Write weights, program and, last, the plan that names the weights by their digests."""
+    """Write networks, program and, last, the plan that names the networks by their digests."""
     card = problem.card
-    if card.network.family != "unet":
-        raise InputError(f"cannot export a network of family {card.network.family!r}; possible: unet")
-    if card.diffusion.prediction != "epsilon":
+    if card.network.family != "unet" and form == "program":
         raise InputError(
-            f"cannot export a network with prediction {card.diffusion.prediction!r} as a program; "
-            "possible: epsilon, or --as unet2d"
+            f"cannot export the weights of a network of family {card.network.family!r}, which sample.py does not know; "
+            "possible: unet, or --as torch-export, which holds the network itself"
         )
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in problem.weights.items()})
+    inputs: tuple[Tensor, ...] = (
+        torch.zeros(2, card.image_channels, card.resolution, card.resolution),
+        torch.zeros(2),
+    )
+    if card.network.classes is not None:
+        inputs += (torch.zeros(2, dtype=torch.int64),)
     networks = []
     for width in sorted({plan.widths[i] for i in plan.taken}):
-        networks.append(_write_network(supernet.subnet(width), width, out))
+        networks.append(write_network(supernet.backbone(width), inputs, width, form, out))
     content = {
         "format": FORMAT,
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
         "clip": problem.settings.sampler.clip,
         "batch": CPU_BATCH if (batch := problem.settings.evaluation.batch) == "auto" else batch,
-        "unet": _shared(card.network),
+        "unet": shared_parts(card.network),
         "networks": networks,
         "steps": _steps(plan, problem),
         "point": point_facts(row, facts),
@@ -101,15 +125,7 @@ def point_facts(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _write_network(network: nn.Module, width: float, out: Path) -> dict[str, Any]:
-    name = f"width-{width:g}.safetensors"
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_atomically(out / name, lambda path: save_file(weights, path))
-    groups = {key: layer.num_groups for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
-    return {"width": width, "file": name, "sha256": file_digest(out / name), "groups": groups}
-
-
-def _shared(network: NetworkSettings) -> dict[str, Any]:
+def shared_parts(network: NetworkSettings) -> dict[str, Any]:
     """Return what the networks of all widths share and their weights do not show."""
     return {
         "time_channels": network.base,
@@ -126,11 +142,22 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     run = PlanRun(plan, noise_schedule(problem.card.diffusion))
     return [
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
+        | _conversion(problem.card.diffusion, run.network_times[i])
         | asdict(run.steps[i])
         | {"keep": asdict(run.reads[i + 1])}
         for i, taken in enumerate(run.taken)
     ]
 
 
+def _conversion(diffusion: DiffusionSettings, time: float) -> dict[str, Any]:
+    """Return how a network's output at a time becomes noise; nothing where the network predicts the noise."""
+    if diffusion.prediction == "epsilon":
+        return {}
+    times = torch.tensor(time, dtype=torch.float64)
+    at = conversion(diffusion, noise_schedule(diffusion).half_log_snr(times), times)
+    return {"conversion": {name: float(value) for name, value in at._asdict().items()}}
+
+
 def _is_exported(name: str) -> bool:
-    return name in (PLAN_FILE, PROGRAM_FILE) or (name.startswith("width-") and name.endswith(".safetensors"))
+    written = name.startswith("width-") and name.endswith(tuple(suffix for _, suffix in FORMS.values()))
+    return written or name in (PLAN_FILE, PROGRAM_FILE)

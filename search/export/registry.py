@@ -7,7 +7,6 @@ the model already has moves to the point that has the label now.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from stepfront.addresses import redacted
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
+from stepfront.search.export.mlflow_model import save_model
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
 from stepfront.search.export.stored_files import is_stored, store_folder
 from stepfront.search.mlflow_runs.client import (
@@ -45,10 +44,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LABELS = ("knee", "best", "cheapest")
-PROGRAM = Path(__file__).parent / "exported" / "model.py"
 TAGS = ("search_id", "supernet_digest", "trial", "plan", "gflops", "fid", "fid_confirmed", "fid_low", "fid_high")
 SAVED = ("flops_saved", "flops_saved_against_best_full_width", "latency_saved")
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -174,37 +171,11 @@ def claim_tags(facts: Mapping[str, Any], trial: int) -> dict[str, str]:
     return tags | {name: "" if value is None else _short(value) for name, value in saved.items()}
 
 
-def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
-    """Write the exported folder `point` as an MLflow model."""
-    os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")  # the check would contact a package index
-    import importlib.metadata
-
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
-    channels, height, width = content["image_shape"]
-    optional = ["image", "label"] if "condition" in content else ["image"]
-    signature = ModelSignature(
-        Schema([ColSpec("long", "seed"), *(ColSpec("long", name, required=False) for name in optional)]),
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, height, width, channels))]),
-    )
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(PROGRAM),
-        artifacts={"point": str(point)},
-        signature=signature,
-        input_example=pd.DataFrame({"seed": [0]} | {name: [0] for name in optional}),
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-        metadata=dict(content["point"]),
-    )
-
-
 def _description(facts: Mapping[str, Any]) -> str:
     return (
         f"Points of the front of the search {facts.get('name')} ({facts.get('dataset')}). predict takes a table with "
         "columns seed, image and, where there are classes, label (both may be left out) and returns uint8 images "
-        "[N, H, W, C]."
+        "[N, H, W, C]. Its parameter encoding: png asks for PNG files in base64, and device chooses a GPU or the CPU."
     )
 
 

@@ -32,6 +32,7 @@ from stepfront.trainers.interop.unet2d_config import (
 )
 from stepfront.trainers.interop.unet2d_names import to_ours, to_theirs, with_modern_names
 from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.networks.unet import UNet, build_unet
 
@@ -105,6 +106,13 @@ def _diffusion(parts: ModelFolder, given: DiffusionSettings | None, say: Callabl
 def _digest(files: list[Path]) -> str:
     digests = [file_digest(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def check_unet2d(card: SupernetCard) -> None:
+    """Raise InputError when the full width of a supernet can't be a UNet2DModel; needs no weights."""
+    with torch.device("meta"):
+        network = build_backbone(card.network, card.image_channels, card.resolution, 1.0)
+    config_of(_unet(network), card.network, card.image_channels, card.resolution)
 
 
 def export_unet2d(source: Path, folder: Path) -> None:

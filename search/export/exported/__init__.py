@@ -1,1 +1,1 @@
-"""Hold programs that are copied into an exported point; they import nothing of this package."""
+"""Hold programs that are copied into exported folders; they import nothing of this package but each other."""

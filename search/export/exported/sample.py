@@ -1,11 +1,16 @@
-"""Sample images of the plan in this folder; needs only torch, numpy and safetensors.
+"""Sample images of the plan in this folder; needs only torch, numpy and safetensors (for .onnx files, onnxruntime).
 
-    python sample.py --images 64 --seed 0 --out images.npz
+    python sample.py --images 64 --seed 0 --out images.npz     # all images as one array, uint8 [N, H, W, C]
+    python sample.py --images 64 --seed 0 --out images.png     # one picture: the image, or a grid of several
 
 plan.json holds, for each step, the width to run, its time, and the solver's coefficients.  Step i reads the states x_j
 and the predicted clean images x0_j of steps j <= i, as pairs [j, coefficient], and new noise z:
 
     x_next = sum states_j x_j + sum clean_j x0_j + noise z,      x0 = (x - sigma eps) / alpha
+
+Where a network predicts something other than the noise eps, `conversion` holds four numbers per step:
+
+    eps = of_x x + of_output network(scale x, told)
 
 `keep` names the steps of which later steps still read the state or the clean image.
 
@@ -19,7 +24,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +35,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+
+Network = Callable[..., Tensor]
+"""x [B, C, H, W], t [B] and, with classes, label [B] -> predicted noise [B, C, H, W]."""
+
+COLUMNS = 8
+"""Images per row of a grid."""
 
 
 class UNet:
@@ -44,7 +57,7 @@ class UNet:
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         angles = t[:, None] * self.frequencies[None]
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.shared["time_channels"]]
-        time = self.linear("time.2", F.silu(self.linear("time.0", waves)))
+        time = self.linear("time.2", F.silu(self.linear("time.0", waves.to(x.dtype))))
         time = F.silu(time if label is None else time + self.weights["label.weight"][label])
         skips = [h := self.conv("head", x)]
         for block in self.blocks("down"):
@@ -97,26 +110,29 @@ class UNet:
 class Point:
     """A point of a front: its plan and the networks that the plan runs.
 
-    Raises ValueError when the weights belong to another plan.
+    `device` is auto (a GPU where there is one), cpu, cuda, cuda:1 and so on.
+    Raises ValueError when the weights belong to another plan, and for a device that this machine does not have.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, device: str = "auto") -> None:
         self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        self.device = torch.device(device)
-        self.networks = {}
+        self.device = find_device(device)
+        self.networks: dict[float, Network] = {}
         for network in self.plan["networks"]:
             path = folder / network["file"]
             if hashlib.sha256(path.read_bytes()).hexdigest() != network["sha256"]:
                 raise ValueError(f"{path} does not belong to this plan: its digest is not the one in plan.json")
-            weights = load_file(path, device=str(self.device))
-            self.networks[network["width"]] = UNet(weights, network["groups"], self.plan["unet"])
+            self.networks[network["width"]] = load_network(path, network, self.plan["unet"], self.device)
 
     def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
         """Return image `numbers[i]` of noise seed `seeds[i]` for each i, as uint8 [N, H, W, C].
 
         A seed and a number give the same image, whatever else is requested.  `labels[i]` is its class, where there are
-        classes; None draws them.  Raises ValueError for a label that is not a class.
+        classes; None draws them.  Raises ValueError for a label that is not a class, and for a seed or a number that is
+        not an integer from 0 on.
         """
+        check_integers("seed", seeds)
+        check_integers("image", numbers)
         images, batch = list(zip(seeds, numbers, strict=True)), self.plan["batch"]
         drawn = self._labels(images, labels)
         parts = []
@@ -129,8 +145,7 @@ class Point:
     def _batch(self, images: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
         x, states, clean = self._noise(images, 0), {}, {}
         for position, step in enumerate(self.plan["steps"]):
-            t = torch.full((len(images),), step["time"], device=self.device)
-            x0 = (x - step["sigma"] * self._predict(self.networks[step["width"]], x, t, labels)) / step["alpha"]
+            x0 = (x - step["sigma"] * self._noise_in(x, step, labels)) / step["alpha"]
             states[position], clean[position] = x, x0.clamp(-1, 1) if self.plan["clip"] else x0
             x = sum([c * states[j] for j, c in step["states"]] + [c * clean[j] for j, c in step["clean"]])
             if step["noise"]:
@@ -139,7 +154,15 @@ class Point:
             clean = {j: clean[j] for j in step["keep"]["clean"]}
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
-    def _predict(self, network: UNet, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None) -> Tensor:
+        network, conversion = self.networks[step["width"]], step.get("conversion")
+        if conversion is None:
+            return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels)
+        told = torch.full((len(x),), conversion["told"], device=self.device)
+        output = self._predict(network, conversion["scale"] * x, told, labels)
+        return conversion["of_x"] * x + conversion["of_output"] * output
+
+    def _predict(self, network: Network, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
             return network(x, t)
         scale, null = self.plan["condition"]["guidance"], len(self.plan["condition"]["counts"])
@@ -158,6 +181,7 @@ class Point:
             return None
         counts = self.plan["condition"]["counts"]
         labels = [self._drawn(counts, *each) for each in images] if given is None else list(given)
+        check_integers("label", labels)
         for label in labels:
             if not 0 <= label < len(counts):
                 raise ValueError(f"no class {label}; possible: 0 to {len(counts) - 1}")
@@ -178,15 +202,117 @@ class Point:
         return torch.from_numpy(drawn).to(self.device)
 
 
-if __name__ == "__main__":
+def load_network(path: Path, network: dict[str, Any], shared: dict[str, Any], device: torch.device) -> Network:
+    """Load a network: weights (.safetensors), torch.export's program (.pt2) or ONNX (.onnx, needs onnxruntime)."""
+    if path.suffix == ".pt2":
+        program = torch.export.load(path)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, str(device))
+        return program.module()
+    if path.suffix == ".onnx":
+        return OnnxNetwork(path, device)
+    return UNet(load_file(path, device=str(device)), network["groups"], shared)
+
+
+class OnnxNetwork:
+    """A network that onnxruntime runs.  Raises ValueError where its build has no support for the device."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        import onnxruntime
+
+        provider = "CPUExecutionProvider" if device.type == "cpu" else f"{device.type.upper()}ExecutionProvider"
+        if provider not in onnxruntime.get_available_providers():
+            raise ValueError(f"this onnxruntime can't run on {device.type}; give --device cpu")
+        options = {} if device.type == "cpu" else {"device_id": str(device.index or 0)}
+        self.session = onnxruntime.InferenceSession(str(path), providers=[(provider, options)])
+        self.names = [entry.name for entry in self.session.get_inputs()]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        given = {name: value.cpu().numpy() for name, value in zip(self.names, inputs, strict=True)}
+        return torch.from_numpy(self.session.run(None, given)[0]).to(inputs[0].device)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; auto is a GPU where there is one.  Raises ValueError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception:  # each kind of device raises errors of its own, some of many lines
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise ValueError(f"no device {name!r} on this machine; possible: {', '.join(['auto', 'cpu', *gpus])}") from None
+    return device
+
+
+def check_integers(name: str, values: Sequence[int]) -> None:
+    """Raise ValueError where a value is not an integer from 0 on; the noise takes 64 bits."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**64:
+            raise ValueError(f"{name} {value!r}; possible: integers from 0 to 2**64 - 1")
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Return the only image, or several [N, H, W, C] as one picture, COLUMNS per row and one pixel apart."""
+    count, height, width, channels = images.shape
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 127, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def png(image: np.ndarray) -> bytes:
+    """Return a picture, uint8 [H, W, C], as a PNG file; written out since no library for it is needed here."""
+    height, width, channels = image.shape
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]  # grey, grey with alpha, RGB, RGB with alpha
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">2I5B", width, height, 8, color, 0, 0, 0)
+    rows = b"".join(b"\0" + np.ascontiguousarray(row).tobytes() for row in image)  # 0: the row is not filtered
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def main() -> None:
+    """Sample images and write them into one file; wrong input ends in one line."""
     parser = argparse.ArgumentParser(description="Sample images of the plan in this folder.")
     parser.add_argument("--images", type=int, default=64, help="number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="noise seed (default: %(default)s)")
     parser.add_argument("--label", type=int, help="class of all images (default: drawn as in the training data)")
-    parser.add_argument("--out", type=Path, default=Path("images.npz"), help="file to write (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto, a GPU where there is one)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("images.npz"),
+        metavar="FILE",
+        help=f"a .npz of all images, or a .png: the image, or a grid of {COLUMNS} per row (default: %(default)s)",
+    )
     given = parser.parse_args()
-    point = Point(Path(__file__).resolve().parent)
-    labels = None if given.label is None else [given.label] * given.images
-    images = point.sample([given.seed] * given.images, range(given.images), labels)
-    np.savez_compressed(given.out, images=images)
+    try:
+        if given.images < 1:
+            raise ValueError(f"--images {given.images}; possible: integers from 1 on")
+        if given.out.suffix not in (".npz", ".png"):
+            raise ValueError(f"--out {given.out}; possible: a name that ends in .npz or .png")
+        point = Point(Path(__file__).resolve().parent, given.device)
+        labels = None if given.label is None else [given.label] * given.images
+        images = point.sample([given.seed] * given.images, range(given.images), labels)
+        if given.out.suffix == ".png":
+            given.out.write_bytes(png(grid(images)))
+        else:
+            np.savez_compressed(given.out, images=images)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
     print(f"{given.images} images of the plan {point.plan['plan']} in {given.out}")
+
+
+if __name__ == "__main__":
+    main()

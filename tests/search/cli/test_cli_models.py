@@ -16,7 +16,7 @@ from stepfront.search.config import load_settings, save_settings
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import FACTS_FILE, SETTINGS_FILE
 from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from stepfront.tables.schema import FRONT, NOT_CONFIRMED, PROGRESS, TRIALS
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.networks.supernet_files import load_supernet
@@ -35,22 +35,30 @@ def test_every_verb_has_help_with_an_example(verb: tuple[str, ...], monkeypatch,
     assert "Example:" in said
 
 
-def test_diffusers_is_imported_by_the_pipeline_alone() -> None:
+def test_diffusers_is_never_imported_at_the_start() -> None:
     code = (
         "import sys, stepfront.search.cli.main, stepfront.search.driver.search;"
-        "import stepfront.trainers.interop.unet2d, stepfront.trainers.interop.ddsm;"
-        "print('diffusers' in sys.modules); import stepfront.trainers.interop.pipeline;"
+        "import stepfront.trainers.interop.unet2d, stepfront.search.export.pipeline_folder;"
         "print('diffusers' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\nTrue\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_without_diffusers_the_pipeline_says_what_to_install(monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    monkeypatch.delitem(sys.modules, "stepfront.trainers.interop.pipeline", raising=False)
-    code, _, error = call(monkeypatch, capsys, "export", "--as", "pipeline", "nowhere", "--out", str(tmp_path / "x"))
-    assert code == 2
-    assert "pip install 'stepfront[diffusers]'" in error
+WRONG_EXPORT = {
+    "form": (("--as", "jpg"), "cannot export as 'jpg'; possible: program, torch-export, onnx, pipeline, unet2d"),
+    "licence": (("--license", "mit"), "--license mit is for the model card of --as pipeline; --as program has none"),
+    "norms": (("--as", "unet2d"), "the group norms of this network have 2, 4, 6, 8 groups; a UNet2DModel has one"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_EXPORT)
+def test_a_wrong_export_is_one_line(name: str, trained: Path, monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words, says = WRONG_EXPORT[name]
+    out = tmp_path / "out"
+    code, _, error = call(monkeypatch, capsys, "export", str(trained / "tiny"), "--out", str(out), *words)
+    assert (code, error.count("\n")) == (2, 1)
+    assert says in error
+    assert not out.exists()
 
 
 def test_a_ddsm_checkpoint_is_ready_to_be_searched(monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -126,32 +134,42 @@ def test_wrong_input_is_one_line(name: str, monkeypatch, capsys, tmp_path: Path)
 
 
 def test_a_front_point_becomes_a_pipeline(trained: Path, monkeypatch, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    pytest.importorskip("diffusers")
     settings = tiny_settings(trained)
     search = tmp_path / "search"
     search.mkdir()
     save_settings(settings, search / SETTINGS_FILE)
     digest = read_card(settings.supernet_directory).digest
-    write_json(search / FACTS_FILE, {"supernet_digest": digest})
+    write_json(search / FACTS_FILE, {"supernet_digest": digest, "name": "tiny", "dataset": "digits"})
     row = {"trial": 4, "label": "knee", "plan": "1x0.50 1x1.00", "fid": 9.0, "gflops": 1.0, "solver": "ddim"}
     row |= {"times": [999.0, 499.0], "widths": [0.5, 1.0], "generation": 0, "origin": "cuts", "latency_ms": 1.0}
     row |= {"state": "complete", "evaluation": 1, "hypervolume": 1.0, "network_gflops": 8.0}
+    row |= {"features": "classifier", "images": 32, "learnt": ""} | NOT_CONFIRMED
     front = pd.DataFrame([row])
     for name in (TRIALS, PROGRESS, FRONT):
         write_table(front, search / name)
     code, said, _ = call(
-        monkeypatch, capsys, "export", "--as", "pipeline", str(search), "--out", str(tmp_path / "knee")
+        monkeypatch,
+        capsys,
+        "export",
+        "--as",
+        "pipeline",
+        "--license",
+        "apache-2.0",
+        str(search),
+        "--out",
+        str(tmp_path / "knee"),
     )
     assert code == 0
     assert "trial 4: 1x0.50 1x1.00" in said
     kept = json.loads((tmp_path / "knee" / "scheduler" / "scheduler_config.json").read_text())
-    assert (kept["times"], kept["widths"], kept["solver"]) == ([999.0, 499.0], [0.5, 1.0], "ddim")
+    assert [(step["time"], step["width"]) for step in kept["steps"]] == [(999.0, 0.5), (499.0, 1.0)]
+    assert "license: apache-2.0" in (tmp_path / "knee" / "README.md").read_text()
     write_json(search / FACTS_FILE, {"supernet_digest": "another"})
     code, _, error = call(
         monkeypatch, capsys, "export", "--as", "pipeline", str(search), "--out", str(tmp_path / "other")
     )
     assert code == 2
-    assert "is another than" in error
+    assert "used another supernet than the one in" in error
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("cifar10", 32), ("imagenet64", 64)])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.metadata
+import io
 import json
 import os
+import re
+import runpy
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -14,16 +20,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from PIL import Image
 from safetensors.torch import load_file
 
 from stepfront.errors import InputError
 from stepfront.search.driver.publish import log_to_mlflow, make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
-from stepfront.search.export.exported.sample import UNet
-from stepfront.search.export.program import _shared, _write_network, export_point
+from stepfront.search.export.exported.sample import Point, UNet, png
+from stepfront.search.export.mlflow_model import _requirement
+from stepfront.search.export.network_files import write_network
+from stepfront.search.export.program import export_point, shared_parts
 from stepfront.search.export.registry import register_point
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.problem.load import load_problem_of_search
@@ -40,6 +51,7 @@ from stepfront.trainers.validation import validate
 from tests.search.conftest import tiny_settings
 
 IMAGES, SEED = 20, 3
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Silent:
@@ -116,9 +128,9 @@ def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Pat
     label = () if settings.classes is None else (torch.tensor([0, 2, 3]),)
     for width in settings.widths:
         network = supernet.subnet(width)
-        written = _write_network(network, width, tmp_path)
+        written = write_network(network, (), width, "program", tmp_path)
         program = UNet(
-            load_file(tmp_path / written["file"]), written["groups"], json.loads(json.dumps(_shared(settings)))
+            load_file(tmp_path / written["file"]), written["groups"], json.loads(json.dumps(shared_parts(settings)))
         )
         with torch.inference_mode():
             assert torch.equal(program(x, t, *label), network(x, t, *label))
@@ -147,12 +159,90 @@ def test_an_export_goes_over_an_export_and_never_among_other_files(searched: Pat
         export_point(searched, "best", tmp_path / "out")
 
 
+def run_program(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["sample.py", *words])
+    runpy.run_path(str(folder / "sample.py"), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def folder(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the exported knee."""
+    out = tmp_path_factory.mktemp("exported") / "knee"
+    export_point(searched, "knee", out)
+    return out
+
+
+def test_the_program_writes_a_picture_where_the_name_ends_in_png(
+    searched: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sampled(searched, "knee")[:, :, :, 0]
+    one, several = tmp_path / "x.png", tmp_path / "grid.png"
+    run_program(folder, monkeypatch, "--images", "1", "--seed", "3", "--device", "cpu", "--out", str(one))
+    np.testing.assert_array_equal(np.asarray(Image.open(one)), expected[0])
+    run_program(folder, monkeypatch, "--images", "11", "--seed", "3", "--out", str(several))
+    picture = np.asarray(Image.open(several))
+    assert picture.shape == (2 * 9 - 1, 8 * 9 - 1)  # 8 per row, each 8 pixels wide and one apart
+    for i in range(11):
+        top, left = i // 8 * 9, i % 8 * 9
+        np.testing.assert_array_equal(picture[top : top + 8, left : left + 8], expected[i])
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "grid.png"}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_are_what_pillow_reads(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    read = np.asarray(Image.open(io.BytesIO(png(image))))
+    np.testing.assert_array_equal(read, image[:, :, 0] if channels == 1 else image)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--device", "cuda:77"), "no device 'cuda:77' on this machine; possible: auto, cpu"),
+        (("--device", "gpu"), "no device 'gpu' on this machine; possible: auto, cpu"),
+        (("--seed", "1.5"), "argument --seed: invalid int value: '1.5'"),
+        (("--seed", "-1"), "seed -1; possible: integers from 0 to 2**64 - 1"),
+        (("--label", "2"), "these networks have no classes; leave the label out"),
+        (("--images", "0"), "--images 0; possible: integers from 1 on"),
+        (("--out", "x.jpg"), "--out x.jpg; possible: a name that ends in .npz or .png"),
+        (("--out", "nowhere/x.png"), "No such file or directory: 'nowhere/x.png'"),
+    ],
+)
+def test_wrong_input_to_the_program_ends_in_a_line(
+    words: tuple[str, ...],
+    says: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_program(folder, monkeypatch, "--images", "1", *words)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    assert says in said[-1]
+    assert said[0].startswith(("error: ", "usage: "))
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("seed", [1.5, 3.0, True, "3", None, -1, 2**64])
+def test_a_seed_that_is_no_integer_is_refused(folder: Path, seed: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^seed {re.escape(repr(seed))}; possible: integers from 0 to 2\*\*64 - 1$"):
+        Point(folder).sample([seed], [0])
+
+
 LOAD = """
 import sys, mlflow, numpy as np, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 images = model.predict(pd.DataFrame({"seed": [3] * 20}))
 some = model.predict(pd.DataFrame({"seed": [3, 8, 3], "image": [7, 0, 2]}))
+for wrong in ({"device": "cuda:77"}, {"encoding": "jpg"}):
+    try:
+        model.predict(pd.DataFrame({"seed": [3]}), params=wrong)
+    except ValueError as error:
+        print(error)
 assert not {"search", "trainers", "dashboards"} & set(sys.modules), "the model leans on this package"
 np.savez(sys.argv[3], images=images, some=some)
 """
@@ -167,6 +257,8 @@ def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: P
         [sys.executable, "-P", "-c", LOAD, *arguments], capture_output=True, text=True, cwd=tmp_path, env=without_us()
     )
     assert fresh.returncode == 0, fresh.stderr
+    assert "no device 'cuda:77' on this machine; possible: auto, cpu" in fresh.stdout
+    assert "encoding 'jpg'; possible: pixels, png" in fresh.stdout
     expected = sampled(searched, "knee")
     with np.load(made) as found:
         assert found["images"].dtype == np.uint8
@@ -177,6 +269,32 @@ def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: P
 
 def without_us() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def test_anybody_can_install_what_a_model_needs(searched: Path) -> None:
+    done = register_point(searched, "knee")
+    mlflow.set_tracking_uri(str(find_search(searched)[1].tracking.uri))
+    place = mlflow.artifacts.download_artifacts(f"models:/{done.model}/{done.version}/requirements.txt")
+    required = [Requirement(line) for line in Path(place).read_text().splitlines()]
+    assert {one.name for one in required} == {"mlflow", "torch", "numpy", "pandas", "safetensors"}
+    for one in required:
+        assert "+" not in str(one)
+        assert one.specifier.contains(importlib.metadata.version(one.name))
+    assert _requirement("torch", "2.13.0+cpu") == "torch>=2.13.0,<3"
+
+
+def test_the_lines_in_docs_load_the_model_as_they_are_typed(searched: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "for-analysts.md").read_text()
+    lines = re.search(r"^    import mlflow, pandas as pd\n(    .*\n)+", page, re.MULTILINE)
+    assert lines is not None
+    register_point(searched, "knee", "stepfront-digits")
+    (tmp_path / "runs").symlink_to(find_search(searched)[1].directory)
+    code = textwrap.dedent(lines[0]) + "print(images.shape, images.dtype)\nprint(pictures[0][:8])\n"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=without_us()
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(64, 8, 8, 1) uint8\niVBORw0K\n"
 
 
 def test_a_version_carries_where_it_comes_from(searched: Path) -> None:
@@ -261,5 +379,19 @@ def test_mlflow_serves_the_model(served: str, searched: Path) -> None:
     np.testing.assert_array_equal(ask({"dataframe_split": {"columns": ["seed"], "data": [[3]] * 20}}), expected)
     records = [{"seed": 3, "image": 11}, {"seed": 3, "image": 4}]
     np.testing.assert_array_equal(ask({"dataframe_records": records}), expected[[11, 4]])
-    with pytest.raises(urllib.error.HTTPError):
-        ask({"dataframe_records": [{"sed": 3}]})
+    (text,) = ask({"dataframe_records": [records[0]], "params": {"encoding": "png", "device": "cpu"}})
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+    np.testing.assert_array_equal(picture, expected[11, :, :, 0])
+    for wrong, says in WRONG.items():
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask({"dataframe_records": [json.loads(wrong)]})
+        assert refused.value.code == 400
+        assert says in json.load(refused.value)["message"]
+
+
+WRONG = {
+    '{"sed": 3}': "Model is missing inputs ['seed']",
+    '{"seed": 1.5}': "seed 1.5; possible: integers from 0",
+    '{"seed": "3"}': "seed '3'; possible: integers from 0",
+    '{"seed": 3, "image": 0.5}': "image 0.5; possible: integers from 0",
+}

@@ -1,0 +1,161 @@
+"""Sample images by a plan of stepfront: at each step, the network of that step's width runs.
+
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained("knee", trust_remote_code=True)
+    images = pipeline(batch_size=16, generator=torch.manual_seed(0)).images
+
+`trust_remote_code` lets diffusers run this file and those beside the weights.  Needs diffusers and torch alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+class PlanPipeline(DiffusionPipeline):
+    """A PlanUNet and the PlanScheduler that says which of its widths runs at which step."""
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        num_inference_steps: int | None = None,
+        class_labels: int | Sequence[int] | None = None,
+        guidance_scale: float | None = None,
+        generator: Generators = None,
+        seed: int | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Sample images.
+
+        batch_size: number of images (default: one, or as many as there are labels or generators).
+        num_inference_steps: the plan's own number of steps; any other is refused.
+        class_labels: the class of all images or of each (default: drawn as often as in the training data).
+        guidance_scale: scale of guidance by the class (default: that of the search).
+        generator: source of the noise, one or one per image; `seed` instead gives the images of `sample.py --seed` and
+            `stepfront sample --seed`.
+        output_type: pil, np (float32 [N, H, W, C] in [0, 1]) or pt (float32 [N, C, H, W] in [0, 1]).
+
+        The state between steps is float32, also where the network runs in half precision.
+        Raises ValueError for input that does not fit the plan.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type {output_type!r}; possible: pil, np, pt")
+        if seed is not None and generator is not None:
+            raise ValueError("seed and generator both say where the noise comes from; give one of them")
+        if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**64):
+            raise ValueError(f"seed {seed!r}; possible: integers from 0 to 2**64 - 1")
+        count = _count(batch_size, class_labels, generator)
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        labels, scale = self._labels(count, class_labels, generator, seed), self._scale(guidance_scale)
+        x = self._noise(count, generator, seed, 0)
+        steps = list(zip(self.scheduler.config.steps, self.scheduler.timesteps, strict=True))
+        for step, time in self.progress_bar(steps):
+            predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step["width"], labels, scale)
+            noise = self._noise(count, generator, seed, step["number"] + 1) if self.scheduler.draws_noise() else None
+            x = self.scheduler.step(predicted, time, x, noise=noise).prev_sample
+        self.maybe_free_model_hooks()
+        images = _finished(x, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _predict(self, x: Tensor, time: Tensor, width: float, labels: Tensor | None, scale: float) -> Tensor:
+        if labels is None:
+            return self.unet(x, time, width).sample.float()
+        null = torch.full_like(labels, len(self.scheduler.config.label_counts))
+        if scale == 1.0:
+            return self.unet(x, time, width, labels).sample.float()
+        unconditional = self.unet(x, time, width, null).sample.float()
+        if scale == 0.0:
+            return unconditional
+        return unconditional + scale * (self.unet(x, time, width, labels).sample.float() - unconditional)
+
+    def _scale(self, given: float | None) -> float:
+        if given is not None and not self.scheduler.config.label_counts:
+            raise ValueError(f"guidance_scale is {given}, and these networks have no classes; leave it out")
+        return self.scheduler.config.guidance_scale if given is None else given
+
+    def _labels(
+        self, count: int, given: int | Sequence[int] | None, generator: Generators, seed: int | None
+    ) -> Tensor | None:
+        """Return the labels [N]: those given, or drawn from the source of the noise; None without classes."""
+        counts = self.scheduler.config.label_counts
+        if not counts:
+            if given is not None:
+                raise ValueError("these networks have no classes; leave class_labels out")
+            return None
+        if given is None:
+            labels = _drawn_labels(counts, count, generator, seed)
+        else:
+            labels = [given] * count if isinstance(given, int) else list(given)
+        for label in labels:
+            if not 0 <= label < len(counts):
+                raise ValueError(f"no class {label}; possible: 0 to {len(counts) - 1}")
+        return torch.tensor(labels, device=self._execution_device)
+
+    def _noise(self, count: int, generator: Generators, seed: int | None, block: int) -> Tensor:
+        """Return noise [N, C, H, W] from the generators, or as a function of seed, image and step (Philox)."""
+        size = self.unet.config.sample_size
+        shape = (self.unet.config.in_channels, size, size)
+        if seed is None:
+            return randn_tensor((count, *shape), generator, self._execution_device, torch.float32)
+        drawn = np.empty((count, *shape), dtype=np.float32)
+        for number in range(count):
+            philox = np.random.Generator(np.random.Philox(key=[seed, number], counter=[0, 0, 0, block]))
+            drawn[number] = philox.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(drawn).to(self._execution_device)
+
+
+def _count(batch_size: int | None, labels: int | Sequence[int] | None, generator: Generators) -> int:
+    """Return the number of images; raises ValueError where the arguments disagree on it."""
+    given = {"batch_size": batch_size}
+    if labels is not None and not isinstance(labels, int):
+        given["class_labels"] = len(labels)
+    if isinstance(generator, list):
+        given["generators"] = len(generator)
+    numbers = {name: number for name, number in given.items() if number is not None}
+    if len({*numbers.values()}) > 1 or min(numbers.values(), default=1) < 1:
+        said = ", ".join(f"{number} {name}" for name, number in numbers.items())
+        raise ValueError(f"{said}; possible: one number of images from 1 on")
+    return next(iter(numbers.values()), 1)
+
+
+def _drawn_labels(counts: list[int], images: int, generator: Generators, seed: int | None) -> list[int]:
+    if seed is not None:  # four numbers per count of the generator: sample.py draws these
+        philox = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 1, 0]))
+        shares = np.cumsum(counts) / sum(counts)
+        return [int(label) for label in np.searchsorted(shares, philox.random(images), side="right")]
+    weights = torch.tensor(counts, dtype=torch.float64)
+    each = generator if isinstance(generator, list) else [generator]
+    drawn = [
+        torch.multinomial(
+            weights if one is None else weights.to(one.device), images // len(each), replacement=True, generator=one
+        ).cpu()
+        for one in each
+    ]
+    return [int(label) for label in torch.cat(drawn)]
+
+
+def _finished(x: Tensor, output_type: str) -> Any:
+    if output_type == "pil":
+        pixels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels]
+    images = (x / 2 + 0.5).clamp(0, 1)
+    return images if output_type == "pt" else images.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,87 @@
+"""Write the network of one width as a file: its weights, torch.export's program, or ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stepfront.errors import InputError
+from stepfront.files import file_digest, write_atomically
+
+ONNX_LIBRARIES = ("onnx", "onnxscript")
+
+Write = Callable[[nn.Module, tuple[Tensor, ...], Path], None]
+
+
+def check_form(form: str) -> None:
+    """Raise InputError where a library that writes this form is missing."""
+    missing = [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]
+    if form == "onnx" and missing:
+        raise InputError(
+            f"--as onnx needs {' and '.join(missing)}; pip install 'stepfront[onnx]', or give --as torch-export, which "
+            "needs torch alone"
+        )
+
+
+def write_network(network: nn.Module, inputs: tuple[Tensor, ...], width: float, form: str, out: Path) -> dict[str, Any]:
+    """Write the network of a width and return its entry in plan.json.
+
+    `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].
+    """
+    write, suffix = FORMS[form]
+    path = out / f"width-{width:g}{suffix}"
+    write_atomically(path, lambda beside: write(network, inputs, beside))
+    entry: dict[str, Any] = {"width": width, "file": path.name, "sha256": file_digest(path)}
+    if form == "program":
+        norms = {key: layer for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
+        entry["groups"] = {key: layer.num_groups for key, layer in norms.items()}
+    return entry
+
+
+def _write_weights(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+
+
+def _write_program(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    program = torch.export.export(network, inputs, dynamic_shapes=_any_number_of_images(inputs))
+    with open(path, "wb") as stream:  # by name, torch wants the suffix .pt2
+        torch.export.save(program, stream)
+
+
+def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of libraries that are not used
+    names = ["x", "t", "label"][: len(inputs)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations inside torch
+        torch.onnx.export(
+            network,
+            inputs,
+            path,
+            input_names=names,
+            output_names=["noise"],
+            dynamo=True,
+            dynamic_shapes=_any_number_of_images(inputs),
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _any_number_of_images(inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+    images = torch.export.Dim("images", min=1, max=2**16)
+    return tuple({0: images} for _ in inputs)
+
+
+FORMS: dict[str, tuple[Write, str]] = {
+    "program": (_write_weights, ".safetensors"),
+    "torch-export": (_write_program, ".pt2"),
+    "onnx": (_write_onnx, ".onnx"),
+}
+"""What writes a network in each form, and the suffix of its file."""

@@ -1,0 +1,99 @@
+"""Export a Pareto-front point as a folder that DiffusionPipeline.from_pretrained loads without stepfront.
+
+It holds the networks in diffusers' layout (unet/), the plan as a scheduler (scheduler/), the programs that run them
+(copies of exported/), a model card and an example image.  diffusers is not needed to write it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stepfront.files import write_atomically, write_json, write_text
+from stepfront.folders import check_free, new_folder
+from stepfront.search.export.exported.sample import Point, grid
+from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
+from stepfront.search.export.program import FrontPoint, load_point, write_point
+
+EXPORTED = Path(__file__).parent / "exported"
+PACKAGE = Point.__module__.rpartition(".")[0]
+CARD_FILE, INDEX_FILE, WEIGHTS_FILE = "README.md", "model_index.json", "diffusion_pytorch_model.safetensors"
+FOLDERS = ("unet", "scheduler")
+DIFFUSERS = "0.36.0"
+"""The first version of diffusers that reads these folders, named in their configs."""
+
+EXAMPLES = 16
+
+
+def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dict[str, Any]:
+    """Write the folder of a front point, completely or not at all, and return the content of the point's plan.json.
+
+    `license_name` is the licence of the weights in the model card.
+    Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
+    """
+    check_free(out, _is_ours)  # before the supernet is loaded
+    found = load_point(path, point)
+    with new_folder(out, _is_ours) as made:
+        return write_pipeline(found, made, out.name, license_name)
+
+
+def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -> dict[str, Any]:
+    """Write the files of a pipeline into `out`, which the model card calls `name`."""
+    program = out / "program"
+    content = write_point(point.problem, point.facts, point.row, point.plan, program)
+    images = Point(program, "cpu").sample([0] * EXAMPLES, range(EXAMPLES))
+    _write_parts(content, program, out)
+    shutil.rmtree(program)
+    Image.fromarray(np.squeeze(grid(images), 2) if images.shape[3] == 1 else grid(images)).save(out / EXAMPLE_FILE)
+    write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name))
+    return content
+
+
+def _write_parts(content: Mapping[str, Any], program: Path, out: Path) -> None:
+    """Write networks, scheduler, programs and the index that names them."""
+    unet, scheduler = out / "unet", out / "scheduler"
+    unet.mkdir()
+    scheduler.mkdir()
+    tensors: dict[str, Tensor] = {}
+    networks = []
+    for number, network in enumerate(content["networks"]):
+        weights = load_file(program / network["file"])
+        tensors |= {f"weights.{number}.{name}": value for name, value in weights.items()}
+        shapes = {name: list(value.shape) for name, value in sorted(weights.items())}
+        networks.append({"width": network["width"], "shapes": shapes, "groups": network["groups"]})
+    write_atomically(unet / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
+    channels, _, resolution = content["image_shape"]
+    condition = content.get("condition")
+    config = {
+        "in_channels": channels,
+        "sample_size": resolution,
+        "networks": networks,
+        "shared": content["unet"],
+        "num_class_embeds": None if condition is None else len(condition["counts"]) + 1,
+    }
+    write_json(unet / "config.json", _named("PlanUNet") | config)
+    plan: dict[str, Any] = {"plan": content["plan"], "steps": content["steps"], "clip": content["clip"]}
+    if condition is not None:
+        plan |= {"guidance_scale": condition["guidance"], "label_counts": condition["counts"]}
+    write_json(scheduler / "scheduler_config.json", _named("PlanScheduler") | plan)
+    for name, folder in (("pipeline", out), ("plan_unet", unet), ("sample", unet), ("plan_scheduler", scheduler)):
+        text = (EXPORTED / f"{name}.py").read_text(encoding="utf-8")
+        # diffusers copies the files of a folder that import each other with a dot, and no others.
+        write_text(folder / f"{name}.py", text.replace(f"from {PACKAGE}.", "from ."))
+    parts = {"unet": ["plan_unet", "PlanUNet"], "scheduler": ["plan_scheduler", "PlanScheduler"]}
+    write_json(out / INDEX_FILE, _named(["pipeline", "PlanPipeline"]) | parts)
+
+
+def _named(name: str | list[str]) -> dict[str, Any]:
+    return {"_class_name": name, "_diffusers_version": DIFFUSERS}
+
+
+def _is_ours(name: str) -> bool:
+    return name in (CARD_FILE, EXAMPLE_FILE, INDEX_FILE, "pipeline.py", "program", *FOLDERS)

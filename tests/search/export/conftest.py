@@ -1,0 +1,71 @@
+"""Points of a front over random networks, without a search: plain, with noise, learnt, with classes and guidance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from stepfront.search.export.program import FrontPoint
+from stepfront.tables.schema import NOT_CONFIRMED
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import save_supernet
+
+TIMES, WIDTHS = (950.0, 700.0, 450.0, 200.5, 0.0), (0.5, 1.0, 0.0, 0.25, 1.0)
+LEARNT = LearntSampler(
+    "dpmpp_2m",
+    (900.0, 500.5, 99.0),
+    (880.0, 510.0, 99.0),
+    ((0.01, 0.0, 0.0), (0.02, -0.01, 0.0), (0.0, 0.01, 0.03)),
+    ((0.02, 0.0, 0.0), (0.0, 0.03, 0.0), (-0.01, 0.0, 0.02)),
+)
+PLANS = {
+    "plain": Plan(TIMES, WIDTHS, "ddim"),
+    "noisy": Plan(TIMES, WIDTHS, "ddpm"),
+    "flow": Plan(TIMES, WIDTHS, "ddim"),  # its networks predict a velocity
+    "learnt": Plan(LEARNT.times, (0.5, 1.0, 0.25), LEARNT.solver, LEARNT),
+    "classes": Plan(TIMES, WIDTHS, "ddpm"),
+}
+COUNTS = (1, 0, 4)
+
+
+def make_point(name: str, directory: Path) -> FrontPoint:
+    """Return a point of 8x8 images: grey without classes, in color with them."""
+    classes, plan = (3, PLANS[name]) if name == "classes" else (None, PLANS[name])
+    sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
+    network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
+    diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
+    supernet = Supernet(network, 3 if classes else 1, 8, diffusion).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, weights in supernet.named_parameters():
+            spread = 0.3 if weights.ndim == 1 else weights[0].numel() ** -0.5
+            shift = "norm" in key and key.endswith("weight")
+            weights.copy_(spread * torch.randn(weights.shape, generator=generator) + shift)
+    counts = COUNTS if classes else ()
+    card = save_supernet(supernet, directory, diffusion, "digits", "f" * 64, label_counts=counts)
+    sampler = SimpleNamespace(clip=name == "noisy", guidance=2.5 if classes else 1.0)
+    problem: Any = SimpleNamespace(
+        card=card,
+        weights={key: value.numpy() for key, value in supernet.widest.state_dict().items()},
+        settings=SimpleNamespace(sampler=sampler, evaluation=SimpleNamespace(batch=16)),
+    )
+    row = {"trial": 4, "plan": plan.runs, "solver": plan.solver, "features": "classifier", "fid": 9.25, "gflops": 0.5}
+    row |= {"latency_ms": 1.0, "images": 512} | NOT_CONFIRMED
+    row["learnt"] = "" if plan.learnt is None else plan.learnt.digest
+    row |= {"fid_confirmed": 9.5, "fid_low": 9.0, "fid_high": 10.0, "confirm_images": 1024, "confirm_seeds": 5}
+    facts = {"name": "tiny", "search_id": "abc", "dataset": "digits", "fingerprint": "f" * 64, "features": "classifier"}
+    return FrontPoint(problem, facts | {"supernet_digest": card.digest}, pd.Series(row), plan)
+
+
+@pytest.fixture(scope="session")
+def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FrontPoint]:
+    """Return the points by name."""
+    return {name: make_point(name, tmp_path_factory.mktemp(name)) for name in PLANS}

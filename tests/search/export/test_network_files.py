@@ -1,0 +1,72 @@
+"""A program gives the images of stepfront's sampler: with weights, torch.export's programs or ONNX files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepfront.errors import InputError
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.network_files import check_form
+from stepfront.search.export.program import FrontPoint, write_point
+from stepfront.trainers.data import to_pixels
+from stepfront.trainers.diffusion.conditioning import make_condition
+from stepfront.trainers.diffusion.noise import Noise
+from stepfront.trainers.diffusion.sampler import Sampler
+from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from tests.search.export.conftest import PLANS
+
+
+def images(point: FrontPoint, folder: Path, form: str) -> np.ndarray:
+    write_point(point.problem, point.facts, point.row, point.plan, folder, form)
+    return Point(folder, "cpu").sample([3] * 5, range(5))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_program_gives_the_images_of_the_sampler(points: dict[str, FrontPoint], tmp_path: Path, name: str) -> None:
+    point = points[name]
+    card, sampler = point.problem.card, point.problem.settings.sampler
+    supernet = supernet_from_weights(card, {key: torch.from_numpy(v) for key, v in point.problem.weights.items()})
+    noise = Noise(3, (card.image_channels, card.resolution, card.resolution))
+    condition = make_condition(card.network.classes, card.label_counts, sampler.guidance, 3)
+    denoisers = {width: supernet.subnet(width) for width in supernet.widths}
+    schedule, device = noise_schedule(card.diffusion), torch.device("cpu")
+    ours = Sampler(denoisers, schedule, noise, device, clip=sampler.clip, condition=condition)
+    expected = np.moveaxis(to_pixels(next(ours.sample(point.plan, 5, 5))), 1, 3)
+    assert (point.plan.learnt is not None) == (name == "learnt")
+    found = images(point, tmp_path / "out", "program")
+    # The program knows a flow's conversion in float64, the sampler in float32.
+    assert np.abs(found.astype(int) - expected).max() <= (name == "flow")
+
+
+def test_torch_exports_programs_give_the_same_images(points: dict[str, FrontPoint], tmp_path: Path) -> None:
+    expected = images(points["classes"], tmp_path / "weights", "program")
+    assert expected.std() > 10
+    np.testing.assert_array_equal(images(points["classes"], tmp_path / "programs", "torch-export"), expected)
+    assert {path.suffix for path in (tmp_path / "programs").glob("width-*")} == {".pt2"}
+
+
+def test_onnx_files_give_the_same_images_up_to_rounding(points: dict[str, FrontPoint], tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed; pip install 'stepfront[onnx]'")
+    expected = images(points["classes"], tmp_path / "weights", "program")
+    found = images(points["classes"], tmp_path / "onnx", "onnx")
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_what_onnx_lacks_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def hide(name: str) -> object:
+        return None if name in ("onnx", "onnxscript") else found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
+    with pytest.raises(InputError, match=r"^--as onnx needs onnx and onnxscript; pip install 'stepfront\[onnx\]'"):
+        check_form("onnx")
+    check_form("torch-export")

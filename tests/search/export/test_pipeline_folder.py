@@ -1,0 +1,179 @@
+"""An exported pipeline, loaded by diffusers where stepfront is not: its images, arguments and refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.pipeline_folder import write_pipeline
+from stepfront.search.export.program import FrontPoint, write_point
+from tests.search.export.conftest import PLANS
+
+pytest.importorskip("diffusers")
+
+ALONE = """
+import json, sys
+from pathlib import Path
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"stepfront", "search", "trainers", "dashboards", "ray", "mlflow", "optuna"}:
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np, torch
+from diffusers import DiffusionPipeline
+
+folder, out = Path(sys.argv[1]), {}
+
+def load(name, **more):
+    pipeline = DiffusionPipeline.from_pretrained(str(folder / name), trust_remote_code=True, **more)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+def seeded(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+def says(call):
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+
+for name in ("plain", "noisy", "flow", "learnt", "classes"):
+    pipeline = load(name)
+    pictures = pipeline(batch_size=8, seed=3).images
+    out[name] = np.stack([np.asarray(picture) for picture in pictures])
+    out[f"{name} pt"] = pipeline(8, seed=3, output_type="pt").images.numpy()
+    out[f"{name} np"] = pipeline(8, seed=3, output_type="np").images
+    together = pipeline(generator=seeded(1, 2, 3), output_type="pt").images
+    alone = pipeline(generator=seeded(2), output_type="pt").images
+    out[f"{name} generators"] = torch.stack([together[1], alone[0]]).numpy()
+    one = [pipeline(4, generator=torch.manual_seed(5), output_type="pt").images for _ in range(2)]
+    out[f"{name} generator"] = torch.stack(one).numpy()
+out["label"] = pipeline(4, seed=3, class_labels=2, output_type="pt").images.numpy()
+out["labels"] = pipeline(seed=3, class_labels=[2, 0, 2, 1], output_type="pt").images.numpy()
+out["unguided"] = pipeline(4, seed=3, class_labels=2, guidance_scale=1.0, output_type="pt").images.numpy()
+out["said"] = json.dumps({
+    "steps": says(lambda: pipeline(num_inference_steps=50)),
+    "own steps": len(pipeline(num_inference_steps=4).images),
+    "label": says(lambda: pipeline(class_labels=3)),
+    "both": says(lambda: pipeline(seed=1, generator=torch.manual_seed(1))),
+    "seed": says(lambda: pipeline(seed=1.5)),
+    "numbers": says(lambda: pipeline(3, class_labels=[1, 2])),
+    "no images": says(lambda: pipeline(0)),
+    "output": says(lambda: pipeline(output_type="latent")),
+    "no classes": says(lambda: load("plain")(class_labels=1)),
+    "no guidance": says(lambda: load("plain")(guidance_scale=2.0)),
+    "width": says(lambda: pipeline.unet(torch.zeros(1, 3, 8, 8), 5, 0.75, torch.zeros(1, dtype=int))),
+})
+for kind in (torch.float16, torch.bfloat16):
+    half = load("learnt", torch_dtype=kind)
+    assert half.unet.dtype == kind
+    out[str(kind)] = half(8, seed=3, output_type="pt").images.numpy()
+assert not {"stepfront", "trainers", "search"} & set(sys.modules)
+np.savez(sys.argv[2], **out)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(points: dict[str, FrontPoint], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Return a folder of pipelines and what a fresh process without stepfront made of them."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    for name, point in points.items():
+        (folder / name).mkdir()
+        write_pipeline(point, folder / name, name, "mit")
+        write_point(point.problem, point.facts, point.row, point.plan, folder / "programs" / name)
+    # diffusers copies the programs of a folder into its cache, and must not ask the network for anything.
+    environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", ALONE, str(folder), str(folder / "out.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as arrays:
+        return folder, dict(arrays)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_images_are_those_of_the_program(made: tuple[Path, dict[str, Any]], name: str) -> None:
+    folder, out = made
+    expected = Point(folder / "programs" / name, "cpu").sample([3] * 8, range(8))
+    np.testing.assert_array_equal(out[name].reshape(expected.shape), expected)
+    for kind, order in (("pt", (0, 2, 3, 1)), ("np", (0, 1, 2, 3))):
+        values = out[f"{name} {kind}"].transpose(order)
+        assert values.dtype == np.float32
+        assert values.min() >= 0
+        assert values.max() <= 1
+        np.testing.assert_allclose(values * 255, expected, atol=0.5 + 1e-4)
+    assert expected.std() > 10
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_generator_decides_the_noise_of_its_images(made: tuple[Path, dict[str, Any]], name: str) -> None:
+    _, out = made
+    first, again = out[f"{name} generator"]
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
+    among_others, alone = out[f"{name} generators"]
+    np.testing.assert_allclose(among_others, alone, atol=1e-4)
+
+
+def test_labels_and_guidance_are_those_of_the_program(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, out = made
+    point = Point(folder / "programs" / "classes", "cpu")
+    for name, labels in (("label", [2] * 4), ("labels", [2, 0, 2, 1])):
+        expected = point.sample([3] * 4, range(4), labels)
+        np.testing.assert_allclose(out[name].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-4)
+    point.plan["condition"]["guidance"] = 1.0
+    expected = point.sample([3] * 4, range(4), [2] * 4)
+    np.testing.assert_allclose(out["unguided"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-4)
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("torch.float16", 0.002), ("torch.bfloat16", 0.01)])
+def test_half_precision_is_close(made: tuple[Path, dict[str, Any]], kind: str, apart: float) -> None:
+    _, out = made
+    difference = np.abs(out[kind] - out["learnt pt"])
+    assert 0 < difference.mean() < apart
+
+
+def test_what_does_not_fit_is_refused_in_a_line(made: tuple[Path, dict[str, Any]]) -> None:
+    said = json.loads(str(made[1]["said"]))
+    assert said == {
+        "steps": "num_inference_steps is 50, and this plan has 4 steps; leave it out, or export a point of the front "
+        "with that many",
+        "own steps": 1,
+        "label": "no class 3; possible: 0 to 2",
+        "both": "seed and generator both say where the noise comes from; give one of them",
+        "seed": "seed 1.5; possible: integers from 0 to 2**64 - 1",
+        "numbers": "3 batch_size, 2 class_labels; possible: one number of images from 1 on",
+        "no images": "0 batch_size; possible: one number of images from 1 on",
+        "output": "output_type 'latent'; possible: pil, np, pt",
+        "no classes": "these networks have no classes; leave class_labels out",
+        "no guidance": "guidance_scale is 2.0, and these networks have no classes; leave it out",
+        "width": "width 0.75; possible: 0.25, 0.5, 1",
+    }
+
+
+def test_the_folder_has_a_card_and_an_example(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = made
+    assert {path.name for path in (folder / "classes").iterdir()} == {
+        *("README.md", "example.png", "model_index.json", "pipeline.py", "unet", "scheduler")
+    }
+    _, head, text = (folder / "learnt" / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["license"] == "mit"
+    assert 'DiffusionPipeline.from_pretrained("learnt", trust_remote_code=True)' in text
+    assert "| FID, on held-out noise seeds | classifier | 9.5 | 9 to 10 | 5 x 1024 |" in text
+    assert "| solver | dpmpp_2m, with learnt times and coefficients |" in text
+    assert PLANS["learnt"].runs in text
+    example = np.asarray(Image.open(folder / "plain" / "example.png"))
+    first = Point(folder / "programs" / "plain", "cpu").sample([0], [0])[0, :, :, 0]
+    np.testing.assert_array_equal(example[:8, :8], first)
