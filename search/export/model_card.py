@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence
+from stepfront.dashboards.formatting import percent
 
 EXAMPLE_FILE = "example.png"
 
@@ -32,8 +33,8 @@ tags: [diffusers, {kind}, stepfront]
 
 # {point["name"]}, trial {point["trial"]}
 
-A diffusion model of {what}, trained on {point["dataset"]}. At each of its {len(content["steps"])} steps it runs a
-network of another width, as a search with stepfront found:
+A diffusion model of {what}, trained on {point["dataset"]}. At each of its {len(content["steps"])} steps it runs the
+network of the width that a search with stepfront found, noise first:
 
     {content["plan"]}
 
@@ -56,7 +57,7 @@ The number of steps is the plan's.
 
 {_scores(row)}
 
-The cost is {_figure(row["gflops"])} GFLOPs per image (2 per multiply-add). {_claim(facts, point)}
+The cost is {_figure(row["gflops"])} GFLOPs per image (2 per multiply-add){_share(facts, row)}. {_claim(facts, point)}
 
 ## What was searched
 
@@ -84,6 +85,11 @@ def _scores(row: pd.Series) -> str:
             "\nThe score was not confirmed on held-out noise seeds, so it favours the points that were chosen by it."
         )
     return "\n".join(rows)
+
+
+def _share(facts: Mapping[str, Any], row: pd.Series) -> str:
+    full = (facts.get("full") or {}).get("gflops")
+    return f", {percent(row['gflops'] / full)} of full width at every step of the search" if full else ""
 
 
 def _claim(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:

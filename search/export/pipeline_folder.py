@@ -29,7 +29,7 @@ FOLDERS = ("unet", "scheduler")
 DIFFUSERS = "0.36.0"
 """The first version of diffusers that reads these folders, named in their configs."""
 
-EXAMPLES = 16
+EXAMPLES, EXAMPLE_PIXELS = 16, 32
 
 
 def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dict[str, Any]:
@@ -51,9 +51,17 @@ def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -
     images = Point(program, "cpu").sample([0] * EXAMPLES, range(EXAMPLES))
     _write_parts(content, program, out)
     shutil.rmtree(program)
-    Image.fromarray(np.squeeze(grid(images), 2) if images.shape[3] == 1 else grid(images)).save(out / EXAMPLE_FILE)
+    _example(images).save(out / EXAMPLE_FILE)
     write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name))
     return content
+
+
+def _example(images: np.ndarray) -> Image.Image:
+    """Draw images [N, H, W, C] as a grid; small ones are enlarged by a whole factor."""
+    sheet = grid(images)
+    picture = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+    factor = max(1, -(-EXAMPLE_PIXELS // images.shape[1]))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def _write_parts(content: Mapping[str, Any], program: Path, out: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 ENCODINGS = ("pixels", "png")
 
@@ -42,6 +43,13 @@ class PlanModel(mlflow.pyfunc.PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray | list[str]:
+        """Return the images; what is wrong with the input is an MlflowException, whose text MLflow's server sends."""
+        try:
+            return self._predict(model_input, params)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None) -> np.ndarray | list[str]:
         given = {"device": "auto", "encoding": "pixels"} | (params or {})
         if given["encoding"] not in ENCODINGS:
             raise ValueError(f"encoding {given['encoding']!r}; possible: {', '.join(ENCODINGS)}")

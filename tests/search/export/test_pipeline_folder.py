@@ -95,7 +95,7 @@ def made(points: dict[str, FrontPoint], tmp_path_factory: pytest.TempPathFactory
         write_pipeline(point, folder / name, name, "mit")
         write_point(point.problem, point.facts, point.row, point.plan, folder / "programs" / name)
     # diffusers copies the programs of a folder into its cache, and must not ask the network for anything.
-    environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-I", "-c", ALONE, str(folder), str(folder / "out.npz")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -176,4 +176,4 @@ def test_the_folder_has_a_card_and_an_example(made: tuple[Path, dict[str, Any]])
     assert PLANS["learnt"].runs in text
     example = np.asarray(Image.open(folder / "plain" / "example.png"))
     first = Point(folder / "programs" / "plain", "cpu").sample([0], [0])[0, :, :, 0]
-    np.testing.assert_array_equal(example[:8, :8], first)
+    np.testing.assert_array_equal(example[:32:4, :32:4], first)  # small images are enlarged
