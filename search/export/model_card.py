@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence
-from stepfront.dashboards.formatting import percent
 
 EXAMPLE_FILE = "example.png"
 
@@ -89,7 +88,7 @@ def _scores(row: pd.Series) -> str:
 
 def _share(facts: Mapping[str, Any], row: pd.Series) -> str:
     full = (facts.get("full") or {}).get("gflops")
-    return f", {percent(row['gflops'] / full)} of full width at every step of the search" if full else ""
+    return f", {row['gflops'] / full:.0%} of full width at every step of the search" if full else ""
 
 
 def _claim(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:
