@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-judges bench-noise bench-sampler bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
+.PHONY: bench-damage bench-faults bench-gpu bench-judges bench-kills bench-noise bench-sampler bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ bench-faults: $(READY)  ## inject faults into real searches (about half an hour)
 
 bench-damage: $(READY)  ## damage the files of a search, one fault at a time, and call every verb (about half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.damage
+
+bench-kills: $(READY)  ## interrupt every verb at its file events, and call it again (hours for all of them)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills
 
 bench-judges: $(READY)  ## compare feature sets as judges on images with known harm; writes docs/judges.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.judges

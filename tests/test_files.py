@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import os
 from pathlib import Path
 
 import pytest
 
+from stepfront.beside import part_of, remove_left_parts
 from stepfront.errors import InputError
 from stepfront.files import file_digest, read_json, write_atomically, write_json, write_text
 
@@ -61,6 +63,16 @@ def test_a_full_disk_damages_nothing_and_leaves_nothing(tmp_path: Path, error: E
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert left_in(tmp_path) == ["weights"]
+
+
+def test_what_a_killed_process_left_of_a_database_goes_with_its_journal(tmp_path: Path) -> None:
+    part = part_of(tmp_path / "mlflow.db")
+    dead = part.with_name(part.name.replace(f"-{os.getpid()}.", "-4194999."))
+    for ending in ("", "-journal", "-wal", "-shm"):
+        (tmp_path / f"{dead.name}{ending}").write_text("half")
+        (tmp_path / f"{part.name}{ending}").write_text("at work")
+    remove_left_parts(tmp_path / "mlflow.db")
+    assert left_in(tmp_path) == sorted(f"{part.name}{ending}" for ending in ("", "-journal", "-wal", "-shm"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), KeyboardInterrupt()])

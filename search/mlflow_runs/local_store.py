@@ -32,10 +32,11 @@ def create_store(file: Path) -> None:
     """Create the database of a tracking store, unless there is one.
 
     MLflow makes a new one in a hundred steps.  They run on a file beside, so that a full disk leaves none of them.
+    What a killed process left of these is deleted.
     """
     with _CREATING:
+        remove_left_parts(file)
         if not file.exists():
-            remove_left_parts(file)
             _create_beside(part_of(file), file)
 
 

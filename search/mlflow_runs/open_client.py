@@ -28,9 +28,13 @@ def set_environment() -> None:
 
 
 def open_client(uri: str | None) -> MlflowClient:
-    """Return a client of the store at `uri`, with MLflow's log lines below errors hidden from the terminal."""
+    """Return a client of the store at `uri`, with MLflow's log lines below errors hidden from the terminal.
+
+    An error of its database is raised, and would be logged with a traceback as well: a full disk is one line.
+    """
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

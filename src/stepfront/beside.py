@@ -10,7 +10,8 @@ import shutil
 import socket
 from pathlib import Path
 
-_PART = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)\.(part|old)")
+_PART = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)\.(part|old)(-journal|-wal|-shm)?")
+"""Names of what is being written; the endings are those of SQLite's own files beside a database."""
 
 
 def part_of(path: Path, ending: str = "part") -> Path:

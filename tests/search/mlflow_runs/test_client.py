@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.kills.file_events import Watch, watching
 from stepfront.search.mlflow_runs.client import (
     artifact_folder,
     get_existing,
@@ -35,6 +37,19 @@ def test_a_client_that_writes_makes_the_folder_of_its_store(tmp_path: Path) -> N
     file = tmp_path / "new" / "mlflow.db"
     make_writing_client(f"sqlite:///{file}").search_experiments(max_results=1)
     assert file.exists()
+
+
+def test_a_full_disk_is_an_error_without_a_logged_traceback(
+    empty_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client = make_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with watching(Watch(tmp_path, "disk full", 1)), pytest.raises(MlflowException, match="disk is full"):
+        client.create_experiment("mine")
+    assert capfd.readouterr().err == ""
+    client.create_experiment("mine")  # nothing of it was there
 
 
 def test_what_a_store_does_not_have_is_none_and_other_errors_are_raised(empty_store: Path) -> None:

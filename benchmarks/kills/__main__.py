@@ -1,0 +1,81 @@
+"""Kill verbs at their file events, fill their disk, and count what the next call can't mend.
+
+Run it with `make bench-kills`; it writes docs/bench-kills.md.
+
+A verb is called on a copy of a small finished search, in a process that ends at one of the events of file_events.py, or
+whose disk is full from that event on.  Then the verb is called again.  What it makes must equal what an undisturbed
+call makes; nothing half-written may lie about, and `stepfront doctor` must find nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.damage.small_search import make_base
+from benchmarks.kills.file_events import Fault
+from benchmarks.kills.forked import import_heavy
+from benchmarks.kills.matrix import Row, interrupt
+from benchmarks.kills.verbs import VERBS
+from benchmarks.search import markdown
+
+FAULTS: tuple[Fault, ...] = ("killed", "disk full")
+
+
+def page(rows: Sequence[Row], seconds: float) -> str:
+    """Return docs/bench-kills.md."""
+    table = pd.DataFrame([{key: value for key, value in asdict(row).items() if key != "examples"} for row in rows])
+    return (
+        f"# Kills and full disks\n\nMade by `make bench-kills` on {time.strftime('%Y-%m-%d')} in {seconds / 60:.0f} "
+        "minutes.\n\nEach verb is called on a copy of a small finished search, and interrupted at one event: a file"
+        " that is opened for writing, renamed, linked or deleted, a folder that is made or deleted, a transaction that"
+        " is about to be committed. It is killed there (SIGKILL), or its disk is full from there on. Then it is called"
+        " again.\n\n"
+        "- events: of an undisturbed call; tried: those at which it was interrupted, evenly picked\n"
+        "- tracebacks: instead of one line\n"
+        "- half: what it makes was neither missing, nor as before, nor complete when it ended\n"
+        "- refused: the next call failed\n"
+        "- different: the next call made something else than an undisturbed one\n"
+        "- left: half-written files lay about after the next call\n"
+        "- found: `stepfront doctor` found something wrong after the next call\n\n"
+        f"{markdown(table)}\n"
+    )
+
+
+def main() -> None:
+    """Interrupt the verbs that are asked for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--base", type=Path, help="folder that holds a finished search in runs/damage (default: one is made)"
+    )
+    parser.add_argument("--verbs", default=",".join(verb.name for verb in VERBS), help="verbs, comma-separated")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="faults, comma-separated")
+    parser.add_argument("--most", type=int, default=40, help="number of events at which a verb is interrupted")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench-kills.md"))
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    verbs = [verb for verb in VERBS if verb.name in given.verbs.split(",")]
+    import_heavy()
+    begin, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as scratch:
+        base = given.base or make_base(Path(scratch)).parent.parent
+        for verb in verbs:
+            for fault in [fault for fault in FAULTS if fault in given.faults.split(",")]:
+                rows.append(interrupt(base, verb, fault, given.most))
+                print(json.dumps({k: v for k, v in asdict(rows[-1]).items() if k != "examples"}), flush=True)
+                print(*(f"  {line}" for line in rows[-1].examples), sep="\n", flush=True)
+    given.out.write_text(page(rows, time.monotonic() - begin), encoding="utf-8")
+    sys.exit(any(row.faults for row in rows))
+
+
+if __name__ == "__main__":
+    main()
