@@ -32,6 +32,7 @@ SETTINGS = {
 def write_config(place: Path, **changes: Any) -> Path:
     """Write the settings of a small search in `place`, and return their file."""
     config, runs = place / "c.yaml", place / "runs"
+    place.mkdir(parents=True, exist_ok=True)
     own = {"directory": str(runs), "tracking": {"uri": f"sqlite:///{runs / 'mlflow.db'}"}}
     config.write_text(json.dumps(SETTINGS | own | changes))
     return config

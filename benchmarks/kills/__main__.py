@@ -67,7 +67,8 @@ def main() -> None:
     import_heavy()
     begin, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as scratch:
-        base = given.base or make_base(Path(scratch)).parent.parent
+        # Renamed: a run looks for what its copy lacks where it was made.
+        base = given.base or make_base(Path(scratch) / "made").parent.parent.rename(Path(scratch) / "base")
         for verb in verbs:
             for fault in [fault for fault in FAULTS if fault in given.faults.split(",")]:
                 rows.append(interrupt(base, verb, fault, given.most))
