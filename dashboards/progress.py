@@ -14,10 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from stepfront.dashboards.formatting import MISSING, decimal, duration, percent, plural, significant
-from stepfront.dashboards.terminal.lines import print_event
+from stepfront.dashboards.terminal.lines import print_event, wrapping
 from stepfront.dashboards.terminal.live_points import LivePoint, live_table
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -102,7 +101,7 @@ class SearchProgress(_Progress):
 
         def view() -> RenderableType:
             course = f"hypervolume {sparkline(hypervolume)} {significant(hypervolume[-1], 4)}" if hypervolume else ""
-            return Group(_bar(done, total), Text(", ".join(parts[:5])), Text(course), live_table(front))
+            return Group(_bar(done, total), wrapping(", ".join(parts[:5])), wrapping(course), live_table(front))
 
         self._show(done, total, ", ".join(parts), view)
 
@@ -117,7 +116,7 @@ class TrainingProgress(_Progress):
         said = ", ".join(f"{width:g}: {loss:.4f}" for width, loss in sorted(losses.items()))
         left = "" if remaining is None else f", {duration(remaining)} left"
         line = f"step {step}/{total}{left}" + (f", loss by width {said}" if said else "")
-        self._show(step, total, line, lambda: Group(_bar(step, total), Text(line)))
+        self._show(step, total, line, lambda: Group(_bar(step, total), wrapping(line)))
 
 
 @contextlib.contextmanager

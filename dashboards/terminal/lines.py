@@ -6,6 +6,7 @@ import textwrap
 import time
 
 from rich.console import Console
+from rich.text import Text
 
 TIME = "%Y-%m-%d %H:%M:%S"
 
@@ -18,13 +19,19 @@ def print_text(console: Console, text: str, style: str | None = None, indent: in
     lines = text.split("\n")
     if console.is_terminal:
         lines = [_wrapped(line, console.width, indent) for line in lines]
-    console.print("\n".join(lines), style=style, markup=False, highlight=False, soft_wrap=True)
+    # As a Text: a style of the call would also be that of a live view below.
+    console.print(Text("\n".join(lines), style=style or ""), soft_wrap=True)
 
 
 def print_event(console: Console, text: str, style: str | None = None) -> None:
     """Print what is being done now; in a log the line begins with the local time."""
     in_log = not (console.is_terminal or console.is_jupyter)
     print_text(console, f"{time.strftime(TIME)} {text}" if in_log else text, style)
+
+
+def wrapping(text: str) -> Text:
+    """Return a text that is wrapped at words in a live view, also of a console that wraps nothing."""
+    return Text(text, no_wrap=False, overflow="fold")
 
 
 def _wrapped(line: str, width: int, indent: int) -> str:

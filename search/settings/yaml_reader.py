@@ -64,7 +64,11 @@ def read_yaml_file(path: Path) -> Any:
         text = decode(path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))[:8]) if path.parent.is_dir() else ""
-        there = f"give one of those there: {known}" if known else "give a YAML file, such as configs/digits.yaml, or write one: stepfront init FILE"
+        there = (
+            f"give one of those there: {known}"
+            if known
+            else "give a YAML file, such as configs/digits.yaml, or write one: stepfront init FILE"
+        )
         raise InputError(f"no settings file {path}; {there}") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error}") from None

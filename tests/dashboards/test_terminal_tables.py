@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from stepfront.dashboards.progress import SearchProgress
+from stepfront.dashboards.progress import SearchProgress, TrainingProgress
 from stepfront.dashboards.terminal.fitted_table import FittedTable, TextColumn, cut_plan, cut_text
 from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.dashboards.terminal.lines import print_event, print_text
@@ -142,12 +142,28 @@ def test_the_live_view_holds_the_labelled_points_of_a_long_front() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_live_view_fits(width: int) -> None:
     out = io.StringIO()
-    with SearchProgress(Console(file=out, force_terminal=True, width=width, height=40)) as progress:
+    console = Console(file=out, force_terminal=True, width=width, height=40, soft_wrap=True)  # as the command line's
+    with SearchProgress(console) as progress:
         progress.update(100, 2000, 3, live_points(), [float(i) for i in range(100)], 16, 123_456.0)
         progress.update(200, 2000, 3, live_points(), [float(i) for i in range(200)], 16, 223_456.0)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     assert "knee" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_live_view_of_a_training_shows_every_loss(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, height=40, soft_wrap=True)
+    losses = {share / 8: 0.1 + share / 1000 for share in range(1, 9)}
+    with TrainingProgress(console) as progress:
+        progress.update(100, 1500, losses)
+        print_event(console, "made up: what is done now", style="dim")
+        progress.update(200, 1500, losses)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert max(map(len, text.splitlines())) <= width
+    assert "1: 0.1080" in " ".join(text.split())
+    assert out.getvalue().count("\x1b[2m") == 1, "the style of a line is not that of the view below it"
 
 
 def test_a_dumb_terminal_and_a_log_get_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
