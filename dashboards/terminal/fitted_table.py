@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from stepfront.dashboards.terminal.lines import wrapping
+
 GAP = 2
 """Spaces between two columns."""
 ELLIPSIS = "…"
@@ -71,7 +73,7 @@ class FittedTable:
             table.add_row(*cells, style=self.styles[i] if self.styles else None)
         yield from console.render(table, options.update(width=width, no_wrap=True))
         for line in filter(None, [self.caption, self._left_out(kept)]):
-            yield from console.render(Text(line, style="dim"), options.update(width=width, no_wrap=False))
+            yield from console.render(wrapping(line, "dim"), options)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """Return the least and the most width of the table."""

@@ -29,9 +29,9 @@ def print_event(console: Console, text: str, style: str | None = None) -> None:
     print_text(console, f"{time.strftime(TIME)} {text}" if in_log else text, style)
 
 
-def wrapping(text: str) -> Text:
-    """Return a text that is wrapped at words in a live view, also of a console that wraps nothing."""
-    return Text(text, no_wrap=False, overflow="fold")
+def wrapping(text: str, style: str = "") -> Text:
+    """Return a text that is wrapped at words within a table or a live view, also by a console that wraps nothing."""
+    return Text(text, style=style, no_wrap=False, overflow="fold")
 
 
 def _wrapped(line: str, width: int, indent: int) -> str:

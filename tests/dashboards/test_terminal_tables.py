@@ -69,6 +69,10 @@ def live_points(count: int = 30) -> list[LivePoint]:
 
 TABLES: dict[str, tuple[Callable[[], FittedTable], int]] = {
     "front": (lambda: front_listing(made_up_front(), 20_000.0, ["brightness"]), 12),
+    "front with a long hint": (
+        lambda: front_listing(made_up_front(), 1.0, more="stepfront front " + "a folder/" * 12 + " --wide shows all"),
+        12,
+    ),
     "live": (lambda: live_table(live_points()), 8),
     "runs": (lambda: run_table(made_up_runs()), 2),
     "jobs": (lambda: job_table(made_up_jobs()), 2),
