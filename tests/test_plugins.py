@@ -84,7 +84,7 @@ def test_checking_a_name_imports_nothing(install: Callable[..., None]) -> None:
     [
         (
             "euler",
-            "unknown solver 'euler'; possible: ddim, ddpm, .*, ipndm_4, or your own function as package",
+            "unknown solver 'euler'; possible: ddim, ddpm, .*, deis_3, or your own function as package",
         ),
         (
             "no.such:euler",

@@ -55,5 +55,5 @@ def draw(tables: dict[str, pd.DataFrame], path: Path) -> None:
             panel.set_xlabel("steps")
     most = max(axes[0], key=lambda panel: len(panel.lines))
     most.legend(frameon=False)
-    with rc_context({"svg.fonttype": "none"}):  # letters as text, not as curves
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "stepfront"}):  # letters as text; equal ids
         figure.savefig(path, metadata={"Date": None})

@@ -46,7 +46,8 @@ The distances in the tables of learning are to the images of a teacher of 50 ste
 held-out pairs, beside those of the closed form that learning started from. A search uses a learnt sampler whose
 held-out distance, and whose score by the first judge on noise of its own, are smaller than those of the best hand
 sampler: column `used`. Calls are network calls, one per image; a backward pass counts as one. Seconds on a GPU are
-those of one of some 14 processes that shared it, so they are an upper bound."""
+those of one of some 14 processes that shared it, so they are an upper bound; those on a CPU are of one thread beside
+other work."""
 
 FIGURE = "![Frechet distance against steps](bench-sampler.svg)"
 

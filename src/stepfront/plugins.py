@@ -143,6 +143,8 @@ SOLVERS = Registry(
         "ipndm_2": "stepfront.trainers.solvers.ipndm:ipndm_2",
         "ipndm_3": "stepfront.trainers.solvers.ipndm:ipndm_3",
         "ipndm_4": "stepfront.trainers.solvers.ipndm:ipndm_4",
+        "deis_2": "stepfront.trainers.solvers.deis:deis_2",
+        "deis_3": "stepfront.trainers.solvers.deis:deis_3",
     },
 )
 """`sampler.solver`; the contract is `Solver` in trainers/diffusion/solvers.py."""

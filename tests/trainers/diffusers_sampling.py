@@ -17,16 +17,16 @@ def linspace_grid(steps: int) -> Array:
 
 
 def sample_with(
-    scheduler: Any, schedule: NoiseSchedule, denoise: Any, start: np.ndarray, steps: int
+    scheduler: Any, schedule: NoiseSchedule, denoise: Any, start: np.ndarray, steps: int, end: float = 0.0
 ) -> tuple[Array, Tensor]:
     """Return the times that the scheduler takes, and its last state [N, 2].
 
-    Its sigmas are ours in float64: its own are rounded to float32.
+    Its sigmas are ours in float64: its own are rounded to float32.  The last step ends at the sigma `end`.
     """
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps.numpy()
     share = schedule.alpha_bar[times]
-    scheduler.sigmas = torch.from_numpy(np.append(np.sqrt((1 - share) / share), 0.0))
+    scheduler.sigmas = torch.from_numpy(np.append(np.sqrt((1 - share) / share), end))
     x = torch.from_numpy(start)
     for t in scheduler.timesteps:
         x = scheduler.step(denoise(x, t.expand(len(x))), t, x).prev_sample

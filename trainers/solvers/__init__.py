@@ -1,1 +1,1 @@
-"""Ship higher-order solvers, found by name: UniPC, DPM-Solver++(3M) and iPNDM."""
+"""Ship higher-order solvers, found by name: UniPC, DPM-Solver++(3M), iPNDM and DEIS."""

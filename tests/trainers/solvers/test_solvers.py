@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DEISMultistepScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from stepfront.trainers.config import DiffusionSettings
@@ -63,11 +63,23 @@ def test_solvers_are_those_of_diffusers(two_gaussians: type, start: np.ndarray, 
     torch.testing.assert_close(trajectory(denoise, times, solver)[-1], x, rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_deis_is_that_of_diffusers(two_gaussians: type, start: np.ndarray, order: int) -> None:
+    # Theirs ends at time 0 instead of at the clean image, and from 15 steps on its last step is of full order.
+    denoise = two_gaussians(LINEAR)
+    theirs = DEISMultistepScheduler(beta_start=1e-4, beta_end=0.02, solver_order=order)
+    end = float(np.exp(-LINEAR.half_log_snr(np.array([0.0]))[0]))
+    times, x = sample_with(theirs, LINEAR, denoise, start, 20, end)
+    solver = "ddim" if order == 1 else f"deis_{order}"
+    ours = trajectory(denoise, np.append(times, 0.0), solver)[-2]
+    torch.testing.assert_close(ours, x, rtol=0, atol=5e-6)
+
+
 @pytest.mark.parametrize(
     ("solver", "ratio"),
     # dpmpp_3m as shipped takes half of the curvature, so halving the step divides its error by four; the correctors of
     # UniPC raise its order by one.
-    [("dpmpp_3m", 4.0), ("unipc_2", 8.0), ("unipc_3", 16.0)],
+    [("dpmpp_3m", 4.0), ("unipc_2", 8.0), ("unipc_3", 16.0), ("deis_2", 4.0), ("deis_3", 8.0)],
 )
 def test_halving_the_step_divides_the_error_as_the_order_says(two_gaussians: type, solver: str, ratio: float) -> None:
     denoise = two_gaussians(LINEAR)
