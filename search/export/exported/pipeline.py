@@ -10,7 +10,11 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,9 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
+
+PROGRAMS = {".": ("pipeline",), "unet": ("plan_unet", "sample"), "scheduler": ("plan_scheduler",)}
+"""The programs of each folder; the first of a part's defines its class."""
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -31,6 +38,18 @@ class PlanPipeline(DiffusionPipeline):
     def __init__(self, unet: Any, scheduler: Any) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Save the pipeline with its programs, so that it loads again; options are those of diffusers."""
+        super().save_pretrained(save_directory, **options)
+        programs, out = Path(inspect.getfile(type(self))).parent, Path(save_directory)  # diffusers keeps them together
+        for folder, names in PROGRAMS.items():
+            for name in names:
+                shutil.copyfile(programs / f"{name}.py", out / folder / f"{name}.py")
+        index = json.loads((out / self.config_name).read_text(encoding="utf-8"))
+        index |= {"_class_name": ["pipeline", type(self).__name__]}
+        index |= {part: [PROGRAMS[part][0], index[part][1]] for part in ("unet", "scheduler")}
+        (out / self.config_name).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
     @torch.no_grad()
     def __call__(

@@ -81,6 +81,8 @@ for kind in (torch.float16, torch.bfloat16):
     half = load("learnt", torch_dtype=kind)
     assert half.unet.dtype == kind
     out[str(kind)] = half(8, seed=3, output_type="pt").images.numpy()
+half.save_pretrained(folder / "saved", variant="fp16")
+out["saved"] = load("saved", variant="fp16", torch_dtype=kind)(8, seed=3, output_type="pt").images.numpy()
 assert not {"stepfront", "trainers", "search"} & set(sys.modules)
 np.savez(sys.argv[2], **out)
 """
@@ -143,6 +145,12 @@ def test_half_precision_is_close(made: tuple[Path, dict[str, Any]], kind: str, a
     _, out = made
     difference = np.abs(out[kind] - out["learnt pt"])
     assert 0 < difference.mean() < apart
+
+
+def test_a_pipeline_that_is_saved_loads_again(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, out = made
+    np.testing.assert_array_equal(out["saved"], out["torch.bfloat16"])
+    assert (folder / "saved" / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
 
 
 def test_what_does_not_fit_is_refused_in_a_line(made: tuple[Path, dict[str, Any]]) -> None:
