@@ -98,10 +98,23 @@ def write_sampler(directory: Path, record: SamplerRecord) -> str:
 
 
 def read_records(directory: Path) -> dict[str, SamplerRecord]:
-    """Return the records of a search directory by their names; none where there is no folder."""
+    """Return the records of a search directory by their names; none where there is no folder.
+
+    Raises InputError for a file that is damaged or holds another sampler than its name says.
+    """
     files = sorted((directory / FOLDER).glob("*.json"))
-    read = {file.stem: read_json(file, "learnt sampler") for file in files if file.name != _INDEX}
-    return {name: SamplerRecord.from_json(content) for name, content in read.items()}
+    return {file.stem: _read_record(file) for file in files if file.name != _INDEX}
+
+
+def _read_record(file: Path) -> SamplerRecord:
+    content = read_json(file, "learnt sampler")
+    try:
+        record = SamplerRecord.from_json(content)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    if not file.stem.startswith(record.sampler.digest):
+        raise InputError(f"{file} holds another sampler than its name says; restore it, or start over with --fresh")
+    return record
 
 
 def read_samplers(directory: Path) -> dict[str, LearntSampler]:

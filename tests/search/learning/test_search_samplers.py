@@ -87,6 +87,13 @@ def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "samplers" / "index.json", {"by_steps": {"3": kept.stem}})
     with pytest.raises(InputError, match=f"{kept.stem} .* has 2 steps, not 3"):
         read_search_samplers(tmp_path)
+    good = kept.read_text()
+    kept.write_text(good.replace("900.0", "901.0"))
+    with pytest.raises(InputError, match=f"{kept.name} holds another sampler than its name says"):
+        read_records(tmp_path)
+    kept.write_text(good.replace("900.0", "1.0"))
+    with pytest.raises(InputError, match=f"{kept.name}: .*times must decrease"):
+        read_records(tmp_path)
     kept.unlink()
     with pytest.raises(InputError, match=f"{sampler.digest}.* is missing"):
         read_search_samplers(tmp_path)
