@@ -47,6 +47,9 @@ class SearchRuns:
             run, found = find_or_begin(self._client, self._written, _start(self._settings, snapshot.facts), self._mend)
             if found:
                 self._trials.find(snapshot.trials)
+                # The driver may have been killed after it wrote the history, and before it noted that.
+                logged = self._client.get_metric_history(run.run_id, "hypervolume")
+                self._written.evaluations = max((metric.step for metric in logged), default=0)
             self._run = run
         return self._run
 

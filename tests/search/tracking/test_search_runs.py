@@ -134,6 +134,8 @@ def test_a_driver_killed_before_it_noted_anything_down_writes_nothing_twice(
     found = children(settings, mirror.written)
     assert sorted(int(run.data.tags["trial"]) for run in found) == list(range(8))
     assert left_open.info.run_id not in {run.info.run_id for run in found}
+    for name in ("hypervolume", "best_fid"):
+        assert [point.step for point in client.get_metric_history(written.run_id, name)] == list(range(1, 9))
 
 
 def test_the_data_of_a_search_are_an_input_of_its_run(settings: RunSettings) -> None:
