@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-judges bench-kills bench-noise bench-sampler bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,12 @@ docs: $(READY)  ## write the generated pages: docs/settings.md and docs/tables.m
 
 bench-variation: $(READY)  ## measure each choice of variation, initial plans and screening
 	$(BIN)/python -m benchmarks.variation
+
+bench-initial-plans: $(READY)  ## compare first generations with any number of steps (needs runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.initial_plans
+
+bench-sampler-genes: $(READY)  ## compare searches with and without genes for solver and grid (needs runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sampler_genes
 
 bench-search: $(READY)  ## measure hypervolume against evaluations per method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search

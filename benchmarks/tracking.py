@@ -52,7 +52,7 @@ def made_up_search(count: int) -> Snapshot:
     trials = trials.assign(state="complete", elapsed=np.arange(1.0, count + 1), violation=0.0)
     trials = trials.assign(calls=512 * STEPS, calls_saved=0, gflops_saved=0.0, prefix_states=64, prefix_mb=16.0)
     trials = trials.assign(sampling_seconds=0.75, features_seconds=0.15, distance_seconds=0.05, device="cpu, 1 thread")
-    trials = trials.assign(learnt="")
+    trials = trials.assign(learnt="", grid="trailing")
     trials = trials[TRIAL_COLUMNS]
     scores = trials[["fid", "gflops"]].to_numpy()
     progress = pd.DataFrame({"evaluation": np.arange(1, count + 1), "trial": trials["trial"]})

@@ -117,7 +117,8 @@ def sampler_text(plan: Mapping[str, Any]) -> str:
 
 
 def _plan(claim: Mapping[str, Any]) -> str:
-    return short_plan(str(claim["plan"]), PLAN_LENGTH)
+    plan = short_plan(str(claim["plan"]), PLAN_LENGTH)
+    return f"{plan} ({claim['sampler']})" if claim.get("sampler") else plan
 
 
 def _share(saved: float, what: str) -> str:

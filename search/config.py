@@ -136,6 +136,22 @@ class RunSettings(TrainerSettings):
         return self
 
     @model_validator(mode="after")
+    def _sampler_is_among_the_choices(self) -> Self:
+        space, sampler = self.space, self.sampler
+        if sampler.learnt is not None and (space.solvers is not None or space.grids is not None):
+            raise ValueError(
+                "a learnt sampler has its own solver and times, so plans can't choose them; leave out space.solvers "
+                "and space.grids, or the learnt sampler"
+            )
+        for name, own, choices in (("solver", sampler.solver, space.solvers), ("grid", sampler.grid, space.grids)):
+            if choices is not None and own not in choices:
+                raise ValueError(
+                    f"space.{name}s lacks sampler.{name} {own}, on which full width and the baselines run; add it, or "
+                    f"set sampler.{name} to one of {', '.join(choices)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _learnt_samplers_fit(self) -> Self:
         learnt = self.sampler.learnt
         if learnt is not None and self.space.skip is True:

@@ -327,6 +327,9 @@ class FeatureSettings(Settings):
 LEARNT = "learnt"
 """The value of `sampler.solver` and `sampler.times` that has them learnt."""
 
+Grid = Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"]
+"""The hand grids of times (diffusion/schedule.py)."""
+
 
 class SamplerSettings(Settings):
     """The sampler that will be deployed, and that the search uses."""
@@ -342,12 +345,10 @@ class SamplerSettings(Settings):
         description="times of the steps. grid: those of `grid`; learnt: learnt before the search for each number of "
         "steps (`learning`)",
     )
-    grid: Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"] = (
-        Field(
-            "quadratic",
-            description="how the times of the steps are spread over the training times; an `_open` grid spends no "
-            "step at time 0",
-        )
+    grid: Grid = Field(
+        "quadratic",
+        description="how the times of the steps are spread over the training times; an `_open` grid spends no step at "
+        "time 0",
     )
     steps: int = Field(20, ge=1, le=1000, description="number of denoising steps at most")
     clip: bool = Field(False, description="whether predictions of the clean image are clamped to [-1, 1]")

@@ -225,7 +225,9 @@ class Evaluator:
             steps = self._parts.sampler.steps
             times = time_grid(self._schedule, self._parts.sampler.grid, steps)
             full = Plan(tuple(map(float, times)), (self._supernet.widths[-1],) * steps, plan.solver)
-            self._full = {key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
+            # One per solver: plans of a search may run on several in turn.
+            kept = {known: images for known, images in self._full.items() if known[1:] == key[1:]}
+            self._full = {**kept, key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 
     def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from stepfront.dashboards.formatting import decimal, interval, short_plan, significant
+from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.search_tables import SearchTables, rows
 
 PLAN_LENGTH = 400
@@ -15,7 +16,10 @@ MOST_TIMES = 100
 
 def clicked_point(tables: SearchTables) -> str:
     """Return an empty panel and the front's points as JSON, from which the page's script fills it."""
-    points = {str(row.trial): _point(row) for row in rows(tables.front.head(MOST_POINTS))}
+    shown = tables.front.head(MOST_POINTS)
+    points = {str(row.trial): _point(row) for row in rows(shown)}
+    for point, sampler in zip(points.values(), sampler_texts(shown), strict=False):
+        point["facts"]["sampler"] = sampler
     # Escaped, a "<" inside JSON's strings can't end the script.
     content = json.dumps(points).replace("<", "\\u003c")
     return (

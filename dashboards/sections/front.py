@@ -20,6 +20,7 @@ from stepfront.dashboards.formatting import (
 from stepfront.dashboards.html.page import embedded, html_table, paragraph
 from stepfront.dashboards.sections.clicked_point import clicked_point
 from stepfront.dashboards.sections.own_scores import own_score_columns, own_scores_of
+from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.search_tables import SearchTables, rows
 
 PLAN_LENGTH = 400
@@ -58,11 +59,14 @@ def points_section(tables: SearchTables) -> str:
     noisy = bool((tables.front.within_noise >= 0).any())
     columns += [">within noise of"] if noisy else []
     columns += own_score_columns(tables)
+    samplers = sampler_texts(tables.front)
+    columns[3:3] = ["sampler"] if samplers else []
     points = [
         [
             row.label.replace(",", ", "),
             row.trial,
             short_plan(row.plan, PLAN_LENGTH),
+            *samplers[place : place + 1],
             significant(row.gflops),
             percent(ratio(row.gflops, tables.full.gflops)),
             decimal(row.fid),
@@ -77,7 +81,7 @@ def points_section(tables: SearchTables) -> str:
             significant(row.latency_ms),
             row.origin,
         ]
-        for row in rows(tables.front)
+        for place, row in enumerate(rows(tables.front))
     ]
     return of_features(tables) + html_table((*columns, ">ms", "origin"), points, "points") if points else ""
 

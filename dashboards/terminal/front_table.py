@@ -9,6 +9,7 @@ import pandas as pd
 
 from stepfront.dashboards.formatting import decimal, equal_point, interval, percent, ratio, significant
 from stepfront.dashboards.terminal.fitted_table import FittedTable, TextColumn, cut_plan
+from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import rows
 
@@ -28,7 +29,7 @@ def front_listing(
     `own` are a user's own scores; of each the confirmed value is shown where there is one.  `wide` draws all columns
     and complete plans on a terminal of any width.
     """
-    points = list(rows(front))
+    points, samplers = list(rows(front)), sampler_texts(front)
     noisy = bool((front.get("within_noise", pd.Series(dtype=int)) >= 0).any())
     confirmed = bool(front.get("fid_confirmed", pd.Series(dtype=float)).notna().any())
 
@@ -39,6 +40,7 @@ def front_listing(
         TextColumn("point", [_point(point) for point in points]),
         numbers("trial", [str(point.trial) for point in points]),
         TextColumn("plan", [str(point.plan) for point in points], shorten=cut_plan, least=20),
+        *([TextColumn("sampler", samplers)] if samplers else []),
         numbers("GFLOPs", [significant(point.gflops) for point in points]),
         numbers("of full", [percent(ratio(point.gflops, full_gflops)) for point in points], rank=2),
         numbers("FID", [decimal(point.fid) for point in points]),

@@ -21,11 +21,11 @@ from stepfront.trainers.diffusion.plan import SKIP
 Levels = NDArray[np.int64]
 
 SKIP_LEVEL = -1
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_LETTERS = np.frombuffer((_DIGITS + "-").encode(), dtype=np.uint8)
+GENE_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTERS = np.frombuffer((GENE_LETTERS + "-").encode(), dtype=np.uint8)
 """The letter of each level; index -1, a skipped step, is the last."""
-_LEVELS = np.full(256, len(_DIGITS), dtype=np.int64)  # other characters get a level above every encoding's highest
-_LEVELS[_LETTERS] = [*range(len(_DIGITS)), SKIP_LEVEL]
+_LEVELS = np.full(256, len(GENE_LETTERS), dtype=np.int64)  # other characters get a level above every encoding's highest
+_LEVELS[_LETTERS] = [*range(len(GENE_LETTERS)), SKIP_LEVEL]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,20 @@ class Encoding(ABC):
     @abstractmethod
     def unpack(self, genome: str) -> Levels:
         """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
+
+    @property
+    def of_widths(self) -> Encoding:
+        """The encoding of the widths alone."""
+        return self
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Number of choices of each gene that follows the levels of the widths; none here (sampler_genes.py)."""
+        return ()
+
+    def sampler_of(self, levels: Levels) -> tuple[str, str] | None:
+        """Return solver and grid of levels; None where all plans run on the search's own."""
+        return None
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -225,7 +239,7 @@ class Cuts(Encoding):
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per run, then the cut points, such as `03@12`."""
         bounds = run_bounds(levels)
-        runs = "".join("-" if levels[b] == SKIP_LEVEL else _DIGITS[levels[b]] for b in bounds[:-1])
+        runs = "".join("-" if levels[b] == SKIP_LEVEL else GENE_LETTERS[levels[b]] for b in bounds[:-1])
         return f"{runs}@{','.join(str(b) for b in bounds[1:-1])}"
 
     def unpack(self, genome: str) -> Levels:
@@ -233,7 +247,7 @@ class Cuts(Encoding):
         runs, _, cuts = genome.partition("@")
         try:
             bounds = [0, *(int(c) for c in cuts.split(",") if c), self.steps]
-            levels = np.repeat([SKIP_LEVEL if g == "-" else _DIGITS.index(g) for g in runs], np.diff(bounds))
+            levels = np.repeat([SKIP_LEVEL if g == "-" else GENE_LETTERS.index(g) for g in runs], np.diff(bounds))
         except ValueError:
             raise InputError(f"{genome!r} is not a genome of cuts, such as 01@5") from None
         if len(levels) != self.steps or not np.array_equal(self.project(levels), levels):

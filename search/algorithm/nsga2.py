@@ -13,6 +13,7 @@ The random state is derived from (seed, proposal number), so a resumed search ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -128,11 +129,13 @@ class BlockNSGAII(GenomeSampler):
 
     def _any_unseen(self, seen: set[str]) -> Proposal | None:
         # Only small spaces are ever exhausted, and those can be enumerated.
-        choices = self.encoding.highest - self.encoding.lowest + 1
-        if choices**self.encoding.units > 100_000:
+        choices, units = self.encoding.highest - self.encoding.lowest + 1, self.encoding.units
+        if choices**units * math.prod(self.encoding.choices) > 100_000:
             return None
-        for index in np.ndindex(*(choices,) * self.encoding.units):
-            levels = self.encoding.project(np.array(index) + self.encoding.lowest)
+        for index in np.ndindex(*(choices,) * units, *self.encoding.choices):
+            levels = np.array(index)
+            levels[:units] += self.encoding.lowest
+            levels = self.encoding.project(levels)
             if self.encoding.pack(levels) not in seen and self._affordable(levels):
                 return Proposal(self.encoding.pack(levels), "random")
         return None

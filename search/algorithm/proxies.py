@@ -109,9 +109,10 @@ def gap_score(encoding: Encoding, gap: Array) -> ProxyScore:
     per_unit = np.add.reduceat(gap, np.cumsum(encoding.lengths) - encoding.lengths, axis=0)
 
     def score(levels: Levels) -> float:
-        if (levels == SKIP_LEVEL).any():
+        widths = levels[: encoding.units]
+        if (widths == SKIP_LEVEL).any():
             return float("nan")
-        return float(per_unit[np.arange(encoding.units), levels].sum())
+        return float(per_unit[np.arange(encoding.units), widths].sum())
 
     return score
 

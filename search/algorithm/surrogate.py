@@ -51,12 +51,15 @@ class PlanFeatures:
     earlier: tuple[EarlierModel, ...] = ()
 
     def __call__(self, plans: Sequence[Levels]) -> Array:
-        """Return the features [N, features] of N plans' levels [units].
+        """Return the features [N, features] of N plans' levels.
 
         They are the mean level of each stretch, half the log gap, and the predictions of earlier searches.  With skip,
-        the share of skipped steps in each stretch comes second (of the complete plan, where steps are even).
+        the share of skipped steps in each stretch comes second (of the complete plan, where steps are even).  Solvers
+        and grids that plans choose from have one feature each, 1 for the plan's own.
         """
-        e, levels = self.encoding, np.asarray(plans).reshape(len(plans), self.encoding.units)
+        e, units = self.encoding.of_widths, self.encoding.units
+        every = np.asarray(plans).reshape(len(plans), units + len(self.encoding.choices))
+        levels, genes = every[:, :units], every[:, units:]
         share = (levels != SKIP_LEVEL).mean(axis=1, keepdims=True)
         if isinstance(e, EvenStages):
             levels = np.array([_filled(row) for row in levels]).reshape(levels.shape)
@@ -68,6 +71,8 @@ class PlanFeatures:
             columns.append(-np.log(share))
         elif e.skip:
             columns.append(_stretches(1.0 - taken))
+        chosen = [genes[:, [i]] == np.arange(count) for i, count in enumerate(self.encoding.choices) if count > 1]
+        columns += [one.astype(np.float64) for one in chosen]
         known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(model(plans) for model in self.earlier)]
         return np.column_stack([*columns, *known])
 

@@ -6,7 +6,7 @@ about half as many runs as genes; a good plan has few runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,38 @@ def make_child(
     `most_mutations` operators.
     """
     crossed = rng.random() < crossover
-    levels = recombine(rng, first, second) if crossed else first.copy()
+    levels = _crossed(rng, first, second, encoding.units) if crossed else first.copy()
     unchanged = np.array_equal(levels, first) or np.array_equal(levels, second)
     mutated = unchanged or rng.random() < 0.5
     if mutated:
         for _ in range(int(rng.integers(1, most_mutations + 1))):
-            levels = _pick(rng, mutations_of(encoding))(rng, levels, encoding)
+            levels = _mutated(rng, levels, encoding)
     return Child(encoding.project(levels), "mutation" if mutated else "crossover", crossed)
+
+
+def _crossed(rng: Generator, first: Levels, second: Levels, units: int) -> Levels:
+    """Return the recombined levels of widths; each gene behind them is that of either parent."""
+    widths = recombine(rng, first[:units], second[:units])
+    genes = np.where(rng.random(len(first) - units) < 0.5, first[units:], second[units:])
+    return np.concatenate([widths, genes])
+
+
+def _mutated(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
+    """Return levels after one mutation: of the widths, or as likely as each of these, of a gene of the sampler."""
+    widths, genes, plain = levels[: encoding.units], levels[encoding.units :], encoding.of_widths
+    mutations = mutations_of(plain)
+    at = int(rng.integers(len(mutations) + bool(encoding.choices)))
+    if at == len(mutations):
+        return np.concatenate([widths, change_gene(rng, genes, encoding.choices)])
+    return np.concatenate([mutations[at](rng, widths, plain), genes])
+
+
+def change_gene(rng: Generator, genes: Levels, choices: Sequence[int]) -> Levels:
+    """Give one gene another of its choices, all equally likely."""
+    at = int(_pick(rng, [place for place, count in enumerate(choices) if count > 1]))
+    child = genes.copy()
+    child[at] = (genes[at] + rng.integers(1, choices[at])) % choices[at]
+    return child
 
 
 def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:

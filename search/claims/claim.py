@@ -222,6 +222,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
     }
     return claim | {
         "trial": None if shown is None else shown.plan.trial,
+        "sampler": "" if shown is None else shown.plan.sampler,
         "gflops": None if shown is None else shown.plan.gflops,
         "more_may_help": shown is not None and standing.sees_blur and shown.is_near(rules.margin),
         "level": rules.level,

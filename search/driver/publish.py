@@ -19,7 +19,7 @@ from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
-from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.server import server_address, ui_link
@@ -58,6 +58,7 @@ def draw_images(problem: SearchProblem, directory: Path) -> None:
     evaluator = make_evaluator(problem, directory)
     full, samplers = problem.uniform_plan(1.0), read_samplers(directory)
     complete = snapshot.trials[(snapshot.trials["state"] == "complete") & (snapshot.trials["origin"] != "fit")]
+    complete = on_own_sampler(complete, own_sampler(problem.settings))
     chosen = [("full width", row) for _, row in complete[complete["plan"] == full.runs].iterrows()]
     chosen += [(str(r["label"]) or f"trial {r['trial']}", r) for _, r in _few(snapshot.front).iterrows()]
     index: list[dict[str, Any]] = []

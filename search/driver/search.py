@@ -141,7 +141,7 @@ def _evaluate_trials(
 ) -> None:
     problem, ledger, costs = writer.problem, writer.ledger, writer.costs
     settings = problem.settings
-    plan_text = cache(lambda genome: problem.plan_of(genome).runs)
+    plan_text = cache(problem.plan_text)
     report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers), plan_text)
     records = _LiveRecords(writer, settings.variation.population, observers)
 

@@ -21,6 +21,7 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.learnt_samplers import learning_facts, read_records
+from stepfront.search.records.plan_rows import on_own_sampler, own_sampler
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
@@ -105,6 +106,8 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> 
         "steps": settings.sampler.steps,
         "solver": settings.sampler.solver,
         "grid": settings.sampler.grid,
+        "solvers": settings.space.solvers and list(settings.space.solvers),
+        "grids": settings.space.grids and list(settings.space.grids),
         "classes": problem.card.network.classes,
         "guidance": None if problem.card.network.classes is None else settings.sampler.guidance,
         "calls_a_step": costs[1.0].calls,
@@ -118,7 +121,8 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> 
 
 def _full_width(problem: SearchProblem, trials: pd.DataFrame) -> dict[str, float | None]:
     """Return costs and score of the plan of full width; nothing where it has not been scored."""
-    full = trials[(trials["plan"] == problem.uniform_plan(1.0).runs) & (trials["state"] == "complete")]
+    own = on_own_sampler(trials[trials["state"] == "complete"], own_sampler(problem.settings))
+    full = own[own["plan"] == problem.uniform_plan(1.0).runs]
     return {k: _finite(full[k].iloc[0]) for k in ("gflops", "fid", "latency_ms")} if len(full) else {}
 
 

@@ -20,6 +20,7 @@ from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
 from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.plan_rows import own_sampler
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.score_noise import read_score_noise
 from stepfront.search.records.within_noise import mark_within_noise
@@ -85,7 +86,8 @@ class TableWriter:
         confirmed = read_confirmed(self.directory)
         if confirmed is None:
             return front
-        return with_confirmation(front, confirmed[confirmed["used"]], objectives)
+        own = own_sampler(self.problem.settings)
+        return with_confirmation(front, confirmed[confirmed["used"]], objectives, own)
 
     def _proxies(self, trials: pd.DataFrame) -> pd.DataFrame:
         encoding = self.problem.encoding

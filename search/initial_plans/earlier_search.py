@@ -15,6 +15,7 @@ import pandas as pd
 from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, EvenStages, Levels
+from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, EarlierModel, PlanFeatures, fit_earlier_model
 from stepfront.search.pareto import domination_rank
 from stepfront.tables.parquet import read_table
@@ -39,7 +40,7 @@ def front_levels(directory: Path, count: int, encoding: Encoding) -> list[Levels
         raise InputError(f"the Pareto front of the search in {directory} is empty; name a search with complete trials")
     front = _comparable(front, encoding)
     chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
-    return [mapped_levels(front["widths"].iloc[i], encoding) for i in chosen]
+    return [_levels_of_row(front.iloc[i], encoding) for i in chosen]
 
 
 def earlier_models(
@@ -58,7 +59,7 @@ def earlier_models(
             if len(trials) < LEAST_TRIALS:
                 continue
             scores = trials[["fid", "gflops"]].to_numpy(dtype=np.float64)
-            plans = [mapped_levels(widths, encoding) for widths in trials["widths"]]
+            plans = [_levels_of_row(row, encoding) for _, row in trials.iterrows()]
             ranks = partial(domination_rank, scores, None)
             models.append(fit_earlier_model(PlanFeatures(encoding, gap), plans, scores[:, 0], ranks))
     return tuple(models)
@@ -67,11 +68,19 @@ def earlier_models(
 def mapped_levels(widths: Sequence[float], encoding: Encoding) -> Levels:
     """Return the nearest levels [units] of this encoding to the plan of another search, given as widths per step."""
     theirs = np.asarray(widths, dtype=np.float64)
-    if isinstance(encoding, EvenStages):
+    if isinstance(encoding.of_widths, EvenStages):
         return encoding.levels_of(tuple(theirs))  # with about as many steps
     # A step of ours takes the width of theirs at the same share of the way from noise to image.
     at = ((np.arange(encoding.steps) + 0.5) / encoding.steps * len(theirs)).astype(int)
     return encoding.levels_of(tuple(theirs[at]))
+
+
+def _levels_of_row(row: pd.Series, encoding: Encoding) -> Levels:
+    """Return the nearest levels to a row's plan, on its solver and grid where this search has them to choose."""
+    levels = mapped_levels(row["widths"], encoding)
+    if not isinstance(encoding, SamplerGenes):
+        return levels
+    return encoding.on_sampler(levels, str(row["solver"]), str(row.get("grid") or ""))
 
 
 def _comparable(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
@@ -80,4 +89,4 @@ def _comparable(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
     These are all plans where the number of steps is free, and otherwise the plans with most steps.
     """
     lengths = plans["widths"].map(len)
-    return plans if isinstance(encoding, EvenStages) else plans[lengths == lengths.max()]
+    return plans if isinstance(encoding.of_widths, EvenStages) else plans[lengths == lengths.max()]

@@ -21,6 +21,7 @@ import numpy as np
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Stages
+from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.initial_plans.earlier_search import FRONT_OF, earlier_directory, front_levels
 from stepfront.search.initial_plans.least_error import ErrorsOf, least_error_plans, not_measured
@@ -54,13 +55,24 @@ def make_initial_plans(wanted: Mapping[str, int], source: PlanSource) -> list[Pr
             continue
         added = 0
         for levels in _levels_of(name, wanted[name], source):
-            levels = source.encoding.project(levels)
+            levels = source.encoding.project(_on_a_sampler(levels, name, len(proposals), source.encoding))
             genome = source.encoding.pack(levels)
-            allowed = (levels == source.encoding.highest).all() or source.affordable(levels)
+            widest = (levels[: source.encoding.units] == source.encoding.highest).all()
+            allowed = widest or source.affordable(levels)
             if genome not in proposals and added < wanted[name] and allowed:
                 proposals[genome] = Proposal(genome, name)
                 added += 1
     return list(proposals.values())
+
+
+def _on_a_sampler(levels: Levels, kind: str, number: int, encoding: Encoding) -> Levels:
+    """Return levels with genes of the sampler where the encoding has them.
+
+    Uniform plans run on the search's own sampler, and other kinds on each pair of solver and grid in turn.
+    """
+    if kind == "uniform" or not isinstance(encoding, SamplerGenes) or len(levels) > encoding.units:
+        return levels
+    return encoding.on_combination(levels, number)
 
 
 def _levels_of(name: str, count: int, source: PlanSource) -> Sequence[Levels]:
@@ -135,7 +147,9 @@ def gap_levels(count: int, source: PlanSource) -> list[Levels]:
 
 def dp_levels(count: int, source: PlanSource) -> list[Levels]:
     """Return the Pareto front of summed error of steps and cost, spread evenly over cost."""
-    return spread_by_cost(least_error_plans(source.encoding, source.width_costs, source.errors_of), count, source)
+    return spread_by_cost(
+        least_error_plans(source.encoding.of_widths, source.width_costs, source.errors_of), count, source
+    )
 
 
 def fewer_steps_levels(count: int, source: PlanSource) -> list[Levels]:
@@ -145,7 +159,7 @@ def fewer_steps_levels(count: int, source: PlanSource) -> list[Levels]:
     """
     e = source.encoding
     plans: list[Levels] = []
-    for taken in range(1, e.units if e.skip and isinstance(e, Stages) else 1):
+    for taken in range(1, e.units if e.skip and isinstance(e.of_widths, Stages) else 1):
         levels = np.full(e.units, SKIP_LEVEL)
         levels[np.arange(taken) * e.units // taken] = e.highest
         plans.append(levels)

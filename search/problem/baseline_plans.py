@@ -68,7 +68,7 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
         if coefficients.noise.any():
             continue  # a solver that adds noise
         name = "" if (solver, grid) == (own.solver, own.grid) else f"{solver}, {grid} grid"
-        plan = Plan(tuple(map(float, times)), (1.0,) * count, solver)
+        plan = Plan(tuple(map(float, times)), (1.0,) * count, solver, grid=grid)
         # Two solvers may be one and the same for few steps.
         same = (plan.times, str(coefficients.states.tolist()), str(coefficients.clean.tolist()))
         found.setdefault(same, FullWidthSampler(plan, name))

@@ -13,7 +13,7 @@ from stepfront.addresses import is_uri
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.problem.user_parts import check_parts, check_solver
+from stepfront.search.problem.user_parts import check_parts, check_solvers
 from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
 from stepfront.search.settings.own_scores import KID
 from stepfront.search.storage.run_location import open_for_reading
@@ -36,7 +36,7 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     directory = supernet.local
     _check_supernet_exists(directory)
     card = read_card(directory)
-    check_solver(settings.sampler, card.diffusion)
+    check_solvers(settings, card.diffusion)
     data = load_data(settings.data, progress)
     check_fingerprint(card, data.fingerprint, directory)
     _check_guidance(settings, card, directory)

@@ -21,7 +21,8 @@ def level_prices(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[
 
     def summed(each: list[float]) -> Price:
         table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
-        return lambda levels: float((lengths * table[levels]).sum())
+        # Genes of the sampler, behind the levels of the widths, cost nothing.
+        return lambda levels: float((lengths * table[levels[: len(lengths)]]).sum())
 
     widths = [costs[width] for width in problem.card.network.widths]
     return {

@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 
-from stepfront.search.algorithm.encodings import Encoding, Levels, make_encoding
+from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.config import RunSettings
 from stepfront.search.initial_plans.least_error import steps_to_measure
 from stepfront.search.step_tables.gap_table import GapInputs, read_gap_table
@@ -43,7 +44,7 @@ class SearchProblem:
     @cached_property
     def encoding(self) -> Encoding:
         """Return the searchable form of a plan."""
-        return make_encoding(self.settings.space, self.settings.sampler.steps, self.card.network.widths)
+        return make_plan_encoding(self.settings.space, self.settings.sampler, self.card.network.widths)
 
     @cached_property
     def times(self) -> tuple[float, ...]:
@@ -54,23 +55,28 @@ class SearchProblem:
         """Return the times of a sampler with `steps` steps on the same grid, noise first."""
         if steps in self.samplers:
             return self.samplers[steps].times
-        return _grid(self.card.diffusion, self.settings.sampler.grid, steps)
+        return _times(self.card.diffusion, self.settings.sampler.grid, steps)
 
-    def plan(self, widths: tuple[float, ...]) -> Plan:
-        """Return the plan that runs these widths, on the sampler of that many steps."""
+    def plan(self, widths: tuple[float, ...], sampler: tuple[str, str] | None = None) -> Plan:
+        """Return the plan that runs these widths, on the sampler of that many steps or another solver and grid."""
         learnt = self.samplers.get(len(widths))
         if learnt is not None:
             return Plan(learnt.times, widths, learnt.solver, learnt)
-        times = self.times if len(widths) == len(self.times) else self.times_of(len(widths))
-        return Plan(times, widths, self.settings.sampler.solver)
+        solver, grid = sampler or (self.settings.sampler.solver, self.settings.sampler.grid)
+        return Plan(_times(self.card.diffusion, grid, len(widths)), widths, solver, grid=grid)
 
     def plan_of(self, genome: str) -> Plan:
         """Return the plan of a genome."""
         return self.plan_at(self.encoding.unpack(genome))
 
+    def plan_text(self, genome: str) -> str:
+        """Return the plan of a genome as people read it, with solver and grid where plans choose them."""
+        plan = self.plan_of(genome)
+        return f"{plan.runs} ({plan.solver}, {plan.grid} grid)" if self.settings.space.searches_sampler else plan.runs
+
     def plan_at(self, levels: Levels) -> Plan:
         """Return the plan of levels; a plan of fewer steps uses the time grid of that many steps."""
-        return self.plan(self.encoding.step_widths(levels))
+        return self.plan(self.encoding.step_widths(levels), self.encoding.sampler_of(levels))
 
     def uniform_plan(self, width: float) -> Plan:
         """Return the plan that runs one width at every step."""
@@ -97,7 +103,7 @@ class SearchProblem:
     @property
     def step_error_inputs(self) -> StepErrorInputs:
         """Return what the errors of steps are measured from."""
-        steps = tuple(steps_to_measure(self.encoding, self.times_of))
+        steps = tuple(steps_to_measure(self.encoding.of_widths, self.times_of))
         return StepErrorInputs(self.card, self.weights, self.settings.sampler, steps)
 
     @cached_property
@@ -108,6 +114,6 @@ class SearchProblem:
         return inputs.measure(torch.device("cpu")) if stored is None else stored
 
 
-@lru_cache
-def _grid(diffusion: DiffusionSettings, grid: str, steps: int) -> tuple[float, ...]:
+@lru_cache(maxsize=4096)
+def _times(diffusion: DiffusionSettings, grid: str, steps: int) -> tuple[float, ...]:
     return tuple(map(float, time_grid(noise_schedule(diffusion), grid, steps)))

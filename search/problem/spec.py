@@ -24,7 +24,8 @@ def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> di
         "data": problem.data.fingerprint,
         "features": f"{problem.features.name} {problem.features.digest[:12]}",
         "sampler": settings.sampler.model_dump(mode="json", exclude=without),
-        "space": settings.space.model_dump(mode="json"),
+        # Without what is null, as in searches that are older than genes of the sampler.
+        "space": settings.space.model_dump(mode="json", exclude_none=True),
         "images": settings.evaluation.images,
         "noise_seed": settings.evaluation.noise_seed,
         "objectives": list(Objectives.of_settings(settings).names),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from stepfront.errors import InputError, first_line
 from stepfront.plugins import OBSERVERS
+from stepfront.search.algorithm.encodings import make_encoding
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.evaluator_parts import user_scores
@@ -28,7 +30,7 @@ def check_parts(settings: RunSettings) -> None:
 
     Raises InputError when one of them can't be imported or called, or when the solver's coefficients are unusable.
     """
-    check_solver(settings.sampler, settings.diffusion)
+    check_solvers(settings, settings.diffusion)
     if settings.screen.proxy != "none":
         find_proxy(settings.screen.proxy)
     for features in (settings.features, settings.confirm.features):
@@ -47,6 +49,21 @@ def check_user_scores(settings: RunSettings, data: ImageData) -> None:
     check_scores_on(
         user_scores(settings.scores), data.held_out_images, settings.evaluation.images, data.held_out_labels
     )
+
+
+def check_solvers(settings: RunSettings, diffusion: DiffusionSettings) -> None:
+    """Check the solver of the settings, and every solver and grid that plans choose from.
+
+    The latter are checked on the fewest and the most steps that a plan has.  Raises InputError as `check_solver` does.
+    """
+    sampler, space = settings.sampler, settings.space
+    check_solver(sampler, diffusion)
+    if not space.searches_sampler:
+        return
+    fewest = 1 if space.skip is True else make_encoding(space, sampler.steps, (1.0,)).step_counts[0]
+    for solver, grid in product(space.solvers or (sampler.solver,), space.grids or (sampler.grid,)):
+        for steps in sorted({fewest, sampler.steps}):
+            check_solver(sampler.model_copy(update={"solver": solver, "grid": grid, "steps": steps}), diffusion)
 
 
 def check_solver(sampler: SamplerSettings, diffusion: DiffusionSettings) -> None:

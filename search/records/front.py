@@ -10,7 +10,7 @@ import pandas as pd
 from stepfront.arrays import Array
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank, front_indices, interval, knee_index
-from stepfront.search.records.plan_rows import fit_name
+from stepfront.search.records.plan_rows import sampler_name
 from stepfront.search.records.within_noise import NOT_WITHIN, mark_by_confirmation
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import CONFIRM, NOT_CONFIRMED, TABLES, confirmed_columns
@@ -78,19 +78,22 @@ def own_scores(confirmed: pd.DataFrame) -> list[str]:
     return [str(name) for name in confirmed.columns if name not in TABLES[CONFIRM].names]
 
 
-def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
+def with_confirmation(
+    front: pd.DataFrame, confirmed: pd.DataFrame, objectives: Objectives, own: tuple[str, str] | None = None
+) -> pd.DataFrame:
     """Return the front with confirmed scores and intervals.
 
-    `belongs` is whether a point is still on the front by these scores.
+    `belongs` is whether a point is still on the front by these scores.  `own` is the search's own solver and grid,
+    where plans choose theirs.
     """
     added = [name for score in own_scores(confirmed) for name in confirmed_columns(score)]
     front = front.assign(**NOT_CONFIRMED, **dict.fromkeys(added, np.nan))
     samplers = confirmed["sampler"] if "sampler" in confirmed else pd.Series("", index=confirmed.index)
-    own = confirmed[(samplers == "") | samplers.str.startswith("fit ")]
-    names = own["plan"] + samplers[own.index]
-    by_key = {str(name): rows.drop_duplicates("noise_seed") for name, rows in own.groupby(names)}
-    keys = {i: str(row["plan"]) + fit_name(row) for i, row in front.iterrows()}
-    by_plan = {str(front.at[i, "plan"]): by_key[key] for i, key in keys.items() if key in by_key}
+    names = confirmed["plan"] + samplers
+    by_key = {str(name): rows.drop_duplicates("noise_seed") for name, rows in confirmed.groupby(names)}
+    keys = {i: str(row["plan"]) + sampler_name(row, own) for i, row in front.iterrows()}
+    trials = zip(front["trial"].astype(int), keys.values(), strict=True)
+    by_trial = {trial: by_key[key] for trial, key in trials if key in by_key}
     for i, key in keys.items():
         if key in by_key:
             _add_scores(front, i, by_key[key])
@@ -100,7 +103,7 @@ def with_confirmation(front: pd.DataFrame, confirmed: pd.DataFrame, objectives: 
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
-        front = mark_by_confirmation(front, by_plan, objectives.cost)
+        front = mark_by_confirmation(front, by_trial, objectives.cost)
     return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives.cost)
 
 

@@ -9,17 +9,19 @@ from typing import Any
 import pandas as pd
 
 from stepfront.errors import InputError
+from stepfront.search.config import RunSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 
 
 def plan_columns(plan: Plan) -> dict[str, Any]:
-    """Return the columns of a plan: its runs, widths, times, solver, and the digest of its learnt sampler."""
+    """Return the columns of a plan: its runs, widths, times, solver, grid, and the digest of its learnt sampler."""
     return {
         "plan": plan.runs,
         "widths": list(plan.widths),
         "times": list(plan.times),
         "solver": plan.solver,
+        "grid": plan.grid,
         "learnt": "" if plan.learnt is None else plan.learnt.digest,
     }
 
@@ -36,7 +38,8 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
     if digest and digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None
-    return Plan(tuple(map(float, row["times"])), tuple(map(float, row["widths"])), str(row["solver"]), learnt)
+    times, widths = tuple(map(float, row["times"])), tuple(map(float, row["widths"]))
+    return Plan(times, widths, str(row["solver"]), learnt, str(row.get("grid") or ""))
 
 
 def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Plan:
@@ -52,6 +55,23 @@ def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Pl
     return Plan(learnt.times, plan.widths, learnt.solver, learnt)
 
 
-def fit_name(row: pd.Series) -> str:
-    """Return what tells a fitted plan from the plan it was fitted to; empty for every other row of a front."""
-    return f"fit {row['learnt']}" if row.get("origin") == "fit" else ""
+def own_sampler(settings: RunSettings) -> tuple[str, str] | None:
+    """Return solver and grid of a search whose plans choose theirs; None where all run on the same."""
+    return (settings.sampler.solver, settings.sampler.grid) if settings.space.searches_sampler else None
+
+
+def on_own_sampler(trials: pd.DataFrame, own: tuple[str, str] | None) -> pd.DataFrame:
+    """Return the trials that run on the search's own solver and grid; all where plans can't choose theirs."""
+    return trials if own is None else trials[(trials["solver"] == own[0]) & (trials["grid"] == own[1])]
+
+
+def sampler_name(row: pd.Series, own: tuple[str, str] | None) -> str:
+    """Return what tells the row of a front from one with equal widths; empty on the search's own sampler.
+
+    It is the digest of a sampler that was fitted to the plan, or solver and grid where they are not the search's own.
+    """
+    if row.get("origin") == "fit":
+        return f"fit {row['learnt']}"
+    if own is None or not row.get("grid") or (row["solver"], row["grid"]) == own:
+        return ""
+    return f"{row['solver']}, {row['grid']} grid"

@@ -31,26 +31,28 @@ def mark_within_noise(front: pd.DataFrame, noise: ScoreNoise | None, cost: str) 
     return _mark(front, cost, equal)
 
 
-def mark_by_confirmation(front: pd.DataFrame, by_plan: Mapping[str, pd.DataFrame], cost: str) -> pd.DataFrame:
+def mark_by_confirmation(front: pd.DataFrame, by_trial: Mapping[int, pd.DataFrame], cost: str) -> pd.DataFrame:
     """Return the front with `within_noise` by its scores on held-out noise seeds, where all points have some.
 
-    `by_plan` has the confirmed scores of each plan, one row per seed.
+    `by_trial` has the confirmed scores of each point, one row per seed.
     Two points differ by no more than noise where the 95 % interval of their difference, seed by seed, does not lie
     below zero.
     """
-    if not set(front["plan"]) <= by_plan.keys():
+    if not set(front["trial"]) <= by_trial.keys():
         return front
-    scores = {plan: by_plan[plan].set_index("noise_seed")["fid"] for plan in front["plan"]}
+    scores = {trial: by_trial[trial].set_index("noise_seed")["fid"] for trial in front["trial"]}
 
     def equal(cheaper: pd.Series, point: pd.Series) -> bool:
-        differences = (scores[point["plan"]] - scores[cheaper["plan"]]).dropna().to_numpy(dtype=np.float64)
+        differences = (scores[point["trial"]] - scores[cheaper["trial"]]).dropna().to_numpy(dtype=np.float64)
         return not (len(differences) > 1 and interval(differences)[2] < 0)
 
     return _mark(front, cost, equal)
 
 
 def differing_share(first: pd.Series, second: pd.Series) -> float:
-    """Return the share of steps at which two rows' plans run different widths; 1 where their times differ."""
+    """Return the share of steps at which two rows' plans run different widths; 1 where times or solvers differ."""
+    if first.get("solver") != second.get("solver"):
+        return 1.0
     if len(first["times"]) != len(second["times"]) or not np.allclose(first["times"], second["times"]):
         return 1.0
     return float(np.mean(np.asarray(first["widths"]) != np.asarray(second["widths"])))

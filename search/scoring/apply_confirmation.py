@@ -15,6 +15,7 @@ from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.front import read_confirmed, with_confirmation
+from stepfront.search.records.plan_rows import own_sampler
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT
@@ -32,7 +33,7 @@ def apply_confirmation(directory: Path, settings: RunSettings, looks: tuple[int,
     snapshot = read_snapshot(directory)
     objectives = Objectives.of_facts(snapshot.facts)
     used = confirmed[confirmed["used"]]
-    write_table(with_confirmation(snapshot.front, used, objectives), directory / FRONT)
+    write_table(with_confirmation(snapshot.front, used, objectives, own_sampler(settings)), directory / FRONT)
     facts = dict(snapshot.facts)
     rules = Rules(settings.confirm.margin, looks or _looks_before(facts, settings), objectives.cost)
     facts["savings"] = claim_of(confirmed, used, rules)

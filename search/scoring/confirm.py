@@ -19,7 +19,7 @@ from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.learnt_samplers import read_samplers
-from stepfront.search.records.plan_rows import fit_name, plan_of_row
+from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
@@ -139,22 +139,23 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
     The last ones are the plans that fitted points of the front ran on before: what fitting gained is against them.
     """
     snapshot = read_snapshot(directory)
-    full = problem.uniform_plan(1.0)
+    full, own = problem.uniform_plan(1.0), own_sampler(problem.settings)
     samplers, learnt = _samplers(directory), read_samplers(directory)
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
         cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
         entry: dict[str, Any] = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"])}
-        entry |= {"sampler": str(row.get("sampler") or "") or fit_name(row), "_plan": plan_of_row(row, learnt)} | cost
+        sampler = str(row.get("sampler") or "") or sampler_name(row, own)
+        entry |= {"sampler": sampler, "_plan": plan_of_row(row, learnt)} | cost
         rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
 
-    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    complete = on_own_sampler(snapshot.trials[snapshot.trials["state"] == "complete"], own)
     for _, row in complete[(complete["plan"] == full.runs) & (complete["origin"] != "fit")].iterrows():
         add("full", "full width", int(row["trial"]), row)
     if not rows:  # the search had no such trial
-        own = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
-        for _, row in own.iterrows():
+        same = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
+        for _, row in same.iterrows():
             add("full", "full width", None, row)
     for _, row in snapshot.front.iterrows():
         add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from stepfront.plugins import PROXIES
+from stepfront.plugins import PROXIES, SOLVERS
+from stepfront.trainers.config import Grid
 from stepfront.trainers.validation import Settings
+
+MOST_CHOICES = 36
+"""Solvers that a search can choose from: a genome has one letter for each."""
 
 
 class SpaceSettings(Settings):
@@ -24,6 +28,40 @@ class SpaceSettings(Settings):
         description="number of steps. even: any number, spread evenly; true: any step may be left out, and the solver "
         "spans the gap; false: all steps (default with encoding cuts)",
     )
+
+    solvers: (
+        Annotated[tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...], Field(max_length=MOST_CHOICES)] | None
+    ) = Field(
+        None,
+        description="solvers that plans choose from, sampler.solver among them, such as [unipc_2, dpmpp_2m]; null: "
+        "that one alone",
+    )
+    grids: tuple[Grid, ...] | None = Field(
+        None,
+        description="time grids that plans choose from, sampler.grid among them, such as [quadratic, edm_open]; null: "
+        "that one alone",
+    )
+
+    @field_validator("solvers", "grids", mode="before")
+    @classmethod
+    def _tuples(cls, given: Any) -> Any:
+        # The validator of all keys below hands Python's values on, in which a list is no tuple.
+        return tuple(given) if isinstance(given, list) else given
+
+    @field_validator("solvers", "grids")
+    @classmethod
+    def _some_and_each_once(cls, given: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if given is not None and not given:
+            one = str(info.field_name).removesuffix("s")
+            raise ValueError(f"the list is empty; give some, or null for sampler.{one} alone")
+        if twice := [name for name in dict.fromkeys(given or ()) if (given or ()).count(name) > 1]:
+            raise ValueError(f"{twice[0]} is given twice; give each once")
+        return given
+
+    @property
+    def searches_sampler(self) -> bool:
+        """Whether plans differ in solver or grid."""
+        return len(self.solvers or ()) > 1 or len(self.grids or ()) > 1
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
 from stepfront.search.tracking.trial_runs import TABLE_ROWS, TrialRuns, rounded_metrics, width_axes, width_names
 from stepfront.tables.facts import search_id_of
+from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
@@ -142,9 +143,11 @@ def run_note(snapshot: Snapshot, summary: str = "", parents: list[dict[str, str]
     features = snapshot.facts.get("features")
     fid = f"FID ({features})" if features else "FID"
     lines += [f"| trial | plan | GFLOPs | {fid} | |", "|---|---|---|---|---|"]
-    for _, row in snapshot.front.iterrows():
+    samplers = sampler_texts(snapshot.front)
+    for place, (_, row) in enumerate(snapshot.front.iterrows()):
         equal = int(row.get("within_noise", -1))
         remarks = [name for name in (str(row["label"]), f"within noise of trial {equal}" if equal >= 0 else "") if name]
         scores = f"{row['gflops']:.4g} | {row['fid']:.4g}"
-        lines.append(f"| {row['trial']} | `{row['plan']}` | {scores} | {'; '.join(remarks)} |")
+        plan = "; ".join([f"`{row['plan']}`", *samplers[place : place + 1]])
+        lines.append(f"| {row['trial']} | {plan} | {scores} | {'; '.join(remarks)} |")
     return "\n".join(lines)[:MAX_NOTE_CHARACTERS]

@@ -102,6 +102,8 @@ class TrialRuns:
         if not complete:
             tags |= {"error": row["error"], "mlflow.note.content": row["error"]}
         params = {key: row[key] for key in ("plan", "origin", "generation", "genome")}
+        if self._settings.space.searches_sampler:
+            params |= {key: row[key] for key in ("solver", "grid")}
         params["steps"] = sum(width > 0 for width in row["widths"])
         widths = shown_widths(row["widths"], width_axes(self._settings))
         params |= {name: f"{width:g}" for name, width in zip(width_names(len(widths)), widths, strict=True)}

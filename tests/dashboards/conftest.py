@@ -33,7 +33,7 @@ def text_of(plan: np.ndarray) -> str:
 def trial_row(trial: int, plan: np.ndarray, origin: str, generation: int) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial, "generation": generation, "origin": origin, "parents": [], "genome": ""}
     row |= {"plan": text_of(plan), "widths": plan.tolist(), "times": np.linspace(999, 0, len(plan)).tolist()}
-    row |= {"solver": "ddim", "fid": fid_of(plan), "features": "pixels", "gflops": gflops_of(plan)}
+    row |= {"solver": "ddim", "grid": "trailing", "fid": fid_of(plan), "features": "pixels", "gflops": gflops_of(plan)}
     latency = FULL_MS * (0.3 + 0.7 * gflops_of(plan) / gflops_of(np.ones(len(plan))))
     row |= {"latency_ms": latency, "images": 1000, "noise_seed": 0, "seconds": 1.5, "worker": f"w{trial % 2}"}
     row |= {"elapsed": 10.0 + 1.5 * (trial // 2 + 1)}

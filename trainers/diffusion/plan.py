@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from stepfront.errors import InputError
@@ -23,13 +23,15 @@ _RUN = re.compile(r"(\d+)x(skip|\d*\.?\d+)")
 class Plan:
     """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name.
 
-    With a `learnt` sampler, times and solver are its own, and no step is skipped.
+    With a `learnt` sampler, times and solver are its own, and no step is skipped.  `grid` names the time grid that the
+    times are of; empty where they are of none.
     """
 
     times: tuple[float, ...]
     widths: tuple[float, ...]
     solver: str = "ddim"
     learnt: LearntSampler | None = None
+    grid: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if len(self.times) != len(self.widths):

@@ -31,6 +31,7 @@ _TRIAL = (
     Column("widths", "numbers", "width per step, in sampling order; 0 where the step is skipped", True),
     Column("times", "numbers", "time per step, in sampling order"),
     Column("solver", "text", "solver of the sampler"),
+    Column("grid", "text", "time grid that `times` are of; empty for a learnt sampler", fill=""),
     Column("paired", "number", "mean squared difference of the first images to full width's, from the same noise"),
     Column("fid", "number", "FID by the search's noise seed; NaN where the trial failed", True, finite="complete"),
     Column("features", "text", "features that FID is computed on"),

@@ -47,13 +47,17 @@ def test_plans_of_other_times_differ_at_every_step() -> None:
     assert differing_share(first, second) == 1
     second["times"], second["widths"] = [3.0, 1.0], [0.5, 0.5]
     assert differing_share(first, second) == 1
+    another = first.copy()
+    another["solver"] = "another"
+    assert differing_share(first, another) == 1
 
 
 def test_confirmed_points_are_judged_by_their_differences_seed_by_seed() -> None:
     scores = {"a": [2.0, 3.0, 4.0], "b": [2.1, 2.9, 4.1], "c": [1.0, 2.0, 3.0], "d": [0.9, 1.89, 2.88]}
-    by_plan = {plan: pd.DataFrame({"noise_seed": [1, 2, 3], "fid": fid}) for plan, fid in scores.items()}
-    marked = mark_by_confirmation(front().assign(within_noise=-1), by_plan, "gflops")
+    trials = front().set_index("plan")["trial"]
+    by_trial = {trials[plan]: pd.DataFrame({"noise_seed": [1, 2, 3], "fid": fid}) for plan, fid in scores.items()}
+    marked = mark_by_confirmation(front().assign(within_noise=-1), by_trial, "gflops")
     assert list(marked["within_noise"]) == [-1, 7, -1, -1]  # d is better than c on each seed, by little
-    del by_plan["d"]
-    unchanged = mark_by_confirmation(front().assign(within_noise=5), by_plan, "gflops")
+    del by_trial[trials["d"]]
+    unchanged = mark_by_confirmation(front().assign(within_noise=5), by_trial, "gflops")
     assert list(unchanged["within_noise"]) == [5] * 4

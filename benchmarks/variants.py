@@ -1,0 +1,122 @@
+"""Run the product's own search in this process under several settings, and compare the hypervolumes.
+
+Every variant is a name and overrides of the settings of a run's supernet.  Scores are kept per plan in one file, so
+variants share them and an interrupted benchmark continues.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stepfront.search.config import load_settings
+from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
+from stepfront.trainers.evaluator import Evaluator
+from stepfront.trainers.inference.cost import WidthCost, count_width, plan_gflops
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The plans of one search and their scores [N, 2], FID and GFLOPs, in the order of their evaluation."""
+
+    plans: list[Plan]
+    scores: np.ndarray
+
+    @property
+    def front(self) -> list[int]:
+        """Return the places of the plans of its Pareto front."""
+        return list(front_indices(self.scores))
+
+
+class KeptScores:
+    """FID per plan, number of images and noise seed, kept in one file per supernet."""
+
+    def __init__(self, problem: SearchProblem, costs: Mapping[float, WidthCost], work: Path) -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        self._path = work / f"fid-{problem.card.digest[:8]}.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._known = {str(key): float(fid) for key, fid in map(json.loads, lines)}
+        self._evaluate = Evaluator(local_parts(problem, dict(costs), 1))
+
+    def __call__(self, plan: Plan, images: int, seed: int) -> float:
+        """Return the FID of a plan."""
+        key = json.dumps([plan.solver, plan.times, plan.widths, images, seed])
+        if key not in self._known:
+            self._known[key] = self._evaluate(plan, images, seed).fid
+            with open(self._path, "a") as file:
+                file.write(json.dumps([key, self._known[key]]) + "\n")
+        return self._known[key]
+
+
+def problem_of(run: Path, place: Path, overrides: Sequence[str]) -> SearchProblem:
+    """Return the problem of a run's supernet under overrides; the search would be kept in `place`."""
+    base = [f"directory={place}", f"supernet={run / 'supernet'}", "evaluation.samplers=false", "tracking.uri=null"]
+    return load_problem(load_settings(run / "supernet" / SETTINGS_FILE, [*base, *overrides]))
+
+
+def width_costs(problem: SearchProblem) -> dict[float, WidthCost]:
+    """Return the counted cost of each width."""
+    card = problem.card
+    return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in card.network.widths}
+
+
+def search(run: Path, work: Path, overrides: Sequence[str], seed: int, budget: int, images: int) -> Searched:
+    """Search with the ledger, the sampler, the initial plans and the screening of the product, one plan at a time."""
+    with tempfile.TemporaryDirectory() as place:
+        limits = [f"search_seed={seed}", f"budget.trials={budget}", f"evaluation.images={images}"]
+        problem = problem_of(run, Path(place), [*overrides, *limits])
+        problem.settings.search_directory.mkdir(parents=True)
+        costs = width_costs(problem)
+        score = KeptScores(problem, costs, work)
+        plans, scores = [], []
+        with closing(open_ledger(problem, costs, problem.settings.search_directory)) as ledger:
+            while (asked := ledger.ask()) is not None:
+                plan = problem.plan_of(asked.genome)
+                plans.append(plan)
+                scores.append((score(plan, images, 0), plan_gflops(plan, costs)))
+                ledger.tell(asked.number, _evaluation(*scores[-1], images), "here")
+    return Searched(plans, np.array(scores))
+
+
+def _evaluation(fid: float, gflops: float, images: int) -> Evaluation:
+    return Evaluation(fid, gflops, 1.0, "", images, 0)
+
+
+def reference_point(found: Sequence[Searched]) -> list[float]:
+    """Return a reference point beyond the worst uniform plan: 1.1 times its FID, 1.05 times the greatest cost."""
+    uniform = [
+        scores
+        for one in found
+        for plan, scores in zip(one.plans, one.scores, strict=True)
+        if len(set(plan.widths)) == 1 and (plan.times, plan.solver) == (one.plans[0].times, one.plans[0].solver)
+    ]
+    return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
+
+
+def share_table(found: Mapping[str, Sequence[Searched]], shown: Sequence[int]) -> pd.DataFrame:
+    """Return medians over seeds of the share of the hypervolume of the union of all fronts, after some evaluations."""
+    every = [one for searches in found.values() for one in searches]
+    reference = reference_point(every)
+    union = np.vstack([one.scores for one in every])
+    volume = hypervolume(union[front_indices(union)], reference)
+    rows = []
+    for name, searches in found.items():
+        curves = np.array([hypervolume_history(one.scores, reference) / volume for one in searches])
+        middle = np.median(curves, axis=0)
+        row = {"variant": name} | {str(n): f"{middle[n - 1]:.3f}" for n in shown}
+        rows.append(row | {"range at the end": f"{curves[:, -1].min():.3f}-{curves[:, -1].max():.3f}"})
+    return pd.DataFrame(rows)
