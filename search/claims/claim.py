@@ -235,6 +235,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
 CLAIM_KEYS = (
     "holds",
     "plan",
+    "sampler",
     "margin",
     "judges",
     "flops_saved",
