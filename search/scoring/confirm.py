@@ -150,8 +150,9 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
         entry |= {"sampler": sampler, "_plan": plan_of_row(row, learnt)} | cost
         rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
 
-    complete = on_own_sampler(snapshot.trials[snapshot.trials["state"] == "complete"], own)
-    for _, row in complete[(complete["plan"] == full.runs) & (complete["origin"] != "fit")].iterrows():
+    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
+    plain = on_own_sampler(complete[complete["origin"] != "fit"], own)
+    for _, row in plain[plain["plan"] == full.runs].iterrows():
         add("full", "full width", int(row["trial"]), row)
     if not rows:  # the search had no such trial
         same = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
