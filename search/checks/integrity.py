@@ -231,8 +231,8 @@ class _Inspection:
             counts = f"{len(snapshot.trials)} trials, the study {len(rebuilt)}"
             raise InputError(f"{TRIALS} has {counts}; {_REBUILD_TABLES}")
         shared = [name for name in rebuilt if name in snapshot.trials]
-        if not snapshot.trials["grid"].any():  # a table that is older than this column
-            shared.remove("grid")
+        if not (snapshot.trials["grid"] != "").any():  # a table that is older than this column
+            rebuilt = rebuilt.assign(grid="")
         if not _equal(_as_read(rebuilt[shared]), snapshot.trials[shared]):
             raise InputError(f"{TRIALS} differs from the study; {_REBUILD_TABLES}")
         if len(snapshot.progress) != len(self.ledger.complete):
