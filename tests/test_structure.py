@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
     "search/initial_plans": "search/algorithm search/ground tables ground",  # the first generation
-    "search/algorithm": "search/records search/ground trainers/diffusion tables ground",
+    "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/mlflow_runs": "search/ground ground",
