@@ -329,16 +329,23 @@ LEARNT = "learnt"
 
 Grid = Literal["leading", "trailing", "quadratic", "quadratic_open", "logsnr", "logsnr_open", "edm", "edm_open"]
 """The hand grids of times (diffusion/schedule.py)."""
+BEST = "best"
+"""The value of `sampler.solver` that has solver and grid measured for each number of steps."""
+
+
+def _solver(name: str) -> str:
+    return name if name in (BEST, LEARNT) else SOLVERS.check(name)
 
 
 class SamplerSettings(Settings):
     """The sampler that will be deployed, and that the search uses."""
 
-    solver: Annotated[str, AfterValidator(lambda name: name if name == LEARNT else SOLVERS.check(name))] = Field(
+    solver: Annotated[str, AfterValidator(_solver)] = Field(
         "unipc_2",
         description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
-        "larger of its two variances; learnt: times and coefficients are learnt before the search, from the best of "
-        "all solvers and grids on (`learning`)",
+        "larger of its two variances; best: for each number of steps, the solver and grid of the smallest FID at full "
+        "width, measured before the search; learnt: times and coefficients are learnt before the search, from the "
+        "best of all solvers and grids on (`learning`)",
     )
     times: Literal["grid", "learnt"] = Field(
         "grid",
@@ -360,11 +367,16 @@ class SamplerSettings(Settings):
     )
 
     @property
-    def learnt(self) -> Literal["network_times", "solver"] | None:
-        """What is learnt before a search: times (the solver's and the network's), coefficients too, or nothing."""
+    def learnt(self) -> Literal["closed_form", "network_times", "solver"] | None:
+        """What is found before a search for each number of steps; None: all plans run on `solver` and `grid`.
+
+        It is the best closed form, learnt times (the solver's and the network's), or also learnt coefficients.
+        """
         if self.solver == LEARNT:
             return "solver"
-        return "network_times" if self.times == LEARNT else None
+        if self.times == LEARNT:
+            return "network_times"
+        return "closed_form" if self.solver == BEST else None
 
 
 class TrainerSettings(Settings):

@@ -13,6 +13,9 @@ from stepfront.trainers.validation import Settings
 Learnt = Literal["times", "network_times", "solver"]
 """What is learnt: times; also the times that the network is told; also corrections of the solver's coefficients."""
 
+Found = Literal["closed_form"] | Learnt
+"""What is found for a plan: the best solver and grid made by hand, or a learnt sampler."""
+
 
 class LearningSettings(Settings):
     """How a sampler is learnt.  docs/bench-sampler.md gives the measurements behind the defaults."""

@@ -21,7 +21,20 @@ def learning_section(tables: SearchTables) -> str:
     records = [one for one in tables.facts.get("learning") or [] if isinstance(one, dict)]
     if not records:
         return ""
+    if all(one.get("learnt") == "closed_form" for one in records):
+        return _measured(records, tables.fid_name)
     return _times(tables) + _gains(records, tables.fid_name) + _confirmed(tables)
+
+
+def _measured(records: list[dict[str, Any]], fid_name: str) -> str:
+    """Return the solver and grid of each number of steps, where they were measured and nothing was learnt."""
+    note = paragraph(
+        f"Nothing was learnt: each number of steps runs on the solver and grid of the smallest {fid_name} at full "
+        "width, measured before the search on noise that it does not use."
+    )
+    ordered = sorted(records, key=lambda one: int(one.get("steps", 0)))
+    lines = [(one.get("steps"), one.get("start"), decimal(one.get("start_fid"))) for one in ordered]
+    return note + html_table([">steps", "solver and grid", f">{fid_name}"], lines)
 
 
 def _times(tables: SearchTables) -> str:

@@ -1,10 +1,11 @@
-"""Learn the sampler of one plan, and keep the closed form where learning does not help."""
+"""Find the sampler of one plan: the best closed form, or a learnt one where learning helps."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
-from stepfront.trainers.learning_settings import LearningSettings, Learnt
+from stepfront.trainers.learning_settings import Found, LearningSettings
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
@@ -45,7 +46,7 @@ class Task:
 
     parts: EvaluatorParts
     widths: tuple[float, ...]
-    learnt: Learnt
+    learnt: Found
     settings: LearningSettings
     images: int
     hand: tuple[tuple[str, str], ...]
@@ -65,12 +66,12 @@ class Task:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, on_progress: OnProgress = lambda progress: None) -> SamplerRecord:
-        """Learn the sampler and return it, or the best closed form where that scores at least as well.
+        """Learn the sampler and return it, or the best closed form where that scores at least as well or is asked for.
 
         Closed forms are ranked by FID on noise of its own: the nearest to the teacher's images need not look best.  A
         learnt sampler is chosen where its held-out distance and its FID are both smaller than the best one's.
         """
-        parts = self.parts
+        parts, begin = self.parts, time.monotonic()
         if parts.threads:
             torch.set_num_threads(parts.threads)
         evaluate = Evaluator(replace(parts, scores=(), prefix_mb=0.0))
@@ -86,6 +87,23 @@ class Task:
         forms = different_forms(sampler.schedule, len(self.widths), self.hand)
         scores = {form: fid(form.sampler()) for form in forms}
         starts = sorted(forms, key=lambda form: scores[form])[: self.settings.starts]
+        own_fid = None if self.own is None else score_of(self.own)
+        scored = len(forms) + (self.own is not None)
+        of_image = sum(parts.costs[width].step_gflops for width in self.widths)
+        if self.learnt == "closed_form":
+            return SamplerRecord(
+                sampler=starts[0].sampler(),
+                widths=self.widths,
+                chosen="closed form",
+                learnt=self.learnt,
+                start=starts[0].name,
+                start_times=starts[0].times,
+                start_fid=scores[starts[0]],
+                calls=scored * self.images * len(self.widths),
+                tflops=scored * self.images * of_image / 1e3,
+                seconds=time.monotonic() - begin,
+                own_fid=own_fid,
+            )
         gflops = {width: cost.step_gflops / cost.calls for width, cost in parts.costs.items()}
         result = learn_sampler(
             *(sampler, self.widths, self.learnt, self.settings),
@@ -94,13 +112,8 @@ class Task:
             on_progress=on_progress,
         )
         learnt_fid, start_fid = fid(result.sampler), scores[starts[0]]
-        own_fid = None if self.own is None else score_of(self.own)
         helps = result.better and learnt_fid < start_fid
-        scoring = (
-            (len(forms) + 1 + (self.own is not None))
-            * self.images
-            * sum(parts.costs[width].step_gflops for width in self.widths)
-        )
+        scoring = (scored + 1) * self.images * of_image
         return SamplerRecord(
             sampler=result.sampler if helps else result.start,
             widths=self.widths,

@@ -16,9 +16,10 @@ from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import with_samplers
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers, write_search_samplers
+from stepfront.trainers.config import BEST, LEARNT
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost
-from stepfront.trainers.learning_settings import Learnt
+from stepfront.trainers.learning_settings import Found
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
 
 Stage = Callable[[str], None]
@@ -49,15 +50,16 @@ def sampler_task(
     problem: SearchProblem,
     costs: dict[float, WidthCost],
     widths: tuple[float, ...],
-    learnt: Learnt,
+    learnt: Found,
     own: Plan | None = None,
 ) -> Task:
     """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one."""
     settings, solver = problem.settings, problem.settings.sampler.solver
     learning = settings.learning
-    if learnt != "solver" and solver != "learnt" and not learning.solvers:
+    any_solver = solver in (BEST, LEARNT)
+    if learnt != "solver" and not any_solver and not learning.solvers:
         learning = learning.model_copy(update={"solvers": (solver,)})
-    given = () if "learnt" in (solver, settings.sampler.times) else ((solver, settings.sampler.grid),)
+    given = () if any_solver or settings.sampler.times == LEARNT else ((solver, settings.sampler.grid),)
     hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*given, *SAMPLERS)
     return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images, hand, own)
 
@@ -74,7 +76,8 @@ def find_or_learn(
         run = ray.remote(**remote_options(workers))(_run)
         waiting = {run.remote(task): task for task in missing}
         while waiting:
-            stage(f"learning samplers, {len(missing) - len(waiting)} of {len(missing)} done")
+            what = "measuring solvers" if missing[0].learnt == "closed_form" else "learning samplers"
+            stage(f"{what}, {len(missing) - len(waiting)} of {len(missing)} done")
             while not (ready := ray.wait(list(waiting), num_returns=1, timeout=1)[0]):
                 check_interrupt()
             task = waiting.pop(ready[0])

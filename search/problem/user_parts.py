@@ -14,7 +14,7 @@ from stepfront.search.algorithm.encodings import make_encoding
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.evaluator_parts import user_scores
-from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings
+from stepfront.trainers.config import BEST, LEARNT, DiffusionSettings, FeatureSettings, SamplerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
@@ -72,8 +72,8 @@ def check_solver(sampler: SamplerSettings, diffusion: DiffusionSettings) -> None
     Raises InputError when the solver can't be imported, raises an error, or returns coefficients of another shape or
     kind than `Coefficients` has, that are not finite, or that read later steps.
     """
-    if sampler.learnt == "solver":
-        return  # its base is one of ours
+    if sampler.solver in (BEST, LEARNT):
+        return  # one of ours
     solver, name = find_solver(sampler.solver), sampler.solver
     schedule = noise_schedule(diffusion)
     times = torch.from_numpy(time_grid(schedule, sampler.grid, sampler.steps).copy())

@@ -23,6 +23,7 @@ class SamplerRecord:
 
     `chosen` is learnt, or closed form where learning did not help.  Distances are to the teacher's images, of held-out
     pairs; `fid` and `start_fid` are on noise that neither learning nor search uses.  `start` is the best closed form.
+    Where nothing was to be learnt, `learnt` is closed_form, and what only learning has is None.
     `own_fid` is the FID of the sampler that a fitted plan ran on before, on the same noise; None where there was none.
     """
 
@@ -30,23 +31,23 @@ class SamplerRecord:
     widths: tuple[float, ...]
     chosen: str
     learnt: str
-    distance: str
     start: str
     start_times: tuple[float, ...]
-    train: float
-    held_out: float
-    start_held_out: float
-    fid: float
     start_fid: float
     calls: int
     tflops: float
     seconds: float
+    distance: str | None = None
+    train: float | None = None
+    held_out: float | None = None
+    start_held_out: float | None = None
+    fid: float | None = None
     own_fid: float | None = None
 
     @property
     def chosen_fid(self) -> float:
         """Return the FID of the sampler that was chosen."""
-        return self.fid if self.chosen == "learnt" else self.start_fid
+        return self.fid if self.chosen == "learnt" and self.fid is not None else self.start_fid
 
     @property
     def improves(self) -> bool:

@@ -68,3 +68,11 @@ def test_what_fitting_gained_is_the_change_of_the_means_on_both_judges() -> None
     assert "-50.0%" in shown
     assert confirmed_gains(front, confirm.drop(columns="second_fid"))["second"].isna().all()
     assert confirmed_gains(front.head(0), confirm).empty
+
+
+def test_measured_samplers_are_a_table_and_nothing_is_said_of_learning() -> None:
+    measured = [record(4, steps=n, learnt="closed_form", chosen="closed form", start=f"ddim {n}") for n in (10, 2)]
+    shown = learning_section(tables(*measured))
+    assert shown.index("ddim 2") < shown.index("ddim 10")
+    assert "Nothing was learnt" in shown
+    assert "Over-fitting" not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from stepfront.search.learning import chosen
 from stepfront.search.learning.chosen import Task
-from stepfront.trainers.config import DiffusionSettings
+from stepfront.search.records.learnt_samplers import SamplerRecord
+from stepfront.trainers.config import DiffusionSettings, SamplerSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
@@ -75,3 +77,30 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
 def record_of_the_best() -> LearntSampler:
     times = tuple(map(float, time_grid(SCHEDULE, "quadratic", 3)))
     return LearntSampler("dpmpp_2m", times, times)
+
+
+def test_the_best_closed_form_is_found_without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "Evaluator", lambda parts: lambda plan, *rest: SimpleNamespace(fid=FIDS[plan.solver]))
+    monkeypatch.setattr(chosen, "replace", lambda parts, **changes: parts)
+    monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
+    parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
+    record = Task(parts, WIDTHS, "closed_form", LearningSettings(), 10, HAND).run()
+    assert record.sampler == record_of_the_best()
+    assert (record.chosen, record.start_fid, record.chosen_fid) == ("closed form", 4.0, 4.0)
+    assert (record.train, record.held_out, record.fid, record.distance) == (None,) * 4
+    assert record.calls == 3 * 10 * 3  # three solvers that add no noise
+    assert record.tflops == pytest.approx(3 * 10 * 3 * 2.0 / 1e3)
+    assert SamplerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"solver": "best"}, "closed_form"),
+        ({"solver": "best", "times": "learnt"}, "network_times"),
+        ({"solver": "learnt"}, "solver"),
+        ({}, None),
+    ],
+)
+def test_what_is_found_before_a_search_is_a_setting(given: dict[str, Any], found: str | None) -> None:
+    assert SamplerSettings.model_validate(given).learnt == found
