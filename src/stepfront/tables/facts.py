@@ -110,7 +110,7 @@ class _Learning(_Shape):
     chosen: str
     times: list[float]
     network_times: list[float]
-    fid: float
+    fid: float | None = None
     own_fid: float | None = None
 
 
