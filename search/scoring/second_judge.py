@@ -7,7 +7,7 @@ import torch
 from stepfront.errors import InputError
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.metrics.features import Judge
-from stepfront.trainers.metrics.judges import check_judge, prepare_judge
+from stepfront.trainers.metrics.judges import are_the_same, check_judge, prepare_judge
 
 FOLDER = "second_judge"
 """Folder in the supernet's directory: two judges of one kind, with different seeds, have files of equal names."""
@@ -30,7 +30,7 @@ def load_second_judge(problem: SearchProblem) -> Judge:
     directory = problem.supernet.local / FOLDER
     others = [name for name in CANDIDATES if name != problem.features.settings.name]
     judge = Judge(*prepare_judge(problem.data, settings, directory, torch.device("cpu"), candidates=others))
-    if judge.features.digest == problem.features.digest:
+    if are_the_same(problem.features, judge.features, problem.data):
         raise InputError(
             f"the second judge, confirm.features {judge.features.name!r}, is the same as the search's own, features "
             f"{problem.features.name!r}; a claim needs two: give others, or confirm.features.name=auto"

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.spatial.distance import pdist
 
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.trainers.config import FeatureSettings
-from stepfront.trainers.data import ImageData
+from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.metrics.examination import Examination, check_enough_images, examine
 from stepfront.trainers.metrics.feature_set import Progress
 from stepfront.trainers.metrics.features import PackedFeatures, check_features, prepare_features
@@ -20,6 +22,9 @@ from stepfront.trainers.metrics.fid import Reference
 
 CANDIDATES = ("degradations", "random")
 """What `features.name: auto` tries, in this order; docs/judges.md has the measurements behind it."""
+
+
+_COMPARED_IMAGES = 16
 
 
 def check_judge(data: ImageData, settings: FeatureSettings) -> None:
@@ -93,6 +98,18 @@ def read_examinations(directory: Path) -> list[Examination]:
         content.pop("made_from", None)
         found.append(Examination(**content | {"failures": tuple(content["failures"])}))
     return sorted(found, key=lambda one: one.features)
+
+
+def are_the_same(first: PackedFeatures, second: PackedFeatures, data: ImageData) -> bool:
+    """Return whether two judges put the same distances between real images.
+
+    Equal features differ in their digest where they were made with another number of threads, or stored otherwise.
+    """
+    if first.digest == second.digest:
+        return True
+    images, cpu = to_float(data.images[:_COMPARED_IMAGES]), torch.device("cpu")
+    ours, theirs = (pdist(packed.unpack(cpu)(images)) for packed in (first, second))
+    return bool(np.allclose(ours, theirs, rtol=1e-3))
 
 
 def _check(result: Examination | None, settings: FeatureSettings) -> None:

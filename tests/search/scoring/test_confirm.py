@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load, save
 
 from stepfront.errors import InputError
 from stepfront.search.claims.claim import CLAIM_KEYS
@@ -107,6 +109,16 @@ def test_the_same_judge_twice_is_refused(searched: Path) -> None:
     change(searched, "confirm.features.seed=1")
     run_confirmation(searched, None, None)
     assert set(pd.read_parquet(searched / "confirm.parquet")["second_features"]) == {"classifier"}
+
+
+def test_the_same_judge_with_other_last_digits_is_refused(fresh: Path) -> None:
+    """Another number of threads rounds otherwise, and so changes the digest."""
+    problem = load_problem(tiny_settings(fresh, "features.name=random", "confirm.features.name=random"))
+    weights = load(problem.features.content)
+    rounded = save({name: value * (1 + 1e-6) for name, value in weights.items()})
+    other = replace(problem, features=replace(problem.features, content=rounded))
+    with pytest.raises(InputError, match="is the same as the search's own"):
+        load_second_judge(other)
 
 
 def test_the_second_judge_is_another_than_the_first(fresh: Path) -> None:
