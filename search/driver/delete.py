@@ -51,11 +51,11 @@ def find_parts(place: str) -> list[Part]:
             f"{shown(place)} is a URI, and stepfront deletes local folders alone; delete it with the store's own "
             "tools, while no driver works there"
         )
-    path = Path(place)
+    path = Path(os.path.abspath(place))  # "." has no name to move it aside by
     found = [part for kind in ("search", "supernet") for part in (_part(kind, path), _part(kind, path / kind)) if part]
     if not found:
         raise InputError(
-            f"{path} is no run, search or supernet of stepfront, so nothing was deleted; give one, such as runs/digits"
+            f"{place} is no run, search or supernet of stepfront, so nothing was deleted; give one, such as runs/digits"
         )
     return found
 

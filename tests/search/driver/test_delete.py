@@ -57,6 +57,22 @@ def test_what_lies_beside_a_search_stays(run: Path) -> None:
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(("folder", "place"), [("search", "."), ("search/samplers", "..")])
+def test_the_current_folder_is_deleted_by_its_short_name(
+    folder: str,
+    place: str,
+    run: Path,
+    monkeypatch,  # type: ignore[no-untyped-def]
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    (run / folder).mkdir(exist_ok=True)
+    monkeypatch.chdir(run / folder)
+    code, shown, _ = call(monkeypatch, capsys, "delete", place, "--yes")
+    assert code == 0
+    assert "freed" in shown
+    assert [path.name for path in run.iterdir()] == ["supernet"]
+
+
 def test_without_yes_and_without_a_terminal_nothing_is_deleted(run: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     code, shown, error = call(monkeypatch, capsys, "delete", str(run / "supernet"))
     assert (code, error.count("\n")) == (2, 1)
