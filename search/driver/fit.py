@@ -43,7 +43,7 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
 
 def _points(front: pd.DataFrame, point: str) -> list[int]:
     """Return the trials to fit.  Raises InputError for a point that can't be fitted."""
-    rows = front if point == "front" else pick_point(front, point).to_frame().T
+    rows = front if point == "front" and len(front) else pick_point(front, point).to_frame().T
     reasons = {int(row["trial"]): _why_not(row) for _, row in rows.iterrows()}
     numbers = [number for number, reason in reasons.items() if not reason]
     if not numbers:

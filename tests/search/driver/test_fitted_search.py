@@ -117,6 +117,11 @@ def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, 
     assert [found.detail for found in check_search(fitted.parent) if not found.usable] == []
 
 
+def test_an_empty_front_has_no_point_to_fit() -> None:
+    with pytest.raises(InputError, match="the front is empty"):
+        fit._points(pd.DataFrame(), "front")
+
+
 def test_a_point_that_was_fitted_is_refused_in_one_line(fitted: Path) -> None:
     number = int(fits_of(read_snapshot(fitted).front)["trial"].iloc[0])
     parent = int(fits_of(read_snapshot(fitted).front)["parents"].iloc[0][0])
