@@ -35,11 +35,11 @@ def sensitivity_table(
 ) -> pd.DataFrame:
     """Return one row per stretch of steps and width: by what factor the model's FID changes against full width there.
 
-    The model learns all trials, as the proxy `model` does.  Then each stretch of each front point is set to each width,
-    while the rest of the plan stays; `factor` is the geometric mean over these plans.  A stretch that all of them skip
-    has no row, and no table has rows with fewer than `LEAST_TRIALS` trials.
+    The model learns all trials but fits, as the proxy `model` does.  Then each stretch of each front point is set to
+    each width, while the rest of the plan stays; `factor` is the geometric mean over these plans.  A stretch that all
+    of them skip has no row, and no table has rows with fewer than `LEAST_TRIALS` trials.
     """
-    complete = trials[trials["state"] == "complete"].sort_values(["elapsed", "trial"])
+    complete = trials[(trials["state"] == "complete") & (trials["origin"] != "fit")].sort_values(["elapsed", "trial"])
     rows: list[dict[str, float]] = []
     if len(complete) >= LEAST_TRIALS:
         model = Surrogate()

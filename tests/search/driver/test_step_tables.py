@@ -32,7 +32,8 @@ def trials_of(encoding: Stages, count: int) -> pd.DataFrame:
     plans = [encoding.project(encoding.draw(rng)) for _ in range(count)]
     fid = [5.0 * 2.0 ** (2 - int(plan[2])) for plan in plans]
     frame = pd.DataFrame({"trial": range(count), "genome": [encoding.pack(plan) for plan in plans], "fid": fid})
-    return frame.assign(elapsed=frame["trial"] * 1.0, state="complete", gflops=[float(plan.sum()) for plan in plans])
+    frame = frame.assign(elapsed=frame["trial"] * 1.0, state="complete", origin="random")
+    return frame.assign(gflops=[float(plan.sum()) for plan in plans])
 
 
 def test_the_stretch_that_decides_fid_is_found(encoding: Stages) -> None:
@@ -46,6 +47,14 @@ def test_the_stretch_that_decides_fid_is_found(encoding: Stages) -> None:
     np.testing.assert_allclose(table[decides]["factor"], [4.0, 2.0, 1.0], rtol=0.15)
     np.testing.assert_allclose(table[~decides]["factor"], 1.0, atol=0.1)
     assert (table["plans"] == 10).all()
+
+
+def test_the_model_does_not_learn_the_scores_of_fitted_samplers(encoding: Stages) -> None:
+    features = PlanFeatures(encoding, np.full((8, 3), 1e-3))
+    trials = trials_of(encoding, 60)
+    fits = trials.assign(trial=trials["trial"] + 60, origin="fit", fid=0.1)
+    with_fits = sensitivity_table(pd.concat([trials, fits]), trials.head(10), features, encoding)
+    pd.testing.assert_frame_equal(with_fits, sensitivity_table(trials, trials.head(10), features, encoding))
 
 
 def test_few_trials_say_nothing(encoding: Stages) -> None:
