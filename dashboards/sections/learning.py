@@ -11,6 +11,7 @@ from stepfront.dashboards.formatting import MISSING, decimal, percent, short_pla
 from stepfront.dashboards.html.page import embedded, html_table, paragraph
 from stepfront.dashboards.score_figures.times import learnt_records, times_data, times_figure
 from stepfront.dashboards.sections.front import PLAN_LENGTH
+from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.search_tables import SearchTables, number, rows
 
 MOST_FIGURES = 6
@@ -85,7 +86,7 @@ def _gain(one: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _confirmed(tables: SearchTables) -> str:
     """Return fitted points beside the plans that they were fitted to, on held-out noise by both judges."""
-    gains = confirmed_gains(tables.front, tables.confirm)
+    gains = confirmed_gains(tables)
     if not len(gains):
         return ""
     columns = [
@@ -103,19 +104,29 @@ def _confirmed(tables: SearchTables) -> str:
     return title + html_table(columns, lines)
 
 
-def confirmed_gains(front: pd.DataFrame, confirm: pd.DataFrame) -> pd.DataFrame:
+def confirmed_gains(tables: SearchTables) -> pd.DataFrame:
     """Return, per fitted front point that was confirmed with its parent, the mean scores of both on both judges."""
+    front, confirm = tables.front, tables.confirm
     if not len(confirm) or not len(front):
         return pd.DataFrame()
+    samplers = _chosen_samplers(tables)
     scores = confirm.assign(sampler=confirm.get("sampler", ""), second_fid=confirm.get("second_fid", float("nan")))
     means = scores.groupby(["plan", "sampler"])[["fid", "second_fid"]].mean()
     found = []
     for point in rows(front[front["origin"] == "fit"]):
-        keys = (point.plan, f"fit {point.learnt}"), (point.plan, "")  # of equal widths, so of equal plans
+        parent = int(point.parents[0])
+        keys = (point.plan, f"fit {point.learnt}"), (point.plan, samplers.get(parent, ""))  # of equal widths
         if all(key in means.index for key in keys):
             now, before = (means.loc[key] for key in keys)
             found.append(
-                {"trial": point.trial, "parent": int(point.parents[0]), "fid_before": before["fid"], "fid": now["fid"]}
+                {"trial": point.trial, "parent": parent, "fid_before": before["fid"], "fid": now["fid"]}
                 | {"second_before": before["second_fid"], "second": now["second_fid"]}
             )
     return pd.DataFrame(found)
+
+
+def _chosen_samplers(tables: SearchTables) -> dict[int, str]:
+    """Return, by trial, the solver and grid of those that do not run on the search's own, as confirm.parquet has it."""
+    own = f"{tables.facts.get('solver')}, {tables.facts.get('grid')} grid"
+    texts = zip(tables.trials["trial"], sampler_texts(tables.trials), strict=False)  # no texts: plans can't choose
+    return {int(trial): text for trial, text in texts if text != own}

@@ -25,6 +25,7 @@ def record(number: int = 0, **changes: Any) -> dict[str, Any]:
 def tables(*records: dict[str, Any], **more: Any) -> Any:
     facts = {"learning": list(records), "hand_grids": GRIDS}
     given = {"facts": facts, "fid_name": "FID (random)", "front": pd.DataFrame(), "confirm": pd.DataFrame()}
+    given["trials"] = pd.DataFrame({"trial": []})
     return SimpleNamespace(**given | more)
 
 
@@ -60,14 +61,22 @@ def test_what_fitting_gained_is_the_change_of_the_means_on_both_judges() -> None
     scored = [("3x1.00", "fit a", 2.0, 20.0), ("3x1.00", "fit a", 4.0, 40.0), ("3x1.00", "", 6.0, 30.0)]
     scored += [("4x1.00", "fit b", 1.0, 1.0), ("5x1.00", "", 1.0, 1.0), ("3x1.00", "ddim, edm grid", 9.0, 9.0)]
     confirm = pd.DataFrame(scored, columns=["plan", "sampler", "fid", "second_fid"])
-    gains = confirmed_gains(front, confirm)
+    gains = confirmed_gains(tables(front=front, confirm=confirm))
     assert gains.to_dict("records") == [
         {"trial": 7, "parent": 3, "fid_before": 6.0, "fid": 3.0, "second_before": 30.0, "second": 30.0}
     ]  # the parent of 8 was not confirmed
     shown = learning_section(tables(record(), front=front, confirm=confirm))
     assert "-50.0%" in shown
-    assert confirmed_gains(front, confirm.drop(columns="second_fid"))["second"].isna().all()
-    assert confirmed_gains(front.head(0), confirm).empty
+    one_judge = tables(front=front, confirm=confirm.drop(columns="second_fid"))
+    assert confirmed_gains(one_judge)["second"].isna().all()
+    assert confirmed_gains(tables(front=front.head(0), confirm=confirm)).empty
+    # Where plans choose their samplers, the parent's scores are those on its own choice.
+    trials = pd.DataFrame(
+        {"trial": [3, 4], "genome": ["222/01", "222/00"], "solver": "ddim", "grid": ["edm", "leading"]}
+    )
+    chosen = tables(front=front, confirm=confirm, trials=trials)
+    chosen.facts.update(solver="ddim", grid="leading")
+    assert confirmed_gains(chosen)["fid_before"].tolist() == [9.0]
 
 
 def test_measured_samplers_are_a_table_and_nothing_is_said_of_learning() -> None:
