@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
 from stepfront.trainers.sampler_learning.pairs import learning_seed
-from stepfront.trainers.sampler_learning.starts import different_forms
+from stepfront.trainers.sampler_learning.starts import ClosedForm, different_forms
 from stepfront.trainers.validation import settings_json
 
 VERSION = 2
@@ -34,6 +35,9 @@ VERSION = 2
 
 NOT_FINITE = 1e9
 """What stands for a score that is not finite, since JSON can't hold that."""
+
+Score = Callable[[Plan], float]
+"""Returns the FID of a plan."""
 
 
 @dataclass(frozen=True)
@@ -71,49 +75,57 @@ class Task:
         Closed forms are ranked by FID on noise of its own: the nearest to the teacher's images need not look best.  A
         learnt sampler is chosen where its held-out distance and its FID are both smaller than the best one's.
         """
-        parts, begin = self.parts, time.monotonic()
-        if parts.threads:
-            torch.set_num_threads(parts.threads)
-        evaluate = Evaluator(replace(parts, scores=(), prefix_mb=0.0))
-
-        def fid(tried: LearntSampler) -> float:
-            return score_of(Plan(tried.times, self.widths, tried.solver, tried))
-
-        def score_of(plan: Plan) -> float:
-            score = evaluate(plan, self.images, learning_seed(self.settings.seed) + 1).fid
-            return score if math.isfinite(score) else NOT_FINITE
-
-        sampler = self._sampler()
+        begin = time.monotonic()
+        if self.parts.threads:
+            torch.set_num_threads(self.parts.threads)
+        score, sampler = self._scorer(), self._sampler()
         forms = different_forms(sampler.schedule, len(self.widths), self.hand)
-        scores = {form: fid(form.sampler()) for form in forms}
+        scores = {form: score(self._on(form.sampler())) for form in forms}
         starts = sorted(forms, key=lambda form: scores[form])[: self.settings.starts]
-        own_fid = None if self.own is None else score_of(self.own)
-        scored = len(forms) + (self.own is not None)
-        of_image = sum(parts.costs[width].step_gflops for width in self.widths)
+        own_fid = None if self.own is None else score(self.own)
         if self.learnt == "closed_form":
-            return SamplerRecord(
-                sampler=starts[0].sampler(),
-                widths=self.widths,
-                chosen="closed form",
-                learnt=self.learnt,
-                start=starts[0].name,
-                start_times=starts[0].times,
-                start_fid=scores[starts[0]],
-                calls=scored * self.images * len(self.widths),
-                tflops=scored * self.images * of_image / 1e3,
-                seconds=time.monotonic() - begin,
-                own_fid=own_fid,
-            )
-        gflops = {width: cost.step_gflops / cost.calls for width, cost in parts.costs.items()}
+            record = self._measured(starts[0], scores[starts[0]])
+        else:
+            record = self._learnt_from(sampler, starts, scores[starts[0]], score, on_progress)
+        images = self.images * (len(forms) + (self.own is not None) + (record.fid is not None))
+        costs = [self.parts.costs[width] for width in self.widths]
+        return replace(
+            record,
+            calls=record.calls + images * sum(cost.calls for cost in costs),
+            tflops=record.tflops + images * sum(cost.step_gflops for cost in costs) / 1e3,
+            seconds=time.monotonic() - begin,
+            own_fid=own_fid,
+        )
+
+    def _measured(self, form: ClosedForm, fid: float) -> SamplerRecord:
+        """Return the record of a closed form, without what measuring it took."""
+        return SamplerRecord(
+            sampler=form.sampler(),
+            widths=self.widths,
+            chosen="closed form",
+            learnt=self.learnt,
+            start=form.name,
+            start_times=form.times,
+            start_fid=fid,
+            calls=0,
+            tflops=0.0,
+            seconds=0.0,
+        )
+
+    def _learnt_from(
+        self, sampler: Sampler, starts: Sequence[ClosedForm], start_fid: float, score: Score, on_progress: OnProgress
+    ) -> SamplerRecord:
+        """Learn from closed forms, the best one first, and return the record; `calls` and `tflops` are of learning."""
+        assert self.learnt != "closed_form", "there is something to learn"
+        gflops = {width: cost.step_gflops / cost.calls for width, cost in self.parts.costs.items()}
         result = learn_sampler(
             *(sampler, self.widths, self.learnt, self.settings),
             call_gflops=gflops,
             starts=starts,
             on_progress=on_progress,
         )
-        learnt_fid, start_fid = fid(result.sampler), scores[starts[0]]
-        helps = result.better and learnt_fid < start_fid
-        scoring = (scored + 1) * self.images * of_image
+        fid = score(self._on(result.sampler))
+        helps = result.better and fid < start_fid
         return SamplerRecord(
             sampler=result.sampler if helps else result.start,
             widths=self.widths,
@@ -125,13 +137,29 @@ class Task:
             train=result.train,
             held_out=result.held_out,
             start_held_out=result.start_held_out,
-            fid=learnt_fid,
+            fid=fid,
             start_fid=start_fid,
             calls=result.calls,
-            tflops=(result.gflops + scoring) / 1e3,
+            tflops=result.gflops / 1e3,
             seconds=result.seconds,
-            own_fid=own_fid,
         )
+
+    def _on(self, sampler: LearntSampler) -> Plan:
+        return Plan(sampler.times, self.widths, sampler.solver, sampler)
+
+    def _scorer(self) -> Score:
+        """Return a function from a plan to its FID on noise that neither learning nor search uses."""
+        evaluate, seed = self._evaluator(), learning_seed(self.settings.seed) + 1
+
+        def score(plan: Plan) -> float:
+            fid = evaluate(plan, self.images, seed).fid
+            return fid if math.isfinite(fid) else NOT_FINITE
+
+        return score
+
+    def _evaluator(self) -> Evaluator:
+        """Return an evaluator of FID alone."""
+        return Evaluator(replace(self.parts, scores=(), kernel_scores=(), prefix_mb=0.0))
 
     def _sampler(self) -> Sampler:
         parts, card = self.parts, self.parts.card

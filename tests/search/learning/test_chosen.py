@@ -60,8 +60,7 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
             seconds=1.0,
         )
 
-    monkeypatch.setattr(chosen, "Evaluator", lambda parts: evaluate)
-    monkeypatch.setattr(chosen, "replace", lambda parts, **changes: parts)
+    monkeypatch.setattr(Task, "_evaluator", lambda self: evaluate)
     monkeypatch.setattr(chosen, "learn_sampler", learn)
     monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
     parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
@@ -72,6 +71,7 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
     assert record.sampler == (LEARNT if expected == "learnt" else record_of_the_best())
     assert record.start_fid == 4.0
     assert record.tflops == pytest.approx((5.0 + 4 * 10 * 3 * 2.0) / 1e3)  # four scores of 10 images at 3 steps
+    assert record.calls == 9 + 4 * 10 * 3
 
 
 def record_of_the_best() -> LearntSampler:
@@ -80,15 +80,14 @@ def record_of_the_best() -> LearntSampler:
 
 
 def test_the_best_closed_form_is_found_without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chosen, "Evaluator", lambda parts: lambda plan, *rest: SimpleNamespace(fid=FIDS[plan.solver]))
-    monkeypatch.setattr(chosen, "replace", lambda parts, **changes: parts)
+    monkeypatch.setattr(Task, "_evaluator", lambda self: lambda plan, *rest: SimpleNamespace(fid=FIDS[plan.solver]))
     monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
-    parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
+    parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=2)})
     record = Task(parts, WIDTHS, "closed_form", LearningSettings(), 10, HAND).run()
     assert record.sampler == record_of_the_best()
     assert (record.chosen, record.start_fid, record.chosen_fid) == ("closed form", 4.0, 4.0)
     assert (record.train, record.held_out, record.fid, record.distance) == (None,) * 4
-    assert record.calls == 3 * 10 * 3  # three solvers that add no noise
+    assert record.calls == 3 * 10 * 3 * 2  # three solvers that add no noise, two calls per step under guidance
     assert record.tflops == pytest.approx(3 * 10 * 3 * 2.0 / 1e3)
     assert SamplerRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
