@@ -12,7 +12,7 @@ from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
-from stepfront.search.algorithm.trials import is_fit
+from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import front_indices, hypervolume_gains
 
@@ -96,8 +96,7 @@ def make_screening(
 
 def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:
     """Return the scores [points, objectives] of the trials' own front, without those that break a constraint."""
-    violations = np.array([sum(max(0.0, excess) for excess in trial.constraints.values()) for trial in trials])
-    return scores[front_indices(scores, violations)]
+    return scores[front_indices(scores, np.array([violation_of(trial) for trial in trials]))]
 
 
 def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:

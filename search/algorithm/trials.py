@@ -48,6 +48,11 @@ def result_of(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.user_attrs.get(RESULT, {}))
 
 
+def violation_of(trial: FrozenTrial) -> float:
+    """Return by how much a complete trial breaks its constraints, summed; 0 where it keeps them."""
+    return sum(max(0.0, excess) for excess in trial.constraints.values())
+
+
 class TrialArchive:
     """What a proposal depends on: all genomes so far, and the complete trials in the order of their results."""
 
@@ -67,7 +72,7 @@ class TrialArchive:
         """Add a complete trial."""
         self.complete.append(trial)
         self._values.append(list(trial.values))
-        self._violations.append(sum(max(0.0, excess) for excess in trial.constraints.values()))
+        self._violations.append(violation_of(trial))
 
     @property
     def scores(self) -> NDArray[np.float64]:
