@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,23 @@ def test_lines_that_are_no_objects_are_refused(line: bytes, tmp_path: Path) -> N
     assert "metadata.jsonl, line 1 is not" in refusal(
         "folder", write(tmp_path / "d", PICTURES | {"metadata.jsonl": line})
     )
+
+
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    rows = [{"file_name": name, "label": label, "text": "one\u2028two\x85three"} for name, label in ROWS]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    data = load("folder", write(tmp_path / "d", PICTURES | {"metadata.jsonl": lines}))
+    assert data.class_names == ("cat", "dog")
+
+
+def test_a_damaged_table_in_a_zip_is_named_in_one_line(tmp_path: Path) -> None:
+    place = zipped(tmp_path / "d.zip", PICTURES | {"metadata.csv": csv_of(ROWS)})
+    content = place.read_bytes()
+    with zipfile.ZipFile(place) as archive:
+        entry = archive.getinfo("metadata.csv")
+    begin = entry.header_offset + 30 + len(entry.filename)
+    place.write_bytes(content[:begin] + b"\xff" * entry.compress_size + content[begin + entry.compress_size :])
+    assert "metadata.csv can't be read" in refusal("folder", place)
 
 
 def test_a_column_of_another_name_is_asked_for_and_named_by_label_key(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def _table(text: str, where: str) -> Rows:
 
 def _lines(text: str, where: str) -> Rows:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold other ends of lines as characters
         if not line.strip():
             continue
         try:

@@ -109,8 +109,11 @@ class _ZipSource:
             return file.read(_HEAD)
 
     def whole(self, name: str) -> bytes:
-        with open_zip(self._path) as archive:
-            return archive.read(self._members.entries[name])
+        try:
+            with open_zip(self._path) as archive:
+                return archive.read(self._members.entries[name])
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise InputError(f"{self._path}: {name} can't be read: {first_line(error)}") from None
 
     def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
         try:
