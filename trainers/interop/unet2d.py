@@ -100,6 +100,8 @@ def _diffusion(parts: ModelFolder, given: DiffusionSettings | None, say: Callabl
     found = read_scheduler(parts.scheduler)
     if given is None:
         return found
+    if found.schedule in ("flow", "edm"):
+        raise InputError(f"{parts.scheduler} has the schedule {found.schedule}, which has no betas; leave out --betas")
     return found.model_copy(update={key: getattr(given, key) for key in ("schedule", "beta_first", "beta_last")})
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
@@ -88,3 +90,10 @@ def test_an_imported_network_samples_as_its_scheduler_does_and_goes_back(kind: s
     assert read_scheduler(tmp_path / "back" / "scheduler_config.json") == card.diffusion
     again = import_unet2d(tmp_path / "back", tmp_path / "again", (0.5, 1.0), sort=False)
     assert (again.digest, again.diffusion) == (card.digest, card.diffusion)
+
+
+def test_betas_are_refused_for_a_schedule_without_betas(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path / "unet")
+    SCHEDULERS["flow"]().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(InputError, match="has the schedule flow, which has no betas; leave out --betas"):
+        import_unet2d(tmp_path / "unet", tmp_path / "ours", (0.5, 1.0), diffusion=DiffusionSettings())
