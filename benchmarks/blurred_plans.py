@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import stepfront
+from benchmarks.markdown import markdown_lines
 from benchmarks.problem import Problem
 from stepfront.search.config import ConfirmSettings, RunSettings, TrackingSettings
 from stepfront.search.problem.load import load_problem
@@ -100,9 +101,9 @@ def section(table: pd.DataFrame) -> list[str]:
         f"where full width's own images pass after a blur of strength {CLEAR:g}. The last column counts the plans that",
         "win nevertheless.",
         "",
-        *_table(["training steps", "blurred plans that pass", "claims", "blurred plans that win"], counted),
+        *markdown_lines(["training steps", "blurred plans that pass", "claims", "blurred plans that win"], counted),
         "",
-        *_table([str(name) for name in shown.columns], cells),
+        *markdown_lines(shown.columns, cells),
     ]
 
 
@@ -115,7 +116,3 @@ def read_section(lines: Sequence[str]) -> pd.DataFrame:
     table = pd.DataFrame(rows[2:], columns=rows[0])
     numbers = [name for name in table.columns if name not in ("judge", "training steps")]
     return table.astype(dict.fromkeys(numbers, float) | {"training steps": int})
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]

@@ -28,7 +28,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.faults_bench import Row, bench
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from stepfront.search.records.versions import versions
 
 

@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from benchmarks.variants import Searched, search, share_table
 from stepfront.search.config import RunSettings
 from stepfront.search.records.versions import versions

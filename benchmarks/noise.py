@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.markdown import markdown
 from benchmarks.problem import Problem, load_problem
-from benchmarks.search import markdown
 from stepfront.arrays import Array
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate, _Posterior

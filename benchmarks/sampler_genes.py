@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from benchmarks.variants import KeptScores, Searched, problem_of, reference_point, search, share_table, width_costs
 from stepfront.search.pareto import front_indices, hypervolume
 from stepfront.search.records.versions import versions

@@ -25,6 +25,7 @@ import pandas as pd
 
 from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
+from benchmarks.markdown import markdown
 from benchmarks.problem import load_problem
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import RunSettings
@@ -241,12 +242,6 @@ def draw(curves: dict[str, np.ndarray], path: Path) -> None:
     axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.25)
     figure.savefig(path, metadata={"Date": None})
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Return a table as Markdown."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy())])
 
 
 def proxy_lines(table: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import speed_networks, speed_search
 from benchmarks.gpu.report import gpu_section
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from benchmarks.speed_networks import Row
 from stepfront.errors import InputError
 from stepfront.files import write_text

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from stepfront.files import write_text
 from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.algorithm.nsga2 import BlockNSGAII

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import methods
+from benchmarks.markdown import markdown
 from benchmarks.problem import load_problem
-from benchmarks.search import SampledScore, markdown
+from benchmarks.search import SampledScore
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.config import RunSettings
 from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history

@@ -18,8 +18,9 @@ import pandas as pd
 import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
 from benchmarks.enumerate import enumerate_plans
+from benchmarks.markdown import markdown
 from benchmarks.problem import load_problem
-from benchmarks.search import TableScore, markdown, reference_point, shares
+from benchmarks.search import TableScore, reference_point, shares
 from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
 from stepfront.search.pareto import front_indices, hypervolume
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from benchmarks.speed_networks import in_turns
 from stepfront.trainers.inference.winograd import WinogradConv2d, suits
 

@@ -25,7 +25,7 @@ from benchmarks.damage.faults import FAULTS
 from benchmarks.damage.matrix import Row, run_matrix
 from benchmarks.damage.small_search import make_base
 from benchmarks.damage.verbs import VERBS, Verb
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.ray_session import ray_session
 

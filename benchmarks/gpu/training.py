@@ -126,7 +126,7 @@ def train(bench: Bench, record: Record) -> None:
 
 def save_averaged(settings: TrainerSettings, data: ImageData, directory: Path) -> None:
     """Save the averaged weights of the last checkpoint as a supernet; its card says at which step it stopped."""
-    supernet = Supernet(settings.network, data.channels, data.resolution)
+    supernet = Supernet(settings.network, data.channels, data.resolution, settings.diffusion)
     with safe_open(directory / CHECKPOINT_FILE, framework="pt") as file:
         weights = {name: file.get_tensor(f"averaged.{name}") for name in supernet.widest.state_dict()}
     supernet.widest.load_state_dict(weights)

@@ -26,7 +26,7 @@ from benchmarks.kills.file_events import Fault
 from benchmarks.kills.forked import import_heavy
 from benchmarks.kills.matrix import Row, interrupt
 from benchmarks.kills.verbs import VERBS
-from benchmarks.search import markdown
+from benchmarks.markdown import markdown
 
 FAULTS: tuple[Fault, ...] = ("killed", "disk full")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.samplers.tables import markdown
+from benchmarks.markdown import markdown
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan

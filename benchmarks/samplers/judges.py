@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.samplers.resnet20 import load_resnet20
+from benchmarks.cifar_resnet import load_cifar_resnet
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, blocks, to_float
 from stepfront.trainers.metrics.feature_set import Features
@@ -69,8 +69,13 @@ def _features(name: str, directory: Path, device: torch.device) -> FeatureNetwor
 
 
 def _fixed_features(name: str, directory: Path, device: torch.device) -> FeatureNetwork:
-    function: Features = load_resnet20(directory / RESNET20.name, device) if name == "resnet20" else few_pixels
+    function: Features = _resnet20(directory / RESNET20.name, device) if name == "resnet20" else few_pixels
     return FeatureNetwork(name, function, device)
+
+
+def _resnet20(path: Path, device: torch.device) -> Features:
+    network = load_cifar_resnet(path).requires_grad_(False).to(device)
+    return lambda levels: network(levels / 127.5 - 1)
 
 
 def few_pixels(levels: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from benchmarks.markdown import markdown
 from benchmarks.samplers.rows import LEARNT
-from benchmarks.samplers.tables import HAND, facts, hand_samplers, is_full_width, is_learnt, judges_of, markdown
+from benchmarks.samplers.tables import HAND, facts, hand_samplers, is_full_width, is_learnt, judges_of
 
 FEW_STEPS = (4, 5, 6)
 GOAL = 0.8

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from benchmarks.markdown import markdown
 from benchmarks.samplers.tables import (
     HAND,
     closed_forms,
     facts,
     judges_of,
-    markdown,
     over_supernets,
     relative,
     rounded,

@@ -95,13 +95,6 @@ def facts(table: pd.DataFrame) -> str:
     return f"{values['images']} images per score, {count} noise seeds; {values['device']}, torch {values['torch']}."
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Return a table as Markdown, with its index as the first columns where it has a name."""
-    table = table.reset_index() if table.index.names[0] else table
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.to_numpy())])
-
-
 def rounded(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     """Return numbers as text of so many decimals, and `not run` where there are none."""
     return table.map(lambda value: "not run" if np.isnan(value) else f"{value:.{digits}f}")
