@@ -35,7 +35,7 @@ from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search, with_samplers
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers, read_search_samplers
-from stepfront.search.records.run_directory import COSTS_FILE, resume_settings
+from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.optuna_storage import (
@@ -138,8 +138,6 @@ class _Inspection:
 
     @cached_property
     def costs(self) -> dict:
-        if not (self.directory / COSTS_FILE).exists():
-            raise InputError(f"no {self.directory / COSTS_FILE}; `stepfront resume` measures the widths again")
         return read_costs(self.directory)
 
     @cached_property

@@ -12,10 +12,9 @@ from typing import Literal
 
 from stepfront.addresses import is_uri, shown
 from stepfront.errors import InputError
-from stepfront.search.config import load_settings
 from stepfront.search.mlflow_runs.delete_runs import delete_runs
-from stepfront.search.mlflow_runs.written import WrittenSearch, WrittenTraining
-from stepfront.search.records.run_directory import resume_settings
+from stepfront.search.mlflow_runs.written import WrittenRun, WrittenSearch, WrittenTraining
+from stepfront.search.records.run_directory import resume_settings, tracking_of_supernet
 from stepfront.search.records.run_list import bytes_in
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import DATABASE_FILE, JOURNAL_FILE, NAME_FILE, delete_study, is_file
@@ -100,13 +99,13 @@ def delete_parts(parts: Sequence[Part], mlflow: bool) -> int:
 
 
 def _delete_from_mlflow(part: Part) -> int:
-    uri = resume_settings(part.directory, checked=False).tracking.uri if part.kind == "search" else _uri(part.directory)
-    note = WrittenSearch.read(part.directory) if part.kind == "search" else WrittenTraining.read(part.directory)
+    uri: str | None
+    note: WrittenRun
+    if part.kind == "search":
+        uri, note = resume_settings(part.directory, checked=False).tracking.uri, WrittenSearch.read(part.directory)
+    else:
+        uri, note = tracking_of_supernet(part.directory), WrittenTraining.read(part.directory)
     return 0 if uri is None or not note.run_id else delete_runs(uri, note.experiment_id, note.run_id)
-
-
-def _uri(supernet: Path) -> str | None:
-    return load_settings(supernet / SETTINGS_FILE).tracking.uri if (supernet / SETTINGS_FILE).is_file() else None
 
 
 def _delete_folder(directory: Path) -> None:

@@ -52,6 +52,8 @@ def read_costs(directory: Path) -> dict[float, WidthCost]:
     Raises InputError when they are missing or damaged.
     """
     path = directory / COSTS_FILE
+    if not path.exists():
+        raise InputError(f"there is no {path}; `stepfront resume {directory.parent}` measures the widths again")
     rows = read_json(path, "table of costs").get("widths")
     try:
         costs = [validate(WidthCost, row) for row in rows] if isinstance(rows, list) else []

@@ -11,7 +11,7 @@ from stepfront.checksums import changed_since_written
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.layout_version import check_format
-from stepfront.search.records.settings_paths import follow_move, with_paths
+from stepfront.search.records.settings_paths import follow_move, follow_move_or_copy, with_paths
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.networks.card import CARD_FILE
@@ -43,11 +43,19 @@ def _settings_at(directory: Path, checked: bool = True) -> RunSettings:
         _check_settings_file(directory / SETTINGS_FILE)
     settings = load_settings(directory / SETTINGS_FILE)
     place = directory.absolute().parent
-    old = place if is_uri(settings.directory) else settings.run_directory.absolute()
-    if old != place:
-        settings = with_paths(settings, lambda path: follow_move(path, old, place))
+    settings = _where_they_lie(settings, place)
     moved = {"directory": str(place.parent), "name": place.name, "supernet": settings.supernet_place}
     return validate(RunSettings, settings_json(settings) | moved)
+
+
+def _where_they_lie(settings: RunSettings, place: Path) -> RunSettings:
+    """Return the settings of the run in `place` with its paths as they are after a move or a copy of the run."""
+    old = place if is_uri(settings.directory) else settings.run_directory.absolute()
+    if old == place:
+        return settings
+    return with_paths(
+        settings, lambda path: follow_move(path, old, place), lambda path: follow_move_or_copy(path, old, place)
+    )
 
 
 def _check_settings_file(path: Path) -> None:
@@ -104,6 +112,16 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
                 write_table(read_table(Path(name.removeprefix("front:")) / table), place / table)
         kept[name] = place
     return kept
+
+
+def tracking_of_supernet(directory: Path) -> str | None:
+    """Return the address of MLflow in the settings of a supernet, which may have been moved or copied."""
+    if not (directory / SETTINGS_FILE).is_file():
+        return None
+    settings = load_settings(directory / SETTINGS_FILE)
+    if settings.supernet_place == settings.model_copy(update={"supernet": None}).supernet_place:  # it lies in its run
+        settings = _where_they_lie(settings, directory.absolute().parent)
+    return settings.tracking.uri
 
 
 def resume_settings(path: Path, checked: bool = True) -> RunSettings:

@@ -18,18 +18,20 @@ Change = Callable[[str], str]
 FRONT_OF = "front:"
 
 
-def with_paths(settings: RunSettings, change: Change) -> RunSettings:
+def with_paths(settings: RunSettings, change: Change, change_written: Change | None = None) -> RunSettings:
     """Return the settings with `change` applied to each path below or beside the run; URIs stay.
 
-    The run's own place, `directory`, stays as well.
+    `change_written` (default: `change`) is for databases and the cache, to which verbs write.  The run's own place,
+    `directory`, stays as it is.
     """
+    written = change_written or change
 
     def changed(path: str | None) -> str | None:
         return path if path is None or is_uri(path) else change(path)
 
     def changed_file(url: str | None) -> str | None:
         file = sqlite_file(url)
-        return url if file is None else sqlite_url(Path(change(str(file))))
+        return url if file is None else sqlite_url(Path(written(str(file))))
 
     def changed_front(name: str) -> str:
         path = name.removeprefix(FRONT_OF)
@@ -42,7 +44,7 @@ def with_paths(settings: RunSettings, change: Change) -> RunSettings:
     return settings.model_copy(
         update={
             "supernet": changed(settings.supernet),
-            "data": data.model_copy(update={"path": changed(data.path), "cache": changed(data.cache)}),
+            "data": data.model_copy(update={"path": changed(data.path), "cache": written(data.cache)}),
             "features": changed_features(settings.features),
             "confirm": settings.confirm.model_copy(update={"features": changed_features(settings.confirm.features)}),
             "initial_plans": {changed_front(name): count for name, count in settings.initial_plans.items()},
@@ -64,6 +66,18 @@ def follow_move(path: str, old: Path, new: Path) -> str:
     if os.path.exists(path) and not (_beside(path, old) and os.path.exists(moved)):
         return path
     return moved if os.path.exists(moved) or _beside(path, old) else path
+
+
+def follow_move_or_copy(path: str, old: Path, new: Path) -> str:
+    """Return where a path that verbs write to lies, after the run has moved or was copied from `old` to `new`.
+
+    As `follow_move`, but what lies in or beside a run that is still in its old place belongs to that run.  The one of
+    its copy is at the same place relative to the copy, and is made there when something is written.
+    """
+    copied = old.is_dir() and not old.samefile(new)
+    if copied and os.path.isabs(path) and _beside(path, old):
+        return os.path.normpath(new / os.path.relpath(path, old))
+    return follow_move(path, old, new)
 
 
 def _beside(path: str, run: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +25,14 @@ from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 SEARCH_COLOUR = "#0072b2"
 MAX_NOTE_CHARACTERS = 7900
 """Characters of a run's note; MLflow takes 8,000."""
+
+_TABLE, _SHOWN_TABLES = "trials.json", "mlflow.loggedArtifacts"
+"""The artifact that MLflow's page shows as a table, and the tag that lists such artifacts."""
 
 _ARTIFACTS = {".html", ".parquet", ".csv", ".svg", ".png", ".yaml", ".json"}
 
@@ -40,6 +45,7 @@ class SearchRuns:
         self._client, self._settings, self._written, self._mend = client, settings, written, mend
         self._trials = TrialRuns(client, settings, written)
         self._run: MlflowRun | None = None
+        self._latest: dict[str, float] = {}
 
     def find(self, snapshot: Snapshot) -> MlflowRun:
         """Return the parent run, found or begun, and note which trials the store has."""
@@ -51,6 +57,7 @@ class SearchRuns:
                 # The driver may have been killed after it wrote the history, and before it noted that.
                 logged = self._client.get_metric_history(run.run_id, "hypervolume")
                 self._written.evaluations = max((metric.step for metric in logged), default=0)
+                self._latest = dict(self._client.get_run(run.run_id).data.metrics)
             self._run = run
         return self._run
 
@@ -64,8 +71,16 @@ class SearchRuns:
             metrics += rounded_metrics(row.drop("evaluation").to_dict(), step=int(row["evaluation"]))
         totals = {"failed": int((snapshot.trials["state"] == "failed").sum()), "evaluations": len(history)}
         totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("proxy_tau", [])}
-        run.log(metrics + rounded_metrics(totals, step=len(history)))
+        summary = rounded_metrics(totals, step=len(history))
+        changed = self._changed(summary)
+        run.log([*metrics, *(summary if metrics else changed)])
         self._written.evaluations = len(history)
+
+    def _changed(self, metrics: list[Metric]) -> list[Metric]:
+        """Return the metrics whose value is not the latest one of the run, and note them as the latest."""
+        changed = [metric for metric in metrics if self._latest.get(metric.key) != metric.value]
+        self._latest |= {metric.key: metric.value for metric in changed}
+        return changed
 
     def finish(self, snapshot: Snapshot, artifacts: Path, finished: bool, summary: str) -> None:
         """Write the ranks, labels, view, note and files of a search, and end its run."""
@@ -79,13 +94,15 @@ class SearchRuns:
             tags["parent_search_ids"] = ",".join(parent["search_id"] for parent in parents)
             tags["parent_run_ids"] = ",".join(parent["run_id"] for parent in same_store)
         # The saved view sorts by this: the search's own run stands first, above its front.
-        run.log(rounded_metrics(claim_metrics(snapshot.facts) | {"table_row": -1}), tags=tags)
+        tags[_SHOWN_TABLES] = json.dumps([{"path": _TABLE, "type": "table"}])
+        run.log(self._changed(rounded_metrics(claim_metrics(snapshot.facts) | {"table_row": -1})), tags=tags)
         files = [path for path in sorted(artifacts.glob("*")) if path.suffix in _ARTIFACTS and path.name != NOTE_FILE]
         run.log_files(files)
         if (artifacts / "images").is_dir():
             self._client.log_artifacts(run.run_id, str(artifacts / "images"), "images")
         plain = snapshot.trials.drop(columns=["times", "widths", "parents"])
-        self._client.log_table(run.run_id, plain.round(4), "trials.json")
+        # MLflow's log_table would append the trials to those of the last call.
+        self._client.log_text(run.run_id, plain.round(4).to_json(orient="split", index=False), _TABLE)
         run.end("FINISHED" if finished else "KILLED")
 
     def _save_view(self, search_id: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
+from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.pricing import affordability, level_prices
 from stepfront.search.problem.problem import SearchProblem
@@ -66,3 +67,8 @@ def test_the_key_of_the_errors_of_steps_changes_with_what_they_are_measured_from
 def test_a_sampler_of_too_many_steps_has_no_plans_of_least_error(trained: Path) -> None:
     with pytest.raises(InputError, match=r"initial_plans\.dp measures samplers of at most 256 steps"):
         tiny_settings(trained, "sampler.steps=300", "initial_plans={uniform: 2, dp: 4}")
+
+
+def test_missing_costs_are_a_line_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"costs\.json; `stepfront resume .*` measures the widths again"):
+        read_costs(tmp_path / "tiny" / "search")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.records.run_directory import anchored, resume_settings
+from stepfront.search.records.run_directory import anchored, resume_settings, tracking_of_supernet
 from stepfront.search.records.settings_paths import follow_move
 
 
@@ -43,6 +44,30 @@ def test_a_run_that_moved_alone_keeps_the_store_that_stayed(moved: tuple[Path, P
     assert follow_move(str(store), old, new) == str(store)
     (new.parent / "mlflow.db").touch()  # a copy has its own
     assert follow_move(str(store), old, new) == str(new.parent / "mlflow.db")
+
+
+def test_a_copy_writes_beside_itself_and_reads_what_stayed(tmp_path: Path) -> None:
+    """A copy that writes to the database of its original would write over the original's runs."""
+    runs, copies = tmp_path / "runs", tmp_path / "copies"
+    (tmp_path / "data").mkdir()
+    databases = {"tracking": {"uri": f"sqlite:///{runs}/mlflow.db"}, "storage": f"sqlite:///{runs}/study.db"}
+    data = {"format": "folder", "path": str(tmp_path / "data"), "cache": str(runs / "cache")}
+    settings = anchored(settings_from({"name": "x", "directory": str(runs), "data": data} | databases))
+    for part in (settings.search_directory, settings.supernet_directory):
+        save_settings(settings, part / "settings.yaml")
+    for name in ("mlflow.db", "study.db"):
+        (runs / name).touch()
+    shutil.copytree(settings.search_directory, copies / "x" / "search")
+    found = resume_settings(copies / "x")
+    assert (found.tracking.uri, found.storage) == (f"sqlite:///{copies}/mlflow.db", f"sqlite:///{copies}/study.db")
+    assert found.data.cache == str(copies / "cache")
+    assert found.data.path == str(tmp_path / "data")
+    assert found.supernet_directory == settings.supernet_directory
+    shutil.copytree(settings.supernet_directory, copies / "x" / "supernet")
+    assert tracking_of_supernet(copies / "x" / "supernet") == f"sqlite:///{copies}/mlflow.db"
+    assert tracking_of_supernet(settings.supernet_directory) == f"sqlite:///{runs}/mlflow.db"
+    (tmp_path / "link").symlink_to(runs / "x")  # the same run by another name
+    assert resume_settings(tmp_path / "link").tracking.uri == f"sqlite:///{runs}/mlflow.db"
 
 
 @pytest.mark.parametrize("name", ["runs", "a%2Fb", "what? #1", "~me"])
