@@ -144,7 +144,7 @@ def test_a_fit_has_to_beat_the_sampler_that_the_plan_runs_on(
     sampler = LearntSampler("ddim", (900.0,), (900.0,))
     figures = {"train": 1.0, "held_out": 1.0, "start_held_out": 2.0, "fid": 3.0, "start_fid": 4.0}
     record = SamplerRecord(
-        *(sampler, (0.5,), chosen, "solver", "root", "ddim, leading grid", sampler.times),
+        *(sampler, (0.5,), chosen, "solver", "ddim, leading grid", sampler.times),
         calls=9,
         tflops=1.0,
         seconds=1.0,
