@@ -24,8 +24,11 @@ class FitRound:
 
 def read_rounds(attributes: Mapping[str, Any]) -> list[FitRound]:
     """Return the rounds in a study's attributes, in their order."""
-    stored = attributes.get(_ATTRIBUTE) or []
-    return [FitRound(one["at"], tuple(one["points"]), one["tflops"]) for one in stored]
+    return _rounds_of(attributes.get(_ATTRIBUTE) or [])
+
+
+def _rounds_of(content: Sequence[Mapping[str, Any]]) -> list[FitRound]:
+    return [FitRound(one["at"], tuple(one["points"]), one["tflops"]) for one in content]
 
 
 def learning_tflops(attributes: Mapping[str, Any]) -> float:
@@ -81,5 +84,15 @@ class FitRounds:
         self.rounds[-1] = replace(self.rounds[-1], tflops=tflops)
         self._save()
 
+    def restore(self, content: Sequence[Mapping[str, Any]]) -> None:
+        """Store rounds, given as `content`, with a study that is rebuilt."""
+        self.rounds = _rounds_of(content)
+        self._save()
+
+    @property
+    def content(self) -> list[dict[str, Any]]:
+        """The rounds as JSON values."""
+        return [asdict(one) | {"points": list(one.points)} for one in self.rounds]
+
     def _save(self) -> None:
-        self._store.set_study_attribute(_ATTRIBUTE, [asdict(one) for one in self.rounds])
+        self._store.set_study_attribute(_ATTRIBUTE, self.content)

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -106,12 +107,20 @@ def _rebuild_study(inspection: _Inspection, changed: bool) -> None:
         raise InputError(f"{where}, but has {len(study - recorded)} that {TRIALS} lacks; delete the older of the two")
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
-    rows = recorded_trials(read_table(directory / TRIALS))
+    rows, rounds = recorded_trials(read_table(directory / TRIALS)), _recorded_rounds(directory)
     problem, costs = inspection.problem, inspection.costs  # an input that is missing raises before a file is renamed
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
     with closing(open_ledger(problem, costs, directory)) as empty:
         empty.restore(rows)
+        empty.fit_rounds.restore(rounds)
+
+
+def _recorded_rounds(directory: Path) -> list[dict[str, Any]]:
+    """Return the pauses for fits in search.json; none where it is missing or damaged."""
+    with contextlib.suppress(InputError):
+        return list(read_facts(directory).get("fit_rounds") or [])
+    return []
 
 
 def _damaged(directory: Path) -> dict[str, str]:

@@ -76,6 +76,7 @@ def search_facts(
             if (folder / CHECKSUMS_FILE).is_file()
         ],
         **_learning(problem, directory),
+        "fit_rounds": ledger.fit_rounds.content,
         "parent_searches": [
             name.removeprefix("front:") for name in settings.initial_plans if name.startswith("front:")
         ],

@@ -114,6 +114,14 @@ class _Learning(_Shape):
     own_fid: float | None = None
 
 
+class _FitRound(_Shape):
+    """A pause of the search in which samplers were fitted; a study that is rebuilt takes it from here."""
+
+    at: int
+    points: list[int]
+    tflops: float | None
+
+
 class _Facts(_Shape):
     search_id: str | None = None
     format: int | None = None
@@ -149,6 +157,7 @@ class _Facts(_Shape):
     proxy_tau: list[_Tau] | None = None
     learning: list[_Learning] | None = None
     hand_grids: dict[str, dict[str, list[float]]] | None = None
+    fit_rounds: list[_FitRound] | None = None
 
 
 def search_id_of(facts: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepfront.errors import InputError
-from stepfront.search.checks.integrity import check_search
+from stepfront.search.checks.integrity import check_search, repair_search
 from stepfront.search.cli.main import app
 from stepfront.search.driver import fit
 from stepfront.search.driver.fit import fit_points
@@ -115,6 +115,19 @@ def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, 
         assert title in page
     assert log_to_mlflow(settings, fitted, True)[0] == ""
     assert [found.detail for found in check_search(fitted.parent) if not found.usable] == []
+
+
+def test_a_study_that_is_rebuilt_knows_its_pauses_and_what_learning_took(fitted: Path) -> None:
+    before = read_snapshot(fitted)
+    assert before.facts["fit_rounds"][0]["at"] == 4
+    (fitted / "study.db").unlink()
+    settings = repair_search(fitted.parent)
+    now = read_snapshot(fitted)
+    assert {key: now.facts[key] for key in ("fit_rounds", "network_gflops")} == {
+        key: before.facts[key] for key in ("fit_rounds", "network_gflops")
+    }
+    run_search(settings, False, Silent(), lambda text: None)
+    pd.testing.assert_frame_equal(read_snapshot(fitted).trials, before.trials)
 
 
 def test_an_empty_front_has_no_point_to_fit() -> None:
