@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.interop.unet2d import export_unet2d, import_unet2d
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.training.trainer import train_supernet
+from stepfront.trainers.training_settings import TrainingSettings
 
 SEEDS = 4
 FULL = NetworkSettings(base=32, multipliers=(1, 2), groups=8, group_channels=4, widths=(1.0,))

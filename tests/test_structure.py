@@ -102,7 +102,7 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/diffusion": "trainers/networks trainers/data trainers/ground ground",
     "trainers/networks": "trainers/ground ground",
     "trainers/data": "trainers/ground ground",
-    "trainers/ground": "ground",  # config, learning_settings and devices
+    "trainers/ground": "ground",  # config, training_settings, learning_settings and devices
     "tables": "ground",
     "ground": "",  # the single files of src/stepfront/
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from stepfront.plugins import SOLVERS
-from stepfront.trainers.config import LARGEST_SEED
+from stepfront.trainers.training_settings import LARGEST_SEED
 from stepfront.trainers.validation import Settings
 
 Learnt = Literal["times", "network_times", "solver"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.gpu.bench import SPEED, SUPERNET, Bench, Record, peak_mb, rows_of, wait_for
 from benchmarks.gpu.plain_loop import measure_plain_loop
 from stepfront.files import write_atomically
-from stepfront.trainers.config import TrainerSettings, TrainingEngine
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import CARD_FILE
@@ -22,6 +22,7 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
+from stepfront.trainers.training_settings import TrainingEngine
 from stepfront.trainers.validation import settings_json
 
 WARM_UP = 12

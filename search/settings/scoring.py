@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from stepfront.trainers.config import LARGEST_SEED, FeatureSettings
+from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.training_settings import LARGEST_SEED
 from stepfront.trainers.validation import Settings
 
 OBJECTIVES = ("fid", "gflops", "latency_ms")

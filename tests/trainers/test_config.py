@@ -15,8 +15,8 @@ from stepfront.trainers.config import (
     NetworkSettings,
     SamplerSettings,
     TrainerSettings,
-    TrainingSettings,
 )
+from stepfront.trainers.training_settings import TrainingSettings
 from stepfront.trainers.validation import Settings, validate
 
 

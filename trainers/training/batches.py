@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from stepfront.arrays import Array
-from stepfront.trainers.config import TrainerSettings, TrainingSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.networks.prediction import Targets
 from stepfront.trainers.noise_schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.training.distributed import Group
+from stepfront.trainers.training_settings import TrainingSettings
 
 
 class CleanBatch(NamedTuple):

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stepfront.trainers.config import TrainingSettings
 from stepfront.trainers.training.batches import BatchSource, CleanBatch
 from stepfront.trainers.training.teacher import Teacher
 from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.training_settings import TrainingSettings
 
 
 class WidthBatches(NamedTuple):

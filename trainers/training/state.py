@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import TrainerSettings, TrainingSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.unet import attention_refusal, missing_attention
 from stepfront.trainers.training.distributed import Group
+from stepfront.trainers.training_settings import TrainingSettings
 
 
 @dataclass

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import TrainingEngine
 from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.engine import compiled
 from stepfront.trainers.networks.layers import parameter_segments, shared_views
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
+from stepfront.trainers.training_settings import TrainingEngine
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from stepfront.trainers.config import (
     NetworkSettings,
     SamplerSettings,
     TrainerSettings,
-    TrainingSettings,
 )
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.conditioning import (
@@ -45,6 +44,7 @@ from stepfront.trainers.networks.supernet_files import load_supernet, save_super
 from stepfront.trainers.networks.weights import weights_digest
 from stepfront.trainers.step_losses.loss_gap import gap_table
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
+from stepfront.trainers.training_settings import TrainingSettings
 
 CLASSES, NULL = 10, 10
 SCHEDULE = noise_schedule(DiffusionSettings())

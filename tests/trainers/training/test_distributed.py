@@ -19,11 +19,12 @@ import torch.multiprocessing as mp
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from stepfront.trainers.config import DataSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.trainer import TrainingReport, begin_training, train_share, train_supernet
+from stepfront.trainers.training_settings import TrainingSettings
 from tests.trainers.training.test_trainer import settings
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
@@ -25,6 +25,7 @@ from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.sandwich import choose_widths, share_of
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.training_settings import TrainingSettings
 from tests.trainers.training.test_trainer import settings
 
 CPU = torch.device("cpu")

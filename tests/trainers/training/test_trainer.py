@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings, TrainingSettings
+from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.training_settings import TrainingSettings
 from stepfront.trainers.validation import validate
 
 NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2)

@@ -1,0 +1,107 @@
+"""Define the settings of a training."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from stepfront.trainers.validation import Settings
+
+LARGEST_SEED = 2**32 - 1
+"""scikit-learn takes no larger one, and sums of seeds must fit into the tables' 64 bits."""
+
+TrainingEngine = Literal["plain", "channels_last", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
+"""How a training runs its networks; see `trainers/inference/engine.py`."""
+
+
+class TrainingSettings(Settings):
+    """Training of all widths, by the sandwich rule (Yu & Huang 2019) or with one random width per step."""
+
+    start: str | None = Field(
+        None, description="folder of a supernet whose weights the training begins with; null: random weights"
+    )
+    steps: int = Field(2000, ge=1, description="number of training steps")
+    batch: int = Field(128, ge=1, description="images per step, over all training workers")
+    lr: float = Field(4e-4, gt=0, description="learning rate after the warm-up")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: bool = Field(True, description="whether the learning rate decays to zero after the warm-up, as a cosine")
+    clip: float = Field(1.0, gt=0, description="maximum norm of the summed gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: no average")
+    rule: Literal["sandwich", "single"] = Field(
+        "sandwich",
+        description="widths of a step. sandwich: the widest, the narrowest and a random one; single: one random width "
+        "(OFA-Diffusion), so a step costs about a third",
+    )
+    narrowest_share: float = Field(
+        3.0,
+        gt=0,
+        description="how many times as often rule single draws the narrowest width as the widest; in between the "
+        "probability is linear in the order of the widths",
+    )
+    width_weights: tuple[float, ...] | None = Field(
+        None, description="factor of the loss per width, in the order of `network.widths`; null: 1 for each"
+    )
+    loss_weight: Literal["none", "min_snr", "p2"] = Field(
+        "none",
+        description="weight of the loss per time. none: the mean squared error of what the network predicts; min_snr: "
+        "min(SNR, 5) / SNR of the noise's error (Hang et al. 2023); p2: 1 / (1 + SNR) of it (Choi et al. 2022)",
+    )
+    distill: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the teacher's output in the targets: the widest network teaches the narrower widths, or "
+        "`teacher` all",
+    )
+    teacher: str | None = Field(
+        None, description="folder of a supernet whose full width is the teacher of `distill`; null: the widest network"
+    )
+    drop_labels: float = Field(
+        0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of forward and backward passes. auto: bfloat16 on a GPU, else float32"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    checkpoints: str | None = Field(
+        None, description="URI to which checkpoints are also written, such as s3://bucket/checkpoints; null: none"
+    )
+    samples_every: int = Field(1, ge=0, description="checkpoints between two grids of samples; 0: no grids")
+    held_out_images: int = Field(256, ge=1, description="held-out images per report of the losses")
+    workers: int = Field(1, ge=1, description="training processes that share each batch, by Ray Train; 1: no Ray")
+    restarts: int = Field(
+        10, ge=0, description="number of restarts from the last checkpoint when a training worker is lost"
+    )
+    accumulate: int = Field(1, ge=1, description="micro-batches into which each process divides its share of a batch")
+    device: str = Field(
+        "auto", description="device of the training, such as cpu or cuda. auto: a GPU where there is one"
+    )
+    engine: TrainingEngine = Field(
+        "plain",
+        description="how forward and backward passes are run, as in `workers.engine`; no engine changes the losses by "
+        "more than rounding; the names with cuda_graphs need a GPU, and compiling takes a minute or more per width",
+    )
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of first weights, batches, noise and random widths")
+
+    @model_validator(mode="after")
+    def _a_teacher(self) -> Self:
+        if self.teacher is not None and not self.distill:
+            raise ValueError("training.teacher needs training.distill above 0, the share of its output in the targets")
+        if self.distill and self.teacher is None and self.rule == "single":
+            raise ValueError(
+                "training.distill needs the widest network in every step: give training.rule sandwich, or another "
+                "supernet as training.teacher"
+            )
+        if self.width_weights is not None and not (min(self.width_weights, default=0) > 0):
+            raise ValueError(f"training.width_weights are positive factors; given: {list(self.width_weights)}")
+        return self
+
+    @model_validator(mode="after")
+    def _an_image_a_part(self) -> Self:
+        if self.workers * self.accumulate > self.batch:
+            raise ValueError(
+                f"a batch of {self.batch} images can't be cut into {self.workers} workers x {self.accumulate} "
+                "micro-batches; raise training.batch"
+            )
+        return self
