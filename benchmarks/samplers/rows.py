@@ -43,7 +43,7 @@ def closed_form_rows(case: Case, plan: str, pairs: Sequence[tuple[str, str]], se
 def learnt_rows(case: Case, plan: str, kind: str, settings: LearningSettings) -> Iterator[Row]:
     """Learn a sampler of a plan as a search does, and yield its scores and what learning took, one row per seed.
 
-    It starts from the hand samplers of the smallest distance by the first judge, on noise of its own, and is used where
+    It starts from the hand samplers of the smallest distance by the first judge, on noise of its own.  It is used where
     its held-out distance and that score are smaller than the best one's.
     """
     widths, seed = parse_runs(plan), learning_seed(settings.seed) + 1

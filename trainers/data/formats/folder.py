@@ -56,7 +56,7 @@ def read_folder(settings: DataSettings, budget: MemoryBudget) -> Splits:
     names = without_masks(_pictures(source, report), source.head, report)
     if not names:
         raise _no_images(path, source.names, report)
-    labelled = read_labels(names, source.names, source.whole, settings, report, str(path))
+    labelled = read_labels(names, source.names, source.read, settings, report, str(path))
     train, held_out, class_names = _listed(
         names if labelled is None else labelled.names, settings, report, path, labelled
     )
@@ -84,7 +84,7 @@ class _FolderSource:
         with open(self._path / name, "rb") as file:
             return file.read(_HEAD)
 
-    def whole(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes:
         return (self._path / name).read_bytes()
 
     def contents(self, pictures: Sequence[Picture]) -> Iterator[bytes | BadImageError]:
@@ -108,7 +108,7 @@ class _ZipSource:
         with self._archive.open(self._members.entries[name]) as file:
             return file.read(_HEAD)
 
-    def whole(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes:
         try:
             with open_zip(self._path) as archive:
                 return archive.read(self._members.entries[name])
