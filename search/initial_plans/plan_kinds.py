@@ -208,7 +208,8 @@ def spread_by_cost(plans: Sequence[Levels], count: int, source: PlanSource) -> l
     if len(plans) <= count:
         return list(plans)
     each = np.array([*source.width_costs, 0.0])  # level -1, a skipped step, is the last entry
-    costs = np.array([(source.encoding.lengths * each[plan]).sum() for plan in plans])
+    units = source.encoding.units  # genes of the sampler follow, and cost nothing
+    costs = np.array([(source.encoding.lengths * each[plan[:units]]).sum() for plan in plans])
     free = np.ones(len(plans), dtype=bool)
     chosen = []
     for target in np.linspace(costs.min(), costs.max(), count + 2)[1:-1]:

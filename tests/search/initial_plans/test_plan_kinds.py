@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
+from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.initial_plans.plan_kinds import (
     INITIAL_PLANS,
     PlanSource,
@@ -16,6 +17,7 @@ from stepfront.search.initial_plans.plan_kinds import (
     least_gap_plans,
     make_initial_plans,
     monotone_levels,
+    random_levels,
     snr_levels,
     spread_by_cost,
 )
@@ -154,3 +156,13 @@ def test_gap_plans_of_a_thousand_steps_are_optimal_at_their_own_cost() -> None:
     assert (np.diff(slopes[np.diff(c) > 0]) >= -1e-6).all()
     assert costs.min() == 1000
     assert costs.max() == 16000
+
+
+def test_random_plans_with_genes_of_the_sampler_are_spread_by_the_cost_of_their_widths() -> None:
+    """As `stepfront baselines --methods random` does where plans choose solver and grid."""
+    genes = SamplerGenes(Stages(20, WIDTHS, False, 10), ("unipc_2", "dpmpp_2m"), ("quadratic", "leading"))
+    random = source(genes)
+    costs = [MACS[plan[:10]].sum() for plan in spread_by_cost(random_levels(5, random), 5, random)]
+    assert len(costs) == 5
+    assert costs == sorted(costs)
+    assert costs[0] < costs[-1]
