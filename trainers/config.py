@@ -236,7 +236,12 @@ BEST = "best"
 
 
 def _solver(name: str) -> str:
-    return name if name in (BEST, LEARNT) else SOLVERS.check(name)
+    if name in (BEST, LEARNT):
+        return name
+    try:
+        return SOLVERS.check(name)
+    except InputError:
+        raise ValueError(f"unknown solver {name!r}; possible: {BEST}, {LEARNT}, {SOLVERS.possible}") from None
 
 
 class SamplerSettings(Settings):

@@ -50,7 +50,8 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     where = [part for part in first["loc"] if isinstance(part, str)]
     key = ".".join(str(part) for part in first["loc"]) or "settings"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    others = error.error_count() - 1
+    more = f"; and {others} other mistake{'s' if others > 1 else ''}" if others else ""
     if first["type"] == "extra_forbidden":
         return _unknown_setting(model, where) + more
     message = _EXPECTED.get(first["type"], first["msg"].removeprefix("Value error, "))

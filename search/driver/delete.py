@@ -27,6 +27,8 @@ SIGNS = {
     "supernet": (CARD_FILE, CHECKPOINT, TRAINING),
 }
 """Files of which a search's or a supernet's directory has one, beside its settings."""
+BEGUN = {"lock", ".lock.holder", SETTINGS_FILE, "mlflow.json", "checksums.json", ".checksums.json.lock"}
+"""All that a search or a training has written when it ends at its beginning, such as for data that are missing."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,18 @@ def find_parts(place: str) -> list[Part]:
     found = [part for kind in ("search", "supernet") for part in (_part(kind, path), _part(kind, path / kind)) if part]
     if not found:
         raise InputError(
-            f"{place} is no run, search or supernet of stepfront, so nothing was deleted; give one, such as runs/digits"
+            f"{place} is not a run, search or supernet of stepfront, so nothing was deleted; `stepfront list` shows the "
+            "runs of a folder"
         )
     return found
 
 
 def _part(kind: Literal["search", "supernet"], directory: Path) -> Part | None:
-    made_here = directory.is_dir() and not directory.is_symlink()
-    if not made_here or not any((directory / sign).is_file() for sign in SIGNS[kind]):
+    if not directory.is_dir() or directory.is_symlink():
+        return None
+    if directory.name == kind and {"lock"} <= (found := {path.name for path in directory.iterdir()}) <= BEGUN:
+        return Part(kind, directory, bytes_in(directory))
+    if not any((directory / sign).is_file() for sign in SIGNS[kind]):
         return None
     if kind == "supernet":
         return Part(kind, directory, bytes_in(directory))

@@ -126,7 +126,7 @@ def test_what_json_cannot_carry_is_refused() -> None:
 
 
 def test_the_first_of_several_mistakes_is_shown_and_the_others_are_counted() -> None:
-    assert refusal(TrainingSettings, {"lr": -1, "steps": 0, "batch": 0}).endswith("; and 2 more")
+    assert refusal(TrainingSettings, {"lr": -1, "steps": 0, "batch": 0}).endswith("; and 2 other mistakes")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from stepfront.search.config import save_settings
 from stepfront.search.driver.delete import delete_parts, find_parts
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import InUseError, directory_lock
 from stepfront.search.study.optuna_storage import open_storage, study_name
 from tests.search.cli.test_cli import call
@@ -96,6 +97,21 @@ def test_a_run_at_work_is_refused_whole(run: Path) -> None:
     with directory_lock(run / "supernet"), pytest.raises(InUseError, match="is in use by another stepfront"):
         delete_parts(find_parts(str(run)), mlflow=False)
     assert sorted(run.rglob("*.json")) == before
+
+
+@pytest.mark.parametrize("left", [[], ["settings.yaml", "mlflow.json", "checksums.json"]])
+def test_a_run_that_ended_at_its_beginning_is_deleted(left: list[str], tmp_path: Path) -> None:
+    supernet = tmp_path / "begun" / "supernet"
+    with directory_lock(supernet):
+        for name in left:
+            (supernet / name).write_text("")
+    assert [run.state for run in list_runs(tmp_path)] == ["begun"]
+    (supernet / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="`stepfront list` shows"):
+        find_parts(str(supernet.parent))
+    (supernet / "notes.txt").unlink()
+    delete_parts(find_parts(str(supernet.parent)), mlflow=False)
+    assert not supernet.parent.exists()
 
 
 @pytest.mark.parametrize("place", ["other", "other/search", "nowhere", "linked", "s3://bucket/runs/digits"])
