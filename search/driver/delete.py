@@ -56,8 +56,8 @@ def find_parts(place: str) -> list[Part]:
     found = [part for kind in ("search", "supernet") for part in (_part(kind, path), _part(kind, path / kind)) if part]
     if not found:
         raise InputError(
-            f"{place} is not a run, search or supernet of stepfront, so nothing was deleted; `stepfront list` shows the "
-            "runs of a folder"
+            f"{place} is not a run, search or supernet of stepfront, so nothing was deleted; `stepfront list` shows "
+            "the runs of a folder"
         )
     return found
 
@@ -65,7 +65,7 @@ def find_parts(place: str) -> list[Part]:
 def _part(kind: Literal["search", "supernet"], directory: Path) -> Part | None:
     if not directory.is_dir() or directory.is_symlink():
         return None
-    if directory.name == kind and {"lock"} <= (found := {path.name for path in directory.iterdir()}) <= BEGUN:
+    if directory.name == kind and (directory / "lock").is_file() and {*os.listdir(directory)} <= BEGUN:
         return Part(kind, directory, bytes_in(directory))
     if not any((directory / sign).is_file() for sign in SIGNS[kind]):
         return None

@@ -124,7 +124,7 @@ SETTINGS = {
     "number as text": ('training: {steps: "12"}', "training.steps: input should be a whole number (given: '12')"),
     "impossible width": ("network: {base: 16, widths: [0.3, 1.0]}", "width 0.3 of base 16 is 4.8 channels"),
     "widths without 1": ("network: {widths: [0.25, 0.5]}", "must ascend within (0, 1] and end in 1.0"),
-    "unknown solver": ("sampler: {solver: euler}", "sampler.solver: unknown solver 'euler'; possible: best, learnt, ddim, ddpm"),
+    "unknown solver": ("sampler: {solver: euler}", "sampler.solver: unknown solver 'euler'; possible: best, learnt, "),
     "too many steps": ("{sampler: {steps: 500}, diffusion: {steps: 100}}", "sampler.steps 500 exceeds"),
     "no path": ("data: {format: idx}", "format idx needs a path"),
     "bad constraint": ("evaluation: {constraints: ['cost < 3']}", "constraints look like 'gflops <= 2.0'"),
