@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kills.__main__ import cells_of, kept_cells, page
 from benchmarks.kills.contents import leftovers
 from benchmarks.kills.file_events import Fault, Watch
 from benchmarks.kills.forked import call_forked
-from benchmarks.kills.matrix import interrupt
+from benchmarks.kills.matrix import Row, interrupt
 from benchmarks.kills.verbs import VERBS, Verb
 from benchmarks.tracking import made_up_search
 from stepfront.beside import part_of
@@ -80,3 +81,12 @@ def test_a_process_dies_at_the_event_that_is_asked_for(tmp_path: Path, base: Pat
     assert (full.code, full.error.count("\n"), "o space left" in full.error) == (2, 1, True)
     assert call_forked(words, Watch(tmp_path / "root", "killed", 0), tmp_path).code == 0
     assert leftovers(tmp_path / "root") == []
+
+
+def test_a_page_is_continued_verb_by_verb(tmp_path: Path) -> None:
+    lines = [cells_of(Row("sync", "killed", 30, 4)), cells_of(Row("export", "disk full", 20, 4, half=1))]
+    (tmp_path / "page.md").write_text(page(lines))
+    assert kept_cells(tmp_path / "page.md") == lines[::-1]  # in the order of the verbs
+    assert kept_cells(tmp_path / "none.md") == []
+    assert "Not measured: killed: export, import, train, register, report," in page(lines)
+    assert "disk full: import, train," in page(lines)

@@ -31,15 +31,36 @@ from benchmarks.markdown import markdown
 FAULTS: tuple[Fault, ...] = ("killed", "disk full")
 
 
-def page(rows: Sequence[Row], seconds: float) -> str:
+Cells = dict[str, str]
+"""One line of the page's table."""
+
+
+def cells_of(row: Row) -> Cells:
+    """Return the line of a row that was measured today."""
+    cells = {key: str(value) for key, value in asdict(row).items() if key != "examples"}
+    return cells | {"measured": time.strftime("%Y-%m-%d")}
+
+
+def kept_cells(page_file: Path) -> list[Cells]:
+    """Return the lines of a page that was written before; none where there is no page."""
+    text = page_file.read_text(encoding="utf-8") if page_file.exists() else ""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def page(rows: Sequence[Cells]) -> str:
     """Return docs/bench-kills.md."""
-    table = pd.DataFrame([{key: value for key, value in asdict(row).items() if key != "examples"} for row in rows])
+    names = [verb.name for verb in VERBS]
+    done = {_key(row) for row in rows}
+    missing = {fault: [name for name in names if (name, fault) not in done] for fault in FAULTS}
+    not_measured = "; ".join(f"{fault}: {', '.join(left)}" for fault, left in missing.items() if left)
+    table = pd.DataFrame(sorted(rows, key=lambda row: (names.index(row["verb"]), row["fault"])))
     return (
-        f"# Kills and full disks\n\nMade by `make bench-kills` on {time.strftime('%Y-%m-%d')} in {seconds / 60:.0f} "
-        "minutes.\n\nEach verb is called on a copy of a small finished search, and interrupted at one event: a file"
-        " that is opened for writing, renamed, linked or deleted, a folder that is made or deleted, a transaction that"
-        " is about to be committed. It is killed there (SIGKILL), or its disk is full from there on. Then it is called"
-        " again.\n\n"
+        "# Kills and full disks\n\nMade by `make bench-kills`, or verb by verb: `python -m benchmarks.kills --verbs"
+        f" NAMES --keep`. Not measured: {not_measured or 'nothing'}.\n\nEach verb is called on a copy of a"
+        " small finished search, and interrupted at one event: a file that is opened for writing, renamed, linked or"
+        " deleted, a folder that is made or deleted, a transaction that is about to be committed. It is killed there"
+        " (SIGKILL), or its disk is full from there on. Then it is called again.\n\n"
         "- events: of an undisturbed call; tried: those at which it was interrupted, evenly picked\n"
         "- tracebacks: instead of one line\n"
         "- half: what it makes was neither missing, nor as before, nor complete when it ended\n"
@@ -49,6 +70,10 @@ def page(rows: Sequence[Row], seconds: float) -> str:
         "- found: `stepfront doctor` found something wrong after the next call\n\n"
         f"{markdown(table)}\n"
     )
+
+
+def _key(row: Cells) -> tuple[str, str]:
+    return row["verb"], row["fault"]
 
 
 def main() -> None:
@@ -61,11 +86,13 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS), help="faults, comma-separated")
     parser.add_argument("--most", type=int, default=40, help="number of events at which a verb is interrupted")
     parser.add_argument("--out", type=Path, default=Path("docs/bench-kills.md"))
+    parser.add_argument("--keep", action="store_true", help="keep the lines of the page that are not measured now")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     verbs = [verb for verb in VERBS if verb.name in given.verbs.split(",")]
     import_heavy()
-    begin, rows = time.monotonic(), []
+    kept = kept_cells(given.out) if given.keep else []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         # Renamed: a run looks for what its copy lacks where it was made.
         base = given.base or make_base(Path(scratch) / "made").parent.parent.rename(Path(scratch) / "base")
@@ -74,7 +101,9 @@ def main() -> None:
                 rows.append(interrupt(base, verb, fault, given.most))
                 print(json.dumps({k: v for k, v in asdict(rows[-1]).items() if k != "examples"}), flush=True)
                 print(*(f"  {line}" for line in rows[-1].examples), sep="\n", flush=True)
-    given.out.write_text(page(rows, time.monotonic() - begin), encoding="utf-8")
+                new = [cells_of(row) for row in rows]
+                kept = [cells for cells in kept if _key(cells) not in map(_key, new)]
+                given.out.write_text(page([*kept, *new]), encoding="utf-8")
     sys.exit(any(row.faults for row in rows))
 
 
