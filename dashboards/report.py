@@ -46,7 +46,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     after = [
         Section("parents", "Where it started from", parents_section(tables)),
         Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
-        Section("learning", "Learnt samplers", learning_section(tables)),
+        Section("learning", "Samplers, measured or learnt", learning_section(tables)),
         Section("judges", "The judges", judges_section(tables)),
         Section("hypervolume", "Hypervolume", missing_note(tables, PROGRESS) + hypervolume_section(tables)),
         Section("timeline", "Time line", timeline_section(tables)),
