@@ -69,6 +69,12 @@ def _what_holds(claim: Mapping[str, Any]) -> str:
     best, against = sampler_text(claim["best_full_width"]), number(claim["flops_saved_against_best_full_width"])
     latency = number(claim.get("latency_saved"))
     saved = _share(claim["flops_saved"], "FLOPs") + ("" if latency is None else f" and {_share(latency, 'latency')}")
+    if _plan(claim) == best:
+        return (
+            f"Steps are saved, widths are not: at a margin of {percent(claim['margin'])}, full width in fewer steps, "
+            f"{best}, is as good as the best full-width sampler, {sampler_text(claim['reference'])}, and needs {saved} "
+            f"than {sampler_text(claim['full'])}; no narrower plan is shown to be as good ({_effort(claim)})."
+        )
     other = ""
     if against is not None:
         other = f", and {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality"

@@ -35,6 +35,14 @@ def test_a_full_width_sampler_that_needs_less_is_not_hidden(claim: dict[str, Any
     assert "20% more FLOPs than 9x1.00" in claim_sentence(claim | {"flops_saved_against_best_full_width": -0.2})
 
 
+def test_a_point_that_is_the_full_width_sampler_itself_saves_steps_not_widths(claim: dict[str, Any]) -> None:
+    itself = {"plan": "9x1.00", "sampler": "", "best_full_width": {"plan": "9x1.00", "sampler": ""}}
+    text = claim_sentence(claim | itself | {"flops_saved_against_best_full_width": 0.0})
+    assert text.startswith("Steps are saved, widths are not: at a margin of 5%, full width in fewer steps, 9x1.00, is")
+    assert "41% fewer FLOPs and 30% less latency than 20x1.00" in text
+    assert "no narrower plan is shown to be as good" in text
+
+
 @pytest.mark.parametrize(("help_", "said"), [(True, "would help"), (False, "would not help")])
 def test_where_none_holds_the_nearest_plan_and_what_would_help_are_named(
     claim: dict[str, Any], help_: bool, said: str

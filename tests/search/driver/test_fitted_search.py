@@ -111,7 +111,11 @@ def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, 
     assert set(fits_of(front)["plan"]) <= set(confirmed.loc[confirmed["sampler"] == "", "plan"])
     draw_images(problem, fitted)
     page = draw_report(fitted).read_text()
-    for title in ("Samplers, measured or learnt", "What learning gained and took", "the plans that they were fitted to"):
+    for title in (
+        "Samplers, measured or learnt",
+        "What learning gained and took",
+        "the plans that they were fitted to",
+    ):
         assert title in page
     assert log_to_mlflow(settings, fitted, True)[0] == ""
     assert [found.detail for found in check_search(fitted.parent) if not found.usable] == []
