@@ -44,7 +44,7 @@ def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mappin
                 "share": volume / union if union else 1.0,
                 "features": str(facts.get("features", "")),
                 "network_gflops": float((table["gflops"] * table["images"]).sum())
-                + (_repeats_gflops(facts) if name == "search" else 0.0),
+                + (_other_gflops(facts) if name == "search" else 0.0),
             }
         )
     return pd.DataFrame(rows)
@@ -94,10 +94,11 @@ def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
     )
 
 
-def _repeats_gflops(facts: Mapping[str, Any]) -> float:
-    """Return what the search's repeated scores cost in networks."""
-    noise = facts.get("noise")
-    return float(noise["network_gflops"]) if noise else 0.0
+def _other_gflops(facts: Mapping[str, Any]) -> float:
+    """Return what the search's repeated scores and the fits in its pauses cost in networks, beside its trials."""
+    noise, rounds = facts.get("noise"), facts.get("fit_rounds") or []
+    learning = sum(1000 * float(one["tflops"] or 0) for one in rounds)
+    return learning + (float(noise["network_gflops"]) if noise else 0.0)
 
 
 def _front_scores(table: pd.DataFrame, objectives: Objectives) -> np.ndarray:

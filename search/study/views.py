@@ -13,7 +13,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, Proposal, result_of
+from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, Proposal, is_fit, result_of
 from stepfront.search.pareto import front_size_history
 from stepfront.search.records.plan_rows import NO_SAMPLERS, fitted, plan_columns
 from stepfront.search.study.ledger import Ledger
@@ -92,7 +92,7 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
     complete = ledger.complete
     scores, volumes = ledger.progress.counted_scores(), ledger.progress.hypervolumes()
     results = [result_of(trial) for trial in complete]
-    work = np.cumsum([r["gflops"] * r["images"] for r in results]) if results else np.zeros(0)
+    work = np.cumsum([r["gflops"] * r["images"] for r in results]) + _learning_before(ledger)
     return pd.DataFrame(
         {
             "evaluation": np.arange(1, len(complete) + 1),
@@ -106,6 +106,15 @@ def progress_table(ledger: Ledger) -> pd.DataFrame:
             "seconds": [r["elapsed"] for r in results],
         }
     )
+
+
+def _learning_before(ledger: Ledger) -> np.ndarray:
+    """Return, per complete trial, the network GFLOPs of learning in the pauses that came before its result."""
+    searched = np.cumsum([not is_fit(trial) for trial in ledger.trials])
+    # The fits of a pause come after it, with as many searched trials as it had.
+    reached = [searched[trial.number] + is_fit(trial) for trial in ledger.complete]
+    rounds = ledger.fit_rounds.rounds
+    return np.array([sum(1000 * (one.tflops or 0.0) for one in rounds if one.at < count) for count in reached], float)
 
 
 def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stepfront.search.algorithm.trials import GENOME, Proposal, is_fit
@@ -16,6 +17,7 @@ from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.search.study.budget import Limits, usage_of_study
 from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.views import progress_table
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.study.test_ledger import ENCODING, make_ledger, outcomes, run
@@ -75,6 +77,12 @@ def test_a_search_pauses_every_so_many_generations_and_fits_within_its_budget(tm
     assert not {n for one in rounds for n in one.points} & {trial.number for trial in fits}
     assert len(rounds[0].points) == 3
     assert not set(rounds[0].points) & set(rounds[1].points)
+    progress = progress_table(ledger).set_index("trial")["network_gflops"]
+    evaluated = np.cumsum([trial.values[1] * 100 for trial in ledger.complete])
+    learnt = (progress - evaluated).to_numpy() / 1000 / TFLOPS  # fits so far, by complete trial
+    np.testing.assert_allclose(learnt[:12], 0, atol=1e-9)
+    np.testing.assert_allclose(learnt[12:24], 3)
+    np.testing.assert_allclose(learnt[-1], 3 + len(rounds[1].points))
     learning = TFLOPS * sum(len(one.points) for one in rounds)  # also of those that kept their samplers
     scoring = sum(trial.values[1] * 100 for trial in ledger.trials) / 1000
     assert ledger.budget.network_tflops() == pytest.approx(scoring + learning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stepfront.search.scoring.versus import versus
+from stepfront.search.scoring.versus import methods_table, versus
 
 
 def test_versus_takes_the_best_baseline_that_costs_no_more() -> None:
@@ -24,3 +24,11 @@ def test_the_best_baseline_is_held_against_the_searchs_own_cost() -> None:
     baselines = pd.DataFrame(columns | {"fid": [4.0, 3.5]})
     assert versus(front, baselines, "gflops")["baseline_method"].tolist() == ["cheap"]
     assert versus(front, baselines, "latency_ms")["baseline_method"].tolist() == ["quick"]
+
+
+def test_the_searchs_network_work_includes_repeats_and_the_fits_in_its_pauses() -> None:
+    rows = pd.DataFrame({"fid": [2.0], "gflops": [3.0], "images": [10], "violation": [0.0], "method": ["full"]})
+    facts = {"objectives": ["fid", "gflops"], "reference_point": [9.0, 9.0], "noise": {"network_gflops": 7.0}}
+    facts["fit_rounds"] = [{"at": 4, "points": [0], "tflops": 0.5}, {"at": 8, "points": [], "tflops": None}]
+    table = methods_table(rows, rows, facts).set_index("method")["network_gflops"]
+    assert table.to_dict() == {"search": 30.0 + 7.0 + 500.0, "full": 30.0}
