@@ -117,6 +117,9 @@ def explained(error: BaseException, uri: str | None) -> str:
     if "malformed" in text or "not a database" in text:
         where = f"move {file} aside" if file else "restore it from its backup"
         return f"the database is damaged; {where}, and `stepfront sync` writes the search again"
+    if "Failed to establish a new connection" in text or "Failed to resolve" in text:
+        cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)  # the rest names each layer of the HTTP library
+        return f"no answer{f' ({cause[1].strip()})' if cause else ''}; start the server, or correct tracking.uri"
     if status == "PERMISSION_DENIED" or "403" in text[:200]:
         return f"no permission for the experiment; {OWN_EXPERIMENT}"
     if status in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or "401" in text[:200]:

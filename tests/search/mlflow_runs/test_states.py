@@ -98,6 +98,13 @@ def test_a_store_of_another_version_or_half_made_has_a_remedy(store: Path, damag
 def test_errors_of_servers_have_remedies() -> None:
     assert "tracking.experiment" in explained(RuntimeError("response: 403 Permission denied"), "http://server")
     assert "MLFLOW_TRACKING_USERNAME" in explained(RuntimeError("API request failed with error code 401"), "http://s")
+    unreachable = RuntimeError(
+        "API request to http://s:4030/api failed with HTTPConnectionPool(host='s', port=4030): Max retries "
+        "exceeded with url: /api (Caused by NewConnectionError(Failed to establish a "
+        "new connection: [Errno 111] Connection refused))"
+    )
+    answer = "no answer (Connection refused); start the server, or correct tracking.uri"
+    assert explained(unreachable, "http://s:4030") == answer
     assert explained(RuntimeError("something else"), None) == "something else"
 
 
