@@ -48,6 +48,8 @@ SCORES = [
     "second_digest",
 ]
 
+_ONE_SCORE = [*IDENTITY, "noise_seed", "images"]
+
 
 def run_confirmation(
     path: Path, images: int | None, seeds: int | None, on_result: OnResult = lambda done, total: None
@@ -86,7 +88,9 @@ class _Confirmed:
         stored = read_confirmed(directory)
         self._own = [score.name for score in problem.settings.scores]
         columns = [*SCORES, *self._own]
-        self._scores = (pd.DataFrame(columns=columns) if stored is None else stored).reindex(columns=columns)
+        scores = (pd.DataFrame(columns=columns) if stored is None else stored).reindex(columns=columns)
+        # The table has a row per kind: the full width may be on the front as well.
+        self._scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
 
     def score_until_decided(self, rules: Rules) -> None:
         """Score all plans on the first look's seeds, and those near the claim on more, until there are none."""
@@ -108,8 +112,7 @@ class _Confirmed:
         if jobs:
             # A new score replaces an old one.
             parts = [part for part in (self._scores, pd.DataFrame(self._scorer.score(jobs))) if len(part)]
-            same = [*IDENTITY, "noise_seed", "images"]
-            self._scores = pd.concat(parts).drop_duplicates(same, keep="last", ignore_index=True)
+            self._scores = pd.concat(parts).drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
 
     def _done(self) -> set[tuple[str, str, int]]:
         """Return plans and seeds that need no new score.

@@ -99,6 +99,9 @@ def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched: Path) ->
     called: list[int] = []
     run_confirmation(searched, None, None, lambda done, total: called.append(done))
     assert not called  # decided: a second call scores nothing
+    same = ["kind", "plan", "sampler", "noise_seed", "fid"]
+    again = pd.read_parquet(searched / "confirm.parquet")
+    assert sorted(again[same].to_numpy().tolist()) == sorted(confirmed[same].to_numpy().tolist())
     assert json.loads((searched / "search.json").read_text())["savings"] == claim
 
 
