@@ -169,13 +169,14 @@ def _data(settings: RunSettings, report: ReadingReport) -> str:
 
 
 def _supernet(settings: RunSettings) -> str:
-    from stepfront.search.problem.load import load_problem
+    from stepfront.search.problem.load import load_problem, warn_of_bias
     from stepfront.trainers.networks.card import CARD_FILE
 
     place = settings.supernet_place
     if not is_uri(place) and not Path(place, CARD_FILE).exists():
         return f"none yet in {place}"
     found = load_problem(settings)
+    warn_of_bias(found)
     return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"
 
 

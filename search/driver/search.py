@@ -35,7 +35,7 @@ from stepfront.search.problem.costs import (
     load_or_measure_costs,
 )
 from stepfront.search.problem.evaluator_parts import worker_parts
-from stepfront.search.problem.load import check_inputs, load_problem
+from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias
 from stepfront.search.problem.user_parts import check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
@@ -76,6 +76,7 @@ def run_search(
         mlflow = StoreCheck(settings, WrittenSearch.read(directory), trains=False)
         stage("reading supernet, images and features")
         problem = load_problem(settings, reading_progress(stage))
+        warn_of_bias(problem)
         check_user_scores(settings, problem.data)
         with ray_session(settings.workers):
             slots_now(settings.workers)

@@ -20,7 +20,6 @@ from stepfront.search.storage.run_location import open_for_reading
 from stepfront.tables.facts import read_facts
 from stepfront.trainers.data import Progress, load_data
 from stepfront.trainers.diffusion.conditioning import check_classes
-from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.metrics.judges import prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
@@ -54,15 +53,14 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
         )
     supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
     packed, reference = prepare_judge(data, settings.features, directory, torch.device("cpu"))
-    _warn_of_bias(settings, reference)
     arrays = {name: value.numpy() for name, value in weights.items()}
     return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
 
 
-def _warn_of_bias(settings: RunSettings, reference: Reference) -> None:
+def warn_of_bias(problem: SearchProblem) -> None:
     """Say that FID of fewer images than features is biased, unless KID is an objective beside it."""
-    dimensions, images = len(reference.mean), settings.evaluation.images
-    judged_by_kid = any(score.function == KID and score.use == "objective" for score in settings.scores)
+    dimensions, images = len(problem.reference.mean), problem.settings.evaluation.images
+    judged_by_kid = any(score.function == KID and score.use == "objective" for score in problem.settings.scores)
     if images < dimensions and not judged_by_kid:
         logging.getLogger("stepfront").warning(
             "FID of %d images on %d features is biased upwards: raise evaluation.images to %d or more, or make KID, "

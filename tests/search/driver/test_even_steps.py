@@ -55,13 +55,17 @@ def test_a_plan_of_fewer_steps_has_the_times_of_a_sampler_of_so_many(searched: P
 def test_plans_of_least_error_come_from_the_steps_that_were_measured_once(searched: Path) -> None:
     trials = pd.read_parquet(searched / "trials.parquet")
     own = trials[trials["origin"] == "dp"]
-    assert len(own) == 3
     found = load_problem_of_search(find_search(searched)[1], searched)
     kept = read_step_errors(searched, found.step_error_inputs.key)
     assert kept is not None
     np.testing.assert_allclose(kept.errors, found.step_error_inputs.measure(torch.device("cpu")).errors, atol=1e-5)
-    every = make_initial_plans({"dp": 100}, make_plan_source(found, read_costs(searched)))
-    assert {plan.genome for plan in every} >= set(own["genome"])
+    source = make_plan_source(found, read_costs(searched))
+    asked = {plan.genome for plan in make_initial_plans({"dp": 3}, source)}
+    assert len(asked) == 3
+    assert asked <= set(trials["genome"])
+    others = set(trials.loc[trials["generation"] < 2, "genome"]) - set(own["genome"])
+    assert set(own["genome"]) == asked - others  # a plan that another kind has already keeps that origin
+    assert {plan.genome for plan in make_initial_plans({"dp": 100}, source)} >= asked
 
 
 def test_it_has_its_strongest_baseline_among_its_own_plans(searched: Path) -> None:

@@ -14,7 +14,7 @@ from stepfront.search.config import settings_from
 from stepfront.search.driver.search import run_search
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices
-from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.load import load_problem, warn_of_bias
 from stepfront.search.scoring.confirm import run_confirmation
 from tests.search.conftest import TINY, tiny_settings
 
@@ -46,11 +46,11 @@ def test_the_warning_of_bias_names_the_setting_that_makes_kid_an_objective(
     fresh: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="stepfront"):
-        load_problem(tiny_settings(fresh, "evaluation.images=16"))
+        warn_of_bias(load_problem(tiny_settings(fresh, "evaluation.images=16")))
         (line,) = [record.getMessage() for record in caplog.records if "biased" in record.getMessage()]
         caplog.clear()
         offered = line[line.index("scores=[") :]
         settings = settings_from(TINY, [offered])
         assert Objectives.of_settings(settings).names == ("fid", "gflops", "kernel_distance")
-        load_problem(tiny_settings(fresh, "evaluation.images=16", offered))
+        warn_of_bias(load_problem(tiny_settings(fresh, "evaluation.images=16", offered)))
         assert not [record for record in caplog.records if "biased" in record.getMessage()]

@@ -247,7 +247,7 @@ def test_report_and_mlflow(fresh: Path, cluster: None) -> None:
     assert {"report.html", "front.parquet", "front.csv", "front.svg", "front.png", "trials.json"} <= artifacts
     search_id = parent.data.tags["search_id"]
     view = json.loads(client.get_experiment(experiment.experiment_id).tags[f"mlflow.sharedViewState.{search_id}"])
-    assert json.loads(view["state"])["orderByKey"] == "metrics.`domination_rank`"
+    assert json.loads(view["state"])["orderByKey"] == "metrics.`table_row`"
     publish(settings, directory, True)  # again: nothing twice
     assert len(client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")) == 9
     (directory / "mlflow.json").unlink()  # the server's own runs tell what is there

@@ -74,7 +74,8 @@ def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
     sampler = LearntSampler("ddim", (900.0, 3.0), (900.0, 3.0))
     figures = {"train": 1.0, "held_out": 1.0, "start_held_out": 2.0, "fid": 1.0, "start_fid": 2.0}
     record = SamplerRecord(
-        *(sampler, (1.0, 1.0), "learnt", "times", "root", "ddim", sampler.times),
+        *(sampler, (1.0, 1.0), "learnt", "times", "ddim", sampler.times),
+        distance="root",
         calls=9,
         tflops=1.0,
         seconds=1.0,

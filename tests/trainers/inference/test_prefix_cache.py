@@ -41,6 +41,8 @@ SHARED_OTHERWISE = {
     "dpmpp_3m": [0, 2, 1, 5, 0, 0, 1],  # its last steps but one look back less far, and so keep less
     "unipc_2": [0, 3, 1, 5, 0, 0, 2],  # the order falls towards the end
     "unipc_3": [0, 3, 1, 5, 0, 0, 2],
+    "deis_2": [0, 3, 1, 5, 0, 0, 2],  # the last step is of first order, and so keeps less
+    "deis_3": [0, 3, 1, 5, 0, 0, 2],
 }
 
 
