@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-cluster check format docs screenshots clean
+.PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
 .PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
 
 help:  ## list the targets
@@ -23,6 +23,10 @@ test: $(READY)  ## run all tests (2 processes) and print the total time
 	@start=$$(date +%s); code=0; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
 	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; exit $$code
+
+test-failed: $(READY)  ## run the tests that failed last once more, one at a time
+	@echo "UNRELIABLE unless it fails again:"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -p no:xdist -v
 
 test-cluster: $(READY)  ## run a search on a cluster on this machine: several nodes, PostgreSQL, MLflow server, token
 	$(BIN)/python -m pytest tests/cluster -m cluster -rs

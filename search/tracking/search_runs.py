@@ -66,14 +66,15 @@ class SearchRuns:
         run = self.find(snapshot)
         self._trials.write(snapshot)
         history = series_table(snapshot)
-        metrics = []
-        for _, row in history.iloc[self._written.evaluations :].iterrows():
-            metrics += rounded_metrics(row.drop("evaluation").to_dict(), step=int(row["evaluation"]))
         totals = {"failed": int((snapshot.trials["state"] == "failed").sum()), "evaluations": len(history)}
         totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("proxy_tau", [])}
-        summary = rounded_metrics(totals, step=len(history))
-        changed = self._changed(summary)
-        run.log([*metrics, *(summary if metrics else changed)])
+        changed = self._changed(rounded_metrics(totals, step=len(history)))
+        missing = history.iloc[self._written.evaluations :].set_index("evaluation").to_dict("index")
+        if missing:
+            # A second point of a name and step would be one more row in MLflow, so the last row takes the totals.
+            missing[max(missing)] |= totals
+            changed = [metric for step, row in missing.items() for metric in rounded_metrics(row, step=int(step))]
+        run.log(changed)
         self._written.evaluations = len(history)
 
     def _changed(self, metrics: list[Metric]) -> list[Metric]:

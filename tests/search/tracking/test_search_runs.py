@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,7 +140,13 @@ def test_a_driver_killed_before_it_noted_anything_down_writes_nothing_twice(
         assert [point.step for point in client.get_metric_history(written.run_id, name)] == list(range(1, 9))
 
 
-def test_what_is_written_again_is_there_once(settings: RunSettings, tmp_path: Path) -> None:
+def test_what_is_written_again_is_there_once(
+    settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow drops a point that equals another one to the millisecond: no two have the same time here.
+    clock = itertools.count(1_700_000_000_000)
+    ticking = SimpleNamespace(time=lambda: next(clock) / 1000)
+    monkeypatch.setattr("stepfront.search.mlflow_runs.mlflow_run.time", ticking)
     whole = made_up_search(4)
     for _ in range(2):  # as `stepfront sync` does, twice
         mirror = SearchMirror(settings, tmp_path)
