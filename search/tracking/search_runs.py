@@ -69,11 +69,12 @@ class SearchRuns:
         totals = {"failed": int((snapshot.trials["state"] == "failed").sum()), "evaluations": len(history)}
         totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("proxy_tau", [])}
         changed = self._changed(rounded_metrics(totals, step=len(history)))
-        missing = history.iloc[self._written.evaluations :].set_index("evaluation").to_dict("index")
+        new = history.iloc[self._written.evaluations :].iterrows()
+        missing: dict[int, dict[Any, Any]] = {int(row.pop("evaluation")): row.to_dict() for _, row in new}
         if missing:
             # A second point of a name and step would be one more row in MLflow, so the last row takes the totals.
             missing[max(missing)] |= totals
-            changed = [metric for step, row in missing.items() for metric in rounded_metrics(row, step=int(step))]
+            changed = [metric for step, row in missing.items() for metric in rounded_metrics(row, step)]
         run.log(changed)
         self._written.evaluations = len(history)
 
