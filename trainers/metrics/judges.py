@@ -79,7 +79,7 @@ def examination_of(
     if not wanted:
         return None
     packed, reference = prepared
-    path = directory / f"examination-{packed.digest[:12]}.json"
+    path = _examination_file(directory, packed)
     made_from = {"digest": packed.digest, "fingerprint": data.fingerprint}
     if path.exists():
         content = read_json(path, "examination of features")
@@ -92,12 +92,24 @@ def examination_of(
 
 def read_examinations(directory: Path) -> list[Examination]:
     """Return all examinations that a supernet's directory holds, by the name of the features."""
-    found = []
-    for path in sorted(directory.glob("examination-*.json")):
-        content = read_json(path, "examination of features")
-        content.pop("made_from", None)
-        found.append(Examination(**content | {"failures": tuple(content["failures"])}))
+    found = [_read_examination(path) for path in sorted(directory.glob("examination-*.json"))]
     return sorted(found, key=lambda one: one.features)
+
+
+def find_examination(directory: Path, features: PackedFeatures) -> Examination | None:
+    """Return the examination of these features that a supernet's directory holds; None where it holds none."""
+    path = _examination_file(directory, features)
+    return _read_examination(path) if path.exists() else None
+
+
+def _examination_file(directory: Path, features: PackedFeatures) -> Path:
+    return directory / f"examination-{features.digest[:12]}.json"
+
+
+def _read_examination(path: Path) -> Examination:
+    content = read_json(path, "examination of features")
+    content.pop("made_from", None)
+    return Examination(**content | {"failures": tuple(content["failures"])})
 
 
 def are_the_same(first: PackedFeatures, second: PackedFeatures, data: ImageData) -> bool:
