@@ -28,13 +28,17 @@ LABELS = np.arange(24) % 3
 
 
 def test_every_part_of_ours_is_checked_below() -> None:
-    assert {test.family for test in (TestUNet,)} == set(FAMILIES.ours)
+    assert {test.family for test in (TestUNet, TestSpectral)} == set(FAMILIES.ours)
     assert {test.features for test in (TestClassifier, TestDegradations, TestRandom)} == set(FEATURES.ours)
     assert {"digits", "idx", "npz", *(name for name, _ in test_cache.FORMATS.values())} == set(FORMATS.ours)
 
 
 class TestUNet(NetworkFamilyConformance):
     family = "unet"
+
+
+class TestSpectral(NetworkFamilyConformance):
+    family = "spectral"
 
 
 @pytest.mark.parametrize("solver", SOLVERS.ours, scope="class")

@@ -94,10 +94,11 @@ class DataSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """A slimmable U-Net (Ho et al. 2020, appendix B) and the widths at which it can run."""
+    """A slimmable network and the widths at which it can run.  docs/networks.md describes the families."""
 
     family: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
-        "unet", description=f"network family: {', '.join(FAMILIES.ours)}, or your own (docs/plugins.md)"
+        "unet",
+        description=f"network family (docs/networks.md): {', '.join(FAMILIES.ours)}, or your own (docs/plugins.md)",
     )
     base: int = Field(32, ge=4, description="channels at the first resolution, at width 1")
     multipliers: tuple[PositiveInt, ...] = Field(

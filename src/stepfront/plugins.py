@@ -99,7 +99,10 @@ def _entry_points(group: str) -> tuple[EntryPoint, ...]:
 FAMILIES = Registry(
     "network family",
     "stepfront.families",
-    {"unet": "stepfront.trainers.networks.unet:build_unet"},
+    {
+        "unet": "stepfront.trainers.networks.unet:build_unet",
+        "spectral": "stepfront.trainers.network_families.spectral:build_spectral",
+    },
 )
 """`network.family`; the contract is `NetworkFamily` in trainers/networks/families.py."""
 

@@ -14,7 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from stepfront.trainers.networks.unet import Attention, Double, Halve, ResidualBlock, UNet
+from stepfront.trainers.networks.unet import UNet
+from stepfront.trainers.networks.unet_blocks import Attention, Double, Halve, ResidualBlock
 
 Cuts = frozenset[int]
 """Where the pieces of one partition of a stream's channels end; 0 and the last channel only if a piece ends there."""

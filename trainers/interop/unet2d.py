@@ -152,6 +152,6 @@ def _resolution(config: UNet2DConfig, path: Path) -> int:
 
 
 def _unet(network: torch.nn.Module) -> UNet:
-    if not isinstance(network, UNet):
-        raise InputError(f"a {type(network).__name__} is not a U-Net, so it can't be a UNet2DModel")
+    if type(network) is not UNet:  # a subclass has other blocks
+        raise InputError(f"a {type(network).__name__} is not the U-Net of family unet, so it can't be a UNet2DModel")
     return network

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import NetworkSettings
-from stepfront.trainers.networks.unet import ResidualBlock, UNet
+from stepfront.trainers.networks.unet import UNet
+from stepfront.trainers.networks.unet_blocks import ResidualBlock
 
 LEGACY = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names of the attention layers before diffusers 0.14, as in the first published models."""

@@ -8,6 +8,8 @@ Nichol 2021, appendix A).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,11 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import NetworkSettings
-from stepfront.trainers.networks.layers import Segments, conv, embedding, linear, norm
+from stepfront.trainers.networks.layers import Segments, conv, embedding, linear
+from stepfront.trainers.networks.unet_blocks import Double, Halve, Resampling, ResidualBlock, UNetParts, group_norm
+
+FAMILIES_OF_UNETS = ("unet", "spectral", "ode")
+"""The families that are U-Nets, of which `network.attention` names resolutions."""
 
 
 def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> UNet:
@@ -23,6 +29,15 @@ def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, 
 
     Raises InputError when the resolution can't be halved often enough, and when `network.attention` names only
     resolutions that the images never have.
+    """
+    check_resolution(settings, resolution)
+    return UNet(settings, image_channels, resolution, width)
+
+
+def check_resolution(settings: NetworkSettings, resolution: int) -> None:
+    """Check that images of `resolution` can be halved often enough and have some resolution of `network.attention`.
+
+    Raises InputError otherwise.
     """
     halvings = len(settings.multipliers) - 1
     if resolution % 2**halvings:
@@ -33,7 +48,6 @@ def build_unet(settings: NetworkSettings, image_channels: int, resolution: int, 
     missing = missing_attention(settings, resolution)
     if missing and len(missing) == len(set(settings.attention)):
         raise InputError(attention_refusal(missing, settings, resolution))
-    return UNet(settings, image_channels, resolution, width)
 
 
 def missing_attention(settings: NetworkSettings, resolution: int) -> list[int]:
@@ -73,55 +87,42 @@ def frequencies(size: int, whose: str, device: torch.device) -> Tensor:
     )
 
 
+class Level(NamedTuple):
+    """One resolution of a U-Net: its channels, and whether its blocks have attention."""
+
+    channels: int
+    attend: bool
+
+
 class UNet(nn.Module):
-    """A down path, a middle and an up path of residual blocks, with concatenated skips."""
+    """A down path, a middle and an up path with concatenated skips, of `parts`; None: of the parts of DDPM."""
 
-    def __init__(self, settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> None:
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        image_channels: int,
+        resolution: int,
+        width: float,
+        parts: UNetParts | None = None,
+    ) -> None:
         super().__init__()
-
-        def at(multiplier: int) -> int:
-            return round(settings.base * width) * multiplier
-
+        base = round(settings.base * width)
+        parts = UNetParts(ResidualBlock, Halve, Double) if parts is None else parts
+        levels = [
+            Level(base * multiplier, side in settings.attention)
+            for multiplier, side in zip(settings.multipliers, _resolutions(settings, resolution), strict=True)
+        ]
         self.time_channels, self.frequencies = settings.base, settings.frequencies
-        time = (at(4),)
+        time = (4 * base,)
         # The sinusoid itself is not slimmed: a prefix of it would drop whole frequencies for no measurable saving.
         self.time = nn.Sequential(linear((settings.base,), time), nn.SiLU(), linear(time, time))
-        now = at(settings.multipliers[0])
-        inputs: Segments
-        self.head = conv((image_channels,), (now,), 3)
+        first, deepest = levels[0].channels, levels[-1].channels
+        self.head = conv((image_channels,), (first,), 3)
+        self.down, skips = _down_path(levels, time, settings, parts)
+        self.middle = nn.ModuleList(parts.block((deepest,), deepest, time, at, settings) for at in (True, False))
+        self.up = _up_path(levels, skips, time, settings, parts)
 
-        skips = [now]
-        self.down = nn.ModuleList()
-        for level, multiplier in enumerate(settings.multipliers):
-            attend = resolution in settings.attention
-            for _ in range(settings.blocks):
-                self.down.append(ResidualBlock((now,), at(multiplier), time, attend, settings))
-                now = at(multiplier)
-                skips.append(now)
-            if level < len(settings.multipliers) - 1:
-                self.down.append(Halve(now, settings))
-                skips.append(now)
-                resolution //= 2
-
-        self.middle = nn.ModuleList(
-            [ResidualBlock((now,), now, time, True, settings), ResidualBlock((now,), now, time, False, settings)]
-        )
-
-        self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(settings.multipliers))):
-            attend = resolution in settings.attention
-            for _ in range(settings.blocks + 1):
-                inputs = (now, skips.pop())
-                if settings.skips == "prefix":
-                    # DDSM's layout: one segment, so a narrow block reads columns that were trained for other inputs.
-                    inputs = (sum(inputs),)
-                self.up.append(ResidualBlock(inputs, at(multiplier), time, attend, settings))
-                now = at(multiplier)
-            if level:
-                self.up.append(Double(now))
-                resolution *= 2
-
-        self.tail = nn.Sequential(_norm((now,), settings), nn.SiLU(), conv((now,), (image_channels,), 3))
+        self.tail = nn.Sequential(group_norm((first,), settings), nn.SiLU(), conv((first,), (image_channels,), 3))
         nn.init.zeros_(self.tail[2].weight)  # type: ignore[arg-type]  # the first prediction is zero, as in DDPM
         nn.init.zeros_(self.tail[2].bias)  # type: ignore[arg-type]
 
@@ -149,87 +150,40 @@ class UNet(nn.Module):
         for block in self.middle:
             h = block(h, time)
         for block in self.up:
-            h = block(torch.cat([h, skips.pop()], dim=1) if isinstance(block, ResidualBlock) else h, time)
+            h = block(h if isinstance(block, Resampling) else torch.cat([h, skips.pop()], dim=1), time)
         return self.tail(h)
 
 
-def _norm(channels: Segments, settings: NetworkSettings) -> nn.GroupNorm:
-    return norm(channels, settings.groups, settings.group_channels, settings.norm_eps)
+def _down_path(
+    levels: Sequence[Level], time: Segments, settings: NetworkSettings, parts: UNetParts
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the down path, and the channels of the skips: one before it, and one after each module."""
+    path, now = nn.ModuleList(), levels[0].channels
+    skips = [now]
+    for level in levels:
+        if len(path):
+            path.append(parts.halve(now, settings))
+            skips.append(now)
+        for _ in range(settings.blocks):
+            path.append(parts.block((now,), level.channels, time, level.attend, settings))
+            now = level.channels
+            skips.append(now)
+    return path, skips
 
 
-class ResidualBlock(nn.Module):
-    """Two normalised convolutions around the time embedding, a shortcut, and optional self-attention."""
-
-    def __init__(self, inputs: Segments, outputs: int, time: Segments, attend: bool, settings: NetworkSettings) -> None:
-        super().__init__()
-        out = (outputs,)
-        self.norm1 = _norm(inputs, settings)
-        self.conv1 = conv(inputs, out, 3)
-        self.time = linear(time, out)
-        self.norm2 = _norm(out, settings)
-        self.dropout = nn.Dropout(settings.dropout)
-        self.conv2 = conv(out, out, 3)
-        # A shortcut must exist at every width or at none, or two widths would be different networks.
-        self.shortcut = conv(inputs, out, 1) if inputs != out else nn.Identity()
-        self.attention = Attention(outputs, settings) if attend else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(time)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.attention(h + self.shortcut(x))
-
-
-class Attention(nn.Module):
-    """Self-attention over all pixels; a narrow network keeps the first heads complete.
-
-    Raises InputError when the channels are not a multiple of the channels per head.
-    """
-
-    def __init__(self, channels: int, settings: NetworkSettings) -> None:
-        super().__init__()
-        self.heads, rest = divmod(channels, settings.head_channels or channels)
-        if rest or not self.heads:
-            raise InputError(
-                f"{channels} channels of attention are not a multiple of {settings.head_channels} channels per head; "
-                "change network.widths or network.head_channels"
-            )
-        self.norm = _norm((channels,), settings)
-        self.qkv = conv((channels,), (channels, channels, channels), 1)
-        self.out = conv((channels,), (channels,), 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(3, 4).unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(mixed.transpose(2, 3).reshape(batch, channels, height, width))
-
-
-class Halve(nn.Module):
-    """A strided convolution that halves the resolution."""
-
-    def __init__(self, channels: int, settings: NetworkSettings) -> None:
-        super().__init__()
-        self.conv = conv((channels,), (channels,), 3, stride=2)
-        self.pad_end = settings.halving == "end"
-        if self.pad_end:  # one zero at the right and at the bottom, as in the code of Ho et al.
-            self.conv.padding = (0, 0)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.pad_end else x)
-
-
-class Double(nn.Module):
-    """Nearest-neighbour upsampling to twice the resolution, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = conv((channels,), (channels,), 3)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+def _up_path(
+    levels: Sequence[Level], skips: list[int], time: Segments, settings: NetworkSettings, parts: UNetParts
+) -> nn.ModuleList:
+    """Return the up path, which takes the skips from the last to the first."""
+    path, now = nn.ModuleList(), levels[-1].channels
+    for level in reversed(levels):
+        if len(path):
+            path.append(parts.double(now, settings))
+        for _ in range(settings.blocks + 1):
+            inputs: Segments = (now, skips.pop())
+            if settings.skips == "prefix":
+                # DDSM's layout: one segment, so a narrow block reads columns that were trained for other inputs.
+                inputs = (sum(inputs),)
+            path.append(parts.block(inputs, level.channels, time, level.attend, settings))
+            now = level.channels
+    return path

@@ -12,7 +12,7 @@ from stepfront.errors import InputError
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet import Supernet
-from stepfront.trainers.networks.unet import attention_refusal, missing_attention
+from stepfront.trainers.networks.unet import FAMILIES_OF_UNETS, attention_refusal, missing_attention
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training_settings import TrainingSettings
 
@@ -63,7 +63,8 @@ def initial_supernet(settings: TrainerSettings, data: ImageData) -> Supernet:
 
     Raises InputError for attention at a resolution that the images never have.
     """
-    if settings.network.family == "unet" and (missing := missing_attention(settings.network, data.resolution)):
+    of_unets = settings.network.family in FAMILIES_OF_UNETS
+    if of_unets and (missing := missing_attention(settings.network, data.resolution)):
         raise InputError(attention_refusal(missing, settings.network, data.resolution))
     with torch.random.fork_rng():
         torch.manual_seed(settings.training.seed)

@@ -9,7 +9,8 @@ from torch import nn
 from stepfront.errors import InputError
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.layers import conv, groups_for, linear, norm, parameter_segments
-from stepfront.trainers.networks.unet import Attention, Halve, build_unet, frequencies, missing_attention, sinusoid
+from stepfront.trainers.networks.unet import build_unet, frequencies, missing_attention, sinusoid
+from stepfront.trainers.networks.unet_blocks import Attention, Halve
 
 
 def test_sinusoid_is_the_closed_form() -> None:

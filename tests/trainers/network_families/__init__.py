@@ -1,0 +1,1 @@
+"""Tests of stepfront.trainers.network_families."""

@@ -1,0 +1,1 @@
+"""Ship network families beside the U-Net, found by name."""
