@@ -36,7 +36,7 @@ from stepfront.search.problem.costs import (
 )
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias
-from stepfront.search.problem.user_parts import check_user_scores
+from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.scoring.baselines import ensure_sampler_scores
@@ -78,6 +78,7 @@ def run_search(
         problem = load_problem(settings, reading_progress(stage))
         warn_of_bias(problem)
         check_user_scores(settings, problem.data)
+        check_second_features(settings, problem.data)
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists

@@ -10,6 +10,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import Stage, reading_progress
 from stepfront.search.mlflow_runs.written import WrittenTraining
+from stepfront.search.problem.user_parts import check_second_features
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
@@ -42,7 +43,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
         if settings.training.workers == 1 and (line := choose_threads(device)):
             stage(line)
-        check_judge(data, settings.features)
+        _check_judges(settings, data, None if fresh else directory)
         check_classes(data, settings.network.classes)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
@@ -63,6 +64,12 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         stage("preparing features and reference statistics")
         prepare_judge(data, settings.features, directory, device)
     return card, not done
+
+
+def _check_judges(settings: RunSettings, data: ImageData, directory: Path | None) -> None:
+    """Raise InputError where the judge of the search, or of its confirmation, can't judge these images."""
+    check_judge(data, settings.features, directory)
+    check_second_features(settings, data)
 
 
 def _delete_training(settings: RunSettings, data: ImageData, directory: Path) -> None:

@@ -19,6 +19,7 @@ from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
 from stepfront.trainers.metrics.feature_set import find_feature_set
+from stepfront.trainers.metrics.features import check_features
 from stepfront.trainers.metrics.user_scores import check_scores_on
 
 SQUARE = ("states", "clean")
@@ -49,6 +50,15 @@ def check_user_scores(settings: RunSettings, data: ImageData) -> None:
     check_scores_on(
         user_scores(settings.scores), data.held_out_images, settings.evaluation.images, data.held_out_labels
     )
+
+
+def check_second_features(settings: RunSettings, data: ImageData) -> None:
+    """Try the features of the confirmation, where they are named, on these images.
+
+    Raises InputError where the images can't have them, before a search that could not be confirmed.
+    """
+    if settings.confirm.features.name != "auto":
+        check_features(data, settings.confirm.features)
 
 
 def check_solvers(settings: RunSettings, diffusion: DiffusionSettings) -> None:

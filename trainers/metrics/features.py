@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.plugins import FEATURES
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, blocks, to_float
@@ -79,12 +81,35 @@ def pack_features(settings: FeatureSettings, directory: Path) -> PackedFeatures:
     return PackedFeatures(settings, find_feature_set(settings).pack(directory))
 
 
-def check_features(data: ImageData, settings: FeatureSettings) -> None:
-    """Raise InputError when these images can't have the settings' features, before anything is trained."""
-    find_feature_set(settings).check(data)
-    if not settings.is_file:
+def check_features(data: ImageData, settings: FeatureSettings, directory: Path | None = None) -> None:
+    """Raise InputError when these images can't have the settings' features, before anything is trained.
+
+    Features from a file, and those that are not part of the package, are tried on a few images.  The latter are
+    prepared for it in `directory`, where they are used later; None: in a temporary folder.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _check_and_try(data, settings, place)
+    except InputError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise InputError(
+            f"features {settings.name!r} fail ({type(error).__name__}: {first_line(error)}); a feature set is a class "
+            "derived from FeatureSet (docs/plugins.md)"
+        ) from error
+
+
+def _check_and_try(data: ImageData, settings: FeatureSettings, directory: Path) -> None:
+    feature_set = find_feature_set(settings)
+    feature_set.check(data)
+    if settings.is_file:
+        packed = pack_features(settings, Path())
+    elif settings.name not in FEATURES.ours:
+        feature_set.prepare(data, directory, lambda done, total: None)
+        packed = pack_features(settings, directory)
+    else:
         return
-    packed = pack_features(settings, Path())
     width = _width(packed, data, torch.device("cpu"))
     if settings.reference is not None:
         _check_reference(Reference.load(Path(settings.reference)), packed, width, settings.reference)

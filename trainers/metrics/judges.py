@@ -27,12 +27,15 @@ CANDIDATES = ("degradations", "random")
 _COMPARED_IMAGES = 16
 
 
-def check_judge(data: ImageData, settings: FeatureSettings) -> None:
-    """Raise InputError when these images can't have the settings' judge, before anything is trained."""
+def check_judge(data: ImageData, settings: FeatureSettings, directory: Path | None = None) -> None:
+    """Raise InputError when these images can't have the settings' judge, before anything is trained.
+
+    Features of the user's own are prepared for it in `directory`; None: in a temporary folder.
+    """
     if settings.examine != "skip":
         check_enough_images(data)
     if settings.name != "auto":
-        check_features(data, settings)
+        check_features(data, settings, directory)
 
 
 def prepare_judge(
