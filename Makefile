@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation surrogate-table
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,12 @@ bench-sampler-genes: $(READY)  ## compare searches with and without genes for so
 
 bench-search: $(READY)  ## measure hypervolume against evaluations per method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search
+
+bench-peers: $(READY)  ## compare the search with its peers on a published surrogate table (minutes, no supernet)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
+
+surrogate-table: $(READY)  ## fit the surrogate table of bench-peers to evaluated plans (needs runs/digits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fit_surrogate
 
 bench-storages: $(READY)  ## measure ask and tell with 1,000 genes in every storage
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.storages

@@ -53,7 +53,7 @@ def ours(
     screening = make_screening(
         screen,
         encoding,
-        lambda: PlanFeatures(encoding, source.gap(), earlier_models(initial, encoding, source.gap())),
+        lambda: PlanFeatures(encoding, source.gap(), earlier_models(initial, encoding, source.gap()), screen.coding),
         lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
     sampler = BlockNSGAII(
@@ -63,6 +63,7 @@ def ours(
         make_initial_plans(initial, source),
         screen.offspring,
         screening,
+        neighbours=screen.neighbours,
     )
     ledger = Ledger(
         InMemoryStorage(),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import ndtr
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
@@ -67,6 +68,29 @@ def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -
     heights = np.minimum.accumulate(np.concatenate([[limit[1]], front[:, 1]]))
     widths = np.clip(ends - np.maximum(starts, points[:, :1]), 0, None)
     return np.nan_to_num((widths * np.clip(heights - points[:, 1:], 0, None)).sum(axis=1))
+
+
+def expected_hypervolume_gains(
+    mean: Array, deviation: Array, costs: Array, front: Array, reference: Sequence[float]
+) -> Array:
+    """Return the expected gain of each point [N] whose first score is log-normal and whose second is known: [N].
+
+    `mean` and `deviation` [N] are of the logarithm, `costs` [N] the second scores, `front` [F, 2].  The gain of a score
+    u falls by the height of the column at u that the point would fill, so its expectation is exact: the sum over the
+    columns [a, b] of height times E[(b - u)+] - E[(a - u)+], each as in Black and Scholes (1973).
+    """
+    limit = np.asarray(reference, dtype=np.float64)
+    front = np.asarray(front, dtype=np.float64).reshape(-1, 2)
+    front = front[(front < limit).all(axis=1)]
+    front = front[np.lexsort(front.T[::-1])]
+    edges = np.concatenate([[0.0], front[:, 0], [limit[0]]])
+    heights = np.minimum.accumulate(np.concatenate([[limit[1]], front[:, 1]]))
+    spread = np.maximum(deviation, 1e-9)[:, None]
+    with np.errstate(divide="ignore"):
+        scaled = (np.log(np.maximum(edges, 0.0)) - mean[:, None]) / spread
+    means = np.exp(mean[:, None] + 0.5 * spread**2)
+    below = edges * ndtr(scaled) - means * ndtr(scaled - spread)
+    return np.nan_to_num((np.diff(below, axis=1) * np.clip(heights - costs[:, None], 0, None)).sum(axis=1))
 
 
 class GrowingFront:

@@ -23,10 +23,10 @@ from optuna.trial import FrozenTrial
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive
-from stepfront.search.algorithm.variation import make_child
+from stepfront.search.algorithm.variation import count_neighbours, make_child, neighbour
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
-from stepfront.search.pareto import domination_rank
+from stepfront.search.pareto import domination_rank, front_indices
 
 _TRIES = 200
 
@@ -37,7 +37,8 @@ Screen = Callable[[Sequence[Levels]], int]
 class BlockNSGAII(GenomeSampler):
     """Propose the `initial` plans in their order, then children of the elite that are `affordable`.
 
-    With a `screen`, `offspring` children are made per proposal and the screen chooses one.
+    With a `screen`, `offspring` children are made per proposal and the screen chooses one.  It also chooses among up to
+    `neighbours` plans one change away from the Pareto front.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class BlockNSGAII(GenomeSampler):
         offspring: int = 1,
         screen: Screen | None = None,
         affordable: Callable[[Levels], bool] = lambda levels: True,
+        neighbours: int = 0,
     ) -> None:
         self.encoding, self.variation, self.seed = encoding, variation, seed
         self.initial, self.population = list(initial), variation.population
         self.offspring, self.screen, self._affordable = offspring, screen, affordable
+        self._most_neighbours = neighbours
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
@@ -63,7 +66,10 @@ class BlockNSGAII(GenomeSampler):
         for plan in self.initial:
             if plan.genome not in seen:
                 return plan
-        children = self._children(np.random.default_rng([self.seed, number]), self.elite(study, archive), seen)
+        rng = np.random.default_rng([self.seed, number])
+        children = self._children(rng, self.elite(study, archive), seen)
+        if self.screen is not None and self._most_neighbours:
+            children += self._neighbours(rng, archive, {*seen, *(child.genome for _, child in children)})
         if not children:
             return self._any_unseen(seen)
         chosen = 0 if self.screen is None or len(children) == 1 else self.screen([levels for levels, _ in children])
@@ -103,6 +109,24 @@ class BlockNSGAII(GenomeSampler):
             if len(children) >= (self.offspring if screened else 1):
                 break
         return children
+
+    def _neighbours(
+        self, rng: np.random.Generator, archive: TrialArchive, seen: set[str]
+    ) -> list[tuple[Levels, Proposal]]:
+        """Return new affordable plans one change away from a point of the front, a random part of too many."""
+        parents = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
+        each = count_neighbours(self.encoding)
+        changes = np.arange(len(parents) * each)
+        if len(changes) > self._most_neighbours:
+            changes = np.sort(rng.choice(len(changes), self._most_neighbours, replace=False))
+        found: dict[str, tuple[Levels, Proposal]] = {}
+        for number in changes:
+            parent = parents[number // each]
+            levels = neighbour(self._unpack(parent.user_attrs[GENOME]), self.encoding, int(number % each))
+            genome = self.encoding.pack(levels)
+            if genome not in seen and genome not in found and self._affordable(levels):
+                found[genome] = levels, Proposal(genome, "neighbour", (parent.number,))
+        return list(found.values())
 
     def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> tuple[Levels, Proposal]:
         first, second = self._tournament(rng, elite), self._tournament(rng, elite)

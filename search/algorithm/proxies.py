@@ -100,8 +100,12 @@ class ModelProxy:
 
     def predict(self, children: Sequence[Levels]) -> Array:
         """Return an optimistic FID of each child, [N]."""
-        mean, deviation = self._model.predict(self._features(children))
+        mean, deviation = self.distribution(children)
         return np.exp(mean - deviation)
+
+    def distribution(self, children: Sequence[Levels]) -> tuple[Array, Array]:
+        """Return mean and standard deviation of each child's log FID, [N] each."""
+        return self._model.predict(self._features(children))
 
 
 def gap_score(encoding: Encoding, gap: Array) -> ProxyScore:

@@ -10,11 +10,11 @@ from optuna.trial import FrozenTrial
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, ProxyScore, find_proxy
+from stepfront.search.algorithm.proxies import ModelProxy, Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
-from stepfront.search.pareto import front_indices, hypervolume_gains
+from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume_gains
 
 
 class SearchProgress(Protocol):
@@ -42,9 +42,16 @@ class Screening:
     """
 
     def __init__(
-        self, proxy: Proxy, costs_of: Callable[[Levels], list[float]], least_tau: float, others: Sequence[Proxy] = ()
+        self,
+        proxy: Proxy,
+        costs_of: Callable[[Levels], list[float]],
+        least_tau: float,
+        others: Sequence[Proxy] = (),
+        acquisition: str = "optimistic",
     ) -> None:
         self._proxies, self._costs_of, self._least_tau = (proxy, *others), costs_of, least_tau
+        self._expected = acquisition == "expected"
+        self._learnt = 0, False
         self._progress: SearchProgress | None = None
 
     def watch(self, progress: SearchProgress) -> None:
@@ -61,17 +68,29 @@ class Screening:
         if len(complete) < LEAST_TRIALS:
             return 0
         scores = self._progress.scores()[searched]
-        columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
-        for proxy, column in zip(self._proxies, columns, strict=True):
-            # NaN, a correlation that is undefined, is not trusted either.
-            if not proxy.learn(complete, np.roll(scores, -column, axis=1)) >= self._least_tau:
-                return 0
-        expected = [proxy.predict(children) for proxy in self._proxies]
+        if not self._is_trusted(complete, scores):
+            return 0
         costs = np.array([self._costs_of(levels) for levels in children])
-        known = np.column_stack([costs, *expected[1:]])
         fits = len(complete) < len(self._progress.complete)
         front = _front_of(complete, scores) if fits else self._progress.front_scores()
+        if self._expected and isinstance(self._proxies[0], ModelProxy) and scores.shape[1] == 2:
+            distribution = self._proxies[0].distribution(children)
+            return int(np.argmax(expected_hypervolume_gains(*distribution, costs[:, 0], front, reference)))
+        expected = [proxy.predict(children) for proxy in self._proxies]
+        known = np.column_stack([costs, *expected[1:]])
         return best_child(expected[0], known, front, reference)
+
+    def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
+        """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""
+        if self._learnt[0] != len(complete):
+            columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
+            learnt = (
+                proxy.learn(complete, np.roll(scores, -column, axis=1))
+                for proxy, column in zip(self._proxies, columns, strict=True)
+            )
+            # NaN, a correlation that is undefined, is not trusted either.
+            self._learnt = len(complete), all(tau >= self._least_tau for tau in learnt)
+        return self._learnt[1]
 
 
 def make_screening(
@@ -91,7 +110,9 @@ def make_screening(
     make, inputs = find_proxy(screen.proxy), ProxyInputs(encoding, features, paired)
     made = [make(inputs) for _ in range(1 + scores)]
     proxies = [proxy for proxy in made if proxy is not None]
-    return Screening(proxies[0], costs_of, screen.least_tau, proxies[1:]) if len(proxies) == len(made) else None
+    if len(proxies) < len(made):
+        return None
+    return Screening(proxies[0], costs_of, screen.least_tau, proxies[1:], screen.acquisition)
 
 
 def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:

@@ -43,12 +43,15 @@ EarlierModel = Callable[[Sequence[Levels]], Array]
 class PlanFeatures:
     """Compute the model's features of plans.
 
-    `gap` [steps, widths] is the gap table; each model of `earlier` searches adds one feature, its prediction.
+    `gap` [steps, widths] is the gap table; each model of `earlier` searches adds one feature, its prediction.  `coding`
+    is how levels become features: `level`, one per unit, or `thermometer`, one per unit and level that is reached, so
+    that the linear part of the model learns what each width is worth.
     """
 
     encoding: Encoding
     gap: Array
     earlier: tuple[EarlierModel, ...] = ()
+    coding: str = "level"
 
     def __call__(self, plans: Sequence[Levels]) -> Array:
         """Return the features [N, features] of N plans' levels.
@@ -66,7 +69,7 @@ class PlanFeatures:
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
         gap = np.where(taken, per_unit[np.arange(e.units), levels], 0.0).sum(axis=1)
         floor = 0.01 * float(per_unit[:, 0].sum())
-        columns = [_stretches(np.where(taken, levels, 0) / max(1, e.highest))]
+        columns = [_stretches(values) for values in self._coded(np.where(taken, levels, 0), taken)]
         if isinstance(e, EvenStages):
             columns.append(-np.log(share))
         elif e.skip:
@@ -75,6 +78,13 @@ class PlanFeatures:
         columns += [one.astype(np.float64) for one in chosen]
         known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(model(plans) for model in self.earlier)]
         return np.column_stack([*columns, *known])
+
+    def _coded(self, levels: Levels, taken: NDArray[np.bool_]) -> list[Array]:
+        """Return the columns [N, units] that stand for the levels [N, units] of units that are `taken`."""
+        highest = max(1, self.encoding.highest)
+        if self.coding == "thermometer":
+            return [taken * (levels >= level) / np.sqrt(highest) for level in range(1, highest + 1)]
+        return [levels / highest]
 
     @cached_property
     def _unit_gap(self) -> Array:

@@ -68,6 +68,27 @@ def change_gene(rng: Generator, genes: Levels, choices: Sequence[int]) -> Levels
     return child
 
 
+def count_neighbours(encoding: Encoding) -> int:
+    """Return how many single changes a plan has: each unit, and each gene of the sampler, to each other level."""
+    return encoding.units * (encoding.highest - encoding.lowest) + sum(count - 1 for count in encoding.choices)
+
+
+def neighbour(levels: Levels, encoding: Encoding, index: int) -> Levels:
+    """Return the plan of one change, by its index below `count_neighbours`; where projected, several may be equal."""
+    others = encoding.highest - encoding.lowest
+    child, place = levels.copy(), index // max(1, others)
+    if place < encoding.units:
+        lowest, count, step = encoding.lowest, others + 1, index % others
+    else:
+        place, step = encoding.units, index - encoding.units * others
+        while step >= encoding.choices[place - encoding.units] - 1:
+            step -= encoding.choices[place - encoding.units] - 1
+            place += 1
+        lowest, count = 0, encoding.choices[place - encoding.units]
+    child[place] = lowest + (levels[place] - lowest + 1 + step) % count
+    return encoding.project(child)
+
+
 def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:
     """Return a one- or two-point crossover, equally often."""
     return _pick(rng, (one_point, two_point))(rng, first, second)

@@ -41,6 +41,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         offspring=settings.screen.offspring,
         screen=screening,
         affordable=affordability(problem, costs),
+        neighbours=settings.screen.neighbours,
     )
     budget = settings.budget
     steps = len(problem.times)

@@ -32,4 +32,4 @@ def make_plan_features(problem: SearchProblem) -> PlanFeatures:
     """Return what the model of FID reads from a plan; earlier searches' tables are copied and read for it."""
     copies = keep_earlier(problem.settings, problem.settings.search_directory)
     earlier = earlier_models(problem.settings.initial_plans, problem.encoding, problem.gap, copies)
-    return PlanFeatures(problem.encoding, problem.gap, earlier)
+    return PlanFeatures(problem.encoding, problem.gap, earlier, problem.settings.screen.coding)

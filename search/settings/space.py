@@ -96,6 +96,19 @@ class ScreenSettings(Settings):
         "and width; paired: distance to full-width images; none: no screening; or your own (docs/plugins.md)",
     )
     offspring: int = Field(32, ge=1, description="children made per child that is evaluated")
+    neighbours: int = Field(
+        0, ge=0, description="plans one change away from a point of the front that are screened beside the children"
+    )
+    coding: Literal["level", "thermometer"] = Field(
+        "level",
+        description="features of a plan in proxy model. level: one number per unit; thermometer: one per unit and "
+        "width that it reaches",
+    )
+    acquisition: Literal["optimistic", "expected"] = Field(
+        "optimistic",
+        description="gain of hypervolume that is compared. optimistic: at one standard deviation below the expected "
+        "FID; expected: its mean over the distribution of FID, with proxy model and two objectives",
+    )
     least_tau: float = Field(
         0.5, ge=-1, le=1, description="Kendall's tau of proxy and FID below which the proxy is not used"
     )

@@ -8,6 +8,7 @@ import pytest
 from stepfront.errors import InputError
 from stepfront.search.pareto import (
     domination_rank,
+    expected_hypervolume_gains,
     front_indices,
     front_size_history,
     hypervolume,
@@ -69,6 +70,29 @@ def test_gains_are_what_each_point_alone_adds(objectives: int) -> None:
         assert (gains >= 0).all()
     alone = hypervolume_gains(points[:1], np.zeros((0, objectives)), reference)
     np.testing.assert_allclose(alone, hypervolume(points[:1], reference))
+
+
+def test_expected_gains_are_the_mean_of_the_gains_over_the_distribution() -> None:
+    rng = np.random.default_rng(0)
+    front, reference = np.array([[0.5, 4.0], [1.0, 2.0], [3.0, 1.0]]), (5.0, 6.0)
+    mean, deviation = np.log([0.3, 0.9, 2.0, 1.5]), np.array([0.2, 0.5, 1.0, 0.6])
+    costs = np.array([5.0, 1.5, 0.5, 3.0])
+    expected = expected_hypervolume_gains(mean, deviation, costs, front, reference)
+    drawn = np.exp(mean + deviation * rng.normal(size=(40_000, 4)))
+    sampled = [
+        hypervolume_gains(np.column_stack([each, np.full(len(each), cost)]), front, reference).mean()
+        for each, cost in zip(drawn.T, costs, strict=True)
+    ]
+    np.testing.assert_allclose(expected, sampled, rtol=0.03)
+
+
+def test_expected_gains_without_spread_are_the_gains() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.random((30, 2))
+    front = np.array([[0.2, 0.6], [0.6, 0.3]])
+    for known in (front, np.zeros((0, 2))):
+        expected = expected_hypervolume_gains(np.log(points[:, 0]), np.zeros(30), points[:, 1], known, (0.9, 0.8))
+        np.testing.assert_allclose(expected, hypervolume_gains(points, known, (0.9, 0.8)), atol=1e-6)
 
 
 def test_ranks_are_told_apart_as_far_as_is_asked() -> None:

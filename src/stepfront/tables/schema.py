@@ -24,7 +24,12 @@ PART_SECONDS = ("sampling_seconds", "features_seconds", "distance_seconds")
 _TRIAL = (
     Column("trial", "integer", "number of the trial in its study; -1 for a baseline that no search proposed", True),
     Column("generation", "integer", "generation of the search that the trial belongs to; -1 for a baseline", True),
-    Column("origin", "text", "what made the plan: an initial plan's kind, crossover, mutation, random, or fit", True),
+    Column(
+        "origin",
+        "text",
+        "what made it: an initial plan's kind, crossover, mutation, neighbour, random, or fit",
+        True,
+    ),
     Column("parents", "integers", "trials whose plans were combined"),
     Column("genome", "text", "the plan as the search varies it"),
     Column("plan", "text", "widths as runs in sampling order, such as 12x0.50 8x1.00", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,27 @@ def test_plans_that_are_known_to_be_too_dear_are_not_proposed() -> None:
     ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=60)))
     assert len(ledger.trials) == 60
     assert all(t.values[1] <= 12 for t in ledger.trials[1:])
+
+
+def test_a_screen_chooses_among_neighbours_of_the_front_too() -> None:
+    offered: list[int] = []
+
+    def last(children: Sequence[np.ndarray]) -> int:
+        offered.append(len(children))
+        return len(children) - 1
+
+    settings = VariationSettings(population=6)
+    sampler = BlockNSGAII(ENCODING, settings, 1, INITIAL, offspring=4, screen=last, neighbours=25)
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=30)))
+    assert max(offered) > 4
+    assert max(offered) <= 4 + 25
+    by_number = {trial.number: trial for trial in ledger.trials}
+    children = [trial for trial in ledger.trials if trial.user_attrs["origin"] == "neighbour"]
+    assert children
+    for child in children:
+        (parent,) = (by_number[number] for number in child.user_attrs["parents"])
+        both = (ENCODING.unpack(trial.user_attrs["genome"]) for trial in (child, parent))
+        assert (next(both) != next(both)).sum() == 1
 
 
 def test_parents_are_the_elite_of_all_trials_initial_plans_included() -> None:

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import Stages
-from stepfront.search.algorithm.proxies import ProxyInputs, find_proxy
+from stepfront.search.algorithm.proxies import ModelProxy, ProxyInputs, find_proxy
 from stepfront.search.algorithm.screening import Screening, best_child
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
@@ -79,3 +79,31 @@ def test_every_proxy_of_the_settings_can_be_made() -> None:
     for name in PROXIES.ours:
         assert find_proxy(name)(inputs) is not None
         assert ScreenSettings(proxy=name).proxy == name
+
+
+class KnownDistribution(ModelProxy):
+    """A model that expects one child to be surely a bit better, and the other to be perhaps far better."""
+
+    def __init__(self) -> None:
+        self.learnt = 0
+
+    def learn(self, trials: object, scores: object) -> float:
+        self.learnt += 1
+        return 0.9
+
+    def distribution(self, children: object) -> tuple[np.ndarray, np.ndarray]:
+        return np.log([2.0, 3.2]), np.array([1e-3, 0.6])
+
+
+def test_the_expected_gain_weighs_what_the_optimistic_gain_takes_for_granted() -> None:
+    children = [np.array([0]), np.array([1])]
+    chosen = {}
+    for acquisition in ("optimistic", "expected"):
+        proxy = KnownDistribution()
+        screening = Screening(proxy, lambda levels: [2.0], 0.5, acquisition=acquisition)
+        screening.watch(Progress(LEAST_TRIALS))
+        chosen[acquisition] = screening(children)
+        assert screening(children) == chosen[acquisition]
+        assert proxy.learnt == 1  # once per result, not once per proposal
+    # One deviation below its mean the second is at 1.76; the mean of its gains is below the first one's.
+    assert chosen == {"optimistic": 1, "expected": 0}

@@ -96,3 +96,28 @@ def test_features_of_long_plans_are_means_of_stretches_and_skips_are_seen() -> N
     assert seen[:MOST_STRETCHES] == pytest.approx([1.0] * 10 + [0.0] * 10)
     assert seen[MOST_STRETCHES:-1] == pytest.approx([0.0] * 19 + [1.0])
     assert seen[-1] == pytest.approx(0.5 * np.log(950 + 10))  # steps that are left out have no gap; the floor is 1%
+
+
+def test_the_thermometer_has_one_feature_per_unit_and_level_that_is_reached() -> None:
+    encoding = Stages(4, (0.25, 0.5, 1.0), True, 4)
+    gap = np.tile([2.0, 1.0, 0.0], (4, 1))
+    plain, coded = PlanFeatures(encoding, gap), PlanFeatures(encoding, gap, coding="thermometer")
+    (seen,) = coded([np.array([0, 1, 2, -1])])
+    assert np.allclose(seen[:8] * np.sqrt(2), [0, 1, 1, 0, 0, 0, 1, 0])
+    # Skips and the gap follow as they do without it.
+    assert np.array_equal(seen[8:], plain([np.array([0, 1, 2, -1])])[0, 4:])
+
+
+def test_the_thermometer_learns_faster_what_a_width_is_worth() -> None:
+    def uneven(levels: np.ndarray) -> float:
+        return float(np.exp((np.array([1.0, 0.1, 0.08, 0.0])[levels] * np.linspace(0.1, 1, 10)).sum()))
+
+    known, unknown = draw(60), draw(200, seed=1)
+    fid, true = np.array(list(map(uneven, known))), np.log(list(map(uneven, unknown)))
+    errors = {}
+    for coding in ("level", "thermometer"):
+        # A gap that says nothing: all widths lose the same.
+        features, model = PlanFeatures(ENCODING, np.ones((20, 4)), coding=coding), Surrogate()
+        model.learn(features(known), fid, unranked)
+        errors[coding] = np.abs(model.predict(features(unknown))[0] - true).mean()
+    assert errors["thermometer"] < 0.5 * errors["level"]

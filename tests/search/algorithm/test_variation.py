@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps, run_bounds
+from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.variation import (
     MUTATIONS,
     change_run,
+    count_neighbours,
     exchange,
     make_child,
     mutations_of,
+    neighbour,
     one_point,
     shift_boundary,
     thin,
@@ -131,3 +134,19 @@ def test_exchange_keeps_the_cost_in_cuts_too() -> None:
     for _ in range(100):
         levels = draw(encoding, rng)
         assert macs[encoding.project(exchange(rng, levels, encoding))].sum() == macs[levels].sum()
+
+
+@pytest.mark.parametrize("encoding", [Stages(8, (0.25, 0.5, 1.0), False, 4), Stages(8, (0.25, 0.5, 1.0), True, 4)])
+def test_neighbours_are_all_plans_of_one_change(encoding: Encoding) -> None:
+    levels = np.array([0, 2, 1, 1])
+    found = [neighbour(levels, encoding, index) for index in range(count_neighbours(encoding))]
+    assert len(found) == 4 * (3 if encoding.skip else 2)
+    assert len({encoding.pack(each) for each in found}) == len(found)
+    assert all((each != levels).sum() == 1 for each in found)
+
+
+def test_neighbours_change_genes_of_the_sampler_too() -> None:
+    encoding = SamplerGenes(Stages(4, (0.5, 1.0), False, 2), ("ddim", "unipc_2"), ("trailing", "quadratic", "leading"))
+    levels = np.array([0, 1, 1, 0])
+    found = {tuple(map(int, neighbour(levels, encoding, i))) for i in range(count_neighbours(encoding))}
+    assert found == {(1, 1, 1, 0), (0, 0, 1, 0), (0, 1, 0, 0), (0, 1, 1, 1), (0, 1, 1, 2)}

@@ -1,0 +1,304 @@
+"""Compare the search with its strongest peers on a published surrogate table.
+
+Run it with `make bench-peers`; it writes docs/bench-peers.md.  It needs neither a supernet nor images: all plans are
+scored by benchmarks/surrogate_table.py, and the true front is that of all plans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from benchmarks import methods, peer_methods
+from benchmarks.markdown import markdown
+from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_front
+from stepfront.arrays import Array
+from stepfront.search.config import RunSettings, ScreenSettings
+from stepfront.search.initial_plans.plan_kinds import PlanSource
+from stepfront.search.pareto import hypervolume, hypervolume_history
+from stepfront.search.records.versions import versions
+
+DEFAULTS = RunSettings()
+RANDOM = {"random": 20}
+OURS = DEFAULTS.initial_plans
+NONE: Mapping[str, int] = {}
+ALL_THREE = ScreenSettings(neighbours=1000, coding="thermometer", acquisition="expected")
+SHARES = (0.95, 0.99, 0.999)
+"""Shares of the true hypervolume, to each of which the evaluations are counted."""
+
+NOT_INSTALLED = {"Ax/BoTorch": "ax", "SMAC3": "smac", "Syne Tune": "syne_tune"}
+"""Peers that are compared only by name, with the module of each."""
+
+Runner = Callable[[PlanSource, methods.Score, int, int], Array]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method, with the most seeds and evaluations that its own time per proposal allows."""
+
+    name: str
+    run: Runner
+    seeds: int = 10
+    budget: int = 200
+
+
+def _ours(
+    initial: Mapping[str, int], screen: ScreenSettings, source: PlanSource, score: methods.Score, budget: int, seed: int
+) -> Array:
+    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, screen)
+
+
+def _random(source: PlanSource, score: methods.Score, budget: int, seed: int) -> Array:
+    return methods.random_plans(source.encoding, score, budget, seed)
+
+
+def _optuna(make: peer_methods.MakeSampler, initial: Mapping[str, int], categorical: bool = False) -> Runner:
+    def run(source: PlanSource, score: methods.Score, budget: int, seed: int) -> Array:
+        return peer_methods.optuna_search(make, source, score, budget, seed, initial, categorical)
+
+    return run
+
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+
+
+def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed)
+
+
+def _additive(initial: Mapping[str, int]) -> Runner:
+    return partial(_call_with_initial, peer_methods.additive_model, initial)
+
+
+def _call_with_initial(
+    function: Callable[..., Array],
+    initial: Mapping[str, int],
+    source: PlanSource,
+    score: methods.Score,
+    budget: int,
+    seed: int,
+) -> Array:
+    return function(source, score, budget, seed, initial)
+
+
+PEERS = (
+    Peer("ours, default", partial(_ours, OURS, DEFAULTS.screen)),
+    Peer("ours, random first generation", partial(_ours, RANDOM, DEFAULTS.screen)),
+    Peer("ours, without screening", partial(_ours, OURS, methods.NO_SCREEN)),
+    Peer("ours, thermometer coding", partial(_ours, OURS, ScreenSettings(coding="thermometer"))),
+    Peer("ours, expected gain", partial(_ours, OURS, ScreenSettings(acquisition="expected"))),
+    Peer("ours, neighbours of the front", partial(_ours, OURS, ScreenSettings(neighbours=1000))),
+    Peer("ours, these three", partial(_ours, OURS, ALL_THREE)),
+    Peer("ours, these three, random first generation", partial(_ours, RANDOM, ALL_THREE)),
+    Peer("Optuna GPSampler", _optuna(_gp, NONE), 3, 100),
+    Peer("Optuna GPSampler, our initial plans", _optuna(_gp, OURS), 3, 100),
+    Peer("Optuna TPESampler, multivariate", _optuna(_tpe, NONE)),
+    Peer("Optuna TPESampler, multivariate, our initial plans", _optuna(_tpe, OURS)),
+    Peer("Optuna NSGAIISampler", _optuna(_nsga2, NONE, True)),
+    Peer("Optuna NSGAIISampler, our initial plans", _optuna(_nsga2, OURS, True)),
+    Peer("additive model", _additive(NONE)),
+    Peer("additive model, our initial plans", _additive(OURS)),
+    Peer("gap optima alone", peer_methods.gap_optima, 1),
+    Peer("greedy narrowing by the gap", peer_methods.greedy_by_gap, 1),
+    Peer("greedy narrowing by FID", peer_methods.greedy_by_fid, 1),
+    Peer("random, no repeats", _random),
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The table, the front of all its plans [points, 2], and what is measured against it."""
+
+    table: SurrogateTable
+    front: Array
+    reference: list[float]
+    volume: float
+
+    @classmethod
+    def of(cls, table: SurrogateTable) -> Truth:
+        """Return the truth of a table, from the scores of all plans."""
+        front, reference = true_front(table.every()), table.reference_point()
+        return cls(table, front, reference, hypervolume(front, reference, only_front=True))
+
+    def shares(self, scores: Array) -> Array:
+        """Return the hypervolume after each evaluation as a share of the true one, [N]."""
+        return hypervolume_history(scores, self.reference) / self.volume
+
+    def excess(self, scores: Array) -> float:
+        """Return how far the best FID found at each cost of the true front is above the true one: mean of the ratios.
+
+        Where no plan found is as cheap, the reference point's FID counts.
+        """
+        worst, limits = self.reference[0], self.front[:, 1] * (1 + 1e-9)
+        best = np.array([scores[scores[:, 1] <= limit, 0].min(initial=worst) for limit in limits])
+        return float((best / self.front[:, 0] - 1).mean())
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores [N, 2] of one peer and seed, and CPU seconds per evaluation, the scoring included (microseconds)."""
+
+    scores: Array
+    seconds: float
+
+
+def run_peer(peer: Peer, table: SurrogateTable, seed: int, work: Path) -> Result:
+    """Run one seed of a peer; results are kept, so that an interrupted benchmark continues."""
+    words = "".join(letter if letter.isalnum() else "-" for letter in peer.name)
+    path = work / f"{words}-{peer.budget}-{seed}.npz"
+    if not path.exists():
+        begin = time.process_time()
+        scores = peer.run(table.plan_source(seed), table, peer.budget, seed)
+        np.savez(path, scores=scores, seconds=(time.process_time() - begin) / len(scores))
+        print(f"{peer.name}, seed {seed}: {time.process_time() - begin:.0f} s of CPU", flush=True)
+    with np.load(path) as stored:
+        return Result(stored["scores"], float(stored["seconds"]))
+
+
+def row(peer: Peer, results: list[Result], truth: Truth, images: int) -> dict[str, object]:
+    """Return the row of a peer: evaluations to each share, medians over seeds."""
+    curves = [truth.shares(result.scores) for result in results]
+    cells: dict[str, object] = {"method": peer.name, "seeds": len(results)}
+    for share in SHARES:
+        cells[f"to {100 * share:g} %"] = _reached([_first(curve, share) for curve in curves], curves)
+    spent = [
+        float(result.scores[: int(n), 1].sum()) * images / 1000 if np.isfinite(n := _first(curve, 0.99)) else np.inf
+        for result, curve in zip(results, curves, strict=True)
+    ]
+    middle = float(np.median(spent))
+    cells["network TFLOPs to 99 %"] = f"{middle:.2f}" if np.isfinite(middle) else "-"
+    for count in (30, 60, 100):
+        cells[f"FID above the front at {count}"] = (
+            f"{100 * np.median([truth.excess(result.scores[:count]) for result in results]):.1f} %"
+        )
+    cells["ms per proposal"] = f"{1000 * np.median([result.seconds for result in results]):.2g}"
+    return cells
+
+
+def _first(curve: Array, share: float) -> float:
+    return float(np.argmax(curve >= share) + 1) if (curve >= share).any() else np.inf
+
+
+def _reached(counts: list[float], curves: list[Array]) -> str:
+    """Return the median and, of several seeds, the range; `> n` where the median did not get there in n evaluations."""
+    longest = max(len(curve) for curve in curves)
+    least, middle, most = np.percentile(counts, (0, 50, 100), method="higher")
+    words = [f"{count:.0f}" if np.isfinite(count) else f"> {longest}" for count in (least, middle, most)]
+    return words[1] if len(counts) == 1 or words[1].startswith(">") else f"{words[1]} ({words[0]}-{words[2]})"
+
+
+def error_lines(table: SurrogateTable) -> str:
+    """Return the held-out error of a table as Markdown."""
+    errors = pd.DataFrame(table.about["held-out error"]).T
+    rows = [
+        {
+            "held-out plans": name,
+            "number": int(error["plans"]),
+            "R^2 of log FID": f"{error['r2']:.3f}",
+            "Kendall's tau": f"{error['tau']:.3f}",
+            "median relative error of FID": f"{100 * error['median_relative_error']:.1f} %",
+        }
+        for name, error in errors.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str:
+    """Return the section of one table as Markdown."""
+    table, about = truth.table, truth.table.about
+    rows = [row(peer, results[peer.name], truth, int(about["images"])) for peer in PEERS]
+    units, count = table.main.shape
+    return f"""## `{name}`
+
+{units} genes of {count} widths, {count**units:,} plans; the true front has {len(truth.front)} points.
+
+{markdown(pd.DataFrame(rows))}
+
+The table is fitted to {about["fitted to"]} evaluated plans (`{about["command"]}`): four in ten of independent random
+widths, most others like those of a front. Supernet: {about["supernet"]}. Sampler: {about["sampler"]}.
+Score: {about["score"]}. A fifth of the plans was held out:
+
+{error_lines(table)}
+"""
+
+
+def page(sections: list[str], options: str) -> str:
+    """Return the page as Markdown."""
+    missing = [peer for peer, module in NOT_INSTALLED.items() if importlib.util.find_spec(module) is None]
+    absent = f"Not installed, so not measured: {', '.join(missing)}." if missing else ""
+    return f"""# The search and its peers
+
+Made by `make bench-peers` (`python -m benchmarks.peers{options}`) on {time.strftime("%Y-%m-%d")}.
+
+Versions: {", ".join(f"{k} {v}" for k, v in versions().items())}.
+
+All methods search on published surrogate tables (`benchmarks/surrogate_tables/`), additive and pairwise models of log
+FID that are fitted to evaluated plans by ridge regression. All plans of a table are scored for its true front.
+
+- `to 99 %`: evaluations to that share of the true hypervolume (reference: 1.1 x the worst uniform FID, 1.05 x full
+  cost): median over seeds, with the least and the greatest. `> n`: not reached in n evaluations.
+- `FID above the front at n`: the best FID found at each cost of the true front, above the true one, mean over costs.
+- `ms per proposal`: CPU time of one thread, models and storage included. Evaluations cost nothing here.
+- `ours, these three` sets `screen` to `coding: thermometer`, `acquisition: expected` and `neighbours: 1000`; each of
+  the three rows above it sets one of them.
+- Optuna's samplers run as shipped, on integers (NSGA-II on categories, as documented), and are charged for plans that
+  they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs on fewer
+  seeds, and for 100 evaluations.
+- Greedy narrowing and the gap optima have no randomness. They end when they have no more plans.
+
+A table has no noise and no interaction of three steps. That favours methods that assume additivity, above all the
+additive model. The smaller space of [bench-search.md](bench-search.md) is measured, not modelled. {absent}
+
+{chr(10).join(sections)}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", default="", help="name of one table in benchmarks/surrogate_tables; default: all")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-peers"), help="folder for scores")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--seeds", type=int, default=10, help="most seeds of a method")
+    parser.add_argument("--only", default="", help="run the methods whose names contain this, and write no page")
+    given = parser.parse_args()
+    sections = []
+    for path in sorted(TABLES.glob(f"{given.table or '*'}.json")):
+        truth = Truth.of(read_surrogate_table(path))
+        results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work)
+        if not given.only:
+            sections.append(section(path.stem, truth, results))
+    if not given.only:
+        options = f" --seeds {given.seeds}" if "--seeds" in sys.argv else ""
+        given.docs.mkdir(parents=True, exist_ok=True)
+        (given.docs / "bench-peers.md").write_text(page(sections, options), encoding="utf-8")
+
+
+def run_peers(table: SurrogateTable, content: bytes, seeds: int, only: str, work: Path) -> dict[str, list[Result]]:
+    """Run the peers whose names contain `only` on a table; results of another table or other defaults are not these."""
+    defaults = DEFAULTS.model_dump_json(include={"initial_plans", "variation", "screen"}).encode()
+    kept = work / hashlib.sha256(content + defaults).hexdigest()[:8]
+    kept.mkdir(parents=True, exist_ok=True)
+    return {
+        peer.name: [run_peer(peer, table, seed, kept) for seed in range(min(seeds, peer.seeds))]
+        for peer in PEERS
+        if only in peer.name
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The surrogate table and the peers that are compared on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.fit_surrogate import fit
+from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
+from benchmarks.peers import PEERS, Truth
+from benchmarks.surrogate_table import (
+    TABLES,
+    SurrogateTable,
+    read_surrogate_table,
+    true_front,
+    write_surrogate_table,
+)
+from stepfront.search.pareto import front_indices
+
+
+def made_table(units: int = 4, pairwise: float = 0.1) -> SurrogateTable:
+    """Return a table of `units` genes of three widths, with random terms."""
+    rng = np.random.default_rng(0)
+    falling = np.array([0.6, 0.2, 0.0])
+    gap = falling * rng.uniform(0.1, 1.0, (units, 1))
+    pairs = np.zeros((units, units, 3, 3))
+    pairs[np.triu_indices(units, 1)] = pairwise * rng.normal(size=(units * (units - 1) // 2, 3, 3))
+    return SurrogateTable(
+        (0.25, 0.5, 1.0), units, np.tile([0.1, 0.3, 1.0], (units, 1)), 1.5, gap * rng.uniform(0.5, 1.5, gap.shape),
+        pairs, gap, np.linspace(-2, 2, units), {"images": 8, "held-out error": {}},
+    )  # fmt: skip
+
+
+def test_every_plan_is_scored_in_the_order_of_its_genome() -> None:
+    table = made_table()
+    every = table.every()
+    assert every.shape == (81, 2)
+    for index, levels in enumerate(np.ndindex(3, 3, 3, 3)):
+        assert table(np.array(levels)) == pytest.approx(tuple(every[index]), rel=1e-12)
+
+
+def test_a_score_is_the_sum_of_its_terms() -> None:
+    table = made_table(units=2)
+    fid, gflops = table(np.array([1, 2]))
+    assert np.log(fid) == pytest.approx(1.5 + table.main[0, 1] + table.main[1, 2] + table.pairs[0, 1, 1, 2])
+    assert gflops == pytest.approx(1.3)
+
+
+def test_the_true_front_is_that_of_all_plans() -> None:
+    every = made_table().every()
+    np.testing.assert_allclose(true_front(every), every[front_indices(every)])
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    table = made_table()
+    write_surrogate_table(table, tmp_path / "table.json")
+    np.testing.assert_allclose(read_surrogate_table(tmp_path / "table.json").every(), table.every(), rtol=1e-4)
+
+
+def test_a_fit_recovers_an_additive_and_pairwise_model() -> None:
+    table = made_table()
+    plans = np.array(list(np.ndindex(3, 3, 3, 3)))
+    constant, main, pairs = fit(plans, np.log(table.every()[:, 0]), 3, (1e-6, 1e-6))
+    between = np.zeros_like(table.pairs)
+    between[np.triu_indices(4, 1)] = pairs
+    found = replace(table, constant=constant, main=main, pairs=between)
+    np.testing.assert_allclose(found.every()[:, 0], table.every()[:, 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 65])
+def test_coarse_to_fine_has_each_index_once_and_both_ends_first(count: int) -> None:
+    order = coarse_to_fine(count)
+    assert sorted(order) == list(range(count))
+    assert order[:2] == [0, count - 1][: len(order)]
+
+
+def test_peers_that_follow_the_gap_find_the_front_where_fid_is_the_gap() -> None:
+    table = made_table(pairwise=0.0)
+    table = replace(table, main=table.gap)
+    truth = Truth.of(table)
+    source = table.plan_source(0)
+    assert truth.shares(gap_optima(source, table, 81, 0))[-1] == pytest.approx(1.0)
+    assert truth.excess(gap_optima(source, table, 81, 0)) == pytest.approx(0.0, abs=1e-9)
+    assert len(greedy_by_gap(source, table, 81, 0)) == 1 + 2 * 4
+    assert truth.shares(greedy_by_gap(source, table, 81, 0))[-1] > 0.95
+
+
+def test_the_additive_model_finds_the_front_of_an_additive_table() -> None:
+    table = made_table(units=6, pairwise=0.0)
+    found = additive_model(table.plan_source(0), table, 60, 0, {"random": 15})
+    assert len(np.unique(found, axis=0)) >= 50  # no plan twice; some differ and score alike
+    assert Truth.of(table).shares(found)[-1] > 0.999
+
+
+def test_greedy_narrowing_by_fid_ends_at_the_narrowest_plan() -> None:
+    table = made_table()
+    scores = greedy_by_fid(table.plan_source(0), table, 1000, 0)
+    assert scores[0].tolist() == pytest.approx(table(np.full(4, 2)))
+    assert scores[-1].tolist() == pytest.approx(table(np.zeros(4, dtype=np.int64)))
+
+
+def test_peers_have_names_of_their_own() -> None:
+    assert len({peer.name for peer in PEERS}) == len(PEERS)
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.json")), ids=lambda path: path.stem)
+def test_published_tables_say_their_error_and_rank_full_width_above_the_narrowest(path: Path) -> None:
+    table = read_surrogate_table(path)
+    errors = table.about["held-out error"]["all"]
+    assert errors["r2"] > 0.9
+    assert errors["plans"] >= 50
+    units = table.encoding.units
+    assert table(np.full(units, table.encoding.highest))[0] < table(np.zeros(units, dtype=np.int64))[0]
