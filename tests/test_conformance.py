@@ -28,7 +28,7 @@ LABELS = np.arange(24) % 3
 
 
 def test_every_part_of_ours_is_checked_below() -> None:
-    assert {test.family for test in (TestUNet, TestSpectral)} == set(FAMILIES.ours)
+    assert {test.family for test in (TestUNet, TestSpectral, TestOde)} == set(FAMILIES.ours)
     assert {test.features for test in (TestClassifier, TestDegradations, TestRandom)} == set(FEATURES.ours)
     assert {"digits", "idx", "npz", *(name for name, _ in test_cache.FORMATS.values())} == set(FORMATS.ours)
 
@@ -39,6 +39,10 @@ class TestUNet(NetworkFamilyConformance):
 
 class TestSpectral(NetworkFamilyConformance):
     family = "spectral"
+
+
+class TestOde(NetworkFamilyConformance):
+    family = "ode"
 
 
 @pytest.mark.parametrize("solver", SOLVERS.ours, scope="class")

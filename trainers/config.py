@@ -131,6 +131,7 @@ class NetworkSettings(Settings):
         "plain",
         description="time embedding that is reproduced to the last bit; diffusers_shifted has freq_shift 1",
     )
+    inner_steps: int = Field(2, ge=1, le=64, description="solver steps per block of family ode, which share weights")
 
     @field_validator("widths")
     @classmethod
@@ -138,6 +139,15 @@ class NetworkSettings(Settings):
         if not widths or widths[-1] != 1.0 or list(widths) != sorted(set(widths)) or widths[0] <= 0:
             raise ValueError("widths must ascend within (0, 1] and end in 1.0, such as [0.25, 0.5, 0.75, 1.0]")
         return widths
+
+    @model_validator(mode="after")
+    def _inner_steps_of_ode(self) -> Self:
+        default = type(self).model_fields["inner_steps"].get_default()
+        if self.inner_steps != default and self.family != "ode" and self.family in FAMILIES.ours:
+            raise ValueError(
+                f"family {self.family} does not have the setting network.inner_steps; it is for family ode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:

@@ -54,8 +54,16 @@ class TrainingSettings(Settings):
         description="share of the teacher's output in the targets: the widest network teaches the narrower widths, or "
         "`teacher` all",
     )
+    distill_spectrum: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the distance to the teacher's output over frequencies, each weighted by the inverse of "
+        "the images' mean amplitude (docs/networks.md); 0.1 in Spectral Diffusion",
+    )
     teacher: str | None = Field(
-        None, description="folder of a supernet whose full width is the teacher of `distill`; null: the widest network"
+        None,
+        description="folder of a supernet whose full width is the teacher of `distill` and `distill_spectrum`; null: "
+        "the widest network",
     )
     drop_labels: float = Field(
         0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs"
@@ -84,14 +92,22 @@ class TrainingSettings(Settings):
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of first weights, batches, noise and random widths")
 
+    @property
+    def distills(self) -> bool:
+        """Whether widths learn from a teacher."""
+        return self.distill > 0 or self.distill_spectrum > 0
+
     @model_validator(mode="after")
     def _a_teacher(self) -> Self:
-        if self.teacher is not None and not self.distill:
-            raise ValueError("training.teacher needs training.distill above 0, the share of its output in the targets")
-        if self.distill and self.teacher is None and self.rule == "single":
+        if self.teacher is not None and not self.distills:
             raise ValueError(
-                "training.distill needs the widest network in every step: give training.rule sandwich, or another "
-                "supernet as training.teacher"
+                "training.teacher needs training.distill above 0, the share of its output in the targets, or "
+                "training.distill_spectrum"
+            )
+        if self.distills and self.teacher is None and self.rule == "single":
+            raise ValueError(
+                f"training.{'distill' if self.distill else 'distill_spectrum'} needs the widest network in every step: "
+                "give training.rule sandwich, or another supernet as training.teacher"
             )
         if self.width_weights is not None and not (min(self.width_weights, default=0) > 0):
             raise ValueError(f"training.width_weights are positive factors; given: {list(self.width_weights)}")

@@ -29,6 +29,9 @@ NO_EFFECT_ON_WEIGHTS = (
 )
 """Training settings that may differ when a training resumes: they decide where and how it runs, not its result."""
 
+_LATER = {"network": ("inner_steps",), "training": ("distill_spectrum",)}
+"""Settings that came later: where they have their default, a training is what it was before there were any."""
+
 _IN_FINGERPRINT = (
     *("path", "memory_mb", "cache", "splits", "labels", "class_levels", "image_key", "label_key"),
     *("background", "range", "bad_files"),
@@ -48,6 +51,11 @@ def training_key(settings: TrainerSettings, data: ImageData) -> str:
             del decisive[group][key]
     if settings.network.classes is None:
         del decisive["training"]["drop_labels"]
+    defaults = settings_json(TrainerSettings())
+    for group, later in _LATER.items():
+        for key in later:
+            if decisive[group][key] == defaults[group][key]:
+                del decisive[group][key]
     return hashlib.sha256(json.dumps([decisive, data.fingerprint], sort_keys=True).encode()).hexdigest()
 
 

@@ -50,7 +50,7 @@ def draw_step(
     """
     batches, drawn = source.draw(generator), []
     for i, width in enumerate(choose_widths(training, widths, generator)):
-        if i and not training.distill:
+        if i and not training.distills:
             batches = source.draw(generator)  # new images, times and noise per width: less variance at no cost
         drawn.append(WidthBatches(width, batches))
     return drawn
@@ -79,13 +79,11 @@ def add_gradients(
         predictions = []
         for part, clean in enumerate(batches):
             batch = source.noisy(clean)
-            goal = batch.target
-            if teacher is not None:
-                goal = torch.lerp(goal, teacher(batch), training.distill)
-            elif taught:
-                goal = torch.lerp(goal, taught[part], training.distill)
-            predictions.append(gradients.add(width, batch, goal, share_of(training, widths, width, len(batch.x))))
-        if training.distill and not taught:
+            theirs = teacher(batch) if teacher is not None else taught[part] if taught else None
+            goal = batch.target if theirs is None else torch.lerp(batch.target, theirs, training.distill)
+            share = share_of(training, widths, width, len(batch.x))
+            predictions.append(gradients.add(width, batch, goal, share, theirs))
+        if training.distills and not taught:
             taught = predictions
 
 

@@ -15,8 +15,8 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.validation import settings_json
 
-MAY_DIFFER = ("widths", "dropout", "classes")
-"""Settings of the network in which the two supernets may differ."""
+MAY_DIFFER = ("widths", "dropout", "classes", "inner_steps")
+"""Settings of the network in which the two supernets may differ; none of them changes what the weights are for."""
 
 
 def start_from(supernet: Supernet, directory: Path, diffusion: DiffusionSettings) -> dict[str, object]:

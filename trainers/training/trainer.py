@@ -46,8 +46,8 @@ from stepfront.trainers.training.sandwich import (
 )
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
-from stepfront.trainers.training.teacher import Teacher
-from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.training.teacher import Teacher, weights_of_data
+from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients
 from stepfront.trainers.validation import settings_json
 
 
@@ -168,7 +168,7 @@ class _Training:
         training, state = self._settings.training, self.state
         last = TrainingReport(state.step, training.steps)
         begin, first = time.perf_counter(), state.step
-        gradients = WidthGradients(state.supernet, training.engine, self._autocast())
+        gradients = WidthGradients(state.supernet, training.engine, self._autocast(), self._spectral_term())
         # Averaging is one launch where both have one layout.
         state.averaged.widest.to(memory_format=gradients.layout)  # type: ignore[call-overload]
         state.follow_layout()  # a checkpoint's moments were read before the engine chose one
@@ -201,12 +201,17 @@ class _Training:
             for batch in batches:
                 if not gradients.recorded(width, batch):
                     share = share_of(training, state.supernet.widths, width, len(batch.x0))
-                    gradients.record(width, self._source.noisy(batch), share)
+                    is_taught = self._teacher is not None or (training.distills and width != drawn[0].width)
+                    gradients.record(width, self._source.noisy(batch), share, is_taught)
         state.optimizer.zero_grad(set_to_none=False)
         # Dropout draws from the global generator.
         torch.manual_seed(step_seed(training.seed, state.step) + 1 + self._group.rank)
         add_gradients(gradients, self._source, drawn, training, state.supernet.widths, self._teacher)
         state.update(training, self._group)
+
+    def _spectral_term(self) -> SpectralTerm | None:
+        factor = self._settings.training.distill_spectrum
+        return SpectralTerm(factor, weights_of_data(self._data.images).to(self._device)) if factor else None
 
     def _autocast(self) -> torch.autocast:
         precision, on_gpu = self._settings.training.precision, self._device.type == "cuda"

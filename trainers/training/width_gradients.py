@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from stepfront.trainers.inference.engine import compiled
 from stepfront.trainers.networks.layers import parameter_segments, shared_views
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
+from stepfront.trainers.training.teacher import spectral_errors
 from stepfront.trainers.training_settings import TrainingEngine
 
 
@@ -47,17 +48,32 @@ class _Slices:
         torch._foreach_add_(self.wide_gradients, self.narrow_gradients)
 
 
+class SpectralTerm(NamedTuple):
+    """The distance to a teacher over frequencies: its factor in the loss, and the frequencies' weights [C, H, W]."""
+
+    factor: float
+    weights: Tensor
+
+
 class WidthGradients:
     """Adds gradients of any width to the `grad` of the supernet's parameters, which exist from here on.
 
     Whoever takes a step sets these gradients to zero in place; graphs hold their addresses.
     """
 
-    def __init__(self, supernet: Supernet, engine: TrainingEngine, autocast: torch.autocast) -> None:
+    def __init__(
+        self,
+        supernet: Supernet,
+        engine: TrainingEngine,
+        autocast: torch.autocast,
+        spectral: SpectralTerm | None = None,
+    ) -> None:
         """Build the narrow networks on the device of the supernet.
 
+        `spectral` is added to the loss wherever there is a teacher.
         Raises InputError when the engine needs another device.
         """
+        self._spectral = spectral
         self._autocast, self._records = autocast, engine in ("cuda_graphs", "compiled_cuda_graphs")
         device = next(supernet.widest.parameters()).device
         if self._records and device.type != "cuda":
@@ -80,51 +96,66 @@ class WidthGradients:
         self._graphs: dict[tuple[object, ...], CudaGraph] = {}
         self._pool: Any = None
 
-    def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float) -> Tensor:
-        """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W]."""
-        given = _given(batch, goal)
+    def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float, taught: Tensor | None = None) -> Tensor:
+        """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W].
+
+        `taught` is what a teacher predicts [B, C, H, W], which the spectral term compares with; None: nobody teaches.
+        """
+        given = self._given(batch, goal, taught)
         if not self._records:
-            return self._run(width, share, batch.weight is not None, *given)
-        return self._graphs[self._key(width, batch.x, batch.label)](*given)
+            return self._run(width, share, tuple(given), *given.values())
+        return self._graphs[self._key(width, batch.x, batch.label)](*given.values())
 
     def recorded(self, width: float, batch: CleanBatch) -> bool:
         """Return whether `add` can run on such batches; always true of an engine that records nothing."""
         return not self._records or self._key(width, batch.x0, batch.label) in self._graphs
 
-    def record(self, width: float, batch: NoisyBatch, share: float) -> None:
+    def record(self, width: float, batch: NoisyBatch, share: float, is_taught: bool = False) -> None:
         """Record what `add` replays for batches like this one.  The gradients are then arbitrary."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()  # one for all widths: they run one after the other
-        run = partial(self._run, width, share, batch.weight is not None)
-        graph = CudaGraph(run, _given(batch, batch.target), self._pool)
-        self._graphs[self._key(width, batch.x, batch.label)] = graph
+        given = self._given(batch, batch.target, batch.target if is_taught else None)
+        run = partial(self._run, width, share, tuple(given))
+        self._graphs[self._key(width, batch.x, batch.label)] = CudaGraph(run, tuple(given.values()), self._pool)
 
     @staticmethod
     def _key(width: float, images: Tensor, label: Tensor | None) -> tuple[object, ...]:
         return width, images.shape, label is None
 
-    def _run(
-        self, width: float, share: float, weighted: bool, x: Tensor, t: Tensor, goal: Tensor, *others: Tensor
-    ) -> Tensor:
-        """Run one width; `others` are the weights [B] where the loss is weighted, and the labels where there are."""
-        label = others[1:] if weighted else others
+    def _given(self, batch: NoisyBatch, goal: Tensor, taught: Tensor | None) -> dict[str, Tensor]:
+        """Return all that a pass reads, by name."""
+        others = {
+            "weight": batch.weight,
+            "label": batch.label,
+            "taught": None if self._spectral is None else taught,
+        }
+        given = {name: value for name, value in others.items() if value is not None}
+        return {"x": batch.x, "t": batch.t, "goal": goal, **given}
+
+    def _run(self, width: float, share: float, names: tuple[str, ...], *values: Tensor) -> Tensor:
+        given = dict(zip(names, values, strict=True))
+        label = [given["label"]] if "label" in given else []
         slices = self._slices.get(width)  # the widest network has none
         if slices is not None:
             slices.begin()
         with self._autocast:
-            predicted = self._calls[width](x.to(memory_format=self.layout), t, *label)
-        if weighted:
-            loss = (others[0] * (predicted.float() - goal).square().mean((1, 2, 3))).mean()
-        else:
-            loss = F.mse_loss(predicted.float(), goal)
-        (loss * share).backward()
+            predicted = self._calls[width](given["x"].to(memory_format=self.layout), given["t"], *label)
+        (self._loss(predicted.float(), given) * share).backward()
         if slices is not None:
             slices.end()
         return predicted.detach().float()
 
-
-def _given(batch: NoisyBatch, goal: Tensor) -> tuple[Tensor, ...]:
-    return batch.x, batch.t, goal, *(each for each in (batch.weight, batch.label) if each is not None)
+    def _loss(self, predicted: Tensor, given: dict[str, Tensor]) -> Tensor:
+        """Return the mean loss of a pass, in float32 and outside of autocast."""
+        weight, goal, spectral = given.get("weight"), given["goal"], self._spectral
+        if weight is None:
+            loss = F.mse_loss(predicted, goal)
+        else:
+            loss = (weight * (predicted - goal).square().mean((1, 2, 3))).mean()
+        if spectral is not None and "taught" in given:
+            errors = spectral_errors(predicted, given["taught"], spectral.weights)
+            loss = loss + spectral.factor * (errors if weight is None else weight * errors).mean()
+        return loss
 
 
 def _make_gradients(network: nn.Module) -> None:

@@ -29,7 +29,7 @@ from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training_settings import TrainingSettings
 
-FAMILIES = ("spectral",)
+FAMILIES = ("spectral", "ode")
 CPU = torch.device("cpu")
 
 

@@ -111,10 +111,12 @@ def test_a_teacher_alone_gives_its_own_predictions_as_targets(digits: ImageData,
         goals: list[Tensor] = []
         add = WidthGradients.add
 
-        def kept(self: WidthGradients, width: float, batch: NoisyBatch, goal: Tensor, share: float) -> Tensor:
+        def kept(
+            self: WidthGradients, width: float, batch: NoisyBatch, goal: Tensor, share: float, taught: Tensor
+        ) -> Tensor:
             goals.append(goal)
             torch.testing.assert_close(goal, teacher(batch.x, batch.t), rtol=1e-4, atol=1e-5)
-            return add(self, width, batch, goal, share)
+            return add(self, width, batch, goal, share, taught)
 
         patch.setattr(WidthGradients, "add", kept)
         student = train_supernet(chosen, digits, tmp_path / "student")
@@ -137,7 +139,8 @@ def test_a_teacher_that_predicts_something_else_is_refused(digits: ImageData, tm
     ("training", "says"),
     [
         ({"teacher": "runs/other"}, "needs training.distill above 0"),
-        ({"rule": "single", "distill": 0.5}, "needs the widest network in every step"),
+        ({"rule": "single", "distill": 0.5}, "training.distill needs the widest network in every step"),
+        ({"rule": "single", "distill_spectrum": 0.1}, "distill_spectrum needs the widest network in every step"),
         ({"width_weights": (1.0, 0.0)}, "positive factors"),
     ],
 )

@@ -128,7 +128,7 @@ VARIANTS: dict[str, TrainerSettings] = {
     "plain": settings(),
     "dropout": settings({"dropout": 0.3}),
     "distill": settings(distill=0.5),
-    "dropout, distill and flip": settings({"dropout": 0.3}, flip=True, distill=0.5),
+    "dropout, distill and flip": settings({"dropout": 0.3}, flip=True, distill=0.5, distill_spectrum=0.1),
     "two widths, no decay": settings({"widths": (0.5, 1.0)}, decay=False),
 }
 
