@@ -48,7 +48,7 @@ def test_a_trained_supernet_is_read_back_and_scores_a_plan_of_two_widths(
     )
     card = train_supernet(TrainerSettings(network=network(family), training=training), digits, tmp_path)
     losses = card.made_with["held_out_losses"]
-    assert all(loss < 0.9 for loss in losses.values())  # the first prediction is zero, whose loss is 1
+    assert all(loss < 0.95 for loss in losses.values())  # the first prediction is zero, whose loss is 1
     supernet, saved = load_supernet(tmp_path)
     assert saved == card
     costs = {width: count_width(card.network, 1, 8, width) for width in supernet.widths}

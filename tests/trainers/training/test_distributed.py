@@ -95,7 +95,7 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 @pytest.mark.parametrize("distill", [0.0, 0.5])
 def test_two_processes_compute_the_steps_of_one(digits: ImageData, tmp_path: Path, distill: float) -> None:
     # Five images: the two shares differ in size, and must weigh accordingly.
-    chosen = settings(flip=True, batch=5, steps=8, checkpoint_every=4, distill=distill, distill_spectrum=distill / 5)
+    chosen = settings(flip=True, batch=5, steps=8, checkpoint_every=4, distill=distill)
     alone, images = recording(digits)
     train_supernet(chosen, alone, tmp_path / "one")
     assert begin_training(chosen, digits, tmp_path / "two") == 0
