@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +18,13 @@ def markdown_lines(head: Iterable[object], rows: Iterable[Sequence[object]]) -> 
     """Return the lines of a table of a head and rows of cells."""
     names = [str(name) for name in head]
     return [_line(names), "|" + "---|" * len(names), *(_line(row) for row in rows)]
+
+
+def page_cells(page_file: Path) -> list[dict[str, str]]:
+    """Return the lines of the one table of a page that was written before; none where there is no page."""
+    text = page_file.read_text(encoding="utf-8") if page_file.exists() else ""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
 def _line(cells: Iterable[object]) -> str:

@@ -12,12 +12,7 @@ from benchmarks.damage.faults import FAULTS, applies
 from benchmarks.damage.matrix import Row, judge, run_matrix
 from benchmarks.damage.small_search import files_of
 from benchmarks.damage.verbs import VERBS, Verb, call
-from benchmarks.tracking import made_up_search
-from stepfront.checksums import begin_record
-from stepfront.files import write_json, write_text
-from stepfront.search.config import save_settings, settings_from
-from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from tests.made_up_run import write_made_up_run
 
 READING = [verb for verb in VERBS if verb.name in ("front", "compare")]
 
@@ -25,17 +20,7 @@ READING = [verb for verb in VERBS if verb.name in ("front", "compare")]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run of a made-up search whose files are recorded."""
-    place = tmp_path_factory.mktemp("base")
-    settings = settings_from({"name": "made-up", "directory": str(place), "tracking": {"uri": None}})
-    directory, found = settings.search_directory, made_up_search(8)
-    directory.mkdir(parents=True)
-    begin_record(directory)
-    for name, table in ((TRIALS, found.trials), (PROGRESS, found.progress), (FRONT, found.front)):
-        write_table(table, directory / name)
-    write_json(directory / "search.json", dict(found.facts))
-    write_text(directory / "images" / "index.json", "[]")
-    save_settings(settings, directory / "settings.yaml")
-    return settings.run_directory
+    return write_made_up_run(tmp_path_factory.mktemp("base"), "made-up")
 
 
 @pytest.mark.parametrize("checksums", [True, False], ids=["with checksums", "without"])

@@ -7,36 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills.__main__ import cells_of, kept_cells, page
+from benchmarks.kills.__main__ import cells_of, page
 from benchmarks.kills.contents import leftovers
 from benchmarks.kills.file_events import Fault, Watch
 from benchmarks.kills.forked import call_forked
 from benchmarks.kills.matrix import Row, interrupt
 from benchmarks.kills.verbs import VERBS, Verb
-from benchmarks.tracking import made_up_search
+from benchmarks.markdown import page_cells
 from stepfront.beside import part_of
-from stepfront.checksums import begin_record
 from stepfront.dashboards.report import write_comparison
-from stepfront.files import write_json, write_text
 from stepfront.search.api import open_search
-from stepfront.search.config import save_settings, settings_from
-from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import FRONT, PROGRESS, TRIALS
+from tests.made_up_run import write_made_up_run
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a made-up search, as far as the verbs here read it."""
     place = tmp_path_factory.mktemp("kills")
-    settings = settings_from({"name": "damage", "directory": str(place / "runs"), "tracking": {"uri": None}})
-    directory, found = settings.search_directory, made_up_search(8)
-    directory.mkdir(parents=True)
-    begin_record(directory)
-    for name, table in ((TRIALS, found.trials), (PROGRESS, found.progress), (FRONT, found.front)):
-        write_table(table, directory / name)
-    write_json(directory / "search.json", dict(found.facts))
-    write_text(directory / "images" / "index.json", "[]")
-    save_settings(settings, directory / "settings.yaml")
+    directory = write_made_up_run(place / "runs", "damage") / "search"
     # Here as well, so that forks find the modules imported.
     assert write_comparison([directory], tmp_path_factory.mktemp("page") / "page.html").exists()
     assert len(open_search(directory).front())
@@ -86,7 +74,7 @@ def test_a_process_dies_at_the_event_that_is_asked_for(tmp_path: Path, base: Pat
 def test_a_page_is_continued_verb_by_verb(tmp_path: Path) -> None:
     lines = [cells_of(Row("sync", "killed", 30, 4)), cells_of(Row("export", "disk full", 20, 4, half=1))]
     (tmp_path / "page.md").write_text(page(lines))
-    assert kept_cells(tmp_path / "page.md") == lines[::-1]  # in the order of the verbs
-    assert kept_cells(tmp_path / "none.md") == []
+    assert page_cells(tmp_path / "page.md") == lines[::-1]  # in the order of the verbs
+    assert page_cells(tmp_path / "none.md") == []
     assert "Not measured: killed: export, import, train, register, report," in page(lines)
     assert "disk full: import, train," in page(lines)

@@ -25,27 +25,51 @@ from benchmarks.damage.faults import FAULTS
 from benchmarks.damage.matrix import Row, run_matrix
 from benchmarks.damage.small_search import make_base
 from benchmarks.damage.verbs import VERBS, Verb
-from benchmarks.markdown import markdown
+from benchmarks.markdown import markdown, page_cells
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.ray_session import ray_session
 
+Cells = dict[str, str]
+"""One line of the page's table."""
 
-def page(rows: Sequence[Row], verbs: Sequence[Verb], seconds: float) -> str:
+COLUMNS = (
+    "fault",
+    "checksums",
+    "injected",
+    "calls",
+    "refused",
+    "same",
+    "tracebacks",
+    "silent",
+    "unfound",
+    "unknowable",
+)
+
+
+def cells_of(row: Row, verbs: Sequence[Verb]) -> Cells:
+    """Return the line of a row that was measured today with these verbs."""
+    cells = {name: str(getattr(row, name)) for name in COLUMNS} | {"checksums": "yes" if row.checksums else "no"}
+    return {"verbs": ", ".join(verb.name for verb in verbs)} | cells | {"measured": time.strftime("%Y-%m-%d")}
+
+
+def page(rows: Sequence[Cells]) -> str:
     """Return docs/bench-damage.md."""
-    columns = ("fault", "checksums", "injected", "calls", "refused", "same", "tracebacks", "silent", "unfound")
-    columns += ("unknowable",)
-    table = pd.DataFrame([{name: getattr(row, name) for name in columns} for row in rows])
-    names = ", ".join(verb.name for verb in verbs)
     return (
-        f"# Damage\n\nMade by `make bench-damage` on {time.strftime('%Y-%m-%d')} in {seconds / 60:.0f} minutes.\n\n"
-        f"One fault at a time is put into each file of a small search and its supernet; then {names} are called.\n\n"
+        "# Damage\n\nMade by `make bench-damage`, or in parts: `python -m benchmarks.damage --verbs NAMES --faults"
+        " NAMES --keep`.\n\n"
+        "One fault at a time is put into each file of a small search and its supernet, or with `--most` into some of"
+        " them, evenly picked; then the verbs are called.\n\n"
         "- refused: one line and exit code 2, or a finding of `doctor`\n"
         "- same: the verb worked, and its numbers were those of the undamaged search\n"
         "- tracebacks, and silent (other numbers without a word): 0 is the aim\n"
         "- unfound: faults that `doctor` did not find, where there are checksums\n"
         "- unknowable: other numbers where there are no checksums, such as a flipped digit in a JSON file\n\n"
-        f"{markdown(table)}\n"
+        f"{markdown(pd.DataFrame(list(rows)))}\n"
     )
+
+
+def _key(cells: Cells) -> tuple[str, str, str]:
+    return cells["verbs"], cells["fault"], cells["checksums"]
 
 
 def main() -> None:
@@ -53,21 +77,26 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="finished run to damage copies of (default: one is made)")
     parser.add_argument("--faults", default=",".join(FAULTS), help="faults, comma-separated")
     parser.add_argument("--verbs", default=",".join(verb.name for verb in VERBS), help="verbs, comma-separated")
+    parser.add_argument("--most", type=int, help="number of files that a fault is put into (default: all)")
     parser.add_argument("--seeds", type=int, default=1, help="number of times that each fault is drawn")
     parser.add_argument("--without", choices=["both", "no", "only"], default="both", help="tries without checksums")
     parser.add_argument("--out", type=Path, default=Path("docs/bench-damage.md"))
+    parser.add_argument("--keep", action="store_true", help="keep the lines of the page that are not measured now")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     verbs = [verb for verb in VERBS if verb.name in given.verbs.split(",")]
-    begin = time.monotonic()
+    kept = page_cells(given.out) if given.keep else []
     # One Ray for all calls: each would start its own, which takes longer than the verb.
     with tempfile.TemporaryDirectory() as scratch, ray_session(WorkerSettings()):
         base = given.base or make_base(Path(scratch))
-        rows = []
+        rows: list[Row] = []
         for checksums in {"both": (True, False), "no": (True,), "only": (False,)}[given.without]:
             for seed in range(given.seeds):
-                rows += run_matrix(base, given.faults.split(","), verbs, checksums, seed)
-    given.out.write_text(page(rows, verbs, time.monotonic() - begin), encoding="utf-8")
+                for row in run_matrix(base, given.faults.split(","), verbs, checksums, seed, given.most):
+                    rows.append(row)
+                    new = [cells_of(row, verbs) for row in rows]
+                    kept = [cells for cells in kept if _key(cells) not in map(_key, new)]
+                    given.out.write_text(page([*kept, *new]), encoding="utf-8")
     sys.exit(any(row.tracebacks or row.silent or row.unfound for row in rows))
 
 

@@ -6,9 +6,11 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.damage.faults import FAULTS, applies
 from benchmarks.damage.small_search import copy_of, files_of
@@ -34,8 +36,10 @@ class Row:
     examples: list[str] = field(default_factory=list)
 
 
-def run_matrix(base: Path, faults: Sequence[str], verbs: Sequence[Verb], checksums: bool, seed: int = 0) -> list[Row]:
-    """Return a row per fault."""
+def run_matrix(
+    base: Path, faults: Sequence[str], verbs: Sequence[Verb], checksums: bool, seed: int = 0, most: int | None = None
+) -> Iterator[Row]:
+    """Yield a row per fault, which is put into `most` of the files, evenly picked; None: into all."""
     with copy_of(base) as run:
         wanted = {}
         for verb in verbs:
@@ -43,14 +47,19 @@ def run_matrix(base: Path, faults: Sequence[str], verbs: Sequence[Verb], checksu
             if outcome.code:
                 raise InputError(f"{verb.name} fails without any fault: {outcome.error or outcome.out}{outcome.trace}")
             wanted[verb.name] = result_of(verb.name, outcome, run)
-    rows = []
     for fault in faults:
-        rows.append(Row(fault, checksums))
-        try_fault(base, fault, files_of(base), verbs, rows[-1], wanted, seed)
-        print(json.dumps({k: v for k, v in vars(rows[-1]).items() if k != "examples"}), flush=True)
-        for line in rows[-1].examples:
+        row = Row(fault, checksums)
+        names = _evenly([name for name in files_of(base) if applies(fault, name)], most)
+        try_fault(base, fault, names, verbs, row, wanted, seed)
+        print(json.dumps({k: v for k, v in vars(row).items() if k != "examples"}), flush=True)
+        for line in row.examples:
             print("  ", line, flush=True)
-    return rows
+        yield row
+
+
+def _evenly(names: Sequence[str], most: int | None) -> list[str]:
+    picked = np.linspace(0, len(names) - 1, min(most or len(names), len(names))).round().astype(int)
+    return [names[i] for i in sorted(set(picked.tolist()))]
 
 
 def try_fault(
@@ -58,8 +67,6 @@ def try_fault(
 ) -> None:
     """Put the fault into each file in turn, in a copy of the run, and call the verbs."""
     for name in files:
-        if not applies(fault, name):
-            continue
         with copy_of(base) as run:
             if not row.checksums:
                 for record in run.rglob(CHECKSUMS_FILE):

@@ -26,7 +26,7 @@ from benchmarks.kills.file_events import Fault
 from benchmarks.kills.forked import import_heavy
 from benchmarks.kills.matrix import Row, interrupt
 from benchmarks.kills.verbs import VERBS
-from benchmarks.markdown import markdown
+from benchmarks.markdown import markdown, page_cells
 
 FAULTS: tuple[Fault, ...] = ("killed", "disk full")
 
@@ -39,13 +39,6 @@ def cells_of(row: Row) -> Cells:
     """Return the line of a row that was measured today."""
     cells = {key: str(value) for key, value in asdict(row).items() if key != "examples"}
     return cells | {"measured": time.strftime("%Y-%m-%d")}
-
-
-def kept_cells(page_file: Path) -> list[Cells]:
-    """Return the lines of a page that was written before; none where there is no page."""
-    text = page_file.read_text(encoding="utf-8") if page_file.exists() else ""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
 def page(rows: Sequence[Cells]) -> str:
@@ -91,7 +84,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     verbs = [verb for verb in VERBS if verb.name in given.verbs.split(",")]
     import_heavy()
-    kept = kept_cells(given.out) if given.keep else []
+    kept = page_cells(given.out) if given.keep else []
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         # Renamed: a run looks for what its copy lacks where it was made.

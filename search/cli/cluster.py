@@ -26,6 +26,7 @@ Address = Annotated[
         "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token",
     ),
 ]
+ENDED_EARLY = ("FAILED", "STOPPED")
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 Job = Annotated[str, typer.Argument(metavar="JOB", help="job id that `stepfront submit` or `status` printed")]
 
@@ -110,6 +111,8 @@ def status(
         output.message(job_table([_job_values(found)]))
         for text in filter(None, [_reason(found), last]):
             output.message(f"  {text}", indent=2)
+        if str(found.status) in ENDED_EARLY:
+            output.message("  it ended early; the same `stepfront submit` continues it from what was kept", indent=2)
         return
     every = [_job_values(one) for one in jobs.list_jobs(address)]
     if as_json:

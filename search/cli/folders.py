@@ -75,6 +75,8 @@ def list_(
     for run in found:
         if run.problem:
             output.message(f"{run.name}: {run.problem}")
+        elif run.state == "interrupted":
+            output.message(f"{run.name} was interrupted; continue it with: stepfront resume {run.directory}")
 
 
 def delete(
@@ -115,7 +117,8 @@ def _show(output: Output, parts: Sequence[Part]) -> None:
     for part in parts:
         output.message(f"{part.kind:<9} {part.directory}  {size_text(part.bytes)}", indent=10)
         if part.study:
-            output.message(f"study     in {shown(part.study)}", indent=10)
+            stays = f"  stays there: {part.kept}" if part.kept else ""
+            output.message(f"study     in {shown(part.study)}{stays}", indent=10)
     search = parts[-1].directory.absolute().parent / "search"
     if [part.kind for part in parts] == ["supernet"] and search.is_dir():
         output.message(f"note      the search in {search} needs this supernet to continue", indent=10)

@@ -25,7 +25,9 @@ def report(search: Search) -> None:
     """
     from stepfront.search.api import open_search
 
-    Output().message(f"report: {open_search(search).report()}")
+    output, found = Output(), open_search(search)
+    output.message(f"report: {found.report()}")
+    output.interruption(found.directory, search)
 
 
 def compare(

@@ -49,6 +49,7 @@ def front(
     elif not as_json:
         full = found.facts.get("full", {}).get("gflops")
         output.message(front_listing(points, full, own_score_names(found.facts), wide))
+    output.interruption(found.directory, search)
     if as_json:
         output.json(json_rows(points))
 

@@ -59,6 +59,14 @@ class Output:
         else:
             self.console.print(text)
 
+    def interruption(self, search: Path, place: str) -> None:
+        """Print that a search was interrupted and what continues it; nothing where it has ended or a driver works."""
+        from stepfront.search.records.run_directory import interruption
+        from stepfront.search.storage.run_location import is_at_work
+
+        if (line := interruption(search, place)) and not is_at_work(place, search):
+            self.message(line)
+
     def json(self, value: Any) -> None:
         """Print the verb's result as JSON."""
         typer.echo(json.dumps(value, indent=1, allow_nan=False))

@@ -17,7 +17,14 @@ from stepfront.search.mlflow_runs.written import WrittenRun, WrittenSearch, Writ
 from stepfront.search.records.run_directory import resume_settings, tracking_of_supernet
 from stepfront.search.records.run_list import bytes_in
 from stepfront.search.storage.lock import directory_lock
-from stepfront.search.study.optuna_storage import DATABASE_FILE, JOURNAL_FILE, NAME_FILE, delete_study, is_file
+from stepfront.search.study.optuna_storage import (
+    DATABASE_FILE,
+    JOURNAL_FILE,
+    NAME_FILE,
+    delete_study,
+    foreign_study,
+    is_file,
+)
 from stepfront.tables.schema import FACTS_FILE, SETTINGS_FILE, TRAINING
 from stepfront.trainers.networks.card import CARD_FILE
 
@@ -40,6 +47,8 @@ class Part:
     bytes: int
     study: str = ""
     """Address of the database that holds its study; empty where the study is a file in the directory."""
+    kept: str = ""
+    """Why the study stays in that database; empty where it is the part's own and is deleted."""
 
 
 def find_parts(place: str) -> list[Part]:
@@ -72,7 +81,8 @@ def _part(kind: Literal["search", "supernet"], directory: Path) -> Part | None:
     if kind == "supernet":
         return Part(kind, directory, bytes_in(directory))
     ours = (directory / FACTS_FILE).is_file() or (directory / SETTINGS_FILE).is_file()
-    return Part(kind, directory, bytes_in(directory), _database(directory)) if ours else None
+    database = _database(directory)
+    return Part(kind, directory, bytes_in(directory), database, foreign_study(database, directory)) if ours else None
 
 
 def _database(search: Path) -> str:
@@ -94,7 +104,7 @@ def delete_parts(parts: Sequence[Part], mlflow: bool) -> int:
             held.enter_context(directory_lock(part.directory))
         count = sum(_delete_from_mlflow(part) for part in parts) if mlflow else 0
         for part in parts:
-            if part.study:
+            if part.study and not part.kept:
                 delete_study(part.study, part.directory)
         for part in parts:
             _delete_folder(part.directory)

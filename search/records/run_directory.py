@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepfront.addresses import is_uri
+from stepfront.addresses import is_uri, shown
 from stepfront.checksums import changed_since_written
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.settings_paths import follow_move, follow_move_or_copy, with_paths
+from stepfront.search.storage.lock import is_in_use
+from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.networks.card import CARD_FILE
@@ -75,7 +77,30 @@ def find_search(path: Path) -> tuple[Path, RunSettings]:
     for directory in (path, path / "search"):
         if (directory / FACTS_FILE).exists() and (directory / SETTINGS_FILE).exists():
             return directory, _settings_at(directory)
+    for directory in (path, path / "search"):
+        if (directory / SETTINGS_FILE).exists() and directory.name == "search":
+            raise InputError(
+                f"the search in {path} has no results yet; wait for the driver that is at work"
+                if is_in_use(directory)
+                else f"the search in {path} was interrupted before its first results; {_remedy(directory.parent)}"
+            )
     raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+
+
+def interruption(search: Path, place: str) -> str:
+    """Return one line for a search in which no driver works: that it was interrupted, and what continues it.
+
+    Empty where it came to its end.  `place` is how the user names it.
+    """
+    facts = read_facts(search)
+    if facts.get("finished"):
+        return ""
+    count = facts.get("evaluations", 0) + facts.get("failed", 0)
+    return f"this search was interrupted after {count} trials; {_remedy(place)}"
+
+
+def _remedy(place: Path | str) -> str:
+    return f"continue it with: stepfront resume {shown(str(place))}"
 
 
 def find_supernet(path: Path) -> Path:
@@ -112,6 +137,17 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
                 write_table(read_table(Path(name.removeprefix("front:")) / table), place / table)
         kept[name] = place
     return kept
+
+
+def written_settings(search: Path) -> RunSettings | None:
+    """Return a search's settings as they were written: after a move or a copy by hand, with the earlier paths.
+
+    None where they are missing or can't be read.
+    """
+    try:
+        return load_settings(search / SETTINGS_FILE)
+    except InputError:
+        return None
 
 
 def tracking_of_supernet(directory: Path) -> str | None:

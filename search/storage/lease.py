@@ -24,6 +24,12 @@ LEASE_SECONDS = 300.0
 SETTLE_SECONDS = 1.0
 
 
+def has_lease(uri: str) -> bool:
+    """Return whether a driver holds a lease on a URI that has not expired."""
+    held = FileStore(uri).read_json(LEASE)
+    return held is not None and held.get("until", 0) > time.time()
+
+
 class Lease:
     """The lease of one working copy, known by its id `copy`, on the URI `uri`, written as messages show it.
 

@@ -16,7 +16,8 @@ from typing import Any
 from stepfront.addresses import is_uri, joined, shown, without_literal_secret
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
-from stepfront.search.storage.lock import directory_lock
+from stepfront.search.storage.lease import has_lease
+from stepfront.search.storage.lock import directory_lock, is_in_use
 from stepfront.search.storage.mirror import Mirror
 from stepfront.trainers.validation import settings_json, validate
 
@@ -85,6 +86,11 @@ def local_settings(settings: RunSettings, trains: bool = False) -> Iterator[tupl
         elif trains and settings.supernet is not None and is_uri(settings.supernet):
             changes["supernet"] = str(held.enter_context(open_for_writing(settings.supernet)).local)
         yield (validate(RunSettings, settings_json(settings) | changes) if changes else settings), run
+
+
+def is_at_work(place: str, search: Path) -> bool:
+    """Return whether a driver works in a run given as a folder or a URI, whose search was read in `search`."""
+    return has_lease(_run_and_part(place)[0]) if is_uri(place) else is_in_use(search)
 
 
 def copy_folder(run: str, use: str) -> Path:

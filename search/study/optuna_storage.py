@@ -13,11 +13,12 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from stepfront.addresses import redacted, resolved, shown
-from stepfront.checksums import forget, record_as_it_is
+from stepfront.addresses import is_uri, redacted, resolved, shown
+from stepfront.checksums import forget, is_in_copy_of_uri, record_as_it_is
 from stepfront.errors import InputError, first_line
 from stepfront.files import free_name, write_text
 from stepfront.search.algorithm.trials import RESULT
+from stepfront.search.records.run_directory import written_settings
 from stepfront.search.study.outages import chain, root_cause
 from stepfront.sqlite_files import client_url, sqlite_file, sqlite_url
 
@@ -139,15 +140,73 @@ def put_aside(url: str | None, directory: Path) -> Path:
 def study_name(url: str | None, directory: Path) -> str:
     """Return the study's name: constant in a search's own file, unique in a database shared by many searches.
 
-    The unique name is written to the directory, so a moved search keeps its study.
+    The unique name is written to the directory, so a moved search keeps its study.  One that was copied by hand gets a
+    name of its own, or it would continue and delete the study of its original.
     """
     if is_file(url):
         return OWN_STUDY
     file = directory / NAME_FILE
-    if not file.exists():
-        place = str(directory.resolve())
-        write_text(file, f"{directory.parent.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}\n")
-    return file.read_text(encoding="utf-8").strip()
+    if not file.exists() or original_of(url, directory) is not None:
+        write_text(file, f"{_name_at(directory)}\n")
+    return _written_name(directory)
+
+
+def _name_at(directory: Path) -> str:
+    return f"{directory.parent.name}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]}"
+
+
+def _written_name(directory: Path) -> str:
+    return (directory / NAME_FILE).read_text(encoding="utf-8").strip()
+
+
+def original_of(url: str | None, directory: Path) -> Path | None:
+    """Return the search that `directory` was copied from by hand, and whose study in the database `url` it names.
+
+    None for a search that was made here or has moved, for a copy whose database is another, and for the local copy of
+    a run at a URI, which works on the run's own study.
+    """
+    if not (directory / NAME_FILE).is_file() or _written_name(directory) == _name_at(directory):
+        return None
+    written = written_settings(directory)
+    if (
+        written is None
+        or not _is_one_database(written.storage, url)
+        or is_uri(written.directory)
+        or _belongs_to_uri(directory)
+    ):
+        return None
+    place = written.search_directory.absolute()
+    if not (place / NAME_FILE).is_file() or place.samefile(directory):
+        return None
+    return place if _written_name(place) == _written_name(directory) else None
+
+
+def foreign_study(url: str | None, directory: Path) -> str:
+    """Return why a search's study in a database must outlive it: another folder may own it; empty where none does."""
+    if not url or is_file(url) or not (directory / NAME_FILE).is_file():
+        return ""
+    if _belongs_to_uri(directory):
+        return "it belongs to the run at a URI that this folder is a copy of"
+    if (original := original_of(url, directory)) is not None:
+        return f"it belongs to {original}, which this folder is a copy of"
+    written = written_settings(directory)
+    named_here = _written_name(directory) == _name_at(directory)
+    if written is None or named_here or not _is_one_database(written.storage, url):
+        return ""
+    if is_uri(written.directory):
+        return f"it belongs to the run at {shown(written.run_place)}"
+    place = written.search_directory
+    # On another machine, the original's place is missing as it is after a move.
+    here = place.exists() and place.samefile(directory)
+    return "" if here else f"this folder may be a copy of {place} on another machine"
+
+
+def _belongs_to_uri(directory: Path) -> bool:
+    return is_in_copy_of_uri(directory / NAME_FILE)
+
+
+def _is_one_database(one: str | None, other: str | None) -> bool:
+    return one == other or (sqlite_file(one) is not None and sqlite_file(one) == sqlite_file(other))
 
 
 def delete_study(url: str | None, directory: Path) -> None:

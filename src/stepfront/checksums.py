@@ -132,7 +132,7 @@ def damaged_files(directory: Path) -> dict[str, str]:
         path = directory / name
         if not path.is_file():
             found[name] = "is not a file" if path.exists() else "is missing"
-        elif _digest(path) not in expected and not (_is_copy(path) and _content_digest(path) in expected):
+        elif _digest(path) not in expected and not (is_in_copy_of_uri(path) and _content_digest(path) in expected):
             found[name] = "is damaged"
     return found
 
@@ -154,7 +154,7 @@ def _content_digest(path: Path) -> str:
     return f"content:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def _is_copy(path: Path) -> bool:
+def is_in_copy_of_uri(path: Path) -> bool:
     """Return whether a file lies in the local copy of a run at a URI, whose databases are backups."""
     return any((folder / COPY_STATE).is_file() for folder in list(path.parents)[:_DEPTH])
 

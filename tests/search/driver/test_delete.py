@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pytest
 import typer
 
+from stepfront.checksums import COPY_STATE
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.config import save_settings
 from stepfront.search.driver.delete import delete_parts, find_parts
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import InUseError, directory_lock
-from stepfront.search.study.optuna_storage import open_storage, study_name
+from stepfront.search.study.optuna_storage import delete_study, finished_numbers, open_storage, study_name
 from tests.search.cli.test_cli import call
 from tests.search.conftest import tiny_settings
 
@@ -140,8 +144,6 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next(run: Path) -> None:
 
 
 def test_the_study_in_a_shared_database_is_deleted(run: Path) -> None:
-    import optuna
-
     url = f"sqlite:///{run.parent / 'shared.db'}"
     save_settings(tiny_settings(run.parent, f"storage={url}"), run / "search" / "settings.yaml")
     names = [study_name(url, run / "search"), "another"]
@@ -151,6 +153,79 @@ def test_the_study_in_a_shared_database_is_deleted(run: Path) -> None:
     assert part.study == url
     delete_parts([part], mlflow=False)
     assert optuna.get_all_study_names(open_storage(url, run.parent)) == ["another"]
+
+
+@pytest.fixture
+def shared(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a database, away from the run, that holds its study."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'shared.db'}"
+    save_settings(tiny_settings(run.parent, f"storage={url}"), run / "search" / "settings.yaml")
+    make_study(url, run / "search")
+    return url
+
+
+def make_study(url: str, search: Path) -> None:
+    optuna.create_study(study_name=study_name(url, search), storage=open_storage(url, search))
+
+
+def studies(url: str, place: Path) -> list[str]:
+    return list(optuna.get_all_study_names(open_storage(url, place)))
+
+
+def test_a_copy_keeps_the_study_of_its_original(run: Path, shared: str, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    before = studies(shared, run)
+    copy = run.parent / "copies" / "tiny"
+    shutil.copytree(run, copy)
+    code, shown, _ = call(monkeypatch, capsys, "delete", str(copy), "--yes")
+    assert (code, copy.exists()) == (0, False)
+    assert "which this folder is a copy of" in " ".join(shown.split())
+    assert studies(shared, run) == before
+    delete_parts(find_parts(str(run)), mlflow=False)
+    assert studies(shared, run.parent) == []
+
+
+def test_a_copy_that_goes_on_has_a_study_of_its_own(run: Path, shared: str) -> None:
+    search, copy = run / "search", run.parent / "copy" / "search"
+    shutil.copytree(search, copy)
+    assert study_name(shared, copy) != study_name(shared, search)
+    assert finished_numbers(shared, copy) == set()  # so that `resume` names the repair
+    delete_study(shared, copy)  # as search --fresh does
+    make_study(shared, copy)
+    assert len(studies(shared, run)) == 2
+    save_settings(resume_settings(copy), copy / "settings.yaml")  # as a driver does at its start
+    delete_parts(find_parts(str(copy)), mlflow=False)
+    assert studies(shared, run) == [study_name(shared, search)]
+
+
+def test_a_moved_search_keeps_its_study_and_owns_it_once_a_driver_was_there(run: Path, shared: str) -> None:
+    name = study_name(shared, run / "search")
+    moved = run.rename(run.parent / "moved") / "search"
+    assert study_name(shared, moved) == name
+    (part,) = [part for part in find_parts(str(moved.parent)) if part.kind == "search"]
+    assert "may be a copy of" in part.kept  # as one on another machine would look
+    save_settings(resume_settings(moved), moved / "settings.yaml")
+    delete_parts(find_parts(str(moved)), mlflow=False)
+    assert studies(shared, run.parent) == []
+
+
+def test_a_copy_with_a_copied_database_deletes_from_that_one(run: Path) -> None:
+    url, theirs = (f"sqlite:///{place}/shared.db" for place in (run.parent, run.parent / "copies"))
+    save_settings(tiny_settings(run.parent, f"storage={url}"), run / "search" / "settings.yaml")
+    make_study(url, run / "search")
+    copy = run.parent / "copies" / "tiny"
+    shutil.copytree(run, copy)
+    shutil.copy(run.parent / "shared.db", copy.parent / "shared.db")
+    assert study_name(theirs, copy / "search") == study_name(url, run / "search")
+    delete_parts(find_parts(str(copy)), mlflow=False)
+    assert (len(studies(url, run)), studies(theirs, run)) == (1, [])
+
+
+def test_the_local_copy_of_a_run_at_a_uri_keeps_the_study(run: Path, shared: str) -> None:
+    (run / COPY_STATE).write_text("{}")
+    moved = run.rename(run.parent / "another machine's") / "search"
+    assert study_name(shared, moved) in studies(shared, moved)
+    delete_parts(find_parts(str(moved)), mlflow=False)
+    assert len(studies(shared, run.parent)) == 1
 
 
 def test_runs_in_mlflow_are_deleted_when_asked(run: Path) -> None:
