@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.damage.__main__ import cells_of, page
 from benchmarks.damage.faults import FAULTS, applies
 from benchmarks.damage.matrix import Row, judge, run_matrix
 from benchmarks.damage.small_search import files_of
 from benchmarks.damage.verbs import VERBS, Verb, call
+from benchmarks.markdown import page_cells
 from tests.made_up_run import write_made_up_run
 
 READING = [verb for verb in VERBS if verb.name in ("front", "compare")]
@@ -57,3 +59,10 @@ def test_faults_change_the_file(tmp_path: Path) -> None:
     assert applies("folder", "lock")
     assert not applies("cut", "lock")
     assert [one for one in files_of(tmp_path) if one.startswith("cut")] == ["cut.parquet"]
+
+
+def test_a_page_is_continued_and_a_fault_put_into_some_files(base: Path, tmp_path: Path) -> None:
+    lines = [cells_of(row, READING) for row in run_matrix(base, ["cut"], READING, True, most=2)]
+    assert [(line["verbs"], line["injected"], line["calls"]) for line in lines] == [("front, compare", "2", "4")]
+    (tmp_path / "page.md").write_text(page(lines))
+    assert page_cells(tmp_path / "page.md") == lines
