@@ -18,7 +18,8 @@ from stepfront.testing import (
     ScoreConformance,
     SolverConformance,
 )
-from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.config import FeatureSettings, NetworkSettings
+from stepfront.trainers.dit_settings import DitSettings
 from tests.trainers.data import test_cache
 from tests.trainers.data.formats.test_readers import write_idx
 
@@ -28,7 +29,7 @@ LABELS = np.arange(24) % 3
 
 
 def test_every_part_of_ours_is_checked_below() -> None:
-    assert {test.family for test in (TestUNet, TestSpectral, TestOde)} == set(FAMILIES.ours)
+    assert {test.family for test in (TestUNet, TestSpectral, TestOde, TestDiT)} == set(FAMILIES.ours)
     assert {test.features for test in (TestClassifier, TestDegradations, TestRandom)} == set(FEATURES.ours)
     assert {"digits", "idx", "npz", *(name for name, _ in test_cache.FORMATS.values())} == set(FORMATS.ours)
 
@@ -43,6 +44,19 @@ class TestSpectral(NetworkFamilyConformance):
 
 class TestOde(NetworkFamilyConformance):
     family = "ode"
+
+
+@pytest.mark.parametrize("slim", ["all", "inner"], scope="class")
+class TestDiT(NetworkFamilyConformance):
+    family = "dit"
+
+    @pytest.fixture(autouse=True, scope="class")
+    def _slim(self, request: pytest.FixtureRequest, slim: str) -> None:
+        request.cls.slim = slim
+
+    def settings(self, classes: int | None = None) -> NetworkSettings:
+        dit = DitSettings(hidden=16, depth=2, heads=4, slim=self.slim)
+        return NetworkSettings(family="dit", widths=(0.25, 0.5, 1.0), classes=classes, dit=dit)
 
 
 @pytest.mark.parametrize("solver", SOLVERS.ours, scope="class")

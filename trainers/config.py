@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_
 
 from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
+from stepfront.trainers.dit_settings import DitSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, TrainingSettings
 from stepfront.trainers.validation import Settings
 
@@ -93,6 +94,13 @@ class DataSettings(Settings):
         return given
 
 
+_UNET_ALONE = (
+    *("base", "multipliers", "blocks", "attention", "dropout", "groups", "group_channels", "skips", "norm_eps"),
+    *("head_channels", "halving"),
+)
+"""Settings of the network that a transformer does not have."""
+
+
 class NetworkSettings(Settings):
     """A slimmable network and the widths at which it can run.  docs/networks.md describes the families."""
 
@@ -132,6 +140,7 @@ class NetworkSettings(Settings):
         description="time embedding that is reproduced to the last bit; diffusers_shifted has freq_shift 1",
     )
     inner_steps: int = Field(2, ge=1, le=64, description="solver steps per block of family ode, which share weights")
+    dit: DitSettings = DitSettings()
 
     @field_validator("widths")
     @classmethod
@@ -150,7 +159,23 @@ class NetworkSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _of_the_family(self) -> Self:
+        """Refuse settings of another family: they would have no effect."""
+        defaults = type(self).model_fields
+        foreign = _UNET_ALONE if self.family == "dit" else ("dit",) if self.family in FAMILIES.ours else ()
+        given = [name for name in foreign if getattr(self, name) != defaults[name].get_default()]
+        if given:
+            own = "its own are in network.dit" if self.family == "dit" else "they are for family dit"
+            names = ", ".join(f"network.{name}" for name in given)
+            raise ValueError(f"family {self.family} does not have the settings {names}; {own}")
+        return self
+
+    @model_validator(mode="after")
     def _whole_channels(self) -> Self:
+        if self.family == "dit":
+            for width in self.widths:
+                self.dit.check_width(width)
+            return self
         for width in self.widths:
             channels = round(self.base * width, 6)  # in floats 100 x 0.55 is not quite 55
             if channels % 1 or channels < 2:

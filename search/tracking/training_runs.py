@@ -98,6 +98,9 @@ def training_params(settings: RunSettings) -> dict[str, Any]:
     MLflow refuses to change a parameter, and these can't change when a training continues.
     """
     content = settings_json(settings)
+    sizes = content["network"].pop("dit")
+    if settings.network.family == "dit":
+        content["network"] |= {f"dit.{key}": value for key, value in sizes.items()}
     return {
         f"{group}.{key}": value
         for group in ("network", "diffusion", "training")

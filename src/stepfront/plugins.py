@@ -103,6 +103,7 @@ FAMILIES = Registry(
         "unet": "stepfront.trainers.networks.unet:build_unet",
         "spectral": "stepfront.trainers.network_families.spectral:build_spectral",
         "ode": "stepfront.trainers.network_families.ode:build_ode",
+        "dit": "stepfront.trainers.networks.dit:build_dit",
     },
 )
 """`network.family`; the contract is `NetworkFamily` in trainers/networks/families.py."""
