@@ -22,7 +22,7 @@ import_app = typer.Typer(
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
 CONFIG_FILE = "config.yaml"
-FORMS = ("program", "torch-export", "onnx", "pipeline", "unet2d")
+FORMS = ("program", "torch-export", "onnx", "pipeline", "unet2d", "dit")
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="directory to create")]
 Widths = Annotated[str, typer.Option(help="widths of the supernet, comma-separated, ascending, the last is 1")]
@@ -70,7 +70,7 @@ def import_ddsm(
 
 @import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
 def import_diffusers(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a UNet2DModel, or of a pipeline with one")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a UNet2DModel, a DiT or a pipeline")],
     out: Out,
     widths: Widths = "0.25,0.5,0.75,1.0",
     resolution: Annotated[
@@ -84,20 +84,24 @@ def import_diffusers(
     ] = None,
     null_class: Annotated[
         Literal["last", "none"] | None,
-        typer.Option(help="for a model with classes: whether its last class means `no class`, as guidance needs"),
+        typer.Option(help="for a U-Net with classes: whether its last class means `no class`, as guidance needs"),
+    ] = None,
+    slim: Annotated[
+        Literal["all", "inner"] | None,
+        typer.Option(help="for a DiT: what narrow widths keep less of, as network.dit.slim says (default: inner)"),
     ] = None,
 ) -> None:
-    """Import a UNet2DModel as the full width of a supernet.
+    """Import a UNet2DModel or a DiTTransformer2DModel as the full width of a supernet.
 
     Full width computes what the model computes; narrower widths are useful after `stepfront train`.
     """
-    from stepfront.trainers.interop.unet2d import import_unet2d
+    from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
 
     diffusion = _diffusion(betas)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
     with _new_supernet(out) as made:
-        given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, _say)
-        card = import_unet2d(folder, made, *given)
+        given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, slim, _say)
+        card = import_folder(folder, made, *given)
         _write_config(card, made, out, {"training": training})
     _show_import(card, out, "train")
 
@@ -110,9 +114,9 @@ def export(
         str,
         typer.Option(
             "--as",
-            metavar="program|torch-export|onnx|pipeline|unet2d",
+            metavar="program|torch-export|onnx|pipeline|unet2d|dit",
             help="a self-contained program with weights, with torch.export's programs or with ONNX files; a diffusers "
-            "pipeline; or full width alone as diffusers' UNet2DModel",
+            "pipeline; or full width alone as diffusers' UNet2DModel or DiTTransformer2DModel",
         ),
     ] = "program",
     license_name: Annotated[
@@ -134,8 +138,8 @@ def export(
     local = open_for_reading(search).local
     if form == "pipeline":
         _export_pipeline(local, point, out, license_name or "unknown")
-    elif form == "unet2d":
-        _export_unet2d(local, out)
+    elif form in ("unet2d", "dit"):
+        _export_model(local, out, form)
     else:
         _export_program(local, point, out, form)
 
@@ -147,18 +151,20 @@ def _export_program(search: Path, point: str, out: Path, form: str) -> None:
     typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}; run: python {out / 'sample.py'}")
 
 
-def _export_unet2d(search: Path, out: Path) -> None:
+def _export_model(search: Path, out: Path, form: str) -> None:
     from stepfront.folders import new_folder
     from stepfront.search.records.run_directory import find_supernet
+    from stepfront.trainers.interop.dit.transformer import check_dit, export_dit
     from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE
     from stepfront.trainers.interop.unet2d import CONFIG_FILE, WEIGHTS_FILE, check_unet2d, export_unet2d
     from stepfront.trainers.networks.card import read_card
 
+    check, write = (check_unet2d, export_unet2d) if form == "unet2d" else (check_dit, export_dit)
     source = find_supernet(search)
-    check_unet2d(read_card(source))
+    check(read_card(source))
     with new_folder(out, lambda name: name in (CONFIG_FILE, WEIGHTS_FILE, SCHEDULER_FILE)) as made:
-        export_unet2d(source, made)
-    typer.echo(f"UNet2DModel: {out}")
+        write(source, made)
+    typer.echo(f"{'UNet2DModel' if form == 'unet2d' else 'DiTTransformer2DModel'}: {out}")
 
 
 def _export_pipeline(search: Path, point: str, out: Path, license_name: str) -> None:
@@ -219,6 +225,10 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
     from stepfront.files import write_text
 
     data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
+    autoencoder = card.made_with.get("autoencoder")
+    if autoencoder or card.image_channels not in (1, 3):  # 8 pixels per latent are usual
+        data |= {"size": card.resolution * card.made_with.get("latent_pixels", 8), "channels": 3}
+        data["autoencoder"] = autoencoder or "data/autoencoder"
     network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
     diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().parent.name).lstrip("._-") or "imported"

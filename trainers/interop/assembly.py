@@ -15,6 +15,12 @@ from stepfront.trainers.networks.card import CARD_FILE, SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 
+ORIGIN_FILE = "origin.json"
+"""What an export needs to restore a network that was not trained since its import."""
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+"""Widths of an imported network, where none are given."""
+
 
 def assemble(
     settings: NetworkSettings,
@@ -35,14 +41,19 @@ def assemble(
     for name in sorted(expected.keys() | given.keys()):
         if expected.get(name) != given.get(name):
             raise InputError(
-                f"{source}: the tensor for {name} is {given.get(name, 'missing')}; a U-Net of base {settings.base}, "
-                f"multipliers {list(settings.multipliers)} and {settings.blocks} blocks has "
+                f"{source}: the tensor for {name} is {given.get(name, 'missing')}; {_network_in_words(settings)} has "
                 f"{expected.get(name, 'no such tensor')}"
             )
         if not weights[name].isfinite().all():
             raise InputError(f"{source}: the tensor for {name} holds values that are not finite")
     supernet.widest.load_state_dict({name: value.float().contiguous() for name, value in weights.items()}, assign=True)
     return supernet.requires_grad_(False).eval()
+
+
+def _network_in_words(settings: NetworkSettings) -> str:
+    if settings.family == "dit":
+        return f"a transformer of {settings.dit.hidden} channels and {settings.dit.depth} blocks"
+    return f"a U-Net of base {settings.base}, multipliers {list(settings.multipliers)} and {settings.blocks} blocks"
 
 
 def save_imported(

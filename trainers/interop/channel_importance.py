@@ -42,17 +42,18 @@ def sort_channels(network: UNet) -> list[list[int]]:
     """
     found = streams(network)
     orders = [arrange(stream.importance, stream.cuts) for stream in found]
-    _permute(found, orders)
+    permute(found, orders)
     return [order.tolist() for order in orders]
 
 
 def restore_channels(network: UNet, orders: Sequence[Sequence[int]]) -> None:
     """Undo `sort_channels`, bit for bit, on a network of the same settings."""
-    _permute(streams(network), [torch.tensor(order).argsort() for order in orders])
+    permute(streams(network), [torch.tensor(order).argsort() for order in orders])
 
 
 @torch.no_grad()
-def _permute(found: Sequence[Stream], orders: Sequence[Tensor]) -> None:
+def permute(found: Sequence[Stream], orders: Sequence[Tensor]) -> None:
+    """Put the channels of each stream into an order, in place."""
     for stream, order in zip(found, orders, strict=True):
         for weights, axis, first in stream.places:
             own = weights.narrow(axis, first, stream.channels)
@@ -94,6 +95,28 @@ def _arrange(importance: list[float], low: int, high: int, cuts: list[Cuts]) -> 
         best = sorted(same, key=lambda piece: -sum(importance[slice(*piece)]))
         placed |= {place: inner[piece] for place, piece in zip(same, best, strict=True)}
     return [i for piece in pieces for i in placed[piece]]
+
+
+def head_streams(qkv: nn.Module, out: nn.Module, heads: int) -> list[Stream]:
+    """Return the streams inside an attention layer, whose heads stay complete."""
+    value = columns_norm(out)
+    channels = len(value)
+    rows: Tensor = qkv.weight.detach().abs().flatten(1).sum(1)  # type: ignore[operator, union-attr]
+    match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q matters as much as its channel of k
+    if heads == 1:  # the order of queries and keys is independent of that of values
+        parts = [(match, (0, 1)), (value, (2,))]
+    else:
+        parts = [(match / match.mean() + value / value.mean(), (0, 1, 2))]
+    found = []
+    for importance, thirds in parts:
+        stream = Stream(channels, importance)
+        stream.cut(0, channels // heads)
+        for third in thirds:
+            stream.places += [(qkv.weight, 0, third * channels), (qkv.bias, 0, third * channels)]  # type: ignore[list-item]
+        if 2 in thirds:
+            stream.places.append((out.weight, 1, 0))  # type: ignore[arg-type]
+        found.append(stream)
+    return found
 
 
 class _Walk:
@@ -149,22 +172,7 @@ class _Walk:
 
     def attention(self, attention: Attention, h: Stream) -> None:
         self.read(attention.qkv, [h], attention.norm)
-        channels = h.channels
-        rows = attention.qkv.weight.abs().sum((1, 2, 3))
-        match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q matters as much as its channel of k
-        value = _columns(attention.out)
-        if attention.heads == 1:  # the order of queries and keys is independent of that of values
-            parts = [(match, (0, 1)), (value, (2,))]
-        else:
-            parts = [(match / match.mean() + value / value.mean(), (0, 1, 2))]
-        for importance, thirds in parts:
-            stream = self.new(channels)
-            stream.importance += importance
-            stream.cut(0, channels // attention.heads)
-            for third in thirds:
-                self.write(attention.qkv, stream, third * channels)
-            if 2 in thirds:
-                stream.places.append((attention.out.weight, 1, 0))
+        self.found += head_streams(attention.qkv, attention.out, attention.heads)
         self.write(attention.out, h)
 
     def new(self, channels: int) -> Stream:
@@ -176,7 +184,7 @@ class _Walk:
 
     def read(self, layer: nn.Module, inputs: list[Stream], norm: nn.GroupNorm | None = None) -> None:
         first = 0
-        columns = _columns(layer) * (norm.weight.abs() if norm else 1)
+        columns = columns_norm(layer) * (norm.weight.abs() if norm else 1)
         for stream in inputs:
             stream.places.append((layer.weight, 1, first))  # type: ignore[arg-type]
             stream.importance += columns[first : first + stream.channels]
@@ -190,7 +198,7 @@ def _out(layer: nn.Module) -> int:
     return int(layer.weight.shape[0])  # type: ignore[index]
 
 
-def _columns(layer: nn.Module) -> Tensor:
+def columns_norm(layer: nn.Module) -> Tensor:
     """Return the L1 norm of the weights that read each input, [C]."""
     weights: Tensor = layer.weight  # type: ignore[assignment]
     return weights.detach().abs().transpose(0, 1).flatten(1).sum(1)

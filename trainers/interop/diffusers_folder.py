@@ -1,23 +1,35 @@
-"""Find the parts of a model in a folder of diffusers: a pipeline's, a training's, or that of a UNet2DModel alone."""
+"""Find the parts of a model in a folder of diffusers: a pipeline's, a training's, or that of a network alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, read_scheduler
 
 CONFIG_FILE, PIPELINE_FILE = "config.json", "model_index.json"
+
+DIT_CLASSES = frozenset({"DiTTransformer2DModel", "Transformer2DModel"})
+"""Classes of DiTs: today's, and that of the first published ones."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The folder of a UNet2DModel, and the file of the scheduler that it was trained with (None: there is none)."""
+    """The folder of a network, and what was trained with it: the scheduler's file and the autoencoder's folder."""
 
-    unet: Path
-    scheduler: Path | None
+    network: Path
+    scheduler: Path | None = None
+    autoencoder: Path | None = None
+
+    @property
+    def is_dit(self) -> bool:
+        """Whether the network is a diffusion transformer, by the name of its class."""
+        config = self.network / CONFIG_FILE
+        return config.is_file() and read_json(config, "network's config").get("_class_name") in DIT_CLASSES
 
 
 def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
@@ -29,9 +41,12 @@ def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
     if folder.is_file():
         raise InputError(f"{folder} is a file; give the folder with {CONFIG_FILE} that save_pretrained writes")
     pipeline = next((one for one in (folder, folder.resolve().parent) if (one / PIPELINE_FILE).is_file()), None)
+    name, autoencoder = "unet", None
     if pipeline is not None:
-        _check_pipeline(read_json(pipeline / PIPELINE_FILE, "pipeline's index"), pipeline / PIPELINE_FILE)
-    unet = folder / "unet" if pipeline == folder else folder
+        index = read_json(pipeline / PIPELINE_FILE, "pipeline's index")
+        name = _network_of(index, pipeline / PIPELINE_FILE)
+        autoencoder = pipeline / "vae" if name == "transformer" and (pipeline / "vae" / CONFIG_FILE).is_file() else None
+    unet = folder / name if pipeline == folder else folder
     if not (unet / CONFIG_FILE).exists():
         inner = [name for name in ("unet", "unet_ema") if (folder / name / CONFIG_FILE).exists()]
         if inner and unet == folder:
@@ -43,7 +58,25 @@ def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
     found = given or _scheduler_near(folder.resolve())
     if pipeline is not None and found is None:
         raise InputError(f"no scheduler/{SCHEDULER_FILE} in {pipeline}; give that of its training with --scheduler")
-    return ModelFolder(unet, found)
+    return ModelFolder(unet, found, autoencoder)
+
+
+def diffusion_of(parts: ModelFolder, given: DiffusionSettings | None, say: Callable[[str], None]) -> DiffusionSettings:
+    """Return the noise schedule that a network was trained with; `given` replaces the betas of the scheduler's file."""
+    if parts.scheduler is None:
+        used = given or DiffusionSettings()
+        say(
+            f"guessed: there is no scheduler beside {parts.network}, so the network is taken to predict noise "
+            f"(epsilon) at {used.steps} times with linear betas from {used.beta_first:g} to {used.beta_last:g}; if "
+            "that is wrong, give its scheduler_config.json with --scheduler"
+        )
+        return used
+    found = read_scheduler(parts.scheduler)
+    if given is None:
+        return found
+    if found.schedule in ("flow", "edm"):
+        raise InputError(f"{parts.scheduler} has the schedule {found.schedule}, which has no betas; leave out --betas")
+    return found.model_copy(update={key: getattr(given, key) for key in ("schedule", "beta_first", "beta_last")})
 
 
 def _scheduler_in(place: Path) -> Path | None:
@@ -61,13 +94,20 @@ def _scheduler_near(folder: Path) -> Path | None:
     return next((file for place in places if (file := _scheduler_in(place)) is not None), None)
 
 
-def _check_pipeline(index: dict[str, object], path: Path) -> None:
+def _network_of(index: dict[str, object], path: Path) -> str:
+    """Return the folder of a pipeline's network: unet, or transformer where that is a DiT."""
     name = index.get("_class_name", "pipeline")
     parts = {key: value[1] for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]}
+    if parts.get("transformer") in DIT_CLASSES and "text_encoder" not in parts:
+        return "transformer"
     latent = next((parts[key] for key in ("vae", "vqvae", "movq", "first_stage") if key in parts), None)
     if latent is not None:
         raise InputError(f"{path}: a {name} works in the latent space of its {latent}; a network of pixels is needed")
     network = parts.get("unet")
     if network is None:
         others = ", ".join(f"{key} ({value})" for key, value in sorted(parts.items())) or "nothing"
-        raise InputError(f"{path}: a {name} has no unet; it holds {others}; only UNet2DModel can be imported")
+        raise InputError(
+            f"{path}: a {name} has no unet; it holds {others}; only a UNet2DModel "
+            "or a DiTTransformer2DModel can be imported"
+        )
+    return "unet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.files import read_json
+from stepfront.files import file_digest, read_json
 from stepfront.trainers.networks.weights import read_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -52,6 +53,12 @@ def read_model(folder: Path) -> tuple[Path, list[Path], dict[str, Tensor]]:
             where = "in no shard" if differ[0] in listed else "in a shard and not in the index"
             raise InputError(f"{file}: the tensor {differ[0]} is {where}; copy the model's folder again")
     return file, files, tensors
+
+
+def files_digest(files: list[Path]) -> str:
+    """Return the sha256 of a file, or of the digests of several."""
+    digests = [file_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _shard_names(index: Path) -> set[str]:

@@ -30,20 +30,30 @@ class Reference:
 
 @torch.no_grad()
 def run_in_diffusers(
-    config: Path, theirs: Mapping[str, Tensor], resolution: int, steps: int, say: Callable[[str], None]
+    config: Path,
+    theirs: Mapping[str, Tensor],
+    resolution: int,
+    steps: int,
+    say: Callable[[str], None],
+    model: str = "UNet2DModel",
+    classes: int | None = None,
 ) -> Reference | None:
-    """Run diffusers' network of a config and weights once; None where diffusers can't, which `say` is told."""
+    """Run diffusers' network of a config and weights once; None where diffusers can't, which `say` is told.
+
+    `model` is its class, and `classes` the number of labels that it takes (default: as the config of a U-Net says).
+    """
     if importlib.util.find_spec("diffusers") is None:
         say("not compared with diffusers, which is not installed; pip install 'stepfront[diffusers]'")
         return None
     try:
-        from diffusers import UNet2DModel
+        import diffusers
 
-        network = UNet2DModel.from_config(read_json(config, "UNet2DModel config")).eval()
+        network = getattr(diffusers, model).from_config(read_json(config, "network's config")).eval()
         network.load_state_dict({name: value.float() for name, value in theirs.items()})
         shape = (2, network.config.in_channels, resolution, resolution)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        times, classes = torch.tensor([steps // 10, steps * 3 // 4]), network.config.num_class_embeds
+        times = torch.tensor([steps // 10, steps * 3 // 4])
+        classes = classes or network.config.num_class_embeds
         label = None if classes is None else torch.tensor([0, classes - 1])
         return Reference(x, times, label, network(x, times, class_labels=label).sample)
     except Exception as error:  # another version of diffusers, or one that can't be imported
@@ -55,9 +65,9 @@ def run_in_diffusers(
 def compare(supernet: Supernet, reference: Reference, source: Path, say: Callable[[str], None]) -> None:
     """Say how far full width differs from diffusers; raise InputError where it computes something else."""
     inputs = (reference.x, reference.times.float()) + (() if reference.label is None else (reference.label,))
-    ours = supernet.widest(*inputs)
-    largest = reference.predicted.abs().max().clamp(1e-6)
-    difference = float((ours - reference.predicted).abs().max() / largest)
+    ours, theirs = supernet.widest(*inputs), reference.predicted[:, : supernet.image_channels]  # without variances
+    largest = theirs.abs().max().clamp(1e-6)
+    difference = float((ours - theirs).abs().max() / largest)
     if not difference <= TOLERANCE:
         raise InputError(
             f"{source}: the imported network differs from diffusers' by {difference:.2g} of the largest output; please "

@@ -7,7 +7,6 @@ that are multiples of the first block's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 from stepfront.errors import InputError
-from stepfront.files import file_digest, read_json, write_atomically, write_json
+from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
-from stepfront.trainers.interop.assembly import assemble, save_imported
+from stepfront.trainers.interop.assembly import ORIGIN_FILE, WIDTHS, assemble, save_imported
 from stepfront.trainers.interop.channel_importance import restore_channels, sort_channels
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, ModelFolder, find_parts
-from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, own_tensors, read_model
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts
+from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, files_digest, own_tensors, read_model
 from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
-from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, read_scheduler, scheduler_config
+from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, scheduler_config
 from stepfront.trainers.interop.unet2d_config import (
     NullClass,
     UNet2DConfig,
@@ -35,9 +34,6 @@ from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.networks.unet import UNet, build_unet
-
-ORIGIN_FILE = "origin.json"
-WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 def import_unet2d(
@@ -62,11 +58,11 @@ def import_unet2d(
     its U-Net can't equal.
     """
     parts = find_parts(Path(folder), scheduler)
-    folder = parts.unet
+    folder = parts.network
     config = read_config(folder / CONFIG_FILE)
     resolution = resolution or _resolution(config, folder / CONFIG_FILE)
     settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
-    diffusion = _diffusion(parts, diffusion, say)
+    diffusion = diffusion_of(parts, diffusion, say)
     with torch.device("meta"):
         skeleton = build_unet(settings, config.in_channels, resolution, 1.0)
     source, files, content = read_model(folder)
@@ -78,36 +74,13 @@ def import_unet2d(
     orders = sort_channels(_unet(supernet.widest)) if sort else []
     if reference is not None:
         compare(supernet, reference, folder, say)
-    made_with = {"imported": "diffusers", "sha256": _digest(files), "sorted": sort}
+    made_with = {"imported": "diffusers", "sha256": files_digest(files), "sorted": sort}
     if null_class:
         made_with["null_class"] = null_class
     card = save_imported(supernet, directory, diffusion, made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
     write_json(Path(directory) / ORIGIN_FILE, origin)
     return card
-
-
-def _diffusion(parts: ModelFolder, given: DiffusionSettings | None, say: Callable[[str], None]) -> DiffusionSettings:
-    """Return the noise schedule that a network was trained with; `given` replaces the betas of the scheduler's file."""
-    if parts.scheduler is None:
-        used = given or DiffusionSettings()
-        say(
-            f"guessed: there is no scheduler beside {parts.unet}, so the network is taken to predict noise (epsilon) "
-            f"at {used.steps} times with linear betas from {used.beta_first:g} to {used.beta_last:g}; if that is "
-            "wrong, give its scheduler_config.json with --scheduler"
-        )
-        return used
-    found = read_scheduler(parts.scheduler)
-    if given is None:
-        return found
-    if found.schedule in ("flow", "edm"):
-        raise InputError(f"{parts.scheduler} has the schedule {found.schedule}, which has no betas; leave out --betas")
-    return found.model_copy(update={key: getattr(given, key) for key in ("schedule", "beta_first", "beta_last")})
-
-
-def _digest(files: list[Path]) -> str:
-    digests = [file_digest(file) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def check_unet2d(card: SupernetCard) -> None:

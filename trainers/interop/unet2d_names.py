@@ -54,7 +54,7 @@ def to_ours(
     if left:
         raise InputError(f"{source}: the tensor {min(left)} belongs to no layer of its config")
     if ours["time.0.weight"].shape[1] == settings.base:
-        ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first).argsort()]
+        ours["time.0.weight"] = ours["time.0.weight"][:, time_columns(settings.base, cosines_first).argsort()]
     return ours
 
 
@@ -73,7 +73,7 @@ def _modern(name: str) -> str:
 def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> dict[str, Tensor]:
     """Return the tensors of a network under a UNet2DModel's names."""
     ours = {name: value.detach() for name, value in network.state_dict().items()}
-    ours["time.0.weight"] = ours["time.0.weight"][:, _time_columns(settings.base, cosines_first)]
+    ours["time.0.weight"] = ours["time.0.weight"][:, time_columns(settings.base, cosines_first)]
     theirs: dict[str, Tensor] = {}
     for here, there in module_names(network):
         for kind in ("weight", "bias"):
@@ -90,7 +90,7 @@ def to_theirs(network: UNet, settings: NetworkSettings, cosines_first: bool) -> 
     return theirs
 
 
-def _time_columns(size: int, cosines_first: bool) -> Tensor:
+def time_columns(size: int, cosines_first: bool) -> Tensor:
     """Return stepfront's columns, which alternate sines and cosines, in diffusers' order: all of one kind first."""
     sines, cosines = torch.arange(0, size, 2), torch.arange(1, size, 2)
     return torch.cat([cosines, sines] if cosines_first else [sines, cosines])

@@ -132,8 +132,8 @@ def test_what_a_network_predicts_comes_from_its_scheduler(
 INDEXES = {
     "latent": ({"vqvae": ["diffusers", "VQModel"]}, "a LDMPipeline works in the latent space of its VQModel"),
     "transformer": (
-        {"unet": [None, None], "transformer": ["diffusers", "DiTTransformer2DModel"]},
-        r"has no unet; it holds scheduler \(DDPMScheduler\), transformer \(DiT",
+        {"unet": [None, None], "transformer": ["diffusers", "PixArtTransformer2DModel"]},
+        r"has no unet; it holds scheduler \(DDPMScheduler\), transformer \(PixArt",
     ),
 }
 

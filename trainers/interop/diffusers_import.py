@@ -1,0 +1,42 @@
+"""Import a folder of diffusers by the class of its network: a UNet2DModel or a diffusion transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stepfront.errors import InputError
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.interop.assembly import WIDTHS
+from stepfront.trainers.interop.diffusers_folder import find_parts
+from stepfront.trainers.interop.dit.transformer import import_dit
+from stepfront.trainers.interop.dit.transformer_config import Slim
+from stepfront.trainers.interop.unet2d import import_unet2d
+from stepfront.trainers.interop.unet2d_config import NullClass
+from stepfront.trainers.networks.card import SupernetCard
+
+
+def import_diffusers(
+    folder: Path,
+    directory: Path,
+    widths: tuple[float, ...] = WIDTHS,
+    resolution: int | None = None,
+    sort: bool = True,
+    diffusion: DiffusionSettings | None = None,
+    null_class: NullClass | None = None,
+    scheduler: Path | None = None,
+    slim: Slim | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> SupernetCard:
+    """Write into `directory` a supernet whose widest network is that of the folder.
+
+    `null_class` is for UNet2DModels, and `slim` for transformers (default: inner).  The rest is as in `import_unet2d`
+    and `import_dit`, whose errors these are.
+    """
+    if not find_parts(Path(folder), scheduler).is_dit:
+        if slim is not None:
+            raise InputError(f"{folder}: --slim {slim} is for transformers, and this is none; leave it out")
+        return import_unet2d(folder, directory, widths, resolution, sort, diffusion, null_class, scheduler, say)
+    if null_class == "none":
+        raise InputError(f"{folder}: the last class of a transformer is its null class; leave out --null-class none")
+    return import_dit(folder, directory, widths, resolution, sort, diffusion, scheduler, slim or "inner", say)
