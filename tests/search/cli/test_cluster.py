@@ -43,6 +43,14 @@ def test_status_is_a_line_per_job(monkeypatch, capsys) -> None:  # type: ignore[
     ]
 
 
+@pytest.mark.parametrize(("state", "times"), [("RUNNING", 0), ("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1)])
+def test_a_job_that_ended_early_is_said_to_continue(state: str, times: int, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    job = SimpleNamespace(**vars(RUNNING) | {"status": state})
+    monkeypatch.setattr(client, "job_info", lambda address, job_id: job)
+    code, shown, _ = call(monkeypatch, capsys, "status", "digits-1")
+    assert (code, shown.count("the same `stepfront submit` continues it")) == (0, times)
+
+
 def test_status_as_json(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     code, shown, error = call(monkeypatch, capsys, "status", "--json")
     assert (code, error) == (0, "")
