@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-transfer bench-variation surrogate-table
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variation surrogate-table
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-tracking: $(READY)  ## measure writing a search to MLflow
 
 bench-speed: $(READY)  ## compare evaluations with bare networks, and searches with their evaluations (needs runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --simulate
+
+bench-training: $(READY)  ## compare trainings at equal network FLOPs, and each width trained alone (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training
 
 screenshots: $(READY)  ## take the pictures in docs/screenshots from runs/digits (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots

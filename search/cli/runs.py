@@ -48,15 +48,27 @@ def train(
     from_: Annotated[
         str | None, typer.Option("--from", metavar="SUPERNET", help="start from the weights of another supernet")
     ] = None,
+    plain: Annotated[
+        float | None,
+        typer.Option(metavar="WIDTH", help="train this width alone, for the network FLOPs of the supernet's training"),
+    ] = None,
 ) -> None:
-    """Train a supernet, or continue an interrupted training."""
+    """Train a supernet, or continue an interrupted training.
+
+    With --plain, one width is trained as a network of its own, in a run called NAME-plain-WIDTH: what sharing weights
+    has to be measured against.
+    """
     from stepfront.search.config import load_settings
+    from stepfront.search.driver.train import plain_run
     from stepfront.search.records.run_directory import find_supernet
     from stepfront.search.storage.run_location import local_settings, open_for_reading
 
     start = [f"training.start={find_supernet(open_for_reading(from_).local)}"] if from_ else []
-    with local_settings(load_settings(config, [*(set_ or []), *start]), trains=True) as (settings, _):
-        train_step(settings, fresh, Output())
+    output, given = Output(), load_settings(config, [*(set_ or []), *start])
+    if plain is not None:
+        given = plain_run(given, plain, output.stage(given.name))
+    with local_settings(given, trains=True) as (settings, _):
+        train_step(settings, fresh, output)
 
 
 def search(

@@ -22,6 +22,7 @@ from stepfront.trainers.metrics.judges import check_judge, prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore
+from stepfront.trainers.training.plain_network import plain_settings
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
 from stepfront.trainers.validation import settings_json
 
@@ -70,6 +71,19 @@ def _check_judges(settings: RunSettings, data: ImageData, directory: Path | None
     """Raise InputError where the judge of the search, or of its confirmation, can't judge these images."""
     check_judge(data, settings.features, directory)
     check_second_features(settings, data)
+
+
+def plain_run(settings: RunSettings, width: float, stage: Stage) -> RunSettings:
+    """Return the settings of a run that trains one width alone, for the network FLOPs of the settings' own training.
+
+    Raises InputError for a width that the settings do not have.
+    """
+    stage("reading the images")
+    data = load_data(settings.data, reading_progress(stage))
+    alone = plain_settings(settings, width, data.channels, data.resolution)
+    name = f"{settings.name}-plain-{width:g}"
+    stage(f"{name}: width {width:g} alone, {alone.training.steps:,} steps for the FLOPs of {settings.training.steps:,}")
+    return alone.model_copy(update={"name": name, "supernet": None})
 
 
 def _delete_training(settings: RunSettings, data: ImageData, directory: Path) -> None:

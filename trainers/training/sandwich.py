@@ -34,11 +34,24 @@ def images_per_step(training: TrainingSettings, widths: Sequence[float]) -> int:
 def choose_widths(training: TrainingSettings, widths: Sequence[float], generator: torch.Generator) -> list[float]:
     """Return the widths of one step: by the sandwich rule the widest first, the narrowest, and one in between."""
     if training.rule == "single":
-        often = torch.linspace(training.narrowest_share, 1, len(widths))
+        often = _how_often(training, len(widths))
         return [widths[int(torch.multinomial(often, 1, generator=generator))]]
     between = widths[1:-1]
     chosen = [between[int(torch.randint(len(between), (), generator=generator))]] if between else []
     return [widths[-1], *([widths[0]] if len(widths) > 1 else []), *chosen]
+
+
+def uses_per_step(training: TrainingSettings, widths: Sequence[float]) -> dict[float, float]:
+    """Return how often one step trains each width, on average: what `choose_widths` draws."""
+    if training.rule == "single":
+        often = _how_often(training, len(widths))
+        return dict(zip(widths, (often / often.sum()).tolist(), strict=True))
+    between = len(widths) - 2
+    return {width: 1.0 if width in (widths[0], widths[-1]) else 1 / between for width in widths}
+
+
+def _how_often(training: TrainingSettings, widths: int) -> Tensor:
+    return torch.linspace(training.narrowest_share, 1, widths)
 
 
 def draw_step(

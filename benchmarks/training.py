@@ -1,0 +1,176 @@
+"""Compare trainings at equal network FLOPs: the supernet's rules and losses, and each width trained alone.
+
+Run it with `make bench-training`; it writes docs/bench-training.md.  Networks lie in runs/bench-training, and an
+interrupted call continues.  Every training has the network FLOPs of the first one, and all are scored on equal noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from benchmarks.markdown import markdown
+from benchmarks.samplers.case import FIRST_SEED, open_case
+from benchmarks.samplers.judges import prepare_judge
+from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
+from stepfront.files import write_text
+from stepfront.trainers.config import TrainerSettings
+from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.schedule import time_grid
+from stepfront.trainers.networks.card import CARD_FILE
+from stepfront.trainers.training.plain_network import plain_settings, step_macs
+from stepfront.trainers.training.trainer import train_supernet
+
+RULES: dict[str, dict[str, Any]] = {
+    "sandwich": {},
+    "sandwich, distill 0.25": {"distill": 0.25},
+    "sandwich, min_snr": {"loss_weight": "min_snr"},
+    "one random width a step": {"rule": "single"},
+}
+"""Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
+
+NUMBERS_OF_STEPS = (10, 20)
+SOLVER, GRID = "unipc_2", "quadratic"
+JUDGES = ("degradations", "classifier")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: its name in the table, its settings, and the width of the supernet that it is of; None: all."""
+
+    name: str
+    settings: TrainerSettings
+    width: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        kept = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.name)
+        return kept + ("" if self.width is None else f"-{self.width:g}")
+
+
+def trainings(base: TrainerSettings, data: ImageData) -> Iterator[Training]:
+    """Yield all trainings that are compared, each with the network FLOPs of the first."""
+    shape = data.channels, data.resolution
+    total = base.training.steps * step_macs(base, *shape)
+    for name, change in RULES.items():
+        settings = base.model_copy(update={"training": base.training.model_copy(update=change)})
+        steps = round(total / step_macs(settings, *shape))
+        yield Training(name, _with_steps(settings, steps))
+    for width in base.network.widths:
+        yield Training("alone", plain_settings(base, width, *shape), width)
+
+
+def _with_steps(settings: TrainerSettings, steps: int) -> TrainerSettings:
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"steps": steps})})
+
+
+def score_table(scores: pd.DataFrame, judge: str, steps: int) -> pd.DataFrame:
+    """Return FID by training and width: the mean over trainings and noise, and its standard error over trainings."""
+    chosen = scores[(scores["judge"] == judge) & (scores["steps"] == steps)]
+    by_seed = chosen.groupby(["training", "width", "seed"], sort=False)["fid"].mean()
+    groups = by_seed.groupby(["training", "width"], sort=False)
+    mean, error = groups.mean(), groups.sem()
+    cells = [f"{m:.2f}" + (f" ± {error[key]:.2f}" if error[key] == error[key] else "") for key, m in mean.items()]
+    return pd.Series(cells, index=mean.index).unstack("width", sort=False)
+
+
+def loss_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out loss by training and width, and the minutes of one training."""
+    groups = scores.groupby(["training", "width"], sort=False)
+    table = groups["loss"].mean().map("{:.4f}".format).unstack("width", sort=False)
+    minutes = groups["minutes"].mean().groupby("training", sort=False).sum()
+    return table.assign(minutes=minutes.map("{:.1f}".format))
+
+
+def page(scores: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
+    """Return docs/bench-training.md."""
+    options = f"--supernet {given.supernet} --steps {steps} --seeds {given.seeds} --images {given.images}"
+    parts = [
+        f"# Trainings at equal network FLOPs\n\nMade by `make bench-training` (`python -m benchmarks.training {options}"
+        f"`) on {time.strftime('%Y-%m-%d')}, on a CPU.\n\n"
+        f"The supernet of {given.supernet} by {steps:,} sandwich steps; every other training has the network FLOPs of "
+        "that one. `alone`: `stepfront train --plain WIDTH`, so the four widths together take four times the FLOPs. "
+        f"FID of {given.images:,} images against the training images, mean of three noise seeds and {given.seeds} "
+        f"training seeds (± the standard error over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths "
+        "are columns, and lower is better.",
+        f"## Held-out loss of the noise prediction\n\n{markdown(loss_table(scores))}",
+    ]
+    for judge in JUDGES:
+        for number in NUMBERS_OF_STEPS:
+            table = markdown(score_table(scores, judge, number))
+            parts.append(f"## FID by {judge}, {number} steps\n\n{table}")
+    return "\n\n".join(parts) + "\n"
+
+
+def measure(training: Training, data: ImageData, folder: Path, judges: Path, images: int, seeds: int) -> pd.DataFrame:
+    """Train and score what is missing; return a row per width, number of steps, judge and noise seed."""
+    directory, path = folder / training.folder, folder / training.folder / "scores.parquet"
+    if path.exists():
+        return pd.read_parquet(path)
+    begin = time.monotonic()
+    if not (directory / CARD_FILE).exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        train_supernet(training.settings, data, directory)
+    minutes = (time.monotonic() - begin) / 60
+    for file in judges.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    case = open_case(directory, torch.device("cpu"), images)
+    losses = json.loads((directory / CARD_FILE).read_text(encoding="utf-8"))["made_with"]["held_out_losses"]
+    rows = []
+    for width in case.supernet.widths:
+        shown = width if training.width is None else training.width
+        for steps in NUMBERS_OF_STEPS:
+            plan = Plan(tuple(time_grid(case.schedule, GRID, steps)), (width,) * steps, SOLVER, grid=GRID)
+            for seed in range(seeds):
+                for judge, score in case.scores(plan, FIRST_SEED + seed).items():
+                    row = {"training": training.name, "width": shown, "steps": steps, "judge": judge, "noise": seed}
+                    rows.append(row | {"fid": score, "loss": losses[str(width)], "minutes": minutes})
+    table = pd.DataFrame(rows)
+    table.to_parquet(path)
+    return table
+
+
+def main() -> None:
+    """Train, score and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--supernet", choices=SUPERNETS, default="digits")
+    parser.add_argument("--steps", type=int, help="sandwich steps of the supernet; default: those of its settings")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds")
+    parser.add_argument("--images", type=int, default=1024, help="images per score")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of fashion-mnist and cifar10-jpg")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench-training"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    given = parser.parse_args()
+    base = settings_of(given.supernet, given.data)
+    base = _with_steps(base, given.steps or base.training.steps)
+    folder, data = given.runs / f"{given.supernet}-{base.training.steps}", load_data(base.data)
+    judges = folder / "judges"
+    if not judges.exists():
+        judges.mkdir(parents=True)
+        for judge in JUDGES:
+            prepare_judge(judge, data, judges, given.data, torch.device("cpu"))
+    tables = []
+    for seed in range(given.seeds):
+        for training in trainings(_with_seed(base, seed), data):
+            table = measure(training, data, folder / f"seed-{seed}", judges, given.images, 3)
+            tables.append(table.assign(seed=seed))
+            print(f"seed {seed}, {training.folder}: {table['minutes'].iloc[0]:.1f} min", flush=True)
+    write_text(given.docs / "bench-training.md", page(pd.concat(tables), given, base.training.steps))
+
+
+def _with_seed(settings: TrainerSettings, seed: int) -> TrainerSettings:
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"seed": seed})})
+
+
+if __name__ == "__main__":
+    main()
