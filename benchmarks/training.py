@@ -33,7 +33,6 @@ from stepfront.trainers.training.trainer import train_supernet
 RULES: dict[str, dict[str, Any]] = {
     "sandwich": {},
     "sandwich, distill 0.25": {"distill": 0.25},
-    "sandwich, min_snr": {"loss_weight": "min_snr"},
     "one random width a step": {"rule": "single"},
 }
 """Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
