@@ -45,7 +45,8 @@ def plain_settings(settings: Given, width: float, image_channels: int, resolutio
     macs = count_width(alone, image_channels, resolution, 1.0).macs
     if abs(macs / supernets.macs - 1) > MOST_DIFFERENCE:
         raise InputError(f"the family {network.family} has no plain network of width {width:g}: its cost differs")
-    taught = training.distill if training.teacher is not None else 0.0
     steps = max(1, round(training.steps * step_macs(settings, image_channels, resolution) / macs))
-    update = {"steps": steps, "rule": "sandwich", "width_weights": None, "distill": taught}
+    update: dict[str, object] = {"steps": steps, "rule": "sandwich", "width_weights": None}
+    if training.teacher is None:
+        update |= {"distill": 0.0, "distill_spectrum": 0.0}
     return settings.model_copy(update={"network": alone, "training": training.model_copy(update=update)})

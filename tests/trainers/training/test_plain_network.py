@@ -56,9 +56,9 @@ def test_a_plain_network_has_the_layers_of_its_width(width: float) -> None:
 
 
 def test_what_only_a_supernet_has_is_left_out() -> None:
-    given = settings(width_weights=(1.0, 2.0, 1.0, 1.0), distill=0.5)
+    given = settings(width_weights=(1.0, 2.0, 1.0, 1.0), distill=0.5, distill_spectrum=0.1)
     training = plain_settings(given, 0.5, 1, 8).training
-    assert (training.width_weights, training.distill) == (None, 0.0)
+    assert (training.width_weights, training.distill, training.distill_spectrum) == (None, 0.0, 0.0)
     taught = settings(distill=0.5, teacher="runs/other/supernet", rule="single")
     assert plain_settings(taught, 0.5, 1, 8).training.distill == 0.5
 
