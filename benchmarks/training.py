@@ -22,12 +22,12 @@ from benchmarks.samplers.case import FIRST_SEED, open_case
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
 from stepfront.files import write_text
+from stepfront.trainers.baselines.plain_network import plain_settings, step_macs
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import time_grid
 from stepfront.trainers.networks.card import CARD_FILE
-from stepfront.trainers.training.plain_network import plain_settings, step_macs
 from stepfront.trainers.training.trainer import train_supernet
 
 RULES: dict[str, dict[str, Any]] = {

@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, str] = {
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
-        trainers/evaluator trainers/evaluation trainers/training trainers/inference trainers/metrics trainers/diffusion
+        trainers/evaluator trainers/evaluation trainers/baselines trainers/training
+        trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
@@ -92,6 +93,7 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data ground",
+    "trainers/baselines": "trainers/training trainers/inference trainers/ground ground",
     "trainers/training": """trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # forward passes run as the engines of inference do
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",

@@ -15,6 +15,7 @@ from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
+from stepfront.trainers.baselines.plain_network import plain_settings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import choose_threads, pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
@@ -22,7 +23,6 @@ from stepfront.trainers.metrics.judges import check_judge, prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore
-from stepfront.trainers.training.plain_network import plain_settings
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
 from stepfront.trainers.validation import settings_json
 

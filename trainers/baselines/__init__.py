@@ -1,0 +1,1 @@
+"""Set up what a supernet is held against: each of its widths trained alone."""
