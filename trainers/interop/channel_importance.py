@@ -101,7 +101,7 @@ def head_streams(qkv: nn.Module, out: nn.Module, heads: int) -> list[Stream]:
     """Return the streams inside an attention layer, whose heads stay complete."""
     value = columns_norm(out)
     channels = len(value)
-    rows: Tensor = qkv.weight.detach().abs().flatten(1).sum(1)  # type: ignore[operator, union-attr]
+    rows: Tensor = qkv.weight.detach().abs().flatten(1).sum(1)  # type: ignore[operator]
     match = rows[:channels] * rows[channels : 2 * channels]  # a channel of q matters as much as its channel of k
     if heads == 1:  # the order of queries and keys is independent of that of values
         parts = [(match, (0, 1)), (value, (2,))]
