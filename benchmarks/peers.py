@@ -187,7 +187,8 @@ def row(peer: Peer, results: list[Result], truth: Truth, images: int) -> dict[st
         cells[f"FID above the front at {count}"] = (
             f"{100 * np.median([truth.excess(result.scores[:count]) for result in results]):.1f} %"
         )
-    cells["ms per proposal"] = f"{1000 * np.median([result.seconds for result in results]):.2g}"
+    spent_ms = 1000 * float(np.median([result.seconds for result in results]))
+    cells["ms per proposal"] = f"{spent_ms:.0f}" if spent_ms >= 10 else f"{spent_ms:.1f}"
     return cells
 
 
@@ -230,9 +231,10 @@ def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str
 
 {markdown(pd.DataFrame(rows))}
 
-The table is fitted to {about["fitted to"]} evaluated plans (`{about["command"]}`): four in ten of independent random
-widths, most others like those of a front. Supernet: {about["supernet"]}. Sampler: {about["sampler"]}.
-Score: {about["score"]}. A fifth of the plans was held out:
+The table is fitted to {about["fitted to"]} evaluated plans, somewhat more than half of them of independent random
+widths, the others in runs or like those of a front (`{about["command"]}`).
+Supernet: {about["supernet"]}. Sampler: {about["sampler"]}. Score: {about["score"]}.
+A fifth of the plans was held out. `front-like` are all that are not of independent random widths:
 
 {error_lines(table)}
 """
@@ -263,7 +265,9 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
 - Greedy narrowing and the gap optima have no randomness. They end when they have no more plans.
 
 A table has no noise and no interaction of three steps. That favours methods that assume additivity, above all the
-additive model. The smaller space of [bench-search.md](bench-search.md) is measured, not modelled. {absent}
+additive model. The smaller space of [bench-search.md](bench-search.md) is measured, not modelled.
+
+{absent}
 
 {chr(10).join(sections)}"""
 
