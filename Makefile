@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variation surrogate-table
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variation surrogate-table
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -98,6 +98,9 @@ bench-sampler: $(READY)  ## compare learnt samplers with solvers on hand grids (
 
 bench-solvers: $(READY)  ## compare solvers and time grids at full width (needs a supernet, such as runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --only hand --only grid
+
+bench-networks: $(READY)  ## train network families at equal training FLOPs (needs ../shared/data/fashion-mnist)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.networks
 
 bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs runs/digits)
 	$(BIN)/python -m benchmarks.noise
