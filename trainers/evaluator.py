@@ -24,6 +24,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.types import Network
+from stepfront.trainers.diffusion.variant import Variant
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
@@ -170,7 +171,7 @@ class Evaluator:
         return max([beside_fid, *(score.wanted(images) for score in self._parts.kernel_scores)])
 
     def _runs_full_width(self, plan: Plan) -> bool:
-        return {plan.widths[i] for i in plan.taken} == {self._supernet.widths[-1]}
+        return {plan.variants[i] for i in plan.taken} == {Variant(self._supernet.widths[-1])}
 
     def _confirmed(self, scored: Evaluation, collected: _Collected) -> Confirmation:
         parts, rows = self._parts, collected.rows
@@ -189,11 +190,12 @@ class Evaluator:
         return confirmed
 
     def _savings(self, plan: Plan, starts: Sequence[tuple[int, int]]) -> _Savings:
-        costs = [self._parts.costs[plan.widths[i]] for i in plan.taken]
-        each, calls = [cost.step_gflops for cost in costs], costs[0].calls
-        saved = calls * sum(steps * images for steps, images in starts)
+        variants, costs = [plan.variants[i] for i in plan.taken], self._parts.costs
+        each = [costs[variant.width].gflops_of(variant) for variant in variants]
+        calls = [costs[variant.width].calls_of(variant) for variant in variants]
+        saved = sum(sum(calls[:steps]) * images for steps, images in starts)
         return {
-            "calls": calls * sum(len(each) * images for _, images in starts) - saved,
+            "calls": sum(sum(calls) * images for _, images in starts) - saved,
             "calls_saved": saved,
             "gflops_saved": sum(images * sum(each[:steps]) for steps, images in starts),
         }

@@ -18,7 +18,7 @@ from benchmarks.samplers.supernets import DATA, ensure_supernet, settings_of
 from stepfront.files import write_atomically
 from stepfront.trainers.data import load_data
 from stepfront.trainers.devices import pick_device
-from stepfront.trainers.diffusion.plan import parse_runs
+from stepfront.trainers.diffusion.variant import parse_runs
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.sampler_learning.starts import SAMPLERS
 

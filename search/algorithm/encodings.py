@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stepfront.errors import InputError
 from stepfront.search.config import SpaceSettings
-from stepfront.trainers.diffusion.plan import SKIP
+from stepfront.trainers.diffusion.variant import SKIP
 
 Levels = NDArray[np.int64]
 

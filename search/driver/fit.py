@@ -20,7 +20,7 @@ from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import recorded_study
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.diffusion.plan import SKIP
+from stepfront.trainers.diffusion.variant import SKIP
 
 
 def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[Fit]:

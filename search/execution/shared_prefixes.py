@@ -121,7 +121,9 @@ class NodePrefixes:
         if time.monotonic() < self._silent_until or not self._is_free():
             return
         size = sum(
-            array.nbytes for _, (x, earlier, clean) in states for array in (x, *earlier.values(), *clean.values())
+            array.nbytes
+            for _, (x, earlier, clean, deep) in states
+            for array in (x, *earlier.values(), *clean.values(), *deep)
         )
         try:
             reference = ray.put([arrays for _, arrays in states])

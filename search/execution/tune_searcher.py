@@ -55,7 +55,7 @@ class Job:
         plan = self.plan_of(asked.genome)
         return {
             "number": asked.number,
-            "plan": (plan.times, plan.widths, plan.solver, plan.learnt and plan.learnt.to_json()),
+            "plan": (plan.times, plan.widths, plan.solver, plan.learnt and plan.learnt.to_json(), plan.marks),
             "images": self.images,
             "noise_seed": self.noise_seed,
         }

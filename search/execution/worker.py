@@ -148,9 +148,9 @@ class JobQueue:
 
 
 def plan_of_message(message: Sequence[Any]) -> Plan:
-    """Return the plan of a message: times, widths, solver, and the learnt sampler as JSON values or None."""
-    times, widths, solver, learnt = message
-    return Plan(tuple(times), tuple(widths), solver, learnt and LearntSampler.from_json(learnt))
+    """Return the plan of a message: times, widths, solver, the learnt sampler as JSON values or None, and marks."""
+    times, widths, solver, learnt, marks = message
+    return Plan(tuple(times), tuple(widths), solver, learnt and LearntSampler.from_json(learnt), marks=tuple(marks))
 
 
 class ListWorker:

@@ -10,7 +10,7 @@ from stepfront.search.algorithm.trials import GENOME, is_fit
 from stepfront.search.config import FitSettings
 from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.pareto import front_indices
-from stepfront.trainers.diffusion.plan import SKIP
+from stepfront.trainers.diffusion.variant import SKIP
 
 
 @dataclass(frozen=True)

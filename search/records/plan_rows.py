@@ -12,6 +12,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.variant import parse_variants
 
 
 def plan_columns(plan: Plan) -> dict[str, Any]:
@@ -39,7 +40,9 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None
     times, widths = tuple(map(float, row["times"])), tuple(map(float, row["widths"]))
-    return Plan(times, widths, str(row["solver"]), learnt, str(row.get("grid") or ""))
+    # The widths of the text are rounded; its marks are not.
+    marks = tuple(variant.mark for variant in parse_variants(str(row["plan"])))
+    return Plan(times, widths, str(row["solver"]), learnt, str(row.get("grid") or ""), marks if any(marks) else ())
 
 
 def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Plan:
@@ -52,7 +55,7 @@ def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Pl
     if digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {plan.runs} is missing from samplers/")
     learnt = samplers[digest]
-    return Plan(learnt.times, plan.widths, learnt.solver, learnt)
+    return plan.on_times(learnt.times, learnt.solver, learnt)
 
 
 def own_sampler(settings: RunSettings) -> tuple[str, str] | None:

@@ -19,6 +19,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.diffusion.variant import parse_variants
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
@@ -88,6 +89,27 @@ def test_another_batch_size_gives_the_same_score(
     reference, other = evaluate(plan, 100, 5), Evaluator(replace(parts, batch=batch))(plan, 100, 5)
     assert other.fid == pytest.approx(reference.fid, rel=1e-4)
     assert other.paired == pytest.approx(reference.paired, rel=1e-4)
+
+
+def test_a_plan_that_reuses_features_is_scored_beside_its_full_steps_and_counted(
+    parts: EvaluatorParts, supernet: Supernet
+) -> None:
+    evaluate = Evaluator(parts)
+    plan = Plan.of(TIMES, parse_variants("1x1.00 1x1.00r 1x0.50 1x0.50r"))
+    first = evaluate(plan, 100, 5)
+    assert first.error == ""
+    cost = {width: count_width(parts.card.network, 1, 8, width) for width in supernet.widths}
+    macs = sum(cost[width].macs + (cost[width].reuse_macs or 0) for width in (1.0, 0.5))
+    assert first.gflops == pytest.approx(2e-9 * macs, rel=1e-12)
+    assert math.isnan(first.latency_ms), "reuse was not measured"
+    assert (first.calls, first.calls_saved) == (400, 0)
+    again = evaluate(plan, 100, 5)  # from the longest prefix that is kept
+    assert again.fid == first.fid
+    assert again.calls + again.calls_saved == 400
+    assert again.gflops_saved > 0
+    full = evaluate(Plan(TIMES, plan.widths), 100, 5)
+    assert full.fid != first.fid
+    assert full.gflops > first.gflops
 
 
 def test_the_score_is_the_distance_of_the_sampled_images_computed_by_hand(

@@ -1,22 +1,17 @@
-"""Define a plan, which is what a sampler executes: the time and the width (or skip) of each step, and the solver.
+"""Define a plan, which is what a sampler executes: the time and the variant (or skip) of each step, and the solver.
 
-People read a plan as run lengths: `12x0.50 3xskip 5x1.00`.
+People read a plan as run lengths: `12x0.50 3xskip 5x1.00` (variant.py).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import cached_property
 
 from stepfront.errors import InputError
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
-
-SKIP = 0.0
-"""The width of a step that is not taken."""
-
-_RUN = re.compile(r"(\d+)x(skip|\d*\.?\d+)")
+from stepfront.trainers.diffusion.variant import MARKS, SKIP, Variant, marked, reuse_problem, runs_text
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,8 @@ class Plan:
     """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name.
 
     With a `learnt` sampler, times and solver are its own, and no step is skipped.  `grid` names the time grid that the
-    times are of; empty where they are of none.
+    times are of; empty where they are of none.  `marks` [N], of `MARKS`, make variants of the widths; a plan of widths
+    alone has none.
     """
 
     times: tuple[float, ...]
@@ -32,6 +28,7 @@ class Plan:
     solver: str = "ddim"
     learnt: LearntSampler | None = None
     grid: str = field(default="", compare=False)
+    marks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.times) != len(self.widths):
@@ -42,16 +39,50 @@ class Plan:
             raise InputError("a plan must take at least one step; all of its steps are skipped")
         if self.learnt is not None:
             self._check_learnt(self.learnt)
+        if self.marks:
+            self._check_marks()
+
+    @staticmethod
+    def of(
+        times: Sequence[float],
+        variants: Sequence[Variant],
+        solver: str = "ddim",
+        learnt: LearntSampler | None = None,
+        grid: str = "",
+    ) -> Plan:
+        """Return the plan of these variants."""
+        marks = tuple(variant.mark for variant in variants)
+        widths = tuple(variant.width for variant in variants)
+        return Plan(tuple(times), widths, solver, learnt, grid, marks if any(marks) else ())
 
     @property
     def taken(self) -> tuple[int, ...]:
         """Return the positions of the steps that are not skipped."""
         return tuple(i for i, width in enumerate(self.widths) if width != SKIP)
 
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Return what each step runs."""
+        return tuple(map(marked, self.widths, self.marks or ("",) * len(self.widths)))
+
     @property
     def runs(self) -> str:
-        """Return the widths as run lengths in sampling order."""
-        return runs_text(self.widths)
+        """Return the variants as run lengths in sampling order."""
+        return runs_text(self.variants)
+
+    @property
+    def reuses(self) -> bool:
+        """Return whether some step reuses the features of another."""
+        return any(variant.reuse for variant in self.variants)
+
+    @property
+    def switches_guidance(self) -> bool:
+        """Return whether some step is unguided."""
+        return not all(variant.guided for variant in self.variants)
+
+    def on_times(self, times: Sequence[float], solver: str, learnt: LearntSampler | None = None) -> Plan:
+        """Return a plan of the same variants on other times."""
+        return Plan.of(times, self.variants, solver, learnt)
 
     def _check_learnt(self, learnt: LearntSampler) -> None:
         if len(self.times) != len(learnt.times):
@@ -64,32 +95,18 @@ class Plan:
         if SKIP in self.widths:
             raise InputError("a plan on a learnt sampler can't skip steps; learn a sampler of fewer steps")
 
+    def _check_marks(self) -> None:
+        if len(self.marks) != len(self.widths):
+            raise InputError(f"a plan of {len(self.widths)} widths and {len(self.marks)} marks; give equally many")
+        for width, mark in zip(self.widths, self.marks, strict=True):
+            if mark not in MARKS or (mark and width == SKIP):
+                raise InputError(f"{mark!r} is not a mark of a step; possible: r, u, ru, and none at a skipped step")
+        if problem := reuse_problem(self.variants):
+            raise InputError(f"the plan {self.runs}: {problem}")
+
     def check_widths(self, possible: Iterable[float]) -> None:
         """Raise InputError when a step runs at a width that the supernet does not have."""
         possible = tuple(possible)
         for width in self.widths:
             if width != SKIP and width not in possible:
                 raise InputError(f"the plan runs at width {width:g}; possible: {', '.join(map(str, possible))}")
-
-
-def runs_text(widths: Sequence[float]) -> str:
-    """Return widths per step as run lengths, `12x0.50 8x1.00`, with more than two digits where a width needs them."""
-    return " ".join(f"{len(list(run))}x{_width_text(width)}" for width, run in groupby(widths))
-
-
-def parse_runs(text: str) -> tuple[float, ...]:
-    """Return the widths per step from run lengths.  Raises InputError when the text is not run lengths."""
-    widths: list[float] = []
-    for word in text.split():
-        match = _RUN.fullmatch(word)
-        if match is None:
-            raise InputError(f"{word!r} in the plan {text!r} is not a run; runs look like 12x0.50 or 3xskip")
-        widths += [SKIP if match[2] == "skip" else float(match[2])] * int(match[1])
-    return tuple(widths)
-
-
-def _width_text(width: float) -> str:
-    if width == SKIP:
-        return "skip"
-    short = f"{width:.2f}"
-    return short if float(short) == width else f"{width:g}"

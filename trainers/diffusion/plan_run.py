@@ -13,6 +13,7 @@ from stepfront.errors import InputError
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
+from stepfront.trainers.diffusion.variant import Variant
 
 ROUNDING = 1e-6
 """By how much a time may lie outside the schedule."""
@@ -103,6 +104,15 @@ class PlanRun:
         """Return the largest number of tensors that a state holds beside x."""
         return max(map(len, self.reads))
 
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Return what each step that the plan takes runs."""
+        return tuple(self.plan.variants[i] for i in self.taken)
+
+    def reads_features(self, position: int) -> bool:
+        """Return whether a step reads the deep features of the last full step; False after the last step."""
+        return position < len(self) and self.variants[position].reuse
+
     def time(self, position: int, batch: int, device: torch.device) -> Tensor:
         """Return the time that the network is told at a step, [batch]; the times of all steps are made once."""
         tables: dict[tuple[int, torch.device], Tensor] = self.__dict__.setdefault("_times", {})
@@ -130,11 +140,15 @@ class PlanRun:
         digest, keys = hashlib.sha256(), []
         for position, reads in enumerate(self.reads):
             here = digest.copy()
-            here.update(repr(reads).encode())  # a plan that looks back further keeps more
+            reuses = self.reads_features(position)
+            here.update(repr((reads, reuses)).encode())  # a plan that looks back further keeps more
             keys.append(here.hexdigest())
             if position < len(self):
                 taken, time = self.taken[position], self.network_times[position]
-                digest.update(repr((taken, time, self.plan.widths[taken], self.steps[position])).encode())
+                # A call that hands out its features may round differently under a compiling engine.
+                mark, keeps = self.variants[position].mark, self.reads_features(position + 1)
+                width = self.plan.widths[taken]
+                digest.update(repr((taken, time, width, mark, keeps, self.steps[position])).encode())
         return tuple(keys)
 
 

@@ -14,30 +14,35 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stepfront.trainers.diffusion.conditioning import Condition
+from stepfront.errors import InputError
+from stepfront.trainers.diffusion.conditioning import Condition, calls_per_step
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.diffusion.types import Network
+from stepfront.trainers.networks.deep_features import FeatureCalls, check_splits
 
 
 @dataclass(frozen=True)
 class State:
     """The state of a trajectory before its next step: x, and what this and later steps read of earlier ones.
 
-    `states` holds earlier x, and `clean` the clean images predicted of them, by the position of their step.
+    `states` holds earlier x, and `clean` the clean images predicted of them, by the position of their step.  `deep` are
+    the features of the calls of the last full step, where the next step reuses them.
     """
 
     x: Tensor
     states: Mapping[int, Tensor] = field(default_factory=dict)
     clean: Mapping[int, Tensor] = field(default_factory=dict)
+    deep: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of all tensors."""
-        return sum(int(tensor.nbytes) for tensor in (self.x, *self.states.values(), *self.clean.values()))
+        held = (self.x, *self.states.values(), *self.clean.values(), *self.deep)
+        return sum(int(tensor.nbytes) for tensor in held)
 
 
 class PrefixStates(Protocol):
@@ -104,9 +109,15 @@ class Sampler:
         return state
 
     def prepare(self, plan: Plan) -> PlanRun:
-        """Return the plan with its coefficients.  Raises InputError for an unknown width or solver."""
+        """Return the plan with its coefficients.  Raises InputError for an unknown width, variant or solver."""
         plan.check_widths(self.denoisers)
         find_solver(plan.solver)
+        if plan.switches_guidance and (self.condition is None or calls_per_step(self.condition.guidance) == 1):
+            why = "the network has no classes" if self.condition is None else "no step is guided at this scale"
+            raise InputError(f"the plan {plan.runs} turns guidance off at a step (u), and {why}; leave out the u")
+        for variant in plan.variants:
+            if variant.reuse:
+                check_splits(self.denoisers[variant.width], f"the plan {plan.runs}")
         return PlanRun(plan, self.schedule)
 
     def start(self, images: range) -> State:
@@ -117,9 +128,7 @@ class Sampler:
     def step(self, state: State, run: PlanRun, position: int, images: range) -> State:
         """Apply one prediction and the solver's update (solvers.py has the equation)."""
         step, taken = run.steps[position], run.taken[position]
-        network = self.denoisers[run.plan.widths[taken]]
-        predict = network if self.condition is None else self.condition.denoiser(network, images, self.device)
-        eps = predict(state.x, run.time(position, len(state.x), self.device))
+        eps, deep = self._predict(state, run, position, images)
         x0 = (state.x - step.sigma * eps.to(self.dtype)).div_(step.alpha)
         if self.clip:
             x0.clamp_(-1, 1)
@@ -132,4 +141,16 @@ class Sampler:
         if step.noise:
             x += step.noise * self.noise.on(self.device, self.dtype, images, taken)
         later = run.reads[position + 1]
-        return State(x, {j: states[j] for j in later.states}, {j: clean[j] for j in later.clean})
+        return State(x, {j: states[j] for j in later.states}, {j: clean[j] for j in later.clean}, deep)
+
+    def _predict(self, state: State, run: PlanRun, position: int, images: range) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the predicted noise, and the deep features that the next step reuses; none where it does not."""
+        variant, keeps = run.variants[position], run.reads_features(position + 1)
+        # An unguided step has only the call with the label, which is the last one of a guided step.
+        deep = state.deep if variant.guided else state.deep[-1:]
+        network = FeatureCalls(self.denoisers[variant.width], deep if variant.reuse else (), keeps)
+        predict: Network = network
+        if self.condition is not None:
+            predict = self.condition.denoiser(network, images, self.device, variant.guided)
+        eps = predict(state.x, run.time(position, len(state.x), self.device))
+        return eps, (state.deep if variant.reuse else network.kept) if keeps else ()

@@ -9,7 +9,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,9 @@ from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
+from stepfront.trainers.diffusion.variant import Variant
 from stepfront.trainers.inference.engine import PLAIN, Engine
+from stepfront.trainers.networks.deep_features import splits
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.validation import Settings
 
@@ -39,7 +41,8 @@ class WidthCost(Settings):
     """Cost of one network call at one width, per image.
 
     `engine` is how the network ran when its latency was measured, and `latency_spread` how far its runs differed, as a
-    share of the latency.  `calls` is the number of calls per step: two under guidance.
+    share of the latency.  `calls` is the number of calls per step: two under guidance.  `reuse_macs` and
+    `reuse_latency_ms` are of a call that reuses deep features; None where the network can't, or was not measured so.
     """
 
     width: float
@@ -51,38 +54,69 @@ class WidthCost(Settings):
     device: str | None = None
     engine: Engine = PLAIN
     calls: int = 1
+    reuse_macs: int | None = None
+    reuse_latency_ms: float | None = None
 
     @property
     def step_gflops(self) -> float:
-        """The FLOPs of one step, in 1e9."""
-        return 2e-9 * (self.macs * self.calls)
+        """The FLOPs of one full, guided step, in 1e9."""
+        return self.gflops_of(Variant(self.width))
 
     @property
     def step_ms(self) -> float:
-        """The latency of one step, in ms; NaN where it was not measured."""
-        return float("nan") if self.latency_ms is None else self.latency_ms * self.calls
+        """The latency of one full, guided step, in ms; NaN where it was not measured."""
+        return self.ms_of(Variant(self.width))
+
+    def calls_of(self, variant: Variant) -> int:
+        """Return the number of calls of one step of a variant of this width."""
+        return self.calls if variant.guided else 1
+
+    def gflops_of(self, variant: Variant) -> float:
+        """Return the FLOPs of one step of a variant of this width, in 1e9.
+
+        Raises InputError when the network can't reuse features and the variant does.
+        """
+        if not variant.reuse:
+            return 2e-9 * (self.macs * self.calls_of(variant))
+        if self.reuse_macs is None:
+            raise InputError(f"{variant} has no counted cost: the network can't reuse features; leave out the r")
+        return 2e-9 * (self.reuse_macs * self.calls_of(variant))
+
+    def ms_of(self, variant: Variant) -> float:
+        """Return the latency of one step of a variant of this width, in ms; NaN where it was not measured."""
+        latency = self.reuse_latency_ms if variant.reuse else self.latency_ms
+        return float("nan") if latency is None else latency * self.calls_of(variant)
 
 
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
-    """Count the MACs of one call on one image, and the parameters."""
+    """Count the MACs of one call on one image, full and reusing deep features, and the parameters."""
     # On the meta device nothing is computed; on a CPU, the counter would miss fused attention.
     with torch.device("meta"):
         network = build_backbone(settings, image_channels, resolution, width).eval()
         x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(x, t)
+    macs, reuse_macs = _macs(network, x, t), None
+    if splits(network):
+        with torch.no_grad():
+            _, deep = network.with_features(x, t)  # type: ignore[operator]
+        reuse_macs = _macs(network.reusing, deep, x, t)  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in network.parameters())
-    return WidthCost(width=width, macs=counter.get_total_flops() // 2, parameters=parameters)
+    return WidthCost(width=width, macs=macs, parameters=parameters, reuse_macs=reuse_macs)
+
+
+def _macs(call: Callable[..., Tensor], *inputs: Tensor) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(*inputs)
+    return counter.get_total_flops() // 2
 
 
 def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     """Return the FLOPs of a plan per image, in 1e9."""
-    return sum(costs[width].step_gflops for width in plan.widths if width != SKIP)
+    return sum(costs[variant.width].gflops_of(variant) for variant in plan.variants if variant.width != SKIP)
 
 
 def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
-    """Return the latency of a plan per image, summed over its steps, in ms; NaN where a width was not measured."""
-    return sum(costs[width].step_ms for width in plan.widths if width != SKIP)
+    """Return the latency of a plan per image, summed over its steps, in ms; NaN where a variant was not measured."""
+    return sum(costs[variant.width].ms_of(variant) for variant in plan.variants if variant.width != SKIP)
 
 
 @torch.inference_mode()

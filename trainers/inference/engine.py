@@ -7,13 +7,14 @@ that changes the output by more than a stated tolerance is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.winograd import use_winograd
+from stepfront.trainers.networks.deep_features import splits
 from stepfront.trainers.validation import Settings
 
 EngineName = Literal["plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
@@ -69,7 +70,9 @@ class Running:
         if engine.name != "plain":
             self._network.to(memory_format=self._format)  # type: ignore[call-overload]
         self._call: Callable[..., Tensor] = compiled(self._network) if engine.compiles else self._network
-        self._records, self._batch = engine.records, batch
+        self._records, self._batch, self._engine = engine.records, batch, engine
+        # Two more calls per network would double the compiling: these compile when the first plan reuses features.
+        self._parts: dict[str, Callable[..., Any]] = {}
         self._graph: CudaGraph | None = None
 
     def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
@@ -82,15 +85,42 @@ class Running:
             eps = self._graph(*given)
         else:
             eps = self._call(*given)
-        return eps.to(torch.float32, memory_format=torch.contiguous_format)
+        return self._float(eps)
+
+    @property
+    def splits(self) -> bool:
+        """Whether the network can reuse deep features (networks/deep_features.py)."""
+        return splits(self._network)
+
+    def with_features(self, x: Tensor, t: Tensor, *label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted noise and the deep features, float32; never as a CUDA graph."""
+        eps, deep = self._part("with_features", len(x))(x.to(self._dtype, memory_format=self._format), t, *label)
+        return self._float(eps), self._float(deep)
+
+    def reusing(self, deep: Tensor, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
+        """Return the predicted noise on deep features of another call; never as a CUDA graph."""
+        given = (tensor.to(self._dtype, memory_format=self._format) for tensor in (deep, x))
+        return self._float(self._part("reusing", len(x))(*given, t, *label))
+
+    def _part(self, name: str, batch: int) -> Callable[..., Any]:
+        part = getattr(self._network, name)
+        if batch != self._batch or not self._engine.compiles:
+            return part
+        if name not in self._parts:
+            self._parts[name] = compiled(part)
+        return self._parts[name]
+
+    @staticmethod
+    def _float(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.float32, memory_format=torch.contiguous_format)
 
     def _without_gradients(self, *given: Tensor) -> Tensor:
         with torch.inference_mode():
             return self._call(*given)
 
 
-def compiled(network: nn.Module) -> Callable[..., Tensor]:
-    """Compile a network for one shape of input."""
+def compiled(network: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a network, or a method of one, for one shape of input."""
     import torch._dynamo
 
     # All widths are one piece of code to torch.compile, and beyond this limit it silently runs the rest uncompiled.

@@ -22,8 +22,8 @@ from stepfront.trainers.diffusion.sampler import State
 PLANS = 8
 """Number of plans without common prefixes whose states fit the limit; with less memory, each plan caches fewer."""
 
-Arrays = tuple[np.ndarray, Mapping[int, np.ndarray], Mapping[int, np.ndarray]]
-"""A `State` on its way between processes: x, earlier states and predicted clean images, each [B, C, H, W]."""
+Arrays = tuple[np.ndarray, Mapping[int, np.ndarray], Mapping[int, np.ndarray], tuple[np.ndarray, ...]]
+"""A `State` on its way between processes: x, earlier states, predicted clean images and deep features [B, ?, H, W]."""
 
 
 class Shared(Protocol):
@@ -76,7 +76,8 @@ class Prefixes:
 
     def keep(self, key: str, state: State) -> None:
         """Cache a state, and drop the least recently used ones until all fit."""
-        if key in self._states or state.nbytes > self._limit:
+        # Deep features are far larger than images: those that would drive out the states of other plans are left out.
+        if key in self._states or state.nbytes > (self._limit / PLANS if state.deep else self._limit):
             return
         self._insert(key, state)
         if self._shared is not None:
@@ -91,9 +92,15 @@ class Prefixes:
     def _name(self, key: str) -> str:
         return f"{self._kind} {key}"  # a device of another kind may round differently
 
-    def _state(self, x: np.ndarray, states: Mapping[int, np.ndarray], clean: Mapping[int, np.ndarray]) -> State:
-        earlier = ({j: self._tensor(array) for j, array in arrays.items()} for arrays in (states, clean))
-        return State(self._tensor(x), *earlier)
+    def _state(
+        self,
+        x: np.ndarray,
+        states: Mapping[int, np.ndarray],
+        clean: Mapping[int, np.ndarray],
+        deep: tuple[np.ndarray, ...],
+    ) -> State:
+        earlier, predicted = ({j: self._tensor(array) for j, array in arrays.items()} for arrays in (states, clean))
+        return State(self._tensor(x), earlier, predicted, tuple(map(self._tensor, deep)))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.copy()).to(self._device)  # a view would keep the other process's memory alive
@@ -107,4 +114,4 @@ class Prefixes:
 
 def _arrays(state: State) -> Arrays:
     states, clean = ({j: tensor.cpu().numpy() for j, tensor in held.items()} for held in (state.states, state.clean))
-    return state.x.cpu().numpy(), states, clean
+    return state.x.cpu().numpy(), states, clean, tuple(tensor.cpu().numpy() for tensor in state.deep)

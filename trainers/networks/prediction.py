@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.networks.deep_features import FeatureCalls, splits
 from stepfront.trainers.noise_schedule import noise_schedule
 
 
@@ -128,4 +129,19 @@ class PredictsNoise(nn.Module):
     def forward(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
         """Return the noise in x [B, C, H, W] at times [B]; label [B] where there are classes."""
         noise: Tensor = self.to_noise(self.network, x, t, *label)
+        return noise
+
+    @property
+    def splits(self) -> bool:
+        """Whether the network can reuse deep features (deep_features.py)."""
+        return splits(self.network)
+
+    def with_features(self, x: Tensor, t: Tensor, *label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noise and the network's deep features."""
+        calls = FeatureCalls(self.network, (), keeps=True)
+        return self.to_noise(calls, x, t, *label), calls.kept[0]
+
+    def reusing(self, deep: Tensor, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
+        """Return the noise of the outermost level on deep features of another call."""
+        noise: Tensor = self.to_noise(FeatureCalls(self.network, [deep], keeps=False), x, t, *label)
         return noise

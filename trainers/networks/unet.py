@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -136,22 +137,54 @@ class UNet(nn.Module):
 
         Labels [B] count from 0.  The null class is the number of classes, or no label at all.
         """
+        return self.with_features(x, t, label)[0]
+
+    @property
+    def splits(self) -> bool:
+        """Whether there is a level below the outermost one, whose features a step can reuse (deep_features.py)."""
+        return any(isinstance(block, Resampling) for block in self.down)
+
+    def with_features(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the predicted noise, and the deep features [B, D, H, W]: what the outermost level takes from below."""
+        time = self._embedded(x, t, label)
+        skips = [self.head(x)]
+        for block in self.down:
+            skips.append(block(skips[-1], time))
+        h = skips[-1]
+        for block in self.middle:
+            h = block(h, time)
+        below, outermost = self._up_levels()
+        deep = _risen(below, h, skips, time)
+        return self.tail(_risen(outermost, deep, skips, time)), deep
+
+    def reusing(self, deep: Tensor, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the predicted noise of the outermost level on deep features [B, D, H, W] of another call."""
+        time = self._embedded(x, t, label)
+        skips = [self.head(x)]
+        for block in takewhile(lambda block: not isinstance(block, Resampling), self.down):
+            skips.append(block(skips[-1], time))
+        return self.tail(_risen(self._up_levels()[1], deep, skips, time))
+
+    def _embedded(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         time = self.time(sinusoid(t, self.time_channels, self.frequencies).to(x.dtype))
         if self.label is not None:
             if label is None:
                 label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
             time = time + self.label(label)
-        time = F.silu(time)
-        h = self.head(x)
-        skips = [h]
-        for block in self.down:
-            h = block(h, time)
-            skips.append(h)
-        for block in self.middle:
-            h = block(h, time)
-        for block in self.up:
-            h = block(h if isinstance(block, Resampling) else torch.cat([h, skips.pop()], dim=1), time)
-        return self.tail(h)
+        return F.silu(time)
+
+    def _up_levels(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Return the up path of the levels below the outermost, up-sampling included, and that of the outermost."""
+        blocks = list(self.up)
+        first = max((i + 1 for i, block in enumerate(blocks) if isinstance(block, Resampling)), default=0)
+        return blocks[:first], blocks[first:]
+
+
+def _risen(blocks: Sequence[nn.Module], h: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
+    """Return h after some modules of an up path, which take their skips from the end of `skips`."""
+    for block in blocks:
+        h = block(h if isinstance(block, Resampling) else torch.cat([h, skips.pop()], dim=1), time)
+    return h
 
 
 def _down_path(

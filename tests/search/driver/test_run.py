@@ -41,7 +41,8 @@ from stepfront.search.scoring.confirm import run_confirmation
 from stepfront.search.step_tables.gap_table import read_gap_table
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
-from stepfront.trainers.diffusion.plan import Plan, parse_runs
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.diffusion.variant import parse_runs
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import TINY, tiny_settings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,13 @@ class Worker:
         self.shared = shared
 
     def offer(self, key: str) -> int:
-        self.shared.offer([(key, (STATE, {}, {})), (key + "+", (STATE + 1, {}, {3: STATE + 2}))])
+        features = (STATE + 3, STATE + 4)
+        self.shared.offer([(key, (STATE, {}, {}, ())), (key + "+", (STATE + 1, {}, {3: STATE + 2}, features))])
         return os.getpid()
 
     def longest(self, keys: list[str]) -> Any:
         found = self.shared.longest(keys)
-        return found and (found[0], [None if array is None else array.copy() for array in found[1]])
+        return found and (found[0], deepcopy(found[1]))
 
 
 @pytest.fixture
@@ -108,13 +110,14 @@ def test_one_process_finds_what_another_offered(shared: NodePrefixes) -> None:
     assert ray.get(second.longest.remote(["k", "k+"])) is None
     ray.get(first.offer.remote("k"))
     assert found_by(second, ["k+"]) is not None
-    at, (x, states, clean) = found_by(second, ["k", "k+", "other"])
+    at, (x, states, clean, deep) = found_by(second, ["k", "k+", "other"])
     assert at == 1
     assert np.array_equal(x, STATE + 1)
     assert np.array_equal(clean[3], STATE + 2)
     assert states == {}
-    at, (x, states, clean) = found_by(second, ["k"])
-    assert (at, states, clean) == (0, {}, {})
+    assert [np.array_equal(array, STATE + i) for i, array in enumerate(deep, start=3)] == [True, True]
+    at, (x, states, clean, deep) = found_by(second, ["k"])
+    assert (at, states, clean, deep) == (0, {}, {}, ())
     assert np.array_equal(x, STATE)
 
 
@@ -153,7 +156,7 @@ def test_what_the_index_has_not_taken_in_is_no_more_than_a_batch(shared: NodePre
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "put", lambda states: put.append(states) or "a reference")
         for key in "abc":
-            shared.offer([(key, (STATE, {}, {}))])
+            shared.offer([(key, (STATE, {}, {}, ()))])
     assert len(put) == 1
     ray.kill(shared._index)
 

@@ -15,6 +15,7 @@ from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.types import Denoiser
+from stepfront.trainers.diffusion.variant import parse_variants
 from stepfront.trainers.inference.prefix_cache import PLANS, Arrays, Prefixes
 from stepfront.trainers.networks.supernet import Supernet
 
@@ -35,6 +36,14 @@ PLANS_IN_TURN = [
 ]
 SHARED = [0, 3, 1, 5, 0, 0, 3]
 
+
+REUSING = [
+    "1x0.50 2x0.50r 1x0.50 2x0.50r",
+    "1x0.50 2x0.50r 3x0.50",  # three steps shared, of which two reuse features
+    "1x0.75 5x0.75r",
+    "1x0.50 5x0.50r",  # two: after three, the first plan no longer holds features
+    "1x0.50 2x0.50r 1x0.50 1x0.50r 1x0.50",  # four: before the last step, the first plan holds features
+]
 
 SHARED_OTHERWISE = {
     "dpmpp_2m": [0, 3, 1, 5, 0, 0, 2],
@@ -106,8 +115,8 @@ class Table:
     def offer(self, states: Sequence[tuple[str, Arrays]]) -> None:
         for key, arrays in states:
             assert key not in self.states, "nothing is offered twice"
-            x, earlier, clean = arrays
-            for array in (x, *earlier.values(), *clean.values()):
+            x, earlier, clean, deep = arrays
+            for array in (x, *earlier.values(), *clean.values(), *deep):
                 array.flags.writeable = False  # as in an object store
             self.states[key] = arrays
 
@@ -136,6 +145,30 @@ def test_what_comes_from_another_process_is_kept_within_the_limit(subnets: dict[
             images(replace(bare, prefixes=small), Plan(TIMES, widths)), images(bare, Plan(TIMES, widths))
         )
         assert small.bytes <= room
+
+
+def test_states_with_deep_features_are_shared_and_images_stay_the_same_to_the_bit(
+    subnets: dict[float, Denoiser],
+) -> None:
+    table = Table()
+    bare = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU)
+    workers = [replace(bare, prefixes=Prefixes(2**20, table)) for _ in range(2)]
+    begun: list[tuple[int, int]] = []
+    for number, runs in enumerate(REUSING):
+        plan, told = Plan.of(TIMES, parse_variants(runs)), list[tuple[int, int]]()
+        assert torch.equal(images(workers[number % 2], plan, lambda *at, to=told: to.append(at)), images(bare, plan))
+        begun.append(told[0])
+    assert [steps for steps, _ in begun] == [0, 3, 0, 2, 4]
+    assert any(deep for _, _, _, deep in table.states.values()), "some states travel with their features"
+
+
+def test_features_that_would_drive_out_the_states_of_other_plans_are_not_kept(subnets: dict[float, Denoiser]) -> None:
+    prefixes = Prefixes(16 * 4 * IMAGE)
+    sharing = Sampler(subnets, SCHEDULE, Noise(3, (1, 8, 8)), CPU, prefixes=prefixes)
+    images(sharing, Plan.of(TIMES, parse_variants("1x1.00 5x1.00r")))
+    assert len(prefixes) == 0  # features of 16 channels are a state of 17 images, more than an eighth of the limit
+    images(sharing, Plan.of(TIMES, parse_variants("6x1.00")))
+    assert len(prefixes) > 0
 
 
 def test_another_seed_shares_nothing(subnets: dict[float, Denoiser]) -> None:

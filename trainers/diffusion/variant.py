@@ -1,0 +1,127 @@
+"""Define what a step of a plan runs, and how people write the steps of a plan: as run lengths.
+
+A step's variant is a width, written `1.00`, with up to two marks:
+
+- `r`, reuse: the step computes the outermost level alone and takes the deep features of the last full step (DeepCache,
+  arXiv 2312.00858).
+- `u`, unguided: the step is one call of the conditional network.  A guided one is two; a plan that guides some of its
+  steps has a guidance interval (arXiv 2404.07724).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from stepfront.errors import InputError
+
+SKIP = 0.0
+"""The width of a step that is not taken."""
+
+MARKS = ("", "r", "u", "ru")
+"""What may follow a width."""
+
+_RUN = re.compile(r"(\d+)x(skip|(\d*\.?\d+)(ru?|u)?)")
+_VARIANT = re.compile(r"(\d*\.?\d+)(ru?|u)?")
+
+
+class Variant(NamedTuple):
+    """What a step runs: a width (`SKIP` where it is not taken), whether it reuses features, whether it is guided."""
+
+    width: float
+    reuse: bool = False
+    guided: bool = True
+
+    @property
+    def mark(self) -> str:
+        """Return the letters that follow the width in texts, one of `MARKS`."""
+        return "r" * self.reuse + "u" * (not self.guided)
+
+    @property
+    def full(self) -> Variant:
+        """Return the variant that computes all levels."""
+        return self._replace(reuse=False)
+
+    def __str__(self) -> str:
+        """Return the text, such as `0.50`, `1.00ru` or `skip`; more than two digits where a width needs them."""
+        if self.width == SKIP:
+            return "skip"
+        short = f"{self.width:.2f}"
+        return (short if float(short) == self.width else f"{self.width:g}") + self.mark
+
+
+def marked(width: float, mark: str) -> Variant:
+    """Return the variant of a width and one of `MARKS`."""
+    return Variant(width, "r" in mark, "u" not in mark)
+
+
+def parse_variant(text: str) -> Variant:
+    """Return the variant of a text such as `0.5` or `1.0r`.  Raises InputError when it is none."""
+    match = _VARIANT.fullmatch(text)
+    if match is None:
+        raise InputError(
+            f"{text!r} is not a variant; write a width and, after it, r (reuse), u (unguided) or ru, such as 1.0r"
+        )
+    return marked(float(match[1]), match[2] or "")
+
+
+def runs_text(steps: Iterable[float | Variant]) -> str:
+    """Return widths or variants per step as run lengths, such as `12x0.50 4x1.00r 8x1.00`."""
+    variants = (step if isinstance(step, Variant) else Variant(step) for step in steps)
+    return " ".join(f"{len(list(run))}x{variant}" for variant, run in groupby(variants))
+
+
+def parse_variants(text: str) -> tuple[Variant, ...]:
+    """Return the variants per step from run lengths.  Raises InputError when the text is not run lengths."""
+    variants: list[Variant] = []
+    for word in text.split():
+        match = _RUN.fullmatch(word)
+        if match is None:
+            raise InputError(
+                f"{word!r} in the plan {text!r} is not a run; runs look like 12x0.50 or 3xskip, and 4x1.00r (reuse), "
+                "4x1.00u (unguided) or 4x1.00ru"
+            )
+        width = SKIP if match[2] == "skip" else float(match[3])
+        variants += [marked(width, match[4] or "")] * int(match[1])
+    return tuple(variants)
+
+
+def parse_runs(text: str) -> tuple[float, ...]:
+    """Return the widths per step from run lengths.  Raises InputError for a text with marks, or without run lengths."""
+    variants = parse_variants(text)
+    if any(variant.mark for variant in variants):
+        raise InputError(f"the plan {text!r} has marks, r or u; give widths alone, such as 12x0.50")
+    return tuple(variant.width for variant in variants)
+
+
+def reuse_problem(variants: Sequence[Variant]) -> str:
+    """Return why a plan can't reuse features where its variants say so, in words; empty where it can.
+
+    A step that reuses needs a full step of the same width before it, without a full step of another width between.
+    A guided one needs the features of both calls, so that step must have been guided.
+    """
+    last: Variant | None = None
+    for number, variant in enumerate(variants, start=1):
+        if variant.width == SKIP:
+            continue
+        if not variant.reuse:
+            last = variant
+        elif last is None or last.width != variant.width or (variant.guided and not last.guided):
+            before = "no full step is before it" if last is None else f"the last full step is {last}"
+            return f"step {number} ({variant}) has no features to reuse: {before}; possible there: {variant.full}"
+    return ""
+
+
+def repaired(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants with each step that has no features to reuse made full (`reuse_problem` has the rule)."""
+    found: list[Variant] = []
+    last: Variant | None = None
+    for variant in variants:
+        if variant.reuse and (last is None or last.width != variant.width or (variant.guided and not last.guided)):
+            variant = variant.full
+        if variant.width != SKIP and not variant.reuse:
+            last = variant
+        found.append(variant)
+    return tuple(found)
