@@ -28,6 +28,7 @@ def summary_sentences(tables: SearchTables) -> list[str]:
         *_versus_baselines(tables),
         *_luck(tables),
         *_noise(tables),
+        *_latents(tables),
         *_effort(tables),
     ]
     return sentences or ["No trial has completed yet."]
@@ -135,6 +136,22 @@ def _noise(tables: SearchTables) -> list[str]:
     if equal := int((tables.front.within_noise >= 0).sum()):
         points = f"{equal} of {plural(len(tables.front), 'front point')} {'is' if equal == 1 else 'are'}"
         sentences.append(f"{points} better than a cheaper one by no more than noise.")
+    return sentences
+
+
+def _latents(tables: SearchTables) -> list[str]:
+    """Return what decoding costs, and the FID of the autoencoder alone; nothing for a search on pixels."""
+    work, latency = number(tables.facts.get("gflops_decode")), number(tables.facts.get("latency_ms_decode"))
+    if work is None:
+        return []
+    spent = f"{significant(work)} GFLOPs" + (f" and {significant(latency)} ms" if latency is not None else "")
+    sentences = [f"Plans make latents. Decoding takes another {spent} per image, which no cost of a plan includes."]
+    floor = tables.facts.get("reconstruction")
+    if isinstance(floor, dict) and (fid := number(floor.get("fid"))) is not None:
+        sentences.append(
+            f"The autoencoder alone scores FID {decimal(fid)} on {floor.get('images', 0):,} held-out images, which is "
+            "the floor."
+        )
     return sentences
 
 

@@ -35,13 +35,13 @@ MAY_IMPORT: dict[str, str] = {
         search/ground dashboards dashboards/terminal dashboards/figures trainers/training trainers/networks
         tables ground""",
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
-        search/mlflow_runs search/records search/storage search/ground trainers/metrics trainers/diffusion
-        trainers/networks trainers/data trainers/ground tables ground""",
+        search/mlflow_runs search/records search/storage search/ground trainers/latents trainers/metrics
+        trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/driver": """search/scoring search/fitting search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
-        trainers/evaluator trainers/evaluation trainers/baselines trainers/training
+        trainers/evaluator trainers/evaluation trainers/baselines trainers/training trainers/latents
         trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
@@ -51,18 +51,18 @@ MAY_IMPORT: dict[str, str] = {
         search/ground trainers/evaluation trainers/inference trainers/diffusion""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
-    "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/diffusion
-        trainers/networks trainers/ground tables ground""",
+    "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
+        trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/execution search/step_tables search/initial_plans search/algorithm search/records
-        search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/inference
-        trainers/metrics trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground tables
-        ground""",
+        search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/latents
+        trainers/inference trainers/metrics trainers/step_losses trainers/diffusion trainers/networks trainers/data
+        trainers/ground tables ground""",
     "search/step_tables": """trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # what is measured once per search and stored with it
     "search/claims": "search/ground ground",  # what confirmed scores show
     "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
-        trainers/training trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
-        tables ground""",
+        trainers/training trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
+        trainers/ground tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
     "search/initial_plans": "search/algorithm search/ground tables ground",  # the first generation
@@ -88,14 +88,15 @@ MAY_IMPORT: dict[str, str] = {
     "dashboards/claim": "dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",
-    "trainers/evaluator": """trainers/evaluation trainers/inference trainers/metrics trainers/diffusion
+    "trainers/evaluator": """trainers/evaluation trainers/latents trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",
     "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data ground",
     "trainers/baselines": "trainers/training trainers/inference trainers/ground ground",
-    "trainers/training": """trainers/inference trainers/diffusion trainers/networks trainers/data trainers/ground
-        ground""",  # forward passes run as the engines of inference do
+    "trainers/training": """trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
+        trainers/ground ground""",  # forward passes run as the engines of inference do
+    "trainers/latents": "trainers/interop trainers/metrics trainers/networks trainers/data trainers/ground ground",
     "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/inference": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/solvers": "trainers/diffusion",
@@ -117,11 +118,11 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "typer": {"search/cli"},
     "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
     "matplotlib": {"dashboards/figures"},
-    "diffusers": {"trainers/interop", "search/export"},
+    "diffusers": {"trainers/latents", "trainers/interop", "search/export"},
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
         *("search/step_tables", "trainers/step_losses"),
-        *("trainers/evaluator", "trainers/training", "trainers/interop", "trainers/inference"),
+        *("trainers/evaluator", "trainers/training", "trainers/latents", "trainers/interop", "trainers/inference"),
         *(
             "trainers/feature_networks",
             "trainers/metrics",

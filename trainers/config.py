@@ -77,8 +77,15 @@ class DataSettings(Settings):
     cache: str = Field(
         "runs/cache",
         min_length=1,
-        description="folder for decoded pixels that exceed `memory_mb`; it may be deleted at any time",
+        description="folder for decoded pixels that exceed `memory_mb` and for latents; it may be deleted at any time",
     )
+    autoencoder: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of an autoencoder (AutoencoderKL or AutoencoderTiny of diffusers, or raw TAESD weights): "
+        "networks work on its latents, and decoded images are judged (docs/latents.md). null: networks work on pixels",
+    )
+    latent_type: Literal["float16", "float32"] = Field("float16", description="number type of cached latents")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:

@@ -29,6 +29,7 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluatio
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
+from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.metrics.examination import CLEAR
 from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
@@ -38,6 +39,8 @@ from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+
+_NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class EvaluatorParts:
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
     `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
     `Confirmation`.  `scores` are a user's own, each computed on all images; `kernel_scores` are KID under other names.
+    Latents are decoded by `decoder` before they are judged; the score `paired` compares them as they are.
     """
 
     card: SupernetCard
@@ -68,6 +72,7 @@ class EvaluatorParts:
     extrapolate: bool = False
     scores: tuple[UserScore, ...] = ()
     kernel_scores: tuple[KernelScore, ...] = ()
+    decoder: PackedDecoder | None = None
 
 
 class Evaluator:
@@ -88,6 +93,7 @@ class Evaluator:
         self._features: FeatureNetwork = parts.features.unpack(self._device)
         self._second = None if parts.second is None else parts.second.features.unpack(self._device)
         self._scores = {score.name: score.load() for score in parts.scores}
+        self._decoder = None if parts.decoder is None else parts.decoder.unpack(self._device)
         self._subnets: dict[float, Network] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
@@ -110,9 +116,7 @@ class Evaluator:
             images=images,
             noise_seed=noise_seed,
             seconds=time.perf_counter() - begin,
-            error=""
-            if math.isfinite(fid)
-            else "the score is not finite, because the sampled images or their features are not",
+            error="" if math.isfinite(fid) else collected.not_decoded or _NOT_FINITE,
             paired=self._paired(plan, torch.cat(collected.first), noise_seed),
             sampling_seconds=clock.seconds["sampling"],
             features_seconds=clock.seconds["features"],
@@ -138,6 +142,8 @@ class Evaluator:
         sampler = self._sampler(plan, noise_seed)
         clock.lap("subnets")
         for batch in sampler.sample(plan, images, self._parts.batch, lambda *start: collected.starts.append(start)):
+            collected.add_first(batch)
+            batch = self._decoded(batch, collected)
             clock.lap("sampling")
             collected.add_images(batch)
             features = self._features(batch)
@@ -151,6 +157,14 @@ class Evaluator:
             clock.lap("features")
             yield features
             clock.lap("distance")  # the moments have added them
+
+    def _decoded(self, batch: Tensor, collected: _Collected) -> Tensor:
+        """Return images [B, C, H, W] of what was sampled, and note where the decoder is at fault for NaN."""
+        if self._decoder is None:
+            return batch
+        images = self._decoder(batch)
+        collected.not_decoded = collected.not_decoded or self._decoder.why_not_finite(batch, images)
+        return images
 
     def _scored_by_user(self, scored: Evaluation, pixels: Sequence[np.ndarray]) -> Evaluation:
         """Return the evaluation with the user's own scores, or with the reason why one has no value."""
@@ -203,8 +217,14 @@ class Evaluator:
     def sample(self, plan: Plan, images: int, noise_seed: int, label: int | None = None) -> Iterator[Tensor]:
         """Yield the plan's images in batches [B, C, H, W] in about [-1, 1], all of the class `label` if it is given.
 
-        Raises InputError for a label that is not a class of the supernet.
+        Latents are decoded.  Raises InputError for a label that is not a class of the supernet, and for latents that
+        are decoded to NaN.
         """
+        for batch in self._sampled(plan, images, noise_seed, label):
+            yield batch if self._decoder is None else self._decoder.check_finite(batch, self._decoder(batch))
+
+    def _sampled(self, plan: Plan, images: int, noise_seed: int, label: int | None = None) -> Iterator[Tensor]:
+        """Yield what the networks make: images, or latents."""
         return self._sampler(plan, noise_seed, label).sample(plan, images, self._parts.batch)
 
     def labels(self, images: int, noise_seed: int, label: int | None = None) -> Labels | None:
@@ -218,7 +238,7 @@ class Evaluator:
 
     def paired(self, plan: Plan, noise_seed: int, images: int = PAIRED_IMAGES) -> float:
         """Return the score `paired` alone, which samples `images` images."""
-        return self._paired(plan, torch.cat(list(self.sample(plan, images, noise_seed))), noise_seed)
+        return self._paired(plan, torch.cat(list(self._sampled(plan, images, noise_seed))), noise_seed)
 
     def _paired(self, plan: Plan, first: Tensor, noise_seed: int) -> float:
         key = (plan.solver, noise_seed, len(first))
@@ -229,7 +249,7 @@ class Evaluator:
             full = Plan(tuple(map(float, times)), (self._supernet.widths[-1],) * steps, plan.solver)
             # One per solver: plans of a search may run on several in turn.
             kept = {known: images for known, images in self._full.items() if known[1:] == key[1:]}
-            self._full = {**kept, key: torch.cat(list(self.sample(full, len(first), noise_seed)))}
+            self._full = {**kept, key: torch.cat(list(self._sampled(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 
     def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:
@@ -254,10 +274,10 @@ class Evaluator:
 class _Collected:
     """What one evaluation collects beside the moments of its features.
 
-    `first` are the images of the paired score, `starts` the steps saved and the images of each batch, and `rows` the
-    first `wanted` rows of features.  `second` has one item where there is a second judge; so have `blurred` and
-    `second_blurred` where it `blurs`.  `pixels` are all images, uint8 [B, C, H, W] per batch, where a user's own scores
-    need them.
+    `first` are the images (or latents) of the paired score, `starts` the steps saved and the images of each batch, and
+    `rows` the first `wanted` rows of features.  `second` has one item where there is a second judge; so have `blurred`
+    and `second_blurred` where it `blurs`.  `pixels` are all images, uint8 [B, C, H, W] per batch, where a user's own
+    scores need them.  `not_decoded` says that finite latents were decoded to images that are not.
     """
 
     wanted: int
@@ -270,11 +290,15 @@ class _Collected:
     second: list[Moments] = field(default_factory=list)
     blurred: list[Moments] = field(default_factory=list)
     second_blurred: list[Moments] = field(default_factory=list)
+    not_decoded: str = ""
 
     def add_images(self, batch: Tensor) -> None:
-        """Keep the images of a batch that the paired score lacks."""
+        """Keep the pixels of a batch where a user's own scores need them."""
         if self.keeps_pixels:
             self.pixels.append(to_pixels(batch))
+
+    def add_first(self, batch: Tensor) -> None:
+        """Keep of what was sampled what the paired score lacks."""
         missing = PAIRED_IMAGES - sum(map(len, self.first))
         if missing > 0:
             self.first.append(batch[:missing])

@@ -159,13 +159,19 @@ def _data(settings: RunSettings, report: ReadingReport) -> str:
     from stepfront.search.problem.user_parts import check_user_scores
     from stepfront.trainers.data import load_data
     from stepfront.trainers.diffusion.conditioning import check_classes
+    from stepfront.trainers.latents.autoencoder import load_autoencoder
+    from stepfront.trainers.latents.encode import check_fit
 
     data = load_data(settings.data, report=report)
     check_user_scores(settings, data)
     check_classes(data, settings.network.classes)
     labels = f"{data.classes} classes" if data.labels is not None else "no labels"
     shape = f"{data.resolution}x{data.resolution}x{data.channels}"
-    return f"{len(data.images)} + {len(data.held_out_images)} images {shape}, {labels}, {data.fingerprint[:12]}"
+    found = f"{len(data.images)} + {len(data.held_out_images)} images {shape}, {labels}, {data.fingerprint[:12]}"
+    if settings.data.autoencoder is None:
+        return found
+    factor, channels = check_fit(data, load_autoencoder(Path(settings.data.autoencoder)))
+    return f"{found}; latents {data.resolution // factor}x{data.resolution // factor}x{channels}"
 
 
 def _supernet(settings: RunSettings) -> str:

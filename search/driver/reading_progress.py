@@ -1,4 +1,4 @@
-"""Report from time to time how many images are read, and how long the rest will take."""
+"""Report from time to time how many images are read or encoded, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ Stage = Callable[[str], None]
 """Called with what is being done now, in a few words."""
 
 
-def reading_progress(stage: Stage, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Return a progress for `load_data` that reports every ten seconds, and nothing of a shorter read."""
+def reading_progress(
+    stage: Stage, clock: Callable[[], float] = time.monotonic, what: str = "reading the images"
+) -> Progress:
+    """Return a progress for `load_images` that reports every ten seconds, and nothing of a shorter read."""
     begun = reported = clock()
     last = 0
 
@@ -28,6 +30,11 @@ def reading_progress(stage: Stage, clock: Callable[[], float] = time.monotonic) 
         if now - reported >= QUIET_SECONDS:
             reported = now
             left = duration((now - begun) * (total - done) / done)
-            stage(f"reading the images: {done:,} of {total:,}, {left} left")
+            stage(f"{what}: {done:,} of {total:,}, {left} left")
 
     return report
+
+
+def encoding_progress(stage: Stage) -> Progress:
+    """Return a progress for the encoding of `load_images`."""
+    return reading_progress(stage, what="encoding the images")

@@ -12,7 +12,7 @@ from stepfront.checksums import begin_record
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
-from stepfront.search.driver.reading_progress import Stage, reading_progress
+from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.execution.executor import run_trials
@@ -34,8 +34,10 @@ from stepfront.search.problem.costs import (
     evaluation_limit,
     load_or_measure_costs,
 )
+from stepfront.search.problem.decoder_cost import ensure_decoder_cost
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
@@ -48,6 +50,8 @@ from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.optuna_storage import delete_study, recorded_study
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.trainers.devices import pick_device
+from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 from stepfront.trainers.validation import settings_json, validate
 
 LEAST_PAUSE = 5.0
@@ -75,7 +79,7 @@ def run_search(
             check_format(directory)
         mlflow = StoreCheck(settings, WrittenSearch.read(directory), trains=False)
         stage("reading supernet, images and features")
-        problem = load_problem(settings, reading_progress(stage))
+        problem = load_problem(settings, reading_progress(stage), encoding_progress(stage))
         warn_of_bias(problem)
         check_user_scores(settings, problem.data)
         check_second_features(settings, problem.data)
@@ -87,6 +91,7 @@ def run_search(
             begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
+            ensure_decoder_cost(problem, directory)
             problem = ensure_samplers(problem, costs, directory, stage)
             ensure_gap_table(problem, directory)
             ensure_step_errors(problem, directory)
@@ -95,6 +100,7 @@ def run_search(
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 record_judges(problem, directory)
+                _measure_floor(problem, stage)
                 hint = f"continue with: stepfront resume {location or directory.parent}"
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
                     if settings.evaluation.noise_repeats:
@@ -108,6 +114,13 @@ def run_search(
                 writer.write_steps(writer.write())
                 _score_samplers(writer, stage, hint)
     return directory
+
+
+def _measure_floor(problem: SearchProblem, stage: Stage) -> None:
+    """Measure the FID of the autoencoder alone where the supernet's directory lacks it, and report it."""
+    judge, device = (problem.features, problem.reference), pick_device("cpu")
+    if (floor := ensure_reconstruction(problem.data, judge, problem.supernet.local, device)) is not None:
+        stage(floor.sentence)
 
 
 def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:

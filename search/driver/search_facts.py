@@ -7,6 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import result_of
 from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives
+from stepfront.search.problem.decoder_cost import read_decoder_cost
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.learnt_samplers import learning_facts, read_records
@@ -26,8 +28,10 @@ from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.records.versions import SEARCH_ID, versions
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.facts import read_facts
+from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.inference.cost import WidthCost, latency_doubt
+from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 
 SHOWN_GRIDS = ("trailing", "leading", "quadratic", "edm")
 """Hand grids that the report draws beside learnt times."""
@@ -53,7 +57,7 @@ def search_facts(
         "format": FORMAT,
         "search_id": ledger.search_id(before.get("search_id") or os.environ.get(SEARCH_ID) or uuid.uuid4().hex[:12]),
         "name": settings.name,
-        **_what_is_searched(problem, costs),
+        **_what_is_searched(problem, costs, directory),
         "full": _full_width(problem, trials),
         "reference": _by_name(settings, point) if point else None,
         "reference_point": _by_fid_last(ledger),
@@ -94,7 +98,7 @@ def _learning(problem: SearchProblem, directory: Path) -> dict[str, Any]:
     return {"learning": [learning_facts(record) for record in records], "hand_grids": grids}
 
 
-def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Any]:
+def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path) -> dict[str, Any]:
     """Return the facts about the inputs of a search: data, supernet, score, sampler and space of plans."""
     settings = problem.settings
     return {
@@ -117,6 +121,25 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost]) -> 
         "skip": settings.space.skip,
         "objectives": list(Objectives.of_settings(settings).names),
         "scores": [score.model_dump(mode="json") for score in settings.scores],
+        **_latents(problem, directory),
+    }
+
+
+def _latents(problem: SearchProblem, directory: Path) -> dict[str, Any]:
+    """Return the autoencoder, what decoding one image costs and its own FID; nothing for a search on pixels."""
+    if problem.decoder is None:
+        return {}
+    space, cost = problem.decoder.space, read_decoder_cost(directory)
+    floor = ensure_reconstruction(
+        problem.data, (problem.features, problem.reference), problem.supernet.local, pick_device("cpu")
+    )
+    return {
+        "autoencoder": space.autoencoder,
+        "autoencoder_digest": space.digest,
+        "latent_shape": [space.channels, space.resolution, space.resolution],
+        "gflops_decode": cost and cost.gflops,
+        "latency_ms_decode": cost and cost.latency_ms,
+        "reconstruction": floor and asdict(floor),
     }
 
 

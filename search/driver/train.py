@@ -8,7 +8,7 @@ from stepfront.addresses import resolved
 from stepfront.checksums import begin_record
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
-from stepfront.search.driver.reading_progress import Stage, reading_progress
+from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.problem.user_parts import check_second_features
 from stepfront.search.records.run_directory import SETTINGS_FILE
@@ -16,11 +16,13 @@ from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
-from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import choose_threads, pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
+from stepfront.trainers.latents.load_images import load_images
+from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 from stepfront.trainers.metrics.judges import check_judge, prepare_judge
-from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_autoencoder, check_fingerprint, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.trainer import Report, TrainingReport, train_supernet
@@ -37,7 +39,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     with directory_lock(directory):
         mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
         stage("reading the images")
-        data = load_data(settings.data, reading_progress(stage))
+        data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
         for line in [data.report.headline, *data.report.guesses]:
             stage(line)
         # Workers have devices of their own; the driver of a cluster may lack theirs.
@@ -54,6 +56,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         if done:
             card = read_card(directory)
             check_fingerprint(card, data.fingerprint, directory)
+            space = None if data.latents is None else data.latents.space
+            check_autoencoder(card, settings.data.autoencoder, None if space is None else space.digest, directory)
             _check_same_training(card, settings, directory)
         else:
             save_settings(settings, directory / SETTINGS_FILE)
@@ -63,7 +67,9 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             card = _train(settings, data, directory, report, log)
         warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
-        prepare_judge(data, settings.features, directory, device)
+        judge = prepare_judge(data, settings.features, directory, device)
+        if (reconstruction := ensure_reconstruction(data, judge, directory, device)) is not None:
+            stage(reconstruction.sentence)
     return card, not done
 
 

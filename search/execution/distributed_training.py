@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -30,8 +29,9 @@ from stepfront.search.config import RunSettings
 from stepfront.search.execution.placement import slots_of_node
 from stepfront.search.execution.ray_private import LoopbackTorch
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
+from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.checkpoints import CheckpointStore
@@ -90,7 +90,7 @@ def run_worker(share: Share) -> None:
     with contextlib.ExitStack() as stack:
         try:
             with group.together(DECODING_SECONDS):
-                data = load_data(share.settings.data) if share.images is None else ray.get(share.images)
+                data = load_images(share.settings.data) if share.images is None else ray.get(share.images)
             if share.store is not None:
                 # A new folder of its own at every start: nodes need no shared disk, and no old file is found.
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepfront-")))
@@ -121,7 +121,7 @@ def _run_workers(
     settings: RunSettings, data: ImageData, directory: Path, report: Report, store: CheckpointStore | None
 ) -> None:
     messages = Queue(actor_options={"num_cpus": 0})
-    images = None if isinstance(data.images, np.memmap) else ray.put(data)
+    images = None if data.is_mapped else ray.put(data)
     share = Share(_with_absolute_paths(settings), images, directory.absolute(), store, messages)
     scratch = tempfile.mkdtemp(prefix="stepfront-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
@@ -152,7 +152,7 @@ def _run_workers(
 
 def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     # Workers run in a folder of Ray Train's.
-    places = {"path": settings.data.path, "cache": settings.data.cache}
+    places = {name: getattr(settings.data, name) for name in ("path", "cache", "autoencoder")}
     absolute = {name: place and str(Path(place).absolute()) for name, place in places.items()}
     return settings.model_copy(update={"data": settings.data.model_copy(update=absolute)})
 

@@ -23,7 +23,7 @@ def save_model(content: Mapping[str, Any], point: Path, folder: Path) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
-    channels, height, width = content["image_shape"]
+    channels, height, width = content.get("decoder", content)["image_shape"]
     optional = ["image", "label"] if "condition" in content else ["image"]
     # Any, not long: MLflow's server would turn a seed of 1.5 into 1.  The program refuses it.
     columns = [ColSpec(AnyType(), "seed"), *(ColSpec(AnyType(), name, required=False) for name in optional)]

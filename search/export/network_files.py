@@ -13,10 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.files import file_digest, write_atomically
+from stepfront.trainers.latents.decoder import MOST_DECODED, PackedDecoder
 
 ONNX_LIBRARIES = ("onnx", "onnxscript")
+
+DECODER_FILE = "decoder.pt2"
 
 Write = Callable[[nn.Module, tuple[Tensor, ...], Path], None]
 
@@ -46,12 +49,28 @@ def write_network(network: nn.Module, inputs: tuple[Tensor, ...], width: float, 
     return entry
 
 
+def write_decoder(packed: PackedDecoder, out: Path) -> dict[str, Any]:
+    """Write the decoder of latents as torch.export's program, and return its entry in plan.json.
+
+    Raises InputError for a decoder that torch.export can't trace.
+    """
+    path, space = out / DECODER_FILE, packed.space
+    decoder = packed.unpack(torch.device("cpu"))
+    latents = (torch.zeros(2, space.channels, space.resolution, space.resolution),)
+    try:
+        write_atomically(path, lambda beside: _write_program(decoder.module, latents, beside, MOST_DECODED))
+    except Exception as error:  # torch.export has many
+        raise InputError(f"torch.export can't trace the decoder of this {packed.kind}: {first_line(error)}") from None
+    shape = [space.image_channels, space.image_resolution, space.image_resolution]
+    return {"file": path.name, "sha256": file_digest(path), "batch": packed.block, "image_shape": shape}
+
+
 def _write_weights(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
 
 
-def _write_program(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
-    program = torch.export.export(network, inputs, dynamic_shapes=_any_number_of_images(inputs))
+def _write_program(network: nn.Module, inputs: tuple[Tensor, ...], path: Path, most: int = 2**16) -> None:
+    program = torch.export.export(network, inputs, dynamic_shapes=_any_number_of_images(inputs, most))
     with open(path, "wb") as stream:  # by name, torch wants the suffix .pt2
         torch.export.save(program, stream)
 
@@ -74,8 +93,8 @@ def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> N
         )
 
 
-def _any_number_of_images(inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
-    images = torch.export.Dim("images", min=1, max=2**16)
+def _any_number_of_images(inputs: tuple[Tensor, ...], most: int = 2**16) -> tuple[dict[int, Any], ...]:
+    images = torch.export.Dim("images", min=1, max=most)
     return tuple({0: images} for _ in inputs)
 
 

@@ -16,11 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stepfront.errors import InputError
 from stepfront.files import write_atomically, write_json, write_text
 from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, write_point
+from stepfront.search.records.run_directory import find_search
 
 EXPORTED = Path(__file__).parent / "exported"
 PACKAGE = Point.__module__.rpartition(".")[0]
@@ -39,6 +41,11 @@ def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dic
     Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
     """
     check_free(out, _is_ours)  # before the supernet is loaded
+    if find_search(path)[1].data.autoencoder is not None:
+        raise InputError(
+            "a point that makes latents can't become a diffusers pipeline; --as program, torch-export and onnx write "
+            "its decoder, too"
+        )
     found = load_point(path, point)
     with new_folder(out, _is_ours) as made:
         return write_pipeline(found, made, out.name, license_name)

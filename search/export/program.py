@@ -18,7 +18,7 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
 from stepfront.folders import check_free, new_folder
-from stepfront.search.export.network_files import FORMS, check_form, write_network
+from stepfront.search.export.network_files import DECODER_FILE, FORMS, check_form, write_decoder, write_network
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -108,6 +108,8 @@ def write_point(
     guidance = problem.settings.sampler.guidance
     if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
+    if problem.decoder is not None:
+        content["decoder"] = write_decoder(problem.decoder, out)
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
     write_json(out / PLAN_FILE, content)
     return content
@@ -160,4 +162,4 @@ def _conversion(diffusion: DiffusionSettings, time: float) -> dict[str, Any]:
 
 def _is_exported(name: str) -> bool:
     written = name.startswith("width-") and name.endswith(tuple(suffix for _, suffix in FORMS.values()))
-    return written or name in (PLAN_FILE, PROGRAM_FILE)
+    return written or name in (PLAN_FILE, PROGRAM_FILE, DECODER_FILE)

@@ -104,6 +104,7 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     Raises InputError for a path that would be in that folder, since Ray deletes it.
     """
     paths = {"directory": settings.directory, "supernet": settings.supernet, "data.path": settings.data.path}
+    paths["data.autoencoder"] = settings.data.autoencoder
     paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
     second = settings.confirm.features
     paths |= {"confirm.features.path": second.path, "confirm.features.reference": second.reference}

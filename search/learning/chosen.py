@@ -65,6 +65,8 @@ class Task:
             *(self.images, self.hand),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
+        if parts.decoder is not None:
+            content.append(parts.decoder.space.digest)
         if self.own is not None:
             content += [self.own.solver, self.own.times, self.own.learnt and self.own.learnt.digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -69,6 +69,7 @@ def _parts(problem: SearchProblem, costs: dict[float, WidthCost], device: str, t
         # A driver without the workers' device runs the engine that every device can run.
         costs[1.0].engine if like_worker else PLAIN,
         settings.workers.prefix_mb,
+        decoder=problem.decoder,
     )
 
 

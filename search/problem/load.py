@@ -18,17 +18,32 @@ from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_
 from stepfront.search.settings.own_scores import KID
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.tables.facts import read_facts
-from stepfront.trainers.data import Progress, load_data
+from stepfront.trainers.data import Progress
 from stepfront.trainers.diffusion.conditioning import check_classes
+from stepfront.trainers.latents.autoencoder import load_autoencoder
+from stepfront.trainers.latents.load_images import load_decoder, load_images
 from stepfront.trainers.metrics.judges import prepare_judge
-from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_fingerprint, read_card
+from stepfront.trainers.networks.card import (
+    CARD_FILE,
+    SupernetCard,
+    check_autoencoder,
+    check_fingerprint,
+    check_latent_shape,
+    read_card,
+)
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, supernet_from_weights
 from stepfront.trainers.networks.weights import read_weights, weights_digest
 
 
-def load_problem(settings: RunSettings, progress: Progress = lambda done, total: None) -> SearchProblem:
+def load_problem(
+    settings: RunSettings,
+    progress: Progress = lambda done, total: None,
+    encoding: Progress = lambda done, total: None,
+) -> SearchProblem:
     """Load the problem of the settings; a supernet at a URI is downloaded first.
 
+    `progress` and `encoding` are told the numbers of images that are read, and encoded where they are for the first
+    time.
     Raises InputError when the supernet is missing or damaged, or when it does not fit the data or the settings.
     """
     supernet = open_for_reading(settings.supernet_place)
@@ -36,8 +51,11 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     _check_supernet_exists(directory)
     card = read_card(directory)
     check_solvers(settings, card.diffusion)
-    data = load_data(settings.data, progress)
+    _check_autoencoder(settings, card, directory)
+    data = load_images(settings.data, progress, encoding=encoding)
     check_fingerprint(card, data.fingerprint, directory)
+    if data.latents is not None:
+        check_latent_shape(card, data.latents.space, directory)
     _check_guidance(settings, card, directory)
     if card.network != settings.network:
         raise InputError(
@@ -54,7 +72,8 @@ def load_problem(settings: RunSettings, progress: Progress = lambda done, total:
     supernet_from_weights(card, weights, directory / WEIGHTS_FILE)
     packed, reference = prepare_judge(data, settings.features, directory, torch.device("cpu"))
     arrays = {name: value.numpy() for name, value in weights.items()}
-    return SearchProblem(settings, supernet, data, card, arrays, packed, reference)
+    decoder = load_decoder(data, card.latents)
+    return SearchProblem(settings, supernet, data, card, arrays, packed, reference, decoder)
 
 
 def warn_of_bias(problem: SearchProblem) -> None:
@@ -104,6 +123,14 @@ def with_samplers(problem: SearchProblem, records: Mapping[int, SamplerRecord]) 
 def _check_supernet_exists(directory: Path) -> None:
     if not (directory / CARD_FILE).exists():
         raise InputError(f"no supernet in {directory}; train one first: stepfront train CONFIG")
+
+
+def _check_autoencoder(settings: RunSettings, card: SupernetCard, directory: Path) -> None:
+    """Raise InputError when the supernet works on other latents, or on pixels, before any image is encoded."""
+    folder = settings.data.autoencoder
+    check_autoencoder(card, folder, None if folder is None else load_autoencoder(Path(folder)).digest, directory)
+    if folder is not None and settings.sampler.clip:
+        raise InputError("sampler.clip clamps to [-1, 1], which latents exceed; set sampler.clip=false")
 
 
 def _check_guidance(settings: RunSettings, card: SupernetCard, directory: Path) -> None:

@@ -21,6 +21,7 @@ from stepfront.trainers.data import ImageData, Labels
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.networks.card import SupernetCard
@@ -38,6 +39,8 @@ class SearchProblem:
     weights: dict[str, np.ndarray]
     features: PackedFeatures
     reference: Reference
+    decoder: PackedDecoder | None = None
+    """The decoder of the latents that the supernet works on; None where it works on pixels."""
     samplers: Mapping[int, LearntSampler] = field(default_factory=dict)
     """The learnt samplers by number of steps; plans of other numbers use the solver and the grid of the settings."""
 
@@ -91,7 +94,7 @@ class SearchProblem:
     def gap_inputs(self) -> GapInputs:
         """Return what the gap table is computed from."""
         count = self.settings.training.held_out_images
-        images, labels = self.data.held_out_images[:count], self.held_out_labels(slice(count))
+        images, labels = self.data.clean_held_out(slice(count)), self.held_out_labels(slice(count))
         return GapInputs(self.card, self.weights, self.times, images, labels, self.data.fingerprint, count)
 
     @cached_property

@@ -21,6 +21,7 @@ def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> di
     return {
         **({"learnt": learnt} if learnt else {}),
         "supernet": problem.card.digest,
+        **({} if problem.decoder is None else {"autoencoder": problem.decoder.space.digest}),
         "data": problem.data.fingerprint,
         "features": f"{problem.features.name} {problem.features.digest[:12]}",
         "sampler": settings.sampler.model_dump(mode="json", exclude=without),

@@ -84,10 +84,10 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measur
 def noised_inputs(problem: SearchProblem, batch: int) -> Inputs:
     """Return network inputs as a sampler meets them, from pure noise to almost none.
 
-    They are held-out images under the sampler's own noise.
+    They are held-out images, or their latents, under the sampler's own noise.
     """
     schedule, count = noise_schedule(problem.card.diffusion), len(problem.data.held_out_images)
-    images = to_float(problem.data.held_out_images[np.arange(batch) % count]).numpy()
+    images = to_float(problem.data.clean_held_out(np.arange(batch) % count)).numpy()
     noise = Noise(problem.settings.evaluation.noise_seed, images.shape[1:]).initial(range(batch))
     times = problem.times
     inputs = []

@@ -44,7 +44,13 @@ def with_paths(settings: RunSettings, change: Change, change_written: Change | N
     return settings.model_copy(
         update={
             "supernet": changed(settings.supernet),
-            "data": data.model_copy(update={"path": changed(data.path), "cache": written(data.cache)}),
+            "data": data.model_copy(
+                update={
+                    "path": changed(data.path),
+                    "cache": written(data.cache),
+                    "autoencoder": changed(data.autoencoder),
+                }
+            ),
             "features": changed_features(settings.features),
             "confirm": settings.confirm.model_copy(update={"features": changed_features(settings.confirm.features)}),
             "initial_plans": {changed_front(name): count for name, count in settings.initial_plans.items()},

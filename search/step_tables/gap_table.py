@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stepfront.search.step_tables.stored_arrays import read_arrays, write_arrays
-from stepfront.trainers.data import Labels, Pixels
+from stepfront.trainers.data import Labels
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.step_losses.loss_gap import supernet_gap
 
@@ -19,12 +20,12 @@ GAP_FILE = "gap.npz"
 
 @dataclass(frozen=True)
 class GapInputs:
-    """What a gap table is computed from: a supernet, the sampler's times, held-out images and their labels."""
+    """What a gap table is computed from: a supernet, the sampler's times, held-out images (or latents), labels."""
 
     card: SupernetCard
     weights: dict[str, np.ndarray]
     times: tuple[float, ...]
-    images: Pixels
+    images: NDArray[np.generic]
     labels: Labels | None
     fingerprint: str
     """Of the data set that the images come from."""

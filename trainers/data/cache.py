@@ -28,6 +28,8 @@ from stepfront.trainers.data.spill_buffer import Labels, Pixels, release_pages
 CARD = "card.json"
 _LAYOUT = 2  # raise it whenever the same sources are decoded to other pixels, or stored in other files
 _BLOCK_BYTES = 1 << 22
+_NOT_OF_PIXELS = {"flip", "memory_mb", "cache", "path", "autoencoder", "latent_type"}
+"""Settings that do not decide which pixels are read."""
 
 
 class AlreadyMadeError(Exception):
@@ -125,7 +127,7 @@ def _write_rows(path: Path, images: Pixels, rows: Rows, update: Callable[[bytes]
 
 
 def _key(settings: DataSettings, path: Path | None, is_source: Callable[[str], bool]) -> str:
-    deciding = settings.model_dump(mode="json", exclude={"flip", "memory_mb", "cache", "path"})
+    deciding = settings.model_dump(mode="json", exclude=_NOT_OF_PIXELS)
     place = None if path is None else os.fsencode(path.resolve()).hex()
     digest = hashlib.sha256(json.dumps([_LAYOUT, place, deciding], sort_keys=True).encode())
     if path is not None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stepfront.errors import InputError
@@ -22,6 +23,7 @@ from stepfront.trainers.data.pixels import check_depth
 from stepfront.trainers.data.reading_report import ReadingReport
 from stepfront.trainers.data.rows import Rows, held_out_rows, limited_rows
 from stepfront.trainers.data.spill_buffer import Labels, MemoryBudget, Pixels, Progress, blocks
+from stepfront.trainers.latent_space import LatentImages
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ImageData:
     held_out_labels: Labels | None
     fingerprint: str
     report: ReadingReport = field(default_factory=ReadingReport, compare=False)
+    latents: LatentImages | None = field(default=None, compare=False)
+    """What networks are trained on in place of the pixels; None: on the pixels."""
 
     @property
     def channels(self) -> int:
@@ -45,6 +49,33 @@ class ImageData:
     def resolution(self) -> int:
         """The side of an image in pixels."""
         return self.images.shape[2]
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """The shape of what a diffusion network reads: an image's [C, H, W], or its latents'."""
+        if self.latents is None:
+            return self.channels, self.resolution, self.resolution
+        space = self.latents.space
+        return space.channels, space.resolution, space.resolution
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the images are mapped from a file, so that sending them would read all of it."""
+        return isinstance(self.images, np.memmap) or self.latents is not None
+
+    def clean(self, rows: NDArray[np.integer], mirrored: Tensor | None = None) -> Tensor:
+        """Return training images as a network reads them, [B, *network_shape] in float32.
+
+        `mirrored` [B] says which of them are mirrored.
+        """
+        if self.latents is not None:
+            return self.latents.clean(rows, mirrored)
+        x0 = to_float(self.images[rows])
+        return x0 if mirrored is None else torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
+
+    def clean_held_out(self, rows: NDArray[np.integer] | slice) -> NDArray[np.generic]:
+        """Return held-out images as `to_float` takes them: 8-bit pixels, or latents as a network reads them."""
+        return self.held_out_images[rows] if self.latents is None else self.latents.clean_held_out(rows)
 
     @property
     def classes(self) -> int:
@@ -174,10 +205,12 @@ def _image_data(
     return ImageData(name, *train, *held_out, fingerprint, report)
 
 
-def to_float(images: Pixels) -> Tensor:
-    """Convert 8-bit pixels to float32 in [-1, 1]."""
+def to_float(images: NDArray[np.generic]) -> Tensor:
+    """Convert 8-bit pixels to float32 in [-1, 1]; latents, which are float32, are returned as they are."""
     # torch warns about read-only arrays, such as mapped ones.
     pixels = np.ascontiguousarray(images) if images.flags.writeable else np.array(images)
+    if pixels.dtype == np.float32:
+        return torch.from_numpy(pixels)
     return torch.from_numpy(pixels).float().div_(127.5).sub_(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -20,16 +21,24 @@ COLUMNS, STEPS = 8, 10
 
 
 def width_samples(
-    supernet: Supernet, schedule: NoiseSchedule, device: torch.device, seed: int, condition: Condition | None = None
+    supernet: Supernet,
+    schedule: NoiseSchedule,
+    device: torch.device,
+    seed: int,
+    condition: Condition | None = None,
+    decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Pixels:
-    """Return eight images per width after ten DDIM steps, narrowest first: [widths x 8, C, H, W] uint8."""
+    """Return eight images per width after ten DDIM steps, narrowest first: [widths x 8, C, H, W] uint8.
+
+    `decode` makes images of the latents of a supernet that works on those.
+    """
     shape = (supernet.image_channels, supernet.resolution, supernet.resolution)
     denoisers = {width: partial(_predict, supernet, width) for width in supernet.widths}
-    sampler = Sampler(denoisers, schedule, Noise(seed, shape), device, clip=True, condition=condition)
+    sampler = Sampler(denoisers, schedule, Noise(seed, shape), device, clip=decode is None, condition=condition)
     steps = min(STEPS, schedule.steps)
     times = tuple(time_grid(schedule, "trailing", steps).tolist())
     batches = [next(sampler.sample(Plan(times, (w,) * steps), COLUMNS, COLUMNS)) for w in supernet.widths]
-    return np.concatenate([to_pixels(batch) for batch in batches])
+    return np.concatenate([to_pixels(batch if decode is None else decode(batch)) for batch in batches])
 
 
 def _predict(supernet: Supernet, width: float, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import Field
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.validation import Settings, validate
 
 FORMAT = 1
@@ -31,7 +32,12 @@ class SupernetCard(Settings):
     digest: str
     label_counts: tuple[int, ...] = Field((), description="training images per class; empty: unknown, or no classes")
     class_names: tuple[str, ...] = Field((), description="names of the classes in the images; empty: unknown, or none")
+    latents: LatentSpace | None = Field(None, description="latent space of the network; null: it works on pixels")
     made_with: dict[str, Any] = Field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file, without `latents` where there are none: as in cards that are older."""
+        return self.model_dump(mode="json", exclude={"latents"} if self.latents is None else None)
 
 
 def read_card(directory: Path) -> SupernetCard:
@@ -60,4 +66,39 @@ def check_fingerprint(card: SupernetCard, data_fingerprint: str | None, director
             f"the supernet in {directory} was made from other data ({card.data_name}, fingerprint "
             f"{card.data_fingerprint[:12]}) than the given data (fingerprint {data_fingerprint[:12]}); "
             "train a supernet on the given data, or set data to the data of this supernet"
+        )
+
+
+def check_autoencoder(card: SupernetCard, folder: str | None, digest: str | None, directory: Path) -> None:
+    """Check that a supernet works on what the settings' data give: pixels (None), or latents of one autoencoder.
+
+    An imported supernet does not know its autoencoder: any with latents of its shape will do.  Raises InputError for
+    another autoencoder, and for latents in place of pixels or the other way round.
+    """
+    made = card.latents
+    if made is not None and digest is None:
+        raise InputError(
+            f"the supernet in {directory} works on latents of the autoencoder {made.autoencoder} (digest "
+            f"{made.digest[:12]}); set data.autoencoder to its folder"
+        )
+    if made is None and digest is not None and card.data_fingerprint:
+        raise InputError(
+            f"the supernet in {directory} works on pixels; leave out data.autoencoder, or train another supernet"
+        )
+    if made is not None and digest is not None and made.digest != digest:
+        raise InputError(
+            f"the supernet in {directory} works on latents of another autoencoder ({made.autoencoder}, digest "
+            f"{made.digest[:12]}) than {folder} (digest {digest[:12]}); set data.autoencoder to the former, or train "
+            "another supernet"
+        )
+
+
+def check_latent_shape(card: SupernetCard, latents: LatentSpace, directory: Path) -> None:
+    """Raise InputError when latents have other channels, or another side, than the supernet reads."""
+    theirs, ours = (card.image_channels, card.resolution), (latents.channels, latents.resolution)
+    if theirs != ours:
+        read, given = (f"{channels}x{side}x{side}" for channels, side in (theirs, ours))
+        raise InputError(
+            f"the supernet in {directory} reads {read}, and the latents of {latents.autoencoder} are {given}; use the "
+            "autoencoder and the data.size that it was made for"
         )

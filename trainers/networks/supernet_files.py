@@ -13,6 +13,7 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.files import write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.networks.card import CARD_FILE, FORMAT, SupernetCard, check_fingerprint, read_card
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.weights import read_weights, weights_digest
@@ -29,6 +30,7 @@ def save_supernet(
     made_with: Mapping[str, Any] | None = None,
     label_counts: tuple[int, ...] = (),
     class_names: tuple[str, ...] = (),
+    latents: LatentSpace | None = None,
 ) -> SupernetCard:
     """Write the weights, then the card beside them; the card's digest binds the two files."""
     weights = {name: value.detach().cpu().contiguous() for name, value in supernet.widest.state_dict().items()}
@@ -43,10 +45,11 @@ def save_supernet(
         digest=weights_digest(weights),
         label_counts=label_counts,
         class_names=class_names,
+        latents=latents,
         made_with=dict(made_with or {}),
     )
     write_atomically(Path(directory) / WEIGHTS_FILE, lambda path: save_file(weights, path))
-    write_json(Path(directory) / CARD_FILE, card.model_dump(mode="json"))
+    write_json(Path(directory) / CARD_FILE, card.to_json())
     return card
 
 

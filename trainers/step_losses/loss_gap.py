@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stepfront.trainers.data import Labels, Pixels, to_float
+from stepfront.trainers.data import Labels, to_float
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.diffusion.types import Denoiser
@@ -26,14 +26,15 @@ def gap_table(
     denoisers: Mapping[float, Denoiser],
     schedule: NoiseSchedule,
     times: Sequence[float],
-    images: Pixels,
+    images: NDArray[np.generic],
     device: torch.device,
     seed: int = 0,
 ) -> NDArray[np.float64]:
     """Return [steps, widths]: mean squared error of the predicted noise minus that of the widest, on equal noise.
 
-    `images` are held out, uint8 [N, C, H, W]; widths in ascending order.  For a class-conditional network it is
-    the loss of the conditional prediction, which was trained, whatever the guidance: pass denoisers with the labels.
+    `images` are held out, uint8 [N, C, H, W], or latents in float32; widths in ascending order.  For a
+    class-conditional network it is the loss of the conditional prediction, which was trained, whatever the guidance:
+    pass denoisers with the labels.
     """
     x0 = to_float(images).to(device)
     widths = sorted(denoisers)
@@ -52,7 +53,7 @@ def supernet_gap(
     card: SupernetCard,
     weights: Mapping[str, np.ndarray],
     times: Sequence[float],
-    images: Pixels,
+    images: NDArray[np.generic],
     labels: Labels | None,
     device: torch.device,
 ) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stepfront.arrays import Array
 from stepfront.trainers.config import TrainerSettings
-from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.prediction import Targets
 from stepfront.trainers.noise_schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.training.distributed import Group
@@ -21,7 +21,7 @@ class CleanBatch(NamedTuple):
     """Clean images and what is drawn for them, in the memory of the CPU."""
 
     x0: Tensor
-    """Images [B, C, H, W] in [-1, 1]."""
+    """Images [B, C, H, W] in [-1, 1], or their latents."""
     t: Tensor
     """Their times [B]."""
     eps: Tensor
@@ -93,7 +93,7 @@ class BatchSource:
 
         Every process draws the complete batch, so the batch is the same however many processes share it.
         """
-        count, shape = self._settings.training.batch, self._data.images.shape[1:]
+        count, shape = self._settings.training.batch, self._data.network_shape
         rows = torch.randint(len(self._data.images), (count,), generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5 if self._settings.data.flip else None
         t = torch.randint(len(self._noise), (count,), generator=generator)
@@ -101,9 +101,7 @@ class BatchSource:
         labels = self._labels(rows, generator)
         batches = []
         for part in self._group.shares(count, self._settings.training.accumulate):
-            x0 = to_float(self._data.images[rows[part].numpy()])
-            if mirrored is not None:
-                x0 = torch.where(mirrored[part, None, None, None], x0.flip(3), x0)
+            x0 = self._data.clean(rows[part].numpy(), None if mirrored is None else mirrored[part])
             batches.append(self._ready(CleanBatch(x0, t[part], eps[part], None if labels is None else labels[part])))
         return batches
 

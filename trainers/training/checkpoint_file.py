@@ -34,7 +34,7 @@ _LATER = {"network": ("inner_steps", "dit"), "training": ("distill_spectrum",)}
 
 _IN_FINGERPRINT = (
     *("path", "memory_mb", "cache", "splits", "labels", "class_levels", "image_key", "label_key"),
-    *("background", "range", "bad_files"),
+    *("background", "range", "bad_files", "autoencoder", "latent_type"),
 )
 """Data settings that act on the images alone, which the fingerprint covers."""
 
@@ -56,6 +56,8 @@ def training_key(settings: TrainerSettings, data: ImageData) -> str:
         for key in later:
             if decisive[group][key] == defaults[group][key]:
                 del decisive[group][key]
+    if data.latents is not None:
+        decisive["latents"] = {"autoencoder": data.latents.space.digest, "type": settings.data.latent_type}
     return hashlib.sha256(json.dumps([decisive, data.fingerprint], sort_keys=True).encode()).hexdigest()
 
 

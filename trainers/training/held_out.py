@@ -20,7 +20,7 @@ def held_out_losses(
 ) -> dict[float, float]:
     """Return the mean squared error per width, on the same images and noise at every call."""
     count = min(settings.training.held_out_images, len(data.held_out_images))
-    x0 = to_float(data.held_out_images[:count]).to(device)
+    x0 = to_float(data.clean_held_out(slice(count))).to(device)
     t = torch.linspace(0, len(noise) - 1, count).long().to(device)
     eps = torch.randn(x0.shape, generator=step_generator(settings.training.seed, HELD_OUT_STEP)).to(device)
     x, label = noise.add_noise(x0, t, eps), None

@@ -63,12 +63,13 @@ def initial_supernet(settings: TrainerSettings, data: ImageData) -> Supernet:
 
     Raises InputError for attention at a resolution that the images never have.
     """
+    channels, resolution, _ = data.network_shape
     of_unets = settings.network.family in FAMILIES_OF_UNETS
-    if of_unets and (missing := missing_attention(settings.network, data.resolution)):
-        raise InputError(attention_refusal(missing, settings.network, data.resolution))
+    if of_unets and (missing := missing_attention(settings.network, resolution)):
+        raise InputError(attention_refusal(missing, settings.network, resolution))
     with torch.random.fork_rng():
         torch.manual_seed(settings.training.seed)
-        return Supernet(settings.network, data.channels, data.resolution, settings.diffusion)
+        return Supernet(settings.network, channels, resolution, settings.diffusion)
 
 
 def state_of(supernet: Supernet, training: TrainingSettings, device: torch.device) -> TrainingState:

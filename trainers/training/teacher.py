@@ -15,6 +15,8 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.trainers.data import Pixels, to_float
+from stepfront.trainers.latent_space import LatentSpace
+from stepfront.trainers.networks.card import check_autoencoder
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.training.batches import NoisyBatch
@@ -23,12 +25,22 @@ from stepfront.trainers.training.batches import NoisyBatch
 class Teacher:
     """The predictions of a supernet's widest network; `digest` is that of its weights."""
 
-    def __init__(self, directory: Path, student: Supernet, device: torch.device, autocast: torch.autocast) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        student: Supernet,
+        device: torch.device,
+        autocast: torch.autocast,
+        latents: LatentSpace | None = None,
+    ) -> None:
         """Load the teacher onto `device`.
 
-        Raises InputError when it is missing, damaged, or reads or predicts something else than the student.
+        Raises InputError when it is missing, damaged, or reads or predicts something else than the student, such
+        as the latents of another autoencoder than `latents`.
         """
         supernet, card = load_supernet(directory)
+        folder, digest = (None, None) if latents is None else (latents.autoencoder, latents.digest)
+        check_autoencoder(card, folder, digest, directory)
         theirs, ours = _contract(supernet), _contract(student)
         for name, value in theirs.items():
             if value != ours[name]:

@@ -24,6 +24,7 @@ from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes, label_counts, make_condition
 from stepfront.trainers.diffusion.preview import width_samples
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.latents.load_images import load_decoder
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.training.batches import BatchSource, NoiseTable, step_generator, step_seed
@@ -97,7 +98,8 @@ def train_supernet(
         "images_read": data.report.lines(),
     }
     counts = label_counts(data, settings.network.classes)
-    facts = (settings.diffusion, data.name, data.fingerprint, made_with, counts, data.class_names)
+    latents = None if data.latents is None else data.latents.space
+    facts = (settings.diffusion, data.name, data.fingerprint, made_with, counts, data.class_names, latents)
     return save_supernet(training.state.averaged, Path(directory), *facts)
 
 
@@ -138,6 +140,7 @@ class _Training:
         check_classes(data, settings.network.classes)
         self._settings, self._data, self._store, self._group = settings, data, store, group
         self._device = group.device if group.device is not None else pick_device(settings.training.device)
+        self._space = None if data.latents is None else data.latents.space
         self._path, self._key = directory / CHECKPOINT_FILE, training_key(settings, data)
         if store is not None:
             store.fetch(self._path)
@@ -151,7 +154,7 @@ class _Training:
         self._teacher: Teacher | None = None
         if settings.training.teacher:
             self._teacher = Teacher(
-                Path(settings.training.teacher), self.state.supernet, self._device, self._autocast()
+                Path(settings.training.teacher), self.state.supernet, self._device, self._autocast(), self._space
             )
 
     def _initial_state(self) -> TrainingState:
@@ -248,4 +251,6 @@ class _Training:
     def _samples(self) -> Pixels:
         classes, seed = self._settings.network.classes, self._settings.training.seed
         condition = make_condition(classes, label_counts(self._data, classes), 1.0, seed)
-        return width_samples(self.state.averaged, self._schedule, self._device, seed, condition)
+        packed = load_decoder(self._data)
+        decode = None if packed is None else packed.unpack(self._device)
+        return width_samples(self.state.averaged, self._schedule, self._device, seed, condition, decode)

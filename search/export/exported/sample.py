@@ -14,6 +14,8 @@ Where a network predicts something other than the noise eps, `conversion` holds 
 
 `keep` names the steps of which later steps still read the state or the clean image.
 
+Where the networks make latents, `decoder` names torch.export's program that makes images of them, a `batch` at a time.
+
 Where the networks have classes, `condition` holds how often each label is drawn, and the scale of guidance:
 
     eps = eps_null + scale (eps_label - eps_null)
@@ -119,10 +121,14 @@ class Point:
         self.device = find_device(device)
         self.networks: dict[float, Network] = {}
         for network in self.plan["networks"]:
-            path = folder / network["file"]
-            if hashlib.sha256(path.read_bytes()).hexdigest() != network["sha256"]:
-                raise ValueError(f"{path} does not belong to this plan: its digest is not the one in plan.json")
-            self.networks[network["width"]] = load_network(path, network, self.plan["unet"], self.device)
+            self.networks[network["width"]] = self._load(folder, network)
+        self.decoder = self._load(folder, self.plan["decoder"]) if "decoder" in self.plan else None
+
+    def _load(self, folder: Path, entry: dict[str, Any]) -> Network:
+        path = folder / entry["file"]
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise ValueError(f"{path} does not belong to this plan: its digest is not the one in plan.json")
+        return load_network(path, entry, self.plan["unet"], self.device)
 
     def sample(self, seeds: Sequence[int], numbers: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
         """Return image `numbers[i]` of noise seed `seeds[i]` for each i, as uint8 [N, H, W, C].
@@ -152,6 +158,8 @@ class Point:
                 x += step["noise"] * self._noise(images, step["number"] + 1)
             states = {j: states[j] for j in step["keep"]["states"]}
             clean = {j: clean[j] for j in step["keep"]["clean"]}
+        if self.decoder is not None:
+            x = torch.cat([self.decoder(part) for part in torch.split(x, self.plan["decoder"]["batch"])])
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
     def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None) -> Tensor:

@@ -101,6 +101,15 @@ class _Score(_Shape):
     goal: str | None = None
 
 
+class _Reconstruction(_Shape):
+    """The score of an autoencoder alone."""
+
+    fid: float
+    real_fid: float
+    psnr: float
+    images: int
+
+
 class _Learning(_Shape):
     """What learning a sampler gained and took."""
 
@@ -155,6 +164,9 @@ class _Facts(_Shape):
     recorded: list[str] | None = None
     parent_searches: list[str] | None = None
     proxy_tau: list[_Tau] | None = None
+    gflops_decode: float | None = None
+    latency_ms_decode: float | None = None
+    reconstruction: _Reconstruction | None = None
     learning: list[_Learning] | None = None
     hand_grids: dict[str, dict[str, list[float]]] | None = None
     fit_rounds: list[_FitRound] | None = None
