@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DataSettings
+from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import load_data, to_float
 from stepfront.trainers.latents import load_images as module
 from stepfront.trainers.latents.autoencoder import load_autoencoder
 from stepfront.trainers.latents.load_images import load_decoder, load_images
+from stepfront.trainers.training.checkpoint_file import training_key
+from tests.trainers.latents.conftest import make_autoencoder
 from tests.trainers.latents.test_autoencoder import with_config
 
 Make = Callable[..., DataSettings]
@@ -159,3 +161,15 @@ def test_a_changed_autoencoder_is_noticed(settings: Make, tiny: Path, tmp_path: 
     (copy / "config.json").write_text(json.dumps(config | {"scaling_factor": 2.0}))
     with pytest.raises(InputError, match=r"has changed since the images were encoded"):
         load_decoder(data)
+
+
+def test_a_checkpoint_belongs_to_one_autoencoder(settings: Make, tmp_path: Path) -> None:
+    def key(**others: object) -> str:
+        chosen = TrainerSettings(data=settings(**others))
+        return training_key(chosen, load_images(chosen.data))
+
+    other = make_autoencoder("AutoencoderTiny", tmp_path / "other", seed=1)
+    keys = {key(), key(autoencoder=str(other)), key(latent_type="float16"), key(autoencoder=None)}
+    assert len(keys) == 4
+    assert key(cache=str(tmp_path / "elsewhere")) == key()
+    assert key(autoencoder=None, latent_type="float16") == key(autoencoder=None)
