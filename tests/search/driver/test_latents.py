@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
+from stepfront.files import write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.publish import draw_images, draw_report, make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
@@ -209,7 +210,7 @@ def test_latents_that_the_network_does_not_read_are_refused(trained_on_latents: 
     """An imported supernet does not know its autoencoder: the shape decides."""
     shutil.copytree(trained_on_latents / "tiny" / "supernet", tmp_path / "supernet")
     card = json.loads((tmp_path / "supernet" / CARD_FILE).read_text())
-    (tmp_path / "supernet" / CARD_FILE).write_text(json.dumps(card | {"data_fingerprint": "", "latents": None}))
+    write_json(tmp_path / "supernet" / CARD_FILE, card | {"data_fingerprint": "", "latents": None})
     own = (f"supernet={tmp_path / 'supernet'}",)
     load_problem(on_latents(trained_on_latents, *own))
     three = make_autoencoder("AutoencoderTiny", tmp_path / "three", latent_channels=3)
