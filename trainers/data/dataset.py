@@ -73,6 +73,13 @@ class ImageData:
         x0 = to_float(self.images[rows])
         return x0 if mirrored is None else torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
 
+    def of_network(self, most: int) -> NDArray[np.generic]:
+        """Return training images as `to_float` takes them: all 8-bit pixels, or `most` latents, spread evenly."""
+        if self.latents is None:
+            return self.images
+        rows = np.unique(np.linspace(0, len(self.images) - 1, min(most, len(self.images))).astype(int))
+        return self.latents.clean(rows, None).numpy()
+
     def clean_held_out(self, rows: NDArray[np.integer] | slice) -> NDArray[np.generic]:
         """Return held-out images as `to_float` takes them: 8-bit pixels, or latents as a network reads them."""
         return self.held_out_images[rows] if self.latents is None else self.latents.clean_held_out(rows)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.data import Pixels, to_float
+from stepfront.trainers.data import to_float
 from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.networks.card import check_autoencoder
 from stepfront.trainers.networks.supernet import Supernet
@@ -87,8 +88,8 @@ def spectrum(images: Tensor) -> Tensor:
     return torch.fft.fft2(images if images.dtype == torch.float64 else images.float(), norm="ortho")
 
 
-def mean_amplitude(images: Pixels) -> Tensor:
-    """Return the mean amplitude of images [N, C, H, W] at each frequency, [C, H, W], float64."""
+def mean_amplitude(images: NDArray[np.generic]) -> Tensor:
+    """Return the mean amplitude of images (or latents) [N, C, H, W] at each frequency, [C, H, W], float64."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int))
     parts = np.array_split(rows, -(-len(rows) // 500))
     return sum((spectrum(to_float(images[part]).double()).abs().sum(0) for part in parts), torch.zeros(())) / len(rows)
@@ -100,7 +101,7 @@ def frequency_weights(amplitude: Tensor, floor: Tensor | float) -> Tensor:
     return weights / weights.mean((-2, -1), keepdim=True)
 
 
-def weights_of_data(images: Pixels) -> Tensor:
+def weights_of_data(images: NDArray[np.generic]) -> Tensor:
     """Return the weights of the frequencies of these images, [C, H, W] float32; their mean is 1 in each channel."""
     amplitude = mean_amplitude(images)
     each = amplitude.flatten(1)

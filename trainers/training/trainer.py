@@ -47,7 +47,7 @@ from stepfront.trainers.training.sandwich import (
 )
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
-from stepfront.trainers.training.teacher import Teacher, weights_of_data
+from stepfront.trainers.training.teacher import MOST_IMAGES, Teacher, weights_of_data
 from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients
 from stepfront.trainers.validation import settings_json
 
@@ -214,7 +214,9 @@ class _Training:
 
     def _spectral_term(self) -> SpectralTerm | None:
         factor = self._settings.training.distill_spectrum
-        return SpectralTerm(factor, weights_of_data(self._data.images).to(self._device)) if factor else None
+        if not factor:
+            return None
+        return SpectralTerm(factor, weights_of_data(self._data.of_network(MOST_IMAGES)).to(self._device))
 
     def _autocast(self) -> torch.autocast:
         precision, on_gpu = self._settings.training.precision, self._device.type == "cuda"

@@ -19,6 +19,7 @@ from stepfront.trainers.latents import load_images as module
 from stepfront.trainers.latents.autoencoder import load_autoencoder
 from stepfront.trainers.latents.load_images import load_decoder, load_images
 from stepfront.trainers.training.checkpoint_file import training_key
+from stepfront.trainers.training.teacher import weights_of_data
 from tests.trainers.latents.conftest import make_autoencoder
 from tests.trainers.latents.test_autoencoder import with_config
 
@@ -173,3 +174,12 @@ def test_a_checkpoint_belongs_to_one_autoencoder(settings: Make, tmp_path: Path)
     assert len(keys) == 4
     assert key(cache=str(tmp_path / "elsewhere")) == key()
     assert key(autoencoder=None, latent_type="float16") == key(autoencoder=None)
+
+
+def test_spectral_weights_are_those_of_latents(settings: Make) -> None:
+    data = load_images(settings())
+    weights = weights_of_data(data.of_network(1000))
+    assert weights.shape == (2, 4, 4)
+    torch.testing.assert_close(weights, weights_of_data(data.clean(np.arange(len(data.images))).numpy()))
+    pixels = load_images(settings(autoencoder=None))
+    assert pixels.of_network(3) is pixels.images
