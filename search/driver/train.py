@@ -85,8 +85,8 @@ def plain_run(settings: RunSettings, width: float, stage: Stage) -> RunSettings:
     Raises InputError for a width that the settings do not have.
     """
     stage("reading the images")
-    data = load_data(settings.data, reading_progress(stage))
-    alone = plain_settings(settings, width, data.channels, data.resolution)
+    data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
+    alone = plain_settings(settings, width, *data.network_shape[:2])
     name = f"{settings.name}-plain-{width:g}"
     stage(f"{name}: width {width:g} alone, {alone.training.steps:,} steps for the FLOPs of {settings.training.steps:,}")
     return alone.model_copy(update={"name": name, "supernet": None})
