@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.network_families.ode import OdeBlock, semi_implicit_euler
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import save_supernet
+from stepfront.trainers.training.starting_weights import start_from
 
 SETTINGS = NetworkSettings(family="ode", base=8, multipliers=(1, 2), groups=4, group_channels=2)
 ONE, NONE = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -122,3 +125,13 @@ def test_inner_steps_are_refused_where_no_block_has_them() -> None:
         NetworkSettings(family="unet", inner_steps=3)
     with pytest.raises(InputError, match="28 pixels can't be halved 3 times"):
         Supernet(SETTINGS.model_copy(update={"multipliers": (1, 2, 2, 2)}), 1, 28)
+
+
+def test_weights_trained_with_other_inner_steps_are_a_start(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = Supernet(SETTINGS.model_copy(update={"inner_steps": 1}), 1, 8)
+    save_supernet(trained, tmp_path, DiffusionSettings(), "digits", "")
+    supernet = Supernet(SETTINGS.model_copy(update={"inner_steps": 4}), 1, 8)
+    start_from(supernet, tmp_path, DiffusionSettings())
+    for name, weights in supernet.widest.named_parameters():
+        assert torch.equal(weights, trained.widest.get_parameter(name)), name
