@@ -1,8 +1,9 @@
 """Register a Pareto-front point as a version of an MLflow model, and keep the model's aliases up to date.
 
 A version is an exported folder (program.py) with a pyfunc around it (exported/model.py), so it loads where this package
-is not installed.  The aliases knee, best and cheapest follow the front: whenever a point is registered, each alias that
-the model already has moves to the point that has the label now.
+is not installed.  It is a logged model, too, which the runs of the search and of the training show.  The aliases knee,
+best and cheapest follow the front: whenever a point is registered, each alias that the model already has moves to the
+point that has the label now.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stepfront.addresses import redacted
+from stepfront.addresses import is_uri, redacted
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.errors import InputError
 from stepfront.files import file_digest
+from stepfront.search.export.logged_model import MODEL_TAG, log_point, show_in_run, show_version
 from stepfront.search.export.mlflow_model import save_model
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
-from stepfront.search.export.stored_files import is_stored, store_folder
+from stepfront.search.export.stored_files import Artifacts, ModelArtifacts, RunArtifacts, is_stored, store_folder
 from stepfront.search.mlflow_runs.client import (
     check_store_exists,
     get_existing,
@@ -31,7 +33,7 @@ from stepfront.search.mlflow_runs.client import (
 )
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.states import explained
-from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.mlflow_runs.written import WrittenSearch, WrittenTraining
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
@@ -42,6 +44,7 @@ from stepfront.tables.search_tables import read_snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 LABELS = ("knee", "best", "cheapest")
 TAGS = ("search_id", "supernet_digest", "trial", "plan", "gflops", "fid", "fid_confirmed", "fid_low", "fid_high")
@@ -113,29 +116,53 @@ class _Registry:
             content = write_point(self._problem, self._facts, row, plan_of_row(row, self._samplers), point)
             digest = file_digest(point / PLAN_FILE)
             found = self._client.search_model_versions(f"name = '{self._model}' and tags.digest = '{digest}'")
-            place = f"models/trial-{row['trial']}-{digest[:8]}"
-            if found and is_stored(self._client, self._run_id, point, f"{place}/artifacts/point"):
+            folder = Path(scratch) / "model"
+            if found and self._has_model(found[0]):
+                self._complete(found[0], content, point, folder)
                 self._tag_claim(str(found[0].version), row)
                 return str(found[0].version), False
-            folder = Path(scratch) / "model"
             save_model(content, point, folder)
-            store_folder(self._client, self._run_id, folder, place)
-        if found:  # its files were damaged, and are whole again
-            return str(found[0].version), False
-        # The model last: a disk that is full leaves none without a version.
+            tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
+            tags |= {"digest": digest}
+            logged = log_point(self._client, self._run_id, content["point"], tags, folder)
+        # The registered model last: a disk that is full leaves none without a version.
         if get_existing(lambda: self._client.get_registered_model(self._model)) is None:
             self._client.create_registered_model(self._model, description=_description(self._facts))
-        tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
         tags |= {key: value for key, value in claim_tags(self._facts, int(row["trial"])).items() if value}
-        source = f"{self._client.get_run(self._run_id).info.artifact_uri}/{place}"
         made = self._client.create_model_version(
             self._model,
-            source,
+            logged.artifact_location,
             self._run_id,
-            tags=tags | {"digest": digest},
+            tags=tags | {MODEL_TAG: logged.model_id},
             description=_version_description(content["point"]),
+            model_id=logged.model_id,
         )
+        for run_id in (self._run_id, self._training_run()):
+            show_in_run(self._client, logged.model_id, run_id)
+        show_version(self._client, logged.model_id, self._model, str(made.version))
         return str(made.version), True
+
+    def _training_run(self) -> str:
+        """Return the run of the training in which the supernet was made; "" where it is unknown."""
+        settings = self._problem.settings
+        return "" if is_uri(settings.supernet_place) else WrittenTraining.read(settings.supernet_directory).run_id
+
+    def _has_model(self, version: ModelVersion) -> bool:
+        """Return False where the logged model of a version was deleted; older versions have none."""
+        model_id = version.tags.get(MODEL_TAG)
+        return not model_id or get_existing(lambda: self._client.get_logged_model(model_id)) is not None
+
+    def _complete(self, version: ModelVersion, content: Mapping[str, Any], point: Path, folder: Path) -> None:
+        """Store the files of a version again where they are damaged."""
+        artifacts: Artifacts
+        if MODEL_TAG in version.tags:
+            artifacts, place = ModelArtifacts(self._client, version.tags[MODEL_TAG]), ""
+        else:  # of before there were logged models
+            artifacts = RunArtifacts(self._client, self._run_id)
+            place = f"models/{version.source.rpartition('/')[2]}"
+        if not is_stored(artifacts, point, f"{place}/artifacts/point".lstrip("/")):
+            save_model(content, point, folder)
+            store_folder(artifacts, folder, place)
 
     def _tag_claim(self, version: str, row: pd.Series) -> None:
         """Bring the tags of a version in line with the claim as it is now."""

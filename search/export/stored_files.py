@@ -1,44 +1,103 @@
-"""Store a folder as artifacts of a run, completely or not at all."""
+"""Store a folder as artifacts of a run or of a logged model, completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stepfront.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow import MlflowClient
+    from mlflow.entities import FileInfo
 
 
-def store_folder(client: MlflowClient, run_id: str, folder: Path, place: str) -> None:
+class Artifacts(Protocol):
+    """Where MLflow keeps files: below a run, or below a logged model."""
+
+    name: str
+
+    def list(self, place: str) -> Sequence[FileInfo]:
+        """Return the files and folders in `place`."""
+
+    def put(self, folder: Path, place: str) -> None:
+        """Copy the files of `folder` to `place`."""
+
+    def uri(self) -> str:
+        """Return the address of the artifacts."""
+
+
+class RunArtifacts:
+    """The artifacts of a run."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id, self.name = client, run_id, f"run {run_id}"
+
+    def list(self, place: str) -> Sequence[FileInfo]:
+        """Return the files and folders in `place`."""
+        return self._client.list_artifacts(self._run_id, place)
+
+    def put(self, folder: Path, place: str) -> None:
+        """Copy the files of `folder` to `place`."""
+        self._client.log_artifacts(self._run_id, str(folder), place)
+
+    def uri(self) -> str:
+        """Return the address of the artifacts."""
+        return str(self._client.get_run(self._run_id).info.artifact_uri)
+
+
+class ModelArtifacts:
+    """The artifacts of a logged model; the place "" is their root."""
+
+    def __init__(self, client: MlflowClient, model_id: str) -> None:
+        self._client, self._model_id, self.name = client, model_id, f"model {model_id}"
+
+    def list(self, place: str) -> Sequence[FileInfo]:
+        """Return the files and folders in `place`."""
+        return self._client.list_logged_model_artifacts(self._model_id, place or None)
+
+    def put(self, folder: Path, place: str) -> None:
+        """Copy the files of `folder` to `place`."""
+        self._client.log_model_artifacts(self._model_id, str(folder), place or None)
+
+    def uri(self) -> str:
+        """Return the address of the artifacts."""
+        return str(self._client.get_logged_model(self._model_id).artifact_location)
+
+
+def store_folder(artifacts: Artifacts, folder: Path, place: str) -> None:
     """Store the files of `folder` below `place`, unless they are all there.
 
     What a full disk or a server cuts short is deleted again.  Raises InputError when the store then lacks a file, and
     MLflow's own errors.
     """
-    if is_stored(client, run_id, folder, place):
+    if is_stored(artifacts, folder, place):
         return
     try:
-        client.log_artifacts(run_id, str(folder), place)
-        if not is_stored(client, run_id, folder, place):
-            raise InputError(f"the artifacts of run {run_id} are incomplete below {place}; is the disk full?")
+        artifacts.put(folder, place)
+        if not is_stored(artifacts, folder, place):
+            where = f" below {place}" if place else ""
+            raise InputError(f"the artifacts of {artifacts.name} are incomplete{where}; is the disk full?")
     except BaseException as error:
-        _delete(client, run_id, place)
+        _delete(artifacts, place)
         if isinstance(error, shutil.Error):  # a list of what could not be copied
-            raise InputError(f"can't store {place}: {str(error.args[0][0][-1])[:200]}; nothing of it is kept") from None
+            what = place or artifacts.name
+            raise InputError(f"can't store {what}: {str(error.args[0][0][-1])[:200]}; nothing of it is kept") from None
         raise
 
 
-def is_stored(client: MlflowClient, run_id: str, folder: Path, place: str) -> bool:
+def is_stored(artifacts: Artifacts, folder: Path, place: str) -> bool:
     """Return whether the store has every file of `folder` below `place`, with its size."""
-    wanted = {f"{place}/{path.relative_to(folder).as_posix()}": path.stat().st_size for path in _files(folder)}
+    root = f"{place}/" if place else ""
+    wanted = {f"{root}{path.relative_to(folder).as_posix()}": path.stat().st_size for path in _files(folder)}
     found: dict[str, int | None] = {}
     places = [place]
     while places:
-        for one in client.list_artifacts(run_id, places.pop()):
+        for one in artifacts.list(places.pop()):
             if one.is_dir:
                 places.append(one.path)
             else:
@@ -50,9 +109,9 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _delete(client: MlflowClient, run_id: str, place: str) -> None:
+def _delete(artifacts: Artifacts, place: str) -> None:
     """Delete artifacts, where the store allows it."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with contextlib.suppress(Exception):  # each kind of store raises errors of its own
-        get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts(place)
+        get_artifact_repository(artifacts.uri()).delete_artifacts(place)

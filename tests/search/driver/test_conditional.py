@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from stepfront.search.driver.train import run_training
 from stepfront.search.export.program import export_point
 from stepfront.search.export.registry import register_point
 from stepfront.search.mlflow_runs.client import make_client
-from stepfront.search.mlflow_runs.written import WrittenSearch
+from stepfront.search.mlflow_runs.written import WrittenSearch, WrittenTraining
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.problem.pricing import level_prices
@@ -50,8 +51,7 @@ from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.step_losses.loss_gap import gap_table
 from tests.search.cli.test_cli import call
-from tests.search.conftest import TINY, tiny_settings
-from tests.search.driver.test_points_in_use import Silent
+from tests.search.conftest import TINY, Silent, own_store, tiny_settings
 
 CLASSES, STEPS, IMAGES, SEED = 10, 6, 12, 3
 
@@ -62,9 +62,10 @@ def conditional(directory: Path, *overrides: str) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None, empty_store: Path) -> Path:
     """Return a finished search with guidance 2 that is in MLflow."""
-    settings = conditional(tmp_path_factory.mktemp("conditional"))
+    place = tmp_path_factory.mktemp("conditional")
+    settings = conditional(place, own_store(place, empty_store))
     run_training(settings, False, lambda report: None, lambda text: None)
     directory = run_search(settings, False, Silent(), lambda text: None)
     assert log_to_mlflow(settings, directory, True)[0] == ""
@@ -214,6 +215,34 @@ def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:
     np.testing.assert_array_equal(threes, sampled(searched, 3))
     with pytest.raises(mlflow.exceptions.MlflowException, match="no class 10; possible: 0 to 9"):
         model.predict(pd.DataFrame({"seed": [SEED], "label": [10]}))
+
+
+def test_the_runs_of_search_and_training_show_the_registered_model(searched: Path) -> None:
+    done = register_point(searched, "cheapest")
+    _, settings = find_search(searched)
+    client = make_client(str(settings.tracking.uri))
+    version = client.get_model_version(done.model, done.version)
+    model_id = version.tags["logged_model"]
+    model = client.get_logged_model(model_id)
+    search, training = WrittenSearch.read(searched), WrittenTraining.read(settings.supernet_directory)
+    assert (model.status, model.source_run_id, model.name) == ("READY", search.run_id, f"trial-{done.point['trial']}")
+    assert model.params["plan"] == done.point["plan"]
+    assert model.tags["digest"] == version.tags["digest"]
+    assert not register_point(searched, "cheapest").new
+    for run in (search, training):
+        shown = client.get_run(run.run_id).outputs.model_outputs
+        assert [one.model_id for one in shown].count(model_id) == 1
+    linked = {"name": done.model, "version": done.version}
+    assert linked in json.loads(model.tags["mlflow.modelVersions"])
+    found = client.search_logged_models([search.experiment_id], f"source_run_id = '{search.run_id}'")
+    assert model_id in {one.model_id for one in found}
+    mlflow.set_tracking_uri(str(settings.tracking.uri))
+    asked = pd.DataFrame({"seed": [SEED] * 3, "image": range(3), "label": [4] * 3})
+    images = [
+        mlflow.pyfunc.load_model(f"models:/{place}").predict(asked)
+        for place in (model_id, f"{done.model}/{done.version}")
+    ]
+    np.testing.assert_array_equal(*images)
 
 
 def test_mlflow_knows_the_guidance(searched: Path) -> None:

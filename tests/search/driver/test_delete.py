@@ -24,14 +24,13 @@ from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import InUseError, directory_lock
 from stepfront.search.study.optuna_storage import delete_study, finished_numbers, open_storage, study_name
 from tests.search.cli.test_cli import call
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import own_store, tiny_settings
 
 
 @pytest.fixture
 def run(tmp_path: Path, empty_store: Path) -> Path:
     """Return a run with a search and a supernet, both with their settings."""
-    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
-    settings = tiny_settings(tmp_path)
+    settings = tiny_settings(tmp_path, own_store(tmp_path, empty_store))
     for part in ("search", "supernet"):
         (tmp_path / "tiny" / part).mkdir(parents=True)
         save_settings(settings, tmp_path / "tiny" / part / "settings.yaml")
@@ -234,9 +233,12 @@ def test_runs_in_mlflow_are_deleted_when_asked(run: Path) -> None:
     parent, other = (client.create_run(experiment).info.run_id for _ in range(2))
     for _ in range(3):
         client.create_run(experiment, tags={"mlflow.parentRunId": parent})
+    client.create_logged_model(experiment, "trial-0", source_run_id=parent)
+    kept = client.create_logged_model(experiment, "trial-0", source_run_id=other)
     WrittenSearch(experiment_id=experiment, run_id=parent).save(run / "search")
     assert delete_parts(find_parts(str(run / "search")), mlflow=True) == 4
     assert [found.info.run_id for found in client.search_runs([experiment])] == [other]
+    assert [model.model_id for model in client.search_logged_models([experiment])] == [kept.model_id]
 
 
 def test_an_mlflow_that_is_missing_keeps_the_search(run: Path) -> None:

@@ -29,18 +29,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from stepfront.errors import InputError
+from stepfront.search.config import save_settings
 from stepfront.search.driver.publish import log_to_mlflow, make_evaluator, sample_pixels
-from stepfront.search.driver.search import run_search
 from stepfront.search.export.exported.sample import Point, UNet, png
 from stepfront.search.export.mlflow_model import _requirement
 from stepfront.search.export.network_files import write_network
 from stepfront.search.export.program import export_point, shared_parts
 from stepfront.search.export.registry import register_point
 from stepfront.search.mlflow_runs.client import make_client
+from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.front import label_front
 from stepfront.search.records.plan_rows import plan_of_row
-from stepfront.search.records.run_directory import find_search
+from stepfront.search.records.run_directory import SETTINGS_FILE, find_search
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import FRONT
@@ -48,22 +49,19 @@ from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.validation import validate
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import copy_of_search, own_store, tiny_settings
 
 IMAGES, SEED = 20, 3
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Silent:
-    def update(self, *told: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def searched(trained: Path, cluster: None) -> Path:
+def published(searched: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Return a finished search that is in MLflow."""
-    settings = tiny_settings(trained, "name=used", f"supernet={trained / 'tiny' / 'supernet'}")
-    directory = run_search(settings, False, Silent(), lambda text: None)
+    place = tmp_path_factory.mktemp("published")
+    directory = copy_of_search(searched, place)
+    settings = tiny_settings(place, own_store(place, empty_store))
+    save_settings(settings, directory / SETTINGS_FILE)
     assert log_to_mlflow(settings, directory, True)[0] == ""
     return directory
 
@@ -92,20 +90,20 @@ runpy.run_path(program, run_name="__main__")
 
 
 @pytest.mark.parametrize("point", ["best", "knee", "cheapest"])
-def test_an_export_samples_the_same_images_without_this_package(searched: Path, tmp_path: Path, point: str) -> None:
-    done = export_point(searched, point, tmp_path / "out")
+def test_an_export_samples_the_same_images_without_this_package(published: Path, tmp_path: Path, point: str) -> None:
+    done = export_point(published, point, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "plan.json",
         "sample.py",
         *(network["file"] for network in done["networks"]),
     }
-    row = pick_point(read_snapshot(searched).front, point)
+    row = pick_point(read_snapshot(published).front, point)
     assert {network["width"] for network in done["networks"]} == set(row["widths"]) - {0.0}
     program, images = str(tmp_path / "out" / "sample.py"), str(tmp_path / "images.npz")
     done_alone = subprocess.run([sys.executable, "-I", "-c", ALONE, program, images], capture_output=True, text=True)
     assert done_alone.returncode == 0, done_alone.stderr
     with np.load(tmp_path / "images.npz") as alone:
-        np.testing.assert_array_equal(alone["images"], sampled(searched, point))
+        np.testing.assert_array_equal(alone["images"], sampled(published, point))
 
 
 @pytest.mark.parametrize(
@@ -136,8 +134,8 @@ def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Pat
             assert torch.equal(program(x, t, *label), network(x, t, *label))
 
 
-def test_an_export_refuses_weights_of_another_plan(searched: Path, tmp_path: Path) -> None:
-    export_point(searched, "best", tmp_path / "out")
+def test_an_export_refuses_weights_of_another_plan(published: Path, tmp_path: Path) -> None:
+    export_point(published, "best", tmp_path / "out")
     weights = sorted((tmp_path / "out").glob("width-*.safetensors"))[0]
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -149,14 +147,14 @@ def test_an_export_refuses_weights_of_another_plan(searched: Path, tmp_path: Pat
     assert not (tmp_path / "no.npz").exists()
 
 
-def test_an_export_goes_over_an_export_and_never_among_other_files(searched: Path, tmp_path: Path) -> None:
-    export_point(searched, "best", tmp_path / "out")
-    done = export_point(searched, "cheapest", tmp_path / "out")
+def test_an_export_goes_over_an_export_and_never_among_other_files(published: Path, tmp_path: Path) -> None:
+    export_point(published, "best", tmp_path / "out")
+    done = export_point(published, "cheapest", tmp_path / "out")
     kept = {path.name for path in (tmp_path / "out").glob("width-*")}
     assert kept == {network["file"] for network in done["networks"]}
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds other files, such as thesis.txt; give a new folder"):
-        export_point(searched, "best", tmp_path / "out")
+        export_point(published, "best", tmp_path / "out")
 
 
 def run_program(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -165,17 +163,17 @@ def run_program(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> N
 
 
 @pytest.fixture(scope="module")
-def folder(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the exported knee."""
     out = tmp_path_factory.mktemp("exported") / "knee"
-    export_point(searched, "knee", out)
+    export_point(published, "knee", out)
     return out
 
 
 def test_the_program_writes_a_picture_where_the_name_ends_in_png(
-    searched: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = sampled(searched, "knee")[:, :, :, 0]
+    expected = sampled(published, "knee")[:, :, :, 0]
     one, several = tmp_path / "x.png", tmp_path / "grid.png"
     run_program(folder, monkeypatch, "--images", "1", "--seed", "3", "--device", "cpu", "--out", str(one))
     np.testing.assert_array_equal(np.asarray(Image.open(one)), expected[0])
@@ -248,9 +246,9 @@ np.savez(sys.argv[3], images=images, some=some)
 """
 
 
-def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: Path, tmp_path: Path) -> None:
-    done = register_point(searched, "knee")
-    _, settings = find_search(searched)
+def test_a_registered_model_gives_the_same_images_in_a_fresh_process(published: Path, tmp_path: Path) -> None:
+    done = register_point(published, "knee")
+    _, settings = find_search(published)
     made = tmp_path / "made.npz"
     arguments = [str(settings.tracking.uri), f"models:/{done.model}@knee", str(made)]
     fresh = subprocess.run(
@@ -259,7 +257,7 @@ def test_a_registered_model_gives_the_same_images_in_a_fresh_process(searched: P
     assert fresh.returncode == 0, fresh.stderr
     assert "no device 'cuda:77' on this machine; possible: auto, cpu" in fresh.stdout
     assert "encoding 'jpg'; possible: pixels, png" in fresh.stdout
-    expected = sampled(searched, "knee")
+    expected = sampled(published, "knee")
     with np.load(made) as found:
         assert found["images"].dtype == np.uint8
         np.testing.assert_array_equal(found["images"], expected)
@@ -271,9 +269,9 @@ def without_us() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def test_anybody_can_install_what_a_model_needs(searched: Path) -> None:
-    done = register_point(searched, "knee")
-    mlflow.set_tracking_uri(str(find_search(searched)[1].tracking.uri))
+def test_anybody_can_install_what_a_model_needs(published: Path) -> None:
+    done = register_point(published, "knee")
+    mlflow.set_tracking_uri(str(find_search(published)[1].tracking.uri))
     place = mlflow.artifacts.download_artifacts(f"models:/{done.model}/{done.version}/requirements.txt")
     required = [Requirement(line) for line in Path(place).read_text().splitlines()]
     assert {one.name for one in required} == {"mlflow", "torch", "numpy", "pandas", "safetensors"}
@@ -283,12 +281,12 @@ def test_anybody_can_install_what_a_model_needs(searched: Path) -> None:
     assert _requirement("torch", "2.13.0+cpu") == "torch>=2.13.0,<3"
 
 
-def test_the_lines_in_docs_load_the_model_as_they_are_typed(searched: Path, tmp_path: Path) -> None:
+def test_the_lines_in_docs_load_the_model_as_they_are_typed(published: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "for-analysts.md").read_text()
     lines = re.search(r"^    import mlflow, pandas as pd\n(    .*\n)+", page, re.MULTILINE)
     assert lines is not None
-    register_point(searched, "knee", "stepfront-digits")
-    (tmp_path / "runs").symlink_to(find_search(searched)[1].directory)
+    register_point(published, "knee", "stepfront-digits")
+    (tmp_path / "runs").symlink_to(find_search(published)[1].directory)
     code = textwrap.dedent(lines[0]) + "print(images.shape, images.dtype)\nprint(pictures[0][:8])\n"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=without_us()
@@ -297,29 +295,54 @@ def test_the_lines_in_docs_load_the_model_as_they_are_typed(searched: Path, tmp_
     assert done.stdout == "(64, 8, 8, 1) uint8\niVBORw0K\n"
 
 
-def test_a_version_carries_where_it_comes_from(searched: Path) -> None:
-    done = register_point(searched, "best")
-    _, settings = find_search(searched)
-    facts = read_snapshot(searched).facts
+def test_a_version_carries_where_it_comes_from(published: Path) -> None:
+    done = register_point(published, "best")
+    _, settings = find_search(published)
+    facts = read_snapshot(published).facts
     version = make_client(settings.tracking.uri).get_model_version(done.model, done.version)
     assert version.tags["search_id"] == facts["search_id"]
     assert version.tags["supernet_digest"] == facts["supernet_digest"]
     assert version.tags["plan"] == done.point["plan"]
-    again = register_point(searched, "best")
+    again = register_point(published, "best")
     assert (again.version, again.new, again.moved) == (done.version, False, {})
 
 
-def test_aliases_follow_the_front(searched: Path) -> None:
-    client = make_client(find_search(searched)[1].tracking.uri)
-    register_point(searched, "best", "followed")
+def test_files_of_a_version_that_are_missing_are_stored_again(published: Path) -> None:
+    done = register_point(published, "best", "damaged")
+    client = make_client(find_search(published)[1].tracking.uri)
+    model_id = client.get_model_version("damaged", done.version).tags["logged_model"]
+    files = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    weights = next((files / "artifacts" / "point").glob("*.safetensors"))
+    size = weights.stat().st_size
+    weights.unlink()
+    again = register_point(published, "best", "damaged")
+    assert (again.version, again.new) == (done.version, False)
+    assert weights.stat().st_size == size
+    client.delete_logged_model(model_id)  # as `stepfront delete` does with the search's run
+    assert register_point(published, "best", "damaged").new
+
+
+def test_a_version_of_before_there_were_logged_models_keeps_its_files(published: Path) -> None:
+    client, run_id = make_client(find_search(published)[1].tracking.uri), WrittenSearch.read(published).run_id
+    digest = client.get_model_version("new", register_point(published, "best", "new").version).tags["digest"]
+    client.create_registered_model("old")
+    files = f"{client.get_run(run_id).info.artifact_uri}/models/trial-7"
+    client.create_model_version("old", files, run_id, tags={"digest": digest})
+    assert not register_point(published, "best", "old").new
+    assert (Path(files.removeprefix("file://")) / "MLmodel").is_file()
+
+
+def test_aliases_follow_the_front(published: Path) -> None:
+    client = make_client(find_search(published)[1].tracking.uri)
+    register_point(published, "best", "followed")
     before = client.get_registered_model("followed").aliases
     assert "best" in before
-    path = searched / FRONT
+    path = published / FRONT
     whole = read_table(path)
     other = whole.iloc[[i for i, label in enumerate(whole["label"]) if "best" not in label]]
     try:
         write_table(label_front(other.reset_index(drop=True), "fid", "gflops"), path)
-        done = register_point(searched, "cheapest", "followed")
+        done = register_point(published, "cheapest", "followed")
         assert "best" in done.moved
         assert done.moved["best"][0] == str(before["best"])
         now = client.get_model_version_by_alias("followed", "best")
@@ -328,28 +351,28 @@ def test_aliases_follow_the_front(searched: Path) -> None:
         write_table(whole, path)
 
 
-def test_what_can_not_be_registered_is_said_in_a_line(searched: Path, tmp_path: Path) -> None:
+def test_what_can_not_be_registered_is_said_in_a_line(published: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'a/b' cannot be the name of a model"):
-        register_point(searched, "best", "a/b")
-    state = searched / "mlflow.json"
+        register_point(published, "best", "a/b")
+    state = published / "mlflow.json"
     kept = state.read_bytes()
     state.unlink()
     try:
         with pytest.raises(InputError, match="is not in MLflow yet; run `stepfront sync"):
-            register_point(searched, "best")
+            register_point(published, "best")
     finally:
         state.write_bytes(kept)
 
 
 @pytest.fixture
-def served(searched: Path, tmp_path: Path) -> Iterator[str]:
+def served(published: Path, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` on the registered knee, without a network."""
-    done = register_point(searched, "knee")
+    done = register_point(published, "knee")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     scripts = str(Path(sys.executable).parent)
-    environment = without_us() | {"MLFLOW_TRACKING_URI": str(find_search(searched)[1].tracking.uri)}
+    environment = without_us() | {"MLFLOW_TRACKING_URI": str(find_search(published)[1].tracking.uri)}
     environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{done.model}@knee"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
@@ -369,13 +392,13 @@ def served(searched: Path, tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_mlflow_serves_the_model(served: str, searched: Path) -> None:
+def test_mlflow_serves_the_model(served: str, published: Path) -> None:
     def ask(content: dict[str, object]) -> np.ndarray:
         body = json.dumps(content).encode()
         request = urllib.request.Request(served, body, {"Content-Type": "application/json"})
         return np.array(json.load(urllib.request.urlopen(request, timeout=60))["predictions"])
 
-    expected = sampled(searched, "knee")
+    expected = sampled(published, "knee")
     np.testing.assert_array_equal(ask({"dataframe_split": {"columns": ["seed"], "data": [[3]] * 20}}), expected)
     records = [{"seed": 3, "image": 11}, {"seed": 3, "image": 4}]
     np.testing.assert_array_equal(ask({"dataframe_records": records}), expected[[11, 4]])
