@@ -24,8 +24,8 @@ TOP_FOLDERS = ("search", "trainers", "dashboards")
 MAY_IMPORT: dict[str, str] = {
     # room: the rooms below it that it may import.  A room that stands further up is never named in a line.
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
-    "testing": """search/algorithm trainers/inference trainers/metrics trainers/diffusion trainers/networks
-        trainers/data trainers/ground ground""",  # checks of a user's own parts
+    "testing": """search/algorithm trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion
+        trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/api search/checks search/driver search/fitting search/scoring search/claims search/export
         search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards

@@ -13,8 +13,8 @@ from stepfront.trainers.validation import Settings
 Learnt = Literal["times", "network_times", "solver"]
 """What is learnt: times; also the times that the network is told; also corrections of the solver's coefficients."""
 
-Found = Literal["closed_form"] | Learnt
-"""What is found for a plan: the best solver and grid made by hand, or a learnt sampler."""
+SamplerKind = Literal["closed_form"] | Learnt
+"""Which sampler a plan gets: the best solver and grid made by hand, or what is learnt of one."""
 
 
 class LearningSettings(Settings):

@@ -22,7 +22,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
-from stepfront.trainers.learning_settings import Found, LearningSettings
+from stepfront.trainers.learning_settings import LearningSettings, SamplerKind
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
@@ -50,7 +50,7 @@ class Task:
 
     parts: EvaluatorParts
     widths: tuple[float, ...]
-    learnt: Found
+    learnt: SamplerKind
     settings: LearningSettings
     images: int
     hand: tuple[tuple[str, str], ...]

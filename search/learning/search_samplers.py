@@ -19,7 +19,7 @@ from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_
 from stepfront.trainers.config import BEST, LEARNT
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost
-from stepfront.trainers.learning_settings import Found
+from stepfront.trainers.learning_settings import SamplerKind
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
 
 Stage = Callable[[str], None]
@@ -50,7 +50,7 @@ def sampler_task(
     problem: SearchProblem,
     costs: dict[float, WidthCost],
     widths: tuple[float, ...],
-    learnt: Found,
+    learnt: SamplerKind,
     own: Plan | None = None,
 ) -> Task:
     """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one."""

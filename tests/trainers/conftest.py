@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from stepfront.testing.gaussians import TwoGaussians
 from stepfront.trainers.config import DataSettings, NetworkSettings
 from stepfront.trainers.data import ImageData, load_data
-from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.networks.supernet import Supernet
 
 WIDTHS = (0.25, 0.375, 0.5, 0.75, 1.0)
@@ -64,26 +63,6 @@ def trap(tmp_path: Path) -> tuple[object, Path]:
             return Path.touch, (witness,)
 
     return Trap(), witness
-
-
-class TwoGaussians:
-    """Two Gaussians in the plane, weights .3 and .7, variance .04: their noise is known in closed form."""
-
-    means = torch.tensor([[1.0, -0.5], [-0.75, 0.25]], dtype=torch.float64)
-    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    variance = 0.04
-
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        self.schedule = schedule
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return eps = -sigma grad log p_t(x), p_t the mixture convolved with the noise."""
-        alpha = self.schedule.alpha(t.double())[:, None]
-        sigma = self.schedule.sigma(t.double())[:, None]
-        variance = alpha**2 * self.variance + sigma**2
-        away = x[:, None] - alpha[:, None] * self.means
-        share = (self.weights.log() - away.square().sum(2) / (2 * variance)).softmax(1)
-        return sigma * (share[:, :, None] * away).sum(1) / variance
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import torch
 
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, Steps
 from stepfront.search.initial_plans.least_error import MOST_TIMES, SHARES, least_error_plans, steps_to_measure
+from stepfront.testing.gaussians import TwoGaussians
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.diffusion.solvers import ddim
 from stepfront.trainers.step_losses.step_errors import step_errors
-from tests.trainers.conftest import TwoGaussians
 
 WIDTHS = (0.5, 0.75, 1.0)
 COSTS = np.array([0.25, 0.5, 1.0])  # whole numbers of a SHARES-th of a step
