@@ -90,8 +90,9 @@ def main(small: bool) -> None:
     """Search with the scores, confirm the front, and print both."""
     name = quickstart.run_name(small)
     own = ["name=own-scores-small" if small else "name=own-scores", f"scores={SCORES}", "tracking.uri=null"]
-    shared = [f"supernet=runs/{name}/supernet", *(quickstart.SMALL if small else [])]
-    confirm = ["confirm.images=32", "confirm.seeds=2", "confirm.max_seeds=2", "confirm.features.examine=skip"]
+    shared = [f"supernet=runs/{name}/supernet", *([*quickstart.SMALL, quickstart.SMALL_SOLVER] if small else [])]
+    judge = ["confirm.features.examine=skip", "confirm.features.training_steps=5"]
+    confirm = ["confirm.images=32", "confirm.seeds=2", "confirm.max_seeds=2", *judge]
     overrides = [*own, *shared, *(confirm if small else [])]
     search = stepfront.run_search(stepfront.load_settings(quickstart.CONFIG, overrides), publish=False)
     search.confirm()

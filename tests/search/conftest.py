@@ -1,4 +1,4 @@
-"""A tiny run on real digits that the tests of the whole path share, and one Ray for all of them."""
+"""A tiny run on real digits that the tests of the whole path share, one finished search of it, and one Ray for all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
 
 TINY: dict[str, Any] = {
@@ -29,20 +30,58 @@ TINY: dict[str, Any] = {
 
 
 def tiny_settings(directory: Path, *overrides: str) -> RunSettings:
-    """Return the tiny run below `directory`, with MLflow in a SQLite file of its own unless `overrides` say where."""
-    own = [f"directory={directory}", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}"]
+    """Return the tiny run below `directory`, without MLflow unless `overrides` say where it is (`own_store`).
+
+    Each search with MLflow starts a process that writes to it, and each new store its migrations.
+    """
+    own = {"directory": str(directory), "tracking.uri": "null"}
     given = {override.partition("=")[0] for override in overrides}
-    return settings_from(TINY, [*(each for each in own if each.partition("=")[0] not in given), *overrides])
+    return settings_from(TINY, [*(f"{key}={own[key]}" for key in own.keys() - given), *overrides])
+
+
+def own_store(directory: Path, empty_store: Path) -> str:
+    """Return the override that gives a run below `directory` an MLflow store of its own."""
+    shutil.copy(empty_store, directory / "mlflow.db")
+    return f"tracking.uri=sqlite:///{directory / 'mlflow.db'}"
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def update(self, report: object) -> None:
+        """Show nothing."""
+
+
+def do_search(directory: Path, *overrides: str, fresh: bool = False) -> Path:
+    """Run the tiny search below `directory` to its end and return its directory.  Needs a `cluster`."""
+    return run_search(tiny_settings(directory, *overrides), fresh, Silent(), lambda text: None)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Return a directory with the tiny supernet."""
-
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the tiny supernet, which is read and not written to."""
     directory = tmp_path_factory.mktemp("trained")
-    shutil.copy(empty_store, directory / "mlflow.db")
     run_training(tiny_settings(directory), False, lambda report: None, lambda text: None)
     return directory
+
+
+@pytest.fixture(scope="session")
+def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a finished tiny search, which is read and not written to."""
+    place = tmp_path_factory.mktemp("searched")
+    shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
+    return do_search(place)
+
+
+@pytest.fixture
+def searched_copy(searched: Path, tmp_path: Path) -> Path:
+    """Return a copy of that search, with its supernet, to write to: it is the run `tiny` below `tmp_path`."""
+    return copy_of_search(searched, tmp_path)
+
+
+def copy_of_search(searched: Path, place: Path) -> Path:
+    """Copy the run of a search into `place`; return the directory of the search there."""
+    return Path(shutil.copytree(searched.parent, place / searched.parent.name)) / searched.name
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_settings_of_a_file_take_overrides(tmp_path: Path) -> None:
 
 
 def test_from_a_supernet_to_the_images_of_a_point(fresh: Path, cluster: None, tmp_path: Path) -> None:
-    settings = tiny_settings(fresh, "tracking.uri=null", "budget.trials=5")
+    settings = tiny_settings(fresh, "budget.trials=5")
     printed = io.StringIO()
     supernet = stepfront.train(settings, progress=Console(file=printed))
     assert not supernet.new
@@ -77,5 +77,5 @@ def test_what_is_no_search_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_quiet_training_prints_nothing(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stepfront.train(tiny_settings(fresh, "tracking.uri=null"), progress=False)
+    stepfront.train(tiny_settings(fresh), progress=False)
     assert capsys.readouterr() == ("", "")

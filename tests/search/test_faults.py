@@ -1,7 +1,7 @@
 """The fault suite in its short form; `make bench-faults` is the long one.  Each function pulls a plug and counts.
 
-A killed driver and an absent MLflow server are in test_run.py, a torn journal in test_study.py; here is what those do
-not have.
+A killed driver and an absent MLflow server are in tests/search/driver, a torn journal in tests/search/study; here is
+what those do not have.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from benchmarks import faults_bench
 from benchmarks.faults import FAULTS
 
 SHORT = {"interrupt": 2, "workers": 1, "node": 1, "settings": 500}
+EVALUATION = {"images": 32, "batch": 32, "noise_repeats": 0, "samplers": False}
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_nothing_is_lost_and_nothing_counted_twice(name: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults_bench, "SUPERNET", trained / "tiny" / "supernet")
+    monkeypatch.setitem(faults_bench.SETTINGS, "evaluation", EVALUATION)
     row = FAULTS[name][0](SHORT[name])
     assert row.injected == SHORT[name]
     assert (row.lost, row.twice) == (0, 0)

@@ -23,7 +23,7 @@ def test_the_python_of_the_readme_runs(
 
     def load_small(path: str, overrides: list[str]) -> Any:
         load_settings(ROOT / path, overrides)
-        return tiny_settings(fresh, "tracking.uri=null", "budget.trials=5", "confirm.images=16", "confirm.seeds=2")
+        return tiny_settings(fresh, "budget.trials=5", "confirm.images=16", "confirm.seeds=2")
 
     monkeypatch.setattr(stepfront, "load_settings", load_small)
     names: dict[str, Any] = {}

@@ -21,25 +21,13 @@ from stepfront.search.records.run_directory import FACTS_FILE, find_search, resu
 from stepfront.search.study.optuna_storage import OWN_STUDY, close_storage, open_storage
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, JUDGES_FILE, PROGRESS, TRIALS
-from tests.search.conftest import tiny_settings
-from tests.search.driver.test_run import Silent
-
-
-@pytest.fixture(scope="module")
-def finished(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished tiny search in a folder of its own."""
-    from tests.search.driver.test_run import do_search
-
-    place = tmp_path_factory.mktemp("finished")
-    shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
-    do_search(place)
-    return place
+from tests.search.conftest import Silent, tiny_settings
 
 
 @pytest.fixture
-def search(finished: Path, tmp_path: Path) -> Path:
-    """Return a copy of it, elsewhere: a search may be moved with its supernet."""
-    shutil.copytree(finished / "tiny", tmp_path / "moved")
+def search(searched: Path, tmp_path: Path) -> Path:
+    """Return a copy of a search, elsewhere: it may be moved with its supernet."""
+    shutil.copytree(searched.parent, tmp_path / "moved")
     return tmp_path / "moved"
 
 

@@ -318,14 +318,6 @@ def test_a_registration_as_json(tmp_path: Path, monkeypatch, capsys) -> None:  #
     assert "models:/digits/3 is new" in told
 
 
-@pytest.fixture
-def searched_copy(fresh: Path, cluster: None) -> Path:
-    """Return a finished tiny search."""
-    from tests.search.driver.test_run import do_search
-
-    return do_search(fresh)
-
-
 def test_doctor_says_what_is_usable(tmp_path: Path, monkeypatch, capsys, cluster: None) -> None:  # type: ignore[no-untyped-def]
     config = tmp_path / "c.yaml"
     config.write_text(f"{{name: x, directory: {tmp_path}, tracking: {{uri: null}}}}")

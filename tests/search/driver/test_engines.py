@@ -13,8 +13,6 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.config import settings_from
 from stepfront.search.driver.open_ledger import open_ledger
-from stepfront.search.driver.search import run_search
-from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import load_or_measure_costs, read_costs
 from stepfront.search.problem.evaluator_parts import local_parts
@@ -25,17 +23,9 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN, Engine
-from tests.search.conftest import TINY, tiny_settings
+from tests.search.conftest import TINY, do_search, tiny_settings
 
 CHANNELS_LAST = Engine(name="channels_last")
-
-
-class Silent:
-    def update(self, report: SearchReport) -> None: ...
-
-
-def do_search(directory: Path, *overrides: str) -> Path:
-    return run_search(tiny_settings(directory, "tracking.uri=null", *overrides), False, Silent(), lambda text: None)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from stepfront.search.scoring.baselines import run_baselines
 from stepfront.search.scoring.versus import advice
 from stepfront.search.step_tables.step_error_table import read_step_errors
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from tests.search.driver.test_run import do_search
+from tests.search.conftest import do_search
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFact
     place = tmp_path_factory.mktemp("even")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
     seeds = "initial_plans={uniform: 2, monotone: 2, fewer_steps: 3, dp: 3}"
-    own = ("space.encoding=steps", "space.skip=even", "tracking.uri=null")
+    own = ("space.encoding=steps", "space.skip=even")
     return do_search(place, *own, seeds, "budget.trials=16")
 
 

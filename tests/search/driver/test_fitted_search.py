@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search, repair_search
 from stepfront.search.cli.main import app
+from stepfront.search.config import settings_from
 from stepfront.search.driver import fit
 from stepfront.search.driver.fit import fit_points
 from stepfront.search.driver.open_ledger import open_ledger
@@ -33,22 +34,19 @@ from stepfront.search.scoring.confirm import run_confirmation
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import Silent, own_store, tiny_settings
 from tests.search.learning.test_search_samplers import LEARNING
 
 IMAGES, SEED = 20, 3
 
 
-class Silent:
-    def update(self, *told: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def fitted(trained: Path, cluster: None) -> Path:
+def fitted(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a search whose own grid is a bad one, and that has fitted one plan."""
+    place = tmp_path_factory.mktemp("fitted")
     own = ("name=fitted", f"supernet={trained / 'tiny' / 'supernet'}", "sampler.grid=leading", "budget.trials=7")
-    settings = tiny_settings(trained, *own, LEARNING, "initial_plans={uniform: 3}", "fit={every: 1, points: 1}")
+    fits = (LEARNING, "initial_plans={uniform: 3}", "fit={every: 1, points: 1}")
+    settings = tiny_settings(place, *own, *fits)
     return run_search(settings, False, Silent(), lambda text: None)
 
 
@@ -90,7 +88,9 @@ def test_a_plan_is_fitted_once(fitted: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(trials["parents"].iloc[-1]) == [0]
 
 
-def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, tmp_path: Path) -> None:
+def test_what_is_done_with_points_afterwards_knows_their_samplers(
+    fitted: Path, tmp_path: Path, empty_store: Path
+) -> None:
     _, settings = find_search(fitted)
     trials = read_snapshot(fitted).trials
     run_search(settings, False, Silent(), lambda text: None)  # a resume of a search that has ended
@@ -117,7 +117,8 @@ def test_what_is_done_with_points_afterwards_knows_their_samplers(fitted: Path, 
         "the plans that they were fitted to",
     ):
         assert title in page
-    assert log_to_mlflow(settings, fitted, True)[0] == ""
+    store = settings_from(settings.model_dump(mode="json"), [own_store(tmp_path, empty_store)])
+    assert log_to_mlflow(store, fitted, True)[0] == ""
     assert [found.detail for found in check_search(fitted.parent) if not found.usable] == []
 
 

@@ -16,16 +16,11 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.load import load_problem, warn_of_bias
 from stepfront.search.scoring.confirm import run_confirmation
-from tests.search.conftest import TINY, tiny_settings
-
-
-class Silent:
-    def update(self, *told: object) -> None:
-        pass
+from tests.search.conftest import TINY, Silent, tiny_settings
 
 
 def test_a_search_with_kid_is_a_front_of_three_objectives(fresh: Path, cluster: None) -> None:
-    changes = ("tracking.uri=null", "budget.trials=4", "scores=[{name: kernel_distance, function: kid}]")
+    changes = ("budget.trials=4", "scores=[{name: kernel_distance, function: kid}]")
     directory = run_search(tiny_settings(fresh, *changes), False, Silent(), lambda text: None)
     trials = pd.read_parquet(directory / "trials.parquet")
     values = trials[["fid", "gflops", "kernel_distance"]].to_numpy()

@@ -30,10 +30,10 @@ from stepfront.search.tracking.search_runs import run_note
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluator import Evaluator
-from tests.search.driver.test_run import do_search
+from tests.search.conftest import do_search
 
 GENES = ("space.solvers=[ddim, dpmpp_2m]", "space.grids=[trailing, quadratic]", "space.encoding=steps")
-OWN = ("space.skip=even", "tracking.uri=null", "initial_plans={uniform: 2, monotone: 4, fewer_steps: 3}")
+OWN = ("space.skip=even", "initial_plans={uniform: 2, monotone: 4, fewer_steps: 3}")
 
 
 @pytest.fixture(scope="module")

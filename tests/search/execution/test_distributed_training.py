@@ -25,7 +25,7 @@ from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 from tests.search.conftest import tiny_settings
 
-TWO = ("training.workers=2", "tracking.uri=null", "workers.cpus=0.5")
+TWO = ("training.workers=2", "workers.cpus=0.5")
 
 
 class Deadly:
@@ -111,6 +111,6 @@ def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog
 
 
 def test_a_machine_without_room_for_the_workers_says_so(cluster: None, tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path, "training.workers=9", "tracking.uri=null", "workers.cpus=8")
+    settings = tiny_settings(tmp_path, "training.workers=9", "workers.cpus=8")
     with pytest.raises(InputError, match=r"training\.workers 9: this machine has room for \d+ of 8 CPUs and 0 GPUs"):
         run_training(settings, False, lambda state: None, lambda text: None)

@@ -41,7 +41,7 @@ class NoView:
 
 
 def search_settings(directory: Path, *overrides: str) -> RunSettings:
-    own = ("sampler.times=learnt", LEARNING, "budget.trials=2", "tracking.uri=null", "space.skip=even")
+    own = ("sampler.times=learnt", LEARNING, "budget.trials=2", "space.skip=even")
     return tiny_settings(directory, "initial_plans={uniform: 2}", *own, *overrides)
 
 

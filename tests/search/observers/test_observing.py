@@ -43,7 +43,7 @@ class Hanging(Recorder):
     """An observer that waits."""
 
     def trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        GO_ON.wait(20)
+        GO_ON.wait(60)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def settings_with(*names: str) -> RunSettings:
 
 def wait(observers: Observers) -> None:
     assert observers._thread is not None
-    observers._thread.join(20)
+    observers._thread.join(60)
 
 
 def test_each_trial_is_shown_once_and_the_front_at_the_end() -> None:

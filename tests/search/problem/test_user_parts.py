@@ -11,7 +11,7 @@ from stepfront.search.checks.doctor import check_environment, run_check
 from stepfront.search.driver.search import run_search
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.user_parts import check_parts
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import Silent, tiny_settings
 
 PARTS = """
 from dataclasses import replace
@@ -64,12 +64,6 @@ def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     (folder / "own_parts.py").write_text(PARTS)
     monkeypatch.syspath_prepend(folder)
-
-
-class Silent:
-    """A view that shows nothing."""
-
-    def update(self, report: object) -> None: ...
 
 
 @pytest.mark.usefixtures("own_parts")

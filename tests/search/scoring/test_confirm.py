@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from safetensors.torch import load, save
 
+from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
+from stepfront.files import write_text
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import save_settings, settings_from
-from stepfront.search.driver.search import run_search
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
@@ -22,18 +23,15 @@ from stepfront.search.scoring.baselines import SAMPLERS
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.second_judge import load_second_judge
 from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
-from tests.search.conftest import TINY, tiny_settings
+from tests.search.conftest import TINY, copy_of_search, tiny_settings
 
 
-class Silent:
-    def update(self, report: object) -> None:
-        """Show nothing."""
-
-
-@pytest.fixture
-def searched(fresh: Path, cluster: None) -> Path:
-    """Return a small finished search of its own."""
-    return run_search(tiny_settings(fresh, "budget.trials=5"), False, Silent(), lambda text: None)
+@pytest.fixture(scope="module")
+def confirmed(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the search that is confirmed."""
+    directory = copy_of_search(searched, tmp_path_factory.mktemp("confirmed"))
+    run_confirmation(directory, None, None)
+    return directory
 
 
 def change(directory: Path, *overrides: str) -> None:
@@ -42,39 +40,89 @@ def change(directory: Path, *overrides: str) -> None:
     save_settings(settings_from(settings, overrides), directory / "settings.yaml")
 
 
-def test_a_second_judge_scores_every_point_beside_the_first(searched: Path) -> None:
-    run_confirmation(searched, None, None)
-    confirmed = pd.read_parquet(searched / "confirm.parquet")
-    assert np.isfinite(confirmed["second_fid"]).all()
-    assert set(confirmed["second_features"]) == {"random"}
-    assert set(confirmed["features"]) == {"classifier"}
-    full_width = confirmed["plan"].str.fullmatch(r"\d+x1\.00")
+def test_confirmation_uses_held_out_noise_and_marks_the_front(confirmed: Path, tmp_path: Path) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    first = pd.read_parquet(directory / "confirm.parquet")
+    trials = pd.read_parquet(directory / "trials.parquet")
+    assert not set(first["noise_seed"]) & set(trials["noise_seed"])
+    front = pd.read_parquet(directory / "front.parquet")
+    assert (front["confirm_seeds"] == 2).all()
+    for _, row in front.iterrows():
+        mine = first[first["plan"] == row["plan"]].drop_duplicates("noise_seed")["fid"]
+        assert row["fid_confirmed"] == pytest.approx(mine.mean())
+        assert row["fid_low"] < row["fid_confirmed"] < row["fid_high"]
+    facts = json.loads((directory / "search.json").read_text())
+    savings = facts["savings"]
+    expected = 1 - savings["gflops"] / facts["full"]["gflops"] if savings["holds"] else None
+    assert savings["flops_saved"] == pytest.approx(expected)
+    scored = (directory / "confirm.parquet").stat().st_mtime_ns
+    called: list[int] = []
+    run_confirmation(directory, None, None, lambda done, total: called.append(done))
+    assert not called  # scores that are there are kept
+    assert (directory / "confirm.parquet").stat().st_mtime_ns >= scored
+    assert np.isfinite(front[["kid", "kid_low", "kid_high"]].to_numpy()).all()
+    assert front[["precision", "recall"]].stack().between(0, 1).all()
+    for _, row in front.iterrows():
+        mine = first[first["plan"] == row["plan"]].drop_duplicates("noise_seed")
+        assert row["kid"] == pytest.approx(mine["kid"].mean())
+        assert row["precision"] == pytest.approx(mine["precision"].mean())
+    assert set(first["real_images"]) == {32}
+    for name in ("trials", "front", "progress", "proxies", "baselines", "confirm"):
+        assert set(pd.read_parquet(directory / f"{name}.parquet")["features"]) == {"classifier"}, name
+    # Scores of another number of images come beside these, and the larger number is what the front is judged by.
+    run_confirmation(directory, 48, None)
+    both = pd.read_parquet(directory / "confirm.parquet")
+    scores = ["plan", "kind", "noise_seed", "images", "fid", "kid", "precision", "recall"]
+    pd.testing.assert_frame_equal(
+        both.loc[both["images"] == 32, scores].sort_values(scores).reset_index(drop=True),
+        first[scores].sort_values(scores).reset_index(drop=True),
+    )
+    assert set(both.loc[both["used"], "images"]) == {48}
+    assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
+    run_confirmation(directory, 32, None, lambda done, total: called.append(done))
+    assert not called
+    assert (pd.read_parquet(directory / "front.parquet")["confirm_images"] == 48).all()
+    assert "KID" in write_report(directory).read_text()
+    assert both["fid_infinity"].isna().all()
+    settings = directory / "settings.yaml"
+    write_text(settings, settings.read_text().replace("extrapolate: false", "extrapolate: true"))
+    run_confirmation(directory, 32, None)
+    extrapolated = pd.read_parquet(directory / "confirm.parquet").query("images == 32")
+    assert np.isfinite(extrapolated["fid_infinity"]).all()
+    assert extrapolated["fid"].sum() == pytest.approx(first["fid"].sum())
+
+
+def test_a_second_judge_scores_every_point_beside_the_first(confirmed: Path) -> None:
+    scores = pd.read_parquet(confirmed / "confirm.parquet")
+    assert np.isfinite(scores["second_fid"]).all()
+    assert set(scores["second_features"]) == {"random"}
+    assert set(scores["features"]) == {"classifier"}
+    full_width = scores["plan"].str.fullmatch(r"\d+x1\.00")
     assert full_width.any()
     for name in ("blurred_fid", "second_blurred_fid"):
-        assert (np.isfinite(confirmed[name]) == full_width).all()
-    front = pd.read_parquet(searched / "front.parquet")
+        assert (np.isfinite(scores[name]) == full_width).all()
+    front = pd.read_parquet(confirmed / "front.parquet")
     for _, row in front.iterrows():
-        own = confirmed[(confirmed["plan"] == row["plan"]) & (confirmed["sampler"] == "")]
+        own = scores[(scores["plan"] == row["plan"]) & (scores["sampler"] == "")]
         assert row["second_confirmed"] == pytest.approx(own.drop_duplicates("noise_seed")["second_fid"].mean())
         assert row["second_low"] < row["second_confirmed"] < row["second_high"]
-    assert (find_search(searched)[1].supernet_directory / "second_judge" / "reference-random.npz").exists()
+    assert (find_search(confirmed)[1].supernet_directory / "second_judge" / "reference-random.npz").exists()
 
 
-def test_the_claim_is_made_against_the_best_full_width_sampler(searched: Path) -> None:
-    run_confirmation(searched, None, None)
-    facts = json.loads((searched / "search.json").read_text())
+def test_the_claim_is_made_against_the_best_full_width_sampler(confirmed: Path) -> None:
+    facts = json.loads((confirmed / "search.json").read_text())
     claim = facts["savings"]
     assert set(CLAIM_KEYS) <= set(claim)
-    confirmed = pd.read_parquet(searched / "confirm.parquet")
-    baselines = pd.read_parquet(searched / "baselines.parquet")
+    scores = pd.read_parquet(confirmed / "confirm.parquet")
+    baselines = pd.read_parquet(confirmed / "baselines.parquet")
     samplers = baselines[baselines["method"] == SAMPLERS]
-    wanted = full_width_samplers(load_problem(find_search(searched)[1]))
+    wanted = full_width_samplers(load_problem(find_search(confirmed)[1]))
     assert len(samplers) == len(wanted)
     assert all(set(widths) == {1.0} for widths in samplers["widths"])
     by_steps = samplers.groupby(samplers["widths"].map(len))["fid"].min()
-    found = confirmed[confirmed["kind"] == "sampler"].drop_duplicates(["plan", "sampler"])
+    found = scores[scores["kind"] == "sampler"].drop_duplicates(["plan", "sampler"])
     assert sorted(found["fid_search"]) == pytest.approx(sorted(by_steps))
-    full_width = confirmed[confirmed["kind"].isin(["full", "sampler"])]
+    full_width = scores[scores["kind"].isin(["full", "sampler"])]
     means = full_width.groupby(["plan", "sampler"])["fid"].mean()
     assert (claim["reference"]["plan"], claim["reference"]["sampler"]) == means.idxmin()
     assert claim["seeds"] == 2
@@ -84,34 +132,34 @@ def test_the_claim_is_made_against_the_best_full_width_sampler(searched: Path) -
     assert found == pytest.approx([reference[name].mean() for name in ("blurred_fid", "second_blurred_fid")])
 
 
-def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched: Path) -> None:
-    change(searched, "confirm.max_seeds=4", "confirm.margin=1")
-    run_confirmation(searched, None, None)
-    confirmed = pd.read_parquet(searched / "confirm.parquet")
+def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched_copy: Path) -> None:
+    change(searched_copy, "confirm.max_seeds=4", "confirm.margin=1")
+    run_confirmation(searched_copy, None, None)
+    confirmed = pd.read_parquet(searched_copy / "confirm.parquet")
     first = [FIRST_SEED, FIRST_SEED + 1]
     seeds = confirmed.groupby(["plan", "sampler"])["noise_seed"].agg(lambda column: tuple(sorted(set(column))))
     assert set(seeds) <= {tuple(first), tuple(range(FIRST_SEED, FIRST_SEED + 4))}
     # Front and report use the seeds that all plans have.
     assert set(confirmed.loc[confirmed["used"], "noise_seed"]) == set(first)
-    claim = json.loads((searched / "search.json").read_text())["savings"]
+    claim = json.loads((searched_copy / "search.json").read_text())["savings"]
     assert claim["looks"] == [2, 4]
     assert claim["level"] == pytest.approx(0.975)
     called: list[int] = []
-    run_confirmation(searched, None, None, lambda done, total: called.append(done))
+    run_confirmation(searched_copy, None, None, lambda done, total: called.append(done))
     assert not called  # decided: a second call scores nothing
     same = ["kind", "plan", "sampler", "noise_seed", "fid"]
-    again = pd.read_parquet(searched / "confirm.parquet")
+    again = pd.read_parquet(searched_copy / "confirm.parquet")
     assert sorted(again[same].to_numpy().tolist()) == sorted(confirmed[same].to_numpy().tolist())
-    assert json.loads((searched / "search.json").read_text())["savings"] == claim
+    assert json.loads((searched_copy / "search.json").read_text())["savings"] == claim
 
 
-def test_the_same_judge_twice_is_refused(searched: Path) -> None:
-    change(searched, "confirm.features.name=classifier", "confirm.features.classifier_epochs=1")
+def test_the_same_judge_twice_is_refused(searched_copy: Path) -> None:
+    change(searched_copy, "confirm.features.name=classifier", "confirm.features.classifier_epochs=1")
     with pytest.raises(InputError, match=r"confirm.features 'classifier', is the same as the search's own"):
-        run_confirmation(searched, None, None)
-    change(searched, "confirm.features.seed=1")
-    run_confirmation(searched, None, None)
-    assert set(pd.read_parquet(searched / "confirm.parquet")["second_features"]) == {"classifier"}
+        run_confirmation(searched_copy, None, None)
+    change(searched_copy, "confirm.features.seed=1")
+    run_confirmation(searched_copy, None, None)
+    assert set(pd.read_parquet(searched_copy / "confirm.parquet")["second_features"]) == {"classifier"}
 
 
 def test_the_same_judge_with_other_last_digits_is_refused(fresh: Path) -> None:
@@ -131,11 +179,11 @@ def test_the_second_judge_is_another_than_the_first(fresh: Path) -> None:
     assert load_second_judge(load_problem(tiny_settings(fresh))).features.name == "random"
 
 
-def test_too_few_images_and_seeds_are_refused(searched: Path) -> None:
+def test_too_few_images_and_seeds_are_refused(searched_copy: Path) -> None:
     with pytest.raises(InputError, match=r"8 generated images given; the judge 'classifier' needs at least 16"):
-        run_confirmation(searched, 8, None)
+        run_confirmation(searched_copy, 8, None)
     with pytest.raises(InputError, match="1 noise seed"):
-        run_confirmation(searched, None, 1)
+        run_confirmation(searched_copy, None, 1)
 
 
 @pytest.mark.parametrize("margin", ["0", "-0.1", ".nan"])

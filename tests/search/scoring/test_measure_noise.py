@@ -17,19 +17,12 @@ from stepfront.search.records.run_directory import find_search
 from stepfront.search.records.score_noise import NOISE_FILE
 from stepfront.search.scoring.baselines import SAMPLERS
 from stepfront.tables.search_tables import read_tables
-from tests.search.conftest import tiny_settings
-
-
-class Silent:
-    def update(self, *told: object) -> None:
-        pass
+from tests.search.conftest import Silent, tiny_settings
 
 
 def search(place: Path, name: str, *overrides: str) -> tuple[Path, list[str]]:
     stages: list[str] = []
-    settings = tiny_settings(
-        place, f"name={name}", f"supernet={place / 'tiny' / 'supernet'}", "tracking.uri=null", *overrides
-    )
+    settings = tiny_settings(place, f"name={name}", f"supernet={place / 'tiny' / 'supernet'}", *overrides)
     return run_search(settings, False, Silent(), stages.append), stages
 
 

@@ -49,10 +49,10 @@ def test_the_holder_is_named_at_every_attempt_and_killed_it_leaves_the_lock_free
 
 
 def test_a_lock_is_waited_for(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    threading.Timer(0.5, holder.kill).start()
     assert holder.poll() is None
+    threading.Timer(0.3, holder.kill).start()
     with directory_lock(tmp_path, wait_seconds=60):
-        assert holder.wait(10) != 0  # it was killed, and held the lock until then
+        assert holder.wait(60) != 0  # it was killed, and held the lock until then
 
 
 def test_a_directory_is_cleared_of_all_but_its_lock(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.cli.main import app
 from stepfront.search.driver.search import run_search
-from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.storage.run_location import (
     RunLocation,
     copy_folder,
@@ -24,7 +23,7 @@ from stepfront.search.storage.run_location import (
     open_for_writing,
 )
 from stepfront.tables.schema import FRONT, TRIALS
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import Silent, tiny_settings
 from tests.search.storage.conftest import Machine, content
 
 
@@ -117,17 +116,13 @@ def test_uris_are_told_from_folders_and_each_run_has_a_copy_of_its_own() -> None
     assert copy_folder("s3://b/runs/a", "work").parent == copy_folder("s3://b/runs/b", "work").parent
 
 
-class Silent:
-    def update(self, report: SearchReport) -> None: ...
-
-
 def test_a_search_at_a_uri_continues_on_another_machine(
     trained: Path, cluster: None, machine: Machine, tmp_path: Path
 ) -> None:
     bucket = tmp_path / "bucket"
     shutil.copytree(trained / "tiny" / "supernet", bucket / "nets" / "supernet")
     supernet = f"supernet=file://{bucket}/nets/supernet"
-    settings = tiny_settings(tmp_path, "tracking.uri=null", "workers.count=1", f"directory=file://{bucket}", supernet)
+    settings = tiny_settings(tmp_path, "workers.count=1", f"directory=file://{bucket}", supernet)
     with local_settings(settings) as (here, location):
         assert str(location) == f"file://{bucket}/tiny"
         assert Path(here.directory).is_relative_to(tmp_path / "a")
@@ -145,7 +140,7 @@ def test_a_search_at_a_uri_continues_on_another_machine(
     assert (bucket / "tiny" / "search" / "report.html").exists()
     local = tmp_path / "local"
     shutil.copytree(trained / "tiny" / "supernet", local / "tiny" / "supernet")
-    never = tiny_settings(local, "tracking.uri=null", "workers.count=1", "budget.trials=12")
+    never = tiny_settings(local, "workers.count=1", "budget.trials=12")
     straight = pd.read_parquet(run_search(never, False, Silent(), lambda text: None) / TRIALS)
     assert trials["genome"].tolist() == straight["genome"].tolist()
     assert trials["fid"].tolist() == straight["fid"].tolist()

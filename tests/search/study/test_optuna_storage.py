@@ -50,12 +50,12 @@ def test_a_database_that_goes_away_for_a_while_is_waited_for(postgres: Postgres,
     whole = run(make_ledger("memory", tmp_path))
     ledger = run(ledger_in(postgres, tmp_path / "away"), most=5)
     postgres.stop()
-    back = threading.Timer(3, postgres.start)
-    back.start()
     begin = time.monotonic()
+    back = threading.Timer(2, postgres.start)
+    back.start()
     run(ledger)
+    assert time.monotonic() - begin >= 1.9
     back.join()
-    assert time.monotonic() - begin >= 2.5
     assert outcomes(ledger_in(postgres, tmp_path / "away")) == outcomes(whole)  # none lost, none twice
 
 
@@ -87,7 +87,7 @@ def test_a_lock_that_a_killed_driver_left_beside_the_journal_is_no_hindrance(tmp
     lock.symlink_to(tmp_path / "study.journal")
     begin = time.monotonic()
     assert make_ledger("journal", tmp_path).finished == 3
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20  # Optuna's own rule waits half a minute for a lock
     assert not lock.is_symlink()
 
 

@@ -91,10 +91,10 @@ def test_a_signal_ends_the_command_and_its_server(
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(foreign)
         shown.send_signal(sign)
-        assert shown.wait(30) == code
+        assert shown.wait(120) == code
     finally:
         shown.terminate()  # where an assertion failed: the command then ends its server
-        shown.wait(30)
+        shown.wait(120)
         shown.stdout.close()
     with contextlib.closing(socket.socket()) as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", port))

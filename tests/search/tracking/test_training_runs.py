@@ -21,7 +21,7 @@ from stepfront.search.tracking.training_runs import TRAINING_TABLE
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.training.trainer import TrainingReport
-from tests.search.conftest import tiny_settings
+from tests.search.conftest import own_store, tiny_settings
 
 SERIES = ("loss/0.25", "loss/0.5", "loss/1", "images_per_second", "learning_rate")
 
@@ -32,8 +32,7 @@ class KilledError(Exception):
 
 @pytest.fixture
 def settings(tmp_path: Path, empty_store: Path) -> RunSettings:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return tiny_settings(tmp_path)
+    return tiny_settings(tmp_path, own_store(tmp_path, empty_store))
 
 
 def train(settings: RunSettings, killed_at: int | None = None, fresh: bool = False) -> None:
@@ -112,8 +111,7 @@ def test_an_absent_server_stops_nothing_and_is_caught_up_with(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     train(tiny_settings(tmp_path, "tracking.uri=http://127.0.0.1:9"))
     assert "MLflow was not written: MLflow at http://127.0.0.1:9" in caplog.text
-    settings = tiny_settings(tmp_path)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    settings = tiny_settings(tmp_path, own_store(tmp_path, empty_store))
     train(settings)  # done already, but MLflow is there now
     (found,) = runs(settings)
     assert found.info.status == "FINISHED"
@@ -139,7 +137,7 @@ def test_without_tracking_there_is_a_table_and_no_store(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_was_lost_is_one_row_once_it_is_made_again(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path, "tracking.uri=null")
+    settings = tiny_settings(tmp_path)
     data: ImageData = load_data(settings.data)
     log = TrainingLog(settings, data, tmp_path)
     for step, loss in ((5, 0.9), (10, 0.5), (5, 0.8), (10, 0.4)):
@@ -149,7 +147,7 @@ def test_a_checkpoint_that_was_lost_is_one_row_once_it_is_made_again(tmp_path: P
 
 
 def test_the_checkpoint_of_a_store_is_forgotten_by_a_fresh_training(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path, "tracking.uri=null", f"training.checkpoints=file://{tmp_path}/store")
+    settings = tiny_settings(tmp_path, f"training.checkpoints=file://{tmp_path}/store")
     with pytest.raises(KilledError):
         train(settings, killed_at=7)
     shutil.rmtree(settings.supernet_directory)

@@ -98,7 +98,7 @@ def test_a_server_that_is_away_makes_nobody_wait(settings: RunSettings) -> None:
     for _ in range(200):
         process.update()
     process.stop(timeout=0)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30  # nothing waits: one attempt at the server takes seconds, and these are 200
     assert process.waiting(3) == 3
     off = settings.model_copy(update={"tracking": settings.tracking.model_copy(update={"uri": None})})
     silent = MlflowProcess(off, off.search_directory)

@@ -1,0 +1,72 @@
+"""After a finished search: the same command, more budget, two workers, and a search that begins with its front."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.driver.search import extended_settings, run_search
+from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.plan_source import make_plan_features
+from stepfront.search.records.run_directory import resume_settings, warm_settings
+from tests.search.conftest import Silent, copy_of_search, do_search, tiny_settings
+
+
+@pytest.fixture(scope="module")
+def extended(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the finished search that has gone on for five trials."""
+    directory = copy_of_search(searched, tmp_path_factory.mktemp("extended"))
+    return run_search(extended_settings(directory, 5, None, None), False, Silent(), lambda text: None)
+
+
+def test_a_finished_search_is_not_repeated(searched_copy: Path, tmp_path: Path) -> None:
+    before = pd.read_parquet(searched_copy / "trials.parquet")
+    assert do_search(tmp_path) == searched_copy
+    pd.testing.assert_frame_equal(pd.read_parquet(searched_copy / "trials.parquet"), before)
+
+
+def test_equal_seeds_give_equal_scores_whatever_the_workers(searched: Path, fresh: Path, cluster: None) -> None:
+    again = pd.read_parquet(do_search(fresh, "workers.count=2") / "trials.parquet")
+    first = pd.read_parquet(searched / "trials.parquet")
+    scores = dict(zip(first["plan"], first["fid"], strict=True))
+    both = [plan for plan in again["plan"] if plan in scores]
+    assert len(both) >= 4
+    assert [again.set_index("plan").loc[plan, "fid"] for plan in both] == [scores[plan] for plan in both]
+
+
+def test_a_search_that_began_from_another_goes_on_when_that_is_gone(extended: Path, tmp_path: Path) -> None:
+    parent = copy_of_search(extended, tmp_path)
+    child = tiny_settings(tmp_path, "name=child", f"supernet={parent.parent / 'supernet'}", "budget.trials=6")
+    settings = warm_settings(child, [parent])
+    directory = run_search(settings, False, Silent(), lambda text: None)
+    trials = pd.read_parquet(directory / "trials.parquet")
+    assert f"front:{parent}" in set(trials["origin"])
+    earlier = make_plan_features(load_problem(settings)).earlier
+    assert len(earlier) == 1  # what the parent's 14 trials taught is handed over with its front
+    shutil.rmtree(parent)
+    run_search(extended_settings(directory, 3, None, None), False, Silent(), lambda text: None)
+    assert len(pd.read_parquet(directory / "trials.parquet")) == 9
+
+
+def test_a_finished_search_goes_on_with_more_budget(searched: Path, extended: Path) -> None:
+    after = pd.read_parquet(extended / "trials.parquet")
+    assert len(after) == 14
+    pd.testing.assert_frame_equal(after[:9], pd.read_parquet(searched / "trials.parquet"))
+    assert resume_settings(extended.parent).budget.trials == 14
+    with pytest.raises(InputError, match="possible: --trials, --minutes, --tflops"):
+        extended_settings(extended.parent, None, None, None)
+
+
+def test_a_search_begins_with_the_front_of_an_earlier_one(searched: Path, fresh: Path, cluster: None) -> None:
+    directory = do_search(
+        fresh, f"initial_plans={{uniform: 3, 'front:{searched}': 4}}", "space.stages=6", "budget.trials=6"
+    )
+    trials = pd.read_parquet(directory / "trials.parquet")
+    earlier = set(pd.read_parquet(searched / "front.parquet")["plan"])
+    own = trials[trials["origin"] == f"front:{searched}"]
+    assert len(own) >= 1
+    assert set(own["plan"]) <= earlier

@@ -1,0 +1,117 @@
+"""Workers on Ray whose evaluations raise, return nonsense, stop for ever or kill their process; and one that works."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepfront.search.algorithm.trials import result_of
+from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.execution.executor import run_trials
+from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.tune_searcher import Job
+from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.problem.costs import load_or_measure_costs
+from stepfront.search.problem.evaluator_parts import local_parts
+from stepfront.search.problem.load import load_problem
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
+from tests.search.conftest import tiny_settings
+
+
+class FailingLoad:
+    """A worker whose evaluations raise, return nonsense, stop for ever or kill the process, by the plan."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self):  # type: ignore[no-untyped-def]
+        def evaluate(plan: Plan, images: int, noise_seed: int) -> Evaluation:
+            fid = {0.25: float("nan"), 0.5: 3.0, 1.0: 1.0}[plan.widths[0]]
+            if plan.widths == (0.5,) * 6:
+                raise RuntimeError("the network is on fire")
+            if plan.widths == (1.0,) * 6 and not self.mark.exists():
+                self.mark.write_text("died once")
+                os.kill(os.getpid(), signal.SIGKILL)
+            mixed = plan.widths[0] != 0.25 and len(set(plan.widths)) > 1
+            if mixed and not (stopped := self.mark.with_suffix(".stopped")).exists():
+                stopped.write_text(str(plan.widths))
+                os.kill(os.getpid(), signal.SIGSTOP)  # hangs so hard that nothing in the process can notice
+            return Evaluation(fid, float(sum(plan.widths)), 1.0, "made", images, noise_seed)
+
+        return evaluate
+
+
+def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
+    # Not ahead: a process that ends before its result has travelled takes the plan before along.
+    settings = tiny_settings(
+        fresh,
+        "budget.trials=12",
+        "screen.proxy=none",
+        "initial_plans={uniform: 3}",
+        "workers.count=2",
+        "workers.ahead=never",
+    )
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    ledger = open_ledger(problem, costs, settings.search_directory)
+    job = Job(problem.plan_of, 8, 0)
+    run_trials(
+        ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=30
+    )  # longer than a process takes to start
+    assert ledger.finished == 12
+    results = {trial.user_attrs["genome"]: result_of(trial) for trial in ledger.trials}
+    assert results["222"]["fid"] == 1.0  # killed once, tried again
+    assert results["111"]["error"].startswith("RuntimeError: the network is on fire")
+    assert results["111"]["error"].endswith("(attempt 3 of 3)")
+    assert "not finite: fid nan" in results["000"]["error"]
+    assert (fresh / "mark").exists()
+    attempts = {trial.user_attrs["genome"]: trial.user_attrs.get("attempt", 1) for trial in ledger.trials}
+    hopeless = {genome for genome in attempts if genome == "111" or genome.startswith("0")}
+    assert {attempts[genome] for genome in hopeless} == {3}
+    # The killed one, and the one that stopped: ended at the limit and tried again.
+    said = (fresh / "mark.stopped").read_text()
+    stopped = next(genome for genome in attempts if str(problem.plan_of(genome).widths) == said)
+    assert {genome for genome, n in attempts.items() if n == 2} == {"222", stopped}
+    assert np.isfinite(results[stopped]["fid"])
+    # The other worker continued in the meantime.
+    asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
+    overtaken = [t for t in ledger.trials if t.number > asked_before]
+    assert any(result_of(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)
+
+
+def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -> None:
+    settings = tiny_settings(fresh, "workers.count=2")
+    times = tuple(float(t) for t in range(6, 0, -1))
+    plans = [(Plan(times, (w,) * 6), 0) for w in (1.0, 0.5, 1.0)]
+    plans.append((Plan(times, (1.0,) * 4 + (0.5,) * 2), 0))
+    with PlanScorer(FailingLoad(fresh / "mark"), settings.workers, limit=4) as scorer:
+        scored = scorer.score(plans, 8)
+        there = set(map(id, scorer._all()))
+        again = scorer.score(plans[2:3], 8)
+        assert set(map(id, scorer._all())) == there  # they stay for the next list
+    assert [e.fid for e in [*scored, *again]] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0, 1.0]
+    assert "on fire" in scored[1].error
+
+
+def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
+    settings = tiny_settings(trained)
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    load = LoadEvaluator(local_parts(problem, costs, 1))
+    plan = problem.uniform_plan(0.5)
+    with PlanScorer(load, settings.workers, limit=300) as scorer:
+        (there,) = scorer.score([(plan, 5)], 16)
+    here = load()(plan, 16, 5)
+    assert (there.fid, there.paired) == (here.fid, here.paired)
+    assert not here.error
+
+
+def test_a_cluster_of_one_listens_on_loopback_alone(cluster: None) -> None:
+    import ray
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
