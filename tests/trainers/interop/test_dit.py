@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from stepfront import load_settings
 from stepfront.errors import InputError
 from stepfront.search.cli.main import app
 from stepfront.trainers.interop.assembly import ORIGIN_FILE
@@ -182,6 +183,12 @@ def test_the_first_published_class_and_a_pipelines_transformer_are_taken(
         assert card.made_with["latent_pixels"] == 4
         assert card.network.family == "dit"
         assert card.diffusion.beta_first == 0.0002
+    arguments = ["import", "diffusers", str(tmp_path), "--out", str(tmp_path / "runs" / "start"), "--widths", "0.5,1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    settings = load_settings(tmp_path / "runs" / "start" / "config.yaml")
+    assert (settings.data.size, settings.data.channels) == (32, 3)  # latents of 8x8, each of 4x4 pixels
+    assert settings.data.autoencoder == str(tmp_path / "vae")
 
 
 def test_the_command_finds_a_transformer_and_exports_it(tmp_path: Path, folder: Callable[..., Path]) -> None:
