@@ -70,17 +70,20 @@ def _what_holds(claim: Mapping[str, Any]) -> str:
     latency = number(claim.get("latency_saved"))
     saved = _share(claim["flops_saved"], "FLOPs") + ("" if latency is None else f" and {_share(latency, 'latency')}")
     if _plan(claim) == best:
+        quality = f"is as good as the best full-width sampler, {_reference_words(claim)},"
+        if _references(claim) == [best]:
+            quality = f"is itself the best full-width sampler on {_judges_word(claim)},"
         return (
             f"Steps are saved, widths are not: at a margin of {percent(claim['margin'])}, full width in fewer steps, "
-            f"{best}, is as good as the best full-width sampler, {sampler_text(claim['reference'])}, and needs {saved} "
-            f"than {sampler_text(claim['full'])}; no narrower plan is shown to be as good ({_effort(claim)})."
+            f"{best}, {quality} and needs {saved} than {sampler_text(claim['full'])}; no narrower plan is shown to be "
+            f"as good ({_effort(claim)})."
         )
     other = ""
     if against is not None:
         other = f", and {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality"
     return (
         f"At a margin of {percent(claim['margin'])}, the plan {_plan(claim)} is as good as the best full-width "
-        f"sampler, {sampler_text(claim['reference'])}, on {_judges_word(claim)}; it needs {saved} than full width at "
+        f"sampler, {_reference_words(claim)}, on {_judges_word(claim)}; it needs {saved} than full width at "
         f"every step, {sampler_text(claim['full'])}{other} ({_differences(claim)}; {_effort(claim)})."
     )
 
@@ -97,7 +100,7 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
     dearest = "dearest plan below full width" if claim.get("correction") else "nearest plan"
     text = (
         f"No saving at equal quality is claimed: at a margin of {margin}, the {dearest}, {_plan(claim)}, is not shown "
-        f"to be as good as the best full-width sampler, {sampler_text(claim['reference'])} "
+        f"to be as good as the best full-width sampler, {_reference_words(claim)} "
         f"({_differences(claim)}; {_effort(claim)})"
     )
     if len(claim["judges"]) < 2:
@@ -112,7 +115,7 @@ def _no_judge_sees_blur(claim: Mapping[str, Any]) -> str:
     differences = _differences({**claim, "judges": claim["blurred_reference"]["judges"]})
     return (
         "No saving at equal quality is claimed, because the judges do not see a blur: the images of the best "
-        f"full-width sampler, {sampler_text(claim['reference'])}, pass as equal to themselves when they are blurred "
+        f"full-width sampler, {_reference_words(claim)}, pass as equal to themselves when they are blurred "
         f"({differences}; {_effort(claim)}). So they are still poor: look at them, and train the supernet longer."
     )
 
@@ -120,6 +123,23 @@ def _no_judge_sees_blur(claim: Mapping[str, Any]) -> str:
 def sampler_text(plan: Mapping[str, Any]) -> str:
     """Return a full-width plan with its sampler: 8x1.00 (dpmpp_2m, logsnr grid)."""
     return f"{plan['plan']} ({plan['sampler']})" if plan.get("sampler") else str(plan["plan"])
+
+
+def _references(claim: Mapping[str, Any]) -> list[str]:
+    """Return the best full-width samplers of the judges, each once; earlier claims had one for all judges."""
+    judges = [judge for judge in claim["judges"] if judge.get("reference_plan")]
+    own = [
+        sampler_text({"plan": judge["reference_plan"], "sampler": judge.get("reference_sampler")}) for judge in judges
+    ]
+    return list(dict.fromkeys(own)) or [sampler_text(claim["reference"])]
+
+
+def _reference_words(claim: Mapping[str, Any]) -> str:
+    """Return 20x1.00, or 10x1.00 on degradations and 20x1.00 on random, where the judges disagree."""
+    found = _references(claim)
+    if len(found) == 1:
+        return found[0]
+    return " and ".join(f"{each} on {judge['features']}" for each, judge in zip(found, claim["judges"], strict=True))
 
 
 def _plan(claim: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Equal quality is non-inferiority on every judge: the plan is worse than the reference by less than the margin.  The
 reference is the best full-width sampler, of any solver and grid, that costs no more than the settings' own plan at full
-width.
+width.  Each judge has its own: what is best on one may be poor on the other, and a plan as poor would pass.
 
 Every point of the front that is tested is one more chance of a false claim.  So points are tested in a fixed sequence,
 from the dearest to the cheapest, and the first that fails ends the test (Maurer, Hothorn & Lehmacher 1995; Westfall &
@@ -48,7 +48,7 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A plan beside the reference: one difference per judge, over `seeds` shared noise seeds."""
+    """A plan beside the references: one difference per judge, over `seeds` shared noise seeds."""
 
     plan: ConfirmedPlan
     differences: tuple[Difference, ...]
@@ -65,20 +65,21 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """All confirmed plans beside the reference, each group cheapest first.
+    """All confirmed plans beside the references, each group cheapest first.
 
-    `points` are the front points cheaper than `plain`, without those that no claim needs: each scored better in the
-    search than all cheaper ones.
+    `references` are the best full-width samplers, one per judge; they may be one and the same.  `points` are the front
+    points cheaper than `plain`, without those that no claim needs: each scored better in the search than all cheaper
+    ones.
     """
 
     rules: Rules
     judges: list[str]
     plain: ConfirmedPlan
-    reference: ConfirmedPlan
+    references: tuple[ConfirmedPlan, ...]
     points: list[Comparison]
     samplers: list[Comparison]
     blurred: Comparison | None = None
-    """The reference's images after a blur beside themselves; None where they were not scored."""
+    """The references' images after a blur beside themselves; None where they were not scored."""
 
     @property
     def sees_blur(self) -> bool:
@@ -118,21 +119,22 @@ class Standing:
         """Return the plans that more seeds may decide, with the reference; none where everything is decided.
 
         Of the front points, these are the near ones from the first that fails down to the first that no seed can help.
-        Of the full-width samplers, they are the near ones that cost less than the cheapest that passes.
+        Of the full-width samplers, they are the near ones that cost less than the cheapest that passes.  None is wanted
+        where no point can be claimed.
         """
-        if not self.sees_blur:
-            return set()
         margin, cheapest = self.rules.margin, self.cheapest_sampler()
+        open_points = list(takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points)))
+        if not self.sees_blur or not open_points:
+            return set()
         cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
-        open_points = takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points))
         wanted = {each.plan.key for each in [*open_points, *cheaper] if each.is_near(margin)}
-        return wanted | {self.reference.key} if wanted else set()
+        return wanted | {reference.key for reference in self.references} if wanted else set()
 
 
 def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
-    """Return all confirmed plans beside the reference; None where full width was not confirmed.
+    """Return all confirmed plans beside the references; None where full width was not confirmed.
 
-    The reference has the least mean score on the search's judge over the seeds of the first look.
+    The reference of a judge has the least mean score on it over the seeds of the first look.
     """
     plans = read_plans(confirmed)
     plain = next((plan for plan in plans if plan.kind == "full"), None)
@@ -142,17 +144,27 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
     limit = plain.cost(rules.cost) * (1 + 1e-9)
     full_width = [plan for plan in plans if plan.kind in FULL_WIDTH and plan.cost(rules.cost) <= limit]
     full_width = [plan for plan in full_width if len(plan.scores)]
-    reference = min(full_width, key=lambda plan: plan.first_mean(rules.looks[0]))
+    first, judges = rules.looks[0], plain.scores.columns
+    references = tuple(min(full_width, key=lambda plan: plan.first_mean(first, judge)) for judge in judges)
+    best = _best_of_each(references)
     cheaper = [p for p in plans if p.kind == "front" and p.cost(rules.cost) < plain.cost(rules.cost) / (1 + 1e-9)]
     return Standing(
         rules,
         judges_of(confirmed),
         plain,
-        reference,
-        _compared(_each_better(cheaper, rules.cost), reference, rules),
-        _compared(full_width, reference, rules),
-        next(iter(_compared([replace(reference, scores=reference.blurred)], reference, rules)), None),
+        references,
+        _compared(_each_better(cheaper, rules.cost), best, rules),
+        _compared(full_width, best, rules),
+        next(iter(_compared([replace(best, scores=best.blurred)], best, rules)), None),
     )
+
+
+def _best_of_each(references: Sequence[ConfirmedPlan]) -> ConfirmedPlan:
+    """Return the first reference with the scores of all: on each judge those of its own reference."""
+    named = list(zip(references, references[0].scores.columns, strict=True))
+    scores = pd.concat([plan.scores[[judge]] for plan, judge in named], axis=1, join="inner")
+    blurred = pd.concat([plan.blurred.reindex(columns=[judge]) for plan, judge in named], axis=1, join="inner")
+    return replace(references[0], scores=scores, blurred=blurred)
 
 
 def _each_better(plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPlan]:
@@ -197,18 +209,18 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
     passing, tested = standing.claimed(), standing.tested()
     shown = passing or next(reversed(standing.points), None)
     best = standing.cheapest_sampler()
-    cheapest = standing.reference if best is None else best.plan
+    cheapest = standing.references[0] if best is None else best.plan
     claim: dict[str, Any] = {
         "holds": passing is not None,
         "plan": None if shown is None else shown.plan.plan,
         "margin": rules.margin,
-        "judges": [] if shown is None else _judges(standing.judges, shown.differences),
+        "judges": [] if shown is None else _judges(standing, shown.differences),
         "flops_saved": None if passing is None else _saved(passing.plan.gflops, standing.plain.gflops),
         "flops_saved_against_best_full_width": (
             None if passing is None else _saved(passing.plan.gflops, cheapest.gflops)
         ),
         "latency_saved": None if passing is None else _saved(passing.plan.latency_ms, standing.plain.latency_ms),
-        "reference": _plan_facts(standing.reference),
+        "reference": _plan_facts(standing.references[0]),
         "seeds": 0 if shown is None else shown.seeds,
         "images": images,
         "blurred_reference": _blurred_facts(standing),
@@ -250,18 +262,19 @@ CLAIM_KEYS = (
 """What `stepfront claim --json` prints of a claim."""
 
 
-def _judges(names: Sequence[str], differences: Sequence[Difference]) -> list[dict[str, Any]]:
+def _judges(standing: Standing, differences: Sequence[Difference]) -> list[dict[str, Any]]:
     return [
         {"features": name, "score": d.score, "reference": d.reference, "difference": d.mean}
         | {"interval": [_finite(d.low), _finite(d.high)]}
-        for name, d in zip(names, differences, strict=True)
+        | {"reference_plan": best.plan, "reference_sampler": best.sampler}
+        for name, d, best in zip(standing.judges, differences, standing.references, strict=True)
     ]
 
 
 def _blurred_facts(standing: Standing) -> dict[str, Any] | None:
     if standing.blurred is None:
         return None
-    return {"passes": not standing.sees_blur, "judges": _judges(standing.judges, standing.blurred.differences)}
+    return {"passes": not standing.sees_blur, "judges": _judges(standing, standing.blurred.differences)}
 
 
 def _plan_facts(plan: ConfirmedPlan) -> dict[str, Any]:

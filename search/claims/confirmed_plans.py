@@ -44,9 +44,9 @@ class ConfirmedPlan:
         """Return the cost by its name, `gflops` or `latency_ms`."""
         return self.latency_ms if name == "latency_ms" else self.gflops
 
-    def first_mean(self, seeds: int) -> float:
-        """Return the mean score on the first judge over the first `seeds` seeds."""
-        return float(self.scores.iloc[:seeds, 0].mean())
+    def first_mean(self, seeds: int, judge: str) -> float:
+        """Return the mean score on a judge over the first `seeds` seeds."""
+        return float(self.scores[judge].iloc[:seeds].mean())
 
 
 def judges_of(confirmed: pd.DataFrame) -> list[str]:

@@ -143,6 +143,39 @@ def test_the_reference_is_the_best_full_width_sampler_that_costs_no_more() -> No
     assert make_claim(standing(point, dearer), 64)["holds"]
 
 
+def test_each_judge_has_its_own_best_full_width_sampler() -> None:
+    """As on Fashion-MNIST: one judge put 10 steps before 20, the other 20 before 10, by a fifth."""
+    few = scored("sampler", "4x1.00", 1.0, 3.6)
+    claim = make_claim(standing(scored("front", "few FLOPs", 1.0, 3.6), few), 64)
+    assert not claim["holds"]  # it is the best on the first judge, and a fifth worse than full width on the second
+    first, second = claim["judges"]
+    assert (first["reference_plan"], second["reference_plan"]) == ("4x1.00", "full")
+    assert (first["reference"], second["reference"]) == pytest.approx((1.0, 3.0), abs=0.3)
+    assert second["difference"] == pytest.approx(0.6)
+    assert claim["reference"]["plan"] == "4x1.00"
+    assert "4x1.00 on classifier and full on random" in claim_sentence(claim)
+    both = make_claim(standing(scored("front", "few FLOPs", 1.0, 3.0), few), 64)
+    assert (both["holds"], both["flops_saved"]) == (True, 0.75)
+    # No full-width sampler is as good on both judges, so the saving is held against the search's own reference.
+    assert both["best_full_width"]["plan"] == "4x1.00"
+
+
+def test_seeds_are_added_for_the_reference_of_each_judge() -> None:
+    few = scored("sampler", "4x1.00", 1.0, 3.6)
+    near = standing(scored("front", "few FLOPs", 1.0, 3.0, noise=0.1), few, rules=Rules(0.05, (5, 10)))
+    assert near.near() == {("few FLOPs", ""), ("4x1.00", ""), ("full", "")}
+
+
+def test_a_blur_is_seen_where_either_judge_sees_it_of_its_own_reference() -> None:
+    point = scored("front", "few FLOPs", 1.0, 3.0)
+    for blur, sees in (((-0.5, 0.0), (0.0, -0.2)), False), (((-0.5, 0.0), (0.0, 0.9)), True):
+        few = scored("sampler", "4x1.00", 1.0, 3.6, blur=blur[0])
+        full = scored("full", "full", 2.0, 3.0, blur=blur[1])
+        found = compare_plans(pd.concat([full, few, point]), RULES)
+        assert found is not None
+        assert found.sees_blur is sees
+
+
 def test_full_width_samplers_of_equal_quality_are_what_the_saving_is_held_against() -> None:
     samplers = scored("sampler", "6x1.00", 2.0, 3.0, sampler="a"), scored("sampler", "4x1.00", 2.0, 3.0, sampler="a")
     claim = make_claim(standing(scored("front", "few FLOPs", 2.01, 3.0), *samplers), 64)
@@ -159,13 +192,15 @@ def test_seeds_are_wanted_for_near_points_and_samplers_that_would_change_the_cla
     hopeless = scored("front", "quick", 2.4, 3.0)  # its mean difference exceeds the margin
     sampler = scored("sampler", "4x1.00", 2.05, 3.0, sampler="a", noise=0.2)
     found = standing(near, passing, sampler, rules=rules)
-    assert found.near() == {("few FLOPs", ""), ("4x1.00", "a"), found.reference.key}
+    assert found.near() == {("few FLOPs", ""), ("4x1.00", "a"), found.references[0].key}
     assert standing(passing, rules=rules).near() == set()
     # A near point ends the sequence, so it is wanted where it is dearer, too.
     dearer = standing(near.assign(gflops=3.9), passing, rules=rules)
-    assert dearer.near() == {("few FLOPs", ""), dearer.reference.key}
+    assert dearer.near() == {("few FLOPs", ""), dearer.references[0].key}
     # No seed can help past a point that fails for good.
     assert standing(near, hopeless, rules=rules).near() == set()
+    # Nor does a sampler matter where the dearest point fails for good: nothing can be claimed.
+    assert standing(hopeless, sampler, rules=rules).near() == set()
 
 
 def test_points_are_tested_from_the_dearest_down_to_the_first_that_fails() -> None:

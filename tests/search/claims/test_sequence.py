@@ -49,7 +49,7 @@ def simulated(
             Comparison(plan, tuple(paired_difference(s[:look], r[:look], RULES.level) for s, r in judges), look)
             for plan, judges in zip(PLANS, (zip(each, reference, strict=True) for each in points), strict=True)
         ]
-        found.append(Standing(RULES, ["first", "second"], FULL, FULL, compared, []))
+        found.append(Standing(RULES, ["first", "second"], FULL, (FULL, FULL), compared, []))
     return found
 
 
