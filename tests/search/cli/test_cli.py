@@ -289,7 +289,8 @@ def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # ty
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy), "--json")
     assert code == 0
     assert json.loads(said) == {key: claim[key] for key in (*CLAIM_KEYS, "disagreements")}
-    assert set(json.loads(said)["judges"][0]) == {"features", "score", "reference", "difference", "interval"}
+    judge = {"features", "score", "reference", "difference", "interval", "reference_plan", "reference_sampler"}
+    assert set(json.loads(said)["judges"][0]) == judge
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy))
     assert (code, said.splitlines()[0]) == (0, sentence)
 

@@ -126,10 +126,12 @@ def test_the_claim_is_made_against_the_best_full_width_sampler(confirmed: Path) 
     means = full_width.groupby(["plan", "sampler"])["fid"].mean()
     assert (claim["reference"]["plan"], claim["reference"]["sampler"]) == means.idxmin()
     assert claim["seeds"] == 2
-    reference = full_width[full_width["plan"] == claim["reference"]["plan"]]
-    reference = reference[reference["sampler"] == claim["reference"]["sampler"]].drop_duplicates("noise_seed")
-    found = [judge["score"] for judge in claim["blurred_reference"]["judges"]]
-    assert found == pytest.approx([reference[name].mean() for name in ("blurred_fid", "second_blurred_fid")])
+    for judge, score in zip(claim["blurred_reference"]["judges"], ("fid", "second_fid"), strict=True):
+        best = judge["reference_plan"], judge["reference_sampler"]
+        assert best == full_width.groupby(["plan", "sampler"])[score].mean().idxmin()
+        own = full_width[(full_width["plan"] == best[0]) & (full_width["sampler"] == best[1])]
+        blurred = own.drop_duplicates("noise_seed")[score.replace("fid", "blurred_fid")]
+        assert judge["score"] == pytest.approx(blurred.mean())
 
 
 def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched_copy: Path) -> None:
