@@ -31,7 +31,7 @@ from stepfront.search.tracking.search_runs import SearchRuns
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.tables.schema import TRIAL_COLUMNS
 from stepfront.tables.search_tables import Snapshot
-from stepfront.trainers.diffusion.variant import runs_text
+from stepfront.trainers.variant import runs_text
 
 STEPS, STAGES, GENERATION = 20, 10, 20
 OUT = Path("docs/bench-tracking.md")

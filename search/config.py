@@ -153,6 +153,23 @@ class RunSettings(TrainerSettings):
         return self
 
     @model_validator(mode="after")
+    def _variants_are_the_networks(self) -> Self:
+        widths, classes, guidance = self.network.widths, self.network.classes, self.sampler.guidance
+        for variant in self.space.listed:
+            if variant.width not in widths:
+                possible = ", ".join(f"{width:g}" for width in widths)
+                raise ValueError(
+                    f"space.variants has {variant}, and network.widths has no {variant.width:g}; possible: {possible}"
+                )
+            if not variant.guided and (classes is None or guidance in (0, 1)):
+                why = "the network has no classes" if classes is None else f"sampler.guidance is {guidance:g}"
+                raise ValueError(
+                    f"space.variants has {variant}, which turns guidance off (u), and {why}: no step is guided; leave "
+                    "it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _learnt_samplers_fit(self) -> Self:
         learnt = self.sampler.learnt
         if learnt is not None and self.space.skip is True:

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, str] = {
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",
     "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
-        search/ground trainers/evaluation trainers/inference trainers/diffusion""",
+        search/ground trainers/evaluation trainers/inference trainers/diffusion trainers/ground""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
@@ -92,7 +92,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/networks trainers/data trainers/ground ground""",
     "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
-    "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data ground",
+    "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/baselines": "trainers/training trainers/inference trainers/ground ground",
     "trainers/training": """trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground ground""",  # forward passes run as the engines of inference do

@@ -24,7 +24,6 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.types import Network
-from stepfront.trainers.diffusion.variant import Variant
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
@@ -39,6 +38,7 @@ from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.variant import Variant
 
 _NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
 

@@ -12,11 +12,11 @@ from benchmarks.samplers.case import FIRST_SEED, Case
 from stepfront.plugins import SOLVERS
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import time_grid
-from stepfront.trainers.diffusion.variant import parse_runs
 from stepfront.trainers.learning_settings import LearningSettings, Learnt
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.pairs import learning_seed
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS, ClosedForm, different_forms
+from stepfront.trainers.variant import parse_runs
 
 LEARNT: dict[str, Learnt] = {
     "learnt times": "times",

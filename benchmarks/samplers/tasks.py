@@ -18,9 +18,9 @@ from benchmarks.samplers.supernets import DATA, ensure_supernet, settings_of
 from stepfront.files import write_atomically
 from stepfront.trainers.data import load_data
 from stepfront.trainers.devices import pick_device
-from stepfront.trainers.diffusion.variant import parse_runs
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.sampler_learning.starts import SAMPLERS
+from stepfront.trainers.variant import parse_runs
 
 STEPS = (5, 4, 6, 8, 3, 10, 15, 20, 50)
 """Numbers of steps at full width, the most interesting ones first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,11 @@ from stepfront.tables.search_tables import SearchTables
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+MARK_NAMES = {"r": "r: reuses features", "u": "u: unguided"}
 SKIP_COLOUR = "#EDEDED"
 MOST_LABELS = 40
 MOST_CELLS = 100_000  # half a megabyte of page
+_RUN = re.compile(r"(\d+)x(?:skip|[\d.]+)([ru]*)")
 MOST_CROSSED_STEPS = 100  # a cross in a narrower cell would be invisible
 
 
@@ -31,6 +35,8 @@ class PlansData:
     labels: list[str]
     trials: list[int]
     fid_name: str = "FID"
+    marks: tuple[tuple[int, int, str], ...] = ()
+    """Row, step (from 0) and letters of each step with a mark."""
 
 
 def plans_data(tables: SearchTables) -> PlansData:
@@ -44,7 +50,16 @@ def plans_data(tables: SearchTables) -> PlansData:
         row[: len(plan)] = plan
     levels = [float(level) for level in np.unique(widths[np.isfinite(widths)]) if level > 0]
     labels = [f"{significant(gflops)} / {decimal(fid)}" for gflops, fid in zip(front.gflops, front.fid, strict=True)]
-    return PlansData(widths, levels, labels, front.trial.astype(int).tolist(), tables.fid_name)
+    marks = tuple(
+        (row, step, mark) for row, text in enumerate(front.plan) for step, mark in enumerate(step_marks(text)) if mark
+    )
+    return PlansData(widths, levels, labels, front.trial.astype(int).tolist(), tables.fid_name, marks)
+
+
+def step_marks(plan: str) -> list[str]:
+    """Return the letters behind the width of each step of a plan's text: r, u or ru, and none for most."""
+    runs = [_RUN.fullmatch(word) for word in str(plan).split()]
+    return [run[2] for run in runs if run is not None for _ in range(int(run[1]))]
 
 
 def width_colours(levels: list[float]) -> list[str]:
@@ -84,6 +99,10 @@ def plans_figure(data: PlansData) -> Figure:
     skipped = np.argwhere(data.widths == 0)
     if len(skipped) and steps <= MOST_CROSSED_STEPS:
         figure.add_trace(_crosses(skipped))
+    if data.marks and steps <= MOST_CROSSED_STEPS:
+        figure.add_trace(_letters(data.marks))
+        for name in sorted({MARK_NAMES[letter] for _, _, mark in data.marks for letter in mark}):
+            figure.add_trace(_legend_entry(name, "rgba(0,0,0,0)"))
     for value, colour in zip(values, colours, strict=True):
         if value or len(skipped):
             figure.add_trace(_legend_entry("skip" if value == 0 else f"{value:g}", colour))
@@ -106,6 +125,15 @@ def _crosses(skipped: np.ndarray) -> Any:
     marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.2, "color": "#777777"}}
     place = {"x": skipped[:, 1] + 1, "y": skipped[:, 0]}
     return go.Scatter(**place, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
+
+
+def _letters(marks: Sequence[tuple[int, int, str]]) -> Any:
+    import plotly.graph_objects as go
+
+    rows, steps, letters = zip(*marks, strict=True)
+    font = {"size": 9, "color": "#FFFFFF", "shadow": "0 0 2px #000000"}
+    place = {"x": [step + 1 for step in steps], "y": list(rows), "text": list(letters)}
+    return go.Scatter(**place, mode="text", textfont=font, hoverinfo="skip", showlegend=False)
 
 
 def _legend_entry(name: str, colour: str) -> Any:

@@ -8,6 +8,7 @@ spans, and which vectors are valid; `project` maps any vector to the nearest val
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from stepfront.errors import InputError
 from stepfront.search.config import SpaceSettings
-from stepfront.trainers.diffusion.variant import SKIP
+from stepfront.trainers.variant import SKIP, Variant, marked, repaired
 
 Levels = NDArray[np.int64]
 
@@ -32,12 +33,14 @@ _LEVELS[_LETTERS] = [*range(len(GENE_LETTERS)), SKIP_LEVEL]
 class Encoding(ABC):
     """Map levels to a width per step, for the `steps` of the sampler and the `widths` of the supernet, ascending.
 
-    Steps can be skipped where `skip` is true.
+    Steps can be skipped where `skip` is true.  With `marks` the choices are variants, ascending in cost: `widths` then
+    has the width of each, and may name one several times.
     """
 
     steps: int
     widths: tuple[float, ...]
     skip: bool = False
+    marks: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -95,17 +98,45 @@ class Encoding(ABC):
         """Return an independent random level for each unit, [units]."""
         return rng.integers(self.lowest, self.highest + 1, self.units)
 
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """The variant of each level."""
+        return tuple(map(marked, self.widths, self.marks or ("",) * len(self.widths)))
+
+    @cached_property
+    def plain_levels(self) -> Levels:
+        """The levels of variants without marks, ascending."""
+        return np.flatnonzero([not variant.mark for variant in self.variants])
+
     def step_widths(self, levels: Levels) -> tuple[float, ...]:
         """Return the width of each step, [steps], of levels [units]."""
         table = np.array([*self.widths, SKIP])  # index -1 is the last entry: skip
         return tuple(float(w) for w in table[np.repeat(levels, self.lengths)])
 
+    def step_variants(self, levels: Levels) -> tuple[Variant, ...]:
+        """Return the variant of each step, as many as `step_widths` has, of valid levels [units]."""
+        if not self.marks:
+            return tuple(map(Variant, self.step_widths(levels)))
+        table = [*self.variants, Variant(SKIP)]
+        chosen = [table[level] for level in np.repeat(levels, self.lengths)]
+        return tuple(chosen)
+
+    def repaired(self, levels: Levels) -> Levels:
+        """Return levels in which each unit without features to reuse runs all levels of the network, [units]."""
+        if not self.marks:
+            return levels
+        table = [*self.variants, Variant(SKIP)]
+        level_of = {variant: level for level, variant in enumerate(self.variants)} | {Variant(SKIP): SKIP_LEVEL}
+        found = repaired([table[level] for level in levels])
+        return np.array([level_of[variant] for variant in found], dtype=np.int64)
+
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
         """Return the nearest levels to any widths per step: each unit takes the width nearest to its mean."""
         per_unit = np.add.reduceat(np.array(step_widths), np.cumsum(self.lengths) - self.lengths) / self.lengths
-        choices = np.array([*self.widths, *([SKIP] if self.skip else [])])
+        plain = self.plain_levels
+        choices = np.array([*np.array(self.widths)[plain], *([SKIP] if self.skip else [])])
         nearest = np.abs(per_unit[:, None] - choices[None]).argmin(axis=1)
-        return self.project(np.where(nearest == len(self.widths), SKIP_LEVEL, nearest))
+        return self.project(np.array([*plain, SKIP_LEVEL])[nearest])
 
     def _not_empty(self, levels: Levels) -> Levels:
         # A plan has at least one step: the cleanest, where it matters most.
@@ -120,8 +151,10 @@ class Stages(Encoding):
 
     stages: int
 
-    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool, stages: int) -> None:
-        super().__init__(steps, widths, skip)
+    def __init__(
+        self, steps: int, widths: tuple[float, ...], skip: bool, stages: int, marks: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(steps, widths, skip, marks)
         object.__setattr__(self, "stages", min(stages, steps))
 
     @property
@@ -131,7 +164,7 @@ class Stages(Encoding):
 
     def project(self, levels: Levels) -> Levels:
         """Return the levels clipped to the valid range; where all are skipped, the last one runs."""
-        return self._not_empty(np.clip(levels, self.lowest, self.highest))
+        return self.repaired(self._not_empty(np.clip(levels, self.lowest, self.highest)))
 
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per stage, `-` for a skipped one."""
@@ -142,14 +175,16 @@ class Stages(Encoding):
         levels = _LEVELS[np.frombuffer(genome.encode(), dtype=np.uint8)]
         if len(levels) != self.units or levels.max() > self.highest or levels.min() < self.lowest:
             raise InputError(f"{genome!r} is not a genome of {self.units} stages and {len(self.widths)} widths")
+        if self.marks and not np.array_equal(self.repaired(levels), levels):
+            raise InputError(f"{genome!r} is not a genome of {self.units} stages: a stage has no features to reuse")
         return levels
 
 
 class Steps(Stages):
     """One level per step: as many stages as steps."""
 
-    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool) -> None:
-        super().__init__(steps, widths, skip, steps)
+    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool, marks: tuple[str, ...] = ()) -> None:
+        super().__init__(steps, widths, skip, steps, marks)
 
 
 class EvenStages(Stages):
@@ -159,8 +194,8 @@ class EvenStages(Stages):
     grid, which loses quality that the same number of even steps keeps (docs/results.md).
     """
 
-    def __init__(self, steps: int, widths: tuple[float, ...], stages: int) -> None:
-        super().__init__(steps, widths, True, stages)
+    def __init__(self, steps: int, widths: tuple[float, ...], stages: int, marks: tuple[str, ...] = ()) -> None:
+        super().__init__(steps, widths, True, stages, marks)
 
     def project(self, levels: Levels) -> Levels:
         """Return the same levels in their order, with the skipped units spread evenly between them."""
@@ -182,6 +217,10 @@ class EvenStages(Stages):
         """Return the width of each step that is not skipped, [at most steps], of levels [units]."""
         return tuple(width for width in super().step_widths(levels) if width != SKIP)
 
+    def step_variants(self, levels: Levels) -> tuple[Variant, ...]:
+        """Return the variant of each step that is not skipped, [at most steps], of valid levels [units]."""
+        return tuple(variant for variant in super().step_variants(levels) if variant.width != SKIP)
+
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
         """Return the nearest levels to any widths per step, with about as many steps."""
         given = np.array([width for width in step_widths if width != SKIP])
@@ -189,7 +228,8 @@ class EvenStages(Stages):
         taken = self.units - int(np.abs(self._totals[::-1] - len(given)).argmin())
         ends = np.cumsum(self.lengths[self.places(taken)])
         middles = ((ends - 0.5 * np.diff(ends, prepend=0)) / ends[-1] * len(given)).astype(int)
-        return self._spread(np.abs(given[middles][:, None] - np.array(self.widths)[None]).argmin(axis=1))
+        widths = np.array(self.widths)[self.plain_levels]
+        return self._spread(self.plain_levels[np.abs(given[middles][:, None] - widths[None]).argmin(axis=1)])
 
     @property
     def step_counts(self) -> tuple[int, ...]:
@@ -216,8 +256,10 @@ class Cuts(Encoding):
 
     cuts: int
 
-    def __init__(self, steps: int, widths: tuple[float, ...], skip: bool, cuts: int) -> None:
-        super().__init__(steps, widths, skip)
+    def __init__(
+        self, steps: int, widths: tuple[float, ...], skip: bool, cuts: int, marks: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(steps, widths, skip, marks)
         object.__setattr__(self, "cuts", min(cuts, steps - 1))
 
     @property
@@ -234,7 +276,12 @@ class Cuts(Encoding):
             neighbours = [j for j in (i - 1, i + 1) if 0 <= j < len(starts)]
             j = min(neighbours, key=lambda j: abs(int(levels[starts[j]]) - int(levels[starts[i]])))
             levels[starts[i] : ends[i]] = levels[starts[j]]
-        return self._not_empty(levels)
+        return self.repaired(self._not_empty(levels))
+
+    def repaired(self, levels: Levels) -> Levels:
+        """Return levels in which each run without features to reuse is full, complete: one more run would be a cut."""
+        starts = run_bounds(levels)[:-1]
+        return super().repaired(levels[starts])[np.searchsorted(starts, np.arange(len(levels)), side="right") - 1]
 
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per run, then the cut points, such as `03@12`."""
@@ -260,11 +307,14 @@ def run_bounds(levels: Levels) -> NDArray[np.int64]:
     return np.concatenate([[0], np.flatnonzero(np.diff(levels)) + 1, [len(levels)]])
 
 
-def make_encoding(space: SpaceSettings, steps: int, widths: tuple[float, ...]) -> Encoding:
-    """Return the encoding of the settings."""
+def make_encoding(space: SpaceSettings, steps: int, choices: Sequence[float | Variant]) -> Encoding:
+    """Return the encoding of the settings for widths or variants, ascending in cost."""
+    variants = [choice if isinstance(choice, Variant) else Variant(choice) for choice in choices]
+    widths, marks = tuple(variant.width for variant in variants), tuple(variant.mark for variant in variants)
+    marks = marks if any(marks) else ()
     stages = steps if space.encoding == "steps" else space.stages
     if space.skip == "even":
-        return EvenStages(steps, widths, stages)
+        return EvenStages(steps, widths, stages, marks)
     if space.encoding == "cuts":
-        return Cuts(steps, widths, space.skip, space.cuts)
-    return Stages(steps, widths, space.skip, stages)
+        return Cuts(steps, widths, space.skip, space.cuts, marks)
+    return Stages(steps, widths, space.skip, stages, marks)

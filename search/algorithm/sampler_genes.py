@@ -16,6 +16,7 @@ from stepfront.search.algorithm.encodings import GENE_LETTERS, Encoding, Levels,
 from stepfront.search.config import SpaceSettings
 from stepfront.tables.samplers import GENES_MARK
 from stepfront.trainers.config import SamplerSettings
+from stepfront.trainers.variant import Variant
 
 
 class SamplerGenes(Encoding):
@@ -26,7 +27,7 @@ class SamplerGenes(Encoding):
     grids: tuple[str, ...]
 
     def __init__(self, plain: Encoding, solvers: tuple[str, ...], grids: tuple[str, ...]) -> None:
-        super().__init__(plain.steps, plain.widths, plain.skip)
+        super().__init__(plain.steps, plain.widths, plain.skip, plain.marks)
         for name, value in (("plain", plain), ("solvers", solvers), ("grids", grids)):
             object.__setattr__(self, name, value)
 
@@ -79,6 +80,14 @@ class SamplerGenes(Encoding):
         """Return the width of each step of a plan."""
         return self.plain.step_widths(levels[: self.units])
 
+    def step_variants(self, levels: Levels) -> tuple[Variant, ...]:
+        """Return the variant of each step of a plan."""
+        return self.plain.step_variants(levels[: self.units])
+
+    def repaired(self, levels: Levels) -> Levels:
+        """Return levels and genes in which each unit without features to reuse is full."""
+        return self.joined(self.plain.repaired(levels[: self.units]), levels[self.units :])
+
     def levels_of(self, step_widths: tuple[float, ...]) -> Levels:
         """Return the nearest levels to any widths per step, on the search's own solver and grid."""
         return self.project(self.plain.levels_of(step_widths))
@@ -108,9 +117,9 @@ def _index(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else 0
 
 
-def make_plan_encoding(space: SpaceSettings, sampler: SamplerSettings, widths: tuple[float, ...]) -> Encoding:
+def make_plan_encoding(space: SpaceSettings, sampler: SamplerSettings, choices: Sequence[float | Variant]) -> Encoding:
     """Return the encoding of the settings, with genes for solver and grid where the space has several."""
-    plain = make_encoding(space, sampler.steps, widths)
+    plain = make_encoding(space, sampler.steps, choices)
     if not space.searches_sampler:
         return plain
     return SamplerGenes(plain, _own_first(space.solvers, sampler.solver), _own_first(space.grids, sampler.grid))

@@ -58,7 +58,8 @@ class PlanFeatures:
 
         They are the mean level of each stretch, half the log gap, and the predictions of earlier searches.  With skip,
         the share of skipped steps in each stretch comes second (of the complete plan, where steps are even).  Solvers
-        and grids that plans choose from have one feature each, 1 for the plan's own.
+        and grids that plans choose from have one feature each, 1 for the plan's own.  In a space of variants, each mark
+        has its share in each stretch: levels are ordered by cost, which does not tell a mark from a narrower width.
         """
         e, units = self.encoding.of_widths, self.encoding.units
         every = np.asarray(plans).reshape(len(plans), units + len(self.encoding.choices))
@@ -74,6 +75,7 @@ class PlanFeatures:
             columns.append(-np.log(share))
         elif e.skip:
             columns.append(_stretches(1.0 - taken))
+        columns += [_stretches(np.where(taken, marks[levels], 0.0)) for marks in self._marks]
         chosen = [genes[:, [i]] == np.arange(count) for i, count in enumerate(self.encoding.choices) if count > 1]
         columns += [one.astype(np.float64) for one in chosen]
         known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(model(plans) for model in self.earlier)]
@@ -85,6 +87,13 @@ class PlanFeatures:
         if self.coding == "thermometer":
             return [taken * (levels >= level) / np.sqrt(highest) for level in range(1, highest + 1)]
         return [levels / highest]
+
+    @cached_property
+    def _marks(self) -> list[Array]:
+        """Return for each mark that occurs which levels have it, [levels]."""
+        variants = self.encoding.variants
+        marks = (np.array([v.reuse for v in variants]), np.array([not v.guided for v in variants]))
+        return [mark.astype(np.float64) for mark in marks if mark.any()]
 
     @cached_property
     def _unit_gap(self) -> Array:

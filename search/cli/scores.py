@@ -148,14 +148,14 @@ def baselines(
     """
     from stepfront.search.cli.tables.scores import methods_table
     from stepfront.search.records.run_directory import find_search
-    from stepfront.search.scoring.baselines import POSSIBLE, run_baselines
+    from stepfront.search.scoring.baselines import run_baselines
     from stepfront.search.scoring.versus import advice
     from stepfront.search.storage.run_location import open_for_writing
     from stepfront.tables.parquet import read_table
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
     output = Output(as_json)
-    wanted = [name.strip() for name in methods.split(",") if name.strip()] or list(POSSIBLE)
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         with output.bar("baselines") as bar:

@@ -20,7 +20,7 @@ from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import recorded_study
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.diffusion.variant import SKIP
+from stepfront.trainers.variant import SKIP, parse_variants
 
 
 def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[Fit]:
@@ -56,4 +56,7 @@ def _why_not(row: pd.Series) -> str:
     """Return why no sampler can be fitted to a plan; empty where one can."""
     if row["origin"] == "fit":
         return f"runs on a sampler that was fitted to it, from trial {row['parents'][0]}"
-    return "leaves out steps, and a fitted sampler has one time per step that runs" if SKIP in row["widths"] else ""
+    if SKIP in row["widths"]:
+        return "leaves out steps, and a fitted sampler has one time per step that runs"
+    marked = any(variant.mark for variant in parse_variants(str(row["plan"])))
+    return "reuses features or is unguided at some steps, and a sampler is fitted to widths alone" if marked else ""

@@ -117,6 +117,7 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost], dir
         "guidance": None if problem.card.network.classes is None else settings.sampler.guidance,
         "calls_a_step": costs[1.0].calls,
         "widths": list(problem.card.network.widths),
+        **({"variants": [str(variant) for variant in problem.variants]} if settings.space.variants else {}),
         "encoding": settings.space.encoding,
         "skip": settings.space.skip,
         "objectives": list(Objectives.of_settings(settings).names),

@@ -67,18 +67,18 @@ def _rows(
             continue
         logs = [
             model.predict(features([_with_level(plan, first, last, level) for plan in taking]))[0]
-            for level in range(encoding.highest + 1)
+            for level in encoding.plain_levels
         ]
         stretch = {"first_step": int(ends[first]) + 1, "last_step": int(ends[last])}
         rows += [
             {**stretch, "width": width, "factor": float(np.exp((log - logs[-1]).mean())), "plans": len(taking)}
-            for width, log in zip(encoding.widths, logs, strict=True)
+            for width, log in zip((encoding.widths[i] for i in encoding.plain_levels), logs, strict=True)
         ]
     return rows
 
 
 def _with_level(plan: Levels, first: int, last: int, level: int) -> Levels:
-    """Return a plan with another level in the units of a stretch that run."""
+    """Return a plan with another level in the units of a stretch that run; levels are not made valid by it."""
     changed = np.array(plan)
     part = changed[first:last]
     part[part != SKIP_LEVEL] = level

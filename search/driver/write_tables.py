@@ -63,8 +63,9 @@ class TableWriter:
     def write_steps(self, snapshot: Snapshot) -> None:
         """Write which steps matter, from the tables of a search that has ended: the model takes a while to ask."""
         problem, encoding = self.problem, self.problem.encoding
-        widths = problem.card.network.widths
-        write_table(gap_table(problem.gap, problem.times, widths), self.directory / GAP)
+        plain = encoding.plain_levels  # one line per width: marks have rows of neither table
+        widths = [encoding.widths[level] for level in plain]
+        write_table(gap_table(problem.gap[:, plain], problem.times, widths), self.directory / GAP)
         sensitivity = sensitivity_table(snapshot.trials, snapshot.front, self._plan_features, encoding)
         write_table(sensitivity, self.directory / SENSITIVITY)
 

@@ -35,6 +35,7 @@ from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
+from stepfront.trainers.variant import parse_variants
 
 FORMAT = 4
 PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
@@ -56,6 +57,7 @@ def load_point(path: Path, point: str) -> FrontPoint:
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
+    _check_plan(str(row["plan"]))
     plan = plan_of_row(row, read_samplers(directory))
     return FrontPoint(load_problem_of_search(settings, directory), snapshot.facts, row, plan)
 
@@ -78,6 +80,7 @@ def write_point(
     problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan, out: Path, form: str = "program"
 ) -> dict[str, Any]:
     """Write networks, program and, last, the plan that names the networks by their digests."""
+    _check_plan(plan.runs)
     card = problem.card
     if card.network.family != "unet" and form == "program":
         raise InputError(
@@ -115,6 +118,15 @@ def write_point(
     return content
 
 
+def _check_plan(plan: str) -> None:
+    """Raise InputError for a plan that programs, pipelines and models can't run."""
+    if any(variant.reuse for variant in parse_variants(plan)):
+        raise InputError(
+            f"cannot export the plan {plan}: an exported network can't reuse deep features (r); possible: front points "
+            "without r"
+        )
+
+
 def point_facts(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return where a point comes from and what it scored, as plain JSON values."""
     origin = ("search_id", "name", "dataset", "fingerprint", "supernet_digest", "features")
@@ -144,6 +156,7 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     run = PlanRun(plan, noise_schedule(problem.card.diffusion))
     return [
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
+        | ({} if plan.variants[taken].guided else {"guided": False})
         | _conversion(problem.card.diffusion, run.network_times[i])
         | asdict(run.steps[i])
         | {"keep": asdict(run.reads[i + 1])}

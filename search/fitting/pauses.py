@@ -10,7 +10,7 @@ from stepfront.search.algorithm.trials import GENOME, is_fit
 from stepfront.search.config import FitSettings
 from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.pareto import front_indices
-from stepfront.trainers.diffusion.variant import SKIP
+from stepfront.trainers.variant import SKIP
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class FitPauses:
         numbers = [
             trial.number
             for trial in front
-            if not is_fit(trial) and trial.number not in before and SKIP not in self._widths(trial.user_attrs[GENOME])
+            if not is_fit(trial) and trial.number not in before and self._can_be_fitted(trial.user_attrs[GENOME])
         ]
         left = ledger.budget.remaining_trials(ledger.finished)
         most = min(self.settings.points, len(numbers) if left is None else left, len(numbers))
         return [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]
 
-    def _widths(self, genome: str) -> tuple[float, ...]:
-        return self.fitting.problem.plan_of(genome).widths
+    def _can_be_fitted(self, genome: str) -> bool:
+        plan = self.fitting.problem.plan_of(genome)
+        return SKIP not in plan.widths and not plan.marks

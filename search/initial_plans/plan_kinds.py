@@ -146,10 +146,10 @@ def gap_levels(count: int, source: PlanSource) -> list[Levels]:
 
 
 def dp_levels(count: int, source: PlanSource) -> list[Levels]:
-    """Return the Pareto front of summed error of steps and cost, spread evenly over cost."""
-    return spread_by_cost(
-        least_error_plans(source.encoding.of_widths, source.width_costs, source.errors_of), count, source
-    )
+    """Return the Pareto front of summed error of steps and cost, of widths without marks, spread evenly over cost."""
+    plain = source.encoding.plain_levels  # reuse depends on the step before, which the programme does not know
+    found = least_error_plans(source.encoding.of_widths, source.width_costs[plain], source.errors_of)
+    return spread_by_cost([np.array([*plain, SKIP_LEVEL])[levels] for levels in found], count, source)
 
 
 def fewer_steps_levels(count: int, source: PlanSource) -> list[Levels]:

@@ -17,11 +17,16 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.sampler_learning.starts import SAMPLERS
+from stepfront.trainers.variant import Variant
 
 
 def baseline_plans(method: str, count: int, problem: SearchProblem, source: PlanSource) -> list[Plan]:
     """Return at most `count` plans of a family, spread evenly over cost where the family is larger."""
     settings, learnt = problem.settings, problem.samplers
+    if method == DEEP_CACHE:
+        return deep_cache_plans(problem)[:count]
+    if method == INTERVAL:
+        return interval_plans(problem, count)
     if method == "fewer_steps":
         # Their cost is their number; the largest, with all steps, is always among them.
         steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
@@ -36,7 +41,46 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
         "gap": lambda s, n: least_gap_plans(s.encoding, s.width_costs, s.gap()),
     }
     chosen = spread_by_cost(families[method](source, count), count, source)
-    return [problem.plan_at(levels) for levels in chosen]
+    return [problem.plan(source.encoding.step_variants(levels)) for levels in chosen]
+
+
+DEEP_CACHE, INTERVAL = "deepcache", "guidance_interval"
+"""Methods that only some spaces have: those with variants that reuse features, and unguided ones."""
+
+EVERY = (2, 3, 5)
+"""How often a plan of DeepCache runs all levels: every 2nd, 3rd, 5th step."""
+
+
+def variant_methods(problem: SearchProblem) -> tuple[str, ...]:
+    """Return the methods that the space has by its variants."""
+    variants = problem.variants
+    reuses, switches = any(v.reuse and v.guided for v in variants), Variant(1.0, guided=False) in variants
+    return (*((DEEP_CACHE,) if reuses else ()), *((INTERVAL,) if switches else ()))
+
+
+def deep_cache_plans(problem: SearchProblem) -> list[Plan]:
+    """Return plans of one width that run all levels at every 2nd, 3rd and 5th step, and reuse features between.
+
+    Uniform intervals, as in arXiv 2312.00858; the widest first.
+    """
+    steps = range(problem.settings.sampler.steps)
+    reusing = [variant for variant in reversed(problem.variants) if variant.reuse and variant.guided]
+    return [problem.plan([v if step % every else v.full for step in steps]) for v in reusing for every in EVERY]
+
+
+def interval_plans(problem: SearchProblem, count: int) -> list[Plan]:
+    """Return at most `count` plans of full width that are guided in one interval of steps (arXiv 2404.07724).
+
+    Intervals have ends at up to 13 evenly spread steps, and are spread evenly over length, which is cost.
+    """
+    steps = problem.settings.sampler.steps
+    ends = np.unique(np.linspace(0, steps, 13).round().astype(int)).tolist()
+    inner = [(a, b) for a, b in combinations(ends, 2) if b - a < steps]  # guided everywhere is full width itself
+    intervals = sorted(inner, key=lambda interval: (interval[1] - interval[0], interval))
+    chosen = np.unique(np.linspace(0, len(intervals) - 1, min(count, len(intervals))).round().astype(int))
+    guided, unguided = Variant(1.0), Variant(1.0, guided=False)
+    pairs = [intervals[i] for i in chosen]
+    return [problem.plan([guided if a <= step < b else unguided for step in range(steps)]) for a, b in pairs]
 
 
 SAMPLER_STEPS = 7

@@ -73,7 +73,14 @@ def load_problem(
     packed, reference = prepare_judge(data, settings.features, directory, torch.device("cpu"))
     arrays = {name: value.numpy() for name, value in weights.items()}
     decoder = load_decoder(data, card.latents)
-    return SearchProblem(settings, supernet, data, card, arrays, packed, reference, decoder)
+    problem = SearchProblem(settings, supernet, data, card, arrays, packed, reference, decoder)
+    check_variants(problem)
+    return problem
+
+
+def check_variants(problem: SearchProblem) -> None:
+    """Raise InputError where the space has variants that reuse features, and the network can't."""
+    assert problem.variants, "they are counted here, before anything is written or deleted"
 
 
 def warn_of_bias(problem: SearchProblem) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import parse_constraint
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.inference.cost import WidthCost
@@ -15,31 +15,40 @@ from stepfront.trainers.inference.cost import WidthCost
 Price = Callable[[Levels], float]
 
 
-def level_prices(problem: SearchProblem, costs: dict[float, WidthCost]) -> dict[str, Price]:
-    """Return what levels cost, by the name of the objective; the sums equal those of a plan's cost."""
-    lengths = problem.encoding.lengths
+def level_prices(
+    problem: SearchProblem, costs: dict[float, WidthCost], encoding: Encoding | None = None
+) -> dict[str, Price]:
+    """Return what levels cost, by the name of the objective; the sums equal those of a plan's cost.
+
+    Levels are of the search's encoding, or another one.
+    """
+    encoding = encoding or problem.encoding
+    lengths = encoding.lengths
 
     def summed(each: list[float]) -> Price:
         table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
         # Genes of the sampler, behind the levels of the widths, cost nothing.
         return lambda levels: float((lengths * table[levels[: len(lengths)]]).sum())
 
-    widths = [costs[width] for width in problem.card.network.widths]
+    variants = encoding.variants
     return {
-        "gflops": summed([cost.step_gflops for cost in widths]),
-        "latency_ms": summed([cost.step_ms for cost in widths]),
+        "gflops": summed([costs[variant.width].gflops_of(variant) for variant in variants]),
+        "latency_ms": summed([costs[variant.width].ms_of(variant) for variant in variants]),
     }
 
 
-def affordability(problem: SearchProblem, costs: dict[float, WidthCost]) -> Callable[[Levels], bool]:
-    """Return a function that decides whether levels keep the constraints on cost.
+def affordability(
+    problem: SearchProblem, costs: dict[float, WidthCost], encoding: Encoding | None = None
+) -> Callable[[Levels], bool]:
+    """Return a function that decides whether levels, of the search's encoding or another, keep constraints on cost.
 
     Raises InputError where no plan can keep one of them.
     """
-    prices = level_prices(problem, costs)
+    encoding = encoding or problem.encoding
+    prices = level_prices(problem, costs, encoding)
     limits = [limit for limit in map(parse_constraint, problem.settings.evaluation.constraints) if limit[0] in prices]
     for name, sign, bound in limits:
-        _check_possible(problem, name, sign, bound, prices[name])
+        _check_possible(encoding, name, sign, bound, prices[name])
 
     def keeps(levels: Levels) -> bool:
         return all(
@@ -50,10 +59,9 @@ def affordability(problem: SearchProblem, costs: dict[float, WidthCost]) -> Call
     return keeps
 
 
-def _check_possible(problem: SearchProblem, name: str, sign: str, bound: float, price: Price) -> None:
-    encoding = problem.encoding
+def _check_possible(encoding: Encoding, name: str, sign: str, bound: float, price: Price) -> None:
     level = 0 if sign == "<=" else encoding.highest
-    extreme = price(np.full(encoding.units, level))
+    extreme = price(encoding.repaired(np.full(encoding.units, level)))
     # With skip a plan may be cheaper than any uniform plan; none is more expensive than the widest.
     if (extreme > bound and not encoding.skip) if sign == "<=" else extreme < bound:
         which = "narrowest" if sign == "<=" else "widest"

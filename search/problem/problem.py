@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
+from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.config import RunSettings
@@ -18,14 +19,17 @@ from stepfront.search.step_tables.step_error_table import StepErrorInputs, read_
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import ImageData, Labels
+from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.step_losses.error_table import StepErrors
+from stepfront.trainers.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,36 @@ class SearchProblem:
     @cached_property
     def encoding(self) -> Encoding:
         """Return the searchable form of a plan."""
-        return make_plan_encoding(self.settings.space, self.settings.sampler, self.card.network.widths)
+        return make_plan_encoding(self.settings.space, self.settings.sampler, self.variants)
+
+    @cached_property
+    def encoding_of_widths(self) -> Encoding:
+        """Return the searchable form of plans without marks, which the baselines have; `encoding` if it is that."""
+        if not self.encoding.marks:
+            return self.encoding
+        plain = [variant for variant in self.variants if not variant.mark]
+        return make_plan_encoding(self.settings.space, self.settings.sampler, plain)
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Return what a step chooses from, ascending in counted cost: the space's variants, or all widths.
+
+        Raises InputError where a variant reuses features and the network can't.
+        """
+        network, listed = self.card.network, self.settings.space.listed
+        if not listed:
+            return tuple(map(Variant, network.widths))
+        calls = calls_per_step(self.settings.sampler.guidance)
+        shape = (self.card.image_channels, self.card.resolution)
+        widths = {variant.width for variant in listed}
+        costs = {w: count_width(network, *shape, w).model_copy(update={"calls": calls}) for w in widths}
+        for variant in listed:
+            if variant.reuse and costs[variant.width].reuse_macs is None:
+                raise InputError(
+                    f"space.variants has {variant}, and this network has no level boundary to reuse features at; "
+                    "possible: the family unet with two or more multipliers, or variants without r"
+                )
+        return tuple(sorted(listed, key=lambda v: (costs[v.width].gflops_of(v), v.width)))
 
     @cached_property
     def times(self) -> tuple[float, ...]:
@@ -60,13 +93,14 @@ class SearchProblem:
             return self.samplers[steps].times
         return _times(self.card.diffusion, self.settings.sampler.grid, steps)
 
-    def plan(self, widths: tuple[float, ...], sampler: tuple[str, str] | None = None) -> Plan:
-        """Return the plan that runs these widths, on the sampler of that many steps or another solver and grid."""
-        learnt = self.samplers.get(len(widths))
+    def plan(self, steps: Sequence[float | Variant], sampler: tuple[str, str] | None = None) -> Plan:
+        """Return the plan of widths or variants, on the sampler of that many steps or another solver and grid."""
+        variants = [step if isinstance(step, Variant) else Variant(step) for step in steps]
+        learnt = self.samplers.get(len(variants))
         if learnt is not None:
-            return Plan(learnt.times, widths, learnt.solver, learnt)
+            return Plan.of(learnt.times, variants, learnt.solver, learnt)
         solver, grid = sampler or (self.settings.sampler.solver, self.settings.sampler.grid)
-        return Plan(_times(self.card.diffusion, grid, len(widths)), widths, solver, grid=grid)
+        return Plan.of(_times(self.card.diffusion, grid, len(variants)), variants, solver, grid=grid)
 
     def plan_of(self, genome: str) -> Plan:
         """Return the plan of a genome."""
@@ -79,7 +113,7 @@ class SearchProblem:
 
     def plan_at(self, levels: Levels) -> Plan:
         """Return the plan of levels; a plan of fewer steps uses the time grid of that many steps."""
-        return self.plan(self.encoding.step_widths(levels), self.encoding.sampler_of(levels))
+        return self.plan(self.encoding.step_variants(levels), self.encoding.sampler_of(levels))
 
     def uniform_plan(self, width: float) -> Plan:
         """Return the plan that runs one width at every step."""
@@ -95,11 +129,12 @@ class SearchProblem:
         """Return what the gap table is computed from."""
         count = self.settings.training.held_out_images
         images, labels = self.data.clean_held_out(slice(count)), self.held_out_labels(slice(count))
-        return GapInputs(self.card, self.weights, self.times, images, labels, self.data.fingerprint, count)
+        variants = self.variants if self.settings.space.variants else ()
+        return GapInputs(self.card, self.weights, self.times, images, labels, self.data.fingerprint, count, variants)
 
     @cached_property
     def gap(self) -> np.ndarray:
-        """Return the gap table [steps, widths] on held-out images: the search's own, or else one computed here."""
+        """Return the gap table [steps, variants] on held-out images: the search's own, or else one computed here."""
         stored = read_gap_table(self.settings.search_directory, self.gap_inputs.key)
         return self.gap_inputs.measure(torch.device("cpu")) if stored is None else stored
 

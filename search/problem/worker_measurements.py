@@ -32,6 +32,10 @@ Inputs = list[tuple[np.ndarray, float]]
 """(x [batch, C, H, W], time) of some network calls."""
 
 
+_Chosen = tuple[Measured, list[Measured], dict[float, float], str]
+"""The chosen engine, all measurements, the latency of calls that reuse features by width, and the device's name."""
+
+
 def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list[Measured]]:
     """Return the cost of each width under the engine that a worker finds fastest, and its measurement of every engine.
 
@@ -41,18 +45,19 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     result = _choose_engine_on_worker(problem, batch)
     if isinstance(result, str):
         raise InputError(result)
-    chosen, measured, device = result
+    chosen, measured, reusing, device = result
     card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
     costs = {}
     common = {"batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
     for width, latency, spread in zip(card.network.widths, chosen.latency_ms, chosen.latency_spread, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
-        costs[width] = counted.model_copy(update={"latency_ms": latency, "latency_spread": spread} | common)
+        found = {"latency_ms": latency, "latency_spread": spread, "reuse_latency_ms": reusing.get(width)}
+        costs[width] = counted.model_copy(update=found | common)
     return costs, measured
 
 
-def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measured, list[Measured], str] | str:
-    """Return the chosen engine, all measurements and the device's name; a string gives the reason of a refusal."""
+def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | str:
+    """Return what a worker measured; a string gives the reason of a refusal."""
     settings, card, workers = problem.settings, problem.card, problem.settings.workers
     evaluations = (settings.budget.trials or 1000) / worker_count(workers)
     per_image = settings.sampler.steps * calls_per_step(settings.sampler.guidance)
@@ -61,9 +66,10 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measur
 
     # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
     scale, null = settings.sampler.guidance, card.network.classes
+    reusing = sorted({variant.width for variant in problem.variants if variant.reuse})
 
     @ray.remote(**remote_options(workers))
-    def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> tuple[Measured, list[Measured], str] | str:
+    def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> _Chosen | str:
         torch.set_num_threads(threads_per_worker(settings))
         device = pick_device(worker_device(settings))
         supernet = supernet_from_weights(card, {k: torch.from_numpy(v.copy()) for k, v in weights.items()})
@@ -74,7 +80,8 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> tuple[Measur
         guide = None if null is None else lambda network, given: guided(network, given, null, scale)
         bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
         try:
-            return *choose_engine(bench, workers.engine, workers.precision, calls), device_name(device)
+            chosen, measured = choose_engine(bench, workers.engine, workers.precision, calls)
+            return chosen, measured, bench.reuse_latencies(chosen.engine, reusing), device_name(device)
         except InputError as error:
             return str(error)
 

@@ -11,7 +11,7 @@ from typing import Any
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
-from stepfront.trainers.diffusion.variant import runs_text
+from stepfront.trainers.variant import runs_text
 
 FOLDER = "samplers"
 _INDEX = "index.json"

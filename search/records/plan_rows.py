@@ -12,7 +12,7 @@ from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.diffusion.variant import parse_variants
+from stepfront.trainers.variant import parse_variants
 
 
 def plan_columns(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from stepfront.search.pareto import interval
 from stepfront.search.records.score_noise import LEAST_FID, ScoreNoise
+from stepfront.trainers.variant import parse_variants
 
 NOT_WITHIN = -1
 
@@ -50,12 +51,13 @@ def mark_by_confirmation(front: pd.DataFrame, by_trial: Mapping[int, pd.DataFram
 
 
 def differing_share(first: pd.Series, second: pd.Series) -> float:
-    """Return the share of steps at which two rows' plans run different widths; 1 where times or solvers differ."""
+    """Return the share of steps at which two rows' plans run different variants; 1 where times or solvers differ."""
     if first.get("solver") != second.get("solver"):
         return 1.0
     if len(first["times"]) != len(second["times"]) or not np.allclose(first["times"], second["times"]):
         return 1.0
-    return float(np.mean(np.asarray(first["widths"]) != np.asarray(second["widths"])))
+    marks = (np.array([v.mark for v in parse_variants(str(row["plan"]))]) for row in (first, second))
+    return float(np.mean((np.asarray(first["widths"]) != np.asarray(second["widths"])) | np.not_equal(*marks)))
 
 
 def _mark(front: pd.DataFrame, cost: str, equal: Callable[[pd.Series, pd.Series], bool]) -> pd.DataFrame:

@@ -23,7 +23,13 @@ from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.objectives import Objectives
-from stepfront.search.problem.baseline_plans import baseline_plans, full_width_samplers
+from stepfront.search.problem.baseline_plans import (
+    DEEP_CACHE,
+    INTERVAL,
+    baseline_plans,
+    full_width_samplers,
+    variant_methods,
+)
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem_of_search
@@ -48,7 +54,7 @@ METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_
 SAMPLERS = "samplers"
 """Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
 
-POSSIBLE = (SAMPLERS, *METHODS)
+POSSIBLE = (SAMPLERS, *METHODS, DEEP_CACHE, INTERVAL)
 
 OnResult = Callable[[str, int, int], None]
 """Called with the method, its finished evaluations and all of its evaluations."""
@@ -59,8 +65,8 @@ def run_baselines(
 ) -> Path:
     """Score the methods and write the three tables; return the search directory.
 
-    `evaluations` is the number per method; None means as many as the search had.  Raises InputError for an unknown
-    method.
+    No methods are all that the space has.  `evaluations` is the number per method; None means as many as the search
+    had.  Raises InputError for an unknown method, and for one whose variants the space lacks.
     """
     unknown = [method for method in methods if method not in POSSIBLE]
     if unknown:
@@ -69,10 +75,11 @@ def run_baselines(
     with directory_lock(directory):
         problem = load_problem_of_search(settings, directory)
         snapshot = read_snapshot(directory)
+        methods = _methods_of(problem, methods)
         count = evaluations or int((snapshot.trials["state"] == "complete").sum())
         with ray_session(settings.workers):
             costs = load_or_measure_costs(problem, directory)
-            source = make_plan_source(problem, costs)
+            source = make_plan_source(problem, costs, problem.encoding_of_widths)
             limit = evaluation_limit(settings, costs, settings.evaluation.images)
             with (
                 shared_prefixes(settings.workers) as shared,
@@ -85,6 +92,15 @@ def run_baselines(
         write_comparison_with_baselines(directory)
         apply_confirmation(directory, settings)
     return directory
+
+
+def _methods_of(problem: SearchProblem, wanted: Sequence[str]) -> Sequence[str]:
+    possible = (SAMPLERS, *METHODS, *variant_methods(problem))
+    for method in wanted:
+        if method not in possible:
+            lacking = "reuse features (r)" if method == DEEP_CACHE else "turn guidance off (1.0u)"
+            raise InputError(f"the baseline {method} needs variants that {lacking}, and space.variants has none")
+    return wanted or possible
 
 
 def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:

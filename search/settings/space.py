@@ -7,9 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from stepfront.errors import InputError
 from stepfront.plugins import PROXIES, SOLVERS
 from stepfront.trainers.config import Grid
 from stepfront.trainers.validation import Settings
+from stepfront.trainers.variant import Variant, parse_variant
 
 MOST_CHOICES = 36
 """Solvers that a search can choose from: a genome has one letter for each."""
@@ -29,6 +31,11 @@ class SpaceSettings(Settings):
         "spans the gap; false: all steps (default with encoding cuts)",
     )
 
+    variants: tuple[str, ...] | None = Field(
+        None,
+        description="what a step chooses from: widths, and widths with the marks r (reuse deep features of the last "
+        "full step) and u (unguided), such as [0.5, 1.0, 1.0r]; null: all widths",
+    )
     solvers: (
         Annotated[tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...], Field(max_length=MOST_CHOICES)] | None
     ) = Field(
@@ -41,6 +48,36 @@ class SpaceSettings(Settings):
         description="time grids that plans choose from, sampler.grid among them, such as [quadratic, edm_open]; null: "
         "that one alone",
     )
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        return tuple(repr(float(one)) if isinstance(one, int | float) else one for one in given)
+
+    @field_validator("variants")
+    @classmethod
+    def _possible_variants(cls, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if given is None:
+            return None
+        try:
+            variants = tuple(map(parse_variant, given))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        if Variant(1.0) not in variants:
+            raise ValueError("it lacks 1.0, the full width that all plans are compared with; add it")
+        for variant in variants:
+            if variants.count(variant) > 1:
+                raise ValueError(f"{variant} is given twice; give each once")
+            if variant.full not in variants:
+                raise ValueError(f"{variant} reuses features of {variant.full}, which is not among them; add it")
+        return given
+
+    @property
+    def listed(self) -> tuple[Variant, ...]:
+        """The variants as given; none where all widths are searched."""
+        return tuple(map(parse_variant, self.variants or ()))
 
     @field_validator("solvers", "grids", mode="before")
     @classmethod

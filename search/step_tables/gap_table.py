@@ -14,6 +14,7 @@ from stepfront.search.step_tables.stored_arrays import read_arrays, write_arrays
 from stepfront.trainers.data import Labels
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.step_losses.loss_gap import supernet_gap
+from stepfront.trainers.variant import Variant, runs_text
 
 GAP_FILE = "gap.npz"
 
@@ -31,16 +32,20 @@ class GapInputs:
     """Of the data set that the images come from."""
     wanted: int
     """Number of held-out images that the settings ask for; the data set may have fewer."""
+    variants: tuple[Variant, ...] = ()
+    """What the columns are of; all widths where none are given."""
 
     @property
     def key(self) -> str:
         """Return a digest that changes with the supernet, the times or the images."""
-        made_from = (self.card.digest, self.fingerprint, self.times, self.wanted)
+        made_from: tuple[object, ...] = (self.card.digest, self.fingerprint, self.times, self.wanted)
+        if self.variants:
+            made_from += (runs_text(self.variants),)
         return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
     def measure(self, device: torch.device) -> np.ndarray:
-        """Compute the table [steps, widths] on a device."""
-        return supernet_gap(self.card, self.weights, self.times, self.images, self.labels, device)
+        """Compute the table [steps, variants] on a device."""
+        return supernet_gap(self.card, self.weights, self.times, self.images, self.labels, device, self.variants)
 
 
 def read_gap_table(directory: Path, key: str) -> np.ndarray | None:

@@ -19,7 +19,6 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.variant import parse_variants
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import count_width
@@ -31,6 +30,7 @@ from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
+from stepfront.trainers.variant import parse_variants
 
 TIMES = tuple(map(float, time_grid(noise_schedule(DiffusionSettings()), "trailing", 4)))
 MIXED = Plan(TIMES, (0.25, 0.5, 1.0, 0.75))

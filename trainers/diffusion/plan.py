@@ -11,7 +11,7 @@ from functools import cached_property
 
 from stepfront.errors import InputError
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
-from stepfront.trainers.diffusion.variant import MARKS, SKIP, Variant, marked, reuse_problem, runs_text
+from stepfront.trainers.variant import MARKS, SKIP, Variant, marked, reuse_problem, runs_text
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from stepfront.errors import InputError
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.diffusion.solvers import Coefficients, find_solver
-from stepfront.trainers.diffusion.variant import Variant
+from stepfront.trainers.variant import Variant
 
 ROUNDING = 1e-6
 """By how much a time may lie outside the schedule."""

@@ -20,11 +20,11 @@ from stepfront.errors import InputError, first_line
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
-from stepfront.trainers.diffusion.variant import Variant
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.networks.deep_features import splits
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.validation import Settings
+from stepfront.trainers.variant import Variant
 
 MOST_SPREAD = 0.2
 """Spread of a latency above which it is measured again, and doubted in the end; an idle machine stays below 0.05."""
@@ -70,6 +70,11 @@ class WidthCost(Settings):
     def calls_of(self, variant: Variant) -> int:
         """Return the number of calls of one step of a variant of this width."""
         return self.calls if variant.guided else 1
+
+    def macs_of(self, variant: Variant) -> float:
+        """Return the MACs of one step of a variant, as a share of the calls of a full, guided step."""
+        macs = self.reuse_macs if variant.reuse else self.macs
+        return math.nan if macs is None else float(macs * self.calls_of(variant)) / self.calls
 
     def gflops_of(self, variant: Variant) -> float:
         """Return the FLOPs of one step of a variant of this width, in 1e9.

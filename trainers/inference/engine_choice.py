@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -100,6 +101,18 @@ class Bench:
                 for before, first, latency, difference in zip(found, first_calls, latencies, differences, strict=True)
             ]
         return [_checked(one) for one in found]
+
+    @torch.inference_mode()
+    def reuse_latencies(self, engine: Engine, widths: Sequence[float]) -> dict[float, float]:
+        """Return the latency of a call that reuses deep features at each of the widths, in ms per image."""
+        found = {}
+        for width in widths:
+            running = engine.run(self.subnet(width), self.device, len(self.inputs[0][0]))
+            _, deep = running.with_features(*self.inputs[0])
+            shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
+            (best,) = self._latencies([partial(running.reusing, deep)], tuple(shape[1:]), shape[0], label)
+            found[width] = best.ms
+        return found
 
     def _latencies(
         self, running: Sequence[Network], shape: tuple[int, ...], batch: int, label: Sequence[Tensor]

@@ -6,19 +6,23 @@ Weighting it to the error of the clean image ranks plans far worse (see docs/sea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stepfront.trainers.data import Labels, to_float
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.diffusion.types import Denoiser
 from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.deep_features import SplitNetwork
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.variant import Variant
 
 
 @torch.inference_mode()
@@ -49,6 +53,41 @@ def gap_table(
     return table - table[:, -1:]
 
 
+@torch.inference_mode()
+def reuse_gap(
+    networks: Mapping[float, Callable[..., Tensor]],
+    schedule: NoiseSchedule,
+    times: Sequence[float],
+    images: NDArray[np.generic],
+    device: torch.device,
+    label: Sequence[Tensor] = (),
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Return [steps, widths]: mean squared error of the noise that a step which reuses features adds to the full one's.
+
+    The features are those of the step before, at the same images under the same noise: what a trajectory would reach
+    that predicts without an error.  The first step has none to reuse, and its row is 0.
+    """
+    x0 = to_float(images).to(device)
+    table = np.zeros((len(times), len(networks)))
+    noise = Noise(seed, tuple(x0.shape[1:]))
+    for row, (before, time) in enumerate(pairwise(times), start=1):
+        eps = torch.from_numpy(noise.after_step(range(len(x0)), row)).to(device)
+        for column, width in enumerate(sorted(networks)):
+            network: SplitNetwork = networks[width]  # type: ignore[assignment]
+            _, deep = network.with_features(*_noised(schedule, x0, eps, before), *label)
+            given = _noised(schedule, x0, eps, time)
+            errors = [network.reusing(deep, *given, *label) - eps, network(*given, *label) - eps]
+            reused, full = (float(error.double().square().mean()) for error in errors)
+            table[row, column] = reused - full
+    return table
+
+
+def _noised(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, time: float) -> tuple[Tensor, Tensor]:
+    alpha, sigma = (float(f(np.array([time]))[0]) for f in (schedule.alpha, schedule.sigma))
+    return alpha * x0 + sigma * eps, torch.full((len(x0),), float(time), device=x0.device)
+
+
 def supernet_gap(
     card: SupernetCard,
     weights: Mapping[str, np.ndarray],
@@ -56,12 +95,28 @@ def supernet_gap(
     images: NDArray[np.generic],
     labels: Labels | None,
     device: torch.device,
+    variants: Sequence[Variant] = (),
 ) -> NDArray[np.float64]:
-    """Return the gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one."""
+    """Return the gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one.
+
+    With `variants`, the columns are of these: a width's own, and for reuse what it adds.  The loss is of conditional
+    predictions, so an unguided variant has the column of the guided one.
+    """
     supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
     subnets = {width: supernet.subnet(width) for width in card.network.widths}
     denoisers: dict[float, Denoiser] = {**subnets}
     if labels is not None:
         known = torch.from_numpy(np.array(labels)).to(device)
         denoisers = {width: partial(subnet, label=known) for width, subnet in subnets.items()}
-    return gap_table(denoisers, noise_schedule(card.diffusion), times, images, device)
+    schedule = noise_schedule(card.diffusion)
+    table = gap_table(denoisers, schedule, times, images, device)
+    if not variants:
+        return table
+    widths = sorted({variant.width for variant in variants if variant.reuse})
+    reusing = {width: subnets[width] for width in widths}
+    added = reuse_gap(reusing, schedule, times, images, device, () if labels is None else (known,))
+    columns = [
+        table[:, card.network.widths.index(v.width)] + (added[:, widths.index(v.width)] if v.reuse else 0.0)
+        for v in variants
+    ]
+    return np.column_stack(columns)

@@ -68,7 +68,7 @@ class PlanPipeline(DiffusionPipeline):
         batch_size: number of images (default: one, or as many as there are labels or generators).
         num_inference_steps: the plan's own number of steps; any other is refused.
         class_labels: the class of all images or of each (default: drawn as often as in the training data).
-        guidance_scale: scale of guidance by the class (default: that of the search).
+        guidance_scale: scale of guidance by the class at the plan's guided steps (default: that of the search).
         generator: source of the noise, one or one per image; `seed` instead gives the images of `sample.py --seed` and
             `stepfront sample --seed`.
         output_type: pil, np (float32 [N, H, W, C] in [0, 1]) or pt (float32 [N, C, H, W] in [0, 1]).
@@ -88,7 +88,8 @@ class PlanPipeline(DiffusionPipeline):
         x = self._noise(count, generator, seed, 0)
         steps = list(zip(self.scheduler.config.steps, self.scheduler.timesteps, strict=True))
         for step, time in self.progress_bar(steps):
-            predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step["width"], labels, scale)
+            now = scale if step.get("guided", True) else 1.0
+            predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step["width"], labels, now)
             noise = self._noise(count, generator, seed, step["number"] + 1) if self.scheduler.draws_noise() else None
             x = self.scheduler.step(predicted, time, x, noise=noise).prev_sample
         self.maybe_free_model_hooks()

@@ -19,6 +19,8 @@ Where the networks make latents, `decoder` names torch.export's program that mak
 Where the networks have classes, `condition` holds how often each label is drawn, and the scale of guidance:
 
     eps = eps_null + scale (eps_label - eps_null)
+
+A step with `guided` false has scale 1: one call, with the label.
 """
 
 from __future__ import annotations
@@ -164,16 +166,18 @@ class Point:
 
     def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None) -> Tensor:
         network, conversion = self.networks[step["width"]], step.get("conversion")
+        guided = step.get("guided", True)
         if conversion is None:
-            return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels)
+            return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, guided)
         told = torch.full((len(x),), conversion["told"], device=self.device)
-        output = self._predict(network, conversion["scale"] * x, told, labels)
+        output = self._predict(network, conversion["scale"] * x, told, labels, guided)
         return conversion["of_x"] * x + conversion["of_output"] * output
 
-    def _predict(self, network: Network, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def _predict(self, network: Network, x: Tensor, t: Tensor, labels: Tensor | None, guided: bool) -> Tensor:
         if labels is None:
             return network(x, t)
-        scale, null = self.plan["condition"]["guidance"], len(self.plan["condition"]["counts"])
+        scale = self.plan["condition"]["guidance"] if guided else 1.0
+        null = len(self.plan["condition"]["counts"])
         if scale == 1.0:
             return network(x, t, labels)
         unconditional = network(x, t, torch.full_like(labels, null))

@@ -145,6 +145,7 @@ class _Facts(_Shape):
     solver: str | None = None
     objectives: list[str] | None = None
     widths: list[float] | None = None
+    variants: list[str] | None = None
     full: _FullWidth | None = None
     reference: dict[str, float] | None = None
     reference_point: list[float] | None = None

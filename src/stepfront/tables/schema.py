@@ -32,7 +32,12 @@ _TRIAL = (
     ),
     Column("parents", "integers", "trials whose plans were combined"),
     Column("genome", "text", "the plan as the search varies it"),
-    Column("plan", "text", "widths as runs in sampling order, such as 12x0.50 8x1.00", True),
+    Column(
+        "plan",
+        "text",
+        "widths as runs in sampling order, such as 12x0.50 8x1.00; r behind a width: reuses deep features, u: unguided",
+        True,
+    ),
     Column("widths", "numbers", "width per step, in sampling order; 0 where the step is skipped", True),
     Column("times", "numbers", "time per step, in sampling order"),
     Column("solver", "text", "solver of the sampler"),

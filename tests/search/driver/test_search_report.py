@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stepfront.search.algorithm.trials import GENOME
 from stepfront.search.driver.search_report import SearchReport
-from stepfront.trainers.diffusion.variant import runs_text
+from stepfront.trainers.variant import runs_text
 from tests.search.study.test_ledger import ENCODING, make_ledger, run, score
 
 

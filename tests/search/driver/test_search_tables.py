@@ -19,7 +19,7 @@ from stepfront.search.step_tables.gap_table import read_gap_table
 from stepfront.tables.parquet import read_table
 from stepfront.tables.points import pick_point
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.diffusion.variant import parse_runs
+from stepfront.trainers.variant import parse_runs
 
 DESIGN_COLUMNS = {
     *("trial", "generation", "origin", "parents", "genome", "plan", "widths", "times", "solver", "fid"),

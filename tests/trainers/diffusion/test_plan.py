@@ -4,7 +4,7 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.trainers.diffusion.plan import SKIP, Plan
-from stepfront.trainers.diffusion.variant import parse_runs, runs_text
+from stepfront.trainers.variant import parse_runs, runs_text
 
 TIMES = (900.0, 600.0, 300.0, 0.0)
 

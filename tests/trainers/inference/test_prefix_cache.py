@@ -15,9 +15,9 @@ from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.types import Denoiser
-from stepfront.trainers.diffusion.variant import parse_variants
 from stepfront.trainers.inference.prefix_cache import PLANS, Arrays, Prefixes
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.variant import parse_variants
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 TIMES = tuple(map(float, time_grid(SCHEDULE, "trailing", 6)))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.diffusion.variant import parse_variants
 from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import Engine
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.variant import parse_variants
 
 LEVELS = NetworkSettings(
     base=8, multipliers=(1, 2, 2), attention=(4,), groups=4, group_channels=2, blocks=2, widths=(0.5, 1.0)

@@ -16,7 +16,8 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.variant import (
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.variant import (
     SKIP,
     Variant,
     parse_runs,
@@ -26,7 +27,6 @@ from stepfront.trainers.diffusion.variant import (
     reuse_problem,
     runs_text,
 )
-from stepfront.trainers.networks.supernet import Supernet
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 TIMES = tuple(map(float, time_grid(SCHEDULE, "trailing", 5)))

@@ -1,0 +1,110 @@
+"""A class-conditional search over variants, with guidance: searched, compared with its baselines, taken elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepfront.dashboards.figures.plans import plans_data, plans_figure
+from stepfront.errors import InputError
+from stepfront.search.driver.publish import make_evaluator, sample_pixels
+from stepfront.search.driver.search import run_search
+from stepfront.search.driver.train import run_training
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.program import export_point, write_point
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.baselines import run_baselines
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import BASELINES
+from stepfront.tables.search_tables import read_snapshot, read_tables
+from stepfront.trainers.inference.cost import plan_gflops, plan_latency_ms
+from stepfront.trainers.variant import parse_variants
+from tests.search.conftest import tiny_settings
+from tests.search.driver.test_points_in_use import Silent
+
+VARIANTS = "space.variants=[0.5, 1.0, 1.0r, 1.0u, 1.0ru]"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+    directory = tmp_path_factory.mktemp("variants")
+    settings = tiny_settings(
+        directory,
+        *("network.classes=10", "sampler.guidance=2.0", "budget.trials=10", "space.encoding=steps", VARIANTS),
+        "initial_plans={uniform: 2, random: 2, gap: 1}",
+    )
+    run_training(settings, False, lambda report: None, lambda text: None)
+    return run_search(settings, False, Silent(), lambda text: None)
+
+
+def test_trials_run_variants_and_cost_what_their_calls_do(searched: Path) -> None:
+    trials, costs = read_snapshot(searched).trials, read_costs(searched)
+    assert (trials["state"] == "complete").all()
+    assert any("r" in plan for plan in trials["plan"])
+    assert any("u" in plan for plan in trials["plan"])
+    assert costs[1.0].reuse_latency_ms is not None
+    assert costs[0.5].reuse_latency_ms is None, "0.5r is not in the space"
+    for _, row in trials.iterrows():
+        plan = plan_of_row(row)
+        assert plan.runs == row["plan"]
+        assert row["gflops"] == pytest.approx(plan_gflops(plan, costs), rel=1e-12)
+        assert row["latency_ms"] == pytest.approx(plan_latency_ms(plan, costs), rel=1e-12)
+        calls = sum(1 + variant.guided for variant in parse_variants(row["plan"]))
+        assert row["calls"] + row["calls_saved"] == calls * row["images"]
+    facts = read_snapshot(searched).facts
+    assert sorted(facts["variants"]) == ["0.50", "1.00", "1.00r", "1.00ru", "1.00u"]
+
+
+def test_a_trial_scored_again_has_its_score(searched: Path) -> None:
+    evaluator = make_evaluator(load_problem_of_search(find_search(searched)[1], searched), searched)
+    trials = read_snapshot(searched).trials
+    row = trials[trials["plan"].str.contains("r")].iloc[0]
+    assert evaluator(plan_of_row(row), int(row["images"]), int(row["noise_seed"])).fid == row["fid"]
+
+
+def test_deep_cache_and_guidance_intervals_are_baselines(searched: Path) -> None:
+    run_baselines(searched, ["deepcache", "guidance_interval", "ddsm"], 4)
+    rows = read_table(searched / BASELINES).groupby("method")["plan"].agg(list)
+    assert rows["deepcache"][1] == "1x1.00 2x1.00r 1x1.00 2x1.00r"
+    assert len(rows["guidance_interval"]) == 4
+    assert all("u" in plan and "r" not in plan for plan in rows["guidance_interval"])
+    assert not any("u" in plan or "r" in plan for plan in rows["ddsm"])
+
+
+def test_an_exported_plan_guides_the_steps_that_the_search_guided(searched: Path, tmp_path: Path) -> None:
+    problem, snapshot = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched)
+    plan = problem.plan(parse_variants("2x1.00u 1x1.00 1x0.50 2x1.00u"))
+    steps = write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)["steps"]
+    assert [step.get("guided", True) for step in steps] == [False, False, True, True, False, False]
+    point, calls = Point(tmp_path, "cpu"), list[float]()
+    counted = {w: lambda *given, w=w, n=n: calls.append(w) or n(*given) for w, n in point.networks.items()}
+    point.networks.update(counted)
+    expected = np.moveaxis(sample_pixels(make_evaluator(problem, searched), plan, 6, 3), 1, 3)
+    assert np.array_equal(point.sample([3] * 6, range(6)), expected)
+    assert calls == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
+
+
+def test_a_plan_that_reuses_features_is_not_exported(searched: Path, tmp_path: Path) -> None:
+    front = read_snapshot(searched).front
+    reusing = front[front["plan"].str.contains("r")]
+    if not len(reusing):
+        pytest.skip("no point of this front reuses features")
+    with pytest.raises(InputError, match=r"an exported network can't reuse deep features \(r\)"):
+        export_point(searched, str(reusing.iloc[0]["trial"]), tmp_path / "point")
+    assert not (tmp_path / "point").exists()
+
+
+def test_the_heat_map_has_the_marks_of_the_front(searched: Path) -> None:
+    tables = read_tables(searched)
+    data = plans_data(tables)
+    texts = [parse_variants(plan) for plan in tables.front["plan"]]
+    expected = {(i, j, v.mark) for i, plan in enumerate(texts) for j, v in enumerate(plan) if v.mark}
+    assert set(data.marks) == expected
+    if expected:
+        letters = [trace for trace in plans_figure(data).data if getattr(trace, "mode", "") == "text"]
+        assert len(letters[0].text) == len(expected)

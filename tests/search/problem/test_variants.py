@@ -1,0 +1,163 @@
+"""What a space of variants is, what its plans cost, and its baselines; nothing is searched here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings, settings_from
+from stepfront.search.initial_plans.plan_kinds import INITIAL_PLANS, make_initial_plans
+from stepfront.search.problem.baseline_plans import baseline_plans, variant_methods
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.load import load_problem
+from stepfront.search.problem.plan_source import make_plan_source
+from stepfront.search.problem.pricing import affordability, level_prices
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.plan_rows import plan_columns, plan_of_row
+from stepfront.search.records.within_noise import differing_share
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.inference.cost import WidthCost, count_width, plan_gflops, plan_latency_ms
+from stepfront.trainers.variant import Variant, parse_variants
+from tests.search.conftest import TINY, tiny_settings
+
+REUSE = "space.variants=[0.25, 1.0, 1.0r]"
+STEPS = "space.encoding=steps"
+
+
+def problem_with_costs(directory: Path, *overrides: str) -> tuple[SearchProblem, dict[float, WidthCost]]:
+    problem = load_problem(tiny_settings(directory, *overrides))
+    network, measured = problem.card.network, {"latency_ms": 1.0, "reuse_latency_ms": 0.25}
+    return problem, {w: count_width(network, 1, 8, w).model_copy(update=measured) for w in network.widths}
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings(*overrides: str) -> RunSettings:
+    return settings_from(TINY, list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("[0.3, 1.0]", r"space\.variants has 0\.30, and network\.widths has no 0\.3; possible: 0\.25, 0\.5, 1"),
+        ("[0.5]", "lacks 1.0, the full width"),
+        ("[1.0, 1.0x]", r"'1\.0x' is not a variant"),
+        ("[1.0, 0.5r]", r"0\.50r reuses features of 0\.50, which is not among them"),
+        ("[1.0, 1.00]", r"1\.00 is given twice"),
+        ("[1.0, 1.0u]", r"1\.00u, which turns guidance off \(u\), and the network has no classes"),
+    ],
+)
+def test_impossible_variants_are_refused_in_one_line(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        settings(f"space.variants={given}")
+    assert "\n" not in str(caught.value)
+
+
+def test_guidance_off_needs_guidance() -> None:
+    with pytest.raises(InputError, match=r"sampler\.guidance is 1: no step is guided"):
+        settings("network.classes=10", "space.variants=[1.0, 1.0u]")
+    found = settings("network.classes=10", "sampler.guidance=2.0", "space.variants=[0.5, 1, 1.0u]")
+    assert found.space.listed == (Variant(0.5), Variant(1.0), Variant(1.0, guided=False))
+
+
+def test_a_network_without_levels_is_refused_before_anything_is_written(trained: Path) -> None:
+    problem = load_problem(tiny_settings(trained, REUSE))
+    flat = problem.card.network.model_copy(update={"multipliers": (1,), "attention": ()})
+    with pytest.raises(InputError, match=r"space\.variants has 1\.00r, and this network has no level boundary"):
+        _ = replace(problem, card=problem.card.model_copy(update={"network": flat})).variants
+
+
+# --- plans and their costs --------------------------------------------------------------------------------------------
+
+
+def test_levels_ascend_in_counted_cost(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, "space.variants=[1.0, 0.5, 1.0r, 0.25, 0.5r]")
+    each = [costs[v.width].gflops_of(v) for v in problem.variants]
+    assert each == sorted(each)
+    assert problem.variants[-1] == Variant(1.0)
+    assert load_problem(tiny_settings(trained)).variants == (Variant(0.25), Variant(0.5), Variant(1.0))
+
+
+def test_a_price_is_the_cost_of_the_plan(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, REUSE)
+    prices, keeps = level_prices(problem, costs), affordability(problem, costs)
+    for index in np.ndindex(3, 3, 3):
+        levels = problem.encoding.project(np.array(index))
+        plan = problem.plan_at(levels)
+        assert prices["gflops"](levels) == pytest.approx(plan_gflops(plan, costs), rel=1e-12)
+        assert prices["latency_ms"](levels) == pytest.approx(plan_latency_ms(plan, costs), rel=1e-12)
+        assert keeps(levels)
+
+
+def test_every_kind_of_initial_plan_is_legal(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, REUSE, STEPS, "space.skip=even")
+    source = make_plan_source(problem, costs)
+    assert source.gap().shape == (6, 3)
+    for kind in INITIAL_PLANS:
+        plans = make_initial_plans({kind: 4}, source)
+        assert plans, kind
+        for proposal in plans:
+            assert problem.plan_of(proposal.genome).runs
+
+
+def test_the_gap_of_reuse_is_what_it_adds_to_the_loss(trained: Path) -> None:
+    problem = load_problem(tiny_settings(trained, REUSE))
+    plain = load_problem(tiny_settings(trained))
+    column = {variant: problem.gap[:, i] for i, variant in enumerate(problem.variants)}
+    assert np.array_equal(column[Variant(0.25)], plain.gap[:, 0])
+    assert (column[Variant(1.0)] == 0).all()
+    reused = column[Variant(1.0, reuse=True)]
+    assert reused[0] == 0, "the first step has nothing to reuse"
+    assert (reused[1:] != 0).all()
+    assert problem.gap_inputs.key != plain.gap_inputs.key
+
+
+def test_a_row_of_a_table_gives_its_plan_back(trained: Path) -> None:
+    problem, _ = problem_with_costs(trained, REUSE)
+    import pandas as pd
+
+    plan = problem.plan(parse_variants("2x1.00 1x1.00r 1x0.25 2x1.00"))
+    other = problem.plan(plan.widths)
+    assert plan_of_row(pd.Series(plan_columns(plan))) == plan
+    assert plan_of_row(pd.Series(plan_columns(other))) == other
+    assert differing_share(pd.Series(plan_columns(plan)), pd.Series(plan_columns(other))) == pytest.approx(1 / 6)
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+
+def runs(plans: list[Plan]) -> list[str]:
+    return [plan.runs for plan in plans]
+
+
+def test_deep_cache_runs_all_levels_at_every_2nd_3rd_and_5th_step(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, REUSE)
+    source = make_plan_source(problem, costs, problem.encoding_of_widths)
+    assert variant_methods(problem) == ("deepcache",)
+    assert runs(baseline_plans("deepcache", 9, problem, source)) == [
+        "1x1.00 1x1.00r 1x1.00 1x1.00r 1x1.00 1x1.00r",
+        "1x1.00 2x1.00r 1x1.00 2x1.00r",
+        "1x1.00 4x1.00r 1x1.00",
+    ]
+    assert variant_methods(load_problem(tiny_settings(trained))) == ()
+
+
+def test_other_baselines_are_of_widths_alone(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, REUSE)
+    source = make_plan_source(problem, costs, problem.encoding_of_widths)
+    for method in ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_steps"):
+        plans = baseline_plans(method, 4, problem, source)
+        assert plans, method
+        assert not any(plan.marks for plan in plans)
+        assert {width for plan in plans for width in plan.widths} <= {0.25, 1.0}
+
+
+def test_costs_of_searches_before_variants_are_read(trained: Path, tmp_path: Path) -> None:
+    row = '{"width": 1.0, "macs": 5, "parameters": 2, "latency_ms": 1.0}'
+    (tmp_path / "costs.json").write_text(f'{{"widths": [{row}], "engines": []}}')
+    assert read_costs(tmp_path)[1.0].reuse_macs is None
