@@ -42,9 +42,12 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
 
 
 def _points(front: pd.DataFrame, point: str) -> list[int]:
-    """Return the trials to fit.  Raises InputError for a point that can't be fitted."""
+    """Return the trials to fit.  Raises InputError for a point that can't be fitted.
+
+    A fitted trial stands for the one that it was fitted to: the call that made it can be repeated.
+    """
     rows = front if point == "front" and len(front) else pick_point(front, point).to_frame().T
-    reasons = {int(row["trial"]): _why_not(row) for _, row in rows.iterrows()}
+    reasons = {_fitted_to(row): _why_not(row) for _, row in rows.iterrows()}
     numbers = [number for number, reason in reasons.items() if not reason]
     if not numbers:
         number, reason = next(iter(reasons.items()))
@@ -52,10 +55,12 @@ def _points(front: pd.DataFrame, point: str) -> list[int]:
     return numbers
 
 
+def _fitted_to(row: pd.Series) -> int:
+    return int(row["parents"][0] if row["origin"] == "fit" else row["trial"])
+
+
 def _why_not(row: pd.Series) -> str:
     """Return why no sampler can be fitted to a plan; empty where one can."""
-    if row["origin"] == "fit":
-        return f"runs on a sampler that was fitted to it, from trial {row['parents'][0]}"
     if SKIP in row["widths"]:
         return "leaves out steps, and a fitted sampler has one time per step that runs"
     marked = any(variant.mark for variant in parse_variants(str(row["plan"])))
