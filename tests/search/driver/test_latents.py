@@ -45,8 +45,7 @@ from stepfront.trainers.metrics.fid import Moments
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.step_losses.loss_gap import gap_table
-from tests.search.conftest import tiny_settings
-from tests.search.driver.test_points_in_use import Silent
+from tests.search.conftest import Silent, tiny_settings
 from tests.trainers.latents.conftest import make_autoencoder
 from tests.trainers.latents.test_autoencoder import with_config
 

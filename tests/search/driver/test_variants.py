@@ -24,8 +24,7 @@ from stepfront.tables.schema import BASELINES
 from stepfront.tables.search_tables import read_snapshot, read_tables
 from stepfront.trainers.inference.cost import plan_gflops, plan_latency_ms
 from stepfront.trainers.variant import parse_variants
-from tests.search.conftest import tiny_settings
-from tests.search.driver.test_points_in_use import Silent
+from tests.search.conftest import Silent, tiny_settings
 
 VARIANTS = "space.variants=[0.5, 1.0, 1.0r, 1.0u, 1.0ru]"
 

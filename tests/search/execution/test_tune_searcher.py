@@ -171,7 +171,7 @@ def test_auto_prefetches_only_where_it_pays(
 
 
 def job_of(number: int, width: float = 1.0) -> dict[str, Any]:
-    return {"number": number, "plan": ((1.0,), (width,), "ddim", None), "images": 8, "noise_seed": number}
+    return {"number": number, "plan": ((1.0,), (width,), "ddim", None, ()), "images": 8, "noise_seed": number}
 
 
 class Recorder:

@@ -56,6 +56,7 @@ def make_point(name: str, directory: Path) -> FrontPoint:
         card=card,
         weights={key: value.numpy() for key, value in supernet.widest.state_dict().items()},
         settings=SimpleNamespace(sampler=sampler, evaluation=SimpleNamespace(batch=16)),
+        decoder=None,
     )
     row = {"trial": 4, "plan": plan.runs, "solver": plan.solver, "features": "classifier", "fid": 9.25, "gflops": 0.5}
     row |= {"latency_ms": 1.0, "images": 512} | NOT_CONFIRMED

@@ -52,7 +52,9 @@ class Learner(Fitting):
 
 def search(ledger: Ledger, every: int = 1, points: int = 3, dies_at: int = -1) -> Ledger:
     """Search and pause as driver/search.py does."""
-    problem: Any = SimpleNamespace(plan_of=lambda genome: SimpleNamespace(widths=ENCODING.unpack(genome) + 1.0))
+    problem: Any = SimpleNamespace(
+        plan_of=lambda genome: SimpleNamespace(widths=ENCODING.unpack(genome) + 1.0, marks=())
+    )
     learner = Learner(problem, {}, Path(), ledger, lambda text: None)
     object.__setattr__(learner, "dies_at", dies_at)
     pauses = FitPauses(learner, FitSettings(every=every, points=points), GENERATION)

@@ -8,12 +8,13 @@ import pytest
 
 from stepfront.search.records.score_noise import ScoreNoise
 from stepfront.search.records.within_noise import differing_share, mark_by_confirmation, mark_within_noise
+from stepfront.trainers.variant import runs_text
 
 
 def front() -> pd.DataFrame:
     """Four points, cheapest first, of which each differs from the one before at one step of four."""
     widths = [[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 1.0], [0.5, 0.5, 1.0, 1.0], [0.5, 1.0, 1.0, 1.0]]
-    table = pd.DataFrame({"trial": [7, 3, 9, 4], "plan": list("abcd"), "fid": [2.0, 1.95, 1.5, 1.49]})
+    table = pd.DataFrame({"trial": [7, 3, 9, 4], "plan": map(runs_text, widths), "fid": [2.0, 1.95, 1.5, 1.49]})
     return table.assign(gflops=[1.0, 2.0, 3.0, 4.0], widths=widths, times=[[3.0, 2.0, 1.0, 0.0]] * 4)
 
 
@@ -54,7 +55,7 @@ def test_plans_of_other_times_differ_at_every_step() -> None:
 
 def test_confirmed_points_are_judged_by_their_differences_seed_by_seed() -> None:
     scores = {"a": [2.0, 3.0, 4.0], "b": [2.1, 2.9, 4.1], "c": [1.0, 2.0, 3.0], "d": [0.9, 1.89, 2.88]}
-    trials = front().set_index("plan")["trial"]
+    trials = dict(zip(scores, front()["trial"], strict=True))
     by_trial = {trials[plan]: pd.DataFrame({"noise_seed": [1, 2, 3], "fid": fid}) for plan, fid in scores.items()}
     marked = mark_by_confirmation(front().assign(within_noise=-1), by_trial, "gflops")
     assert list(marked["within_noise"]) == [-1, 7, -1, -1]  # d is better than c on each seed, by little
