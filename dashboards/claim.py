@@ -66,20 +66,18 @@ def disagreement_sentence(savings: Mapping[str, Any]) -> str:
 
 
 def _what_holds(claim: Mapping[str, Any]) -> str:
-    best, against = sampler_text(claim["best_full_width"]), number(claim["flops_saved_against_best_full_width"])
+    equal = claim.get("best_full_width")
+    best, against = sampler_text(equal) if equal else "", number(claim.get("flops_saved_against_best_full_width"))
     latency = number(claim.get("latency_saved"))
     saved = _share(claim["flops_saved"], "FLOPs") + ("" if latency is None else f" and {_share(latency, 'latency')}")
     if _plan(claim) == best:
-        quality = f"is as good as the best full-width sampler, {_reference_words(claim)},"
-        if _references(claim) == [best]:
-            quality = f"is itself the best full-width sampler on {_judges_word(claim)},"
         return (
             f"Steps are saved, widths are not: at a margin of {percent(claim['margin'])}, full width in fewer steps, "
-            f"{best}, {quality} and needs {saved} than {sampler_text(claim['full'])}; no narrower plan is shown to be "
-            f"as good ({_effort(claim)})."
+            f"{best}, is as good as the best other full-width sampler, {_reference_words(claim)}, and needs {saved} "
+            f"than {sampler_text(claim['full'])}; no narrower plan is shown to be as good ({_effort(claim)})."
         )
-    other = ""
-    if against is not None:
+    other = "" if best else ", and no full-width sampler is shown to be as good on all judges"
+    if best and against is not None:
         other = f", and {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality"
     return (
         f"At a margin of {percent(claim['margin'])}, the plan {_plan(claim)} is as good as the best full-width "

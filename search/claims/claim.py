@@ -48,9 +48,10 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A plan beside the references: one difference per judge, over `seeds` shared noise seeds."""
+    """A plan beside its references, one per judge: a difference on each, over `seeds` shared noise seeds."""
 
     plan: ConfirmedPlan
+    references: tuple[ConfirmedPlan, ...]
     differences: tuple[Difference, ...]
     seeds: int
 
@@ -127,8 +128,8 @@ class Standing:
         if not self.sees_blur or not open_points:
             return set()
         cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
-        wanted = {each.plan.key for each in [*open_points, *cheaper] if each.is_near(margin)}
-        return wanted | {reference.key for reference in self.references} if wanted else set()
+        near = [each for each in [*open_points, *cheaper] if each.is_near(margin)]
+        return {plan.key for each in near for plan in (each.plan, *each.references)}
 
 
 def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
@@ -144,27 +145,39 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
     limit = plain.cost(rules.cost) * (1 + 1e-9)
     full_width = [plan for plan in plans if plan.kind in FULL_WIDTH and plan.cost(rules.cost) <= limit]
     full_width = [plan for plan in full_width if len(plan.scores)]
-    first, judges = rules.looks[0], plain.scores.columns
-    references = tuple(min(full_width, key=lambda plan: plan.first_mean(first, judge)) for judge in judges)
-    best = _best_of_each(references)
+    best = _best_of_each(full_width, rules)
     cheaper = [p for p in plans if p.kind == "front" and p.cost(rules.cost) < plain.cost(rules.cost) / (1 + 1e-9)]
+    points = [
+        (point, _best_of_each([plan for plan in full_width if plan.key != point.key] or full_width, rules))
+        for point in _each_better(cheaper, rules.cost)
+    ]
     return Standing(
         rules,
         judges_of(confirmed),
         plain,
-        references,
-        _compared(_each_better(cheaper, rules.cost), best, rules),
-        _compared(full_width, best, rules),
-        next(iter(_compared([replace(best, scores=best.blurred)], best, rules)), None),
+        best.plans,
+        _compared(points, rules),
+        _compared([(plan, best) for plan in full_width], rules),
+        next(iter(_compared([(replace(best.plans[0], scores=best.blurred), best)], rules)), None),
     )
 
 
-def _best_of_each(references: Sequence[ConfirmedPlan]) -> ConfirmedPlan:
-    """Return the first reference with the scores of all: on each judge those of its own reference."""
-    named = list(zip(references, references[0].scores.columns, strict=True))
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The best plan on each judge, with its scores on that judge, also of blurred images."""
+
+    plans: tuple[ConfirmedPlan, ...]
+    scores: pd.DataFrame
+    blurred: pd.DataFrame
+
+
+def _best_of_each(full_width: Sequence[ConfirmedPlan], rules: Rules) -> _Best:
+    judges = full_width[0].scores.columns
+    plans = tuple(min(full_width, key=lambda plan: plan.first_mean(rules.looks[0], judge)) for judge in judges)
+    named = list(zip(plans, judges, strict=True))
     scores = pd.concat([plan.scores[[judge]] for plan, judge in named], axis=1, join="inner")
     blurred = pd.concat([plan.blurred.reindex(columns=[judge]) for plan, judge in named], axis=1, join="inner")
-    return replace(references[0], scores=scores, blurred=blurred)
+    return _Best(plans, scores, blurred)
 
 
 def _each_better(plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPlan]:
@@ -179,45 +192,47 @@ def _each_better(plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPla
     return kept
 
 
-def _compared(plans: Sequence[ConfirmedPlan], reference: ConfirmedPlan, rules: Rules) -> list[Comparison]:
-    common = [plan for plan in plans if len(plan.scores.index.intersection(reference.scores.index))]
-    return [_compare(plan, reference, rules) for plan in sorted(common, key=lambda plan: plan.cost(rules.cost))]
+def _compared(pairs: Sequence[tuple[ConfirmedPlan, _Best]], rules: Rules) -> list[Comparison]:
+    """Return each plan beside its best, cheapest first; plans that share no seed with it are left out."""
+    common = [(plan, best) for plan, best in pairs if len(plan.scores.index.intersection(best.scores.index))]
+    return [_compare(plan, best, rules) for plan, best in sorted(common, key=lambda pair: pair[0].cost(rules.cost))]
 
 
-def _compare(plan: ConfirmedPlan, reference: ConfirmedPlan, rules: Rules) -> Comparison:
+def _compare(plan: ConfirmedPlan, best: _Best, rules: Rules) -> Comparison:
     """Compare over as many seeds as the last look that the plan has seeds for."""
-    shared = plan.scores.index.intersection(reference.scores.index).sort_values()
+    shared = plan.scores.index.intersection(best.scores.index).sort_values()
     count = max((look for look in rules.looks if look <= len(shared)), default=len(shared))
     seeds = shared[:count]
     differences = [
         paired_difference(
             plan.scores.loc[seeds, judge].to_numpy(dtype=np.float64),
-            reference.scores.loc[seeds, judge].to_numpy(dtype=np.float64),
+            best.scores.loc[seeds, judge].to_numpy(dtype=np.float64),
             rules.level,
         )
         for judge in plan.scores.columns
     ]
-    return Comparison(plan, tuple(differences), count)
+    return Comparison(plan, best.plans, tuple(differences), count)
 
 
 def make_claim(standing: Standing, images: int) -> dict[str, Any]:
     """Return the claim as JSON values: of the claimed plan or, where there is none, of the dearest, which failed.
 
-    A claim that does not hold saves nothing: its savings are None.
+    A claim that does not hold saves nothing: its savings are None.  So is what is saved against full-width samplers of
+    equal quality where there are none, since the judges differ on the best.
     """
     rules = standing.rules
     passing, tested = standing.claimed(), standing.tested()
     shown = passing or next(reversed(standing.points), None)
     best = standing.cheapest_sampler()
-    cheapest = standing.references[0] if best is None else best.plan
+    cheapest = None if best is None else best.plan
     claim: dict[str, Any] = {
         "holds": passing is not None,
         "plan": None if shown is None else shown.plan.plan,
         "margin": rules.margin,
-        "judges": [] if shown is None else _judges(standing, shown.differences),
+        "judges": [] if shown is None else _judges(standing, shown),
         "flops_saved": None if passing is None else _saved(passing.plan.gflops, standing.plain.gflops),
         "flops_saved_against_best_full_width": (
-            None if passing is None else _saved(passing.plan.gflops, cheapest.gflops)
+            None if passing is None or cheapest is None else _saved(passing.plan.gflops, cheapest.gflops)
         ),
         "latency_saved": None if passing is None else _saved(passing.plan.latency_ms, standing.plain.latency_ms),
         "reference": _plan_facts(standing.references[0]),
@@ -240,7 +255,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "level": rules.level,
         "looks": list(rules.looks),
         "full": _plan_facts(standing.plain),
-        "best_full_width": _plan_facts(cheapest),
+        "best_full_width": None if cheapest is None else _plan_facts(cheapest),
     }
 
 
@@ -262,19 +277,19 @@ CLAIM_KEYS = (
 """What `stepfront claim --json` prints of a claim."""
 
 
-def _judges(standing: Standing, differences: Sequence[Difference]) -> list[dict[str, Any]]:
+def _judges(standing: Standing, compared: Comparison) -> list[dict[str, Any]]:
     return [
         {"features": name, "score": d.score, "reference": d.reference, "difference": d.mean}
         | {"interval": [_finite(d.low), _finite(d.high)]}
         | {"reference_plan": best.plan, "reference_sampler": best.sampler}
-        for name, d, best in zip(standing.judges, differences, standing.references, strict=True)
+        for name, d, best in zip(standing.judges, compared.differences, compared.references, strict=True)
     ]
 
 
 def _blurred_facts(standing: Standing) -> dict[str, Any] | None:
     if standing.blurred is None:
         return None
-    return {"passes": not standing.sees_blur, "judges": _judges(standing, standing.blurred.differences)}
+    return {"passes": not standing.sees_blur, "judges": _judges(standing, standing.blurred)}
 
 
 def _plan_facts(plan: ConfirmedPlan) -> dict[str, Any]:

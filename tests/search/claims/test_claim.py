@@ -156,8 +156,21 @@ def test_each_judge_has_its_own_best_full_width_sampler() -> None:
     assert "4x1.00 on classifier and full on random" in claim_sentence(claim)
     both = make_claim(standing(scored("front", "few FLOPs", 1.0, 3.0), few), 64)
     assert (both["holds"], both["flops_saved"]) == (True, 0.75)
-    # No full-width sampler is as good on both judges, so the saving is held against the search's own reference.
-    assert both["best_full_width"]["plan"] == "4x1.00"
+    # No full-width sampler is as good on both judges, so there is none that the saving could be held against.
+    assert both["best_full_width"] is both["flops_saved_against_best_full_width"] is None
+    assert "no full-width sampler is shown to be as good on all judges" in claim_sentence(both)
+
+
+def test_a_full_width_point_is_held_against_the_best_of_the_others() -> None:
+    itself = scored("sampler", "4x1.00", 2.05, 3.05, sampler="a"), scored("front", "4x1.00", 2.05, 3.05, sampler="a")
+    claim = make_claim(standing(*itself), 64)
+    assert claim["holds"]  # a little worse than all steps on both judges, and within the margin
+    assert [judge["reference_plan"] for judge in claim["judges"]] == ["full", "full"]
+    best = scored("sampler", "4x1.00", 1.5, 3.0, sampler="a"), scored("front", "4x1.00", 1.5, 3.0, sampler="a")
+    claim = make_claim(standing(*best), 64)
+    assert [judge["reference_plan"] for judge in claim["judges"]] == ["full", "full"]
+    assert claim["judges"][0]["difference"] == pytest.approx(-0.5)
+    assert "is as good as the best other full-width sampler, full, and needs" in claim_sentence(claim)
 
 
 def test_seeds_are_added_for_the_reference_of_each_judge() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stepfront.search.claims.claim import Comparison, Rules, Standing
+from stepfront.search.claims.claim import Comparison, Rules, Standing, compare_plans
 from stepfront.search.claims.confirmed_plans import ConfirmedPlan
 from stepfront.search.claims.noninferiority import Difference, paired_difference
 
@@ -46,7 +46,9 @@ def simulated(
     found = []
     for look in looks:
         compared = [
-            Comparison(plan, tuple(paired_difference(s[:look], r[:look], RULES.level) for s, r in judges), look)
+            Comparison(
+                plan, (FULL, FULL), tuple(paired_difference(s[:look], r[:look], RULES.level) for s, r in judges), look
+            )
             for plan, judges in zip(PLANS, (zip(each, reference, strict=True) for each in points), strict=True)
         ]
         found.append(Standing(RULES, ["first", "second"], FULL, (FULL, FULL), compared, []))
@@ -96,6 +98,27 @@ def test_no_search_of_worse_points_claims_one_more_often_than_stated() -> None:
     assert claims(each_by_itself, searches) == pytest.approx(
         0.115
     )  # the simulation sees the fault that the sequence mends
+
+
+def test_a_full_width_point_does_not_pass_by_being_its_own_reference() -> None:
+    """The case that chose it by its luck: worse by the margin on one judge, whose noise is as large as the margin."""
+    rng, rules, seeds = np.random.default_rng(0), Rules(MARGIN, (15,)), range(15)
+    claimed = 0
+    for _ in range(SEARCHES):
+        noise = rng.normal(0, 0.1, (15, 2)) * (1, 0.1)
+        few = {"fid": 1 + MARGIN + noise[:, 0] + rng.normal(0, 0.2, 15), "second_fid": 1 + noise[:, 1]}
+        full = {"fid": 1 + noise[:, 0], "second_fid": 1 + noise[:, 1] + rng.normal(0, 0.01, 15)}
+        rows = [("full", "20x1.00", 2.0, full), ("sampler", "10x1.00", 1.0, few), ("front", "10x1.00", 1.0, few)]
+        confirmed = pd.concat(
+            pd.DataFrame(scores).assign(
+                kind=kind, plan=plan, sampler="", trial=0, gflops=cost, latency_ms=cost, noise_seed=list(seeds)
+            )
+            for kind, plan, cost, scores in rows
+        )
+        standing = compare_plans(confirmed, rules)
+        assert standing is not None
+        claimed += standing.claimed() is not None
+    assert claimed <= stats.binom.ppf(0.99, SEARCHES, 0.025)
 
 
 def test_the_sequence_saves_nearly_what_the_rule_before_saved() -> None:
