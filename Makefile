@@ -20,11 +20,13 @@ quickstart: $(READY)  ## train, search, confirm and report on digits
 	$(BIN)/stepfront quickstart
 
 test: $(READY)  ## run all tests (2 processes) and print the total time
-	@start=$$(date +%s); code=0; \
+	@rm -rf .pytest_cache; start=$$(date +%s); code=0; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
-	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; exit $$code
+	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; \
+	mkdir -p .pytest_cache; echo $$code > .pytest_cache/exit-code; exit $$code
 
 test-failed: $(READY)  ## run the tests that failed last once more, one at a time
+	@test "$$(cat .pytest_cache/exit-code)" = 1 || { echo "the tests did not run to their end"; exit 1; }
 	@echo "UNRELIABLE unless it fails again:"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -p no:xdist -v
 

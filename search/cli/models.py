@@ -91,9 +91,10 @@ def import_diffusers(
         typer.Option(help="for a DiT: what narrow widths keep less of, as network.dit.slim says (default: inner)"),
     ] = None,
 ) -> None:
-    """Import a UNet2DModel or a DiTTransformer2DModel as the full width of a supernet.
+    """Import a diffusers U-Net or DiT as full width of a supernet.
 
-    Full width computes what the model computes; narrower widths are useful after `stepfront train`.
+    The classes are UNet2DModel and DiTTransformer2DModel.  Full width computes what the model computes; narrower
+    widths are useful after `stepfront train`.
     """
     from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
 
