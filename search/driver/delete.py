@@ -74,7 +74,10 @@ def find_parts(place: str) -> list[Part]:
 def _part(kind: Literal["search", "supernet"], directory: Path) -> Part | None:
     if not directory.is_dir() or directory.is_symlink():
         return None
-    if directory.name == kind and (directory / "lock").is_file() and {*os.listdir(directory)} <= BEGUN:
+    names = {*os.listdir(directory)}
+    # `search --fresh` leaves the name of a study that it has deleted.
+    begun = BEGUN if SETTINGS_FILE in names else BEGUN | {NAME_FILE}
+    if directory.name == kind and (directory / "lock").is_file() and names <= begun:
         return Part(kind, directory, bytes_in(directory))
     if not any((directory / sign).is_file() for sign in SIGNS[kind]):
         return None

@@ -47,7 +47,7 @@ from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import usage_of_study
-from stepfront.search.study.optuna_storage import delete_study, recorded_study
+from stepfront.search.study.optuna_storage import NAME_FILE, delete_study, foreign_study, recorded_study
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.trainers.devices import pick_device
@@ -86,8 +86,7 @@ def run_search(
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists
-                delete_study(settings.storage, directory)
-                clear_directory(directory)
+                start_over(settings, directory)
             begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
@@ -114,6 +113,15 @@ def run_search(
                 writer.write_steps(writer.write())
                 _score_samplers(writer, stage, hint)
     return directory
+
+
+def start_over(settings: RunSettings, directory: Path) -> None:
+    """Delete the study of a search and what its directory holds, except the lock.
+
+    The study's name stays where it is surely this search's own: copies made by hand are recognised by it.
+    """
+    delete_study(settings.storage, directory)
+    clear_directory(directory, kept=[] if foreign_study(settings.storage, directory) else [NAME_FILE])
 
 
 def _measure_floor(problem: SearchProblem, stage: Stage) -> None:

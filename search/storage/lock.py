@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -70,10 +70,10 @@ def _read(holder: Path) -> str:
         return "unknown"
 
 
-def clear_directory(directory: Path) -> None:
-    """Delete everything in a directory but the lock that its driver holds."""
+def clear_directory(directory: Path, kept: Collection[str] = ()) -> None:
+    """Delete everything in a directory but the lock that its driver holds and the files named in `kept`."""
     for path in directory.iterdir():
-        if path.name in ("lock", ".lock.holder"):
+        if path.name in ("lock", ".lock.holder", *kept):
             continue
         if path.is_dir():
             shutil.rmtree(path)

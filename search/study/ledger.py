@@ -29,7 +29,7 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.compatibility import check_compatible
-from stepfront.search.study.optuna_storage import OWN_STUDY
+from stepfront.search.study.optuna_storage import ID_ATTRIBUTE, OWN_STUDY
 from stepfront.search.study.progress import FrontProgress, ReferencePoint
 from stepfront.search.study.trial_queue import ATTEMPT, TrialQueue, attempt_of
 from stepfront.search.study.trial_store import TrialStore
@@ -167,9 +167,9 @@ class Ledger:
 
     def search_id(self, proposed: str) -> str:
         """Return the search's id, which is kept with the study: the first one that was ever proposed."""
-        stored = self._store.study_attribute("search_id")
+        stored = self._store.study_attribute(ID_ATTRIBUTE)
         if stored is None:
-            self._store.set_study_attribute("search_id", proposed)
+            self._store.set_study_attribute(ID_ATTRIBUTE, proposed)
         return str(stored or proposed)
 
     def close(self) -> None:

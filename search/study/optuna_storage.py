@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,12 @@ from stepfront.search.algorithm.trials import RESULT
 from stepfront.search.records.run_directory import written_settings
 from stepfront.search.study.outages import chain, root_cause
 from stepfront.sqlite_files import client_url, sqlite_file, sqlite_url
+from stepfront.tables.facts import read_facts, search_id_of
 
 OWN_STUDY = "stepfront"
+ID_ATTRIBUTE = "search_id"
+"""The study's attribute that holds the search's id, which is in search.json as well."""
+
 JOURNAL_FILE, DATABASE_FILE, NAME_FILE = "study.journal", "study.db", "study.name"
 
 
@@ -140,19 +145,43 @@ def put_aside(url: str | None, directory: Path) -> Path:
 def study_name(url: str | None, directory: Path) -> str:
     """Return the study's name: constant in a search's own file, unique in a database shared by many searches.
 
-    The unique name is written to the directory, so a moved search keeps its study.  One that was copied by hand gets a
-    name of its own, or it would continue and delete the study of its original.
+    The unique name is written to the directory before the study is made, so a moved search keeps its study, and a new
+    search at its old place gets another.  One that was copied by hand gets a name of its own, or it would continue and
+    delete the study of its original.
     """
     if is_file(url):
         return OWN_STUDY
     file = directory / NAME_FILE
-    if not file.exists() or original_of(url, directory) is not None:
-        write_text(file, f"{_name_at(directory)}\n")
+    if not file.exists():
+        write_text(file, f"{_earlier_name(url, directory) or _new_name(directory)}\n")
+    elif original_of(url, directory) is not None:
+        write_text(file, f"{_new_name(directory)}\n")
     return _written_name(directory)
 
 
-def _name_at(directory: Path) -> str:
-    return f"{directory.parent.name}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]}"
+def _new_name(directory: Path) -> str:
+    """Return a name that no other study has: random, because another search may follow at a place."""
+    return f"{directory.parent.name}-{secrets.token_hex(8)}"
+
+
+def _earlier_name(url: str | None, directory: Path) -> str:
+    """Return the name that an earlier version gave to the study of a search at this place; empty where it has none.
+
+    A search that has moved away may own the study of that name, so it must have the id in this search's facts.
+    """
+    try:
+        identity = search_id_of(read_facts(directory))
+    except InputError:  # a new search, or damaged facts
+        return ""
+    name = f"{directory.parent.name}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]}"
+    storage = open_storage(url, directory)
+    try:
+        found = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ID_ATTRIBUTE)
+    except KeyError:  # no study has that name
+        return ""
+    finally:
+        close_storage(storage)
+    return name if found == identity else ""
 
 
 def _written_name(directory: Path) -> str:
@@ -165,7 +194,7 @@ def original_of(url: str | None, directory: Path) -> Path | None:
     None for a search that was made here or has moved, for a copy whose database is another, and for the local copy of
     a run at a URI, which works on the run's own study.
     """
-    if not (directory / NAME_FILE).is_file() or _written_name(directory) == _name_at(directory):
+    if not (directory / NAME_FILE).is_file():
         return None
     written = written_settings(directory)
     if (
@@ -190,8 +219,7 @@ def foreign_study(url: str | None, directory: Path) -> str:
     if (original := original_of(url, directory)) is not None:
         return f"it belongs to {original}, which this folder is a copy of"
     written = written_settings(directory)
-    named_here = _written_name(directory) == _name_at(directory)
-    if written is None or named_here or not _is_one_database(written.storage, url):
+    if written is None or not _is_one_database(written.storage, url):
         return ""
     if is_uri(written.directory):
         return f"it belongs to the run at {shown(written.run_place)}"
@@ -210,7 +238,7 @@ def _is_one_database(one: str | None, other: str | None) -> bool:
 
 
 def delete_study(url: str | None, directory: Path) -> None:
-    """Delete a search's study from a shared database, so that a new one can begin."""
+    """Delete a search's study from a shared database, so that a new one of the same name can begin."""
     name = study_name(url, directory)
     if name != OWN_STUDY and name in optuna.get_all_study_names(open_storage(url, directory)):
         optuna.delete_study(study_name=name, storage=open_storage(url, directory))

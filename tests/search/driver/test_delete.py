@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,19 +14,26 @@ import optuna
 import pytest
 import typer
 
+from benchmarks.tracking import made_up_search
 from stepfront.checksums import COPY_STATE
 from stepfront.errors import InputError
-from stepfront.files import write_json
+from stepfront.files import read_json, write_json
 from stepfront.search.config import save_settings
 from stepfront.search.driver.delete import delete_parts, find_parts
+from stepfront.search.driver.open_ledger import check_nothing_lost
+from stepfront.search.driver.search import start_over
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import InUseError, directory_lock
 from stepfront.search.study.optuna_storage import delete_study, finished_numbers, open_storage, study_name
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import TRIALS
 from tests.search.cli.test_cli import call
 from tests.search.conftest import own_store, tiny_settings
+from tests.search.study.test_ledger import make_ledger, outcomes
+from tests.search.study.test_ledger import run as run_ledger
 
 
 @pytest.fixture
@@ -225,6 +234,121 @@ def test_the_local_copy_of_a_run_at_a_uri_keeps_the_study(run: Path, shared: str
     assert study_name(shared, moved) in studies(shared, moved)
     delete_parts(find_parts(str(moved)), mlflow=False)
     assert len(studies(shared, run.parent)) == 1
+
+
+def drive(url: str, place: Path, most: int = 10_000) -> list[tuple[int, str, str, list[float]]]:
+    """Search in PLACE/search as a driver does, without a network; return the study's trials."""
+    search = place / "search"
+    search.mkdir(parents=True, exist_ok=True)
+    settings = tiny_settings(place.parent, f"storage={url}", f"name={place.name}")
+    check_nothing_lost(settings, search)
+    ledger = make_ledger("memory", search, storage=open_storage(url, search), name=study_name(url, search))
+    save_settings(settings, search / "settings.yaml")
+    run_ledger(ledger, most)
+    identity = read_json(search / "search.json", "facts")["search_id"] if (search / "search.json").exists() else ""
+    write_json(search / "search.json", {"search_id": ledger.search_id(identity or uuid.uuid4().hex)})
+    write_table(made_up_search(ledger.finished).trials, search / TRIALS)
+    found = outcomes(ledger)
+    ledger.close()
+    return found
+
+
+@pytest.fixture
+def away(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of an empty database that is away from the runs."""
+    return f"sqlite:///{tmp_path_factory.mktemp('database') / 'shared.db'}"
+
+
+def earlier_name(place: Path) -> str:
+    """Return the name that version 0.1 gave to the study of the run at a place."""
+    return f"{place.name}-{hashlib.sha256(str((place / 'search').resolve()).encode()).hexdigest()[:12]}"
+
+
+def with_earlier_name(url: str, place: Path, named: bool) -> None:
+    """Search in a place under the earlier rule; its name is in a file if `named`."""
+    (place / "search").mkdir(parents=True)
+    (place / "search" / "study.name").write_text(f"{earlier_name(place)}\n")
+    drive(url, place, most=7)
+    if not named:
+        (place / "search" / "study.name").unlink()
+
+
+@pytest.mark.parametrize(
+    ("ends", "earlier"),
+    [*((end, False) for end in ("delete old", "delete new", "fresh old", "fresh new")), ("delete new", True)],
+)
+def test_a_new_search_where_a_run_was_moved_from_has_a_study_of_its_own(
+    ends: str, earlier: bool, tmp_path: Path, away: str
+) -> None:
+    new, old = tmp_path / "digits", tmp_path / "old"
+    if earlier:
+        with_earlier_name(away, new, named=True)
+    else:
+        drive(away, new, most=7)
+    new.rename(old)
+    theirs = study_name(away, old / "search")
+    assert len(drive(away, new, most=3)) == 3  # nothing of the moved run's 7 trials
+    ours = study_name(away, new / "search")
+    assert study_name(away, old / "search") == theirs != ours
+    assert finished_numbers(away, old / "search") == set(range(7))
+    assert len(drive(away, old, most=1)) == 8  # it continues, and owns its study
+    one = old if ends.endswith("old") else new
+    if ends.startswith("delete"):
+        delete_parts(find_parts(str(one)), mlflow=False)
+        assert studies(away, tmp_path) == [ours if one == old else theirs]
+    else:
+        start_over(resume_settings(one), one / "search")
+        assert studies(away, tmp_path) == [ours if one == old else theirs]
+        assert len(drive(away, one, most=2)) == 2
+    other = new if one == old else old
+    assert len(drive(away, other, most=1)) == {new: 4, old: 9}[other]
+
+
+def test_deleting_the_new_search_before_the_moved_one_is_resumed_leaves_that_its_study(
+    tmp_path: Path, away: str
+) -> None:
+    drive(away, tmp_path / "digits", most=7)
+    (tmp_path / "digits").rename(tmp_path / "old")
+    drive(away, tmp_path / "digits", most=3)
+    start_over(resume_settings(tmp_path / "digits"), tmp_path / "digits" / "search")
+    drive(away, tmp_path / "digits", most=3)
+    delete_parts(find_parts(str(tmp_path / "digits")), mlflow=False)
+    assert len(drive(away, tmp_path / "old", most=1)) == 8
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_search_of_an_earlier_version_continues_its_study(named: bool, tmp_path: Path, away: str) -> None:
+    with_earlier_name(away, tmp_path / "digits", named)
+    assert len(drive(away, tmp_path / "digits", most=1)) == 8
+    assert studies(away, tmp_path) == [earlier_name(tmp_path / "digits")]
+
+
+def test_a_search_that_lost_the_name_of_its_study_takes_none_of_another_search(tmp_path: Path, away: str) -> None:
+    new, old = tmp_path / "digits", tmp_path / "old"
+    with_earlier_name(away, new, named=True)
+    new.rename(old)
+    drive(away, new, most=3)
+    (new / "search" / "study.name").unlink()
+    with pytest.raises(InputError, match="lacks 3 of the trials"):
+        drive(away, new)
+    assert len(drive(away, old, most=1)) == 8
+
+
+def test_a_search_begun_anew_is_still_the_original_of_its_copies(tmp_path: Path, away: str) -> None:
+    run, copies = tmp_path / "digits", [tmp_path / "copies" / name for name in "ab"]
+    drive(away, run, most=7)
+    for copy in copies:
+        shutil.copytree(run, copy)
+    start_over(resume_settings(run), run / "search")
+    assert len({study_name(away, place / "search") for place in (run, *copies)}) == 3
+
+
+def test_a_search_that_was_killed_when_it_started_over_is_deleted(tmp_path: Path, away: str) -> None:
+    drive(away, tmp_path / "digits", most=3)
+    with directory_lock(tmp_path / "digits" / "search"):
+        start_over(resume_settings(tmp_path / "digits"), tmp_path / "digits" / "search")
+    delete_parts(find_parts(str(tmp_path / "digits")), mlflow=False)
+    assert not (tmp_path / "digits").exists()
 
 
 def test_runs_in_mlflow_are_deleted_when_asked(run: Path) -> None:

@@ -59,7 +59,10 @@ def test_a_directory_is_cleared_of_all_but_its_lock(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "file").write_text("1")
     (tmp_path / "file").write_text("1")
+    (tmp_path / "kept").write_text("1")
     with directory_lock(tmp_path):
+        clear_directory(tmp_path, kept=["kept"])
+        assert (tmp_path / "kept").exists()
         clear_directory(tmp_path)
         with pytest.raises(InUseError, match=r"process \d+"), directory_lock(tmp_path):
             pass
