@@ -86,7 +86,9 @@ def _levels_of_row(row: pd.Series, encoding: Encoding) -> Levels:
 def _comparable(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
     """Return the plans whose differences the encoding can express.
 
-    These are all plans where the number of steps is free, and otherwise the plans with most steps.
+    These are all plans without marks where the number of steps is free, and otherwise those with most steps.  By its
+    widths alone a plan with marks would be another plan, with another FID.
     """
+    plans = plans[~plans["plan"].astype(str).str.contains("[ru]")]
     lengths = plans["widths"].map(len)
     return plans if isinstance(encoding.of_widths, EvenStages) else plans[lengths == lengths.max()]

@@ -42,6 +42,18 @@ def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) ->
     assert {p.origin for p in plans} == {f"front:{tmp_path}"}
 
 
+def test_plans_with_marks_are_left_out(tmp_path: Path) -> None:
+    plans, encoding = ["4x1.00u 6x1.00", "10x1.00", "1x0.50 9x0.50r"], Stages(10, WIDTHS, False, 10)
+    widths = [[1.0] * 10, [1.0] * 10, [0.5] * 10]
+    write_table(with_every_column(pd.DataFrame({"plan": plans, "widths": widths}), FRONT), tmp_path / FRONT)
+    assert [p.genome for p in make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))] == ["3" * 10]
+    write_table(with_every_column(pd.DataFrame({"plan": plans[:1], "widths": widths[:1]}), FRONT), tmp_path / FRONT)
+    assert make_initial_plans({f"front:{tmp_path}": 5}, source(encoding)) == []
+    trials = pd.DataFrame({"state": "complete", "plan": plans * 8, "widths": widths * 8, "fid": range(1, 25)})
+    write_table(with_every_column(trials, TRIALS), tmp_path / TRIALS)
+    assert earlier_models({f"front:{tmp_path}": 5}, encoding, source(encoding).gap()) == ()  # 8 of 24 are left
+
+
 def test_a_missing_front_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no front at"):
         make_initial_plans({f"front:{tmp_path}": 5}, source(Stages(20, WIDTHS, False, 10)))
