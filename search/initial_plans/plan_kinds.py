@@ -141,8 +141,10 @@ def snr_levels(count: int, source: PlanSource) -> list[Levels]:
 
 
 def gap_levels(count: int, source: PlanSource) -> list[Levels]:
-    """Return the Pareto front of summed gap and cost, spread evenly over cost."""
-    return spread_by_cost(least_gap_plans(source.encoding, source.width_costs, source.gap()), count, source)
+    """Return the Pareto front of summed gap and cost, of widths without marks, spread evenly over cost."""
+    plain = source.encoding.plain_levels  # unguided steps would dominate: the loss does not see guidance
+    found = least_gap_plans(source.encoding, source.width_costs[plain], source.gap()[:, plain])
+    return spread_by_cost([plain[levels] for levels in found], count, source)
 
 
 def dp_levels(count: int, source: PlanSource) -> list[Levels]:

@@ -66,6 +66,16 @@ def test_plans_keep_to_what_is_affordable_the_full_width_excepted() -> None:
         assert kind in ("uniform", "random") or max(costs) > 80
 
 
+def test_gap_plans_have_no_marks() -> None:
+    plain = source(Stages(20, WIDTHS, False, 10))
+    table, costs = plain.gap(), np.array([1.0, 4.0, 8.0, 9.0, 16.0])  # 1.00u: the gap of 1.00 at half of its cost
+    space = Stages(20, (0.25, 0.5, 1.0, 0.75, 1.0), False, 10, ("", "", "u", "", ""))
+    marked = replace(plain, encoding=space, width_costs=costs, gap=lambda: table[:, [0, 1, 3, 2, 3]])
+    found = [space.step_variants(space.unpack(plan.genome)) for plan in make_initial_plans({"gap": 8}, marked)]
+    expected = make_initial_plans({"gap": 8}, plain)
+    assert found == [plain.encoding.step_variants(plain.encoding.unpack(plan.genome)) for plan in expected]
+
+
 def test_plans_are_the_same_each_time_and_others_for_another_seed() -> None:
     wanted = {"random": 8, "monotone": 8}
     first = source(Stages(20, WIDTHS, False, 10))
