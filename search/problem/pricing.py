@@ -60,12 +60,15 @@ def affordability(
 
 
 def _check_possible(encoding: Encoding, name: str, sign: str, bound: float, price: Price) -> None:
-    level = 0 if sign == "<=" else encoding.highest
-    extreme = price(encoding.repaired(np.full(encoding.units, level)))
+    level, which = (0, "narrowest uniform plan") if sign == "<=" else (encoding.highest, "widest uniform plan")
+    extreme = price(np.full(encoding.units, level))
+    if sign == "<=" and encoding.marks:
+        # No plan costs less.  Of uniform plans, one that reuses features would be repaired to a dearer one.
+        extreme = min(price(np.full(encoding.units, level)) for level in range(encoding.highest + 1))
+        which = "cheapest variant at every step"
     # With skip a plan may be cheaper than any uniform plan; none is more expensive than the widest.
     if (extreme > bound and not encoding.skip) if sign == "<=" else extreme < bound:
-        which = "narrowest" if sign == "<=" else "widest"
         raise InputError(
-            f"no plan keeps the constraint {name} {sign} {bound:g}: the {which} uniform plan has {extreme:.4g}; "
+            f"no plan keeps the constraint {name} {sign} {bound:g}: the {which} has {extreme:.4g}; "
             "change evaluation.constraints"
         )

@@ -94,6 +94,19 @@ def test_a_price_is_the_cost_of_the_plan(trained: Path) -> None:
         assert keeps(levels)
 
 
+def test_a_bound_that_only_plans_with_reuse_keep_is_possible(trained: Path) -> None:
+    cuts = ("space.encoding=cuts", "space.variants=[1.0, 1.0r]", "evaluation.constraints=['latency_ms <= 3']")
+    problem, costs = problem_with_costs(trained, *cuts)
+    keeps = affordability(problem, costs)
+    cheap = problem.encoding.unpack("10@1")
+    assert problem.plan_at(cheap).runs == "1x1.00 5x1.00r"
+    assert keeps(cheap), "1 + 5 * 0.25 ms"
+    assert not keeps(problem.encoding.unpack("1@"))
+    problem, costs = problem_with_costs(trained, *cuts[:2], "evaluation.constraints=['latency_ms <= 1.4']")
+    with pytest.raises(InputError, match=r"the cheapest variant at every step has 1\.5;"):
+        affordability(problem, costs)
+
+
 def test_every_kind_of_initial_plan_is_legal(trained: Path) -> None:
     problem, costs = problem_with_costs(trained, REUSE, STEPS, "space.skip=even")
     source = make_plan_source(problem, costs)
