@@ -18,6 +18,7 @@ from stepfront.search.settings.overrides import apply_overrides, each_once
 from stepfront.search.settings.own_scores import ScoreSettings, check_scores
 from stepfront.search.settings.scoring import OBJECTIVES, ConfirmSettings, EvaluationSettings, parse_constraint
 from stepfront.search.settings.space import (
+    MOST_CHOICES,
     BudgetSettings,
     FitSettings,
     ScreenSettings,
@@ -155,6 +156,11 @@ class RunSettings(TrainerSettings):
     @model_validator(mode="after")
     def _variants_are_the_networks(self) -> Self:
         widths, classes, guidance = self.network.widths, self.network.classes, self.sampler.guidance
+        if self.space.variants is None and len(widths) > MOST_CHOICES:
+            raise ValueError(
+                f"network.widths has {len(widths)} widths, and a step chooses from at most {MOST_CHOICES}; name "
+                "them in space.variants"
+            )
         for variant in self.space.listed:
             if variant.width not in widths:
                 possible = ", ".join(f"{width:g}" for width in widths)

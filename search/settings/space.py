@@ -14,7 +14,7 @@ from stepfront.trainers.validation import Settings
 from stepfront.trainers.variant import Variant, parse_variant
 
 MOST_CHOICES = 36
-"""Solvers that a search can choose from: a genome has one letter for each."""
+"""Solvers, and variants of a step, that a search can choose from: a genome has one letter for each."""
 
 
 class SpaceSettings(Settings):
@@ -65,6 +65,8 @@ class SpaceSettings(Settings):
             variants = tuple(map(parse_variant, given))
         except InputError as error:
             raise ValueError(str(error)) from None
+        if len(variants) > MOST_CHOICES:
+            raise ValueError(f"it has {len(variants)} variants; give at most {MOST_CHOICES}")
         if Variant(1.0) not in variants:
             raise ValueError("it lacks 1.0, the full width that all plans are compared with; add it")
         for variant in variants:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
+from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.initial_plans.plan_kinds import INITIAL_PLANS, make_initial_plans
 from stepfront.search.problem.baseline_plans import baseline_plans, variant_methods
@@ -56,6 +57,21 @@ def test_impossible_variants_are_refused_in_one_line(given: str, message: str) -
     with pytest.raises(InputError, match=message) as caught:
         settings(f"space.variants={given}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_chooses_from_as_many_as_a_genome_has_letters() -> None:
+    widths = [(i + 1) / 37 for i in range(37)]
+    with pytest.raises(InputError, match=r"space\.variants: it has 37 variants; give at most 36") as caught:
+        settings("network.base=74", f"network.widths={widths}", f"space.variants={widths}")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(
+        InputError, match=r"network\.widths has 37 widths, and a step chooses from at most 36"
+    ) as caught:
+        settings("network.base=74", f"network.widths={widths}")
+    assert "\n" not in str(caught.value)
+    found = settings("network.base=74", f"network.widths={widths}", f"space.variants={widths[1:]}")
+    encoding = make_plan_encoding(found.space, found.sampler, found.space.listed)
+    assert encoding.pack(encoding.unpack("0z9")) == "0z9"
 
 
 def test_guidance_off_needs_guidance() -> None:
