@@ -69,7 +69,8 @@ class PlanFeatures:
             levels = np.array([_filled(row) for row in levels]).reshape(levels.shape)
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
         gap = np.where(taken, per_unit[np.arange(e.units), levels], 0.0).sum(axis=1)
-        floor = 0.01 * float(per_unit[:, 0].sum())
+        # Of widths the narrowest has the largest gap; the cheapest variant may have none.
+        floor = 0.01 * float((per_unit.max(axis=1) if self.encoding.marks else per_unit[:, 0]).sum())
         columns = [_stretches(values) for values in self._coded(np.where(taken, levels, 0), taken)]
         if isinstance(e, EvenStages):
             columns.append(-np.log(share))

@@ -123,3 +123,10 @@ def test_the_model_sees_marks_apart_from_narrower_widths() -> None:
     assert not found[1, 4:12].any()
     plain = PlanFeatures(Stages(4, (0.5, 1.0), False, 4), gap[:, :2])([np.array([0, 1, 1, 0])])
     assert plain.shape == (1, 5)
+
+
+def test_the_floor_of_the_gap_is_a_share_of_the_worst_variants() -> None:
+    encoding = Stages(4, (1.0, 0.5, 1.0), False, 4, ("u", "", ""))
+    gap = np.tile([0.0, 3.0, 0.0], (4, 1))
+    found = PlanFeatures(encoding, gap)([np.array([2, 2, 2, 2]), np.array([1, 2, 2, 2])])
+    assert found[:, -1] == pytest.approx([0.5 * np.log(0.12), 0.5 * np.log(3.12)])
