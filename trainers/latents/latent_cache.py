@@ -60,18 +60,23 @@ class LatentCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._lock:
                 if (found := self.find()) is None:
-                    shutil.rmtree(self._part, ignore_errors=True)  # left by a process that was killed
-                    self._part.mkdir()
-                    card: dict[str, Any] = encode(self._part).model_dump(mode="json")
-                    write_json(self._part / _CARD, card)
-                    shutil.rmtree(self.entry, ignore_errors=True)  # an entry without a card is incomplete
-                    os.replace(self._part, self.entry)
+                    self._write(encode)
                     found = self.find()
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             what = "has no space for the latents" if full else "can't be written"
             raise InputError(f"data.cache {self._folder} {what}: {error.strerror}; give another folder") from None
-        finally:
-            shutil.rmtree(self._part, ignore_errors=True)
         assert found is not None
         return found
+
+    def _write(self, encode: Callable[[Path], LatentSpace]) -> None:
+        # Under the lock, also at its end: a process that waits for it must not delete what another one encodes.
+        shutil.rmtree(self._part, ignore_errors=True)  # left by a process that was killed
+        try:
+            self._part.mkdir()
+            card: dict[str, Any] = encode(self._part).model_dump(mode="json")
+            write_json(self._part / _CARD, card)
+            shutil.rmtree(self.entry, ignore_errors=True)  # an entry without a card is incomplete
+            os.replace(self._part, self.entry)
+        finally:
+            shutil.rmtree(self._part, ignore_errors=True)

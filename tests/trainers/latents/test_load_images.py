@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from stepfront.errors import InputError
@@ -17,6 +18,7 @@ from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import load_data, to_float
 from stepfront.trainers.latents import load_images as module
 from stepfront.trainers.latents.autoencoder import load_autoencoder
+from stepfront.trainers.latents.latent_cache import LatentCache
 from stepfront.trainers.latents.load_images import load_decoder, load_images
 from stepfront.trainers.training.checkpoint_file import training_key
 from stepfront.trainers.training.teacher import weights_of_data
@@ -183,3 +185,12 @@ def test_spectral_weights_are_those_of_latents(settings: Make) -> None:
     torch.testing.assert_close(weights, weights_of_data(data.clean(np.arange(len(data.images))).numpy()))
     pixels = load_images(settings(autoencoder=None))
     assert pixels.of_network(3) is pixels.images
+
+
+def test_a_process_that_stops_waiting_leaves_the_encoding_of_another(settings: Make) -> None:
+    cache = LatentCache(settings(), "digits", "images", "autoencoder")
+    cache._part.mkdir(parents=True)
+    cache._lock.timeout = 0.01
+    with FileLock(cache._lock.lock_file), pytest.raises(InputError, match=r"data\.cache"):
+        cache.make(lambda part: pytest.fail("another process encodes"))
+    assert cache._part.exists()
