@@ -54,7 +54,7 @@ def ensure_reconstruction(
         return None
     packed, reference = judge
     path = directory / RECONSTRUCTION_FILE
-    made_from = [data.latents.space.digest, data.fingerprint, packed.digest, packed.name]
+    made_from = [data.latents.space.digest, data.fingerprint, packed.digest, packed.name, reference.content]
     if path.exists():
         content = read_json(path, "score of the reconstruction")
         if content.pop("made_from", None) == made_from:

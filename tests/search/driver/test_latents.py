@@ -187,6 +187,10 @@ def test_the_floor_is_measured_once(trained_on_latents: Path) -> None:
     before = (folder / "reconstruction.json").stat().st_mtime_ns
     assert ensure_reconstruction(problem.data, judge, folder, CPU) == found
     assert (folder / "reconstruction.json").stat().st_mtime_ns == before
+    moved = replace(problem.reference, mean=problem.reference.mean + 1.0)
+    other = ensure_reconstruction(problem.data, (problem.features, moved), folder, CPU)
+    assert other is not None
+    assert other.fid != found.fid
 
 
 def test_another_autoencoder_is_refused(trained_on_latents: Path, tmp_path: Path) -> None:
