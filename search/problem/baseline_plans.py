@@ -71,12 +71,13 @@ def deep_cache_plans(problem: SearchProblem) -> list[Plan]:
 def interval_plans(problem: SearchProblem, count: int) -> list[Plan]:
     """Return at most `count` plans of full width that are guided in one interval of steps (arXiv 2404.07724).
 
-    Intervals have ends at up to 13 evenly spread steps, and are spread evenly over length, which is cost.
+    Intervals have ends at up to 13 evenly spread steps, and are spread evenly over length, which is cost.  The first is
+    empty: never guided.
     """
     steps = problem.settings.sampler.steps
     ends = np.unique(np.linspace(0, steps, 13).round().astype(int)).tolist()
     inner = [(a, b) for a, b in combinations(ends, 2) if b - a < steps]  # guided everywhere is full width itself
-    intervals = sorted(inner, key=lambda interval: (interval[1] - interval[0], interval))
+    intervals = sorted([(0, 0), *inner], key=lambda interval: (interval[1] - interval[0], interval))
     chosen = np.unique(np.linspace(0, len(intervals) - 1, min(count, len(intervals))).round().astype(int))
     guided, unguided = Variant(1.0), Variant(1.0, guided=False)
     pairs = [intervals[i] for i in chosen]

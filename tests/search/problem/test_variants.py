@@ -12,7 +12,7 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.initial_plans.plan_kinds import INITIAL_PLANS, make_initial_plans
-from stepfront.search.problem.baseline_plans import baseline_plans, variant_methods
+from stepfront.search.problem.baseline_plans import baseline_plans, interval_plans, variant_methods
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.plan_source import make_plan_source
@@ -174,6 +174,14 @@ def test_deep_cache_runs_all_levels_at_every_2nd_3rd_and_5th_step(trained: Path)
         "1x1.00 4x1.00r 1x1.00",
     ]
     assert variant_methods(load_problem(tiny_settings(trained))) == ()
+
+
+def test_intervals_of_guidance_begin_with_none(trained: Path) -> None:
+    problem, _ = problem_with_costs(trained)
+    assert runs(interval_plans(problem, 3)) == ["6x1.00u", "3x1.00u 2x1.00 1x1.00u", "1x1.00u 5x1.00"]
+    every = runs(interval_plans(problem, 100))
+    assert len(every) == len(set(every)) == 1 + 20
+    assert "6x1.00" not in every
 
 
 def test_other_baselines_are_of_widths_alone(trained: Path) -> None:
