@@ -74,13 +74,8 @@ def load_problem(
     arrays = {name: value.numpy() for name, value in weights.items()}
     decoder = load_decoder(data, card.latents)
     problem = SearchProblem(settings, supernet, data, card, arrays, packed, reference, decoder)
-    check_variants(problem)
+    _ = problem.variants  # InputError where the network can't run one, before anything is written or deleted
     return problem
-
-
-def check_variants(problem: SearchProblem) -> None:
-    """Raise InputError where the space has variants that reuse features, and the network can't."""
-    assert problem.variants, "they are counted here, before anything is written or deleted"
 
 
 def warn_of_bias(problem: SearchProblem) -> None:

@@ -78,7 +78,7 @@ class SearchProblem:
             if variant.reuse and costs[variant.width].reuse_macs is None:
                 raise InputError(
                     f"space.variants has {variant}, and this network has no level boundary to reuse features at; "
-                    "possible: the family unet with two or more multipliers, or variants without r"
+                    "possible: the families unet, spectral and ode with two or more multipliers, or variants without r"
                 )
         return tuple(sorted(listed, key=lambda v: (costs[v.width].gflops_of(v), v.width)))
 

@@ -45,7 +45,7 @@ def check_splits(network: object, whose: str) -> None:
     if not splits(network):
         raise InputError(
             f"{whose} reuses deep features (r), and this network has no level boundary to split at; possible: the "
-            "family unet with two or more multipliers, or plans without r"
+            "families unet, spectral and ode with two or more multipliers, or plans without r"
         )
 
 

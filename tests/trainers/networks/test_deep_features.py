@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import Engine
+from stepfront.trainers.networks.deep_features import check_splits
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.variant import parse_variants
@@ -123,9 +125,16 @@ def test_a_plans_cost_is_the_sum_over_its_variants_calls() -> None:
     assert plan_latency_ms(plan, {1.0: cost}) == 3 * 3.0 + 4 * 1.0
 
 
+@pytest.mark.parametrize("family", ["spectral", "ode"])
 @torch.inference_mode()
-def test_the_spectral_family_reuses_features_too(random_supernet: Make) -> None:
-    network = random_supernet(LEVELS.model_copy(update={"family": "spectral"})).subnet(0.5)
+def test_families_made_of_its_parts_reuse_features_too(random_supernet: Make, family: str) -> None:
+    settings = LEVELS.model_copy(update={"family": family})
+    network = random_supernet(settings).subnet(0.5)
     eps, deep = network.with_features(*inputs())  # type: ignore[operator]
     assert torch.equal(network.reusing(deep, *inputs()), eps)  # type: ignore[operator]
-    assert count_width(LEVELS.model_copy(update={"family": "spectral"}), 1, 8, 0.5).reuse_macs
+    assert count_width(settings, 1, 8, 0.5).reuse_macs
+
+
+def test_a_network_that_cannot_split_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the plan 1x1\.00r reuses .* families unet, spectral and ode with two"):
+        check_splits(object(), "the plan 1x1.00r")
