@@ -26,7 +26,8 @@ SAMPLER = LearntSampler("ddim", (900.0, 30.5), (899.0, 31.0), ((0.1, 0.0), (0.0,
 def task(supernet: str = "abc", guidance: float = 1.0, widths: tuple[float, ...] = (1.0, 1.0)) -> Task:
     features = SimpleNamespace(name="random", digest="f")
     card = SimpleNamespace(digest=supernet)
-    parts: Any = SimpleNamespace(card=card, features=features, sampler=SamplerSettings(guidance=guidance))
+    sampler = SamplerSettings(guidance=guidance)
+    parts: Any = SimpleNamespace(card=card, features=features, sampler=sampler, decoder=None)
     return Task(parts, widths, "solver", LearningSettings(), 64, (("ddim", "leading"),))
 
 
