@@ -134,6 +134,8 @@ def register(
     done = register_point(open_for_reading(search).local, point, name)
     state = "is new" if done.new else "exists already"
     output.message(f"models:/{done.model}/{done.version} {state}: trial {done.point['trial']}, {done.point['plan']}")
+    for run_id in done.refused:
+        output.message(f"the run {run_id} does not show it: no permission to write to it; its owner can register too")
     for alias, (before, now) in done.moved.items():
         output.message(f"models:/{done.model}@{alias} is version {now}" + (f", was {before}" if before else ""))
     if as_json:

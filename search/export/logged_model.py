@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepfront.search.export.stored_files import ModelArtifacts, store_folder
+from stepfront.search.export.stored_files import POINT, ModelArtifacts, is_stored, mend_model, store_folder
 from stepfront.search.mlflow_runs.client import get_existing
 
 if TYPE_CHECKING:
@@ -27,12 +27,22 @@ def log_point(
 ) -> LoggedModel:
     """Log the MLflow model in `folder` as that of a run, and return it; `point` holds the facts of the front point.
 
-    `tags` hold the digest of the point, by which a model of an earlier call that was killed is found and completed.
-    A model whose files can't be stored is deleted.  Raises InputError and MLflow's errors then.
+    `tags` hold the digest of the point, by which the model of an earlier call is found.  One that is READY may belong
+    to a version, so it stays as it is; only damaged files of the point are stored again.  Others, of calls that were
+    killed, are completed.  A new or incomplete model whose files can't be stored is deleted.  Raises InputError and
+    MLflow's errors then.
     """
+    from mlflow.entities import LoggedModelStatus
+
     experiment = client.get_run(run_id).info.experiment_id
     query = f"source_run_id = '{run_id}' AND tags.digest = '{tags['digest']}'"
     found = client.search_logged_models([experiment], query)
+    ready = next((one for one in found if one.status == LoggedModelStatus.READY), None)
+    if ready is not None:
+        artifacts = ModelArtifacts(client, ready.model_id)
+        if not is_stored(artifacts, folder / POINT, POINT):
+            mend_model(artifacts, folder, "")
+        return ready
     model = found[0] if found else _create(client, experiment, run_id, point, tags)
     try:
         store_folder(ModelArtifacts(client, model.model_id), folder, "")

@@ -24,7 +24,7 @@ from stepfront.files import file_digest
 from stepfront.search.export.logged_model import MODEL_TAG, log_point, show_in_run, show_version
 from stepfront.search.export.mlflow_model import save_model
 from stepfront.search.export.program import PLAN_FILE, point_facts, write_point
-from stepfront.search.export.stored_files import Artifacts, ModelArtifacts, RunArtifacts, is_stored, store_folder
+from stepfront.search.export.stored_files import POINT, Artifacts, ModelArtifacts, RunArtifacts, is_stored, mend_model
 from stepfront.search.mlflow_runs.client import (
     check_store_exists,
     get_existing,
@@ -32,7 +32,7 @@ from stepfront.search.mlflow_runs.client import (
     tracking_uri,
 )
 from stepfront.search.mlflow_runs.open_client import set_environment
-from stepfront.search.mlflow_runs.states import explained
+from stepfront.search.mlflow_runs.states import explained, is_refusal
 from stepfront.search.mlflow_runs.written import WrittenSearch, WrittenTraining
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -55,7 +55,8 @@ SAVED = ("flops_saved", "flops_saved_against_best_full_width", "latency_saved")
 class Registered:
     """What `register_point` did: the version that holds the point, and the aliases that moved.
 
-    `moved` gives each alias its version before (None for a new alias) and now.
+    `moved` gives each alias its version before (None for a new alias) and now; `refused` are the runs that may not show
+    the version, because they belong to somebody else.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Registered:
     new: bool
     point: dict[str, Any]
     moved: dict[str, tuple[str | None, str]]
+    refused: tuple[str, ...] = ()
 
 
 def register_point(path: Path, point: str, name: str | None = None) -> Registered:
@@ -91,7 +93,8 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     try:
         registry = _Registry(make_client(uri), model, written.run_id, problem, directory)
         version, new = registry.version_of(row)
-        return Registered(model, version, new, registry.facts_of(row), registry.move_aliases(front, row, version))
+        moved = registry.move_aliases(front, row, version)
+        return Registered(model, version, new, registry.facts_of(row), moved, tuple(registry.refused))
     except InputError:
         raise
     except Exception as error:  # whatever MLflow, its database or its server raises
@@ -105,6 +108,7 @@ class _Registry:
         self._client, self._model, self._run_id = client, model, run_id
         self._problem, self._facts = problem, read_snapshot(directory).facts
         self._samplers = read_samplers(directory)
+        self.refused: list[str] = []
 
     def facts_of(self, row: pd.Series) -> dict[str, Any]:
         return point_facts(row, self._facts)
@@ -120,6 +124,8 @@ class _Registry:
             if found and self._has_model(found[0]):
                 self._complete(found[0], content, point, folder)
                 self._tag_claim(str(found[0].version), row)
+                if MODEL_TAG in found[0].tags:  # a call that was killed may not have got here
+                    self._show(found[0].tags[MODEL_TAG], str(found[0].version))
                 return str(found[0].version), False
             save_model(content, point, folder)
             tags = {key: _short(content["point"][key]) for key in TAGS if content["point"][key] is not None}
@@ -137,10 +143,20 @@ class _Registry:
             description=_version_description(content["point"]),
             model_id=logged.model_id,
         )
-        for run_id in (self._run_id, self._training_run()):
-            show_in_run(self._client, logged.model_id, run_id)
-        show_version(self._client, logged.model_id, self._model, str(made.version))
+        self._show(logged.model_id, str(made.version))
         return str(made.version), True
+
+    def _show(self, model_id: str, version: str) -> None:
+        """Show the model in the runs of search and training, except those of others, and the version on its page."""
+        for run_id in (self._run_id, self._training_run()):
+            try:
+                show_in_run(self._client, model_id, run_id)
+            except Exception as error:  # of MLflow, or of the server before it
+                if not is_refusal(error):
+                    raise
+                if run_id not in self.refused:
+                    self.refused.append(run_id)
+        show_version(self._client, model_id, self._model, version)
 
     def _training_run(self) -> str:
         """Return the run of the training in which the supernet was made; "" where it is unknown."""
@@ -160,9 +176,9 @@ class _Registry:
         else:  # of before there were logged models
             artifacts = RunArtifacts(self._client, self._run_id)
             place = f"models/{version.source.rpartition('/')[2]}"
-        if not is_stored(artifacts, point, f"{place}/artifacts/point".lstrip("/")):
+        if not is_stored(artifacts, point, f"{place}/{POINT}".lstrip("/")):
             save_model(content, point, folder)
-            store_folder(artifacts, folder, place)
+            mend_model(artifacts, folder, place)
 
     def _tag_claim(self, version: str, row: pd.Series) -> None:
         """Bring the tags of a version in line with the claim as it is now."""

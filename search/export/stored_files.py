@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from mlflow.entities import FileInfo
 
 
+POINT = "artifacts/point"
+"""Folder of the exported point in an MLflow model; the files beside it depend on the versions of packages."""
+
+
 class Artifacts(Protocol):
     """Where MLflow keeps files: below a run, or below a logged model."""
 
@@ -90,10 +94,32 @@ def store_folder(artifacts: Artifacts, folder: Path, place: str) -> None:
         raise
 
 
+def mend_model(artifacts: Artifacts, folder: Path, place: str) -> None:
+    """Store those files of an MLflow model that are missing below `place`, and those of its point with another size.
+
+    All others stay, and nothing is deleted: versions of registered models share them.  Raises InputError when the store
+    then lacks a file, and MLflow's own errors.
+    """
+    there = _sizes(artifacts, place)
+    for path in _files(folder):
+        name = _join(place, path.relative_to(folder).as_posix())
+        own = path.is_relative_to(folder / POINT)
+        if name in there and (not own or there[name] in (None, path.stat().st_size)):
+            path.unlink()
+    artifacts.put(folder, place)
+    if not is_stored(artifacts, folder, place):
+        raise InputError(f"the artifacts of {artifacts.name} are incomplete; is the disk full?")
+
+
 def is_stored(artifacts: Artifacts, folder: Path, place: str) -> bool:
     """Return whether the store has every file of `folder` below `place`, with its size."""
-    root = f"{place}/" if place else ""
-    wanted = {f"{root}{path.relative_to(folder).as_posix()}": path.stat().st_size for path in _files(folder)}
+    wanted = {_join(place, path.relative_to(folder).as_posix()): path.stat().st_size for path in _files(folder)}
+    found = _sizes(artifacts, place)
+    return all(name in found and found[name] in (None, size) for name, size in wanted.items())
+
+
+def _sizes(artifacts: Artifacts, place: str) -> dict[str, int | None]:
+    """Return the files below `place` with their sizes, which some stores do not tell."""
     found: dict[str, int | None] = {}
     places = [place]
     while places:
@@ -102,7 +128,11 @@ def is_stored(artifacts: Artifacts, folder: Path, place: str) -> bool:
                 places.append(one.path)
             else:
                 found[one.path] = one.file_size
-    return all(name in found and found[name] in (None, size) for name, size in wanted.items())
+    return found
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}/{name}" if place else name
 
 
 def _files(folder: Path) -> list[Path]:

@@ -65,7 +65,7 @@ def check_experiment(client: MlflowClient, name: str, mark: str) -> str:
     try:
         client.set_experiment_tag(found.experiment_id, CHECKED, mark)
     except Exception as error:  # of MLflow, or of the database or server behind it
-        if not _is_refusal(error):
+        if not is_refusal(error):
             raise
         raise _no_permission(name) from None
     return f"the experiment {name!r} can be written"
@@ -82,20 +82,21 @@ def try_a_run(client: MlflowClient, name: str) -> str:
     try:
         run_id = client.create_run(found.experiment_id, run_name=CHECK_RUN).info.run_id
     except Exception as error:
-        if not _is_refusal(error):
+        if not is_refusal(error):
             raise
         raise _no_permission(name) from None
     try:
         client.delete_run(run_id)
     except Exception as error:
-        if not _is_refusal(error):
+        if not is_refusal(error):
             raise
         client.set_terminated(run_id, "KILLED")
         return f"a run could be created, but not deleted (that needs MANAGE): {CHECK_RUN!r} stays"
     return "a run was created and deleted"
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
+    """Return whether MLflow, or a server before it, refused because of the user's permissions."""
     return getattr(error, "error_code", "") == "PERMISSION_DENIED" or "403" in str(error)[:200]
 
 

@@ -24,6 +24,9 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from packaging.requirements import Requirement
 from PIL import Image
 from safetensors.torch import load_file
@@ -49,6 +52,7 @@ from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.validation import validate
+from tests.search.cli.test_cli import call
 from tests.search.conftest import copy_of_search, own_store, tiny_settings
 
 IMAGES, SEED = 20, 3
@@ -320,6 +324,97 @@ def test_files_of_a_version_that_are_missing_are_stored_again(published: Path) -
     assert weights.stat().st_size == size
     client.delete_logged_model(model_id)  # as `stepfront delete` does with the search's run
     assert register_point(published, "best", "damaged").new
+
+
+@pytest.fixture
+def training(published: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the run of a training of the supernet, in a store without logged models."""
+    client, run_id = make_client(find_search(published)[1].tracking.uri), WrittenSearch.read(published).run_id
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment]):
+        client.delete_logged_model(model.model_id)
+    training = str(client.create_run(experiment).info.run_id)
+    monkeypatch.setattr("stepfront.search.export.registry._Registry._training_run", lambda registry: training)
+    return training
+
+
+def shown_in(client: MlflowClient, run_id: str) -> set[str]:
+    return {one.model_id for one in client.get_run(run_id).outputs.model_outputs}
+
+
+def test_a_training_run_of_somebody_else_does_not_stop_a_registration(
+    published: Path, training: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, run_id = make_client(find_search(published)[1].tracking.uri), WrittenSearch.read(published).run_id
+    log = MlflowClient.log_outputs
+
+    def refuse(self: MlflowClient, run_id: str, models: list[Any]) -> None:
+        if run_id == training:
+            raise MlflowException("Permission denied", PERMISSION_DENIED)
+        log(self, run_id, models)
+
+    with monkeypatch.context() as others:
+        others.setattr(MlflowClient, "log_outputs", refuse)
+        done = register_point(published, "best", "others")
+        code, said, _ = call(monkeypatch, capsys, "register", str(published), "--point", "best", "--name", "others")
+    assert (done.new, done.refused) == (True, (training,))
+    assert done.moved["best"] == (None, done.version)
+    assert code == 0
+    assert f"the run {training} does not show it: no permission to write to it" in said
+    model_id = client.get_model_version("others", done.version).tags["logged_model"]
+    assert model_id in shown_in(client, run_id)
+    again = register_point(published, "best", "others")
+    assert (again.new, again.refused) == (False, ())
+    assert model_id in shown_in(client, training)
+
+
+def test_a_killed_registration_is_shown_by_the_next(
+    published: Path, training: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run_id = make_client(find_search(published)[1].tracking.uri), WrittenSearch.read(published).run_id
+
+    def kill(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("stepfront.search.export.registry.show_in_run", kill)
+        with pytest.raises(KeyboardInterrupt):
+            register_point(published, "best", "killed")
+    done = register_point(published, "best", "killed")
+    assert not done.new
+    model_id = client.get_model_version("killed", done.version).tags["logged_model"]
+    assert model_id in shown_in(client, run_id) & shown_in(client, training)
+    shown = json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+    assert {"name": "killed", "version": done.version} in shown
+
+
+def test_versions_of_two_names_share_files_that_never_change(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = register_point(published, "best", "first")
+    client = make_client(find_search(published)[1].tracking.uri)
+    model_id = client.get_model_version("first", first.version).tags["logged_model"]
+    files = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    held = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    monkeypatch.setattr(
+        "stepfront.search.export.mlflow_model._requirement", lambda name, version: f"{name}>={version}1"
+    )
+    second = register_point(published, "best", "second")
+    assert second.new
+    assert client.get_model_version("second", second.version).tags["logged_model"] == model_id
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == held
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    weights = next((files / "artifacts" / "point").glob("*.safetensors"))
+    weights.unlink()
+    for name in ("first", "third"):
+        with monkeypatch.context() as disk:
+            disk.setattr(MlflowClient, "log_model_artifacts", full)
+            with pytest.raises(InputError, match="No space left"):
+                register_point(published, "best", name)
+        assert {path for path in files.rglob("*") if path.is_file()} == held.keys() - {weights}
+    assert register_point(published, "best", "third").new
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == held
 
 
 def test_a_version_of_before_there_were_logged_models_keeps_its_files(published: Path) -> None:
