@@ -44,6 +44,7 @@ from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resu
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
+from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.budget import usage_of_study
@@ -82,7 +83,7 @@ def run_search(
         problem = load_problem(settings, reading_progress(stage), encoding_progress(stage))
         warn_of_bias(problem)
         check_user_scores(settings, problem.data)
-        check_second_features(settings, problem.data)
+        check_second_features(settings, problem.data, problem.supernet.local / FOLDER)
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists

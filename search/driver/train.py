@@ -12,6 +12,7 @@ from stepfront.search.driver.reading_progress import Stage, encoding_progress, r
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.problem.user_parts import check_second_features
 from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
@@ -76,7 +77,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
 def _check_judges(settings: RunSettings, data: ImageData, directory: Path | None) -> None:
     """Raise InputError where the judge of the search, or of its confirmation, can't judge these images."""
     check_judge(data, settings.features, directory)
-    check_second_features(settings, data)
+    second = directory / FOLDER if directory is not None and (directory / CARD_FILE).exists() else None
+    check_second_features(settings, data, second)
 
 
 def plain_run(settings: RunSettings, width: float, stage: Stage) -> RunSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -52,13 +53,16 @@ def check_user_scores(settings: RunSettings, data: ImageData) -> None:
     )
 
 
-def check_second_features(settings: RunSettings, data: ImageData) -> None:
+def check_second_features(settings: RunSettings, data: ImageData, directory: Path | None) -> None:
     """Try the features of the confirmation, where they are named, on these images.
+
+    Features of the user's own are prepared for it in `directory`, the folder of the second judge; None: in a temporary
+    folder.
 
     Raises InputError where the images can't have them, before a search that could not be confirmed.
     """
     if settings.confirm.features.name != "auto":
-        check_features(data, settings.confirm.features)
+        check_features(data, settings.confirm.features, directory)
 
 
 def check_solvers(settings: RunSettings, diffusion: DiffusionSettings) -> None:

@@ -26,8 +26,8 @@ def load_second_judge(problem: SearchProblem) -> Judge:
     have its features, and when it fails its examination and `confirm.features.examine` is `refuse`.
     """
     settings = problem.settings.confirm.features
-    check_judge(problem.data, settings)
     directory = problem.supernet.local / FOLDER
+    check_judge(problem.data, settings, directory)
     others = [name for name in CANDIDATES if name != problem.features.settings.name]
     judge = Judge(*prepare_judge(problem.data, settings, directory, torch.device("cpu"), candidates=others))
     if are_the_same(problem.features, judge.features, problem.data):

@@ -106,6 +106,7 @@ def _check_and_try(data: ImageData, settings: FeatureSettings, directory: Path) 
     if settings.is_file:
         packed = pack_features(settings, Path())
     elif settings.name not in FEATURES.ours:
+        directory.mkdir(parents=True, exist_ok=True)  # a user's code writes to it
         feature_set.prepare(data, directory, lambda done, total: None)
         packed = pack_features(settings, directory)
     else:

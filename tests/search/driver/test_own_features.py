@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
+from stepfront.search.problem.load import load_problem
+from stepfront.search.scoring.second_judge import FOLDER, load_second_judge
 from tests.search.cli.test_cli import call
 from tests.search.conftest import tiny_settings
 
@@ -33,6 +36,15 @@ class Base(FeatureSet):
 
     def rows(self, pixels):
         return pixels[:, :12]
+
+
+class Once(Base):
+    made = []
+
+    def prepare(self, data, directory, progress):
+        if not (directory / "own.txt").exists():
+            super().prepare(data, directory, progress)
+            self.made.append(directory)
 
 
 class NotFinite(Base):
@@ -125,6 +137,25 @@ def test_a_search_whose_second_judge_cannot_serve_does_not_begin(fresh: Path, un
     with pytest.raises(InputError, match="differ between two calls"):
         run_search(settings, False, None, lambda text: None)  # type: ignore[arg-type]
     assert not (settings.search_directory / "settings.yaml").exists()
+
+
+def test_a_second_judge_of_ones_own_is_prepared_once(
+    fresh: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*given: object) -> None:
+        raise AssertionError("a search began")
+
+    monkeypatch.setattr("stepfront.search.driver.search.ray_session", begin)
+    settings = tiny_settings(fresh, "tracking.uri=null", "confirm.features.name=own_features:Once")
+    folder = settings.supernet_directory / FOLDER
+    run_training(settings, False, lambda report: None, lambda text: None)
+    for _ in range(2):  # a search, and what continues it
+        with pytest.raises(AssertionError, match="a search began"):
+            run_search(settings, False, None, lambda text: None)  # type: ignore[arg-type]
+    assert load_second_judge(load_problem(settings)).features.name == "own_features:Once"
+    assert (folder / "own.txt").read_text() == "prepared "
+    made = importlib.import_module("own_features").Once.made
+    assert made == [folder]
 
 
 class InFile(nn.Module):
