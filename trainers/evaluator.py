@@ -38,7 +38,6 @@ from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
-from stepfront.trainers.variant import Variant
 
 _NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
 
@@ -104,7 +103,8 @@ class Evaluator:
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Score `images` images of the plan on the noise of `noise_seed`."""
         begin, clock = time.perf_counter(), _Clock(self._device)
-        collected = _Collected(self._wanted_rows(images), bool(self._scores), self._runs_full_width(plan))
+        blurs = plan.runs_only(self._supernet.widths[-1])
+        collected = _Collected(self._wanted_rows(images), bool(self._scores), blurs)
         moments = Moments.of(self._feature_batches(plan, images, noise_seed, clock, collected))
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
         clock.lap("distance")
@@ -183,9 +183,6 @@ class Evaluator:
             return images
         beside_fid = 0 if self._parts.real is None else min(images, len(self._parts.real))
         return max([beside_fid, *(score.wanted(images) for score in self._parts.kernel_scores)])
-
-    def _runs_full_width(self, plan: Plan) -> bool:
-        return {plan.variants[i] for i in plan.taken} == {Variant(self._supernet.widths[-1])}
 
     def _confirmed(self, scored: Evaluation, collected: _Collected) -> Confirmation:
         parts, rows = self._parts, collected.rows

@@ -14,6 +14,7 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.search.claims.claim import Rules, compare_plans
+from stepfront.search.claims.confirmed_plans import BLURRED
 from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -117,7 +118,8 @@ class _Confirmed:
     def _done(self) -> set[tuple[str, str, int]]:
         """Return plans and seeds that need no new score.
 
-        KID and others depend on the number of real images, and the second score on its judge.
+        KID and others depend on the number of real images, and the second score on its judge.  Plans of full width
+        alone have scores of blurred images, too, which old tables lack.
         """
         scores, scorer = self._scores, self._scorer
         same = (scores["images"] == scorer.images) & (scores["real_images"] == scorer.real_images)
@@ -126,6 +128,10 @@ class _Confirmed:
             same &= scores["fid_infinity"].notna()
         for name in self._own:
             same &= scores[name].notna()
+        full = self._problem.card.network.widths[-1]
+        blurs = {_key(row) for row in self._rows if row["_plan"].runs_only(full)}
+        wanted = pd.MultiIndex.from_frame(scores[IDENTITY]).isin(blurs)
+        same &= scores[list(BLURRED)].notna().all(axis=1) | ~wanted
         return set(scores.loc[same, [*IDENTITY, "noise_seed"]].itertuples(index=False, name=None))
 
     def _write(self) -> pd.DataFrame:

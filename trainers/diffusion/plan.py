@@ -75,6 +75,10 @@ class Plan:
         """Return whether some step reuses the features of another."""
         return any(variant.reuse for variant in self.variants)
 
+    def runs_only(self, width: float) -> bool:
+        """Return whether every step that is taken runs this width, without marks."""
+        return {self.variants[i] for i in self.taken} == {Variant(width)}
+
     @property
     def switches_guidance(self) -> bool:
         """Return whether some step is unguided."""

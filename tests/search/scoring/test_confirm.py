@@ -22,6 +22,7 @@ from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import SAMPLERS
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.second_judge import load_second_judge
+from stepfront.tables.parquet import write_table
 from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
 from tests.search.conftest import TINY, copy_of_search, tiny_settings
 
@@ -107,6 +108,24 @@ def test_a_second_judge_scores_every_point_beside_the_first(confirmed: Path) -> 
         assert row["second_confirmed"] == pytest.approx(own.drop_duplicates("noise_seed")["second_fid"].mean())
         assert row["second_low"] < row["second_confirmed"] < row["second_high"]
     assert (find_search(confirmed)[1].supernet_directory / "second_judge" / "reference-random.npz").exists()
+
+
+def test_a_confirmation_of_before_the_blur_gets_it_and_nothing_else(confirmed: Path, tmp_path: Path) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    path = directory / "confirm.parquet"
+    today = pd.read_parquet(path)
+    write_table(today.drop(columns=["blurred_fid", "second_blurred_fid"]), path)
+    one = ["plan", "sampler", "noise_seed"]
+    lacked = today[today["blurred_fid"].notna()].drop_duplicates(one)
+    totals: list[int] = []
+    run_confirmation(directory, None, None, lambda done, total: totals.append(total))
+    assert set(totals) == {len(lacked)}
+    columns = ["kind", *one, "fid", "second_fid", "blurred_fid", "second_blurred_fid"]
+    again, before = (table[columns].sort_values(columns, ignore_index=True) for table in (pd.read_parquet(path), today))
+    pd.testing.assert_frame_equal(again, before)
+    totals.clear()
+    run_confirmation(directory, None, None, lambda done, total: totals.append(total))
+    assert not totals
 
 
 def test_the_claim_is_made_against_the_best_full_width_sampler(confirmed: Path) -> None:
