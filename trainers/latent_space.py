@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from stepfront.trainers.validation import Settings
+
+if TYPE_CHECKING:  # a supernet's card has a LatentSpace, and is read where no torch is wanted
+    from torch import Tensor
 
 Latents = NDArray[np.floating]
 """What an encoder gives [N, C, H, W], float16 or float32, before shift and scale."""
@@ -46,7 +48,7 @@ class LatentSpace(Settings):
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None]
+        return like.float().new_tensor(values)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class LatentImages:
 
     def clean(self, rows: NDArray[np.integer], mirrored: Tensor | None) -> Tensor:
         """Return training images as the network reads them, mirrored where `mirrored` [B] says so."""
+        import torch
+
         encoded = self.train[rows]
         if mirrored is not None:
             assert self.mirrored is not None, "flips are encoded where data.flip is set"
@@ -72,4 +76,6 @@ class LatentImages:
 
     def clean_held_out(self, rows: NDArray[np.integer] | slice) -> NDArray[np.float32]:
         """Return held-out images as the network reads them, float32 [B, C, H, W]."""
+        import torch
+
         return self.space.to_network(torch.from_numpy(np.array(self.held_out[rows]))).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -85,6 +86,11 @@ def try_fault(
                 shutil.rmtree(run.parent / "out", ignore_errors=True)
 
 
+def _without_progress(error: str) -> list[str]:
+    """Return the lines that are not progress, which begins with the time where there is no terminal."""
+    return [line for line in error.splitlines() if line.strip() and not re.match(r"\d{4}-\d\d-\d\d \d\d:", line)]
+
+
 def judge(row: Row, verb: Verb, name: str, run: Path, wanted: dict[str, str]) -> None:
     """Call the verb on a damaged run, and add what it made of the fault to the row."""
     outcome = call(verb.words, run)
@@ -94,7 +100,7 @@ def judge(row: Row, verb: Verb, name: str, run: Path, wanted: dict[str, str]) ->
         row.tracebacks += 1
         row.examples.append(f"TRACEBACK {what}: {(outcome.trace or outcome.error).strip().splitlines()[-1][:200]}")
         row.examples.append((outcome.trace or outcome.error)[-1500:])
-    elif outcome.code not in (0, 1) and outcome.error.count("\n") != 1:
+    elif outcome.code not in (0, 1) and len(_without_progress(outcome.error)) != 1:
         row.tracebacks += 1
         row.examples.append(f"NOT ONE LINE {what}: {outcome.error[:300]}")
     elif outcome.code == 0 and verb.name != "doctor":

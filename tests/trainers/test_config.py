@@ -69,7 +69,7 @@ def test_an_unknown_key_names_those_that_are_possible_there(given: Any, key: str
 
 def test_a_key_that_resembles_none_gets_no_guess() -> None:
     message = refusal(TrainerSettings, {"data": {"xyz": 1}})
-    assert message.startswith("unknown setting 'data.xyz'; possible here: background, ")
+    assert message.startswith("unknown setting 'data.xyz'; possible here: autoencoder, background, ")
 
 
 @pytest.mark.parametrize(
