@@ -1,12 +1,14 @@
 """Train network families at equal training FLOPs on Fashion-MNIST, and measure every width.
 
-Run it with `make bench-networks`; it replaces the section "Measured" of docs/networks.md.  A run that was interrupted
-trains again from its last checkpoints in --runs.
+Run it with `make bench-networks`; it replaces the section "Measured" of docs/networks.md.  Networks and scores lie in
+--runs, and an interrupted call continues.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import shlex
 import sys
 import time
@@ -28,6 +30,7 @@ from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost, count_width, measure_latencies
 from stepfront.trainers.metrics.features import Judge, prepare_features
+from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training_settings import TrainingSettings
@@ -36,6 +39,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
 HEADING = "## Measured"
 CPU = torch.device("cpu")
 FIRST_NOISE_SEED = 10_000
+SCORES_FILE = "scores.parquet"
 
 
 class System(NamedTuple):
@@ -52,6 +56,7 @@ SYSTEMS = {
     "spectral, distilled in frequencies": System({"family": "spectral"}, {"distill_spectrum": 0.1}),
     "ode, 1 inner step": System({"family": "ode", "inner_steps": 1}),
     "ode, 2 inner steps": System({"family": "ode", "inner_steps": 2}),
+    "dit": System({"family": "dit", "dit": {"patch": 2, "hidden": 64, "depth": 3, "heads": 4}}),
 }
 
 
@@ -62,16 +67,16 @@ def training_flops(costs: Mapping[float, WidthCost], batch: int) -> float:
     return 3 * 2 * batch * sum([macs[0], macs[-1], *between])
 
 
+def network_settings(given: argparse.Namespace, system: System) -> dict[str, Any]:
+    """Return the settings of a system's network: levels are those of all systems but the transformer."""
+    levels = {"base": given.base, "multipliers": (1, 2, 2), "groups": 8, "group_channels": 2}
+    shared = {} if system.network["family"] == "dit" else levels
+    return {"widths": tuple(given.widths)} | shared | dict(system.network)
+
+
 def trainer_settings(given: argparse.Namespace, system: System, data: DataSettings, seed: int) -> TrainerSettings:
     """Return the settings of a system: as many steps as its share of the FLOPs allows."""
-    shared: dict[str, Any] = {
-        "base": given.base,
-        "multipliers": (1, 2, 2),
-        "groups": 8,
-        "group_channels": 2,
-        "widths": tuple(given.widths),
-    }
-    network = NetworkSettings(**(shared | dict(system.network)))
+    network = NetworkSettings(**network_settings(given, system))
     costs = {width: count_width(network, 1, given.size, width) for width in network.widths}
     steps = max(1, round(given.gflops * 1e9 / training_flops(costs, given.batch)))
     training = {"steps": steps, "batch": given.batch, "lr": given.lr, "warmup": steps // 10, "ema": 0.99, "seed": seed}
@@ -82,9 +87,10 @@ def trainer_settings(given: argparse.Namespace, system: System, data: DataSettin
 def rows_of(
     name: str, settings: TrainerSettings, data: ImageData, judge: Judge, directory: Path, given: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    """Train a system, and yield one row per width."""
+    """Train a system unless it is trained, and yield one row per width."""
     seed = settings.training.seed
-    train_supernet(settings, data, directory)
+    if not (directory / CARD_FILE).exists():
+        train_supernet(settings, data, directory)
     supernet, card = load_supernet(directory)
     costs = {width: count_width(card.network, 1, given.size, width) for width in supernet.widths}
     shape = (1, given.size, given.size)
@@ -142,7 +148,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", default="../shared/data/fashion-mnist", help="folder of the four idx files")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-networks"), help="folder of the supernets")
     parser.add_argument("--page", type=Path, default=PAGE, help="page whose section is replaced")
-    parser.add_argument("--gflops", type=float, default=2e6, help="training GFLOPs per system and seed")
+    parser.add_argument("--gflops", type=float, default=3e4, help="training GFLOPs per system and seed")
     parser.add_argument("--seeds", type=int, default=3, help="trainings per system")
     parser.add_argument("--size", type=int, default=28, help="side of the images in pixels")
     parser.add_argument("--base", type=int, default=16, help="network.base")
@@ -155,20 +161,31 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def run_name(given: argparse.Namespace) -> str:
+    """Return a folder's name that tells trainings and scores with other options apart; seeds can be added."""
+    told = {key: value for key, value in sorted(vars(given).items()) if key not in ("runs", "page", "seeds")}
+    return f"{given.size}px-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+
+
 def main(arguments: list[str]) -> None:
     """Train, measure and write the section."""
     given, begin = parse(arguments), time.perf_counter()
     settings = DataSettings(format="idx", path=given.data, size=given.size)
     data = load_data(settings)
-    given.runs.mkdir(parents=True, exist_ok=True)
-    judge = Judge(*prepare_features(data, FeatureSettings(name=given.features), given.runs, CPU))
-    rows: list[dict[str, Any]] = []
+    folder = given.runs / run_name(given)
+    folder.mkdir(parents=True, exist_ok=True)
+    judge = Judge(*prepare_features(data, FeatureSettings(name=given.features), folder, CPU))
+    tables: list[pd.DataFrame] = []
     for seed in range(given.seeds):
         for name, system in SYSTEMS.items():
             chosen = trainer_settings(given, system, settings, seed)
-            directory = given.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            rows += rows_of(name, chosen, data, judge, directory, given)
-    write_section(given.page, [*introduction(given, arguments, begin), markdown(table_of(pd.DataFrame(rows)))])
+            directory = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            scores = directory / SCORES_FILE
+            if not scores.exists():
+                found = pd.DataFrame(rows_of(name, chosen, data, judge, directory, given))
+                found.to_parquet(scores)
+            tables.append(pd.read_parquet(scores))
+    write_section(given.page, [*introduction(given, arguments, begin), markdown(table_of(pd.concat(tables)))])
 
 
 def introduction(given: argparse.Namespace, arguments: list[str], begin: float) -> list[str]:
@@ -177,9 +194,10 @@ def introduction(given: argparse.Namespace, arguments: list[str], begin: float) 
     minutes, threads = (time.perf_counter() - begin) / 60, torch.get_num_threads()
     return [
         f"Made by `{shlex.join(['python', '-m', 'benchmarks.networks', *arguments])}` on {time.strftime('%Y-%m-%d')},",
-        f"in {minutes:.0f} minutes on {threads} thread(s) of a CPU; {known}.",
+        f"in {minutes:.0f} minutes (of the last call) on {threads} thread(s) of a CPU; {known}.",
         "",
-        f"- Images: Fashion-MNIST at {given.size}x{given.size}. Networks: base {given.base}, multipliers 1, 2, 2.",
+        f"- Images: Fashion-MNIST at {given.size}x{given.size}. Networks: base {given.base}, multipliers 1, 2, 2;",
+        "  `dit`: patches of 2, 64 channels, 3 blocks, 4 heads.",
         f"- Training: {given.gflops:,.0f} GFLOPs per system and seed; {given.seeds} seed(s); batches of {given.batch}.",
         "  A backward pass counts as two forward passes. Distillation in frequencies adds no pass.",
         f"- FID: {given.images:,} images on the features `{given.features}`, {given.steps} steps of `unipc_2` on the",

@@ -12,6 +12,7 @@ from benchmarks.networks import (
     SYSTEMS,
     System,
     parse,
+    run_name,
     table_of,
     trainer_settings,
     training_flops,
@@ -28,7 +29,7 @@ def test_a_step_is_three_widths_forward_and_backward() -> None:
     assert training_flops(costs, batch=7) == 3 * 2 * 7 * (10 + 40)
 
 
-@pytest.mark.parametrize("system", [SYSTEMS["unet"], SYSTEMS["ode, 2 inner steps"]])
+@pytest.mark.parametrize("system", [SYSTEMS["unet"], SYSTEMS["ode, 2 inner steps"], SYSTEMS["dit"]])
 def test_systems_train_for_equal_flops(system: System) -> None:
     given = parse(["--size", "8", "--base", "8", "--gflops", "50", "--widths", "0.5", "1"])
     settings = trainer_settings(given, system, DataSettings(), seed=3)
@@ -36,6 +37,12 @@ def test_systems_train_for_equal_flops(system: System) -> None:
     each = training_flops(costs, given.batch)
     assert abs(settings.training.steps * each - 50e9) <= each / 2
     assert settings.training.seed == 3
+
+
+def test_seeds_can_be_added_to_a_run_and_other_options_begin_a_new_one() -> None:
+    name = run_name(parse(["--seeds", "1"]))
+    assert run_name(parse(["--seeds", "3", "--page", "other.md"])) == name
+    assert run_name(parse(["--gflops", "50"])) != name
 
 
 def test_the_section_is_replaced_and_has_the_spread_of_several_seeds(tmp_path: Path) -> None:
