@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from benchmarks.variants import width_costs
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import load_settings
 from stepfront.search.initial_plans.plan_kinds import PlanSource
@@ -19,7 +20,7 @@ from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule
 from stepfront.trainers.evaluator import Evaluator
-from stepfront.trainers.inference.cost import count_width, plan_gflops
+from stepfront.trainers.inference.cost import WidthCost, plan_gflops
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 
@@ -46,10 +47,9 @@ class Problem:
         return noise_schedule(self.search.card.diffusion)
 
     @cached_property
-    def costs(self) -> dict:
+    def costs(self) -> dict[float, WidthCost]:
         """Counted cost of each width."""
-        card = self.search.card
-        return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in self.widths}
+        return width_costs(self.search)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -67,7 +67,7 @@ class Problem:
 
     def plan(self, levels: Levels) -> Plan:
         """Return the plan of levels."""
-        return Plan(self.search.times, self.encoding.step_widths(levels), self.search.settings.sampler.solver)
+        return Plan.of(self.search.times, self.encoding.step_variants(levels), self.search.settings.sampler.solver)
 
     def gflops(self, levels: Levels) -> float:
         """Return the GFLOPs per image of levels."""

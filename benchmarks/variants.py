@@ -23,6 +23,7 @@ from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.evaluator import Evaluator
@@ -50,11 +51,15 @@ class KeptScores:
         self._path = work / f"fid-{problem.card.digest[:8]}.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         self._known = {str(key): float(fid) for key, fid in map(json.loads, lines)}
+        scale = problem.settings.sampler.guidance
+        self._guidance = [] if problem.card.network.classes is None else [{"guidance": scale}]
         self._evaluate = Evaluator(local_parts(problem, dict(costs), 1))
 
     def __call__(self, plan: Plan, images: int, seed: int) -> float:
         """Return the FID of a plan."""
-        key = json.dumps([plan.solver, plan.times, plan.widths, images, seed])
+        # Plans of widths alone, unguided, keep the keys that they had.
+        more = [plan.marks] if plan.marks else []
+        key = json.dumps([plan.solver, plan.times, plan.widths, images, seed, *more, *self._guidance])
         if key not in self._known:
             self._known[key] = self._evaluate(plan, images, seed).fid
             with open(self._path, "a") as file:
@@ -69,9 +74,10 @@ def problem_of(run: Path, place: Path, overrides: Sequence[str]) -> SearchProble
 
 
 def width_costs(problem: SearchProblem) -> dict[float, WidthCost]:
-    """Return the counted cost of each width."""
-    card = problem.card
-    return {w: count_width(card.network, card.image_channels, card.resolution, w) for w in card.network.widths}
+    """Return the counted cost of each width, with the calls that guidance makes per step."""
+    card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
+    shape = (card.image_channels, card.resolution)
+    return {w: count_width(card.network, *shape, w).model_copy(update={"calls": calls}) for w in card.network.widths}
 
 
 def search(run: Path, work: Path, overrides: Sequence[str], seed: int, budget: int, images: int) -> Searched:
@@ -102,7 +108,7 @@ def reference_point(found: Sequence[Searched]) -> list[float]:
         scores
         for one in found
         for plan, scores in zip(one.plans, one.scores, strict=True)
-        if len(set(plan.widths)) == 1 and (plan.times, plan.solver) == (one.plans[0].times, one.plans[0].solver)
+        if len(set(plan.variants)) == 1 and (plan.times, plan.solver) == (one.plans[0].times, one.plans[0].solver)
     ]
     return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
 

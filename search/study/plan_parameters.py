@@ -17,24 +17,40 @@ from stepfront.search.algorithm.encodings import Encoding
 
 QUARTERS = 4
 STEPS = "steps"
-WIDTH_NAMES = tuple(f"width_quarter_{number}" for number in range(1, QUARTERS + 1))
+
+
+def _names(what: str) -> tuple[str, ...]:
+    return tuple(f"{what}_quarter_{number}" for number in range(1, QUARTERS + 1))
+
+
+WIDTH_NAMES, REUSE_NAMES, UNGUIDED_NAMES = _names("width"), _names("reuse"), _names("unguided")
 
 
 def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
-    """Return the parameters of a genome's plan and their ranges, as `optuna.trial.create_trial` takes them."""
-    values = plan_parameters(encoding.step_widths(encoding.unpack(genome)))
-    ranges: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in WIDTH_NAMES}
-    return {"params": values, "distributions": {STEPS: IntDistribution(1, encoding.steps)} | ranges}
+    """Return the parameters of a genome's plan and their ranges, as `optuna.trial.create_trial` takes them.
+
+    Which marks the encoding has decides their names, so all trials of a search have the same.
+    """
+    variants = encoding.step_variants(encoding.unpack(genome))
+    values = plan_parameters([variant.width for variant in variants])
+    if any(variant.reuse for variant in encoding.variants):
+        values |= dict(zip(REUSE_NAMES, _quarters([variant.reuse for variant in variants]), strict=True))
+    if not all(variant.guided for variant in encoding.variants):
+        values |= dict(zip(UNGUIDED_NAMES, _quarters([not variant.guided for variant in variants]), strict=True))
+    ranges: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in values}
+    return {"params": values, "distributions": ranges | {STEPS: IntDistribution(1, encoding.steps)}}
 
 
 def plan_parameters(widths: Sequence[float]) -> dict[str, float]:
     """Return the steps that a plan takes, and the mean width in each quarter of its steps, from noise to image.
 
-    A skipped step counts as width 0.  A step that lies in two quarters counts in both, by its parts.
+    A skipped step counts as width 0.
     """
-    ends = np.linspace(0, len(widths), QUARTERS + 1)
-    sums = np.interp(ends, np.arange(len(widths) + 1), [0.0, *accumulate(widths)])
-    means = np.diff(sums) * QUARTERS / len(widths)
-    return {STEPS: sum(width > 0 for width in widths)} | dict(
-        zip(WIDTH_NAMES, map(float, means.clip(0, 1)), strict=True)
-    )
+    return {STEPS: sum(width > 0 for width in widths)} | dict(zip(WIDTH_NAMES, _quarters(widths), strict=True))
+
+
+def _quarters(values: Sequence[float]) -> list[float]:
+    """Return the mean of values per step in each quarter; a step that lies in two counts in both, by its parts."""
+    ends = np.linspace(0, len(values), QUARTERS + 1)
+    sums = np.interp(ends, np.arange(len(values) + 1), [0.0, *accumulate(values)])
+    return [float(mean) for mean in (np.diff(sums) * QUARTERS / len(values)).clip(0, 1)]

@@ -122,7 +122,7 @@ class SearchRuns:
 
 def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
     # MLflow refuses to change a parameter, so only what a resumed search keeps is one.
-    names = ("dataset", "features", "steps", "solver", "guidance", "encoding", "widths")
+    names = ("dataset", "features", "steps", "solver", "guidance", "encoding", "widths", "variants")
     profile = {"features": facts.get("features"), "images_per_score": facts.get("images")}
     tags = {key: str(facts[key]) for key in ("dataset", "fingerprint", "supernet_digest", "features") if key in facts}
     return RunStart(

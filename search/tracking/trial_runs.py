@@ -6,8 +6,8 @@ A trial takes three requests, and one more each time that it joins or leaves the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from stepfront.search.pareto import domination_rank
 from stepfront.tables.facts import search_id_of
 from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import Snapshot
+from stepfront.trainers.variant import parse_variants
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +37,7 @@ TABLE_ROWS = 100
 """Runs that MLflow's page lists and draws before "Load more": the search's own run and the first trials."""
 
 MAX_AXES = 12
-"""Widths that a trial shows: axes of the UI's parallel coordinates."""
+"""Steps of which a trial shows what they run: axes of the UI's parallel coordinates."""
 
 
 class TrialRuns:
@@ -104,9 +105,7 @@ class TrialRuns:
         params = {key: row[key] for key in ("plan", "origin", "generation", "genome")}
         if self._settings.space.searches_sampler:
             params |= {key: row[key] for key in ("solver", "grid")}
-        params["steps"] = sum(width > 0 for width in row["widths"])
-        widths = shown_widths(row["widths"], width_axes(self._settings))
-        params |= {name: f"{width:g}" for name, width in zip(width_names(len(widths)), widths, strict=True)}
+        params |= plan_params(row, self._settings)
         names = ("fid", "gflops", "latency_ms", "seconds", "generation", *self._objectives.scores)
         values = {key: row[key] for key in names}
         run = MlflowRun.begin(self._client, self._written.experiment_id, f"trial {trial}", tags)
@@ -176,19 +175,37 @@ def rounded_metrics(values: Mapping[Any, Any], step: int = 0) -> list[Metric]:
 
 
 def width_axes(settings: RunSettings) -> int:
-    """Return how many widths of a plan are shown: one per stage or step, `MAX_AXES` at most."""
+    """Return for how many steps of a plan it is shown what they run: one per stage or step, `MAX_AXES` at most."""
     units = settings.space.stages if settings.space.encoding == "stages" else settings.sampler.steps
     return min(MAX_AXES, units, settings.sampler.steps)
 
 
 def width_names(count: int) -> list[str]:
-    """Return the parameters of a trial that hold the widths of its plan."""
+    """Return the parameters of a trial that hold what the steps of its plan run: `0.5`, or `0.5r` with a mark."""
     return [f"w{i:02d}" for i in range(count)]
 
 
-def shown_widths(widths: Any, count: int) -> list[float]:
-    """Return the widths in the middle of `count` equal parts of a plan."""
-    return [float(widths[int((part + 0.5) * len(widths) / count)]) for part in range(count)]
+def plan_params(row: pd.Series, settings: RunSettings) -> dict[str, Any]:
+    """Return the parameters that describe a trial's plan: its steps, and what the middle of equal parts of it runs.
+
+    Where the space has marks, so do these, and the steps that reuse features and that are unguided are counted.
+    """
+    widths, variants, count = list(row["widths"]), parse_variants(str(row["plan"])), width_axes(settings)
+    found: dict[str, Any] = {"steps": sum(width > 0 for width in widths)}
+    if any(variant.mark for variant in settings.space.listed):
+        found["reusing_steps"] = sum(variant.reuse for variant in variants)
+        found["unguided_steps"] = sum(not variant.guided for variant in variants)
+    # The widths of the plan's text are rounded; its marks are not.
+    steps = [f"{width:g}{variant.mark}" for width, variant in zip(widths, variants, strict=True)]
+    return found | dict(zip(width_names(count), shown_steps(steps, count), strict=True))
+
+
+T = TypeVar("T")
+
+
+def shown_steps(steps: Sequence[T], count: int) -> list[T]:
+    """Return the steps in the middle of `count` equal parts of a plan."""
+    return [steps[int((part + 0.5) * len(steps) / count)] for part in range(count)]
 
 
 def _colour(rank: int | None) -> str:

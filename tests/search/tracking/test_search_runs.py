@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from benchmarks.tracking import made_up_search, until
@@ -21,7 +22,7 @@ from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import domination_rank
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.search_runs import SearchRuns, run_note
-from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, shown_widths
+from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, plan_params, shown_steps
 from stepfront.tables.search_tables import Snapshot
 
 
@@ -245,9 +246,24 @@ def test_a_note_says_which_points_are_within_noise_of_a_cheaper_one() -> None:
 
 
 def test_the_widths_shown_are_one_a_stage() -> None:
-    assert shown_widths([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
-    assert shown_widths(list(range(100)), 4) == [12, 37, 62, 87]
-    assert shown_widths([0.5, 1.0], 2) == [0.5, 1.0]
+    assert shown_steps([0.25, 0.25, 0.5, 0.5, 1.0, 1.0], 3) == [0.25, 0.5, 1.0]
+    assert shown_steps(list(range(100)), 4) == [12, 37, 62, 87]
+    assert shown_steps([0.5, 1.0], 2) == [0.5, 1.0]
+
+
+def test_a_trial_shows_the_marks_of_its_steps(settings: RunSettings) -> None:
+    made = {"plan": "1x1.00u 1x1.00 2x1.00ru 1x0.62 1xskip", "widths": [1.0, 1.0, 1.0, 1.0, 0.625, 0.0]}
+    six = settings.model_copy(update={"sampler": settings.sampler.model_copy(update={"steps": 6})})
+    listed = six.space.model_copy(update={"encoding": "steps", "variants": ("0.625", "1.0", "1.0u", "1.0ru")})
+    params = plan_params(pd.Series(made), six.model_copy(update={"space": listed}))
+    assert params == {
+        **{"steps": 5, "reusing_steps": 2, "unguided_steps": 3},
+        **{"w00": "1u", "w01": "1", "w02": "1ru", "w03": "1ru", "w04": "0.625", "w05": "0"},
+    }
+    plain = plan_params(pd.Series({"plan": "6x0.50", "widths": [0.5] * 6}), six)
+    assert plain.pop("steps") == 6
+    assert set(plain.values()) == {"0.5"}
+    assert set(plain) == {f"w{i:02d}" for i in range(len(plain))}
 
 
 def test_confirmed_points_bear_their_scores_on_held_out_noise_and_are_written_once(settings: RunSettings) -> None:
