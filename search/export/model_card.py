@@ -18,7 +18,8 @@ def model_card(
     """Return the README.md of a folder; `content` is the plan.json of the point."""
     point, classes = content["point"], content.get("condition")
     kind = "class-conditional-image-generation" if classes else "unconditional-image-generation"
-    channels, height, width = content["image_shape"]
+    decoder = content.get("decoder")
+    channels, height, width = (decoder or content)["image_shape"]
     what = f"{height}x{width} images with {channels} channel{'s' * (channels > 1)}"
     if classes:
         what += f" of {len(classes['counts'])} classes"
@@ -57,7 +58,7 @@ The number of steps is the plan's.
 {_scores(row)}
 
 The cost is {_figure(row["gflops"])} GFLOPs per image (2 per multiply-add){_share(facts, row)}. {_claim(facts, point)}
-
+{_decoding(decoder)}
 ## What was searched
 
 {_searched(content, row)}
@@ -84,6 +85,15 @@ def _scores(row: pd.Series) -> str:
             "\nThe score was not confirmed on held-out noise seeds, so it favours the points that were chosen by it."
         )
     return "\n".join(rows)
+
+
+def _decoding(decoder: Mapping[str, Any] | None) -> str:
+    if decoder is None:
+        return ""
+    return f"""
+The networks make latents, which the autoencoder in vae/ decodes: {decoder["kind"]}, digest {_short(decoder["digest"])}.
+Decoding takes another {_figure(decoder["gflops"])} GFLOPs per image. The autoencoder has a licence of its own.
+"""
 
 
 def _share(facts: Mapping[str, Any], row: pd.Series) -> str:

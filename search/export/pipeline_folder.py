@@ -1,7 +1,7 @@
 """Export a Pareto-front point as a folder that DiffusionPipeline.from_pretrained loads without stepfront.
 
 It holds the networks in diffusers' layout (unet/), the plan as a scheduler (scheduler/), the programs that run them
-(copies of exported/), a model card and an example image.  diffusers is not needed to write it.
+(copies of exported/), a model card and an example image.  Networks on latents have their autoencoder in vae/.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stepfront.errors import InputError
 from stepfront.files import write_atomically, write_json, write_text
 from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, write_point
-from stepfront.search.records.run_directory import find_search
+from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
+from stepfront.trainers.latents.decoder import PackedDecoder
 
 EXPORTED = Path(__file__).parent / "exported"
 PACKAGE = Point.__module__.rpartition(".")[0]
 CARD_FILE, INDEX_FILE, WEIGHTS_FILE = "README.md", "model_index.json", "diffusion_pytorch_model.safetensors"
-FOLDERS = ("unet", "scheduler")
+FOLDERS = ("unet", "scheduler", "vae")
 DIFFUSERS = "0.36.0"
 """The first version of diffusers that reads these folders, named in their configs."""
 
@@ -41,11 +42,6 @@ def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dic
     Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
     """
     check_free(out, _is_ours)  # before the supernet is loaded
-    if find_search(path)[1].data.autoencoder is not None:
-        raise InputError(
-            "a point that makes latents can't become a diffusers pipeline; --as program, torch-export and onnx write "
-            "its decoder, too"
-        )
     found = load_point(path, point)
     with new_folder(out, _is_ours) as made:
         return write_pipeline(found, made, out.name, license_name)
@@ -54,13 +50,25 @@ def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dic
 def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -> dict[str, Any]:
     """Write the files of a pipeline into `out`, which the model card calls `name`."""
     program = out / "program"
-    content = write_point(point.problem, point.facts, point.row, point.plan, program)
-    images = Point(program, "cpu").sample([0] * EXAMPLES, range(EXAMPLES))
-    _write_parts(content, program, out)
+    decoder = point.problem.decoder
+    content = write_point(point.problem, point.facts, point.row, point.plan, program, decodes=False)
+    images = _sample(program, decoder)
+    _write_parts(content, program, out, decoder)
+    if decoder is not None:
+        content["decoder"] = _write_autoencoder(decoder, out / "vae")
     shutil.rmtree(program)
     _example(images).save(out / EXAMPLE_FILE)
     write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name))
     return content
+
+
+def _sample(program: Path, decoder: PackedDecoder | None) -> np.ndarray:
+    """Return images 0 to 15 of noise seed 0, uint8 [N, H, W, C]."""
+    point = Point(program, "cpu")
+    if decoder is not None:
+        point.decoder = decoder.unpack(point.device)
+        point.plan["decoder"] = {"batch": decoder.block}
+    return point.sample([0] * EXAMPLES, range(EXAMPLES))
 
 
 def _example(images: np.ndarray) -> Image.Image:
@@ -71,8 +79,8 @@ def _example(images: np.ndarray) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def _write_parts(content: Mapping[str, Any], program: Path, out: Path) -> None:
-    """Write networks, scheduler, programs and the index that names them."""
+def _write_parts(content: Mapping[str, Any], program: Path, out: Path, decoder: PackedDecoder | None) -> None:
+    """Write networks, scheduler, programs and the index that names them; and the autoencoder, if there is one."""
     unet, scheduler = out / "unet", out / "scheduler"
     unet.mkdir()
     scheduler.mkdir()
@@ -93,17 +101,49 @@ def _write_parts(content: Mapping[str, Any], program: Path, out: Path) -> None:
         "shared": content["unet"],
         "num_class_embeds": None if condition is None else len(condition["counts"]) + 1,
     }
+    if decoder is not None:
+        space = decoder.space
+        config["latents"] = {"shift": space.shift, "scale": space.scale, "batch": decoder.block}
     write_json(unet / "config.json", _named("PlanUNet") | config)
     plan: dict[str, Any] = {"plan": content["plan"], "steps": content["steps"], "clip": content["clip"]}
     if condition is not None:
         plan |= {"guidance_scale": condition["guidance"], "label_counts": condition["counts"]}
     write_json(scheduler / "scheduler_config.json", _named("PlanScheduler") | plan)
     for name, folder in (("pipeline", out), ("plan_unet", unet), ("sample", unet), ("plan_scheduler", scheduler)):
-        text = (EXPORTED / f"{name}.py").read_text(encoding="utf-8")
-        # diffusers copies the files of a folder that import each other with a dot, and no others.
-        write_text(folder / f"{name}.py", text.replace(f"from {PACKAGE}.", "from ."))
+        _write_program(name, folder)
     parts = {"unet": ["plan_unet", "PlanUNet"], "scheduler": ["plan_scheduler", "PlanScheduler"]}
+    if decoder is not None:
+        parts["vae"] = ["taesd_decoder", "TaesdDecoder"] if decoder.kind == RAW else ["diffusers", decoder.kind]
     write_json(out / INDEX_FILE, _named(["pipeline", "PlanPipeline"]) | parts)
+
+
+def _write_program(name: str, folder: Path) -> None:
+    text = (EXPORTED / f"{name}.py").read_text(encoding="utf-8")
+    # diffusers copies the files of a folder that import each other with a dot, and no others.
+    write_text(folder / f"{name}.py", text.replace(f"from {PACKAGE}.", "from ."))
+
+
+def _write_autoencoder(packed: PackedDecoder, folder: Path) -> dict[str, Any]:
+    """Write the autoencoder as diffusers does, in float32 as it is run here, with its licence where it has one.
+
+    Of raw TAESD weights the decoder is written.  Returns what the model card says of it.
+    """
+    folder.mkdir()
+    source, space = Path(packed.space.autoencoder), packed.space
+    if packed.kind == RAW:
+        weights = {name: torch.from_numpy(np.array(array)) for name, array in packed.weights.items()}
+        config = _named("TaesdDecoder") | {"shapes": {name: list(value.shape) for name, value in weights.items()}}
+        _write_program("taesd_decoder", folder)
+    else:
+        autoencoder = load_autoencoder(source)
+        weights, config = autoencoder.weights, _named(packed.kind) | autoencoder.config
+    tensors = {name: value.contiguous() for name, value in weights.items()}
+    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
+    write_json(folder / "config.json", config)
+    for licence in sorted(source.glob("LICENSE*")):
+        shutil.copyfile(licence, folder / licence.name)
+    shape = [space.image_channels, space.image_resolution, space.image_resolution]
+    return {"kind": packed.kind, "digest": space.digest, "image_shape": shape, "gflops": 2e-9 * packed.macs}
 
 
 def _named(name: str | list[str]) -> dict[str, Any]:

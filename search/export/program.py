@@ -77,9 +77,18 @@ def export_point(path: Path, point: str, out: Path, form: str = "program") -> di
 
 
 def write_point(
-    problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan, out: Path, form: str = "program"
+    problem: SearchProblem,
+    facts: Mapping[str, Any],
+    row: pd.Series,
+    plan: Plan,
+    out: Path,
+    form: str = "program",
+    decodes: bool = True,
 ) -> dict[str, Any]:
-    """Write networks, program and, last, the plan that names the networks by their digests."""
+    """Write networks, program and, last, the plan that names the networks by their digests.
+
+    With `decodes`, the program has the decoder of the networks' latents, if they make latents.
+    """
     _check_plan(plan.runs)
     card = problem.card
     if card.network.family != "unet" and form == "program":
@@ -111,7 +120,7 @@ def write_point(
     guidance = problem.settings.sampler.guidance
     if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
-    if problem.decoder is not None:
+    if problem.decoder is not None and decodes:
         content["decoder"] = write_decoder(problem.decoder, out)
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
     write_json(out / PLAN_FILE, content)

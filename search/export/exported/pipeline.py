@@ -24,32 +24,47 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-PROGRAMS = {".": ("pipeline",), "unet": ("plan_unet", "sample"), "scheduler": ("plan_scheduler",)}
-"""The programs of each folder; the first of a part's defines its class."""
+PROGRAMS = {
+    ".": ("pipeline",),
+    "unet": ("plan_unet", "sample"),
+    "scheduler": ("plan_scheduler",),
+    "vae": ("taesd_decoder",),
+}
+"""The programs of each folder; the first of a part's defines its class.  Most autoencoders are diffusers' own."""
 
 Generators = torch.Generator | list[torch.Generator] | None
 
 
 class PlanPipeline(DiffusionPipeline):
-    """A PlanUNet and the PlanScheduler that says which of its widths runs at which step."""
+    """A PlanUNet and the PlanScheduler that says which of its widths runs at which step.
 
-    model_cpu_offload_seq = "unet"
+    Where the networks make latents, `vae` is the autoencoder that decodes them.
+    """
 
-    def __init__(self, unet: Any, scheduler: Any) -> None:
+    model_cpu_offload_seq = "unet->vae"
+    _optional_components = ["vae"]  # noqa: RUF012 - as diffusers declares it
+
+    def __init__(self, unet: Any, scheduler: Any, vae: Any = None) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Save the pipeline with its programs, so that it loads again; options are those of diffusers."""
         super().save_pretrained(save_directory, **options)
         programs, out = Path(inspect.getfile(type(self))).parent, Path(save_directory)  # diffusers keeps them together
-        for folder, names in PROGRAMS.items():
-            for name in names:
+        own = [part for part in ("unet", "scheduler", "vae") if self._has_a_program(part)]
+        for folder in (".", *own):
+            for name in PROGRAMS[folder]:
                 shutil.copyfile(programs / f"{name}.py", out / folder / f"{name}.py")
         index = json.loads((out / self.config_name).read_text(encoding="utf-8"))
         index |= {"_class_name": ["pipeline", type(self).__name__]}
-        index |= {part: [PROGRAMS[part][0], index[part][1]] for part in ("unet", "scheduler")}
+        index |= {part: [PROGRAMS[part][0], index[part][1]] for part in own}
         (out / self.config_name).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+    def _has_a_program(self, part: str) -> bool:
+        """Return whether the class of a part is defined beside this pipeline, and not by diffusers."""
+        component = getattr(self, part)
+        return component is not None and not type(component).__module__.startswith("diffusers.")
 
     @torch.no_grad()
     def __call__(
@@ -71,13 +86,13 @@ class PlanPipeline(DiffusionPipeline):
         guidance_scale: scale of guidance by the class at the plan's guided steps (default: that of the search).
         generator: source of the noise, one or one per image; `seed` instead gives the images of `sample.py --seed` and
             `stepfront sample --seed`.
-        output_type: pil, np (float32 [N, H, W, C] in [0, 1]) or pt (float32 [N, C, H, W] in [0, 1]).
+        output_type: pil, np (float32 [N, H, W, C] in [0, 1]), pt (float32 [N, C, H, W] in [0, 1]) or, where there is an
+            autoencoder, latent (float32, as the networks make them).
 
         The state between steps is float32, also where the network runs in half precision.
-        Raises ValueError for input that does not fit the plan.
+        Raises ValueError for input that does not fit the plan, and for latents that are decoded to NaN.
         """
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type {output_type!r}; possible: pil, np, pt")
+        self._check_output(output_type)
         if seed is not None and generator is not None:
             raise ValueError("seed and generator both say where the noise comes from; give one of them")
         if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**64):
@@ -92,8 +107,8 @@ class PlanPipeline(DiffusionPipeline):
             predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step["width"], labels, now)
             noise = self._noise(count, generator, seed, step["number"] + 1) if self.scheduler.draws_noise() else None
             x = self.scheduler.step(predicted, time, x, noise=noise).prev_sample
+        images = x if output_type == "latent" else _finished(self._decoded(x), output_type)
         self.maybe_free_model_hooks()
-        images = _finished(x, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _predict(self, x: Tensor, time: Tensor, width: float, labels: Tensor | None, scale: float) -> Tensor:
@@ -106,6 +121,32 @@ class PlanPipeline(DiffusionPipeline):
         if scale == 0.0:
             return unconditional
         return unconditional + scale * (self.unet(x, time, width, labels).sample.float() - unconditional)
+
+    def _check_output(self, output_type: str) -> None:
+        possible = ("pil", "np", "pt") if self.unet.config.latents is None else ("pil", "np", "pt", "latent")
+        if output_type not in possible:
+            raise ValueError(f"output_type {output_type!r}; possible: {', '.join(possible)}")
+
+    def _decoded(self, x: Tensor) -> Tensor:
+        """Return the images [N, C, H, W] of latents, a few at a time; pixels stay as they are."""
+        latents = self.unet.config.latents
+        if latents is None:
+            return x
+        shift, scale = (x.new_tensor(latents[name])[:, None, None] for name in ("shift", "scale"))
+        kept = self.vae.dtype
+        if kept == torch.float16 and self.vae.config.get("force_upcast"):  # its own config says that it overflows
+            self.vae.to(dtype=torch.float32)
+        parts = (x / scale + shift).to(self.vae.dtype).split(latents["batch"])
+        images = torch.cat([self.vae.decode(part).sample.float() for part in parts])
+        used = str(self.vae.dtype).removeprefix("torch.")
+        if used != str(kept).removeprefix("torch."):
+            self.vae.to(dtype=kept)
+        if torch.isfinite(x).all() and not torch.isfinite(images).all():
+            raise ValueError(
+                f"the autoencoder decodes finite latents to NaN in {used}; decode in float32: "
+                "pipeline.vae.to(torch.float32)"
+            )
+        return images
 
     def _scale(self, given: float | None) -> float:
         if given is not None and not self.scheduler.config.label_counts:

@@ -21,6 +21,8 @@ class PlanUNet(ModelMixin, ConfigMixin):
 
     `networks` gives for each its width, the shape of each weight and the groups of each norm; `shared` is what all
     widths share (see sample.py).  `num_class_embeds` counts the null class, which is the last, as UNet2DModel does.
+    `latents` says how the networks read the latents of an autoencoder, (latents - shift) scale with numbers for all
+    channels or per channel, and how many images are decoded in one call; None where they read pixels.
     """
 
     @register_to_config
@@ -31,6 +33,7 @@ class PlanUNet(ModelMixin, ConfigMixin):
         networks: list[dict[str, Any]],
         shared: dict[str, Any],
         num_class_embeds: int | None = None,
+        latents: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.weights = nn.ModuleList(_weights_of(network["shapes"]) for network in networks)

@@ -256,7 +256,19 @@ def test_a_pyfunc_decodes_the_same_images(searched: Path, tmp_path: Path) -> Non
     )
 
 
-def test_a_pipeline_is_refused_before_any_work(searched: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"can't become a diffusers pipeline; --as program, torch-export and onnx"):
-        export_pipeline(searched, "knee", tmp_path / "out", "unknown")
-    assert not (tmp_path / "out").exists()
+def test_a_pipeline_of_diffusers_gives_the_same_images(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # diffusers copies the programs of a folder into its cache, and imports them from there.
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    from diffusers import DiffusionPipeline
+
+    content = export_pipeline(searched, "knee", tmp_path / "knee", "mit")
+    assert content["decoder"]["image_shape"] == [1, 8, 8]
+    pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "knee"), trust_remote_code=True)
+    images = pipeline(batch_size=IMAGES, seed=SEED, output_type="pt").images.numpy()
+    problem = load_problem_of_search(find_search(searched)[1], searched)
+    row = pick_point(read_snapshot(searched).front, "knee")
+    expected = sample_pixels(make_evaluator(problem, searched), plan_of_row(row), IMAGES, SEED)
+    np.testing.assert_allclose(images * 255, expected, atol=0.5 + 1e-2)

@@ -37,12 +37,13 @@ COUNTS = (1, 0, 4)
 
 
 def make_point(name: str, directory: Path) -> FrontPoint:
-    """Return a point of 8x8 images: grey without classes, in color with them."""
-    classes, plan = (3, PLANS[name]) if name == "classes" else (None, PLANS[name])
+    """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""
+    classes, plan = (3, PLANS[name]) if name == "classes" else (None, PLANS.get(name, PLANS["plain"]))
     sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
     network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
     diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
-    supernet = Supernet(network, 3 if classes else 1, 8, diffusion).eval()
+    channels = {"classes": 3, "latents": 2}.get(name, 1)
+    supernet = Supernet(network, channels, 8, diffusion).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, weights in supernet.named_parameters():
