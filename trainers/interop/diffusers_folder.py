@@ -13,6 +13,9 @@ from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, read_sched
 
 CONFIG_FILE, PIPELINE_FILE = "config.json", "model_index.json"
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
+"""Classes of autoencoders that can be loaded."""
+
 DIT_CLASSES = frozenset({"DiTTransformer2DModel", "Transformer2DModel"})
 """Classes of DiTs: today's, and that of the first published ones."""
 
@@ -28,15 +31,24 @@ class ModelFolder:
     @property
     def is_dit(self) -> bool:
         """Whether the network is a diffusion transformer, by the name of its class."""
+        return self._class in DIT_CLASSES
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network is a U-Net with cross-attention, by the name of its class."""
+        return self._class == "UNet2DConditionModel"
+
+    @property
+    def _class(self) -> object:
         config = self.network / CONFIG_FILE
-        return config.is_file() and read_json(config, "network's config").get("_class_name") in DIT_CLASSES
+        return read_json(config, "network's config").get("_class_name") if config.is_file() else None
 
 
 def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
     """Return where the network and its scheduler are.
 
     `scheduler` is a file or a folder with one, and goes before what is found.  Raises InputError for a pipeline of
-    another kind, such as one in a latent space, and for a pipeline without its scheduler.
+    another kind, and for a pipeline without its scheduler or its autoencoder.
     """
     if folder.is_file():
         raise InputError(f"{folder} is a file; give the folder with {CONFIG_FILE} that save_pretrained writes")
@@ -45,7 +57,7 @@ def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
     if pipeline is not None:
         index = read_json(pipeline / PIPELINE_FILE, "pipeline's index")
         name = _network_of(index, pipeline / PIPELINE_FILE)
-        autoencoder = pipeline / "vae" if name == "transformer" and (pipeline / "vae" / CONFIG_FILE).is_file() else None
+        autoencoder = _autoencoder_of(index, pipeline)
     unet = folder / name if pipeline == folder else folder
     if not (unet / CONFIG_FILE).exists():
         inner = [name for name in ("unet", "unet_ema") if (folder / name / CONFIG_FILE).exists()]
@@ -94,15 +106,32 @@ def _scheduler_near(folder: Path) -> Path | None:
     return next((file for place in places if (file := _scheduler_in(place)) is not None), None)
 
 
+def latent_space_of(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> dict[str, object]:
+    """Return where the autoencoder of a network's latents is, and what images it encodes; empty without one.
+
+    `latent_pixels` is how many pixels a latent has on a side, and `pixel_channels` what an image has.
+    """
+    if parts.autoencoder is None:
+        if channels not in (1, 3):
+            say(f"the network reads {channels} channels, so it works on latents; name their autoencoder in config.yaml")
+        return {}
+    config = read_json(parts.autoencoder / CONFIG_FILE, "autoencoder's config")
+    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    halvings = len(blocks) - 1 if isinstance(blocks, list) else 3
+    found = {"autoencoder": str(parts.autoencoder), "latent_pixels": 2**halvings}
+    return found | {"pixel_channels": config.get("in_channels", 3)}
+
+
+def _parts_of(index: dict[str, object]) -> dict[str, str]:
+    """Return the classes of a pipeline's parts."""
+    return {key: value[1] for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]}
+
+
 def _network_of(index: dict[str, object], path: Path) -> str:
     """Return the folder of a pipeline's network: unet, or transformer where that is a DiT."""
-    name = index.get("_class_name", "pipeline")
-    parts = {key: value[1] for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]}
+    name, parts = index.get("_class_name", "pipeline"), _parts_of(index)
     if parts.get("transformer") in DIT_CLASSES and "text_encoder" not in parts:
         return "transformer"
-    latent = next((parts[key] for key in ("vae", "vqvae", "movq", "first_stage") if key in parts), None)
-    if latent is not None:
-        raise InputError(f"{path}: a {name} works in the latent space of its {latent}; a network of pixels is needed")
     network = parts.get("unet")
     if network is None:
         others = ", ".join(f"{key} ({value})" for key, value in sorted(parts.items())) or "nothing"
@@ -111,3 +140,26 @@ def _network_of(index: dict[str, object], path: Path) -> str:
             "or a DiTTransformer2DModel can be imported"
         )
     return "unet"
+
+
+def _autoencoder_of(index: dict[str, object], pipeline: Path) -> Path | None:
+    """Return the folder of a pipeline's autoencoder; None for a pipeline of pixels.
+
+    Raises InputError for one of another class, and for a folder without it.
+    """
+    parts = _parts_of(index)
+    for key in ("vae", "vqvae", "movq", "first_stage"):
+        if key not in parts:
+            continue
+        if parts[key] not in AUTOENCODERS:
+            raise InputError(
+                f"{pipeline / PIPELINE_FILE}: the pipeline works in the latent space of its {key}, a {parts[key]}; "
+                f"possible: {', '.join(AUTOENCODERS)}"
+            )
+        if not (pipeline / key / CONFIG_FILE).is_file():
+            raise InputError(
+                f"{pipeline / PIPELINE_FILE} names the autoencoder {key} ({parts[key]}), and there is no "
+                f"{pipeline / key / CONFIG_FILE}; copy the pipeline's folder again"
+            )
+        return pipeline / key
+    return None

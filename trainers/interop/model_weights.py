@@ -21,7 +21,7 @@ _SHARDS, _SINGLE = "diffusion_pytorch_model.safetensors.index*.json", "diffusion
 def find_weights(folder: Path) -> tuple[Path, list[Path]]:
     """Return the file that names a model's weights, and the files that hold them: itself, or the shards of an index.
 
-    Raises InputError when there is none, and when there are several of which none has the usual name.
+    Raises InputError when there is none, or a pickle alone, and when several are there and none has the usual name.
     """
     shards = sorted(folder.glob(_SHARDS))
     parts = {name for index in shards for name in _shard_names(index)}
@@ -29,6 +29,7 @@ def find_weights(folder: Path) -> tuple[Path, list[Path]]:
     usual = [file for file in whole if file.name == WEIGHTS_FILE]
     possible = usual if usual and not shards else [*whole, *shards]
     if not possible:
+        _check_no_pickle(folder)
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise InputError(f"no {WEIGHTS_FILE} in {folder}; found: {found}; save_pretrained writes the file")
     if len(possible) > 1:
@@ -36,6 +37,16 @@ def find_weights(folder: Path) -> tuple[Path, list[Path]]:
         raise InputError(f"{folder} holds the weights several times ({names}); leave only those to be imported")
     (file,) = possible
     return file, [folder / name for name in sorted(_shard_names(file))] if file in shards else [file]
+
+
+def _check_no_pickle(folder: Path) -> None:
+    """Raise InputError for weights that are pickled alone, with the command that converts them."""
+    for file in (*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.pth")), *sorted(folder.glob("*.ckpt"))):
+        raise InputError(
+            f"{file} is a pickle, which may run code, and is not read; convert it: python -c "
+            f'"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.load('
+            f"'{file}', weights_only=True).items()}}, '{folder / WEIGHTS_FILE}')\""
+        )
 
 
 def read_model(folder: Path) -> tuple[Path, list[Path], dict[str, Tensor]]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, read_model
-from stepfront.trainers.latents.diffusers_model import CLASSES, build_model, decode_with, encode_with
+from stepfront.trainers.interop.diffusers_folder import AUTOENCODERS
+from stepfront.trainers.interop.model_weights import read_model
+from stepfront.trainers.latents.diffusers_model import DEFAULT_SCALE, build_model, decode_with, encode_with
 from stepfront.trainers.latents.taesd import Taesd, is_raw, raw_files
 from stepfront.trainers.networks.weights import read_weights, weights_digest
 
@@ -81,11 +82,11 @@ class Autoencoder:
 
     @property
     def factors(self) -> Factors | None:
-        """Return shift and scale of the config; None where it has neither.
+        """Return shift and scale of the config, or of its class where diffusers has a default; None without any.
 
         Raises InputError for factors that are no finite numbers above zero.
         """
-        return _factors(self.config)
+        return _factors(self.config, DEFAULT_SCALE.get(self.kind))
 
     @property
     def digest(self) -> str:
@@ -100,15 +101,15 @@ def decoded_by(model: nn.Module, latents: Tensor) -> Tensor:
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
-    """Load the autoencoder in a folder: AutoencoderKL or AutoencoderTiny as diffusers saves them, or raw TAESD weights.
+    """Load the autoencoder in a folder: one of `AUTOENCODERS` as diffusers saves it, or raw TAESD weights.
 
-    Also the folder of a pipeline that has one in `vae`.  Raises InputError when there is none, when its weights are
-    not safetensors, damaged or of another network, and when diffusers is needed and missing.
+    Also the folder of a pipeline that has one in `vae` or `vqvae`.  Raises InputError when there is none, when its
+    weights are not safetensors, damaged or of another network, and when diffusers is needed and missing.
     """
     if not folder.is_dir():
         raise InputError(f"data.autoencoder: {folder} is no folder; give the folder of an autoencoder of diffusers")
-    if (folder / "model_index.json").exists() and (folder / "vae" / "config.json").exists():
-        folder = folder / "vae"
+    if (folder / "model_index.json").exists():
+        folder = next((folder / part for part in ("vae", "vqvae") if (folder / part / "config.json").exists()), folder)
     if is_raw(folder):
         weights = {
             f"{part}.{name}": value
@@ -120,7 +121,6 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         except InputError as error:
             raise InputError(f"data.autoencoder: {folder}: {error}") from None
     config = _read_config(folder)
-    _check_no_pickle(folder)
     _, _, weights = read_model(folder)
     try:
         return Autoencoder(str(config["_class_name"]), _plain(config), weights)
@@ -133,25 +133,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
         raise InputError(
             f"data.autoencoder: {folder} has no config.json (found: {found}); possible: a folder of "
-            f"{' or '.join(CLASSES)}, or TAESD's raw ..._encoder.safetensors and ..._decoder.safetensors"
+            f"{' or '.join(AUTOENCODERS)}, or TAESD's raw ..._encoder.safetensors and ..._decoder.safetensors"
         )
     config = read_json(folder / "config.json", "autoencoder's config")
     kind = config.get("_class_name")
-    if kind not in CLASSES:
-        raise InputError(f"data.autoencoder: {folder} holds a {kind}; possible: {', '.join(CLASSES)}")
+    if kind not in AUTOENCODERS:
+        raise InputError(f"data.autoencoder: {folder} holds a {kind}; possible: {', '.join(AUTOENCODERS)}")
     return config
-
-
-def _check_no_pickle(folder: Path) -> None:
-    """Raise InputError for weights that are pickled alone, with the command that converts them."""
-    if any(folder.glob("*.safetensors")):
-        return
-    for file in (*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.pth")), *sorted(folder.glob("*.ckpt"))):
-        raise InputError(
-            f"data.autoencoder: {file} is a pickle, which may run code, and is not read; convert it: python -c "
-            f'"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.load('
-            f"'{file}', weights_only=True).items()}}, '{folder / WEIGHTS_FILE}')\""
-        )
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,8 +147,8 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def _factors(config: Mapping[str, Any]) -> Factors | None:
-    shift, scale = config.get("shift_factor"), config.get("scaling_factor")
+def _factors(config: Mapping[str, Any], default: float | None) -> Factors | None:
+    shift, scale = config.get("shift_factor"), config.get("scaling_factor", default)
     means, stds = config.get("latents_mean"), config.get("latents_std")
     if shift is None and scale is None and means is None and stds is None:
         return None

@@ -31,7 +31,7 @@ class PackedDecoder:
     @staticmethod
     def of(autoencoder: Autoencoder, space: LatentSpace) -> PackedDecoder:
         """Pack the decoder of an autoencoder that encoded images into `space`."""
-        parts = ("decoder.", "post_quant_conv.")
+        parts = ("decoder.", "post_quant_conv.", "quantize.")  # a VQModel decodes the nearest entries of its codebook
         weights = {n: v.cpu().numpy() for n, v in autoencoder.weights.items() if n.startswith(parts)}
         return PackedDecoder(space, autoencoder.kind, autoencoder.config, weights)
 

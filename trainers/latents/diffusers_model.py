@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError, first_line
 
-CLASSES = ("AutoencoderKL", "AutoencoderTiny")
-"""The classes of diffusers that are known."""
+DEFAULT_SCALE = {"AutoencoderKL": 0.18215, "VQModel": 0.18215}
+"""The scaling_factor of classes whose configs did not name it at first; networks were trained with it."""
 
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Layers of attention as diffusers named them before 0.17, which from_pretrained renames, too."""

@@ -130,7 +130,7 @@ def test_what_a_network_predicts_comes_from_its_scheduler(
 
 
 INDEXES = {
-    "latent": ({"vqvae": ["diffusers", "VQModel"]}, "a LDMPipeline works in the latent space of its VQModel"),
+    "latent": ({"movq": ["diffusers", "MoVQ"]}, "works in the latent space of its movq, a MoVQ; possible: Auto"),
     "transformer": (
         {"unet": [None, None], "transformer": ["diffusers", "PixArtTransformer2DModel"]},
         r"has no unet; it holds scheduler \(DDPMScheduler\), transformer \(PixArt",

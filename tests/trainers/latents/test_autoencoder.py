@@ -118,8 +118,8 @@ def test_what_is_no_autoencoder_is_refused(tiny: Path, tmp_path: Path) -> None:
         load_autoencoder(tmp_path / "none")
     with pytest.raises(InputError, match=r"has no config.json"):
         load_autoencoder(tmp_path)
-    with pytest.raises(InputError, match=r"holds a VQModel; possible: AutoencoderKL, AutoencoderTiny"):
-        load_autoencoder(with_config(tiny, tmp_path / "vq", _class_name="VQModel"))
+    with pytest.raises(InputError, match=r"holds a AutoencoderDC; possible: AutoencoderKL, AutoencoderTiny, VQ"):
+        load_autoencoder(with_config(tiny, tmp_path / "dc", _class_name="AutoencoderDC"))
     with pytest.raises(InputError, match=r"do not fit its config: .*weight is"):
         load_autoencoder(with_config(tiny, tmp_path / "other", latent_channels=3))
     folder = with_config(tiny, tmp_path / "damaged")

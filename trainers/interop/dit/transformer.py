@@ -17,7 +17,7 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import ORIGIN_FILE, WIDTHS, assemble, save_imported
 from stepfront.trainers.interop.channel_importance import arrange, permute
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, ModelFolder, diffusion_of, find_parts
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of
 from stepfront.trainers.interop.dit.inner_importance import inner_streams
 from stepfront.trainers.interop.dit.transformer_config import Slim, config_of, deduce_settings, read_config
 from stepfront.trainers.interop.dit.transformer_names import to_ours, to_theirs
@@ -79,21 +79,10 @@ def import_dit(
     if reference is not None:
         compare(supernet, reference, parts.network, say)
     made_with: dict[str, object] = {"imported": "diffusers", "sha256": files_digest(files), "sorted": sort}
-    made_with |= {"null_class": "last"} | _latent_space(parts, config.in_channels, say)
+    made_with |= {"null_class": "last"} | latent_space_of(parts, config.in_channels, say)
     card = save_imported(supernet, directory, diffusion, made_with)
     write_json(Path(directory) / ORIGIN_FILE, {"digest": card.digest, "orders": orders})
     return card
-
-
-def _latent_space(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> dict[str, object]:
-    """Return where a network's autoencoder is, and how many pixels a latent has on a side; empty for one of pixels."""
-    if parts.autoencoder is None:
-        if channels not in (1, 3):
-            say(f"the network reads {channels} channels, so it works on latents; name their autoencoder in config.yaml")
-        return {}
-    blocks = read_json(parts.autoencoder / CONFIG_FILE, "autoencoder's config").get("block_out_channels")
-    halvings = len(blocks) - 1 if isinstance(blocks, list) else 3
-    return {"autoencoder": str(parts.autoencoder), "latent_pixels": 2**halvings}
 
 
 def _sort(supernet: Supernet) -> list[list[int]]:
