@@ -25,7 +25,7 @@ All settings stand in one YAML file, such as `configs/digits.yaml`. Every verb t
 resolved settings are saved as `settings.yaml` beside every result."""
 
 NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text", type(None): "null"}
-PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", Any: "values"}
 BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 
 

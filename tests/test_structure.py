@@ -97,7 +97,8 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/training": """trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground ground""",  # forward passes run as the engines of inference do
     "trainers/latents": "trainers/interop trainers/metrics trainers/networks trainers/data trainers/ground ground",
-    "trainers/interop": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
+    "trainers/interop": """trainers/network_families trainers/diffusion trainers/networks trainers/data trainers/ground
+        ground""",
     "trainers/inference": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/solvers": "trainers/diffusion",
     "trainers/network_families": "trainers/networks trainers/ground ground",
@@ -118,7 +119,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "typer": {"search/cli"},
     "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
     "matplotlib": {"dashboards/figures"},
-    "diffusers": {"trainers/latents", "trainers/interop", "search/export"},
+    "diffusers": {"trainers/latents", "trainers/interop", "trainers/network_families", "search/export"},
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
         *("search/step_tables", "trainers/step_losses"),

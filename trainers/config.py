@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_
 
 from stepfront.errors import InputError
 from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
-from stepfront.trainers.dit_settings import DitSettings
+from stepfront.trainers.family_settings import DitSettings, PromptSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, TrainingSettings
 from stepfront.trainers.validation import Settings
 
@@ -82,8 +82,8 @@ class DataSettings(Settings):
     autoencoder: str | None = Field(
         None,
         min_length=1,
-        description="folder of an autoencoder (AutoencoderKL or AutoencoderTiny of diffusers, or raw TAESD weights): "
-        "networks work on its latents, and decoded images are judged (docs/latents.md). null: networks work on pixels",
+        description="folder of an autoencoder (AutoencoderKL, AutoencoderTiny or VQModel of diffusers, or raw TAESD "
+        "weights): networks work on its latents, and decoded images are judged (docs/latents.md). null: pixels",
     )
     latent_type: Literal["float16", "float32"] = Field("float16", description="number type of cached latents")
 
@@ -106,6 +106,15 @@ _UNET_ALONE = (
     *("head_channels", "halving"),
 )
 """Settings of the network that a transformer does not have."""
+
+PROMPTED = "unet2d_condition"
+"""The family whose classes are prompts."""
+
+_OWN_GROUPS = ("dit", PROMPTED)
+"""Families whose settings are a group of their own."""
+
+_FOREIGN = {"dit": (*_UNET_ALONE, PROMPTED), PROMPTED: (*_UNET_ALONE, "dit")}
+"""Settings that these families do not have."""
 
 
 class NetworkSettings(Settings):
@@ -148,6 +157,12 @@ class NetworkSettings(Settings):
     )
     inner_steps: int = Field(2, ge=1, le=64, description="solver steps per block of family ode, which share weights")
     dit: DitSettings = DitSettings()
+    unet2d_condition: PromptSettings = PromptSettings()
+
+    @property
+    def image_classes(self) -> int | None:
+        """Number of classes of the images' labels; None: they need no labels, as where prompts are the classes."""
+        return None if self.family == PROMPTED else self.classes
 
     @field_validator("widths")
     @classmethod
@@ -169,10 +184,11 @@ class NetworkSettings(Settings):
     def _of_the_family(self) -> Self:
         """Refuse settings of another family: they would have no effect."""
         defaults = type(self).model_fields
-        foreign = _UNET_ALONE if self.family == "dit" else ("dit",) if self.family in FAMILIES.ours else ()
+        foreign = _FOREIGN.get(self.family, _OWN_GROUPS if self.family in FAMILIES.ours else ())
         given = [name for name in foreign if getattr(self, name) != defaults[name].get_default()]
         if given:
-            own = "its own are in network.dit" if self.family == "dit" else "they are for family dit"
+            families = " or ".join(name for name in given if name in _OWN_GROUPS)
+            own = f"they are for family {families}" if families else f"its own are in network.{self.family}"
             names = ", ".join(f"network.{name}" for name in given)
             raise ValueError(f"family {self.family} does not have the settings {names}; {own}")
         return self
@@ -183,6 +199,8 @@ class NetworkSettings(Settings):
             for width in self.widths:
                 self.dit.check_width(width)
             return self
+        if self.family == PROMPTED and self.widths != (1.0,):
+            raise ValueError(f"family {PROMPTED} is not slimmable: its one width is 1; give widths: [1.0]")
         for width in self.widths:
             channels = round(self.base * width, 6)  # in floats 100 x 0.55 is not quite 55
             if channels % 1 or channels < 2:

@@ -164,7 +164,7 @@ def _data(settings: RunSettings, report: ReadingReport) -> str:
 
     data = load_data(settings.data, report=report)
     check_user_scores(settings, data)
-    check_classes(data, settings.network.classes)
+    check_classes(data, settings.network.image_classes)
     labels = f"{data.classes} classes" if data.labels is not None else "no labels"
     shape = f"{data.resolution}x{data.resolution}x{data.channels}"
     found = f"{len(data.images)} + {len(data.held_out_images)} images {shape}, {labels}, {data.fingerprint[:12]}"

@@ -90,21 +90,31 @@ def import_diffusers(
         Literal["all", "inner"] | None,
         typer.Option(help="for a DiT: what narrow widths keep less of, as network.dit.slim says (default: inner)"),
     ] = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="for a U-Net that reads text: .safetensors of its text encoder's outputs; the prompts are in a .txt "
+            "of that name beside it",
+        ),
+    ] = None,
 ) -> None:
     """Import a diffusers U-Net or DiT as full width of a supernet.
 
     The classes are UNet2DModel and DiTTransformer2DModel.  Full width computes what the model computes; narrower
-    widths are useful after `stepfront train`.
+    widths are useful after `stepfront train`.  A UNet2DConditionModel keeps its one width and is searched as it is.
     """
+    from stepfront.trainers.config import PROMPTED
     from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
 
     diffusion = _diffusion(betas)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
     with _new_supernet(out) as made:
-        given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, slim, _say)
+        given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, slim, conditions, _say)
         card = import_folder(folder, made, *given)
-        _write_config(card, made, out, {"training": training})
-    _show_import(card, out, "train")
+        is_searched = card.network.family == PROMPTED
+        _write_config(card, made, out, _as_it_is(out) if is_searched else {"training": training})
+    _show_import(card, out, "search" if is_searched else "train")
 
 
 def export(
@@ -176,6 +186,12 @@ def _export_pipeline(search: Path, point: str, out: Path, license_name: str) -> 
     typer.echo(f"DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)")
 
 
+def _as_it_is(out: Path) -> dict[str, Any]:
+    """Return the settings of a search over what needs no training: steps, guidance and reuse of deep features."""
+    variants = ["1.0", "1.0u", "1.0r", "1.0ru"]
+    return {"supernet": str(out), "sampler": {"steps": 20, "guidance": 7.5}, "space": {"variants": variants}}
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
@@ -228,7 +244,8 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
     data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
     autoencoder = card.made_with.get("autoencoder")
     if autoencoder or card.image_channels not in (1, 3):  # 8 pixels per latent are usual
-        data |= {"size": card.resolution * card.made_with.get("latent_pixels", 8), "channels": 3}
+        data["size"] = card.resolution * card.made_with.get("latent_pixels", 8)
+        data["channels"] = card.made_with.get("pixel_channels", 3)
         data["autoencoder"] = autoencoder or "data/autoencoder"
     network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
     diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)

@@ -17,6 +17,7 @@ from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
+from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import choose_threads, pick_device
 from stepfront.trainers.diffusion.conditioning import check_classes
@@ -34,8 +35,11 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     """Train the supernet of the settings, from where an interrupted training stopped.
 
     Returns the supernet's card, and False where it was trained already.  `fresh` starts over: what the directory holds
-    is deleted.  Raises InputError when the data or an existing supernet does not fit the settings.
+    is deleted.  Raises InputError when the data or an existing supernet does not fit the settings, and for a network
+    that can't be trained.
     """
+    if settings.network.family == PROMPTED:
+        raise InputError(f"a network of family {PROMPTED} is searched as it is, not trained: stepfront search CONFIG")
     directory = settings.supernet_directory
     with directory_lock(directory):
         mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
@@ -48,7 +52,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         if settings.training.workers == 1 and (line := choose_threads(device)):
             stage(line)
         _check_judges(settings, data, None if fresh else directory)
-        check_classes(data, settings.network.classes)
+        check_classes(data, settings.network.image_classes)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
         begin_record(directory)

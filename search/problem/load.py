@@ -62,7 +62,7 @@ def load_problem(
             f"the supernet in {directory} was trained with other network settings than these; give the settings that "
             "it was trained with, or train one under another name"
         )
-    check_classes(data, card.network.classes)
+    check_classes(data, card.network.image_classes)
     weights = read_weights(directory / WEIGHTS_FILE)
     if weights_digest(weights) != card.digest:
         raise InputError(

@@ -120,9 +120,14 @@ class SearchProblem:
         return self.plan((width,) * self.settings.sampler.steps)
 
     def held_out_labels(self, rows: np.ndarray | slice) -> Labels | None:
-        """Return the labels of held-out images; None for an unconditional supernet."""
-        labels = self.data.held_out_labels
-        return labels[rows] if labels is not None and self.card.network.classes is not None else None
+        """Return the labels of held-out images; None for an unconditional supernet.
+
+        Where prompts are the classes, the images have none: they get the null class, the empty prompt.
+        """
+        labels, network = self.data.held_out_labels, self.card.network
+        if network.classes is not None and network.image_classes is None:
+            labels = np.full(len(self.data.held_out_images), network.classes)
+        return labels[rows] if labels is not None and network.classes is not None else None
 
     @property
     def gap_inputs(self) -> GapInputs:

@@ -104,6 +104,7 @@ FAMILIES = Registry(
         "spectral": "stepfront.trainers.network_families.spectral:build_spectral",
         "ode": "stepfront.trainers.network_families.ode:build_ode",
         "dit": "stepfront.trainers.networks.dit:build_dit",
+        "unet2d_condition": "stepfront.trainers.network_families.unet2d_condition:build_unet2d_condition",
     },
 )
 """`network.family`; the contract is `NetworkFamily` in trainers/networks/families.py."""

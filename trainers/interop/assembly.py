@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
@@ -53,11 +53,17 @@ def assemble(
 def _network_in_words(settings: NetworkSettings) -> str:
     if settings.family == "dit":
         return f"a transformer of {settings.dit.hidden} channels and {settings.dit.depth} blocks"
+    if settings.family == PROMPTED:
+        return "the UNet2DConditionModel of its config"
     return f"a U-Net of base {settings.base}, multipliers {list(settings.multipliers)} and {settings.blocks} blocks"
 
 
 def save_imported(
-    supernet: Supernet, directory: Path, diffusion: DiffusionSettings, made_with: Mapping[str, Any]
+    supernet: Supernet,
+    directory: Path,
+    diffusion: DiffusionSettings,
+    made_with: Mapping[str, Any],
+    class_names: tuple[str, ...] = (),
 ) -> SupernetCard:
     """Write the supernet's files into `directory`.
 
@@ -66,4 +72,4 @@ def save_imported(
     """
     if (Path(directory) / CARD_FILE).exists():
         raise InputError(f"there is a supernet in {directory} already; choose another --out")
-    return save_supernet(supernet, directory, diffusion, "unknown", "", made_with)
+    return save_supernet(supernet, directory, diffusion, "unknown", "", made_with, class_names=class_names)

@@ -1,4 +1,4 @@
-"""Import a folder of diffusers by the class of its network: a UNet2DModel or a diffusion transformer."""
+"""Import a folder of diffusers by the class of its network: a UNet2DModel, one that reads text, or a transformer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stepfront.trainers.interop.assembly import WIDTHS
 from stepfront.trainers.interop.diffusers_folder import find_parts
 from stepfront.trainers.interop.dit.transformer import import_dit
 from stepfront.trainers.interop.dit.transformer_config import Slim
+from stepfront.trainers.interop.prompted.unet2d_condition import import_unet2d_condition
 from stepfront.trainers.interop.unet2d import import_unet2d
 from stepfront.trainers.interop.unet2d_config import NullClass
 from stepfront.trainers.networks.card import SupernetCard
@@ -26,16 +27,26 @@ def import_diffusers(
     null_class: NullClass | None = None,
     scheduler: Path | None = None,
     slim: Slim | None = None,
+    conditions: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> SupernetCard:
     """Write into `directory` a supernet whose widest network is that of the folder.
 
-    `null_class` is for UNet2DModels, and `slim` for transformers (default: inner).  The rest is as in `import_unet2d`
-    and `import_dit`, whose errors these are.
+    `null_class` is for UNet2DModels, `slim` for transformers (default: inner), and `conditions` for networks that read
+    text, which have one width.  The rest is as in `import_unet2d`, `import_dit` and `import_unet2d_condition`, whose
+    errors these are.
     """
-    if not find_parts(Path(folder), scheduler).is_dit:
-        if slim is not None:
-            raise InputError(f"{folder}: --slim {slim} is for transformers, and this is none; leave it out")
+    parts = find_parts(Path(folder), scheduler)
+    if not parts.is_dit and slim is not None:
+        raise InputError(f"{folder}: --slim {slim} is for transformers, and this is none; leave it out")
+    if parts.reads_text:
+        if null_class is not None:
+            raise InputError(f"{folder}: the empty prompt is its null class; leave out --null-class {null_class}")
+        say("it reads text, so it keeps its one width; what is searched are times, solver, guidance and reuse")
+        return import_unet2d_condition(folder, directory, conditions, resolution, diffusion, scheduler, say)
+    if conditions is not None:
+        raise InputError(f"{folder}: --conditions is for networks that read text, and this one does not; leave it out")
+    if not parts.is_dit:
         return import_unet2d(folder, directory, widths, resolution, sort, diffusion, null_class, scheduler, say)
     if null_class == "none":
         raise InputError(f"{folder}: the last class of a transformer is its null class; leave out --null-class none")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import NetworkSettings
-from stepfront.trainers.dit_settings import DitSizes
+from stepfront.trainers.family_settings import DitSizes
 from stepfront.trainers.networks.layers import embedding, linear
 from stepfront.trainers.networks.unet import sinusoid
 

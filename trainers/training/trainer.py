@@ -137,7 +137,7 @@ class _Training:
     def __init__(
         self, settings: TrainerSettings, data: ImageData, directory: Path, store: CheckpointStore | None, group: Group
     ) -> None:
-        check_classes(data, settings.network.classes)
+        check_classes(data, settings.network.image_classes)
         self._settings, self._data, self._store, self._group = settings, data, store, group
         self._device = group.device if group.device is not None else pick_device(settings.training.device)
         self._space = None if data.latents is None else data.latents.space

@@ -22,8 +22,8 @@ from stepfront.trainers.config import (
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.dit_settings import DitSettings
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
+from stepfront.trainers.family_settings import DitSettings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import Engine
 from stepfront.trainers.inference.engine_choice import Bench, choose_engine

@@ -1,11 +1,12 @@
-"""Define the settings of family `dit`, the diffusion transformer; the sizes of its layers at a width follow from them.
+"""Define the settings of single network families: `dit`, the diffusion transformer, and `unet2d_condition`.
 
-The published sizes (hidden, depth, heads): DiT-S 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
+The sizes of a transformer's layers at a width follow from its settings.  The published sizes (hidden, depth, heads):
+DiT-S 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -66,3 +67,13 @@ class DitSettings(Settings):
         attention = heads * (self.hidden // self.heads)
         tokens = attention if self.slim == "all" else self.hidden
         return DitSizes(tokens, heads, attention, max(1, round(self.mlp_ratio * attention)))
+
+
+class PromptSettings(Settings):
+    """A UNet2DConditionModel of diffusers on fixed prompts, for `family: unet2d_condition`; `classes` counts them.
+
+    `stepfront import diffusers` sets these.
+    """
+
+    config: dict[str, Any] = Field({}, description="config.json of the UNet2DConditionModel")
+    tokens: PositiveInt = Field(77, description="tokens per prompt, as its text encoder makes them")

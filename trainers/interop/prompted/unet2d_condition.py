@@ -1,0 +1,57 @@
+"""Import a UNet2DConditionModel of diffusers as it is, with one width, on prompts that are encoded already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepfront.errors import InputError
+from stepfront.files import file_digest, read_json
+from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
+from stepfront.trainers.interop.assembly import assemble, save_imported
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of
+from stepfront.trainers.interop.model_weights import files_digest, own_tensors, read_model
+from stepfront.trainers.interop.prompted.condition_file import read_conditions
+from stepfront.trainers.network_families.unet2d_condition import check_config, plain_config
+from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.validation import validate
+
+
+def import_unet2d_condition(
+    folder: Path,
+    directory: Path,
+    conditions: Path | None,
+    resolution: int | None = None,
+    diffusion: DiffusionSettings | None = None,
+    scheduler: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> SupernetCard:
+    """Write into `directory` a supernet of one width: the folder's network, on the prompts of the file `conditions`.
+
+    The prompts are its classes, and the empty prompt its null class.  `resolution` is needed when the config has no
+    sample_size.  The scheduler's file decides the noise schedule; `diffusion` replaces its betas.  `say` gets what was
+    guessed and left out.
+
+    Raises InputError for a network that reads more than image, time and text, and for prompts that do not fit it.
+    """
+    parts = find_parts(Path(folder), scheduler)
+    path = parts.network / CONFIG_FILE
+    config = plain_config(read_json(path, "network's config"))
+    check_config(config, str(path))
+    texts = read_conditions(conditions, config["cross_attention_dim"], parts.network)
+    side = resolution or config["sample_size"]
+    if not isinstance(side, int):
+        raise InputError(f"{path}: sample_size is {side!r}; set the side of the latents with --resolution")
+    own = {"config": config, "tokens": texts.table.shape[1]}
+    given: dict[str, Any] = {"family": PROMPTED, "widths": [1.0], "classes": len(texts.texts), PROMPTED: own}
+    settings = validate(NetworkSettings, given)
+    diffusion = diffusion_of(parts, diffusion, say)
+    source, files, tensors = read_model(parts.network)
+    theirs = own_tensors(tensors, "conv_in.weight", source, say)
+    weights = {f"unet.{name}": value for name, value in theirs.items()} | {"prompts": texts.table}
+    supernet = assemble(settings, config["in_channels"], side, weights, source, diffusion)
+    assert conditions is not None
+    made_with: dict[str, object] = {"imported": "diffusers", "sha256": files_digest(files), "null_class": "last"}
+    made_with |= {"conditions": file_digest(conditions)} | latent_space_of(parts, supernet.image_channels, say)
+    return save_imported(supernet, directory, diffusion, made_with, texts.texts)
