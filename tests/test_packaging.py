@@ -107,6 +107,7 @@ def test_a_wheel_puts_one_name_into_an_environment(wheel: Path) -> None:
 def test_configs_are_the_presets_of_the_wheel() -> None:
     presets = sorted((ROOT / "search" / "presets").glob("*.yaml"))
     names = ["cifar10", "digits", "fashion_mnist", "imagenet64", "imagenet_256_dit_xl2"]
+    names += ["lsun_bedroom_256_ldm", "stable_diffusion_15"]
     assert [path.stem for path in presets] == names
     links = [path for path in sorted((ROOT / "configs").iterdir()) if path.is_symlink()]  # others are examples
     assert [path.resolve() for path in links] == presets

@@ -29,7 +29,8 @@ def test_a_file_is_written_once(tmp_path: Path, monkeypatch, capsys) -> None:  #
     [
         (
             ("a.yaml", "--preset", "mnist"),
-            "unknown preset 'mnist'; possible: cifar10, digits, fashion-mnist, imagenet-256-dit-xl2, imagenet64",
+            "unknown preset 'mnist'; possible: cifar10, digits, fashion-mnist, imagenet-256-dit-xl2, imagenet64, "
+            "lsun-bedroom-256-ldm, stable-diffusion-15",
         ),
         (("a.txt",), "a.txt is not a .yaml file"),
         (("nowhere/a.yaml",), "nowhere/a.yaml"),
