@@ -14,6 +14,8 @@ import pytest
 
 import stepfront
 from stepfront.environment import SOURCE_ROOT
+from stepfront.trainers.config import DataSettings
+from stepfront.trainers.latents.load_images import load_images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -61,6 +63,18 @@ def test_a_users_scores_are_objectives_and_confirmed(finished: Path) -> None:
     written = ["perceptual", "perceptual_confirmed", "accuracy_low", "psnr_confirmed", "psnr_high"]
     assert front[written].notna().all().all()
     assert "psnr" in (search.directory / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_autoencoder_is_trained_that_data_takes(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    assert "dB on held-out images" in run("train_autoencoder.py", tmp_path)
+    data = load_images(
+        DataSettings(size=16, autoencoder=str(tmp_path / "data" / "fashion-autoencoder"), limit=64, cache=str(tmp_path))
+    )
+    assert data.network_shape == (4, 4, 4)
+    z = data.clean(np.arange(len(data.images)))
+    assert abs(float(z.mean())) < 0.2
+    assert float(z.std()) == pytest.approx(1, abs=0.2)
 
 
 def test_every_cell_of_the_notebook_runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
