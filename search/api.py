@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stepfront.trainers.networks.card import SupernetCard
     from stepfront.trainers.training.trainer import TrainingReport
 
-__all__ = ["Search", "TrainedSupernet", "load_settings", "open_search", "run_search", "train"]
+__all__ = ["Search", "TrainedSupernet", "adapt", "load_settings", "open_search", "run_search", "train"]
 
 Progress: TypeAlias = bool | Console | Callable[[int, int], None]
 """How progress is shown: True draws a bar in terminals and notebooks, False is silent, a console is where the bar is
@@ -80,6 +80,37 @@ def train_local(settings: RunSettings, fresh: bool, progress: Progress) -> Train
 
         card, new = run_training(settings, fresh, show, _stage(settings.name, progress))
     return TrainedSupernet(settings.supernet_directory, card, new)
+
+
+def adapt(
+    settings: RunSettings, base: str | os.PathLike[str], *, fresh: bool = False, progress: Progress = True
+) -> TrainedSupernet:
+    """Train the supernet at `base` further, one copy per group of times (`settings.adapt`), as the run of the settings.
+
+    The result has weights per group, or with adapt.merge is an ordinary supernet.  An interrupted call is continued.
+    Raises InputError when supernet, data and settings do not fit each other.
+    """
+    from stepfront.search.storage.run_location import local_settings
+
+    with local_settings(settings, trains=True) as (local, _):
+        return adapt_local(local, os.fspath(base), fresh, progress)
+
+
+def adapt_local(settings: RunSettings, base: str, fresh: bool, progress: Progress) -> TrainedSupernet:
+    """Adapt as `adapt` does, with settings whose folders are local."""
+    from stepfront.search.driver.adapt import run_adaptation
+
+    disable_telemetry()
+    with TrainingProgress(_console(progress)) as view:
+
+        def show(report: TrainingReport) -> None:
+            if callable(progress):
+                progress(report.step, report.total)
+            else:
+                view.update(report.step, report.total, report.losses)
+
+        done = run_adaptation(settings, base, fresh, show, _stage(settings.name, progress))
+    return TrainedSupernet(done.directory, done.card, done.new)
 
 
 def run_search(

@@ -27,6 +27,7 @@ from stepfront.search.settings.space import (
 )
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
+from stepfront.trainers.adapt_settings import AdaptSettings
 from stepfront.trainers.config import SamplerSettings, TrainerSettings
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.training_settings import LARGEST_SEED
@@ -70,6 +71,7 @@ class RunSettings(TrainerSettings):
     supernet: str | None = Field(
         None, description="folder or URI of the supernet to search; null: DIRECTORY/NAME/supernet"
     )
+    adapt: AdaptSettings = AdaptSettings()
     sampler: SamplerSettings = SamplerSettings()
     learning: LearningSettings = LearningSettings()
     space: SpaceSettings = SpaceSettings()

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, str] = {
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
-        trainers/evaluator trainers/evaluation trainers/baselines trainers/training trainers/latents
+        trainers/evaluator trainers/evaluation trainers/adaptation trainers/baselines trainers/training trainers/latents
         trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
@@ -93,6 +93,8 @@ MAY_IMPORT: dict[str, str] = {
     "trainers/evaluation": "ground",  # the record of one evaluation
     "trainers/sampler_learning": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
     "trainers/step_losses": "trainers/diffusion trainers/networks trainers/data trainers/ground ground",
+    "trainers/adaptation": """trainers/interop trainers/training trainers/networks trainers/data trainers/ground
+        ground""",  # a second training per group of times
     "trainers/baselines": "trainers/training trainers/inference trainers/ground ground",
     "trainers/training": """trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground ground""",  # forward passes run as the engines of inference do
@@ -123,7 +125,14 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "torch": {
         *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
         *("search/step_tables", "trainers/step_losses"),
-        *("trainers/evaluator", "trainers/training", "trainers/latents", "trainers/interop", "trainers/inference"),
+        *(
+            "trainers/adaptation",
+            "trainers/evaluator",
+            "trainers/training",
+            "trainers/latents",
+            "trainers/interop",
+            "trainers/inference",
+        ),
         *(
             "trainers/feature_networks",
             "trainers/metrics",

@@ -367,6 +367,16 @@ class TrainerSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _times_exist(self) -> Self:
+        times, steps = self.training.times, self.diffusion.steps
+        if times is not None and not 0 <= times[0] <= times[1] < steps:
+            raise ValueError(
+                f"training.times {list(times)} are not the first and last of some training times; possible: 0 to "
+                f"{steps - 1}, ascending"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _labels_to_drop(self) -> Self:
         drop = self.training.drop_labels
         if self.network.classes is None and drop != TrainingSettings().drop_labels:

@@ -47,6 +47,12 @@ class TrainingSettings(Settings):
         description="weight of the loss per time. none: the mean squared error of what the network predicts; min_snr: "
         "min(SNR, 5) / SNR of the noise's error (Hang et al. 2023); p2: 1 / (1 + SNR) of it (Choi et al. 2022)",
     )
+    times: tuple[int, int] | None = Field(
+        None, description="first and last training time that are drawn, such as [0, 301]; null: all (docs/networks.md)"
+    )
+    other_times: float = Field(
+        0.0, ge=0, le=1, description="share of the images whose times are drawn from all, where `times` names some"
+    )
     distill: float = Field(
         0.0,
         ge=0,
@@ -109,6 +115,8 @@ class TrainingSettings(Settings):
                 f"training.{'distill' if self.distill else 'distill_spectrum'} needs the widest network in every step: "
                 "give training.rule sandwich, or another supernet as training.teacher"
             )
+        if self.other_times and self.times is None:
+            raise ValueError("training.other_times needs training.times: without it all times are drawn")
         if self.width_weights is not None and not (min(self.width_weights, default=0) > 0):
             raise ValueError(f"training.width_weights are positive factors; given: {list(self.width_weights)}")
         return self

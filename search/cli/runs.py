@@ -1,12 +1,13 @@
-"""Define the verbs that train and search: quickstart, train, search, resume and extend."""
+"""Define the verbs that train and search: quickstart, train, adapt, search, resume and extend."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stepfront.search.cli.steps import confirm_step, publish_step, search_step, train_step
+from stepfront.search.cli.steps import adapt_step, confirm_step, publish_step, search_step, train_step
 from stepfront.search.cli.terminal import Config, Fresh, Output, Overrides, Search
 
 
@@ -16,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500"
     )(train)
+    app.command(epilog="Example: stepfront adapt runs/digits --set adapt.groups.count=2 --set adapt.merge=true")(adapt)
     app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")(
         search
     )
@@ -69,6 +71,31 @@ def train(
         given = plain_run(given, plain, output.stage(given.name))
     with local_settings(given, trains=True) as (settings, _):
         train_step(settings, fresh, output)
+
+
+def adapt(
+    place: Annotated[
+        str, typer.Argument(metavar="SUPERNET|CONFIG", help="run or folder of a trained supernet, or its settings file")
+    ],
+    set_: Overrides = None,
+    fresh: Fresh = False,
+) -> None:
+    """Train a supernet further, one copy per group of times, or continue an interrupted call.
+
+    The settings are in `adapt`.  The result is a supernet with weights per group in a run called NAME-groups-COUNT, or
+    with adapt.merge an ordinary one in NAME-merged-COUNT.
+    """
+    from stepfront.search.config import load_settings
+    from stepfront.search.driver.adapt import adapted_settings, settings_of_supernet
+    from stepfront.search.storage.run_location import local_settings
+
+    output = Output()
+    if place.endswith((".yaml", ".yml")):
+        given = load_settings(Path(place), set_ or [])
+    else:
+        given = settings_of_supernet(place, set_ or [])
+    with local_settings(adapted_settings(given), trains=True) as (settings, _):
+        adapt_step(settings, given.supernet_place, fresh, output)
 
 
 def search(

@@ -24,6 +24,22 @@ def train_step(settings: RunSettings, fresh: bool, output: Output) -> None:
         output.message(f"held-out loss by width  {', '.join(f'{w:g}: {loss:.4f}' for w, loss in losses.items())}")
 
 
+def adapt_step(settings: RunSettings, base: str, fresh: bool, output: Output) -> None:
+    """Train the groups of times of the settings' run from the supernet at `base`, and show what they gained."""
+    from stepfront.search.api import adapt_local
+
+    adapted = adapt_local(settings, base, fresh, output.console)
+    output.message(f"supernet {'adapted' if adapted.new else 'exists already'}: {adapted.directory}")
+    facts = adapted.card.made_with
+    before, after = facts["losses_before"], facts["losses_after"]
+    for number, (first, then) in enumerate(zip(before, after, strict=True), start=1):
+        changes = ", ".join(f"{float(width):g}: {loss:.4f} -> {then[width]:.4f}" for width, loss in first.items())
+        output.message(f"held-out loss by width, group {number}  {changes}")
+    if factors := facts.get("merge_factors"):
+        output.message(f"factors of the groups in the merged weights: {', '.join(f'{one:g}' for one in factors)}")
+    output.message(f"search it with: stepfront search {adapted.directory / 'settings.yaml'}")
+
+
 def search_step(settings: RunSettings, fresh: bool, location: RunLocation, output: Output) -> None:
     """Run the search of the settings to the end of its budget; hints name its run by the location."""
     from stepfront.search.api import search_local

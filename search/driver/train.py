@@ -69,7 +69,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             if problem := mlflow.problem():
                 stage(f"MLflow is not written: {problem}; the training goes on without it")
             stage("training the supernet")
-            card = _train(settings, data, directory, report, log)
+            card = train_or_continue(settings, data, directory, report, log)
         warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
         judge = prepare_judge(data, settings.features, directory, device)
@@ -107,7 +107,10 @@ def _delete_training(settings: RunSettings, data: ImageData, directory: Path) ->
     clear_directory(directory)
 
 
-def _train(settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog) -> SupernetCard:
+def train_or_continue(
+    settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog
+) -> SupernetCard:
+    """Train a supernet in `directory` from its last checkpoint, and record it in `log`."""
     store = _checkpoint_store(settings, data)
 
     def log_and_report(state: TrainingReport) -> None:

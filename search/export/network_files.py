@@ -34,15 +34,18 @@ def check_form(form: str) -> None:
         )
 
 
-def write_network(network: nn.Module, inputs: tuple[Tensor, ...], width: float, form: str, out: Path) -> dict[str, Any]:
-    """Write the network of a width and return its entry in plan.json.
+def write_network(
+    network: nn.Module, inputs: tuple[Tensor, ...], width: float, form: str, out: Path, group: int | None = None
+) -> dict[str, Any]:
+    """Write the network of a width, and of a group of times where there are any, and return its entry in plan.json.
 
     `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].
     """
     write, suffix = FORMS[form]
-    path = out / f"width-{width:g}{suffix}"
+    path = out / f"width-{width:g}{'' if group is None else f'-group-{group}'}{suffix}"
     write_atomically(path, lambda beside: write(network, inputs, beside))
     entry: dict[str, Any] = {"width": width, "file": path.name, "sha256": file_digest(path)}
+    entry |= {} if group is None else {"group": group}
     if form == "program":
         norms = {key: layer for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
         entry["groups"] = {key: layer.num_groups for key, layer in norms.items()}

@@ -43,6 +43,7 @@ def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dic
     """
     check_free(out, _is_ours)  # before the supernet is loaded
     found = load_point(path, point)
+    found.problem.card.check_ungrouped("a diffusers pipeline holds one network per width, and this supernet")
     with new_folder(out, _is_ours) as made:
         return write_pipeline(found, made, out.name, license_name)
 

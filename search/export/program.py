@@ -6,6 +6,7 @@ width that the plan runs, and sample.py (a copy of exported/sample.py) is a comp
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.prediction import conversion
+from stepfront.trainers.networks.supernet import GroupedNetwork
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
 from stepfront.trainers.variant import parse_variants
@@ -104,8 +106,11 @@ def write_point(
     if card.network.classes is not None:
         inputs += (torch.zeros(2, dtype=torch.int64),)
     networks = []
-    for width in sorted({plan.widths[i] for i in plan.taken}):
-        networks.append(write_network(supernet.backbone(width), inputs, width, form, out))
+    for width, group in sorted(set(_networks_of_steps(plan, problem)), key=lambda one: (one[0], one[1] or 0)):
+        network = supernet.backbone(width)
+        if isinstance(network, GroupedNetwork):
+            network = network.networks[group or 0]
+        networks.append(write_network(network, inputs, width, form, out, group))
     content = {
         "format": FORMAT,
         "plan": plan.runs,
@@ -163,14 +168,23 @@ def shared_parts(network: NetworkSettings) -> dict[str, Any]:
 def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     """Return the steps that are taken; JSON keeps every bit of a float."""
     run = PlanRun(plan, noise_schedule(problem.card.diffusion))
+    groups = [group for _, group in _networks_of_steps(plan, problem)]
     return [
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
+        | ({} if groups[i] is None else {"group": groups[i]})
         | ({} if plan.variants[taken].guided else {"guided": False})
         | _conversion(problem.card.diffusion, run.network_times[i])
         | asdict(run.steps[i])
         | {"keep": asdict(run.reads[i + 1])}
         for i, taken in enumerate(run.taken)
     ]
+
+
+def _networks_of_steps(plan: Plan, problem: SearchProblem) -> list[tuple[float, int | None]]:
+    """Return width and group of times of the network of each step that is taken; no group where all have one."""
+    run, groups = PlanRun(plan, noise_schedule(problem.card.diffusion)), problem.card.groups
+    numbers = [None if groups is None else bisect_right(groups.cuts, time) for time in run.network_times]
+    return list(zip((plan.widths[i] for i in run.taken), numbers, strict=True))
 
 
 def _conversion(diffusion: DiffusionSettings, time: float) -> dict[str, Any]:

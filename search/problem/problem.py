@@ -75,6 +75,11 @@ class SearchProblem:
         widths = {variant.width for variant in listed}
         costs = {w: count_width(network, *shape, w).model_copy(update={"calls": calls}) for w in widths}
         for variant in listed:
+            if variant.reuse and self.card.groups is not None:
+                raise InputError(
+                    f"space.variants has {variant}, and this supernet has weights per group of times, which can't read "
+                    "each other's features; possible: variants without r, or the groups merged (adapt.merge=true)"
+                )
             if variant.reuse and costs[variant.width].reuse_macs is None:
                 raise InputError(
                     f"space.variants has {variant}, and this network has no level boundary to reuse features at; "

@@ -52,6 +52,8 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     for width, latency, spread in zip(card.network.widths, chosen.latency_ms, chosen.latency_spread, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
         found = {"latency_ms": latency, "latency_spread": spread, "reuse_latency_ms": reusing.get(width)}
+        if card.groups is not None:  # features of one group's weights mean nothing to another's
+            found["reuse_macs"] = None
         costs[width] = counted.model_copy(update=found | common)
     return costs, measured
 

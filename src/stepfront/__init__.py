@@ -20,13 +20,14 @@ from stepfront.errors import InputError
 from stepfront.version import __version__
 
 if TYPE_CHECKING:
-    from stepfront.search.api import Search, TrainedSupernet, load_settings, open_search, run_search, train
+    from stepfront.search.api import Search, TrainedSupernet, adapt, load_settings, open_search, run_search, train
 
 __all__ = [
     "InputError",
     "Search",
     "TrainedSupernet",
     "__version__",
+    "adapt",
     "load_settings",
     "open_search",
     "run_search",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.winograd import use_winograd
 from stepfront.trainers.networks.deep_features import splits
+from stepfront.trainers.networks.supernet import GroupedNetwork
 from stepfront.trainers.validation import Settings
 
 EngineName = Literal["plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"]
@@ -46,11 +47,13 @@ class Engine(Settings):
         """The name in tables, such as `channels_last` or `plain bfloat16`."""
         return self.name if self.precision == "float32" else f"{self.name} {self.precision}"
 
-    def run(self, network: nn.Module, device: torch.device, batch: int) -> Running:
-        """Return the network on `device` under this engine.
+    def run(self, network: nn.Module, device: torch.device, batch: int) -> Running | RunningGroups:
+        """Return the network on `device` under this engine; of groups of times, those that are called.
 
         Code is compiled, and graphs are recorded, for `batch` images alone; any other number runs without it.
         """
+        if isinstance(network, GroupedNetwork):
+            return RunningGroups(network, self, device, batch)
         return Running(network, self, device, batch)
 
 
@@ -117,6 +120,23 @@ class Running:
     def _without_gradients(self, *given: Tensor) -> Tensor:
         with torch.inference_mode():
             return self._call(*given)
+
+
+class RunningGroups:
+    """A `Running` per group of times, made when the first call needs it; a call has times of one group alone."""
+
+    splits = False
+    """Features of one group's weights mean nothing to another's."""
+
+    def __init__(self, network: GroupedNetwork, engine: Engine, device: torch.device, batch: int) -> None:
+        self._network, self._given = network, (engine, device, batch)
+        self._running: dict[int, Running] = {}
+
+    def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
+        group = self._network.group_of(float(t[0]))
+        if group not in self._running:
+            self._running[group] = Running(self._network.networks[group], *self._given)
+        return self._running[group](x, t, *label)
 
 
 def compiled(network: Callable[..., Any]) -> Callable[..., Any]:

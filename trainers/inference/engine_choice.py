@@ -20,7 +20,7 @@ from stepfront.errors import InputError, first_line
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.cost import MOST_SPREAD, Latency, measure_latencies
-from stepfront.trainers.inference.engine import PLAIN, Engine, EngineName, Precision
+from stepfront.trainers.inference.engine import PLAIN, Engine, EngineName, Precision, Running
 from stepfront.trainers.validation import Settings
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -108,6 +108,7 @@ class Bench:
         found = {}
         for width in widths:
             running = engine.run(self.subnet(width), self.device, len(self.inputs[0][0]))
+            assert isinstance(running, Running)  # groups of times reuse nothing
             _, deep = running.with_features(*self.inputs[0])
             shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
             (best,) = self._latencies([partial(running.reusing, deep)], tuple(shape[1:]), shape[0], label)

@@ -85,6 +85,7 @@ def import_unet2d(
 
 def check_unet2d(card: SupernetCard) -> None:
     """Raise InputError when the full width of a supernet can't be a UNet2DModel; needs no weights."""
+    card.check_ungrouped("one model can't hold this supernet, which")
     with torch.device("meta"):
         network = build_backbone(card.network, card.image_channels, card.resolution, 1.0)
     config_of(_unet(network), card.network, card.image_channels, card.resolution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,21 @@ FORMAT = 1
 CARD_FILE = "supernet.json"
 
 
+class TimeGroups(Settings):
+    """Groups of training times, each with weights of its own: `first` are their first times, ascending from 0."""
+
+    first: tuple[int, ...] = Field(min_length=2)
+
+    def times(self, steps: int) -> list[tuple[int, int]]:
+        """Return the first and last time of each group, of `steps` training times."""
+        return [(a, b - 1) for a, b in pairwise([*self.first, steps])]
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Return the times that part the groups, one less than groups: halfway between two training times."""
+        return tuple(first - 0.5 for first in self.first[1:])
+
+
 class SupernetCard(Settings):
     """The content of supernet.json, which stands beside the weights."""
 
@@ -33,11 +49,20 @@ class SupernetCard(Settings):
     label_counts: tuple[int, ...] = Field((), description="training images per class; empty: unknown, or no classes")
     class_names: tuple[str, ...] = Field((), description="names of the classes in the images; empty: unknown, or none")
     latents: LatentSpace | None = Field(None, description="latent space of the network; null: it works on pixels")
+    groups: TimeGroups | None = Field(None, description="groups of times with weights of their own; null: one for all")
     made_with: dict[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of the file, without `latents` where there are none: as in cards that are older."""
-        return self.model_dump(mode="json", exclude={"latents"} if self.latents is None else None)
+        """Return the content of the file, without `latents` and `groups` that are none: as in cards that are older."""
+        return self.model_dump(mode="json", exclude={n for n in ("latents", "groups") if getattr(self, n) is None})
+
+    def check_ungrouped(self, what: str) -> None:
+        """Raise InputError where groups of times have weights of their own; `what` begins the message."""
+        if self.groups is not None:
+            raise InputError(
+                f"{what} has {len(self.groups.first)} groups of times with weights of their own; possible: the "
+                "supernet that they were made from, or the groups merged (adapt.merge=true)"
+            )
 
 
 def read_card(directory: Path) -> SupernetCard:

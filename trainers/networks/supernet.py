@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,13 +12,45 @@ from torch.func import functional_call
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.networks.card import TimeGroups
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import parameter_segments, slice_parameters
-from stepfront.trainers.networks.prediction import NoiseConversion, PredictsNoise
+from stepfront.trainers.networks.prediction import NoiseConversion, PredictsNoise, conversion
+from stepfront.trainers.noise_schedule import noise_schedule
+
+
+class GroupedNetwork(nn.Module):
+    """Networks of equal shapes, one per group of times; `cuts` are the times that part the groups, ascending."""
+
+    def __init__(self, networks: Sequence[nn.Module], cuts: Sequence[float]) -> None:
+        super().__init__()
+        self.networks, self.cuts = nn.ModuleList(networks), tuple(cuts)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return what each image's network predicts [B, C, H, W]; x [B, C, H, W], times [B] and, with classes, [B]."""
+        given = (x, t) if label is None else (x, t, label)
+        # On the meta device costs are counted, and all groups have the same.  Elsewhere the list waits for a GPU.
+        groups = [0] if t.is_meta else [self.group_of(time) for time in t.tolist()]
+        outputs, rows = [], []
+        for group in sorted(set(groups)):
+            if len(set(groups)) == 1:
+                return self._of(group, *given)
+            chosen = torch.tensor([i for i, one in enumerate(groups) if one == group], device=x.device)
+            outputs.append(self._of(group, *(each[chosen] for each in given)))
+            rows.append(chosen)
+        return torch.cat(outputs)[torch.cat(rows).argsort()]
+
+    def _of(self, group: int, *given: Tensor) -> Tensor:
+        output: Tensor = self.networks[group](*given)
+        return output
+
+    def group_of(self, time: float) -> int:
+        """Return the group of a time, counted from the times of least noise."""
+        return bisect_right(self.cuts, time)
 
 
 class Supernet(nn.Module):
-    """The widest network, and the rule by which narrower ones are cut from it.
+    """The widest network, and the rule by which narrower ones are cut from it; with `groups`, one per group of times.
 
     Width is an argument, never a state.  The forward pass takes x [B, C, H, W], t [B] in training-time units, the width
     and, where there are classes, label [B].  It returns the predicted noise [B, C, H, W].  What the networks themselves
@@ -29,17 +63,32 @@ class Supernet(nn.Module):
         image_channels: int,
         resolution: int,
         diffusion: DiffusionSettings | None = None,
+        groups: TimeGroups | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.image_channels, self.resolution = settings, image_channels, resolution
         self.diffusion = diffusion or DiffusionSettings()
         self._to_noise = NoiseConversion(self.diffusion)
-        self.widest = build_backbone(settings, image_channels, resolution, 1.0)
+        self.groups = groups
+        self.widest = self._build(1.0)
         # Skeletons only carry shapes and the order of operations; a plain dict keeps them out of parameters().
         with torch.device("meta"):
-            self._skeletons = {
-                w: build_backbone(settings, image_channels, resolution, w) for w in settings.widths if w != 1.0
-            }
+            self._skeletons = {w: self._build(w) for w in settings.widths if w != 1.0}
+
+    def _build(self, width: float) -> nn.Module:
+        build = partial(build_backbone, self.settings, self.image_channels, self.resolution, width)
+        if self.groups is None:
+            return build()
+        return GroupedNetwork([build() for _ in self.groups.first], self._told(self.groups.cuts))
+
+    def _told(self, times: Sequence[float]) -> list[float]:
+        """Return what a network is told at these times."""
+        # On the CPU: a supernet of weights that exist is built on the meta device.
+        at = torch.tensor(times, dtype=torch.float64, device="cpu")
+        told: list[float] = conversion(
+            self.diffusion, noise_schedule(self.diffusion).half_log_snr(at), at
+        ).told.tolist()
+        return told
 
     @property
     def widths(self) -> tuple[float, ...]:
@@ -80,13 +129,20 @@ class Supernet(nn.Module):
         network = self.backbone(width)
         if self.diffusion.prediction == "epsilon":
             return network
-        return PredictsNoise(network, NoiseConversion(self.diffusion).to(next(network.parameters()).device)).eval()
+        converted = partial(self._converted, next(network.parameters()).device)
+        if isinstance(network, GroupedNetwork):
+            assert self.groups is not None
+            return GroupedNetwork(list(map(converted, network.networks)), self.groups.cuts).eval()
+        return converted(network).eval()
+
+    def _converted(self, device: torch.device, network: nn.Module) -> nn.Module:
+        return PredictsNoise(network, NoiseConversion(self.diffusion).to(device))
 
     def backbone(self, width: float) -> nn.Module:
         """Build the network of `width` as `subnet` does, without a conversion of what it predicts."""
         self._check(width)
         with torch.device("meta"):
-            network = build_backbone(self.settings, self.image_channels, self.resolution, width)
+            network = self._build(width)
         # The widest subnet shares the supernet's memory; narrower ones are copied, since contiguous weights run faster.
         own = {name: weights.detach() for name, weights in self.sliced(width).items()}
         if width != 1.0:

@@ -46,6 +46,7 @@ def save_supernet(
         label_counts=label_counts,
         class_names=class_names,
         latents=latents,
+        groups=supernet.groups,
         made_with=dict(made_with or {}),
     )
     write_atomically(Path(directory) / WEIGHTS_FILE, lambda path: save_file(weights, path))
@@ -74,7 +75,7 @@ def supernet_from_weights(
     Raises InputError when names, shapes or (with `verify`) the digest differ from the card's.
     """
     with torch.device("meta"):
-        supernet = Supernet(card.network, card.image_channels, card.resolution, card.diffusion)
+        supernet = Supernet(card.network, card.image_channels, card.resolution, card.diffusion, card.groups)
     expected = {name: tuple(value.shape) for name, value in supernet.widest.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | given.keys()):

@@ -25,13 +25,13 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, by name.
+    """Return the tensors of a safetensors file, by name; floating-point numbers of any size as float32.
 
     No other format is read, so no code in the file can run.
     Raises InputError when the file is missing or damaged.
     """
     try:
-        return load_file(path)
+        return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     except FileNotFoundError:
         raise InputError(f"no weights at {path}") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -96,7 +96,7 @@ class BatchSource:
         count, shape = self._settings.training.batch, self._data.network_shape
         rows = torch.randint(len(self._data.images), (count,), generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5 if self._settings.data.flip else None
-        t = torch.randint(len(self._noise), (count,), generator=generator)
+        t = self._times(count, generator)
         eps = torch.randn((count, *shape), generator=generator)
         labels = self._labels(rows, generator)
         batches = []
@@ -104,6 +104,18 @@ class BatchSource:
             x0 = self._data.clean(rows[part].numpy(), None if mirrored is None else mirrored[part])
             batches.append(self._ready(CleanBatch(x0, t[part], eps[part], None if labels is None else labels[part])))
         return batches
+
+    def _times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the times of a batch, [count]: of all training times, or of those that the settings name."""
+        training, steps = self._settings.training, len(self._noise)
+        if training.times is None:
+            return torch.randint(steps, (count,), generator=generator)
+        first, last = training.times
+        t = torch.randint(first, last + 1, (count,), generator=generator)
+        if not training.other_times:
+            return t
+        others = torch.rand(count, generator=generator) < training.other_times
+        return torch.where(others, torch.randint(steps, (count,), generator=generator), t)
 
     def _ready(self, batch: CleanBatch) -> CleanBatch:
         """Return a batch that can be sent to the device while it computes: from pinned memory."""

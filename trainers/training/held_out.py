@@ -18,10 +18,11 @@ HELD_OUT_STEP = -1
 def held_out_losses(
     supernet: Supernet, settings: TrainerSettings, data: ImageData, noise: NoiseTable, device: torch.device
 ) -> dict[float, float]:
-    """Return the mean squared error per width, on the same images and noise at every call."""
+    """Return the mean squared error per width, at the times of the training, on the same images and noise always."""
     count = min(settings.training.held_out_images, len(data.held_out_images))
     x0 = to_float(data.clean_held_out(slice(count))).to(device)
-    t = torch.linspace(0, len(noise) - 1, count).long().to(device)
+    first, last = settings.training.times or (0, len(noise) - 1)
+    t = torch.linspace(first, last, count).long().to(device)
     eps = torch.randn(x0.shape, generator=step_generator(settings.training.seed, HELD_OUT_STEP)).to(device)
     x, label = noise.add_noise(x0, t, eps), None
     if settings.network.classes is not None and data.held_out_labels is not None:

@@ -43,6 +43,7 @@ def starting_weights(
     Raises InputError when a setting of the network or the noise other than `MAY_DIFFER` differs.
     """
     supernet, card = load_supernet(directory)
+    card.check_ungrouped(f"training.start: {directory}")
     theirs = settings_json(card.network) | settings_json(card.diffusion)
     ours = settings_json(network) | settings_json(diffusion)
     for key in theirs:

@@ -4,7 +4,8 @@
     python sample.py --images 64 --seed 0 --out images.png     # one picture: the image, or a grid of several
 
 plan.json holds, for each step, the width to run, its time, and the solver's coefficients.  Step i reads the states x_j
-and the predicted clean images x0_j of steps j <= i, as pairs [j, coefficient], and new noise z:
+and the predicted clean images x0_j of steps j <= i, as pairs [j, coefficient], and new noise z.  Where groups of times
+have weights of their own, `group` names that of the step:
 
     x_next = sum states_j x_j + sum clean_j x0_j + noise z,      x0 = (x - sigma eps) / alpha
 
@@ -121,9 +122,9 @@ class Point:
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         self.device = find_device(device)
-        self.networks: dict[float, Network] = {}
+        self.networks: dict[tuple[float, int | None], Network] = {}
         for network in self.plan["networks"]:
-            self.networks[network["width"]] = self._load(folder, network)
+            self.networks[network["width"], network.get("group")] = self._load(folder, network)
         self.decoder = self._load(folder, self.plan["decoder"]) if "decoder" in self.plan else None
 
     def _load(self, folder: Path, entry: dict[str, Any]) -> Network:
@@ -165,7 +166,7 @@ class Point:
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
     def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None) -> Tensor:
-        network, conversion = self.networks[step["width"]], step.get("conversion")
+        network, conversion = self.networks[step["width"], step.get("group")], step.get("conversion")
         guided = step.get("guided", True)
         if conversion is None:
             return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, guided)

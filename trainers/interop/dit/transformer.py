@@ -95,6 +95,7 @@ def _sort(supernet: Supernet) -> list[list[int]]:
 
 def check_dit(card: SupernetCard) -> None:
     """Raise InputError when the full width of a supernet can't be a DiTTransformer2DModel; needs no weights."""
+    card.check_ungrouped("one model can't hold this supernet, which")
     config_of(card.network, card.image_channels, card.resolution)
 
 

@@ -1,0 +1,177 @@
+"""Run a second training per group of times on a trained supernet, and make a run of what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from stepfront.checksums import CHECKSUMS_FILE, begin_record
+from stepfront.errors import InputError
+from stepfront.files import write_atomically
+from stepfront.search.config import RunSettings, load_settings, save_settings
+from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
+from stepfront.search.driver.train import train_or_continue
+from stepfront.search.records.run_directory import SETTINGS_FILE, find_supernet
+from stepfront.search.scoring.second_judge import FOLDER
+from stepfront.search.storage.lock import clear_directory, directory_lock
+from stepfront.search.storage.run_location import open_for_reading
+from stepfront.search.tracking.training_log import TrainingLog, warn_of
+from stepfront.tables.schema import TRAINING
+from stepfront.trainers.adaptation.second_stage import STATE_FILE, GroupTraining, SecondStage
+from stepfront.trainers.baselines.plain_network import step_macs
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.devices import choose_threads, pick_device
+from stepfront.trainers.latents.load_images import load_images
+from stepfront.trainers.metrics.judges import prepare_judge
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, read_card
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
+from stepfront.trainers.training.trainer import Report, TrainingReport
+
+GROUPS_FOLDER = "groups"
+"""The folder in a supernet's that holds its second stage."""
+
+_NOT_THE_JUDGES = {
+    *(CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE, SETTINGS_FILE, TRAINING, CHECKSUMS_FILE, "mlflow.json", "lock"),
+    *("config.yaml", "origin.json"),
+}
+"""Files of a supernet's folder that belong to the supernet itself; the others are features and what they found."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a second stage made: the supernet in `directory`, and whether this call did."""
+
+    directory: Path
+    card: SupernetCard
+    new: bool
+
+
+def settings_of_supernet(place: str, overrides: list[str]) -> RunSettings:
+    """Return the settings that a supernet was trained with, for a run beside its own.
+
+    Raises InputError where its folder has none, as that of an imported one.
+    """
+    directory = find_supernet(open_for_reading(place).local)
+    path = directory / SETTINGS_FILE
+    if not path.exists():
+        raise InputError(f"{directory} has no settings.yaml; give a CONFIG whose supernet it is")
+    settings = load_settings(path, overrides)
+    in_run = directory.name == "supernet"
+    name = directory.parent.name if in_run else settings.name
+    above = str(directory.parent.parent) if in_run else settings.directory
+    return settings.model_copy(update={"name": name, "directory": above, "supernet": str(directory)})
+
+
+def adapted_settings(settings: RunSettings) -> RunSettings:
+    """Return the settings of the run that a second stage makes: NAME-groups-COUNT, or NAME-merged-COUNT."""
+    name = f"{settings.name}-{'merged' if settings.adapt.merge else 'groups'}-{settings.adapt.groups.count}"
+    return settings.model_copy(update={"name": name, "supernet": None})
+
+
+def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report, stage: Stage) -> Adapted:
+    """Train the groups of the settings' run from the supernet at `base`, from where an interrupted call stopped.
+
+    `fresh` starts over.  Raises InputError when data, supernet and settings do not fit each other, or where the run
+    was begun from another supernet or with other settings.
+    """
+    source = find_supernet(open_for_reading(base).local)
+    directory = settings.supernet_directory
+    with contextlib.ExitStack() as held:
+        held.enter_context(directory_lock(directory))
+        if fresh:
+            clear_directory(directory)
+        groups = _groups_folder(settings)
+        if groups.parent != directory:
+            held.enter_context(directory_lock(groups.parent))
+        stage("reading the images")
+        data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
+        device = pick_device(settings.training.device)
+        if line := choose_threads(device):
+            stage(line)
+        begin_record(directory)
+        second = SecondStage.begin(settings, settings.adapt, data, source, groups)
+        done = (directory / CARD_FILE).exists()
+        if done:
+            return Adapted(directory, _checked(read_card(directory), second, directory), False)
+        save_settings(settings, directory / SETTINGS_FILE)
+        for line in _announcement(second, source):
+            stage(line)
+        for training in second.trainings():
+            _train_group(training, len(second.groups.first), data, report, stage)
+        stage("merging the groups" if settings.adapt.merge else "joining the groups")
+        _copy_judges(source, directory)
+        prepare_judge(data, settings.features, directory, device)
+        card = second.finish(directory)
+    return Adapted(directory, card, True)
+
+
+def _groups_folder(settings: RunSettings) -> Path:
+    """Return where the groups are trained: in the run of the other form where they are there, else in the run's own."""
+    other = settings.adapt.model_copy(update={"merge": not settings.adapt.merge})
+    words = ("-merged-", "-groups-")
+    mine, theirs = words if settings.adapt.merge else words[::-1]
+    head, _, tail = settings.name.rpartition(mine)
+    beside = settings.model_copy(update={"name": f"{head}{theirs}{tail}", "adapt": other}).supernet_directory
+    own = settings.supernet_directory / GROUPS_FOLDER
+    shared = beside / GROUPS_FOLDER
+    return shared if (shared / STATE_FILE).exists() and not (own / STATE_FILE).exists() else own
+
+
+def _announcement(second: SecondStage[RunSettings], source: Path) -> list[str]:
+    """Return what a second stage will do and cost, before it begins."""
+    card, adapt = second.card, second.adapt
+    ranges = ", ".join(f"{first}-{last}" for first, last in second.groups.times(card.diffusion.steps))
+    macs = step_macs(second.settings, card.image_channels, card.resolution) * second.settings.training.batch
+    count = len(second.groups.first)
+    tflops = 3 * 2e-12 * macs * adapt.steps * count  # a backward pass takes two forward passes
+    lines = [f"{count} groups by {adapt.groups.by}: times {ranges}; {adapt.steps:,} steps each, {tflops:.3g} TFLOPs"]
+    if not adapt.merge:
+        size = (source / WEIGHTS_FILE).stat().st_size / 2**20
+        full = size * count / (2 if adapt.weights == "bfloat16" else 1)
+        lines.append(f"file and memory: {full:.3g} MB in place of {size:.3g} MB; a worker loads what its plans run")
+    return lines
+
+
+def _train_group(
+    training: GroupTraining[RunSettings], count: int, data: ImageData, report: Report, stage: Stage
+) -> None:
+    first, last = training.times
+    if training.done:
+        stage(f"group {training.number + 1}, times {first} to {last}: is trained")
+        return
+    stage(f"group {training.number + 1}, times {first} to {last}")
+    settings = training.settings
+    settings = settings.model_copy(update={"name": f"{settings.name}.group-{training.number}"})
+    training.directory.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, training.directory / SETTINGS_FILE)
+    log = TrainingLog(settings, data, training.directory)
+
+    def report_of_all(state: TrainingReport) -> None:
+        report(replace(state, step=state.step + training.number * state.total, total=count * state.total))
+
+    train_or_continue(settings, data, training.directory, report_of_all, log)
+    warn_of(log.close(finished=True))
+
+
+def _copy_judges(source: Path, directory: Path) -> None:
+    """Copy the features of a supernet's folder, so that searches of both are judged by the same."""
+    for folder in ("", FOLDER):
+        for path in (source / folder).glob("*"):
+            new = directory / folder / path.name
+            if path.is_file() and path.name not in _NOT_THE_JUDGES and path.name[0] != "." and not new.exists():
+                write_atomically(new, partial(shutil.copyfile, path))
+
+
+def _checked(card: SupernetCard, second: SecondStage[RunSettings], directory: Path) -> SupernetCard:
+    """Return the card of a supernet that exists; raise InputError where another stage made it."""
+    made_from = card.made_with.get("adapted", {}).get("from")
+    if made_from != second.card.digest:
+        raise InputError(
+            f"the supernet in {directory} was not adapted from the one in {second.base}; give another name, or start "
+            "over with --fresh"
+        )
+    return card

@@ -1,0 +1,76 @@
+"""A second stage from a supernet: a supernet with weights per group is searched and exported, and merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings
+from stepfront.search.driver.adapt import adapted_settings, run_adaptation, settings_of_supernet
+from stepfront.search.driver.publish import make_evaluator, sample_pixels
+from stepfront.search.driver.search import run_search
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.pipeline_folder import export_pipeline
+from stepfront.search.export.program import write_point
+from stepfront.search.problem.load import load_problem, load_problem_of_search
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
+from stepfront.tables.search_tables import read_snapshot
+from stepfront.trainers.networks.card import read_card
+from tests.search.conftest import Silent
+
+GROUPS = ["adapt.groups.count=2", "adapt.groups.by=times", "adapt.steps=2", "training.samples_every=0"]
+
+
+def adapted(supernet: Path, *overrides: str) -> RunSettings:
+    return adapted_settings(settings_of_supernet(str(supernet), [*GROUPS, *overrides]))
+
+
+def adapt(supernet: Path, *overrides: str) -> tuple[RunSettings, bool]:
+    settings = adapted(supernet, *overrides)
+    done = run_adaptation(settings, str(supernet), False, lambda report: None, lambda text: None)
+    return settings, done.new
+
+
+def test_a_supernet_with_groups_is_searched_and_exported(fresh: Path, cluster: None, tmp_path: Path) -> None:
+    settings, new = adapt(fresh / "tiny")
+    assert new
+    assert (settings.name, adapt(fresh / "tiny")[1]) == ("tiny-groups-2", False)
+    card = read_card(settings.supernet_directory)
+    assert card.groups is not None
+    assert card.groups.first == (0, 500)
+    searched = run_search(settings, False, Silent(), lambda text: None)
+
+    problem, snapshot = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched)
+    evaluator, row = make_evaluator(problem, searched), snapshot.front.iloc[0]
+    assert evaluator(plan_of_row(row), int(row["images"]), int(row["noise_seed"])).fid == row["fid"]
+
+    plan = problem.plan(([0.5, 1.0] * settings.sampler.steps)[: settings.sampler.steps])
+    content = write_point(problem, snapshot.facts, row, plan, tmp_path)
+    assert {one["group"] for one in content["networks"]} == {0, 1}
+    images = Point(tmp_path, "cpu").sample([3] * 4, range(4))
+    assert np.array_equal(np.moveaxis(images, 3, 1), sample_pixels(evaluator, plan, 4, 3))
+
+    with pytest.raises(InputError, match="a diffusers pipeline holds one network per width, and this supernet has 2"):
+        export_pipeline(searched, "best", tmp_path / "pipeline", "mit")
+    reusing = settings.model_copy(
+        update={"space": settings.space.model_copy(update={"variants": ("0.5", "1.0", "1.0r")})}
+    )
+    with pytest.raises(InputError, match="this supernet has weights per group of times, which can't read each other's"):
+        load_problem(reusing)
+
+
+def test_merging_takes_the_groups_of_the_run_that_has_them(fresh: Path) -> None:
+    adapt(fresh / "tiny")
+    settings, new = adapt(fresh / "tiny", "adapt.merge=true")
+    assert new
+    assert not (settings.supernet_directory / "groups").exists()
+    card = read_card(settings.supernet_directory)
+    assert card.groups is None
+    assert len(card.made_with["merge_factors"]) == 2
+    assert card.network == read_card(fresh / "tiny" / "supernet").network
+    with pytest.raises(InputError, match=r"was begun with adapt.steps 2, not 3; start over with --fresh"):
+        adapt(fresh / "tiny", "adapt.merge=true", "adapt.steps=3")

@@ -1,0 +1,217 @@
+"""Set up the second training of each group of times, and make one supernet of what the groups have learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.files import read_json, write_atomically, write_json
+from stepfront.trainers.adapt_settings import AdaptSettings
+from stepfront.trainers.adaptation.divide_times import divide_times, losses_by_time
+from stepfront.trainers.adaptation.merge import Factors, find_factors, merged
+from stepfront.trainers.adaptation.sort_channels import sort_for_times
+from stepfront.trainers.config import TrainerSettings
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, TimeGroups
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import (
+    WEIGHTS_FILE,
+    load_supernet,
+    save_supernet,
+    supernet_from_weights,
+)
+from stepfront.trainers.noise_schedule import noise_schedule
+from stepfront.trainers.training.batches import NoiseTable
+from stepfront.trainers.training.held_out import held_out_losses
+from stepfront.trainers.validation import settings_json
+
+STATE_FILE = "adaptation.json"
+"""What a second stage was begun with; a resumed one must be the same."""
+
+CPU = torch.device("cpu")
+
+Given = TypeVar("Given", bound=TrainerSettings)
+
+Losses = dict[float, float]
+"""Held-out loss per width."""
+
+
+@dataclass(frozen=True)
+class GroupTraining(Generic[Given]):
+    """The training of one group: an ordinary training in `directory`, with settings that start and times decide."""
+
+    number: int
+    times: tuple[int, int]
+    directory: Path
+    settings: Given
+
+    @property
+    def done(self) -> bool:
+        """Whether the group is trained."""
+        return (self.directory / CARD_FILE).exists()
+
+
+@dataclass(frozen=True)
+class SecondStage(Generic[Given]):
+    """A second stage in `directory`, which holds a folder per group, from the supernet in `base`."""
+
+    settings: Given
+    adapt: AdaptSettings
+    data: ImageData
+    base: Path
+    card: SupernetCard
+    directory: Path
+    groups: TimeGroups
+
+    @staticmethod
+    def begin(
+        settings: Given, adapt: AdaptSettings, data: ImageData, base: Path, directory: Path
+    ) -> SecondStage[Given]:
+        """Begin a second stage in `directory`, or continue the one that was begun there.
+
+        Raises InputError where the supernet does not fit settings and data, where its times can't be divided so, and
+        where the directory holds a stage of another supernet or with other settings.
+        """
+        supernet, card = load_supernet(base, data.fingerprint)
+        card.check_ungrouped(f"a second stage can't start from {base}: it")
+        if (card.network, card.diffusion) != (settings.network, settings.diffusion):
+            raise InputError(
+                f"the supernet in {base} has other network or diffusion settings than these; give the settings that it "
+                "was trained with"
+            )
+        schedule, losses = noise_schedule(card.diffusion), None
+        if adapt.groups.by == "loss":
+            losses = losses_by_time(supernet, settings, data, NoiseTable(schedule, CPU))
+        stage = SecondStage(settings, adapt, data, base, card, directory, divide_times(adapt.groups, schedule, losses))
+        stage._keep_state()
+        return stage
+
+    def _keep_state(self) -> None:
+        """Write what the stage was begun with, or check it."""
+        result_alone = {"merge", "weights"}
+        now: dict[str, Any] = {"supernet": self.card.digest, "first": list(self.groups.first)}
+        now |= {f"adapt.{k}": v for k, v in settings_json(self.adapt).items() if k not in result_alone}
+        path = self.directory / STATE_FILE
+        if not path.exists():
+            write_json(path, now)
+            return
+        then = read_json(path, "state of a second stage")
+        if then.get("supernet") != now["supernet"]:
+            raise InputError(
+                f"the second stage in {self.directory} was begun from another supernet (digest "
+                f"{str(then.get('supernet'))[:12]}, not {self.card.digest[:12]}); start over with --fresh, or give "
+                "another name"
+            )
+        for name, value in now.items():
+            if then.get(name) != value:
+                raise InputError(
+                    f"the second stage in {self.directory} was begun with {name} {then.get(name)}, not {value}; start "
+                    "over with --fresh, or give another name"
+                )
+
+    def trainings(self) -> list[GroupTraining[Given]]:
+        """Return the trainings of all groups, the least noisy first; the supernets that they start from are written."""
+        found = []
+        for number, times in enumerate(self.groups.times(self.card.diffusion.steps)):
+            directory = self.directory / f"group-{number}"
+            start = self._start(number, times)
+            changes = {name: getattr(self.adapt, name) for name in ("steps", "lr", "warmup", "other_times")}
+            changes |= {"start": str(start), "times": times}
+            found.append(GroupTraining(number, times, directory, self._with_training(changes)))
+        return found
+
+    def _with_training(self, changes: Mapping[str, object]) -> Given:
+        training = self.settings.training.model_copy(update=dict(changes))
+        return self.settings.model_copy(update={"training": training})
+
+    def _start(self, number: int, times: tuple[int, int]) -> Path:
+        """Return the folder of the supernet that a group starts from, sorted where the settings ask for it."""
+        if self.adapt.sort == "none":
+            return self.base
+        shared = self.adapt.sort == "shared"
+        folder = self.directory / ("start" if shared else f"start-{number}")
+        if not (folder / CARD_FILE).exists():
+            supernet, card = load_supernet(self.base)
+            sort_for_times(
+                supernet,
+                self._with_training({"times": None if shared else times, "other_times": 0.0}),
+                self.data,
+                self.adapt.sort_batches,
+            )
+            self._save(supernet, folder, {"sorted_from": card.digest})
+        return folder
+
+    def losses(self, supernet: Supernet, times: tuple[int, int] | None = None) -> Losses:
+        """Return the held-out losses of a supernet at the times of a group, or at all."""
+        settings, noise = self._with_training({"times": times}), NoiseTable(noise_schedule(self.card.diffusion), CPU)
+        return held_out_losses(supernet, settings, self.data, noise, CPU)
+
+    def group_losses(self, supernet: Supernet) -> list[Losses]:
+        """Return the held-out losses of a supernet at the times of each group."""
+        return [self.losses(supernet, times) for times in self.groups.times(self.card.diffusion.steps)]
+
+    def finish(self, directory: Path) -> SupernetCard:
+        """Make one supernet of the trained groups and save it in `directory`, merged or with weights per group."""
+        base, _ = load_supernet(self.base)
+        facts: dict[str, Any] = {"losses_before": _named(self.group_losses(base))}
+        if self.adapt.merge:
+            supernet, factors = self._merged()
+            facts["merge_factors"] = list(factors)
+        else:
+            supernet = self._grouped()
+        facts["losses_after"] = _named(self.group_losses(supernet))
+        card = self._save(supernet, directory, self._made_with(supernet, facts))
+        if self.adapt.weights == "bfloat16" and not self.adapt.merge:
+            half = {name: value.to(torch.bfloat16) for name, value in supernet.widest.state_dict().items()}
+            write_atomically(directory / WEIGHTS_FILE, lambda path: save_file(half, path))
+        return card
+
+    def _made_with(self, supernet: Supernet, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "settings": settings_json(self.settings),
+            "held_out_losses": {str(width): loss for width, loss in self.losses(supernet).items()},
+            "adapted": {"from": self.card.digest, "first": list(self.groups.first), **settings_json(self.adapt)},
+            **facts,
+        }
+
+    def _group_weights(self) -> list[dict[str, Tensor]]:
+        folders = [self.directory / f"group-{number}" for number in range(len(self.groups.first))]
+        return [dict(load_supernet(folder)[0].widest.state_dict()) for folder in folders]
+
+    def _grouped(self) -> Supernet:
+        weights = {
+            f"networks.{number}.{name}": value
+            for number, group in enumerate(self._group_weights())
+            for name, value in group.items()
+        }
+        if self.adapt.weights == "bfloat16":  # the file's numbers are those of which losses are reported
+            weights = {name: value.to(torch.bfloat16).float() for name, value in weights.items()}
+        return supernet_from_weights(self.card.model_copy(update={"groups": self.groups}), weights)
+
+    def _merged(self) -> tuple[Supernet, Factors]:
+        start, _ = load_supernet(self._start(0, (0, 0)))
+        base, groups = dict(start.widest.state_dict()), self._group_weights()
+        before = self.losses(start)
+
+        def loss(factors: Factors) -> float:
+            found = self.losses(supernet_from_weights(self.card, merged(base, groups, factors)))
+            return sum(found[width] / before[width] for width in before) / len(before)
+
+        factors, _ = find_factors(loss, len(groups))
+        return supernet_from_weights(self.card, merged(base, groups, factors)), factors
+
+    def _save(self, supernet: Supernet, directory: Path, made_with: Mapping[str, Any]) -> SupernetCard:
+        card = self.card
+        facts = (card.diffusion, card.data_name, card.data_fingerprint or self.data.fingerprint, made_with)
+        return save_supernet(supernet, directory, *facts, card.label_counts, card.class_names, card.latents)
+
+
+def _named(losses: Sequence[Losses]) -> list[dict[str, float]]:
+    return [{str(width): loss for width, loss in one.items()} for one in losses]
