@@ -98,7 +98,7 @@ def adapt(
 
 def adapt_local(settings: RunSettings, base: str, fresh: bool, progress: Progress) -> TrainedSupernet:
     """Adapt as `adapt` does, with settings whose folders are local."""
-    from stepfront.search.driver.adapt import run_adaptation
+    from stepfront.search.adaptation.adapt import run_adaptation
 
     disable_telemetry()
     with TrainingProgress(_console(progress)) as view:

@@ -27,10 +27,9 @@ from stepfront.search.settings.space import (
 )
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
-from stepfront.trainers.adapt_settings import AdaptSettings
 from stepfront.trainers.config import SamplerSettings, TrainerSettings
 from stepfront.trainers.learning_settings import LearningSettings
-from stepfront.trainers.training_settings import LARGEST_SEED
+from stepfront.trainers.training_settings import LARGEST_SEED, AdaptSettings
 from stepfront.trainers.validation import Settings, validate
 
 __all__ = [

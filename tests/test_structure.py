@@ -26,22 +26,27 @@ MAY_IMPORT: dict[str, str] = {
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
     "testing": """search/algorithm trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
-    "search/cli": """search/api search/checks search/driver search/fitting search/scoring search/claims search/export
+    "search/cli": """search/api search/checks search/adaptation search/driver search/fitting search/scoring
+        search/claims search/export
         search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
         dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/interop
         trainers/inference trainers/networks trainers/data trainers/ground tables ground""",
-    "search/api": """search/driver search/scoring search/export search/problem search/records search/storage
+    "search/api": """search/adaptation search/driver search/scoring search/export search/problem search/records
+        search/storage
         search/ground dashboards dashboards/terminal dashboards/figures trainers/training trainers/networks
         tables ground""",
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/latents trainers/metrics
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
+    "search/adaptation": """search/driver search/scoring search/tracking search/records search/storage search/ground
+        trainers/adaptation trainers/baselines trainers/training trainers/latents trainers/metrics trainers/networks
+        trainers/data trainers/ground tables ground""",  # what `stepfront adapt` does
     "search/driver": """search/scoring search/fitting search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
-        trainers/evaluator trainers/evaluation trainers/adaptation trainers/baselines trainers/training trainers/latents
+        trainers/evaluator trainers/evaluation trainers/baselines trainers/training trainers/latents
         trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans

@@ -85,8 +85,8 @@ def adapt(
     The settings are in `adapt`.  The result is a supernet with weights per group in a run called NAME-groups-COUNT, or
     with adapt.merge an ordinary one in NAME-merged-COUNT.
     """
+    from stepfront.search.adaptation.adapt import adapted_settings, settings_of_supernet
     from stepfront.search.config import load_settings
-    from stepfront.search.driver.adapt import adapted_settings, settings_of_supernet
     from stepfront.search.storage.run_location import local_settings
 
     output = Output()

@@ -7,7 +7,6 @@ import torch
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
-from stepfront.trainers.adapt_settings import GroupSettings
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.networks.card import TimeGroups
@@ -15,6 +14,7 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import NoiseSchedule
 from stepfront.trainers.training.batches import NoiseTable, step_generator
 from stepfront.trainers.training.held_out import HELD_OUT_STEP
+from stepfront.trainers.training_settings import GroupSettings
 
 MEASURED_TIMES, MEASURED_IMAGES = 50, 64
 """Times at which the loss is measured, evenly spread, and the held-out images of each."""

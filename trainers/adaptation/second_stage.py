@@ -13,7 +13,6 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
-from stepfront.trainers.adapt_settings import AdaptSettings
 from stepfront.trainers.adaptation.divide_times import divide_times, losses_by_time
 from stepfront.trainers.adaptation.merge import Factors, find_factors, merged
 from stepfront.trainers.adaptation.sort_channels import sort_for_times
@@ -30,6 +29,7 @@ from stepfront.trainers.networks.supernet_files import (
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoiseTable
 from stepfront.trainers.training.held_out import held_out_losses
+from stepfront.trainers.training_settings import AdaptSettings
 from stepfront.trainers.validation import settings_json
 
 STATE_FILE = "adaptation.json"

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from stepfront.errors import InputError
-from stepfront.trainers.adapt_settings import AdaptSettings, GroupSettings
 from stepfront.trainers.adaptation.divide_times import divide_times
 from stepfront.trainers.adaptation.merge import find_factors, merged
 from stepfront.trainers.adaptation.second_stage import SecondStage
@@ -23,7 +22,7 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
-from stepfront.trainers.training_settings import TrainingSettings
+from stepfront.trainers.training_settings import AdaptSettings, GroupSettings, TrainingSettings
 from stepfront.trainers.validation import validate
 
 SCHEDULE = noise_schedule(DiffusionSettings())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
+from stepfront.search.adaptation.adapt import adapted_settings, run_adaptation, settings_of_supernet
 from stepfront.search.config import RunSettings
-from stepfront.search.driver.adapt import adapted_settings, run_adaptation, settings_of_supernet
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
 from stepfront.search.export.exported.sample import Point
@@ -72,5 +72,5 @@ def test_merging_takes_the_groups_of_the_run_that_has_them(fresh: Path) -> None:
     assert card.groups is None
     assert len(card.made_with["merge_factors"]) == 2
     assert card.network == read_card(fresh / "tiny" / "supernet").network
-    with pytest.raises(InputError, match=r"was begun with adapt.steps 2, not 3; start over with --fresh"):
-        adapt(fresh / "tiny", "adapt.merge=true", "adapt.steps=3")
+    with pytest.raises(InputError, match=r"was begun with adapt.lr 0.0001, not 0.5; start over with --fresh"):
+        adapt(fresh / "tiny", "adapt.merge=true", "adapt.lr=0.5")
