@@ -82,7 +82,7 @@ def find_search(path: Path) -> tuple[Path, RunSettings]:
             raise InputError(
                 f"the search in {path} has no results yet; wait for the driver that is at work"
                 if is_in_use(directory)
-                else f"the search in {path} was interrupted before its first results; {_remedy(directory.parent)}"
+                else f"the search in {path} was interrupted before its first table; {_remedy(directory.parent)}"
             )
     raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
 

@@ -67,7 +67,7 @@ def test_a_search_without_results_is_no_missing_search(
     words = [verb, str(killed / place), *(["--out", str(killed / "out")] if verb == "export" else [])]
     code, _, error = call(monkeypatch, capsys, *words)
     assert (code, error.count("\n")) == (2, 1)
-    assert "was interrupted before its first results; continue it with: stepfront resume" in error
+    assert "was interrupted before its first table; continue it with: stepfront resume" in error
     with directory_lock(killed / "search"):
         assert "has no results yet; wait for the driver" in call(monkeypatch, capsys, *words)[2]
 
