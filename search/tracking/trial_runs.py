@@ -18,6 +18,7 @@ from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import domination_rank
+from stepfront.search.tracking.saved_view import LOG_FID
 from stepfront.tables.facts import search_id_of
 from stepfront.tables.schema import confirmed_columns
 from stepfront.tables.search_tables import Snapshot
@@ -108,6 +109,8 @@ class TrialRuns:
         params |= plan_params(row, self._settings)
         names = ("fid", "gflops", "latency_ms", "seconds", "generation", *self._objectives.scores)
         values = {key: row[key] for key in names}
+        if complete and row["fid"] > 0:
+            values[LOG_FID] = math.log10(row["fid"])
         run = MlflowRun.begin(self._client, self._written.experiment_id, f"trial {trial}", tags)
         run.log(rounded_metrics(values if rank is None else values | {"domination_rank": rank}), params)
         run.end("FINISHED" if complete else "FAILED")

@@ -14,7 +14,7 @@ from stepfront.search.config import settings_from
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.written import WrittenSearch
-from stepfront.search.tracking.saved_view import evenly, saved_view, view_is_known, view_path
+from stepfront.search.tracking.saved_view import LOG_FID, evenly, saved_view, view_is_known, view_path
 from stepfront.search.tracking.search_runs import SearchRuns
 
 
@@ -36,6 +36,12 @@ def test_the_plans_have_a_page_width_and_axes_that_can_be_read() -> None:
     assert section["columns"] == 1
     assert parallel["selectedMetrics"][-1] == "gflops"
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {"front", "plans", "history"}
+
+
+def test_charts_draw_the_logarithm_of_fid_since_one_bad_score_would_flatten_them() -> None:
+    charts = saved_view(["fid", "gflops"], ["w00"], "abc")["compareRunCharts"]
+    assert [chart["yaxis"]["key"] for chart in charts if chart["type"] == "SCATTER"] == [LOG_FID, LOG_FID]
+    assert [chart["selectedMetrics"][0] for chart in charts if chart["type"] == "PARALLEL"] == [LOG_FID]
 
 
 def test_an_unknown_version_gets_no_view_and_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def test_ranks_and_colours_are_those_of_the_last_snapshot(settings: RunSettings)
     ranks = domination_rank(whole.trials[["fid", "gflops"]].to_numpy())
     for run in children(settings, written):
         assert run.data.metrics["domination_rank"] == ranks[int(run.data.tags["trial"])]
+        assert run.data.metrics["log10_fid"] == pytest.approx(math.log10(run.data.metrics["fid"]), abs=1e-3)
         on_front = int(run.data.tags["trial"]) in front
         assert (run.data.metrics["domination_rank"] == 0) == on_front
         assert (run.data.tags["mlflow.runColor"] == "#d55e00") == on_front
