@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/ground tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
-    "search/initial_plans": "search/algorithm search/ground tables ground",  # the first generation
+    "search/initial_plans": "search/algorithm search/ground trainers/ground tables ground",  # the first generation
     "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",

@@ -25,6 +25,7 @@ from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
+from stepfront.search.initial_plans.earlier_search import left_out
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
@@ -40,7 +41,7 @@ from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bi
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
-from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
+from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, keep_earlier, resume_settings
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
@@ -108,6 +109,8 @@ def run_search(
                     expect_noise(ledger, problem, ensure_score_noise(problem, costs, directory))
                     if unwritten := mlflow.problem():
                         stage(f"MLflow is not written: {unwritten}; the search goes on without it")
+                    if not ledger.finished:
+                        _report_left_out(problem, stage)
                     stage("searching")
                     with Observers(settings) as observers, interruptible(hint) as check_interrupt:
                         _evaluate_trials(writer, view, stage, check_interrupt, observers)
@@ -123,6 +126,13 @@ def start_over(settings: RunSettings, directory: Path) -> None:
     """
     delete_study(settings.storage, directory)
     clear_directory(directory, kept=[] if foreign_study(settings.storage, directory) else [NAME_FILE])
+
+
+def _report_left_out(problem: SearchProblem, stage: Stage) -> None:
+    """Report which plans of earlier searches can't be used here, in a line per search."""
+    copies = keep_earlier(problem.settings, problem.settings.search_directory)
+    for sentence in left_out(problem.settings.initial_plans, problem.encoding, copies):
+        stage(sentence)
 
 
 def _measure_floor(problem: SearchProblem, stage: Stage) -> None:

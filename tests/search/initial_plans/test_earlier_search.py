@@ -10,13 +10,21 @@ import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import EvenStages, Stages
+from stepfront.search.algorithm.encodings import EvenStages, Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
+from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import PlanFeatures
-from stepfront.search.initial_plans.earlier_search import earlier_models, mapped_levels
+from stepfront.search.initial_plans.earlier_search import (
+    earlier_models,
+    exact_levels,
+    front_levels,
+    left_out,
+    mapped_levels,
+)
 from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, TABLES, TRIALS
+from stepfront.trainers.variant import parse_variants
 from tests.search.initial_plans.test_plan_kinds import MACS, WIDTHS, source
 
 
@@ -40,6 +48,50 @@ def test_an_earlier_front_is_mapped_to_other_widths_and_steps(tmp_path: Path) ->
     plans = make_initial_plans({f"front:{tmp_path}": 5}, source(encoding))
     assert [p.genome for p in plans] == ["1111112222", "2222222222"]
     assert {p.origin for p in plans} == {f"front:{tmp_path}"}
+
+
+STEPS_OF_MARKS = Steps(6, (0.5, 1.0, 1.0), False, ("", "r", ""))
+
+
+def test_plans_with_marks_are_taken_where_the_encoding_has_exactly_them() -> None:
+    steps = parse_variants("2x1.00 2x1.00r 1x0.50 1x1.00")
+    assert STEPS_OF_MARKS.pack(exact_levels(steps, STEPS_OF_MARKS)) == "221102"
+    assert exact_levels(parse_variants("1x1.00 5x1.00u"), STEPS_OF_MARKS) is None
+    assert exact_levels(parse_variants("1x0.50 5x0.50r"), STEPS_OF_MARKS) is None
+    assert exact_levels(parse_variants("1x1.00 4x1.00r"), STEPS_OF_MARKS) is None, "five steps"
+    stages = Stages(6, (0.5, 1.0, 1.0), False, 3, ("", "r", ""))
+    assert exact_levels(steps, stages) is None, "the last stage runs two variants"
+    assert exact_levels(parse_variants("2x1.00 2x1.00r 2x0.50"), stages).tolist() == [2, 1, 0]
+    assert exact_levels(parse_variants("1x1.00 5x1.00r"), stages) is None, "within a stage"
+    even = EvenStages(6, (0.5, 1.0, 1.0), 6, ("", "r", ""))
+    for text in ("1x1.00 2x1.00r", "1x1.00 1x1.00r 1x0.50 3x1.00", "1x0.50"):
+        levels = exact_levels(parse_variants(text), even)
+        assert even.step_variants(levels) == parse_variants(text)
+    genes = SamplerGenes(even, ("ddim", "dpmpp_2m"), ("trailing", "leading"))
+    assert np.array_equal(exact_levels(steps, genes), exact_levels(steps, even))
+
+
+def test_what_of_an_earlier_search_is_left_out_is_said_in_one_line(tmp_path: Path) -> None:
+    plans = ["6x0.50", "1x1.00 5x1.00r", "1x1.00 5x1.00u", "6x1.00"]
+    table = pd.DataFrame({"plan": plans, "widths": [[0.5] * 6, *[[1.0] * 6] * 3]})
+    write_table(with_every_column(table, FRONT), tmp_path / FRONT)
+    write_table(with_every_column(table.assign(state="complete", fid=1.0), TRIALS), tmp_path / TRIALS)
+    name = f"front:{tmp_path}"
+    taken = front_levels(tmp_path, 9, STEPS_OF_MARKS)
+    assert [STEPS_OF_MARKS.pack(levels) for levels in taken] == ["000000", "211111", "222222"]
+    assert left_out({"uniform": 2, name: 8}, STEPS_OF_MARKS, {}) == [
+        f"of 4 front points of {tmp_path}, 3 can be initial plans here, and of its 4 trials, 3 can teach the model of "
+        "FID; plans left out: 1, with steps that this space lacks (1.00u)"
+    ]
+    (line,) = left_out({name: 8}, Stages(6, (0.5, 1.0), False, 6), {})
+    assert "2 can be initial plans" in line
+    assert line.endswith("plans left out: 2, with steps that this space lacks (1.00r, 1.00u)")
+    (line,) = left_out({name: 8}, Stages(6, (1.0, 1.0, 1.0), False, 2, ("r", "u", "")), {})
+    assert line.endswith("plans left out: 2, with marks at other steps")
+    assert left_out({name: 0, "uniform": 4}, STEPS_OF_MARKS, {}) == []
+    write_table(with_every_column(table[:1], FRONT), tmp_path / FRONT)
+    write_table(with_every_column(table[:1].assign(state="complete", fid=1.0), TRIALS), tmp_path / TRIALS)
+    assert left_out({name: 8}, Stages(6, (0.5, 1.0), False, 6), {}) == []
 
 
 def test_plans_with_marks_are_left_out(tmp_path: Path) -> None:
