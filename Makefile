@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variation surrogate-table
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variants bench-variation surrogate-table
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -109,6 +109,9 @@ bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs r
 
 bench-transfer: $(READY)  ## measure warm starts on Fashion-MNIST from the front on digits (needs both runs)
 	$(BIN)/python -m benchmarks.transfer
+
+bench-variants: $(READY)  ## compare fronts with and without variants of a step (an hour; needs ../shared/data/fashion-mnist)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.step_variants
 
 clean:  ## remove the environment; keep the runs
 	rm -rf $(VENV)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,14 @@ from stepfront.trainers.inference.cost import WidthCost, count_width, plan_gflop
 
 @dataclass(frozen=True)
 class Searched:
-    """The plans of one search and their scores [N, 2], FID and GFLOPs, in the order of their evaluation."""
+    """The plans of one search and their scores [N, 2], FID and GFLOPs, in the order of their evaluation.
+
+    `driver_seconds` is the CPU time of this process between the evaluations.
+    """
 
     plans: list[Plan]
     scores: np.ndarray
+    driver_seconds: float = 0.0
 
     @property
     def front(self) -> list[int]:
@@ -81,21 +86,30 @@ def width_costs(problem: SearchProblem) -> dict[float, WidthCost]:
 
 
 def search(run: Path, work: Path, overrides: Sequence[str], seed: int, budget: int, images: int) -> Searched:
-    """Search with the ledger, the sampler, the initial plans and the screening of the product, one plan at a time."""
+    """Search on a run's supernet under overrides of its settings, on noise seed 0."""
     with tempfile.TemporaryDirectory() as place:
         limits = [f"search_seed={seed}", f"budget.trials={budget}", f"evaluation.images={images}"]
         problem = problem_of(run, Path(place), [*overrides, *limits])
-        problem.settings.search_directory.mkdir(parents=True)
         costs = width_costs(problem)
         score = KeptScores(problem, costs, work)
-        plans, scores = [], []
-        with closing(open_ledger(problem, costs, problem.settings.search_directory)) as ledger:
-            while (asked := ledger.ask()) is not None:
-                plan = problem.plan_of(asked.genome)
-                plans.append(plan)
-                scores.append((score(plan, images, 0), plan_gflops(plan, costs)))
-                ledger.tell(asked.number, _evaluation(*scores[-1], images), "here")
-    return Searched(plans, np.array(scores))
+        return search_here(problem, costs, lambda plan: score(plan, images, 0))
+
+
+def search_here(problem: SearchProblem, costs: dict[float, WidthCost], score: Callable[[Plan], float]) -> Searched:
+    """Search with the ledger, the sampler, the initial plans and the screening of the product, one plan at a time."""
+    directory, images = problem.settings.search_directory, problem.settings.evaluation.images
+    directory.mkdir(parents=True)
+    plans, scores, seconds = [], [], 0.0
+    with closing(open_ledger(problem, costs, directory)) as ledger:
+        begin = time.process_time()
+        while (asked := ledger.ask()) is not None:
+            plan = problem.plan_of(asked.genome)
+            seconds += time.process_time() - begin
+            plans.append(plan)
+            scores.append((score(plan), plan_gflops(plan, costs)))
+            begin = time.process_time()
+            ledger.tell(asked.number, _evaluation(*scores[-1], images), "here")
+    return Searched(plans, np.array(scores), seconds)
 
 
 def _evaluation(fid: float, gflops: float, images: int) -> Evaluation:
