@@ -10,7 +10,7 @@ from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import parse_constraint
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.trainers.inference.cost import WidthCost
+from stepfront.trainers.inference.cost import WidthCost, steps_latency_ms
 
 Price = Callable[[Levels], float]
 
@@ -30,10 +30,15 @@ def level_prices(
         # Genes of the sampler, behind the levels of the widths, cost nothing.
         return lambda levels: float((lengths * table[levels[: len(lengths)]]).sum())
 
+    def latency(levels: Levels) -> float:
+        # A full step is slower where the next one reuses its features, so steps can't be summed one by one.
+        return steps_latency_ms(encoding.step_variants(levels), costs)
+
     variants = encoding.variants
+    slower = any(variant.reuse and costs[variant.width].keep_latency_ms is not None for variant in variants)
     return {
         "gflops": summed([costs[variant.width].gflops_of(variant) for variant in variants]),
-        "latency_ms": summed([costs[variant.width].ms_of(variant) for variant in variants]),
+        "latency_ms": latency if slower else summed([costs[variant.width].ms_of(variant) for variant in variants]),
     }
 
 

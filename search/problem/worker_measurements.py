@@ -22,7 +22,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.inference.cost import WidthCost, count_width, largest_batch
 from stepfront.trainers.inference.engine import PLAIN
-from stepfront.trainers.inference.engine_choice import Bench, Measured, choose_engine
+from stepfront.trainers.inference.engine_choice import Bench, FeatureLatencies, Measured, choose_engine
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.step_losses.error_table import StepErrors
 
@@ -32,8 +32,8 @@ Inputs = list[tuple[np.ndarray, float]]
 """(x [batch, C, H, W], time) of some network calls."""
 
 
-_Chosen = tuple[Measured, list[Measured], dict[float, float], str]
-"""The chosen engine, all measurements, the latency of calls that reuse features by width, and the device's name."""
+_Chosen = tuple[Measured, list[Measured], dict[float, FeatureLatencies], str]
+"""The chosen engine, all measurements, the latencies of calls with features by width, and the device's name."""
 
 
 def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list[Measured]]:
@@ -45,13 +45,15 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     result = _choose_engine_on_worker(problem, batch)
     if isinstance(result, str):
         raise InputError(result)
-    chosen, measured, reusing, device = result
+    chosen, measured, features, device = result
     card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
     costs = {}
     common = {"batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
     for width, latency, spread in zip(card.network.widths, chosen.latency_ms, chosen.latency_spread, strict=True):
         counted = count_width(card.network, card.image_channels, card.resolution, width)
-        found = {"latency_ms": latency, "latency_spread": spread, "reuse_latency_ms": reusing.get(width)}
+        found: dict[str, float | None] = {"latency_ms": latency, "latency_spread": spread}
+        if width in features:
+            found |= {"reuse_latency_ms": features[width].reuse_ms, "keep_latency_ms": features[width].keep_ms}
         if card.groups is not None:  # features of one group's weights mean nothing to another's
             found["reuse_macs"] = None
         costs[width] = counted.model_copy(update=found | common)
@@ -83,7 +85,7 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
         bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
         try:
             chosen, measured = choose_engine(bench, workers.engine, workers.precision, calls)
-            return chosen, measured, bench.reuse_latencies(chosen.engine, reusing), device_name(device)
+            return chosen, measured, bench.feature_latencies(chosen.engine, reusing), device_name(device)
         except InputError as error:
             return str(error)
 

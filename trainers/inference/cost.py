@@ -9,7 +9,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +43,8 @@ class WidthCost(Settings):
     `engine` is how the network ran when its latency was measured, and `latency_spread` how far its runs differed, as a
     share of the latency.  `calls` is the number of calls per step: two under guidance.  `reuse_macs` and
     `reuse_latency_ms` are of a call that reuses deep features; None where the network can't, or was not measured so.
+    `keep_latency_ms` is of a full call that hands out its features to the next step, where the engine runs it unlike
+    other full calls (CUDA graphs); None where it takes as long.
     """
 
     width: float
@@ -56,6 +58,7 @@ class WidthCost(Settings):
     calls: int = 1
     reuse_macs: int | None = None
     reuse_latency_ms: float | None = None
+    keep_latency_ms: float | None = None
 
     @property
     def step_gflops(self) -> float:
@@ -87,9 +90,14 @@ class WidthCost(Settings):
             raise InputError(f"{variant} has no counted cost: the network can't reuse features; leave out the r")
         return 2e-9 * (self.reuse_macs * self.calls_of(variant))
 
-    def ms_of(self, variant: Variant) -> float:
-        """Return the latency of one step of a variant of this width, in ms; NaN where it was not measured."""
+    def ms_of(self, variant: Variant, keeps: bool = False) -> float:
+        """Return the latency of one step of a variant of this width, in ms; NaN where it was not measured.
+
+        A full step `keeps` its features where the next step reuses them.
+        """
         latency = self.reuse_latency_ms if variant.reuse else self.latency_ms
+        if keeps and not variant.reuse and self.keep_latency_ms is not None:
+            latency = self.keep_latency_ms
         return float("nan") if latency is None else latency * self.calls_of(variant)
 
 
@@ -121,7 +129,14 @@ def plan_gflops(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
 
 def plan_latency_ms(plan: Plan, costs: Mapping[float, WidthCost]) -> float:
     """Return the latency of a plan per image, summed over its steps, in ms; NaN where a variant was not measured."""
-    return sum(costs[variant.width].ms_of(variant) for variant in plan.variants if variant.width != SKIP)
+    return steps_latency_ms(plan.variants, costs)
+
+
+def steps_latency_ms(variants: Iterable[Variant], costs: Mapping[float, WidthCost]) -> float:
+    """Return the latency of steps per image, in ms; skipped steps take no time."""
+    taken = [variant for variant in variants if variant.width != SKIP]
+    keeps = [*(later.reuse for later in taken[1:]), False]
+    return sum(costs[variant.width].ms_of(variant, kept) for variant, kept in zip(taken, keeps, strict=False))
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,16 @@ class Measured(Settings):
     refused: str = ""
 
 
+class FeatureLatencies(NamedTuple):
+    """Latencies in ms per image: of a call that reuses deep features, and of a full one that hands them out.
+
+    The second is None where it is that of any full call.
+    """
+
+    reuse_ms: float
+    keep_ms: float | None
+
+
 @dataclass(frozen=True)
 class Bench:
     """What the measurement runs on.
@@ -103,16 +113,18 @@ class Bench:
         return [_checked(one) for one in found]
 
     @torch.inference_mode()
-    def reuse_latencies(self, engine: Engine, widths: Sequence[float]) -> dict[float, float]:
-        """Return the latency of a call that reuses deep features at each of the widths, in ms per image."""
+    def feature_latencies(self, engine: Engine, widths: Sequence[float]) -> dict[float, FeatureLatencies]:
+        """Return the latencies of calls that reuse or hand out deep features, at each of the widths."""
         found = {}
         for width in widths:
             running = engine.run(self.subnet(width), self.device, len(self.inputs[0][0]))
             assert isinstance(running, Running)  # groups of times reuse nothing
             _, deep = running.with_features(*self.inputs[0])
             shape, label = self.inputs[0][0].shape, self.inputs[0][2:]
-            (best,) = self._latencies([partial(running.reusing, deep)], tuple(shape[1:]), shape[0], label)
-            found[width] = best.ms
+            calls = [partial(running.reusing, deep), running.with_features]
+            reuse, keep = self._latencies(calls, tuple(shape[1:]), shape[0], label)  # type: ignore[arg-type]
+            # Only CUDA graphs, which hand out no features, make the second one another kind of call.
+            found[width] = FeatureLatencies(reuse.ms, keep.ms if engine.records else None)
         return found
 
     def _latencies(

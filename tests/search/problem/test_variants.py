@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_a_price_is_the_cost_of_the_plan(trained: Path) -> None:
         assert prices["gflops"](levels) == pytest.approx(plan_gflops(plan, costs), rel=1e-12)
         assert prices["latency_ms"](levels) == pytest.approx(plan_latency_ms(plan, costs), rel=1e-12)
         assert keeps(levels)
+
+
+def test_a_price_knows_which_steps_hand_out_their_features(trained: Path) -> None:
+    problem, costs = problem_with_costs(trained, REUSE)
+    costs = {width: cost.model_copy(update={"keep_latency_ms": 1.75}) for width, cost in costs.items()}
+    prices = level_prices(problem, costs)
+    for index in np.ndindex(3, 3, 3):
+        levels = problem.encoding.project(np.array(index))
+        plan = problem.plan_at(levels)
+        assert prices["latency_ms"](levels) == pytest.approx(plan_latency_ms(plan, costs), rel=1e-12)
+        before = sum(later.reuse and not one.reuse for one, later in itertools.pairwise(plan.variants))
+        assert prices["latency_ms"](levels) == pytest.approx(
+            0.75 * before + sum(0.25 if variant.reuse else 1.0 for variant in plan.variants)
+        )
 
 
 def test_a_bound_that_only_plans_with_reuse_keep_is_possible(trained: Path) -> None:

@@ -20,6 +20,7 @@ from stepfront.trainers.inference.cost import (
     plan_gflops,
     plan_latency_ms,
 )
+from stepfront.trainers.variant import parse_variants
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
 
@@ -153,3 +154,18 @@ def test_a_disturbed_measurement_is_repeated_and_the_quietest_is_kept(monkeypatc
     monkeypatch.setattr(engine_choice, "measure_latencies", lambda *args, **kwargs: next(given))
     bench = engine_choice.Bench(lambda width: torch.nn.Identity(), (1.0,), [], torch.device("cpu"))
     assert bench._latencies([], (1, 8, 8), 2, ()) == [Latency(3, 0.1), Latency(1, 0.01)]
+
+
+def test_a_full_step_costs_more_where_the_next_one_reuses_its_features() -> None:
+    cost = WidthCost(width=1.0, macs=1, parameters=1, latency_ms=1.0, reuse_latency_ms=0.5, calls=2)
+    eager = cost.model_copy(update={"keep_latency_ms": 3.0})
+    times = (5.0, 4.0, 3.0, 2.0, 1.0)
+
+    def latency(text: str, given: WidthCost) -> float:
+        return plan_latency_ms(Plan.of(times, parse_variants(text)), {1.0: given})
+
+    assert latency("2x1.00 2x1.00r 1x1.00", cost) == 2 * (1 + 1 + 0.5 + 0.5 + 1)
+    assert latency("2x1.00 2x1.00r 1x1.00", eager) == 2 * (1 + 3 + 0.5 + 0.5 + 1), "the second step keeps them"
+    assert latency("1x1.00 1xskip 1x1.00r 2x1.00", eager) == 2 * (3 + 0.5 + 1 + 1), "over a skipped step, too"
+    assert latency("1x1.00u 1x1.00ru 3x1.00u", eager) == 3 + 0.5 + 3 * 1, "one call each"
+    assert latency("5x1.00", eager) == latency("5x1.00", cost) == 2 * 5

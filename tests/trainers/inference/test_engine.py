@@ -218,3 +218,10 @@ def test_a_recorded_network_predicts_what_the_plain_one_does(supernet: Supernet,
         recorded(2 * x, t)  # the first result must not change with the next
         for found in (first, recorded(x, t)):
             torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_calls_with_features_are_measured_where_the_space_reuses(supernet: Supernet) -> None:
+    found = Bench(supernet.subnet, supernet.widths, INPUTS, CPU).feature_latencies(PLAIN, [1.0])
+    assert set(found) == {1.0}
+    assert found[1.0].reuse_ms > 0
+    assert found[1.0].keep_ms is None, "a plain network runs such a full call as any other"
