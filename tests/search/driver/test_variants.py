@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 
 from stepfront.dashboards.figures.plans import plans_data, plans_figure
+from stepfront.dashboards.report import write_report
+from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.errors import InputError
+from stepfront.search.checks.integrity import check_search
+from stepfront.search.config import RunSettings
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
-from stepfront.search.driver.search import run_search
+from stepfront.search.driver.search import extended_settings, run_search
 from stepfront.search.driver.train import run_training
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.program import export_point, write_point
@@ -19,24 +27,29 @@ from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import run_baselines
+from stepfront.search.scoring.confirm import run_confirmation
+from stepfront.search.tracking.search_runs import run_note
 from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import BASELINES
+from stepfront.tables.schema import BASELINES, CONFIRM
 from stepfront.tables.search_tables import read_snapshot, read_tables
 from stepfront.trainers.inference.cost import plan_gflops, plan_latency_ms
 from stepfront.trainers.variant import parse_variants
-from tests.search.conftest import Silent, tiny_settings
+from tests.search.conftest import Silent, copy_of_search, tiny_settings
 
 VARIANTS = "space.variants=[0.5, 1.0, 1.0r, 1.0u, 1.0ru]"
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
-    directory = tmp_path_factory.mktemp("variants")
-    settings = tiny_settings(
+def settings_in(directory: Path, trials: int) -> RunSettings:
+    return tiny_settings(
         directory,
-        *("network.classes=10", "sampler.guidance=2.0", "budget.trials=10", "space.encoding=steps", VARIANTS),
+        *("network.classes=10", "sampler.guidance=2.0", f"budget.trials={trials}", "space.encoding=steps", VARIANTS),
         "initial_plans={uniform: 2, random: 2, gap: 1}",
     )
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+    settings = settings_in(tmp_path_factory.mktemp("variants"), 10)
     run_training(settings, False, lambda report: None, lambda text: None)
     return run_search(settings, False, Silent(), lambda text: None)
 
@@ -73,6 +86,56 @@ def test_deep_cache_and_guidance_intervals_are_baselines(searched: Path) -> None
     assert len(rows["guidance_interval"]) == 4
     assert all("u" in plan and "r" not in plan for plan in rows["guidance_interval"])
     assert not any("u" in plan or "r" in plan for plan in rows["ddsm"])
+
+
+def test_the_front_is_confirmed_with_its_marks_and_reported(searched: Path, tmp_path: Path) -> None:
+    directory = copy_of_search(searched, tmp_path)
+    run_baselines(directory, ["uniform", "deepcache", "guidance_interval"], 4)
+    run_confirmation(directory, None, None)
+    tables = read_tables(directory)
+    confirmed, front = read_table(directory / CONFIRM), tables.front
+    assert front["fid_confirmed"].notna().all()
+    of_front = confirmed[confirmed["kind"] == "front"].groupby("plan")["noise_seed"].nunique()
+    assert of_front.to_dict() == dict.fromkeys(front["plan"], 2)
+    # Plans that differ in marks alone are different plans to a confirmation.
+    evaluator = make_evaluator(load_problem_of_search(find_search(directory)[1], directory), directory)
+    row = next(row for _, row in front.iterrows() if {"r", "u"} & set(row["plan"]))
+    for _, score in confirmed[(confirmed["plan"] == row["plan"]) & (confirmed["kind"] == "front")].iterrows():
+        again = evaluator(plan_of_row(row), int(score["images"]), int(score["noise_seed"])).fid
+        assert again == pytest.approx(score["fid"], rel=1e-5)
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(front_listing(front))
+    listed, note = console.export_text(), run_note(read_snapshot(directory))
+    report = write_report(directory).read_text(encoding="utf-8")
+    for plan in front["plan"]:
+        assert plan in listed
+        assert plan in note
+        assert plan in report
+    assert "deepcache" in report
+    assert "guidance_interval" in report
+    assert [found.detail for found in check_search(directory.parent) if not found.usable] == []
+
+
+def test_an_interrupted_search_over_variants_continues_as_it_would_have(searched: Path, tmp_path: Path) -> None:
+    whole = read_snapshot(searched).trials
+    shutil.copytree(searched.parent / "supernet", tmp_path / searched.parent.name / "supernet")
+    directory = run_search(settings_in(tmp_path, 6), False, Silent(), lambda text: None)
+    assert len(read_snapshot(directory).trials) == 6
+    run_search(extended_settings(directory, 4, None, None), False, Silent(), lambda text: None)
+    columns = ["plan", "genome", "origin", "fid", "gflops"]
+    pd.testing.assert_frame_equal(read_snapshot(directory).trials[columns], whole[columns])
+
+
+def test_a_search_begun_from_it_says_which_plans_it_leaves_out(searched: Path, fresh: Path) -> None:
+    said: list[str] = []
+    settings = tiny_settings(fresh, f"initial_plans={{uniform: 1, 'front:{searched}': 8}}", "budget.trials=4")
+    run_search(settings, False, Silent(), said.append)
+    (line,) = [line for line in said if "front points of" in line]
+    assert line.endswith("with steps that this space lacks (1.00r, 1.00ru, 1.00u)")
+    assert f"of {len(read_snapshot(searched).front)} front points" in line
+    said.clear()
+    run_search(extended_settings(fresh / "tiny" / "search", 2, None, None), False, Silent(), said.append)
+    assert not [line for line in said if "front points of" in line], "said once, at the begin"
 
 
 def test_an_exported_plan_guides_the_steps_that_the_search_guided(searched: Path, tmp_path: Path) -> None:
