@@ -42,7 +42,7 @@ def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dic
     Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
     """
     check_free(out, _is_ours)  # before the supernet is loaded
-    found = load_point(path, point)
+    found = load_point(path, point, "pipeline")
     found.problem.card.check_ungrouped("a diffusers pipeline holds one network per width, and this supernet")
     with new_folder(out, _is_ours) as made:
         return write_pipeline(found, made, out.name, license_name)

@@ -54,12 +54,15 @@ class FrontPoint:
     plan: Plan
 
 
-def load_point(path: Path, point: str) -> FrontPoint:
-    """Load a point of the search in `path`; raises InputError when the supernet is not the one that was searched."""
+def load_point(path: Path, point: str, form: str) -> FrontPoint:
+    """Load a point of the search in `path`, to be written in a form.
+
+    Raises InputError when the supernet is not the one that was searched, and for a plan that this form can't run.
+    """
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
-    _check_plan(str(row["plan"]))
+    _check_reuse(str(row["plan"]), form)
     plan = plan_of_row(row, read_samplers(directory))
     return FrontPoint(load_problem_of_search(settings, directory), snapshot.facts, row, plan)
 
@@ -73,7 +76,7 @@ def export_point(path: Path, point: str, out: Path, form: str = "program") -> di
     """
     check_form(form)
     check_free(out, _is_exported)  # before the supernet is loaded
-    found = load_point(path, point)
+    found = load_point(path, point, form)
     with new_folder(out, _is_exported) as made:
         return write_point(found.problem, found.facts, found.row, found.plan, made, form)
 
@@ -91,7 +94,7 @@ def write_point(
 
     With `decodes`, the program has the decoder of the networks' latents, if they make latents.
     """
-    _check_plan(plan.runs)
+    _check_reuse(plan.runs, form)
     card = problem.card
     if card.network.family != "unet" and form == "program":
         raise InputError(
@@ -132,12 +135,12 @@ def write_point(
     return content
 
 
-def _check_plan(plan: str) -> None:
-    """Raise InputError for a plan that programs, pipelines and models can't run."""
-    if any(variant.reuse for variant in parse_variants(plan)):
+def _check_reuse(plan: str, form: str) -> None:
+    """Raise InputError for a plan with steps that networks of this form can't run."""
+    if form != "program" and any(variant.reuse for variant in parse_variants(plan)):
         raise InputError(
-            f"cannot export the plan {plan}: an exported network can't reuse deep features (r); possible: front points "
-            "without r"
+            f"cannot export the plan {plan} as {form}: such a network can't reuse deep features (r); possible: front "
+            "points without r, or --as program"
         )
 
 
@@ -173,6 +176,8 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
         | ({} if groups[i] is None else {"group": groups[i]})
         | ({} if plan.variants[taken].guided else {"guided": False})
+        | ({"reuse": True} if run.variants[i].reuse else {})
+        | ({"hands_out": True} if run.reads_features(i + 1) and not run.variants[i].reuse else {})
         | _conversion(problem.card.diffusion, run.network_times[i])
         | asdict(run.steps[i])
         | {"keep": asdict(run.reads[i + 1])}

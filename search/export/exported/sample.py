@@ -22,6 +22,8 @@ Where the networks have classes, `condition` holds how often each label is drawn
     eps = eps_null + scale (eps_label - eps_null)
 
 A step with `guided` false has scale 1: one call, with the label.
+
+A step with `reuse` runs the outermost level of the network alone, on the deep features of the last step without.
 """
 
 from __future__ import annotations
@@ -60,19 +62,51 @@ class UNet:
         self.frequencies = torch.tensor(shared["frequencies"], device=weights["head.weight"].device)
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.with_features(x, t, label)[0]
+
+    def with_features(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the predicted noise, and the deep features: what the outermost level takes from below."""
+        h, skips, time = self.descend(x, t, label, self.blocks("down"))
+        for block in self.blocks("middle"):
+            h = self.block(block, h, time)
+        below = len(self.blocks("up")) - len(self.outermost("up"))
+        deep = self.rise(self.blocks("up")[:below], h, skips, time)
+        return self.tail(self.rise(self.outermost("up"), deep, skips, time)), deep
+
+    def reusing(self, deep: Tensor, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the predicted noise of the outermost level on the deep features of another call."""
+        _, skips, time = self.descend(x, t, label, self.outermost("down"))
+        return self.tail(self.rise(self.outermost("up"), deep, skips, time))
+
+    def descend(
+        self, x: Tensor, t: Tensor, label: Tensor | None, blocks: list[str]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the last output of the head and these blocks, all of them, and what the blocks know of the time."""
         angles = t[:, None] * self.frequencies[None]
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : self.shared["time_channels"]]
         time = self.linear("time.2", F.silu(self.linear("time.0", waves.to(x.dtype))))
         time = F.silu(time if label is None else time + self.weights["label.weight"][label])
         skips = [h := self.conv("head", x)]
-        for block in self.blocks("down"):
+        for block in blocks:
             skips.append(h := self.block(block, h, time))
-        for block in self.blocks("middle"):
-            h = self.block(block, h, time)
-        for block in self.blocks("up"):
+        return h, skips, time
+
+    def rise(self, blocks: list[str], h: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
+        for block in blocks:
             joins = f"{block}.conv1.weight" in self.weights
             h = self.block(block, torch.cat([h, skips.pop()], dim=1) if joins else h, time)
+        return h
+
+    def tail(self, h: Tensor) -> Tensor:
         return self.conv("tail.2", F.silu(self.norm("tail.0", h)))
+
+    def outermost(self, part: str) -> list[str]:
+        """Return the blocks of the outermost level: those before the first halving, or after the last doubling."""
+        blocks = self.blocks(part)
+        borders = [number for number, block in enumerate(blocks) if f"{block}.conv.weight" in self.weights]
+        if part == "down":
+            return blocks[: borders[0]] if borders else blocks
+        return blocks[borders[-1] + 1 :] if borders else blocks
 
     def blocks(self, part: str) -> list[str]:
         numbers = {int(name.split(".")[1]) for name in self.weights if name.startswith(f"{part}.")}
@@ -110,6 +144,28 @@ class UNet:
     def norm(self, name: str, x: Tensor) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         return F.group_norm(x, self.groups[name], weight, bias, self.shared["norm_eps"])
+
+
+class Calls:
+    """The calls of a plan's steps; those of steps with `reuse` take the deep features of the last step without."""
+
+    def __init__(self) -> None:
+        self.deep: list[Tensor] = []
+
+    def of_step(self, network: Any, step: dict[str, Any]) -> Network:
+        """Return what a step calls, once or twice: under guidance without a label first."""
+        if step.get("reuse"):
+            # An unguided step has only the call with the label, which is the last one of a guided step.
+            deep = list(self.deep if step.get("guided", True) else self.deep[-1:])
+            return lambda *given: network.reusing(deep.pop(0), *given)
+        self.deep = []
+
+        def keeping(*given: Tensor) -> Tensor:
+            eps, deep = network.with_features(*given)
+            self.deep.append(deep)
+            return eps
+
+        return keeping if step.get("hands_out") else network
 
 
 class Point:
@@ -152,9 +208,9 @@ class Point:
 
     @torch.inference_mode()
     def _batch(self, images: list[tuple[int, int]], labels: Tensor | None) -> np.ndarray:
-        x, states, clean = self._noise(images, 0), {}, {}
+        x, states, clean, calls = self._noise(images, 0), {}, {}, Calls()
         for position, step in enumerate(self.plan["steps"]):
-            x0 = (x - step["sigma"] * self._noise_in(x, step, labels)) / step["alpha"]
+            x0 = (x - step["sigma"] * self._noise_in(x, step, labels, calls)) / step["alpha"]
             states[position], clean[position] = x, x0.clamp(-1, 1) if self.plan["clip"] else x0
             x = sum([c * states[j] for j, c in step["states"]] + [c * clean[j] for j, c in step["clean"]])
             if step["noise"]:
@@ -165,9 +221,9 @@ class Point:
             x = torch.cat([self.decoder(part) for part in torch.split(x, self.plan["decoder"]["batch"])])
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
-    def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None) -> Tensor:
-        network, conversion = self.networks[step["width"], step.get("group")], step.get("conversion")
-        guided = step.get("guided", True)
+    def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None, calls: Calls) -> Tensor:
+        network = calls.of_step(self.networks[step["width"], step.get("group")], step)
+        conversion, guided = step.get("conversion"), step.get("guided", True)
         if conversion is None:
             return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, guided)
         told = torch.full((len(x),), conversion["told"], device=self.device)

@@ -21,6 +21,7 @@ from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.driver.search import extended_settings, run_search
 from stepfront.search.driver.train import run_training
 from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.pipeline_folder import export_pipeline
 from stepfront.search.export.program import export_point, write_point
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
@@ -29,8 +30,8 @@ from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import run_baselines
 from stepfront.search.scoring.confirm import run_confirmation
 from stepfront.search.tracking.search_runs import run_note
-from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import BASELINES, CONFIRM
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import BASELINES, CONFIRM, FRONT
 from stepfront.tables.search_tables import read_snapshot, read_tables
 from stepfront.trainers.inference.cost import plan_gflops, plan_latency_ms
 from stepfront.trainers.variant import parse_variants
@@ -144,21 +145,37 @@ def test_an_exported_plan_guides_the_steps_that_the_search_guided(searched: Path
     steps = write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)["steps"]
     assert [step.get("guided", True) for step in steps] == [False, False, True, True, False, False]
     point, calls = Point(tmp_path, "cpu"), list[float]()
-    counted = {w: lambda *given, w=w, n=n: calls.append(w) or n(*given) for w, n in point.networks.items()}
+    counted = {key: lambda *given, w=key[0], n=n: calls.append(w) or n(*given) for key, n in point.networks.items()}
     point.networks.update(counted)
     expected = np.moveaxis(sample_pixels(make_evaluator(problem, searched), plan, 6, 3), 1, 3)
     assert np.array_equal(point.sample([3] * 6, range(6)), expected)
     assert calls == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
 
 
-def test_a_plan_that_reuses_features_is_not_exported(searched: Path, tmp_path: Path) -> None:
-    front = read_snapshot(searched).front
-    reusing = front[front["plan"].str.contains("r")]
-    if not len(reusing):
-        pytest.skip("no point of this front reuses features")
-    with pytest.raises(InputError, match=r"an exported network can't reuse deep features \(r\)"):
-        export_point(searched, str(reusing.iloc[0]["trial"]), tmp_path / "point")
-    assert not (tmp_path / "point").exists()
+@pytest.mark.parametrize("text", ["1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru", "2x0.50 1x1.00 1x1.00ru 1x1.00 1x1.00r"])
+def test_an_exported_program_reuses_features_as_the_search_did(searched: Path, tmp_path: Path, text: str) -> None:
+    problem, snapshot = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched)
+    plan = problem.plan(parse_variants(text))
+    write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)
+    expected = np.moveaxis(sample_pixels(make_evaluator(problem, searched), plan, 6, 3), 1, 3)
+    assert np.array_equal(Point(tmp_path, "cpu").sample([3] * 6, range(6)), expected)
+
+
+@pytest.mark.parametrize("form", ["torch-export", "pipeline"])
+def test_other_forms_refuse_a_plan_that_reuses_features(searched: Path, tmp_path: Path, form: str) -> None:
+    directory = copy_of_search(searched, tmp_path)
+    front = read_table(directory / FRONT)
+    front.loc[0, "plan"] = "1x1.00 5x1.00r"  # whether the front of so short a search has one is chance
+    write_table(front, directory / FRONT)
+    trial, out = str(front["trial"][0]), tmp_path / "point"
+    exports = {
+        "pipeline": lambda: export_pipeline(directory, trial, out, "other"),
+        "torch-export": lambda: export_point(directory, trial, out, "torch-export"),
+    }
+    with pytest.raises(InputError, match=rf"as {form}: such a network can't reuse deep features \(r\)") as caught:
+        exports[form]()
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
 
 
 def test_the_heat_map_has_the_marks_of_the_front(searched: Path) -> None:
