@@ -1,7 +1,8 @@
-"""Compare trainings at equal network FLOPs: the supernet's rules and losses, and each width trained alone.
+"""Compare trainings at equal network FLOPs: rules and losses, second stages, and each width trained alone.
 
 Run it with `make bench-training`; it writes docs/bench-training.md.  Networks lie in runs/bench-training, and an
 interrupted call continues.  Every training has the network FLOPs of the first one, and all are scored on equal noise.
+Second stages start from the first one's supernet, and have further FLOPs, the same for all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.samplers.case import FIRST_SEED, open_case
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
 from stepfront.files import write_text
+from stepfront.trainers.adaptation.second_stage import SecondStage
 from stepfront.trainers.baselines.plain_network import plain_settings, step_macs
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
@@ -29,13 +31,19 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import time_grid
 from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.training.trainer import train_supernet
+from stepfront.trainers.training_settings import AdaptSettings, GroupSettings
+
+FIRST = "sandwich"
 
 RULES: dict[str, dict[str, Any]] = {
-    "sandwich": {},
+    FIRST: {},
     "sandwich, distill 0.25": {"distill": 0.25},
     "one random width a step": {"rule": "single"},
 }
 """Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
+
+COUNTS = (2, 4)
+"""Numbers of groups of times in second stages."""
 
 NUMBERS_OF_STEPS = (10, 20)
 SOLVER, GRID = "unipc_2", "quadratic"
@@ -49,6 +57,8 @@ class Training:
     name: str
     settings: TrainerSettings
     width: float | None = None
+    adapt: AdaptSettings | None = None
+    """The second stage that it is; None: an ordinary training."""
 
     @property
     def folder(self) -> str:
@@ -67,6 +77,38 @@ def trainings(base: TrainerSettings, data: ImageData) -> Iterator[Training]:
         yield Training(name, _with_steps(settings, steps))
     for width in base.network.widths:
         yield Training("alone", plain_settings(base, width, *shape), width)
+
+
+def second_stages(base: TrainerSettings, extra: int, first: Path) -> Iterator[Training]:
+    """Yield the second stages from the supernet in `first`, each of `extra` sandwich steps in all its groups together.
+
+    The first one spends them on the undivided supernet: it decides what groups are worth.
+    """
+    rates = AdaptSettings()
+    changes = {"steps": extra, "start": str(first), "lr": rates.lr, "warmup": rates.warmup}
+    more = base.training.model_copy(update=changes)
+    yield Training("second stage: undivided", base.model_copy(update={"training": more}))
+    for count in COUNTS:
+        groups = GroupSettings(count=count)
+        for merge in (False, True):
+            adapt = AdaptSettings(groups=groups, steps=max(1, extra // count), merge=merge)
+            yield Training(f"second stage: {count} groups{', merged' if merge else ''}", base, adapt=adapt)
+
+
+def train(training: Training, data: ImageData, folder: Path) -> None:
+    """Run a training, or a second stage, in its folder below `folder`; the groups of both forms are trained once."""
+    directory = folder / training.folder
+    directory.mkdir(parents=True, exist_ok=True)
+    if training.adapt is None:
+        train_supernet(training.settings, data, directory)
+        return
+    groups = folder / f"groups-{training.adapt.groups.count}"
+    first = folder / Training(FIRST, training.settings).folder
+    stage = SecondStage.begin(training.settings, training.adapt, data, first, groups)
+    for group in stage.trainings():
+        if not group.done:
+            train_supernet(group.settings, data, group.directory)
+    stage.finish(directory)
 
 
 def _with_steps(settings: TrainerSettings, steps: int) -> TrainerSettings:
@@ -98,7 +140,11 @@ def page(scores: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
         f"# Trainings at equal network FLOPs\n\nMade by `make bench-training` (`python -m benchmarks.training {options}"
         f"`) on {time.strftime('%Y-%m-%d')}, on a CPU.\n\n"
         f"The supernet of {given.supernet} by {steps:,} sandwich steps; every other training has the network FLOPs of "
-        "that one. `alone`: `stepfront train --plain WIDTH`, so the four widths together take four times the FLOPs. "
+        "that one, but for second stages: they start from it, and each has the FLOPs of "
+        f"{given.extra or steps // 2:,} further sandwich steps, in all its groups together. The one of the undivided "
+        "supernet decides what groups are worth. Groups are by log-SNR. Merging takes the groups that are trained, so "
+        "its minutes are those of the merging alone. "
+        "`alone`: `stepfront train --plain WIDTH`, so the four widths together take four times the FLOPs. "
         f"FID of {given.images:,} images against the training images, mean of three noise seeds and {given.seeds} "
         f"training seeds (± the standard error over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths "
         "are columns, and lower is better.",
@@ -118,8 +164,7 @@ def measure(training: Training, data: ImageData, folder: Path, judges: Path, ima
         return pd.read_parquet(path)
     begin = time.monotonic()
     if not (directory / CARD_FILE).exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        train_supernet(training.settings, data, directory)
+        train(training, data, folder)
     minutes = (time.monotonic() - begin) / 60
     for file in judges.iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
@@ -144,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--supernet", choices=SUPERNETS, default="digits")
     parser.add_argument("--steps", type=int, help="sandwich steps of the supernet; default: those of its settings")
+    parser.add_argument("--extra", type=int, help="sandwich steps of second stages; default: half of the first's")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--images", type=int, default=1024, help="images per score")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of fashion-mnist and cifar10-jpg")
@@ -160,8 +206,11 @@ def main() -> None:
             prepare_judge(judge, data, judges, given.data, torch.device("cpu"))
     tables = []
     for seed in range(given.seeds):
-        for training in trainings(_with_seed(base, seed), data):
-            table = measure(training, data, folder / f"seed-{seed}", judges, given.images, 3)
+        settings, place = _with_seed(base, seed), folder / f"seed-{seed}"
+        extra = given.extra or base.training.steps // 2
+        first = place / Training(FIRST, settings).folder
+        for training in [*trainings(settings, data), *second_stages(settings, extra, first)]:
+            table = measure(training, data, place, judges, given.images, 3)
             tables.append(table.assign(seed=seed))
             print(f"seed {seed}, {training.folder}: {table['minutes'].iloc[0]:.1f} min", flush=True)
     write_text(given.docs / "bench-training.md", page(pd.concat(tables), given, base.training.steps))

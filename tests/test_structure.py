@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, str] = {
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",
     "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
-        search/ground trainers/evaluation trainers/inference trainers/diffusion trainers/ground""",
+        search/ground trainers/adaptation trainers/evaluation trainers/inference trainers/diffusion trainers/networks
+        trainers/ground ground""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
@@ -128,7 +129,16 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "matplotlib": {"dashboards/figures"},
     "diffusers": {"trainers/latents", "trainers/interop", "trainers/network_families", "search/export"},
     "torch": {
-        *("search/checks", "search/learning", "search/scoring", "search/export", "search/problem", "testing"),
+        *(
+            "search/checks",
+            "search/fitting",
+            "search/records",
+            "search/learning",
+            "search/scoring",
+            "search/export",
+            "search/problem",
+            "testing",
+        ),
         *("search/step_tables", "trainers/step_losses"),
         *(
             "trainers/adaptation",

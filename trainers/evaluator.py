@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stepfront.errors import InputError
 from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.data import Labels, to_pixels
 from stepfront.trainers.devices import device_name
@@ -37,6 +38,7 @@ from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 
 _NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
@@ -51,7 +53,8 @@ class EvaluatorParts:
     `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
     `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
     `Confirmation`.  `scores` are a user's own, each computed on all images; `kernel_scores` are KID under other names.
-    Latents are decoded by `decoder` before they are judged; the score `paired` compares them as they are.
+    Latents are decoded by `decoder` before they are judged; the score `paired` compares them as they are.  `fitted` are
+    weights that were fitted to plans, by their digests.
     """
 
     card: SupernetCard
@@ -72,6 +75,7 @@ class EvaluatorParts:
     scores: tuple[UserScore, ...] = ()
     kernel_scores: tuple[KernelScore, ...] = ()
     decoder: PackedDecoder | None = None
+    fitted: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -93,7 +97,7 @@ class Evaluator:
         self._second = None if parts.second is None else parts.second.features.unpack(self._device)
         self._scores = {score.name: score.load() for score in parts.scores}
         self._decoder = None if parts.decoder is None else parts.decoder.unpack(self._device)
-        self._subnets: dict[float, Network] = {}
+        self._subnets: dict[str, dict[float, Network]] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
         shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
@@ -253,11 +257,13 @@ class Evaluator:
         plan.check_widths(self._supernet.widths)
         if noise_seed != self._noise.seed:
             self._noise = replace(self._noise, seed=noise_seed)  # with an empty cache
-        for width in {plan.widths[i] for i in plan.taken} - self._subnets.keys():
-            network = self._supernet.subnet(width)
-            self._subnets[width] = self._parts.engine.run(network, self._device, self._parts.batch)
+        subnets = self._subnets.setdefault(plan.weights, {})
+        missing = {plan.widths[i] for i in plan.taken} - subnets.keys()
+        supernet = self._supernet_of(plan) if missing else self._supernet
+        for width in missing:
+            subnets[width] = self._parts.engine.run(supernet.subnet(width), self._device, self._parts.batch)
         return Sampler(
-            self._subnets,
+            subnets,
             self._schedule,
             self._noise,
             self._device,
@@ -265,6 +271,15 @@ class Evaluator:
             prefixes=self._prefixes,
             condition=self._condition(noise_seed, label),
         )
+
+    def _supernet_of(self, plan: Plan) -> Supernet:
+        """Return the supernet, with the weights that were fitted to the plan where there are any."""
+        if not plan.weights:
+            return self._supernet
+        if plan.weights not in self._parts.fitted:
+            raise InputError(f"the weights {plan.weights} that were fitted to the plan {plan.runs} are missing")
+        weights = {name: _as_tensor(array) for name, array in self._parts.fitted[plan.weights].items()}
+        return supernet_from_weights(self._parts.card, weights)
 
 
 @dataclass

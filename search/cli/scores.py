@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,13 +14,14 @@ from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
 
 if TYPE_CHECKING:
     from stepfront.search.fitting.plans import Fit
+    from stepfront.search.fitting.weights import WeightFit
     from stepfront.search.records.learnt_samplers import SamplerRecord
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command(epilog="Example: stepfront confirm runs/digits --images 2048 --seeds 5")(confirm)
-    app.command(epilog="Example: stepfront fit runs/digits --point knee")(fit)
+    app.command(epilog="Example: stepfront fit runs/digits --point knee; or with --weights 300")(fit)
     app.command(epilog="Example: stepfront claim runs/digits --json")(claim)
     app.command(epilog="Example: stepfront baselines runs/digits --methods uniform,one_cut,monotone --evaluations 60")(
         baselines
@@ -56,27 +58,55 @@ def fit(
         str,
         typer.Option(help="front point: knee, best, cheapest, a trial's number, a query, or front for all"),
     ] = "knee",
+    weights: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="STEPS", help="fit the weights to the plan instead, by this many training steps"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a sampler to the widths of a front point.
+    """Fit a sampler to the widths of a front point, or with --weights the weights to its plan.
 
     Learns times and coefficients, and compares them with solvers and grids made by hand.  The best becomes a new trial
-    of the same cost where it is better than the point's own sampler.
+    of the same cost where it is better than the point's own sampler.  Weights are trained at the plan's own times, with
+    full width as teacher; they become a new trial in any case.
     """
-    from stepfront.search.driver.fit import fit_points
+    from stepfront.search.driver.fit import fit_point_weights, fit_points
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_writing
 
     output = Output(as_json)
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
-        fits = fit_points(location.local, point, output.stage(settings.name), f"stepfront fit {search} --point {point}")
+        command = f"stepfront fit {search} --point {point}"
+        if weights is not None:
+            stage = output.stage(settings.name)
+            made = fit_point_weights(location.local, point, weights, stage, f"{command} --weights {weights}")
+            publish_step(settings, output)
+            output.message(f"\n{_weights_line(made)}")
+            if as_json:
+                output.json({"directory": str(directory), "weights": _weights_json(made)})
+            return
+        fits = fit_points(location.local, point, output.stage(settings.name), command)
         publish_step(settings, output)
     output.message()
     for one in fits:
         output.message(_fit_line(one))
     if as_json:
         output.json({"directory": str(directory), "fits": [_fit_json(one) for one in fits]})
+
+
+def _weights_line(fit: WeightFit) -> str:
+    """Return what fitting weights brought and took, in one line."""
+    new = f"FID {fit.new_fid:.3g}" if math.isfinite(fit.new_fid) else "which failed"
+    return (
+        f"trial {fit.trial}, FID {fit.fid:.3g}: trial {fit.new_trial}, {new}, runs on {fit.digest} (held-out loss of "
+        f"the plan's calls {fit.loss_before:.4f} -> {fit.loss_after:.4f}; training took {fit.tflops:.3g} TFLOPs and "
+        f"{fit.seconds:.0f} s)"
+    )
+
+
+def _weights_json(fit: WeightFit) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(fit).items()}
 
 
 def _fit_line(fit: Fit) -> str:

@@ -12,6 +12,7 @@ from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.fitting.plans import Fit, Fitting
+from stepfront.search.fitting.weights import WeightFit, WeightFitting
 from stepfront.search.learning.search_samplers import Stage
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.load import load_problem_of_search
@@ -39,6 +40,27 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
             fits = Fitting(problem, costs, directory, ledger, stage).fit(numbers)
             TableWriter(problem, ledger, costs, directory, command).write()
     return fits
+
+
+def fit_point_weights(path: Path, point: str, steps: int, stage: Stage, command: str = "") -> WeightFit:
+    """Fit the weights to the plan of a front point by `steps` training steps; the result is a trial of origin `fit`.
+
+    Raises InputError when there is no such point, and where weights can't be fitted to it.
+    """
+    directory, settings = find_search(path)
+    with directory_lock(directory), ray_session(settings.workers):
+        if point == "front":
+            raise InputError("weights are fitted to one point at a time; give --point knee or a trial's number")
+        row = pick_point(read_snapshot(directory).front, point)
+        if reason := _why_not(row):
+            raise InputError(f"trial {int(row['trial'])} {reason.replace('sampler', 'set of weights')}")
+        stage("reading supernet, images and features")
+        problem = load_problem_of_search(settings, directory)
+        costs = load_or_measure_costs(problem, directory)
+        with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
+            fit = WeightFitting(problem, costs, directory, ledger, stage).fit(int(row["trial"]), steps)
+            TableWriter(problem, ledger, costs, directory, command).write()
+    return fit
 
 
 def _points(front: pd.DataFrame, point: str) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence
+from stepfront.search.records.plan_rows import WEIGHTS
 
 EXAMPLE_FILE = "example.png"
 
@@ -110,6 +111,12 @@ def _claim(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     return sentence
 
 
+def _learnt(digest: str) -> str:
+    if digest.startswith(WEIGHTS):
+        return ", with weights that were fitted to the plan"
+    return ", with learnt times and coefficients" if digest else ""
+
+
 def _searched(content: Mapping[str, Any], row: pd.Series) -> str:
     point = content["point"]
     said = {
@@ -118,7 +125,7 @@ def _searched(content: Mapping[str, Any], row: pd.Series) -> str:
         "supernet": f"digest {_short(point['supernet_digest'])}",
         "features of the FID": point["features"],
         "widths of the plan": ", ".join(f"{network['width']:g}" for network in content["networks"]),
-        "solver": point["solver"] + (", with learnt times and coefficients" if row["learnt"] else ""),
+        "solver": point["solver"] + _learnt(str(row["learnt"])),
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in said.items())])
 

@@ -10,6 +10,7 @@ import numpy as np
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.learnt_samplers import read_fitted_weights
 from stepfront.search.settings.own_scores import KID, ScoreSettings
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.evaluator import EvaluatorParts
@@ -70,6 +71,7 @@ def _parts(problem: SearchProblem, costs: dict[float, WidthCost], device: str, t
         costs[1.0].engine if like_worker else PLAIN,
         settings.workers.prefix_mb,
         decoder=problem.decoder,
+        fitted=read_fitted_weights(settings.search_directory),
     )
 
 

@@ -1,4 +1,4 @@
-"""Keep the learnt samplers of a search: one JSON file per sampler, and which number of steps runs on which."""
+"""Keep what a search has learnt: samplers, one JSON file each and by number of steps, and weights fitted to plans."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.torch import save_file
 
 from stepfront.errors import InputError
-from stepfront.files import read_json, write_json
+from stepfront.files import read_json, write_atomically, write_json
+from stepfront.search.records.plan_rows import WEIGHTS
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.networks.weights import read_weights, weights_digest
 from stepfront.trainers.variant import runs_text
 
-FOLDER = "samplers"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER, WEIGHTS_FOLDER = "samplers", "weights"
 _INDEX = "index.json"
 
 
@@ -148,4 +156,28 @@ def read_search_samplers(directory: Path) -> dict[int, SamplerRecord]:
                 f"the learnt sampler {index[str(steps)]} of {directory} has {len(record.sampler.times)} steps, not "
                 f"{steps}; restore it, or start over with --fresh"
             )
+    return found
+
+
+def write_weights(directory: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Write weights that were fitted to a plan, and what fitting took, into a search directory; return their digest."""
+    name = f"{WEIGHTS}{weights_digest(weights)[:16]}"
+    file = directory / WEIGHTS_FOLDER / f"{name}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda path: save_file(dict(weights), path))
+    write_json(file.with_suffix(".json"), dict(facts))
+    return name
+
+
+def read_fitted_weights(directory: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Return the fitted weights of a search directory by their digests.
+
+    Raises InputError for a file that is damaged or holds other weights than its name says.
+    """
+    found = {}
+    for file in sorted((directory / WEIGHTS_FOLDER).glob(f"{WEIGHTS}*.safetensors")):
+        weights = read_weights(file)
+        if file.stem != f"{WEIGHTS}{weights_digest(weights)[:16]}":
+            raise InputError(f"{file} holds other weights than its name says; restore it, or fit them again")
+        found[file.stem] = {name: value.numpy() for name, value in weights.items()}
     return found

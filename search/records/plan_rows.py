@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,16 +15,19 @@ from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.variant import parse_variants
 
+WEIGHTS = "weights-"
+"""How the digest of fitted weights begins; that of a sampler does not."""
+
 
 def plan_columns(plan: Plan) -> dict[str, Any]:
-    """Return the columns of a plan: its runs, widths, times, solver, grid, and the digest of its learnt sampler."""
+    """Return the columns of a plan: its runs, widths, times, solver, grid, and the digest of what was learnt for it."""
     return {
         "plan": plan.runs,
         "widths": list(plan.widths),
         "times": list(plan.times),
         "solver": plan.solver,
         "grid": plan.grid,
-        "learnt": "" if plan.learnt is None else plan.learnt.digest,
+        "learnt": plan.weights if plan.learnt is None else plan.learnt.digest,
     }
 
 
@@ -36,22 +40,27 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
     Raises InputError when the row's learnt sampler is missing.
     """
     digest = str(row.get("learnt") or "")
+    weights = digest if digest.startswith(WEIGHTS) else ""
+    digest = "" if weights else digest
     if digest and digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None
     times, widths = tuple(map(float, row["times"])), tuple(map(float, row["widths"]))
     # The widths of the text are rounded; its marks are not.
     marks = tuple(variant.mark for variant in parse_variants(str(row["plan"])))
-    return Plan(times, widths, str(row["solver"]), learnt, str(row.get("grid") or ""), marks if any(marks) else ())
+    grid = str(row.get("grid") or "")
+    return Plan(times, widths, str(row["solver"]), learnt, grid, marks if any(marks) else (), weights)
 
 
 def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Plan:
-    """Return the plan on the sampler that was fitted to it; without a digest, the plan as it is.
+    """Return the plan on the sampler or the weights that were fitted to it; without a digest, the plan as it is.
 
     Raises InputError when the sampler is missing.
     """
     if not digest:
         return plan
+    if digest.startswith(WEIGHTS):
+        return replace(plan, weights=digest)
     if digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {plan.runs} is missing from samplers/")
     learnt = samplers[digest]

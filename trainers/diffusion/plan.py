@@ -20,7 +20,7 @@ class Plan:
 
     With a `learnt` sampler, times and solver are its own, and no step is skipped.  `grid` names the time grid that the
     times are of; empty where they are of none.  `marks` [N], of `MARKS`, make variants of the widths; a plan of widths
-    alone has none.
+    alone has none.  `weights` names weights that were fitted to the plan; empty where it runs on the supernet's own.
     """
 
     times: tuple[float, ...]
@@ -29,6 +29,7 @@ class Plan:
     learnt: LearntSampler | None = None
     grid: str = field(default="", compare=False)
     marks: tuple[str, ...] = ()
+    weights: str = ""
 
     def __post_init__(self) -> None:
         if len(self.times) != len(self.widths):

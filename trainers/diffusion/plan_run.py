@@ -137,7 +137,7 @@ class PlanRun:
     @cached_property
     def _prefix_keys(self) -> tuple[str, ...]:
         # The numbers themselves, not the solver's name: whatever a solver's rows depend on, equal rows move alike.
-        digest, keys = hashlib.sha256(), []
+        digest, keys = hashlib.sha256(self.plan.weights.encode()), []
         for position, reads in enumerate(self.reads):
             here = digest.copy()
             reuses = self.reads_features(position)

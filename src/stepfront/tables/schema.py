@@ -66,7 +66,12 @@ _TRIAL = (
     Column("prefix_states", "integer", "states of shared prefixes that the worker holds", fill=0),
     Column("prefix_mb", "number", "megabytes (2^20 bytes) of shared prefixes that the worker holds", fill=0.0),
     Column("device", "text", "device that evaluated the plan", fill=""),
-    Column("learnt", "text", "digest of the learnt or fitted sampler that the plan runs on, in samplers/", fill=""),
+    Column(
+        "learnt",
+        "text",
+        "digest of the sampler learnt for the plan, in samplers/, or of weights fitted to it, in weights/",
+        fill="",
+    ),
 )
 
 _CONFIRMED = (

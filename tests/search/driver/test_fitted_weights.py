@@ -1,0 +1,62 @@
+"""Weights that are fitted to a front point's plan: a new trial, which is scored, sampled and exported on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepfront.errors import InputError
+from stepfront.search.driver.fit import fit_point_weights
+from stepfront.search.driver.publish import make_evaluator, sample_pixels
+from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.program import write_point
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.run_directory import find_search
+from stepfront.tables.search_tables import read_snapshot
+from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched_copy: Path, tmp_path: Path) -> None:
+    before = read_snapshot(searched_copy)
+    fit = fit_point_weights(searched_copy, "best", 2, quiet)
+    trials = read_snapshot(searched_copy).trials.set_index("trial")
+    row, parent = trials.loc[fit.new_trial], trials.loc[fit.trial]
+    assert (row["origin"], list(row["parents"]), row["learnt"]) == ("fit", [fit.trial], fit.digest)
+    assert (row["plan"], row["gflops"], row["genome"]) == (parent["plan"], parent["gflops"], parent["genome"])
+    assert len(trials) == len(before.trials) + 1
+    assert (searched_copy / "weights" / f"{fit.digest}.safetensors").exists()
+
+    problem = load_problem_of_search(find_search(searched_copy)[1], searched_copy)
+    evaluator, plan = make_evaluator(problem, searched_copy), plan_of_row(row)
+    assert plan.weights == fit.digest
+    assert evaluator(plan, int(row["images"]), int(row["noise_seed"])).fid == row["fid"] == fit.new_fid
+    own = plan_of_row(parent)
+    assert evaluator(own, int(row["images"]), int(row["noise_seed"])).fid == parent["fid"] != row["fid"]
+
+    point = before.front.iloc[-1].copy()
+    write_point(problem, before.facts, point, plan, tmp_path / "fitted")
+    images = np.moveaxis(Point(tmp_path / "fitted", "cpu").sample([3] * 4, range(4)), 3, 1)
+    assert np.array_equal(images, sample_pixels(evaluator, plan, 4, 3))
+    assert not np.array_equal(images, sample_pixels(evaluator, own, 4, 3))
+
+    assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet).new_trial == fit.new_trial
+
+
+def test_what_weights_cannot_be_fitted_to_is_refused_in_one_line(searched_copy: Path) -> None:
+    with pytest.raises(InputError, match="weights are fitted to one point at a time; give --point knee or"):
+        fit_point_weights(searched_copy, "front", 2, quiet)
+    directory = searched_copy.parent / "supernet"
+    supernet, card = load_supernet(directory)
+    with torch.no_grad():
+        next(iter(supernet.widest.parameters())).add_(1)
+    save_supernet(supernet, directory, card.diffusion, card.data_name, card.data_fingerprint)
+    with pytest.raises(InputError, match=r"used another supernet than the one in .*start a new search"):
+        fit_point_weights(searched_copy, "best", 2, quiet)
