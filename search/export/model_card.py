@@ -23,7 +23,7 @@ def model_card(
     channels, height, width = (decoder or content)["image_shape"]
     what = f"{height}x{width} images with {channels} channel{'s' * (channels > 1)}"
     if classes:
-        what += f" of {len(classes['counts'])} classes"
+        what += f" of {len(classes['counts'])} {'prompts' if 'prompts' in classes else 'classes'}"
     words = "class_labels=3, " if classes else ""
     return f"""---
 license: {license_name}
@@ -59,7 +59,7 @@ The number of steps is the plan's.
 {_scores(row)}
 
 The cost is {_figure(row["gflops"])} GFLOPs per image (2 per multiply-add){_share(facts, row)}. {_claim(facts, point)}
-{_decoding(decoder)}
+{_decoding(decoder)}{_prompts(classes)}
 ## What was searched
 
 {_searched(content, row)}
@@ -94,6 +94,14 @@ def _decoding(decoder: Mapping[str, Any] | None) -> str:
     return f"""
 The networks make latents, which the autoencoder in vae/ decodes: {decoder["kind"]}, digest {_short(decoder["digest"])}.
 Decoding takes another {_figure(decoder["gflops"])} GFLOPs per image. The autoencoder has a licence of its own.
+"""
+
+
+def _prompts(classes: Mapping[str, Any] | None) -> str:
+    if classes is None or "prompts" not in classes:
+        return ""
+    return """
+The network reads text. `class_labels` chooses one of the prompts in `pipeline.unet.config.texts` by its number.
 """
 
 

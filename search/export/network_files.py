@@ -21,7 +21,13 @@ ONNX_LIBRARIES = ("onnx", "onnxscript")
 
 DECODER_FILE = "decoder.pt2"
 
-Write = Callable[[nn.Module, tuple[Tensor, ...], Path], None]
+MOST_IN_CALL = 2**16
+"""Images in one call of a program, at most."""
+
+MOST_OF_DIFFUSERS = 63
+"""That of a module of diffusers: from 64 on it takes another path, which no export can follow."""
+
+Write = Callable[[nn.Module, tuple[Tensor, ...], Path, int], None]
 
 
 def check_form(form: str) -> None:
@@ -35,15 +41,22 @@ def check_form(form: str) -> None:
 
 
 def write_network(
-    network: nn.Module, inputs: tuple[Tensor, ...], width: float, form: str, out: Path, group: int | None = None
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    width: float,
+    form: str,
+    out: Path,
+    group: int | None = None,
+    most: int = MOST_IN_CALL,
 ) -> dict[str, Any]:
     """Write the network of a width, and of a group of times where there are any, and return its entry in plan.json.
 
-    `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].
+    `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].  A call has
+    `most` images at most.
     """
     write, suffix = FORMS[form]
     path = out / f"width-{width:g}{'' if group is None else f'-group-{group}'}{suffix}"
-    write_atomically(path, lambda beside: write(network, inputs, beside))
+    write_atomically(path, lambda beside: write(network, inputs, beside, most))
     entry: dict[str, Any] = {"width": width, "file": path.name, "sha256": file_digest(path)}
     entry |= {} if group is None else {"group": group}
     if form == "program":
@@ -68,17 +81,17 @@ def write_decoder(packed: PackedDecoder, out: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": file_digest(path), "batch": packed.block, "image_shape": shape}
 
 
-def _write_weights(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+def _write_weights(network: nn.Module, inputs: tuple[Tensor, ...], path: Path, most: int) -> None:
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
 
 
-def _write_program(network: nn.Module, inputs: tuple[Tensor, ...], path: Path, most: int = 2**16) -> None:
+def _write_program(network: nn.Module, inputs: tuple[Tensor, ...], path: Path, most: int) -> None:
     program = torch.export.export(network, inputs, dynamic_shapes=_any_number_of_images(inputs, most))
     with open(path, "wb") as stream:  # by name, torch wants the suffix .pt2
         torch.export.save(program, stream)
 
 
-def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], path: Path, most: int) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of libraries that are not used
     names = ["x", "t", "label"][: len(inputs)]
     with warnings.catch_warnings():
@@ -90,13 +103,13 @@ def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> N
             input_names=names,
             output_names=["noise"],
             dynamo=True,
-            dynamic_shapes=_any_number_of_images(inputs),
+            dynamic_shapes=_any_number_of_images(inputs, most),
             external_data=False,
             verbose=False,
         )
 
 
-def _any_number_of_images(inputs: tuple[Tensor, ...], most: int = 2**16) -> tuple[dict[int, Any], ...]:
+def _any_number_of_images(inputs: tuple[Tensor, ...], most: int) -> tuple[dict[int, Any], ...]:
     images = torch.export.Dim("images", min=1, max=most)
     return tuple({0: images} for _ in inputs)
 

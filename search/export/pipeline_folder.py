@@ -22,6 +22,8 @@ from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, write_point
+from stepfront.search.problem.problem import SearchProblem
+from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
 
@@ -52,9 +54,17 @@ def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -
     """Write the files of a pipeline into `out`, which the model card calls `name`."""
     program = out / "program"
     decoder = point.problem.decoder
-    content = write_point(point.problem, point.facts, point.row, point.plan, program, decodes=False)
+    prompted = point.problem.card.network.family == PROMPTED
+    form = "torch-export" if prompted else "program"  # for the example images alone
+    content = write_point(point.problem, point.facts, point.row, point.plan, program, form, decodes=False)
     images = _sample(program, decoder)
-    _write_parts(content, program, out, decoder)
+    config = _common_config(content, decoder)
+    if prompted:
+        content["condition"]["prompts"] = list(point.problem.card.class_names)
+        unet = _write_prompted(point.problem, config, out / "unet")
+    else:
+        unet = _write_networks(content, program, config, out / "unet")
+    _write_parts(content, unet, out, decoder)
     if decoder is not None:
         content["decoder"] = _write_autoencoder(decoder, out / "vae")
     shutil.rmtree(program)
@@ -80,11 +90,33 @@ def _example(images: np.ndarray) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def _write_parts(content: Mapping[str, Any], program: Path, out: Path, decoder: PackedDecoder | None) -> None:
-    """Write networks, scheduler, programs and the index that names them; and the autoencoder, if there is one."""
-    unet, scheduler = out / "unet", out / "scheduler"
+def _common_config(content: Mapping[str, Any], decoder: PackedDecoder | None) -> dict[str, Any]:
+    """Return what the configs of all networks say."""
+    channels, _, resolution = content["image_shape"]
+    condition = content.get("condition")
+    config: dict[str, Any] = {"in_channels": channels, "sample_size": resolution}
+    config["num_class_embeds"] = None if condition is None else len(condition["counts"]) + 1
+    if decoder is not None:
+        space = decoder.space
+        config["latents"] = {"shift": space.shift, "scale": space.scale, "batch": decoder.block}
+    return config
+
+
+def _write_prompted(problem: SearchProblem, config: dict[str, Any], unet: Path) -> list[str]:
+    """Write a network that reads text, with its prompts; return the program and the class that index names."""
+    own, texts = problem.card.network.unet2d_condition, list(problem.card.class_names)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in problem.weights.items()}
     unet.mkdir()
-    scheduler.mkdir()
+    write_atomically(unet / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
+    more = {"unet_config": own.config, "tokens": own.tokens, "texts": texts}
+    write_json(unet / "config.json", _named("PlanPromptUNet") | config | more)
+    _write_program("plan_prompt_unet", unet)
+    return ["plan_prompt_unet", "PlanPromptUNet"]
+
+
+def _write_networks(content: Mapping[str, Any], program: Path, config: dict[str, Any], unet: Path) -> list[str]:
+    """Write the networks of all widths of a plan; return the program and the class that the index names."""
+    unet.mkdir()
     tensors: dict[str, Tensor] = {}
     networks = []
     for number, network in enumerate(content["networks"]):
@@ -93,26 +125,23 @@ def _write_parts(content: Mapping[str, Any], program: Path, out: Path, decoder: 
         shapes = {name: list(value.shape) for name, value in sorted(weights.items())}
         networks.append({"width": network["width"], "shapes": shapes, "groups": network["groups"]})
     write_atomically(unet / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
-    channels, _, resolution = content["image_shape"]
-    condition = content.get("condition")
-    config = {
-        "in_channels": channels,
-        "sample_size": resolution,
-        "networks": networks,
-        "shared": content["unet"],
-        "num_class_embeds": None if condition is None else len(condition["counts"]) + 1,
-    }
-    if decoder is not None:
-        space = decoder.space
-        config["latents"] = {"shift": space.shift, "scale": space.scale, "batch": decoder.block}
-    write_json(unet / "config.json", _named("PlanUNet") | config)
+    write_json(unet / "config.json", _named("PlanUNet") | config | {"networks": networks, "shared": content["unet"]})
+    for name in ("plan_unet", "sample"):
+        _write_program(name, unet)
+    return ["plan_unet", "PlanUNet"]
+
+
+def _write_parts(content: Mapping[str, Any], unet: list[str], out: Path, decoder: PackedDecoder | None) -> None:
+    """Write the scheduler, programs, and the index that names them and the program and class of `unet`."""
+    scheduler, condition = out / "scheduler", content.get("condition")
+    scheduler.mkdir()
     plan: dict[str, Any] = {"plan": content["plan"], "steps": content["steps"], "clip": content["clip"]}
     if condition is not None:
         plan |= {"guidance_scale": condition["guidance"], "label_counts": condition["counts"]}
     write_json(scheduler / "scheduler_config.json", _named("PlanScheduler") | plan)
-    for name, folder in (("pipeline", out), ("plan_unet", unet), ("sample", unet), ("plan_scheduler", scheduler)):
-        _write_program(name, folder)
-    parts = {"unet": ["plan_unet", "PlanUNet"], "scheduler": ["plan_scheduler", "PlanScheduler"]}
+    _write_program("pipeline", out)
+    _write_program("plan_scheduler", scheduler)
+    parts = {"unet": unet, "scheduler": ["plan_scheduler", "PlanScheduler"]}
     if decoder is not None:
         parts["vae"] = ["taesd_decoder", "TaesdDecoder"] if decoder.kind == RAW else ["diffusers", decoder.kind]
     write_json(out / INDEX_FILE, _named(["pipeline", "PlanPipeline"]) | parts)

@@ -19,7 +19,15 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
 from stepfront.folders import check_free, new_folder
-from stepfront.search.export.network_files import DECODER_FILE, FORMS, check_form, write_decoder, write_network
+from stepfront.search.export.network_files import (
+    DECODER_FILE,
+    FORMS,
+    MOST_IN_CALL,
+    MOST_OF_DIFFUSERS,
+    check_form,
+    write_decoder,
+    write_network,
+)
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
@@ -28,7 +36,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
@@ -111,18 +119,19 @@ def write_point(
     )
     if card.network.classes is not None:
         inputs += (torch.zeros(2, dtype=torch.int64),)
+    most = MOST_OF_DIFFUSERS if card.network.family == PROMPTED else MOST_IN_CALL
     networks = []
     for width, group in sorted(set(_networks_of_steps(plan, problem)), key=lambda one: (one[0], one[1] or 0)):
         network = supernet.backbone(width)
         if isinstance(network, GroupedNetwork):
             network = network.networks[group or 0]
-        networks.append(write_network(network, inputs, width, form, out, group))
+        networks.append(write_network(network, inputs, width, form, out, group, most))
     content = {
         "format": FORMAT,
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
         "clip": problem.settings.sampler.clip,
-        "batch": CPU_BATCH if (batch := problem.settings.evaluation.batch) == "auto" else batch,
+        "batch": min(most, CPU_BATCH if (batch := problem.settings.evaluation.batch) == "auto" else batch),
         "unet": shared_parts(card.network),
         "networks": networks,
         "steps": _steps(plan, problem),

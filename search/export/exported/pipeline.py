@@ -24,19 +24,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-PROGRAMS = {
-    ".": ("pipeline",),
-    "unet": ("plan_unet", "sample"),
-    "scheduler": ("plan_scheduler",),
-    "vae": ("taesd_decoder",),
-}
-"""The programs of each folder; the first of a part's defines its class.  Most autoencoders are diffusers' own."""
+PARTS = ("unet", "scheduler", "vae")
+BESIDE = {"plan_unet": ("sample",)}
+"""Programs that stand beside the one that defines a part's class."""
 
 Generators = torch.Generator | list[torch.Generator] | None
 
 
 class PlanPipeline(DiffusionPipeline):
-    """A PlanUNet and the PlanScheduler that says which of its widths runs at which step.
+    """A PlanUNet (or PlanPromptUNet) and the PlanScheduler that says which of its widths runs at which step.
 
     Where the networks make latents, `vae` is the autoencoder that decodes them.
     """
@@ -52,19 +48,20 @@ class PlanPipeline(DiffusionPipeline):
         """Save the pipeline with its programs, so that it loads again; options are those of diffusers."""
         super().save_pretrained(save_directory, **options)
         programs, out = Path(inspect.getfile(type(self))).parent, Path(save_directory)  # diffusers keeps them together
-        own = [part for part in ("unet", "scheduler", "vae") if self._has_a_program(part)]
-        for folder in (".", *own):
-            for name in PROGRAMS[folder]:
+        own = {part: name for part in PARTS if (name := self._program_of(part))}
+        for folder, program in {".": "pipeline", **own}.items():
+            for name in (program, *BESIDE.get(program, ())):
                 shutil.copyfile(programs / f"{name}.py", out / folder / f"{name}.py")
         index = json.loads((out / self.config_name).read_text(encoding="utf-8"))
         index |= {"_class_name": ["pipeline", type(self).__name__]}
-        index |= {part: [PROGRAMS[part][0], index[part][1]] for part in own}
+        index |= {part: [name, index[part][1]] for part, name in own.items()}
         (out / self.config_name).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
-    def _has_a_program(self, part: str) -> bool:
-        """Return whether the class of a part is defined beside this pipeline, and not by diffusers."""
+    def _program_of(self, part: str) -> str:
+        """Return the program that defines the class of a part; empty for a class of diffusers, and for no part."""
         component = getattr(self, part)
-        return component is not None and not type(component).__module__.startswith("diffusers.")
+        module = "diffusers." if component is None else type(component).__module__
+        return "" if module.startswith("diffusers.") else module.rpartition(".")[2]
 
     @torch.no_grad()
     def __call__(
@@ -82,7 +79,8 @@ class PlanPipeline(DiffusionPipeline):
 
         batch_size: number of images (default: one, or as many as there are labels or generators).
         num_inference_steps: the plan's own number of steps; any other is refused.
-        class_labels: the class of all images or of each (default: drawn as often as in the training data).
+        class_labels: the class of all images or of each (default: drawn as often as in the training data).  Where the
+            network reads text, it is the number of one of the prompts, `unet.config.texts`.
         guidance_scale: scale of guidance by the class at the plan's guided steps (default: that of the search).
         generator: source of the noise, one or one per image; `seed` instead gives the images of `sample.py --seed` and
             `stepfront sample --seed`.

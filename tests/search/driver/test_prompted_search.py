@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.publish import draw_report, make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
-from stepfront.search.export.program import write_point
+from stepfront.search.export.pipeline_folder import write_pipeline
+from stepfront.search.export.program import FrontPoint, write_point
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
@@ -72,6 +75,31 @@ def test_its_points_are_sampled_and_reported(searched: Path) -> None:
     labels = evaluator.labels(64, 3)
     assert set(np.unique(labels)) == {0, 1, 2}  # every prompt is drawn
     assert draw_report(searched).exists()
+
+
+def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # diffusers copies the programs of a folder into its cache, and imports them from there.
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    from diffusers import DiffusionPipeline
+
+    snapshot, problem = read_snapshot(searched), load_problem_of_search(find_search(searched)[1], searched)
+    plan = problem.plan(parse_variants("2x1.00u 4x1.00"))
+    (tmp_path / "out").mkdir()
+    write_pipeline(FrontPoint(problem, snapshot.facts, snapshot.front.iloc[0], plan), tmp_path / "out", "out", "mit")
+    example = np.asarray(Image.open(tmp_path / "out" / "example.png"))  # drawn by the program of torch.export
+    evaluator = make_evaluator(problem, searched)
+    np.testing.assert_array_equal(example[:32:4, :32:4], sample_pixels(evaluator, plan, 1, 0)[0, 0])
+    assert "8x8 images with 1 channel of 3 prompts" in (tmp_path / "out" / "README.md").read_text()
+    pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), trust_remote_code=True)
+    pipeline.save_pretrained(tmp_path / "saved")
+    pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "saved"), trust_remote_code=True)
+    assert pipeline.unet.config.texts == ["a shirt", "a coat", "a boot"]
+    images = pipeline(batch_size=4, seed=3, output_type="pt").images.numpy()
+    expected = sample_pixels(evaluator, plan, 4, 3)
+    np.testing.assert_allclose(images * 255, expected, atol=0.5 + 1e-2)
 
 
 def test_what_it_can_not_do_is_one_line(searched: Path, tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ for kind in sys.argv[2:]:
     assert np.array_equal(np.stack([np.asarray(picture) for picture in again]), out[kind])
     half = load("saved", torch_dtype=torch.bfloat16)
     out[f"{kind} half"] = half(batch_size=5, seed=3, output_type="np").images
+large = load("AutoencoderKL")  # values inside its decoder exceed float16
+large.vae.decoder.conv_in.weight.data *= 2e4
+out["large"] = large(batch_size=2, seed=3, output_type="np").images
+large.save_pretrained(folder / "large")
+half = load("large", torch_dtype=torch.float16)
+out["upcast"] = half(batch_size=2, seed=3, output_type="np").images
+assert half.vae.dtype == torch.float16
+half.vae.register_to_config(force_upcast=False)
+try:
+    half(batch_size=2, seed=3)
+except ValueError as error:
+    out["overflow"] = str(error)
+half.vae.to(torch.float32)
+out["mended"] = half(batch_size=2, seed=3, output_type="np").images
 for parameter in pipeline.vae.parameters():
     parameter.data.fill_(float("nan"))
 try:
@@ -143,6 +157,17 @@ def test_the_images_are_those_of_the_program(made: tuple[Path, dict[str, np.ndar
     assert out[f"{kind} latent"].shape == (5, 2, 8, 8)
     difference = np.abs(out[f"{kind} half"] * 255 - expected)
     assert 0 < difference.mean() < 8
+
+
+def test_an_autoencoder_that_overflows_in_half_precision_decodes_in_float32(
+    made: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    out = made[1]
+    assert np.abs(out["upcast"] - out["large"]).mean() < 0.03
+    assert str(out["overflow"]).startswith(
+        "the autoencoder decodes finite latents to NaN in float16; decode in float32"
+    )
+    np.testing.assert_array_equal(out["mended"], out["upcast"])
 
 
 def test_decoding_to_nan_is_a_line_that_says_what_to_do(made: tuple[Path, dict[str, np.ndarray]]) -> None:

@@ -129,3 +129,14 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(pipeline: Path, t
         import_diffusers(tmp_path / "ldm", tmp_path / "out", (1.0,))
     exec(str(no.value).partition('python -c "')[2].removesuffix('"'))
     import_diffusers(tmp_path / "ldm", tmp_path / "out", (1.0,))
+
+
+def test_classes_and_latents_go_together(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "ldm")
+    unet = diffusers.UNet2DModel(**SMALL, in_channels=2, out_channels=2, num_class_embeds=4)
+    unet.save_pretrained(tmp_path / "ldm" / "unet")
+    said = list[str]()
+    card = import_diffusers(tmp_path / "ldm", tmp_path / "start", (0.5, 1.0), null_class="last", say=said.append)
+    assert (card.network.classes, card.image_channels) == (3, 2)
+    assert card.made_with["autoencoder"] == str(tmp_path / "ldm" / "vqvae")
+    assert any(text.startswith("compared with diffusers") for text in said)
