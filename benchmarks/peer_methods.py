@@ -20,7 +20,7 @@ from stepfront.search.pareto import front_indices, hypervolume_gains
 MakeSampler = Callable[[int], optuna.samplers.BaseSampler]
 """Return the sampler of a seed."""
 
-_RANDOM_FIRST = 20
+RANDOM_FIRST = 20
 """Random plans that a model starts from where it has no initial plans."""
 
 _PENALTY = 0.1
@@ -115,7 +115,7 @@ def additive_model(source: PlanSource, score: Score, budget: int, seed: int, ini
     Its front is exact, by the dynamic programming of the gap optima, so no plan of the space is left out.
     """
     encoding, costs = source.encoding, source.width_costs
-    wanted = initial or {"random": _RANDOM_FIRST}
+    wanted = initial or {"random": RANDOM_FIRST}
     plans = [encoding.unpack(proposal.genome) for proposal in make_initial_plans(wanted, source)][:budget]
     scores = [score(levels) for levels in plans]
     seen, rng = {levels.tobytes() for levels in plans}, np.random.default_rng(seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from benchmarks import methods, peer_methods
+from benchmarks import methods, outside_peers, peer_methods
 from benchmarks.markdown import markdown
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_front
 from stepfront.arrays import Array
@@ -33,12 +32,12 @@ DEFAULTS = RunSettings()
 RANDOM = {"random": 20}
 OURS = DEFAULTS.initial_plans
 NONE: Mapping[str, int] = {}
-ALL_THREE = ScreenSettings(neighbours=1000, coding="thermometer", acquisition="expected")
+BEFORE = ScreenSettings(coding="level", acquisition="optimistic", neighbours=0)
 SHARES = (0.95, 0.99, 0.999)
 """Shares of the true hypervolume, to each of which the evaluations are counted."""
 
-NOT_INSTALLED = {"Ax/BoTorch": "ax", "SMAC3": "smac", "Syne Tune": "syne_tune"}
-"""Peers that are compared only by name, with the module of each."""
+FULL_EVALUATIONS = 20
+"""Evaluations of the full width whose network FLOPs are one of the budgets."""
 
 Runner = Callable[[PlanSource, methods.Score, int, int], Array]
 
@@ -51,6 +50,13 @@ class Peer:
     run: Runner
     seeds: int = 10
     budget: int = 200
+    package: str = ""
+    """The distribution that it needs beside stepfront's; without it, the peer is left out."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can run here."""
+        return not self.package or outside_peers.installed_version(self.package) is not None
 
 
 def _ours(
@@ -86,6 +92,10 @@ def _additive(initial: Mapping[str, int]) -> Runner:
     return partial(_call_with_initial, peer_methods.additive_model, initial)
 
 
+def _outside(search: Callable[..., Array], initial: Mapping[str, int]) -> Runner:
+    return partial(_call_with_initial, search, initial)
+
+
 def _call_with_initial(
     function: Callable[..., Array],
     initial: Mapping[str, int],
@@ -101,17 +111,26 @@ PEERS = (
     Peer("ours, default", partial(_ours, OURS, DEFAULTS.screen)),
     Peer("ours, random first generation", partial(_ours, RANDOM, DEFAULTS.screen)),
     Peer("ours, without screening", partial(_ours, OURS, methods.NO_SCREEN)),
-    Peer("ours, thermometer coding", partial(_ours, OURS, ScreenSettings(coding="thermometer"))),
-    Peer("ours, expected gain", partial(_ours, OURS, ScreenSettings(acquisition="expected"))),
-    Peer("ours, neighbours of the front", partial(_ours, OURS, ScreenSettings(neighbours=1000))),
-    Peer("ours, these three", partial(_ours, OURS, ALL_THREE)),
-    Peer("ours, these three, random first generation", partial(_ours, RANDOM, ALL_THREE)),
+    Peer("ours, level coding", partial(_ours, OURS, ScreenSettings(coding="level"))),
+    Peer("ours, optimistic gain", partial(_ours, OURS, ScreenSettings(acquisition="optimistic"))),
+    Peer("ours, no neighbours", partial(_ours, OURS, ScreenSettings(neighbours=0))),
+    Peer("ours, screening before 0.2", partial(_ours, OURS, BEFORE)),
     Peer("Optuna GPSampler", _optuna(_gp, NONE), 3, 100),
     Peer("Optuna GPSampler, our initial plans", _optuna(_gp, OURS), 3, 100),
     Peer("Optuna TPESampler, multivariate", _optuna(_tpe, NONE)),
     Peer("Optuna TPESampler, multivariate, our initial plans", _optuna(_tpe, OURS)),
     Peer("Optuna NSGAIISampler", _optuna(_nsga2, NONE, True)),
     Peer("Optuna NSGAIISampler, our initial plans", _optuna(_nsga2, OURS, True)),
+    Peer("BoTorch qLogNEHVI", _outside(outside_peers.botorch_qlognehvi, NONE), 3, 60, "botorch"),
+    Peer("BoTorch qLogNEHVI, our initial plans", _outside(outside_peers.botorch_qlognehvi, OURS), 3, 60, "botorch"),
+    Peer("SMAC3 ParEGO", _outside(outside_peers.smac_parego, NONE), 3, 60, "smac"),
+    Peer("SMAC3 ParEGO, our initial plans", _outside(outside_peers.smac_parego, OURS), 3, 60, "smac"),
+    Peer("Syne Tune evolution", _outside(outside_peers.syne_tune_evolution, NONE), package="syne-tune"),
+    Peer(
+        "Syne Tune evolution, our initial plans",
+        _outside(outside_peers.syne_tune_evolution, OURS),
+        package="syne-tune",
+    ),
     Peer("additive model", _additive(NONE)),
     Peer("additive model, our initial plans", _additive(OURS)),
     Peer("gap optima alone", peer_methods.gap_optima, 1),
@@ -177,19 +196,33 @@ def row(peer: Peer, results: list[Result], truth: Truth, images: int) -> dict[st
     cells: dict[str, object] = {"method": peer.name, "seeds": len(results)}
     for share in SHARES:
         cells[f"to {100 * share:g} %"] = _reached([_first(curve, share) for curve in curves], curves)
-    spent = [
-        float(result.scores[: int(n), 1].sum()) * images / 1000 if np.isfinite(n := _first(curve, 0.99)) else np.inf
-        for result, curve in zip(results, curves, strict=True)
-    ]
-    middle = float(np.median(spent))
-    cells["network TFLOPs to 99 %"] = f"{middle:.2f}" if np.isfinite(middle) else "-"
+    spent = [np.cumsum(result.scores[:, 1]) * images / 1000 for result in results]
+    cells["network TFLOPs to 99 %"] = _spent_to([_first(curve, 0.99) for curve in curves], spent)
+    found = [result.scores for result in results]
     for count in (30, 60, 100):
-        cells[f"FID above the front at {count}"] = (
-            f"{100 * np.median([truth.excess(result.scores[:count]) for result in results]):.1f} %"
-        )
+        cells[f"FID above the front at {count}"] = _excess(truth, [scores[:count] for scores in found])
+    limit = FULL_EVALUATIONS * float(truth.table.unit_gflops[:, -1].sum()) * images / 1000
+    within = [scores[tflops <= limit] for scores, tflops in zip(found, spent, strict=True)]
+    reached = all(tflops[-1] >= limit for tflops in spent)
+    cells[f"... at {limit:.2g} network TFLOPs"] = _excess(truth, within) if reached else "-"
     spent_ms = 1000 * float(np.median([result.seconds for result in results]))
     cells["ms per proposal"] = f"{spent_ms:.0f}" if spent_ms >= 10 else f"{spent_ms:.1f}"
     return cells
+
+
+def _excess(truth: Truth, found: list[Array]) -> str:
+    return f"{100 * np.median([truth.excess(scores) for scores in found]):.1f} %"
+
+
+def _spent_to(counts: list[float], spent: list[Array]) -> str:
+    """Return the median TFLOPs of so many evaluations; `> n` where the median did not get there for n TFLOPs."""
+    reached = [
+        float(tflops[int(count) - 1]) if np.isfinite(count) else np.inf
+        for count, tflops in zip(counts, spent, strict=True)
+    ]
+    middle = float(np.percentile(reached, 50, method="higher"))
+    most = float(np.median([tflops[-1] for tflops in spent]))
+    return f"{middle:.2f}" if np.isfinite(middle) else f"> {most:.2f}"
 
 
 def _first(curve: Array, share: float) -> float:
@@ -223,7 +256,7 @@ def error_lines(table: SurrogateTable) -> str:
 def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str:
     """Return the section of one table as Markdown."""
     table, about = truth.table, truth.table.about
-    rows = [row(peer, results[peer.name], truth, int(about["images"])) for peer in PEERS]
+    rows = [row(peer, results[peer.name], truth, int(about["images"])) for peer in PEERS if peer.name in results]
     units, count = table.main.shape
     return f"""## `{name}`
 
@@ -242,13 +275,15 @@ A fifth of the plans was held out. `front-like` are all that are not of independ
 
 def page(sections: list[str], options: str) -> str:
     """Return the page as Markdown."""
-    missing = [peer for peer, module in NOT_INSTALLED.items() if importlib.util.find_spec(module) is None]
-    absent = f"Not installed, so not measured: {', '.join(missing)}." if missing else ""
+    outside = {name: outside_peers.installed_version(package) for package, name in outside_peers.PACKAGES.items()}
+    missing = [name for name, version in outside.items() if version is None]
+    absent = f"Not installed, so not measured: {', '.join(missing)} (`pip install '.[peers]'`)." if missing else ""
+    used = versions() | {name: version for name, version in outside.items() if version is not None}
     return f"""# The search and its peers
 
 Made by `make bench-peers` (`python -m benchmarks.peers{options}`) on {time.strftime("%Y-%m-%d")}.
 
-Versions: {", ".join(f"{k} {v}" for k, v in versions().items())}.
+Versions: {", ".join(f"{k} {v}" for k, v in used.items())}.
 
 All methods search on published surrogate tables (`benchmarks/surrogate_tables/`), additive and pairwise models of log
 FID that are fitted to evaluated plans by ridge regression. All plans of a table are scored for its true front.
@@ -256,12 +291,21 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
 - `to 99 %`: evaluations to that share of the true hypervolume (reference: 1.1 x the worst uniform FID, 1.05 x full
   cost): median over seeds, with the least and the greatest. `> n`: not reached in n evaluations.
 - `FID above the front at n`: the best FID found at each cost of the true front, above the true one, mean over costs.
+- `network TFLOPs`: what the networks of the evaluations compute, which is what a search costs. `> n`: not reached
+  with n. In the column `... at n network TFLOPs` all methods have spent as much as {FULL_EVALUATIONS} evaluations
+  of the full width. `-`: the method ends before.
 - `ms per proposal`: CPU time of one thread, models and storage included. Evaluations cost nothing here.
-- `ours, these three` sets `screen` to `coding: thermometer`, `acquisition: expected` and `neighbours: 1000`; each of
-  the three rows above it sets one of them.
+- `ours, level coding` to `ours, no neighbours` change one setting of `screen` each. `screening before 0.2` has
+  the earlier defaults of all three: `coding: level`, `acquisition: optimistic`, `neighbours: 0`.
 - Optuna's samplers run as shipped, on integers (NSGA-II on categories, as documented), and are charged for plans that
   they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs on fewer
   seeds, and for 100 evaluations.
+- BoTorch maximises qLogNEHVI over the integers by local search, with a Gaussian process of log FID and the known costs.
+  For its time per proposal it runs on fewer seeds, and for 60 evaluations. Ax is left out: it would propose by the same
+  function.
+- SMAC3 is its hyperparameter facade (random forest, ParEGO) on integers, on fewer seeds and for 60 evaluations.
+- Syne Tune is its multi-objective regularized evolution with a population of 20; release 0.16 has no NSGA-II. It is
+  charged for plans that it repeats.
 - Greedy narrowing and the gap optima have no randomness. They end when they have no more plans.
 
 A table has no noise and no interaction of three steps. That favours methods that assume additivity, above all the
@@ -287,7 +331,7 @@ def main() -> None:
         if not given.only:
             sections.append(section(path.stem, truth, results))
     if not given.only:
-        options = f" --seeds {given.seeds}" if "--seeds" in sys.argv else ""
+        options = "".join(f" {word}" for word in sys.argv[1:])
         given.docs.mkdir(parents=True, exist_ok=True)
         (given.docs / "bench-peers.md").write_text(page(sections, options), encoding="utf-8")
 
@@ -300,7 +344,7 @@ def run_peers(table: SurrogateTable, content: bytes, seeds: int, only: str, work
     return {
         peer.name: [run_peer(peer, table, seed, kept) for seed in range(min(seeds, peer.seeds))]
         for peer in PEERS
-        if only in peer.name
+        if only in peer.name and peer.installed
     }
 
 

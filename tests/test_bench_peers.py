@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import outside_peers, peers
 from benchmarks.fit_surrogate import fit
 from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
-from benchmarks.peers import PEERS, Truth
+from benchmarks.peers import PEERS, Peer, Result, Truth, page, row, run_peers
 from benchmarks.surrogate_table import (
     TABLES,
     SurrogateTable,
@@ -18,6 +20,8 @@ from benchmarks.surrogate_table import (
     true_front,
     write_surrogate_table,
 )
+from stepfront.arrays import Array
+from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.pareto import front_indices
 
 
@@ -104,6 +108,60 @@ def test_greedy_narrowing_by_fid_ends_at_the_narrowest_plan() -> None:
 
 def test_peers_have_names_of_their_own() -> None:
     assert len({peer.name for peer in PEERS}) == len(PEERS)
+
+
+OUTSIDE: dict[str, Callable[..., Array]] = {
+    "botorch": outside_peers.botorch_qlognehvi,
+    "smac": outside_peers.smac_parego,
+    "syne-tune": outside_peers.syne_tune_evolution,
+}
+
+
+@pytest.mark.parametrize("package", OUTSIDE)
+def test_peers_of_other_packages_begin_with_the_initial_plans_and_keep_to_the_budget(package: str) -> None:
+    if outside_peers.installed_version(package) is None:
+        pytest.skip(f"{package} is not installed (the extra `peers`)")
+    table, initial = made_table(), {"uniform": 3, "gap": 5}
+    source = table.plan_source(0)
+    plans = [source.encoding.unpack(proposal.genome) for proposal in make_initial_plans(initial, source)]
+    scores = OUTSIDE[package](source, table, len(plans) + 3, 0, initial)
+    assert scores.shape == (len(plans) + 3, 2)
+    np.testing.assert_allclose(scores[: len(plans)], [table(levels) for levels in plans])
+    every = table.every()
+    assert all(np.isclose(every, score).all(axis=1).any() for score in scores)
+
+
+def test_peers_that_are_not_installed_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside_peers, "installed_version", lambda package: "1.0" if package == "smac" else None)
+    ran: list[str] = []
+
+    def peer(name: str, package: str) -> Peer:
+        def run(source: PlanSource, score: SurrogateTable, budget: int, seed: int) -> Array:
+            ran.append(name)
+            return np.array([score(np.full(4, 2))])
+
+        return Peer(name, run, 1, 1, package)
+
+    monkeypatch.setattr(peers, "PEERS", (peer("here", ""), peer("forest", "smac"), peer("process", "botorch")))
+    assert set(run_peers(made_table(), b"", 10, "", tmp_path)) == set(ran) == {"here", "forest"}
+    text = page([], "")
+    assert "Not installed, so not measured: BoTorch, Syne Tune (" in text
+    assert "SMAC3 1.0" in text
+
+
+def test_a_row_counts_evaluations_and_the_network_flops_of_its_networks() -> None:
+    table = made_table()
+    truth = Truth.of(table)
+    dear, all_plans = table(np.full(4, 2)), table.every()
+    images = 8
+    found = row(peers.PEERS[0], [Result(all_plans, 0.001)], truth, images)
+    first = int(np.argmax(truth.shares(all_plans) >= 0.99)) + 1
+    assert found["to 99 %"] == str(first)
+    assert found["network TFLOPs to 99 %"] == f"{all_plans[:first, 1].sum() * images / 1000:.2f}"
+    ends_early = row(peers.PEERS[0], [Result(np.array([dear] * 3), 0.001)], truth, images)
+    assert ends_early["to 99 %"] == "> 3"
+    assert ends_early["network TFLOPs to 99 %"] == f"> {3 * dear[1] * images / 1000:.2f}"
+    assert [cell for name, cell in ends_early.items() if name.startswith("... at")] == ["-"]
 
 
 @pytest.mark.parametrize("path", sorted(TABLES.glob("*.json")), ids=lambda path: path.stem)
