@@ -10,134 +10,26 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pandas as pd
 
-from benchmarks import methods, outside_peers, peer_methods
+from benchmarks import outside_peers
 from benchmarks.markdown import markdown
+from benchmarks.peer_list import DEFAULTS, PEERS, Peer
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_front
 from stepfront.arrays import Array
-from stepfront.search.config import RunSettings, ScreenSettings
-from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.pareto import hypervolume, hypervolume_history
 from stepfront.search.records.versions import versions
 
-DEFAULTS = RunSettings()
-RANDOM = {"random": 20}
-OURS = DEFAULTS.initial_plans
-NONE: Mapping[str, int] = {}
-BEFORE = ScreenSettings(coding="level", acquisition="optimistic", neighbours=0)
 SHARES = (0.95, 0.99, 0.999)
 """Shares of the true hypervolume, to each of which the evaluations are counted."""
 
 FULL_EVALUATIONS = 20
 """Evaluations of the full width whose network FLOPs are one of the budgets."""
-
-Runner = Callable[[PlanSource, methods.Score, int, int], Array]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A method, with the most seeds and evaluations that its own time per proposal allows."""
-
-    name: str
-    run: Runner
-    seeds: int = 10
-    budget: int = 200
-    package: str = ""
-    """The distribution that it needs beside stepfront's; without it, the peer is left out."""
-
-    @property
-    def installed(self) -> bool:
-        """Whether it can run here."""
-        return not self.package or outside_peers.installed_version(self.package) is not None
-
-
-def _ours(
-    initial: Mapping[str, int], screen: ScreenSettings, source: PlanSource, score: methods.Score, budget: int, seed: int
-) -> Array:
-    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, screen)
-
-
-def _random(source: PlanSource, score: methods.Score, budget: int, seed: int) -> Array:
-    return methods.random_plans(source.encoding, score, budget, seed)
-
-
-def _optuna(make: peer_methods.MakeSampler, initial: Mapping[str, int], categorical: bool = False) -> Runner:
-    def run(source: PlanSource, score: methods.Score, budget: int, seed: int) -> Array:
-        return peer_methods.optuna_search(make, source, score, budget, seed, initial, categorical)
-
-    return run
-
-
-def _gp(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True)
-
-
-def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed)
-
-
-def _additive(initial: Mapping[str, int]) -> Runner:
-    return partial(_call_with_initial, peer_methods.additive_model, initial)
-
-
-def _outside(search: Callable[..., Array], initial: Mapping[str, int]) -> Runner:
-    return partial(_call_with_initial, search, initial)
-
-
-def _call_with_initial(
-    function: Callable[..., Array],
-    initial: Mapping[str, int],
-    source: PlanSource,
-    score: methods.Score,
-    budget: int,
-    seed: int,
-) -> Array:
-    return function(source, score, budget, seed, initial)
-
-
-PEERS = (
-    Peer("ours, default", partial(_ours, OURS, DEFAULTS.screen)),
-    Peer("ours, random first generation", partial(_ours, RANDOM, DEFAULTS.screen)),
-    Peer("ours, without screening", partial(_ours, OURS, methods.NO_SCREEN)),
-    Peer("ours, level coding", partial(_ours, OURS, ScreenSettings(coding="level"))),
-    Peer("ours, optimistic gain", partial(_ours, OURS, ScreenSettings(acquisition="optimistic"))),
-    Peer("ours, no neighbours", partial(_ours, OURS, ScreenSettings(neighbours=0))),
-    Peer("ours, screening before 0.2", partial(_ours, OURS, BEFORE)),
-    Peer("Optuna GPSampler", _optuna(_gp, NONE), 3, 100),
-    Peer("Optuna GPSampler, our initial plans", _optuna(_gp, OURS), 3, 100),
-    Peer("Optuna TPESampler, multivariate", _optuna(_tpe, NONE)),
-    Peer("Optuna TPESampler, multivariate, our initial plans", _optuna(_tpe, OURS)),
-    Peer("Optuna NSGAIISampler", _optuna(_nsga2, NONE, True)),
-    Peer("Optuna NSGAIISampler, our initial plans", _optuna(_nsga2, OURS, True)),
-    Peer("BoTorch qLogNEHVI", _outside(outside_peers.botorch_qlognehvi, NONE), 3, 60, "botorch"),
-    Peer("BoTorch qLogNEHVI, our initial plans", _outside(outside_peers.botorch_qlognehvi, OURS), 3, 60, "botorch"),
-    Peer("SMAC3 ParEGO", _outside(outside_peers.smac_parego, NONE), 3, 60, "smac"),
-    Peer("SMAC3 ParEGO, our initial plans", _outside(outside_peers.smac_parego, OURS), 3, 60, "smac"),
-    Peer("Syne Tune evolution", _outside(outside_peers.syne_tune_evolution, NONE), package="syne-tune"),
-    Peer(
-        "Syne Tune evolution, our initial plans",
-        _outside(outside_peers.syne_tune_evolution, OURS),
-        package="syne-tune",
-    ),
-    Peer("additive model", _additive(NONE)),
-    Peer("additive model, our initial plans", _additive(OURS)),
-    Peer("gap optima alone", peer_methods.gap_optima, 1),
-    Peer("greedy narrowing by the gap", peer_methods.greedy_by_gap, 1),
-    Peer("greedy narrowing by FID", peer_methods.greedy_by_fid, 1),
-    Peer("random, no repeats", _random),
-)
 
 
 @dataclass(frozen=True)
@@ -177,10 +69,14 @@ class Result:
     seconds: float
 
 
+def _kept_path(peer: Peer, seed: int, work: Path) -> Path:
+    words = "".join(letter if letter.isalnum() else "-" for letter in peer.name)
+    return work / f"{words}-{peer.budget}-{seed}.npz"
+
+
 def run_peer(peer: Peer, table: SurrogateTable, seed: int, work: Path) -> Result:
     """Run one seed of a peer; results are kept, so that an interrupted benchmark continues."""
-    words = "".join(letter if letter.isalnum() else "-" for letter in peer.name)
-    path = work / f"{words}-{peer.budget}-{seed}.npz"
+    path = _kept_path(peer, seed, work)
     if not path.exists():
         begin = time.process_time()
         scores = peer.run(table.plan_source(seed), table, peer.budget, seed)
@@ -258,11 +154,14 @@ def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str
     table, about = truth.table, truth.table.about
     rows = [row(peer, results[peer.name], truth, int(about["images"])) for peer in PEERS if peer.name in results]
     units, count = table.main.shape
+    absent = [peer.name for peer in PEERS if peer.installed and peer.name not in results]
+    unmeasured = f"\nNot measured here: {'; '.join(absent)}.\n" if absent else ""
     return f"""## `{name}`
 
 {units} genes of {count} widths, {count**units:,} plans; the true front has {len(truth.front)} points.
 
 {markdown(pd.DataFrame(rows))}
+{unmeasured}
 
 The table is fitted to {about["fitted to"]} evaluated plans, somewhat more than half of them of independent random
 widths, the others in runs or like those of a front (`{about["command"]}`).
@@ -323,11 +222,12 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=10, help="most seeds of a method")
     parser.add_argument("--only", default="", help="run the methods whose names contain this, and write no page")
+    parser.add_argument("--kept", action="store_true", help="run nothing, and write the page from results in --work")
     given = parser.parse_args()
     sections = []
     for path in sorted(TABLES.glob(f"{given.table or '*'}.json")):
         truth = Truth.of(read_surrogate_table(path))
-        results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work)
+        results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work, given.kept)
         if not given.only:
             sections.append(section(path.stem, truth, results))
     if not given.only:
@@ -336,16 +236,22 @@ def main() -> None:
         (given.docs / "bench-peers.md").write_text(page(sections, options), encoding="utf-8")
 
 
-def run_peers(table: SurrogateTable, content: bytes, seeds: int, only: str, work: Path) -> dict[str, list[Result]]:
-    """Run the peers whose names contain `only` on a table; results of another table or other defaults are not these."""
+def run_peers(
+    table: SurrogateTable, content: bytes, seeds: int, only: str, work: Path, kept_alone: bool = False
+) -> dict[str, list[Result]]:
+    """Run the peers whose names contain `only` on a table; results of another table or other defaults are not these.
+
+    With `kept_alone` nothing runs, and peers and seeds without a result are left out.
+    """
     defaults = DEFAULTS.model_dump_json(include={"initial_plans", "variation", "screen"}).encode()
     kept = work / hashlib.sha256(content + defaults).hexdigest()[:8]
     kept.mkdir(parents=True, exist_ok=True)
-    return {
-        peer.name: [run_peer(peer, table, seed, kept) for seed in range(min(seeds, peer.seeds))]
+    wanted = {
+        peer: [s for s in range(min(seeds, peer.seeds)) if not kept_alone or _kept_path(peer, s, kept).exists()]
         for peer in PEERS
         if only in peer.name and peer.installed
     }
+    return {peer.name: [run_peer(peer, table, seed, kept) for seed in each] for peer, each in wanted.items() if each}
 
 
 if __name__ == "__main__":

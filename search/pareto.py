@@ -34,7 +34,7 @@ def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int
     scores = np.asarray(scores, dtype=np.float64)
     if not len(scores):
         return np.zeros(0, dtype=np.int64)
-    candidates = np.flatnonzero(domination_rank(scores, penalty) == 0)
+    candidates = np.flatnonzero(domination_rank(scores, penalty, enough=1) == 0)
     if penalty is not None:
         candidates = candidates[penalty[candidates] <= 0]
     _, first = np.unique(scores[candidates], axis=0, return_index=True)

@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import outside_peers, peers
 from benchmarks.fit_surrogate import fit
+from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
-from benchmarks.peers import PEERS, Peer, Result, Truth, page, row, run_peers
+from benchmarks.peers import Result, Truth, page, row, run_peers
 from benchmarks.surrogate_table import (
     TABLES,
     SurrogateTable,
@@ -143,7 +144,10 @@ def test_peers_that_are_not_installed_are_left_out_and_named(tmp_path: Path, mon
         return Peer(name, run, 1, 1, package)
 
     monkeypatch.setattr(peers, "PEERS", (peer("here", ""), peer("forest", "smac"), peer("process", "botorch")))
+    assert run_peers(made_table(), b"", 10, "", tmp_path, kept_alone=True) == {}
     assert set(run_peers(made_table(), b"", 10, "", tmp_path)) == set(ran) == {"here", "forest"}
+    assert set(run_peers(made_table(), b"", 10, "", tmp_path, kept_alone=True)) == {"here", "forest"}
+    assert len(ran) == 2
     text = page([], "")
     assert "Not installed, so not measured: BoTorch, Syne Tune (" in text
     assert "SMAC3 1.0" in text

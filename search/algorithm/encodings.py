@@ -140,7 +140,7 @@ class Encoding(ABC):
 
     def _not_empty(self, levels: Levels) -> Levels:
         # A plan has at least one step: the cleanest, where it matters most.
-        if (levels == SKIP_LEVEL).all():
+        if self.skip and (levels == SKIP_LEVEL).all():
             levels = levels.copy()
             levels[-1] = 0
         return levels
@@ -164,7 +164,8 @@ class Stages(Encoding):
 
     def project(self, levels: Levels) -> Levels:
         """Return the levels clipped to the valid range; where all are skipped, the last one runs."""
-        return self.repaired(self._not_empty(np.clip(levels, self.lowest, self.highest)))
+        # np.clip does the same in three times the time, and every child and neighbour passes here.
+        return self.repaired(self._not_empty(np.minimum(np.maximum(levels, self.lowest), self.highest)))
 
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per stage, `-` for a skipped one."""

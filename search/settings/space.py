@@ -136,15 +136,15 @@ class ScreenSettings(Settings):
     )
     offspring: int = Field(32, ge=1, description="children made per child that is evaluated")
     neighbours: int = Field(
-        0, ge=0, description="plans one change away from a point of the front that are screened beside the children"
+        100, ge=0, description="plans one change away from a point of the front that are screened beside the children"
     )
     coding: Literal["level", "thermometer"] = Field(
-        "level",
+        "thermometer",
         description="features of a plan in proxy model. level: one number per unit; thermometer: one per unit and "
         "width that it reaches",
     )
     acquisition: Literal["optimistic", "expected"] = Field(
-        "optimistic",
+        "expected",
         description="gain of hypervolume that is compared. optimistic: at one standard deviation below the expected "
         "FID; expected: its mean over the distribution of FID, with proxy model and two objectives",
     )
