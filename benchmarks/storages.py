@@ -93,7 +93,10 @@ class _Timed:
             defaults.screen, encoding, lambda: features, lambda levels: [float(self._cost[levels].sum())]
         )
         initial = make_initial_plans(defaults.initial_plans, source)
-        sampler = BlockNSGAII(encoding, defaults.variation, 0, initial, defaults.screen.offspring, screening)
+        screen = defaults.screen
+        sampler = BlockNSGAII(
+            encoding, defaults.variation, 0, initial, screen.offspring, screening, neighbours=screen.neighbours
+        )
         self._ledger = Ledger(
             storage,
             sampler,
