@@ -130,7 +130,15 @@ def _check_supernet_exists(directory: Path) -> None:
 def _check_autoencoder(settings: RunSettings, card: SupernetCard, directory: Path) -> None:
     """Raise InputError when the supernet works on other latents, or on pixels, before any image is encoded."""
     folder = settings.data.autoencoder
-    check_autoencoder(card, folder, None if folder is None else load_autoencoder(Path(folder)).digest, directory)
+    autoencoder = None if folder is None else load_autoencoder(Path(folder))
+    check_autoencoder(card, folder, None if autoencoder is None else autoencoder.digest, directory)
+    if autoencoder is not None and autoencoder.factors is None and not card.data_fingerprint:
+        logging.getLogger("stepfront").warning(
+            "data.autoencoder %s gives no scale of its latents, so each channel is brought to mean 0 and deviation 1; "
+            "the imported network in %s may have been trained on another scale: name its own autoencoder",
+            folder,
+            directory,
+        )
     if folder is not None and settings.sampler.clip:
         raise InputError("sampler.clip clamps to [-1, 1], which latents exceed; set sampler.clip=false")
 

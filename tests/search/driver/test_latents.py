@@ -209,13 +209,16 @@ def test_a_supernet_of_pixels_is_refused(trained: Path, trained_on_latents: Path
         load_problem(settings)
 
 
-def test_latents_that_the_network_does_not_read_are_refused(trained_on_latents: Path, tmp_path: Path) -> None:
+def test_latents_that_the_network_does_not_read_are_refused(
+    trained_on_latents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """An imported supernet does not know its autoencoder: the shape decides."""
     shutil.copytree(trained_on_latents / "tiny" / "supernet", tmp_path / "supernet")
     card = json.loads((tmp_path / "supernet" / CARD_FILE).read_text())
     write_json(tmp_path / "supernet" / CARD_FILE, card | {"data_fingerprint": "", "latents": None})
     own = (f"supernet={tmp_path / 'supernet'}",)
     load_problem(on_latents(trained_on_latents, *own))
+    assert "may have been trained on another scale: name its own autoencoder" in caplog.text
     three = make_autoencoder("AutoencoderTiny", tmp_path / "three", latent_channels=3)
     with pytest.raises(InputError, match=r"reads 2x4x4, and the latents of .* are 3x4x4"):
         load_problem(on_latents(trained_on_latents, *own, f"data.autoencoder={three}"))
