@@ -18,7 +18,7 @@ WIDTH = 110
 EXPLANATION = """All settings, each below what it means.  A line that begins with # and no space holds a default: remove
 the # to change it, and that of its group where the group has one.  `stepfront doctor FILE` checks the file."""
 
-_KEY = re.compile(r"( *)([a-z_]+):(.*?)(?: +# *(.*))?$")
+_KEY = re.compile(r"( *)([a-z_0-9]+):(.*?)(?: +# *(.*))?$")
 
 
 def commented_settings(preset: str, name: str) -> str:
@@ -58,7 +58,7 @@ def _group_lines(
         if comment := comments.get(prefix + key.key):
             yield from _prose(comment, indent)
         if key.key in given:
-            yield f"{indent}{key.key}: {yaml_text(given[key.key])}"
+            yield from _value(key.key, given[key.key], indent)
         else:
             yield f"#{indent}{key.key}: {key.default}"
     for name, field in model.model_fields.items():
@@ -68,6 +68,17 @@ def _group_lines(
                 yield from _prose(comment, indent)
             yield f"{'' if name in given else '#'}{indent}{name}:"
             yield from _group_lines(group, given.get(name) or {}, comments, f"{prefix}{name}.", indent + "  ")
+
+
+def _value(key: str, value: Any, indent: str) -> Iterator[str]:
+    """Yield the lines of a given value: one, or one per key of a mapping that is too long for that."""
+    line = f"{indent}{key}: {yaml_text(value)}"
+    if len(line) <= WIDTH or not isinstance(value, Mapping):
+        yield line
+        return
+    yield f"{indent}{key}:"
+    for inner, each in value.items():
+        yield f"{indent}  {inner}: {yaml_text(each)}"
 
 
 def _prose(text: str, indent: str) -> list[str]:
