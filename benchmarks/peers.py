@@ -96,7 +96,8 @@ def row(peer: Peer, results: list[Result], truth: Truth, images: int) -> dict[st
     cells["network TFLOPs to 99 %"] = _spent_to([_first(curve, 0.99) for curve in curves], spent)
     found = [result.scores for result in results]
     for count in (30, 60, 100):
-        cells[f"FID above the front at {count}"] = _excess(truth, [scores[:count] for scores in found])
+        within = [scores[:count] for scores in found]
+        cells[f"FID above the front at {count}"] = _excess(truth, within) if count <= peer.budget else "-"
     limit = FULL_EVALUATIONS * float(truth.table.unit_gflops[:, -1].sum()) * images / 1000
     within = [scores[tflops <= limit] for scores, tflops in zip(found, spent, strict=True)]
     reached = all(tflops[-1] >= limit for tflops in spent)
@@ -189,16 +190,18 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
 
 - `to 99 %`: evaluations to that share of the true hypervolume (reference: 1.1 x the worst uniform FID, 1.05 x full
   cost): median over seeds, with the least and the greatest. `> n`: not reached in n evaluations.
-- `FID above the front at n`: the best FID found at each cost of the true front, above the true one, mean over costs.
+- `FID above the front at n`: the best FID found at each cost of the true front, above the true one, mean over costs;
+  after n evaluations.
 - `network TFLOPs`: what the networks of the evaluations compute, which is what a search costs. `> n`: not reached
   with n. In the column `... at n network TFLOPs` all methods have spent as much as {FULL_EVALUATIONS} evaluations
-  of the full width. `-`: the method ends before.
+  of the full width. `-`: the method was not run so far.
 - `ms per proposal`: CPU time of one thread, models and storage included. Evaluations cost nothing here.
 - `ours, level coding` to `ours, no neighbours` change one setting of `screen` each. `screening before 0.2` has
   the earlier defaults of all three: `coding: level`, `acquisition: optimistic`, `neighbours: 0`.
 - Optuna's samplers run as shipped, on integers (NSGA-II on categories, as documented), and are charged for plans that
   they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs on fewer
   seeds, and for 100 evaluations.
+- The column `seeds` says how many seeds a row has; a median of one seed has no range.
 - BoTorch maximises qLogNEHVI over the integers by local search, with a Gaussian process of log FID and the known costs.
   For its time per proposal it runs on fewer seeds, and for 60 evaluations. Ax is left out: it would propose by the same
   function.
