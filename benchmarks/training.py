@@ -135,13 +135,16 @@ def loss_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 def page(scores: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
     """Return docs/bench-training.md."""
-    options = f"--supernet {given.supernet} --steps {steps} --seeds {given.seeds} --images {given.images}"
+    extra = given.extra or steps // 2
+    options = (
+        f"--supernet {given.supernet} --steps {steps} --extra {extra} --seeds {given.seeds} --images {given.images}"
+    )
     parts = [
         f"# Trainings at equal network FLOPs\n\nMade by `make bench-training` (`python -m benchmarks.training {options}"
         f"`) on {time.strftime('%Y-%m-%d')}, on a CPU.\n\n"
         f"The supernet of {given.supernet} by {steps:,} sandwich steps; every other training has the network FLOPs of "
         "that one, but for second stages: they start from it, and each has the FLOPs of "
-        f"{given.extra or steps // 2:,} further sandwich steps, in all its groups together. The one of the undivided "
+        f"{extra:,} further sandwich steps, in all its groups together. The one of the undivided "
         "supernet decides what groups are worth. Groups are by log-SNR. Merging takes the groups that are trained, so "
         "its minutes are those of the merging alone. "
         "`alone`: `stepfront train --plain WIDTH`, so the four widths together take four times the FLOPs. "

@@ -31,7 +31,7 @@ from stepfront.search.export.network_files import (
 from stepfront.search.problem.evaluator_parts import CPU_BATCH
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import read_fitted_weights, read_samplers
+from stepfront.search.records.learnt_samplers import fitted_weights, read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
@@ -111,7 +111,7 @@ def write_point(
         )
     weights = problem.weights
     if plan.weights:
-        weights = read_fitted_weights(problem.settings.search_directory)[plan.weights]
+        weights = fitted_weights(problem.settings.search_directory, plan.weights)
     supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in weights.items()})
     inputs: tuple[Tensor, ...] = (
         torch.zeros(2, card.image_channels, card.resolution, card.resolution),

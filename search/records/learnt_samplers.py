@@ -169,6 +169,17 @@ def write_weights(directory: Path, weights: Mapping[str, Tensor], facts: Mapping
     return name
 
 
+def fitted_weights(directory: Path, digest: str) -> dict[str, np.ndarray]:
+    """Return the fitted weights of a digest.  Raises InputError when they are missing, or as `read_fitted_weights`."""
+    found = read_fitted_weights(directory)
+    if digest not in found:
+        raise InputError(
+            f"the fitted weights {digest} are missing from {directory / WEIGHTS_FOLDER}; restore their file, or repeat "
+            "the stepfront fit that made them"
+        )
+    return found[digest]
+
+
 def read_fitted_weights(directory: Path) -> dict[str, dict[str, np.ndarray]]:
     """Return the fitted weights of a search directory by their digests.
 

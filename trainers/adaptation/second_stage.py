@@ -145,7 +145,9 @@ class SecondStage(Generic[Given]):
                 self.data,
                 self.adapt.sort_batches,
             )
-            self._save(supernet, folder, {"sorted_from": card.digest})
+            losses = self.losses(supernet, None if shared else times)
+            made_with = {"sorted_from": card.digest, "held_out_losses": {str(w): loss for w, loss in losses.items()}}
+            self._save(supernet, folder, made_with)
         return folder
 
     def losses(self, supernet: Supernet, times: tuple[int, int] | None = None) -> Losses:

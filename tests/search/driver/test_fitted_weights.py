@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
+from stepfront.search.checks.integrity import check_search
 from stepfront.search.driver.fit import fit_point_weights
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.export.exported.sample import Point
@@ -48,6 +49,13 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched
     assert not np.array_equal(images, sample_pixels(evaluator, own, 4, 3))
 
     assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet).new_trial == fit.new_trial
+
+    (searched_copy / "weights" / f"{fit.digest}.safetensors").unlink()
+    with pytest.raises(
+        InputError, match=f"the fitted weights {fit.digest} are missing from .*repeat the stepfront fit"
+    ):
+        write_point(problem, before.facts, point, plan, tmp_path / "again")
+    assert any(fit.digest in str(finding) for finding in check_search(searched_copy))
 
 
 def test_what_weights_cannot_be_fitted_to_is_refused_in_one_line(searched_copy: Path) -> None:
