@@ -82,9 +82,7 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
     directory = settings.supernet_directory
     with contextlib.ExitStack() as held:
         held.enter_context(directory_lock(directory))
-        if fresh:
-            clear_directory(directory)
-        groups = _groups_folder(settings)
+        groups = directory / GROUPS_FOLDER if fresh else _groups_folder(settings)
         if groups.parent != directory:
             held.enter_context(directory_lock(groups.parent))
         stage("reading the images")
@@ -92,6 +90,8 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         device = pick_device(settings.training.device)
         if line := choose_threads(device):
             stage(line)
+        if fresh:  # only now: a mistake in the settings of the data must not delete what exists
+            clear_directory(directory)
         begin_record(directory)
         second = SecondStage.begin(settings, settings.adapt, data, source, groups)
         done = (directory / CARD_FILE).exists()
