@@ -107,8 +107,8 @@ bench-networks: $(READY)  ## train network families at equal training FLOPs (nee
 bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs runs/digits)
 	$(BIN)/python -m benchmarks.noise
 
-bench-transfer: $(READY)  ## measure warm starts on Fashion-MNIST from the front on digits (needs both runs)
-	$(BIN)/python -m benchmarks.transfer
+bench-transfer: $(READY)  ## measure what earlier searches are worth, over pairs of surrogate tables (minutes, no supernet)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
 
 bench-variants: $(READY)  ## compare fronts with and without variants of a step (an hour; needs ../shared/data/fashion-mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.step_variants

@@ -7,6 +7,7 @@ process, in the order of their genomes, so that those with a common prefix share
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from benchmarks.problem import Problem, load_problem
 from benchmarks.surrogate_table import TABLES, SurrogateTable, write_surrogate_table
+from benchmarks.transfer_supernets import HALVES
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import rank_correlation
@@ -147,6 +149,11 @@ def errors_by_kind(predicted: Array, logs: Array, kinds: Array) -> Iterator[tupl
         yield name, held_out_error(predicted[part], logs[part])
 
 
+def supernet_source(name: str) -> str:
+    """Return what made the supernet of a run."""
+    return f"{name} of benchmarks/transfer_supernets.py" if name in HALVES else f"configs/{name}.yaml"
+
+
 def make_table(problem: Problem, found: pd.DataFrame, about: dict[str, object]) -> SurrogateTable:
     """Return the table fitted to four fifths of the plans; `about` says its error on the others."""
     encoding, count = problem.encoding, len(problem.widths)
@@ -183,11 +190,11 @@ def main() -> None:
     problem = load_problem(given.run, given.steps, given.steps, given.images)
     found = evaluated(problem, given.run, given.plans, given.work)
     about = {
-        "supernet": f"configs/{given.run.name}.yaml, digest {read_card(given.run / 'supernet').digest[:8]}",
+        "supernet": f"{supernet_source(given.run.name)}, digest {read_card(given.run / 'supernet').digest[:8]}",
         "sampler": f"{given.steps} DDIM steps, trailing grid",
         "images": given.images,
         "score": f"FID of {given.images} images, noise seed 0, features {problem.search.features.name}",
-        "command": f"python -m benchmarks.fit_surrogate --plans {given.plans} --images {given.images}",
+        "command": " ".join(["python -m benchmarks.fit_surrogate", *sys.argv[1:]]),
     }
     table = make_table(problem, found, about)
     TABLES.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ for the repeats that they ask for, because their users are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
-from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
+from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import ScreenSettings, VariationSettings
-from stepfront.search.initial_plans.earlier_search import earlier_models
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
@@ -41,10 +41,13 @@ def ours(
     variation: VariationSettings | None = None,
     screen: ScreenSettings = NO_SCREEN,
     in_flight: int = 1,
+    earlier: Sequence[EarlierModel] = (),
+    front: Sequence[Proposal] = (),
 ) -> np.ndarray:
     """Search with stepfront's own ledger and sampler, in memory.
 
-    `in_flight` plans are always under way, as with so many workers of equal speed.
+    `in_flight` plans are always under way, as with so many workers of equal speed.  `earlier` are models of earlier
+    searches, and `front` plans of theirs, which come after the uniform ones.
     """
     encoding = source.encoding
     full = score(np.full(encoding.units, encoding.highest))[1]
@@ -53,17 +56,20 @@ def ours(
     screening = make_screening(
         screen,
         encoding,
-        lambda: PlanFeatures(encoding, source.gap(), earlier_models(initial, encoding, source.gap()), screen.coding),
+        lambda: PlanFeatures(encoding, source.gap(), tuple(earlier), screen.coding),
         lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
     )
+    plans = make_initial_plans(initial, source)
+    uniform = [plan for plan in plans if plan.origin == "uniform"]
     sampler = BlockNSGAII(
         encoding,
         variation or VariationSettings(),
         seed,
-        make_initial_plans(initial, source),
+        [*uniform, *front, *(plan for plan in plans if plan.origin != "uniform")],
         screen.offspring,
         screening,
         neighbours=screen.neighbours,
+        lead=screening.lead if screening is not None and screening.has_earlier else None,
     )
     ledger = Ledger(
         InMemoryStorage(),

@@ -1,17 +1,16 @@
-"""Measure what the front of an earlier search is worth on other images.
+"""Measure what earlier searches are worth on other data, over ordered pairs of published surrogate tables.
 
-Run it with `make bench-transfer`; it writes docs/bench-transfer.md.  A search on Fashion-MNIST starts cold (uniform and
-random plans), with gap plans, with the defaults, and warm: with the front of a finished search on digits (`--from`).
-All have the same number of steps and our own ledger, sampler and screening.  Each plan is sampled once.
+Run it with `make bench-transfer`; it writes docs/bench-transfer.md.  It needs neither a supernet nor images: plans are
+scored by benchmarks/surrogate_table.py.  The earlier search on one table is itself run with the defaults.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import multiprocessing
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,128 +18,272 @@ import pandas as pd
 
 from benchmarks import methods
 from benchmarks.markdown import markdown
-from benchmarks.problem import load_problem
-from benchmarks.search import SampledScore
+from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
+from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels
-from stepfront.search.config import RunSettings
-from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
-from stepfront.search.records.run_directory import find_search, warm_settings
+from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
+from stepfront.search.algorithm.transfer import fit_earlier_model
+from stepfront.search.algorithm.trials import Proposal
+from stepfront.search.config import RunSettings, ScreenSettings
+from stepfront.search.earlier.kept_tables import FRONT_PLANS, SCREEN_WITH_EARLIER
+from stepfront.search.earlier.mapped_plans import mapped_gap, mapped_levels
+from stepfront.search.pareto import domination_rank, front_indices, hypervolume_history
 from stepfront.search.records.versions import versions
-from stepfront.trainers.networks.card import read_card
 
-COLD = "cold: 4 uniform, 16 random"
+DEFAULTS = RunSettings()
+WARM_SCREEN = DEFAULTS.screen.model_copy(update=SCREEN_WITH_EARLIER)
+EARLIER_TRIALS = 120
+"""Evaluations of an earlier search, the budget of the presets."""
+
+REVERSED = "reversed"
+"""Name of the control: the table of the data itself with its steps in reverse order, which misleads."""
 
 
-class _KeptScore:
-    """Scores that both processes and later calls share, one small file per plan."""
+@dataclass(frozen=True)
+class Comparison:
+    """A way to search on the table `data`: from the tables in `earlier`, none of them for a cold start."""
 
-    def __init__(self, score: SampledScore, directory: Path) -> None:
-        self._score, self._directory = score, directory
+    data: str
+    earlier: tuple[str, ...] = ()
+    screen: ScreenSettings = DEFAULTS.screen
 
-    def __call__(self, levels: Levels) -> tuple[float, float]:
-        path = self._directory / f"{self._score.problem.encoding.pack(levels)}.json"
+
+@dataclass(frozen=True)
+class Tables:
+    """The published tables by name, and the folder in which results are kept."""
+
+    by_name: Mapping[str, SurrogateTable]
+    work: Path
+    budget: int
+
+    def table(self, name: str, data: str) -> SurrogateTable:
+        """Return a table of that name; the control is made of the data's own."""
+        return reversed_table(self.by_name[data]) if name == REVERSED else self.by_name[name]
+
+    def curve(self, comparison: Comparison, seed: int) -> Array:
+        """Return the hypervolume after each evaluation, [budget]; results are kept and read again."""
+        table = self.by_name[comparison.data]
+        words = "-".join([comparison.data, "from", *(comparison.earlier or ["none"]), comparison.screen.coding])
+        digest = self._digest([comparison.data, *(name for name in comparison.earlier if name != REVERSED)])
+        path = self.work / f"{words}-{self.budget}-{seed}-{digest}.npy"
         if not path.exists():
-            found = self._score(levels)
-            beside = path.with_suffix(f".{multiprocessing.current_process().pid}")
-            beside.write_text(json.dumps(found))
-            beside.replace(path)
-        fid, gflops = json.loads(path.read_text())
-        return fid, gflops
+            begin = time.process_time()
+            np.save(path, self._scores(comparison, table, seed))
+            print(f"{path.stem}: {time.process_time() - begin:.0f} s of CPU", flush=True)
+        return hypervolume_history(np.load(path), table.reference_point())
+
+    def _scores(self, comparison: Comparison, table: SurrogateTable, seed: int) -> Array:
+        found = [self._carried(name, comparison.data, seed) for name in comparison.earlier]
+        return methods.ours(
+            table.plan_source(seed), table, self.budget, seed, DEFAULTS.initial_plans, DEFAULTS.variation,
+            comparison.screen, earlier=[model for model, _ in found], front=[p for _, front in found for p in front],
+        )  # fmt: skip
+
+    def _carried(self, name: str, data: str, seed: int) -> tuple[EarlierModel, list[Proposal]]:
+        """Return what a search on the table `name` carries over to `data`; its trials are kept."""
+        table = self.table(name, data)
+        words = f"{data}-{REVERSED}" if name == REVERSED else name
+        path = self.work / f"earlier-{words}-{seed}-{self._digest([data if name == REVERSED else name])}.npz"
+        if not path.exists():
+            plans, scores = earlier_trials(table, 1000 + seed)
+            np.savez(path, plans=np.array(plans), scores=scores)
+        with np.load(path) as stored:
+            return carried(table, self.by_name[data], list(stored["plans"]), stored["scores"])
+
+    def _digest(self, names: Sequence[str]) -> str:
+        content = b"".join((TABLES / f"{name}.json").read_bytes() for name in names)
+        return hashlib.sha256(content).hexdigest()[:6]
 
 
-def starts(earlier: Path) -> dict[str, dict[str, int]]:
-    """Return the first generations that are compared."""
-    warm = warm_settings(RunSettings(), [earlier]).initial_plans
-    front = {name: count for name, count in warm.items() if name.startswith("front:")}
-    return {
-        COLD: {"uniform": 4, "random": 16},
-        "4 uniform, 16 gap": {"uniform": 4, "gap": 16},
-        "defaults: 4 uniform, 8 gap, 8 monotone": dict(RunSettings().initial_plans),
-        "warm: 4 uniform, 8 of the front": {"uniform": 4} | dict.fromkeys(front, 8),
-        "warm: 4 uniform, 16 of the front": {"uniform": 4} | front,
-        "warm, as --from does: those and the defaults": dict(warm),
-    }
+def reversed_table(table: SurrogateTable) -> SurrogateTable:
+    """Return the table with what the steps are worth in reverse order; gap and costs stay those of the data."""
+    count = len(table.main)
+    pairs = np.zeros_like(table.pairs)
+    for i, j in zip(*np.triu_indices(count, 1), strict=True):
+        pairs[count - 1 - j, count - 1 - i] = table.pairs[i, j].T
+    return replace(table, main=table.main[::-1].copy(), pairs=pairs)
 
 
-_SCORE: _KeptScore | None = None
+def earlier_trials(table: SurrogateTable, seed: int) -> tuple[list[Levels], Array]:
+    """Return the plans and the scores [N, 2] of a search with the defaults on a table."""
+    plans: dict[bytes, Levels] = {}
+
+    def score(levels: Levels) -> tuple[float, float]:
+        plans.setdefault(np.asarray(levels).tobytes(), np.array(levels))
+        return table(levels)
+
+    source, settings = table.plan_source(seed), DEFAULTS
+    methods.ours(
+        source, score, EARLIER_TRIALS, seed, settings.initial_plans, settings.variation, settings.screen
+    )  # fmt: skip
+    found = list(plans.values())
+    return found, table.scores(np.array(found))
 
 
-def _begin(run: Path, images: int, directory: Path) -> None:
-    import torch
+def carried(
+    old: SurrogateTable, new: SurrogateTable, plans: Sequence[Levels], scores: Array
+) -> tuple[EarlierModel, list[Proposal]]:
+    """Return the model of a search on the old table, and plans of its front, both for the space of the new one.
 
-    global _SCORE
-    torch.set_num_threads(1)
-    _SCORE = _KeptScore(SampledScore(run, 10, 20, images), directory)
+    `plans` [N] and `scores` [N, 2] are its trials.
+    """
 
+    def ours(steps: int) -> Array:
+        assert steps == new.steps
+        return new.half_log_snr
 
-def _run(job: tuple[str, dict[str, int], int, int]) -> tuple[str, int, np.ndarray]:
-    name, seeds, seed, budget = job
-    assert _SCORE is not None
-    problem = _SCORE._score.problem
-    screen = RunSettings().screen
-    return name, seed, methods.ours(problem.plan_source(seed), _SCORE, budget, seed, seeds, None, screen)
+    def mapped(levels: Levels) -> Levels:
+        return mapped_levels(old.encoding.step_widths(levels), new.encoding, old.half_log_snr, ours)
 
-
-def measure(run: Path, earlier: Path, work: Path, seeds: int, budget: int, images: int) -> pd.DataFrame:
-    """Return one row per start: medians over seeds, and the evaluations to the cold start's final hypervolume."""
-    kept = work / f"scores-{images}-{hashlib.sha256(read_card(run / 'supernet').digest.encode()).hexdigest()[:8]}"
-    kept.mkdir(parents=True, exist_ok=True)
-    begins = starts(earlier)
-    jobs = [(name, wanted, seed, budget) for seed in range(seeds) for name, wanted in begins.items()]
-    curves: dict[str, dict[int, np.ndarray]] = {name: {} for name in begins}
-    begin = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(2, _begin, (run, images, kept)) as pool:
-        for done, (name, seed, scores) in enumerate(pool.imap_unordered(_run, jobs), 1):
-            curves[name][seed] = scores
-            left = (time.monotonic() - begin) / done * (len(jobs) - done)
-            print(f"{done}/{len(jobs)} searches, {left / 60:.1f} min left", flush=True)
-    problem = load_problem(run, 10, 20, images)
-    everything = np.vstack([scores for found in curves.values() for scores in found.values()])
-    narrow = json.loads((kept / f"{problem.encoding.pack(np.zeros(10, dtype=np.int64))}.json").read_text())[0]
-    reference = [1.1 * narrow, 1.05 * float(everything[:, 1].max())]
-    union = hypervolume(everything[front_indices(everything)], reference)
-    volumes = {
-        name: np.array([hypervolume_history(found[s], reference) / union for s in range(seeds)])
-        for name, found in curves.items()
-    }
-    goal = np.median(volumes[COLD][:, -1])
-    rows = []
-    for name, values in volumes.items():
-        reached = [int(np.argmax(v >= goal)) + 1 if (v >= goal).any() else budget + 1 for v in values]
-        row = {"first generation": name} | {str(n): f"{np.median(values[:, n - 1]):.3f}" for n in _shown(budget)}
-        row["to the cold start's final, median"] = f"{np.median(reached):.0f}"
-        row["range"] = f"{min(reached)}-{max(reached)}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    gap = mapped_gap(old.gap, old.half_log_snr, old.widths, new.encoding, ours)
+    theirs, here = (PlanFeatures(new.encoding, g / g.max(axis=1).sum(), coding="thermometer") for g in (gap, new.gap))
+    model = fit_earlier_model(
+        theirs, here, [mapped(levels) for levels in plans], scores[:, 0],
+        lambda most: domination_rank(scores, enough=most),
+    )  # fmt: skip
+    front = front_indices(scores)
+    chosen = np.unique(np.linspace(0, len(front) - 1, min(FRONT_PLANS, len(front))).round().astype(int))
+    genomes = dict.fromkeys(new.encoding.pack(mapped(plans[i])) for i in front[chosen])
+    return model, [Proposal(genome, "front:earlier") for genome in genomes]
 
 
-def _shown(budget: int) -> list[int]:
-    return [n for n in (10, 20, 30, 40, 60, 80, 120) if n <= budget]
+def comparisons(names: Sequence[str], data: str) -> Iterator[tuple[str, Comparison]]:
+    """Yield what is compared on the table `data`, with the name of its row."""
+    others = [name for name in names if name != data]
+    yield "cold, default", Comparison(data)
+    yield "cold, with the screening of --from", Comparison(data, screen=WARM_SCREEN)
+    for name in others:
+        yield f"from {name}", Comparison(data, (name,), WARM_SCREEN)
+    if len(others) > 1:
+        yield f"from {' and '.join(others)}", Comparison(data, tuple(others), WARM_SCREEN)
+    yield "from reversed (control)", Comparison(data, (REVERSED,), WARM_SCREEN)
+
+
+def counts(curve: Array, cold: Array, trials: int) -> tuple[float, float]:
+    """Return the evaluations that a curve and the cold one need to the cold one's last hypervolume of `trials`.
+
+    The first is infinite where the curve does not reach it.
+    """
+    goal = cold[trials - 1]
+    reached = curve >= goal * (1 - 1e-12)
+    return float(np.argmax(reached)) + 1 if reached.any() else np.inf, float(np.argmax(cold >= goal)) + 1
+
+
+def row(name: str, curves: Sequence[Array], cold: Sequence[Array], trials: int) -> tuple[dict[str, str], list[float]]:
+    """Return the row of one way to search, and the ratio of its evaluations to the cold ones per seed."""
+    pairs = [counts(curve, one, trials) for curve, one in zip(curves, cold, strict=True)]
+    own, ratios = [pair[0] for pair in pairs], [a / b for a, b in pairs]
+    cells = {"search": name}
+    for at in (20, 30, trials):
+        volumes = [curve[at - 1] / one[trials - 1] for curve, one in zip(curves, cold, strict=True)]
+        cells[f"hypervolume at {at}"] = f"{np.median(volumes):.4f}"
+    cells["evaluations"] = f"{_count(np.percentile(own, 50, method='higher'))} ({_count(min(own))}-{_count(max(own))})"
+    cells["ratio, median"] = _ratio(float(np.percentile(ratios, 50, method="higher")))
+    cells["ratio, worst"] = _ratio(max(ratios))
+    return cells, ratios
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if np.isfinite(value) else "never"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else "never"
+
+
+def measure(tables: Tables, seeds: int, trials: int, only: str = "") -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return the rows of each table whose name contains `only`, and the ratios over all their ordered pairs."""
+    sections: dict[str, pd.DataFrame] = {}
+    ratios: dict[str, list[float]] = {}
+    names = sorted(tables.by_name)
+    for data in (name for name in names if only in name):
+        cold = [tables.curve(Comparison(data), seed) for seed in range(seeds)]
+        rows = []
+        for name, comparison in comparisons(names, data):
+            cells, found = row(name, [tables.curve(comparison, seed) for seed in range(seeds)], cold, trials)
+            rows.append(cells)
+            ratios.setdefault(_kind(comparison), []).extend(found)
+        sections[data] = pd.DataFrame(rows)
+    summary = [
+        {
+            "searches": kind,
+            "number": len(found),
+            "ratio, median": _ratio(float(np.percentile(found, 50, method="higher"))),
+            "ratio, 90 % below": _ratio(float(np.percentile(found, 90, method="higher"))),
+            "ratio, worst": _ratio(max(found)),
+            "above 1.1": sum(ratio > 1.1 for ratio in found),
+        }
+        for kind, found in ratios.items()
+    ]
+    return sections, pd.DataFrame(summary)
+
+
+def _kind(comparison: Comparison) -> str:
+    names = comparison.earlier
+    if not names:
+        cold = "cold, default"
+        return cold if comparison.screen == DEFAULTS.screen else "cold, with the screening of --from"
+    if names == (REVERSED,):
+        return "warm, from the control alone"
+    return "warm, from one other table (all ordered pairs)" if len(names) == 1 else "warm, from all other tables"
+
+
+def page(sections: Mapping[str, pd.DataFrame], summary: pd.DataFrame, tables: Tables, given: argparse.Namespace) -> str:
+    """Return the page as Markdown."""
+    parts = []
+    for name, rows in sections.items():
+        about = tables.by_name[name].about
+        error = about["held-out error"]["all"]
+        parts.append(
+            f"## On `{name}`\n\n{about['supernet']}; {about['sampler']}; {about['score']}. The table is fitted to"
+            f" {about['fitted to']} evaluated plans; on {error['plans']} held-out plans Kendall's tau is"
+            f" {error['tau']:.3f} and R^2 of log FID {error['r2']:.3f}.\n\n{markdown(rows)}\n"
+        )
+    return f"""# Starting from earlier searches
+
+Made by `make bench-transfer` (`--seeds {given.seeds} --trials {given.trials}`) on {time.strftime("%Y-%m-%d")};
+{", ".join(f"{k} {v}" for k, v in versions().items())}.
+
+A search on one surrogate table (`benchmarks/surrogate_tables/`) starts from a search on another, as
+`stepfront search --from` does. The earlier search has the defaults and {EARLIER_TRIALS} evaluations. Plans and gap
+tables are mapped by log-SNR. Each ratio compares a search with the cold default of the same seed: the evaluations to
+that search's hypervolume after {given.trials} evaluations, divided by what it needed itself. A search of
+{tables.budget} evaluations that does not get there counts as `never`.
+
+Goal: half in the median, and never above 1.1.
+
+{markdown(summary)}
+
+- `cold, with the screening of --from` sets what `--from` sets in `screen`, without an earlier search:
+  {", ".join(f"`{key}: {value}`" for key, value in SCREEN_WITH_EARLIER.items())}. What is below that row's ratio is
+  due to the earlier search.
+- The control is the data's own table with its steps in reverse order: a search that misleads.
+- A table has neither noise nor interactions of three steps, and all tables here have 10 genes of the same 4 widths and
+  the same 10 steps. Other numbers of steps and widths are tested (`tests/search/earlier`), not measured.
+
+{chr(10).join(parts)}"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/fashion-mnist"), help="run with a supernet")
-    parser.add_argument("--earlier", type=Path, default=Path("runs/digits"), help="finished search of 20 steps")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-transfer"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=60)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=60, help="evaluations of the cold search")
+    parser.add_argument("--only", default="", help="search on the tables whose names contain this, and write no page")
     given = parser.parse_args()
-    table = measure(given.run, find_search(given.earlier)[0], given.work, given.seeds, given.budget, given.images)
-    options = f"--seeds {given.seeds} --budget {given.budget} --images {given.images}"
-    text = (
-        f"# Starting from an earlier search\n\nMade by `make bench-transfer` ({options}) on"
-        f" {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        "Fashion-MNIST (16x16, the small network of `configs/fashion_mnist.yaml`), 20 DDIM steps in 10 stages, with"
-        " several first generations. Warm starts take the front of the quickstart's search on digits. The table shows"
-        f" the share of the hypervolume of the union of all fronts, median of {given.seeds} seeds, by FID evaluations."
-        f" Its last columns show the evaluations until the cold start's median after {given.budget} is reached. All"
-        " have the default screening.\n\n"
-    )
-    (given.docs / "bench-transfer.md").write_text(text + markdown(table) + "\n", encoding="utf-8")
-    print(table.to_string())
+    paths = sorted(TABLES.glob("*.json"))
+    settings = [DEFAULTS.model_dump_json(include={"initial_plans", "variation", "screen"}), str(SCREEN_WITH_EARLIER)]
+    work = given.work / hashlib.sha256("".join(settings).encode()).hexdigest()[:8]
+    work.mkdir(parents=True, exist_ok=True)
+    by_name = {path.stem: read_surrogate_table(path) for path in paths}
+    tables = Tables(by_name, work, given.trials + given.trials // 3)
+    sections, summary = measure(tables, given.seeds, given.trials, given.only)
+    if given.only:
+        return
+    given.docs.mkdir(parents=True, exist_ok=True)
+    (given.docs / "bench-transfer.md").write_text(page(sections, summary, tables, given), encoding="utf-8")
+    print(summary.to_string())
 
 
 if __name__ == "__main__":

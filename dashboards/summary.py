@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
+from stepfront.dashboards.earlier import earlier_sentences
 from stepfront.dashboards.formatting import (
     decimal,
     duration,
@@ -21,7 +22,7 @@ PLAN_LENGTH = 120
 
 
 def summary_sentences(tables: SearchTables) -> list[str]:
-    """Return sentences: the saving at equal quality, the closest baseline, the part of luck, and the effort."""
+    """Return sentences: the saving at equal quality, the closest baseline, luck, earlier searches, and the effort."""
     sentences = [
         *_saved(tables),
         *_closest_baseline(tables),
@@ -29,6 +30,7 @@ def summary_sentences(tables: SearchTables) -> list[str]:
         *_luck(tables),
         *_noise(tables),
         *_latents(tables),
+        *earlier_sentences(tables.facts),
         *_effort(tables),
     ]
     return sentences or ["No trial has completed yet."]

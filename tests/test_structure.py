@@ -26,12 +26,13 @@ MAY_IMPORT: dict[str, str] = {
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
     "testing": """search/algorithm trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
-    "search/cli": """search/api search/checks search/adaptation search/driver search/fitting search/scoring
+    "search/cli": """search/earlier
+        search/api search/checks search/adaptation search/driver search/fitting search/scoring
         search/claims search/export
         search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
-        dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting trainers/interop
-        trainers/inference trainers/networks trainers/data trainers/ground tables ground""",
+        dashboards/terminal dashboards/claim dashboards/earlier dashboards/figures dashboards/formatting
+        trainers/interop trainers/inference trainers/networks trainers/data trainers/ground tables ground""",
     "search/api": """search/adaptation search/driver search/scoring search/export search/problem search/records
         search/storage
         search/ground dashboards dashboards/terminal dashboards/figures trainers/training trainers/networks
@@ -42,7 +43,8 @@ MAY_IMPORT: dict[str, str] = {
     "search/adaptation": """search/driver search/scoring search/tracking search/records search/storage search/ground
         trainers/adaptation trainers/baselines trainers/training trainers/latents trainers/metrics trainers/networks
         trainers/data trainers/ground tables ground""",  # what `stepfront adapt` does
-    "search/driver": """search/scoring search/fitting search/learning search/problem search/execution search/study
+    "search/driver": """search/earlier
+        search/scoring search/fitting search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
@@ -59,7 +61,8 @@ MAY_IMPORT: dict[str, str] = {
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
         trainers/diffusion trainers/networks trainers/ground tables ground""",
-    "search/problem": """search/execution search/step_tables search/initial_plans search/algorithm search/records
+    "search/problem": """search/earlier
+        search/execution search/step_tables search/initial_plans search/algorithm search/records
         search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/latents
         trainers/inference trainers/metrics trainers/step_losses trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
@@ -71,7 +74,9 @@ MAY_IMPORT: dict[str, str] = {
         trainers/ground tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
-    "search/initial_plans": "search/algorithm search/ground trainers/ground tables ground",  # the first generation
+    "search/initial_plans": "search/earlier search/algorithm search/records search/ground tables ground",
+    "search/earlier": """search/algorithm search/records search/ground trainers/diffusion trainers/ground tables
+        ground""",  # what other searches learnt
     "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
@@ -90,8 +95,9 @@ MAY_IMPORT: dict[str, str] = {
         dashboards/figures dashboards/formatting tables ground""",
     "dashboards/score_figures": "dashboards/figures dashboards/formatting tables ground",
     "dashboards/html": "ground",
-    "dashboards/summary": "dashboards/claim dashboards/formatting tables ground",
+    "dashboards/summary": "dashboards/claim dashboards/earlier dashboards/formatting tables ground",
     "dashboards/claim": "dashboards/formatting tables ground",
+    "dashboards/earlier": "dashboards/formatting tables ground",
     "dashboards/figures": "dashboards/formatting tables ground",
     "dashboards/formatting": "",
     "trainers/evaluator": """trainers/evaluation trainers/latents trainers/inference trainers/metrics trainers/diffusion

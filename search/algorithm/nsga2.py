@@ -27,11 +27,15 @@ from stepfront.search.algorithm.variation import count_neighbours, make_child, n
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.pareto import domination_rank, front_indices
+from stepfront.search.records.settings_paths import FRONT_OF
 
 _TRIES = 200
 
 Screen = Callable[[Sequence[Levels]], int]
 """Return the index of the child to evaluate among several."""
+
+Lead = Callable[[Sequence[Levels]], int | None]
+"""Return the index of the plan to evaluate while earlier searches are trusted; None where they are not."""
 
 
 class BlockNSGAII(GenomeSampler):
@@ -39,6 +43,9 @@ class BlockNSGAII(GenomeSampler):
 
     With a `screen`, `offspring` children are made per proposal and the screen chooses one.  It also chooses among up to
     `neighbours` plans one change away from the Pareto front.
+
+    With a `lead`, what earlier searches learnt chooses in place of the initial plans' order, among these and the
+    neighbours of the front.  Where it does not choose, plans of earlier fronts come last.
     """
 
     def __init__(
@@ -51,11 +58,14 @@ class BlockNSGAII(GenomeSampler):
         screen: Screen | None = None,
         affordable: Callable[[Levels], bool] = lambda levels: True,
         neighbours: int = 0,
+        lead: Lead | None = None,
     ) -> None:
         self.encoding, self.variation, self.seed = encoding, variation, seed
         self.initial, self.population = list(initial), variation.population
         self.offspring, self.screen, self._affordable = offspring, screen, affordable
-        self._most_neighbours = neighbours
+        self._most_neighbours, self._lead = neighbours, lead
+        own = [plan.origin for plan in self.initial if not plan.origin.startswith(FRONT_OF)]
+        self._first_generation = len(own) if set(own) - {"uniform"} else len(self.initial)
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
@@ -63,10 +73,9 @@ class BlockNSGAII(GenomeSampler):
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
         """Return the proposal of this number; None when every plan of the space has been proposed."""
         seen = archive.genomes
-        for plan in self.initial:
-            if plan.genome not in seen:
-                return plan
         rng = np.random.default_rng([self.seed, number])
+        if (first := self._initial_plan(rng, archive)) is not None:
+            return first
         children = self._children(rng, self.elite(study, archive), seen)
         if self.screen is not None and self._most_neighbours:
             children += self._neighbours(rng, archive, {*seen, *(child.genome for _, child in children)})
@@ -74,6 +83,26 @@ class BlockNSGAII(GenomeSampler):
             return self._any_unseen(seen)
         chosen = 0 if self.screen is None or len(children) == 1 else self.screen([levels for levels, _ in children])
         return children[chosen][1]
+
+    def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
+        """Return the next plan of the first generation; None after it.
+
+        Led by earlier searches, it has as many plans as it would have without them, if it would have more than uniform
+        ones.
+        """
+        seen = archive.genomes
+        left = [plan for plan in self.initial if plan.genome not in seen]
+        if self._lead is None or not left or left[0].origin == "uniform":
+            return left[0] if left else None
+        if len(seen) >= self._first_generation:
+            return None
+        known = {*seen, *(plan.genome for plan in left)}
+        plans = [(self.encoding.unpack(plan.genome), plan) for plan in left]
+        plans += self._neighbours(rng, archive, known) if archive.complete else []
+        chosen = self._lead([levels for levels, _ in plans])
+        if chosen is not None:
+            return plans[chosen][1]
+        return min(left, key=lambda plan: plan.origin.startswith(FRONT_OF))
 
     def elite(self, study: Study, archive: TrialArchive) -> list[FrozenTrial]:
         """Return the best complete trials by Optuna's rank and crowding, whichever operator made them."""

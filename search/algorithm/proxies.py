@@ -21,7 +21,8 @@ from sklearn.isotonic import IsotonicRegression
 from stepfront.arrays import Array
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
-from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
+from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.algorithm.transfer import TransferModel, make_model
 from stepfront.search.algorithm.trials import GENOME, result_of
 from stepfront.search.pareto import domination_rank
 
@@ -85,7 +86,7 @@ class ModelProxy:
     def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels]) -> None:
         self._features, self._levels_of = features, levels_of
         self._known: Array | None = None
-        self._model = Surrogate()
+        self._model = make_model(features)
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
         """Fit the model on the trials; return the rank correlation of its leave-one-out predictions with FID."""
@@ -97,6 +98,16 @@ class ModelProxy:
         self._known = np.vstack(new if self._known is None else [self._known, *new])
         without = self._model.learn(self._known, scores[:, 0], lambda most: domination_rank(scores, enough=most))
         return rank_correlation(without, scores[:, 0])
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the model knows of earlier searches."""
+        return isinstance(self._model, TransferModel)
+
+    @property
+    def trust(self) -> Array:
+        """Weights of the model without a prior and of those with each earlier search's, [1 + earlier]."""
+        return self._model.weights if isinstance(self._model, TransferModel) else np.ones(1)
 
     def predict(self, children: Sequence[Levels]) -> Array:
         """Return an optimistic FID of each child, [N]."""

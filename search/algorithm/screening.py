@@ -12,6 +12,7 @@ from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.proxies import ModelProxy, Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
+from stepfront.search.algorithm.transfer import LEAST_LEAD
 from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume_gains
@@ -79,6 +80,30 @@ class Screening:
         expected = [proxy.predict(children) for proxy in self._proxies]
         known = np.column_stack([costs, *expected[1:]])
         return best_child(expected[0], known, front, reference)
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the model knows what earlier searches learnt, so that `lead` may choose."""
+        return isinstance(self._proxies[0], ModelProxy) and self._proxies[0].has_earlier
+
+    def lead(self, plans: Sequence[Levels]) -> int | None:
+        """Return the index of the plan with the largest expected gain where earlier searches are trusted; else None.
+
+        They are as long as models with their priors have more weight than the one without.
+        """
+        model = self._proxies[0]
+        if self._progress is None or not isinstance(model, ModelProxy) or not model.has_earlier:
+            return None
+        complete, scores = self._progress.complete, self._progress.scores()
+        reference = self._progress.reference_point()
+        if len(complete) < LEAST_LEAD or reference is None or scores.shape[1] != 2:
+            return None
+        self._is_trusted(complete, scores)
+        if model.trust[0] > 0.5:
+            return None
+        costs = np.array([self._costs_of(levels) for levels in plans])
+        front = self._progress.front_scores()
+        return int(np.argmax(expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference)))
 
     def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
         """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""

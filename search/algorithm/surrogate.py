@@ -36,7 +36,7 @@ LEAST_TRIALS = 12
 _REFIT = 1.25  # the kernel is fitted again when the number of trials has grown by this factor
 
 EarlierModel = Callable[[Sequence[Levels]], Array]
-"""Predict the log FID of plans in an earlier search, in standard deviations from its mean, [N]."""
+"""Predict the log FID of plans from what an earlier search learnt, [N]; an offset and a factor are not meant."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Surrogate:
 
         n grows by a quarter at a time: cheap, and the same with and without a resume.
         """
-        count = _last_refit(min(len(y), MOST_TRIALS))
+        count = last_refit(min(len(y), MOST_TRIALS))
         if self._kernel is not None and count == self._fitted_on:
             return self._kernel
         first = y[:count]
@@ -200,15 +200,7 @@ class _Posterior:
         return across @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
 
 
-def fit_earlier_model(features: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth) -> EarlierModel:
-    """Return the model of an earlier search that scored `plans` [N] with `fid` [N]; plans are of this encoding."""
-    model = Surrogate()
-    model.learn(features(plans), fid, worth)
-    mean, scale = float(np.log(fid).mean()), float(np.log(fid).std()) or 1.0
-    return lambda plans: (model.predict(features(plans))[0] - mean) / scale
-
-
-def _last_refit(count: int) -> int:
+def last_refit(count: int) -> int:
     """Return the largest of 8, 10, 13, 17, ... that is not above `count`; `count` itself below 8."""
     at = 8
     while int(np.ceil(at * _REFIT)) <= count:

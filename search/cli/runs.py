@@ -18,9 +18,10 @@ def add_to(app: typer.Typer) -> None:
         epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500"
     )(train)
     app.command(epilog="Example: stepfront adapt runs/digits --set adapt.groups.count=2 --set adapt.merge=true")(adapt)
-    app.command(epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2")(
-        search
-    )
+    app.command(
+        epilog="Examples: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2; "
+        "stepfront search mine.yaml --from runs/digits --from runs/faces; stepfront search mine.yaml --from auto"
+    )(search)
     app.command(epilog="Example: stepfront resume runs/digits")(resume)
     app.command(epilog="Example: stepfront extend runs/digits --trials 200")(extend)
 
@@ -103,20 +104,31 @@ def search(
     set_: Overrides = None,
     fresh: Fresh = False,
     from_: Annotated[
-        list[str] | None, typer.Option("--from", metavar="SEARCH", help="start from the front of an earlier search")
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SEARCH",
+            help="start from what an earlier search learnt, also on other data; may be repeated. auto: the searches in "
+            "the folder of runs whose spaces are most alike",
+        ),
     ] = None,
 ) -> None:
     """Search the widths per step, or continue a search.
 
-    The supernet of the settings must be trained.
+    The supernet of the settings must be trained.  An earlier search counts as far as its ranks hold on the new trials.
     """
     from stepfront.search.config import load_settings
-    from stepfront.search.records.run_directory import warm_settings
+    from stepfront.search.earlier.found_searches import AUTO, auto_settings
+    from stepfront.search.earlier.kept_tables import warm_settings
     from stepfront.search.storage.run_location import local_settings, open_for_reading
 
     output, given = Output(), load_settings(config, set_ or [])
-    earlier = [open_for_reading(place).local for place in from_ or []]
-    with local_settings(warm_settings(given, earlier)) as (settings, location):
+    earlier = [open_for_reading(place).local for place in from_ or [] if place != AUTO]
+    given = warm_settings(given, earlier)
+    if AUTO in (from_ or []):
+        given, line = auto_settings(given, fresh)
+        output.message(line)
+    with local_settings(given) as (settings, location):
         search_step(settings, fresh, location, output)
         publish_step(settings, output)
 

@@ -42,6 +42,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         screen=screening,
         affordable=affordability(problem, costs),
         neighbours=settings.screen.neighbours,
+        lead=screening.lead if screening is not None and screening.has_earlier else None,
     )
     budget = settings.budget
     steps = len(problem.times)

@@ -15,6 +15,8 @@ from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
+from stepfront.search.earlier.kept_tables import keep_earlier
+from stepfront.search.earlier.usable_plans import left_out
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.interrupt import interruptible
 from stepfront.search.execution.placement import slots_now, worker_count
@@ -25,7 +27,6 @@ from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
-from stepfront.search.initial_plans.earlier_search import left_out
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
@@ -41,7 +42,7 @@ from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bi
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
-from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, keep_earlier, resume_settings
+from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges

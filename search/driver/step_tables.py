@@ -11,6 +11,7 @@ import pandas as pd
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, MOST_STRETCHES, PlanFeatures, Surrogate
+from stepfront.search.algorithm.transfer import TransferModel, make_model
 from stepfront.search.pareto import domination_rank
 
 MOST_PLANS = 20
@@ -42,7 +43,7 @@ def sensitivity_table(
     complete = trials[(trials["state"] == "complete") & (trials["origin"] != "fit")].sort_values(["elapsed", "trial"])
     rows: list[dict[str, float]] = []
     if len(complete) >= LEAST_TRIALS:
-        model = Surrogate()
+        model = make_model(features)
         scores = complete[["fid", "gflops"]].to_numpy(dtype=np.float64)
         levels = [encoding.unpack(genome) for genome in complete["genome"]]
         model.learn(features(levels), scores[:, 0], lambda most: domination_rank(scores, enough=most))
@@ -55,7 +56,7 @@ def sensitivity_table(
 
 
 def _rows(
-    model: Surrogate, plans: Sequence[Levels], features: PlanFeatures, encoding: Encoding
+    model: Surrogate | TransferModel, plans: Sequence[Levels], features: PlanFeatures, encoding: Encoding
 ) -> list[dict[str, float]]:
     count = min(encoding.units, MOST_STRETCHES)
     edges = [part * encoding.units // count for part in range(count + 1)]

@@ -11,12 +11,14 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.algorithm.proxies import gap_score
-from stepfront.search.algorithm.proxy_agreement import correlations, proxies_table
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.search_facts import search_facts
 from stepfront.search.driver.step_tables import gap_table, sensitivity_table
+from stepfront.search.earlier.earlier_models import earlier_names
+from stepfront.search.earlier.earlier_weights import EarlierWeights
+from stepfront.search.earlier.kept_tables import keep_earlier
 from stepfront.search.objectives import Objectives
-from stepfront.search.problem.plan_source import make_plan_features
+from stepfront.search.problem.plan_source import make_earlier_models, make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
 from stepfront.search.records.learnt_samplers import read_samplers
@@ -24,6 +26,7 @@ from stepfront.search.records.plan_rows import own_sampler
 from stepfront.search.records.run_directory import FACTS_FILE
 from stepfront.search.records.score_noise import read_score_noise
 from stepfront.search.records.within_noise import mark_within_noise
+from stepfront.search.scoring.proxy_agreement import correlations, proxies_table
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.views import progress_table, trials_table
 from stepfront.tables.parquet import write_table
@@ -51,6 +54,7 @@ class TableWriter:
         proxies = self._proxies(trials)
         facts = search_facts(self.problem, self.ledger, self.costs, trials, self.command, self.directory)
         facts["proxy_tau"] = correlations(proxies)
+        facts["earlier"] = self._earlier_weights.facts(trials)
         write_table(proxies.assign(features=self.problem.features.name), self.directory / PROXY_SCORES)
         if not (self.directory / BASELINES).exists():
             write_table(_uniform_baselines(trials), self.directory / BASELINES)
@@ -72,6 +76,13 @@ class TableWriter:
     @cached_property
     def _plan_features(self) -> PlanFeatures:
         return make_plan_features(self.problem)
+
+    @cached_property
+    def _earlier_weights(self) -> EarlierWeights:
+        problem = self.problem
+        names = list(make_earlier_models(problem)) if earlier_names(problem.settings.initial_plans) else []
+        kept = keep_earlier(problem.settings, problem.settings.search_directory)
+        return EarlierWeights(self._plan_features, problem.encoding.unpack, names, kept)
 
     def _check_scores(self, trials: pd.DataFrame) -> None:
         if not (trials["state"] == "complete").any():

@@ -8,7 +8,7 @@ gap          plans of least summed gap, spread over cost
 dp           plans of least summed error of steps, spread over cost (least_error.py)
 fewer_steps  the full width at some steps, spread evenly, and the others skipped; only where steps may be skipped
 random       an independent level for each unit
-front:S      the Pareto front of an earlier search S (earlier_search.py)
+front:S      the Pareto front of an earlier search S (search/earlier)
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Stages
 from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.trials import Proposal
-from stepfront.search.initial_plans.earlier_search import FRONT_OF, earlier_directory, front_levels
+from stepfront.search.earlier.earlier_models import front_levels
+from stepfront.search.earlier.mapped_plans import LogSnrOf
+from stepfront.search.earlier.usable_plans import earlier_directory
 from stepfront.search.initial_plans.least_error import ErrorsOf, least_error_plans, not_measured
+from stepfront.search.records.settings_paths import FRONT_OF
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class PlanSource:
     `width_costs` [widths] is in any unit, `half_log_snr` [steps].  `gap` returns the gap table [steps, widths], and
     `errors_of` the errors of a sampler's steps; both are called only for kinds that need them.  Plans that are not
     `affordable` are dropped, except the full width, which all others are compared with.  `earlier` maps `front:SEARCH`
-    to the directory of its tables, if that is not SEARCH.
+    to the directory of its tables, if that is not SEARCH.  `half_log_snr_of` returns that of a sampler's steps; without
+    it, plans of earlier searches are mapped by their step numbers.
     """
 
     encoding: Encoding
@@ -45,6 +49,7 @@ class PlanSource:
     errors_of: ErrorsOf = not_measured
     affordable: Callable[[Levels], bool] = lambda levels: True
     earlier: Mapping[str, Path] = field(default_factory=dict)
+    half_log_snr_of: LogSnrOf | None = None
 
 
 def make_initial_plans(wanted: Mapping[str, int], source: PlanSource) -> list[Proposal]:
@@ -77,7 +82,8 @@ def _on_a_sampler(levels: Levels, kind: str, number: int, encoding: Encoding) ->
 
 def _levels_of(name: str, count: int, source: PlanSource) -> Sequence[Levels]:
     if name.startswith(FRONT_OF):
-        return front_levels(earlier_directory(name, source.earlier), count, source.encoding)
+        directory = earlier_directory(name, source.earlier)
+        return front_levels(directory, count, source.encoding, source.half_log_snr_of)
     return INITIAL_PLANS[name](count, source)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding
-from stepfront.search.algorithm.surrogate import PlanFeatures
-from stepfront.search.initial_plans.earlier_search import earlier_models
+from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
+from stepfront.search.earlier.earlier_models import earlier_models
+from stepfront.search.earlier.kept_tables import keep_earlier
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.pricing import affordability
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.run_directory import keep_earlier
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.inference.cost import WidthCost
 
@@ -31,17 +33,29 @@ def make_plan_source(
     return PlanSource(
         encoding=encoding,
         width_costs=np.array([costs[variant.width].macs_of(variant) for variant in encoding.variants]),
-        half_log_snr=noise_schedule(problem.card.diffusion).half_log_snr(np.array(problem.times)),
+        half_log_snr=_half_log_snr_of(problem, len(problem.times)),
         gap=lambda: problem.gap[:, columns],
         errors_of=errors_of,
         seed=problem.settings.search_seed,
         affordable=affordability(problem, costs, encoding),
         earlier=keep_earlier(problem.settings, problem.settings.search_directory),
+        half_log_snr_of=partial(_half_log_snr_of, problem),
     )
 
 
 def make_plan_features(problem: SearchProblem) -> PlanFeatures:
-    """Return what the model of FID reads from a plan; earlier searches' tables are copied and read for it."""
+    """Return what the model of FID reads from a plan, with what earlier searches predict."""
+    models = tuple(make_earlier_models(problem).values())
+    return PlanFeatures(problem.encoding, problem.gap, models, problem.settings.screen.coding)
+
+
+def make_earlier_models(problem: SearchProblem) -> dict[str, EarlierModel]:
+    """Return the models of the searches that this one starts from, whose tables are copied for it."""
     copies = keep_earlier(problem.settings, problem.settings.search_directory)
-    earlier = earlier_models(problem.settings.initial_plans, problem.encoding, problem.gap, copies)
-    return PlanFeatures(problem.encoding, problem.gap, earlier, problem.settings.screen.coding)
+    plans, here = problem.settings.initial_plans, partial(_half_log_snr_of, problem)
+    return earlier_models(plans, problem.encoding, problem.gap, copies, here)
+
+
+def _half_log_snr_of(problem: SearchProblem, steps: int) -> Array:
+    """Return the half log-SNR of each step of the search's sampler with so many steps, [steps]."""
+    return noise_schedule(problem.card.diffusion).half_log_snr(np.array(problem.times_of(steps)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from stepfront.addresses import is_uri, shown
@@ -14,8 +12,7 @@ from stepfront.search.records.layout_version import check_format
 from stepfront.search.records.settings_paths import follow_move, follow_move_or_copy, with_paths
 from stepfront.search.storage.lock import is_in_use
 from stepfront.tables.facts import read_facts
-from stepfront.tables.parquet import read_table, write_table
-from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
+from stepfront.tables.schema import FACTS_FILE, SETTINGS_FILE
 from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.validation import settings_json, validate
 
@@ -109,34 +106,6 @@ def find_supernet(path: Path) -> Path:
         if (directory / CARD_FILE).exists():
             return directory.absolute()
     raise InputError(f"no supernet in {path}; give a directory that `stepfront train` made, such as runs/digits")
-
-
-FRONT_PLANS = 16
-"""Number of plans that `--from` takes from an earlier front."""
-
-
-def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
-    """Return the settings with the fronts of earlier searches among the initial plans."""
-    fronts = {f"front:{find_search(path)[0].absolute()}": FRONT_PLANS for path in searches}
-    return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | settings.initial_plans})
-
-
-def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
-    """Copy front and trials of each search that this one starts from into its own directory, once; return where.
-
-    The search can then be resumed with the same initial plans and the same model when those searches have moved,
-    continued or been deleted.
-    """
-    kept = {}
-    for name in settings.initial_plans:
-        if not name.startswith("front:"):
-            continue
-        place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]
-        for table in (TRIALS, FRONT):
-            if not (place / table).exists():
-                write_table(read_table(Path(name.removeprefix("front:")) / table), place / table)
-        kept[name] = place
-    return kept
 
 
 def written_settings(search: Path) -> RunSettings | None:

@@ -19,7 +19,7 @@ from stepfront.search.tracking.experiments import search_experiment
 from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
 from stepfront.search.tracking.trial_runs import TABLE_ROWS, TrialRuns, rounded_metrics, width_axes, width_names
-from stepfront.tables.facts import search_id_of
+from stepfront.tables.facts import earlier_weights, search_id_of
 from stepfront.tables.samplers import sampler_texts
 from stepfront.tables.search_tables import Snapshot
 
@@ -66,8 +66,12 @@ class SearchRuns:
         run = self.find(snapshot)
         self._trials.write(snapshot)
         history = series_table(snapshot)
-        totals = {"failed": int((snapshot.trials["state"] == "failed").sum()), "evaluations": len(history)}
+        totals: dict[str, float] = {
+            "failed": int((snapshot.trials["state"] == "failed").sum()),
+            "evaluations": len(history),
+        }
         totals |= {f"tau_{pair['lower']}_{pair['upper']}": pair["tau"] for pair in snapshot.facts.get("proxy_tau", [])}
+        totals |= {f"earlier_weight/{name}": weight for name, weight in earlier_weights(snapshot.facts).items()}
         changed = self._changed(rounded_metrics(totals, step=len(history)))
         new = history.iloc[self._written.evaluations :].iterrows()
         missing: dict[int, dict[Any, Any]] = {int(row.pop("evaluation")): row.to_dict() for _, row in new}
@@ -92,6 +96,8 @@ class SearchRuns:
         parents = parent_searches(snapshot.facts)
         same_store = [p for p in parents if p["run_id"] and p["uri"] == tracking_uri(self._settings.tracking.uri)]
         tags = {"mlflow.note.content": run_note(snapshot, summary, same_store)}
+        if worth := earlier_weights(snapshot.facts):
+            tags["earlier_searches"] = ", ".join(f"{name} {weight:.2f}" for name, weight in worth.items())
         if parents:
             tags["parent_search_ids"] = ",".join(parent["search_id"] for parent in parents)
             tags["parent_run_ids"] = ",".join(parent["run_id"] for parent in same_store)
@@ -124,7 +130,9 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
     # MLflow refuses to change a parameter, so only what a resumed search keeps is one.
     names = ("dataset", "features", "steps", "solver", "guidance", "encoding", "widths", "variants")
     profile = {"features": facts.get("features"), "images_per_score": facts.get("images")}
-    tags = {key: str(facts[key]) for key in ("dataset", "fingerprint", "supernet_digest", "features") if key in facts}
+    tags = {"space": space_text(facts)} | {
+        key: str(facts[key]) for key in ("dataset", "fingerprint", "supernet_digest", "features") if key in facts
+    }
     return RunStart(
         experiment=search_experiment(settings),
         artifacts=artifact_folder(settings.tracking.uri),
@@ -135,6 +143,12 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
         dataset=dataset_input(settings, str(facts.get("dataset")), facts.get("fingerprint"), "search", profile),
         metrics=rounded_metrics({"domination_rank": -1}),
     )
+
+
+def space_text(facts: Mapping[str, Any]) -> str:
+    """Return the space of plans in one line, the tag `space` by which alike searches are found."""
+    widths = "/".join(f"{width:g}" for width in facts.get("widths") or [])
+    return f"{facts.get('encoding')} skip={facts.get('skip')} widths={widths} steps={facts.get('steps')}"
 
 
 def claim_metrics(facts: Mapping[str, Any]) -> dict[str, float]:

@@ -14,10 +14,10 @@ from stepfront.dashboards.figures.picture import save_front_picture
 from stepfront.dashboards.report import write_comparison, write_report
 from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.files import write_json
-from stepfront.search.algorithm.proxy_agreement import correlations
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.front import front_table, with_confirmation
 from stepfront.search.records.history import series_table
+from stepfront.search.scoring.proxy_agreement import correlations
 from stepfront.search.tracking.search_runs import run_note
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT, PROGRESS, PROXY_SCORES, TRIALS

@@ -131,6 +131,16 @@ class _FitRound(_Shape):
     tflops: float | None
 
 
+class _Earlier(_Shape):
+    """A search that this one started from, and its weight in the model of FID after numbers of trials."""
+
+    search: str
+    name: str
+    trials: int
+    after: list[int]
+    weight: list[float]
+
+
 class _Facts(_Shape):
     search_id: str | None = None
     format: int | None = None
@@ -164,6 +174,7 @@ class _Facts(_Shape):
     scores: list[_Score] | None = None
     recorded: list[str] | None = None
     parent_searches: list[str] | None = None
+    earlier: list[_Earlier] | None = None
     proxy_tau: list[_Tau] | None = None
     gflops_decode: float | None = None
     latency_ms_decode: float | None = None
@@ -202,3 +213,13 @@ def read_facts(directory: Path) -> dict[str, Any]:
             "`stepfront doctor SEARCH --repair` rebuilds it"
         ) from None
     return {key: value for key, value in content.items() if value is not None}
+
+
+def earlier_weights(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the latest weight of each earlier search by its name; two of one name are told apart by a number."""
+    found: dict[str, float] = {}
+    for one in facts.get("earlier") or []:
+        if one["weight"]:
+            same = sum(name.split("#")[0] == one["name"] for name in found)
+            found[f"{one['name']}#{same + 1}" if same else one["name"]] = one["weight"][-1]
+    return found

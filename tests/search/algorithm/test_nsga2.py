@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from optuna.samplers import BaseSampler
 
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
+from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.study.budget import Limits
@@ -67,6 +68,34 @@ def test_a_screen_chooses_among_neighbours_of_the_front_too() -> None:
         (parent,) = (by_number[number] for number in child.user_attrs["parents"])
         both = (ENCODING.unpack(trial.user_attrs["genome"]) for trial in (child, parent))
         assert (next(both) != next(both)).sum() == 1
+
+
+def led(choose: Callable[[Sequence[np.ndarray]], int | None], trials: int) -> list[str]:
+    """Return the origins of a search whose initial plans come partly from an earlier front, and are led by `choose`."""
+    own = [Proposal(genome, "uniform") for genome in ("0" * 10, "1" * 10)] + [Proposal("0000011111", "gap")]
+    front = [Proposal(genome, "front:earlier") for genome in ("0000000111", "0101010101")]
+    settings = VariationSettings(population=6)
+    sampler = BlockNSGAII(ENCODING, settings, 1, [*own[:2], *front, own[2]], neighbours=5, lead=choose)
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=trials)))
+    return [trial.user_attrs["origin"] for trial in ledger.trials]
+
+
+def test_earlier_searches_lead_the_first_generation_and_make_it_no_longer() -> None:
+    offered: list[int] = []
+
+    def first(plans: Sequence[np.ndarray]) -> int:
+        offered.append(len(plans))
+        return 0
+
+    origins = led(first, 5)
+    # As long as without them: three plans.  The third is theirs to choose: of three initial plans and five neighbours.
+    assert origins[:3] == ["uniform", "uniform", "front:earlier"]
+    assert offered == [3 + 5]
+    assert "front:earlier" not in origins[3:]
+
+
+def test_without_trust_the_initial_plans_come_in_their_order_and_earlier_fronts_last() -> None:
+    assert led(lambda plans: None, 3) == ["uniform", "uniform", "gap"]
 
 
 def test_parents_are_the_elite_of_all_trials_initial_plans_included() -> None:

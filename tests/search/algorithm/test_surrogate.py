@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 
 from stepfront.search.algorithm.encodings import Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
-from stepfront.search.algorithm.surrogate import MOST_STRETCHES, MOST_TRIALS, PlanFeatures, Surrogate, _last_refit
+from stepfront.search.algorithm.surrogate import MOST_STRETCHES, MOST_TRIALS, PlanFeatures, Surrogate, last_refit
 
 ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)
 GAP = np.linspace(1, 3, 20)[:, None] * (3 - np.arange(4))
@@ -74,7 +74,7 @@ def test_a_resumed_search_predicts_the_same() -> None:
 
 
 def test_kernels_are_fitted_at_growing_numbers_of_trials() -> None:
-    assert [_last_refit(n) for n in (5, 8, 9, 10, 12, 13, 16, 17)] == [5, 8, 8, 10, 10, 13, 13, 17]
+    assert [last_refit(n) for n in (5, 8, 9, 10, 12, 13, 16, 17)] == [5, 8, 8, 10, 10, 13, 13, 17]
 
 
 def test_of_many_trials_the_best_ranked_are_learnt() -> None:

@@ -18,7 +18,7 @@ from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.driver.search_facts import _full_width
-from stepfront.search.initial_plans.earlier_search import earlier_models, front_levels
+from stepfront.search.earlier.earlier_models import earlier_models, front_levels
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem_of_search
@@ -104,7 +104,7 @@ def test_a_search_begun_from_it_takes_solver_and_grid_along(searched: Path, prob
     front = pd.read_parquet(searched / "front.parquet")
     taken = front_levels(searched, 100, problem.encoding)
     assert {problem.encoding.pack(levels) for levels in taken} == set(front["genome"])
-    (model,) = earlier_models({f"front:{searched}": 4}, problem.encoding, problem.gap)
+    (model,) = earlier_models({f"front:{searched}": 4}, problem.encoding, problem.gap).values()
     assert torch.tensor(model(taken)).isfinite().all()
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import ProxyScore, rank_correlation
-from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures, Surrogate
+from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
+from stepfront.search.algorithm.transfer import make_model
 from stepfront.search.pareto import domination_rank
 
 
@@ -31,7 +32,9 @@ def proxies_table(
     without = np.full(len(fid), np.nan)
     if len(fid) >= LEAST_TRIALS:
         scores = complete[["fid", "gflops"]].to_numpy(dtype=np.float64)
-        without = np.exp(Surrogate().learn(features(levels), fid, lambda most: domination_rank(scores, enough=most)))
+        without = np.exp(
+            make_model(features).learn(features(levels), fid, lambda most: domination_rank(scores, enough=most))
+        )
     columns = {"gap": [score(one) for one in levels], "paired": complete["paired"], "model": without, "fid": fid}
     wide = pd.DataFrame(
         {"trial": complete["trial"].astype(int), **{k: np.asarray(v, float) for k, v in columns.items()}}

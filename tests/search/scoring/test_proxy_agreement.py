@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from stepfront.search.algorithm.proxy_agreement import correlations
+from stepfront.search.scoring.proxy_agreement import correlations
 
 
 def test_correlations_of_a_table() -> None:

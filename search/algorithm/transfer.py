@@ -1,0 +1,122 @@
+"""Predict the FID of plans from the trials of the search itself and from what earlier searches learnt.
+
+Each earlier search gives a prior mean of log FID.  A model with it learns the residuals of the new trials, and one
+model has no prior.  They are mixed by weights in the manner of RGPE (Feurer et al. 2018, arXiv 1802.02219): in how many
+bootstrap samples of the trials a model ranks them best, each trial predicted without itself.  An earlier search whose
+ranks do not hold on the new trials therefore loses its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stepfront.arrays import Array
+from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate, Worth, last_refit
+
+LEAST_LEAD = 4
+"""Complete trials below which an earlier search does not choose among initial plans."""
+
+SAMPLES = 200
+"""Bootstrap samples of the trials."""
+
+LEAST_PAIRS = 3
+"""Trials below which ranks say nothing, and all models have equal weight."""
+
+
+class TransferModel:
+    """Mix models of FID with the prior means of earlier searches; the interface is that of `Surrogate`.
+
+    The last `earlier` features are the log FID that each earlier search predicts.
+    """
+
+    def __init__(self, earlier: int) -> None:
+        self._earlier = earlier
+        self._members = [Surrogate() for _ in range(1 + earlier)]
+        self._lines: list[tuple[float, float]] = []
+        self.weights: Array = np.full(1 + earlier, 1 / (1 + earlier))
+        """Weights of the model without a prior, and of those with each earlier search's."""
+
+    def learn(self, features: Array, fid: Array, worth: Worth) -> Array:
+        """Fit all models and their weights; return the mixed leave-one-out prediction of log FID, [N]."""
+        own, priors = self._split(features)
+        logs = np.log(np.maximum(fid, 1e-9))
+        # Lines are fitted when kernels are, so that a resumed search has the same.
+        count = last_refit(len(logs))
+        self._lines = [_line(prior[:count], logs[:count]) for prior in priors.T]
+        means = self._means(priors)
+        without = np.array(
+            [
+                mean + member.learn(own, np.exp(logs - mean), worth)
+                for mean, member in zip(means, self._members, strict=True)
+            ]
+        )
+        self.weights = rank_weights(without, logs)
+        return self.weights @ without
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation of log FID under the mixture, [N] each."""
+        own, priors = self._split(features)
+        parts = [member.predict(own) for member in self._members]
+        means = self._means(priors) + np.array([mean for mean, _ in parts])
+        spread = np.array([deviation for _, deviation in parts])
+        mean = self.weights @ means
+        return mean, np.sqrt(self.weights @ (spread**2 + (means - mean) ** 2))
+
+    def _split(self, features: Array) -> tuple[Array, Array]:
+        return features[:, : -self._earlier], features[:, -self._earlier :]
+
+    def _means(self, priors: Array) -> Array:
+        """Return the prior means [1 + earlier, N] of the models; the first is 0."""
+        lines = [a + b * prior for (a, b), prior in zip(self._lines, priors.T, strict=True)]
+        return np.array([np.zeros(len(priors)), *lines])
+
+
+def _line(prior: Array, logs: Array) -> tuple[float, float]:
+    """Return offset and slope from prior to log FID, by ridge regression towards slope 1; a slope is not negative."""
+    centred, target = prior - prior.mean(), logs - logs.mean()
+    ridge = 0.1 * len(prior) * 0.25
+    slope = max(0.0, float((centred @ target + ridge) / (centred @ centred + ridge)))
+    return float(logs.mean() - slope * prior.mean()), slope
+
+
+def rank_weights(predicted: Array, true: Array) -> Array:
+    """Return the weight of each model [M]: the share of bootstrap samples in which it misranks the fewest pairs.
+
+    `predicted` [M, N] is leave-one-out, `true` [N].  Models that tie share a sample.
+    """
+    known = np.isfinite(predicted).all(axis=0)
+    predicted, true = predicted[:, known], true[known]
+    if len(true) < LEAST_PAIRS:
+        return np.full(len(predicted), 1 / len(predicted))
+    rng = np.random.default_rng(len(true))
+    counts = rng.multinomial(len(true), np.full(len(true), 1 / len(true)), SAMPLES).astype(np.float64)
+    losses = np.array([_misranked(row, true, counts) for row in predicted])
+    best = losses <= losses.min(axis=0) + 1e-9
+    return np.asarray((best / best.sum(axis=0)).mean(axis=1))
+
+
+def _misranked(predicted: Array, true: Array, counts: Array) -> Array:
+    """Return the number of misranked pairs in each sample [S], of which `counts` [S, N] are the trials."""
+    wrong = (predicted[:, None] < predicted[None]) != (true[:, None] < true[None])
+    return np.asarray(((counts @ wrong.astype(np.float64)) * counts).sum(axis=1))
+
+
+def make_model(features: PlanFeatures) -> Surrogate | TransferModel:
+    """Return the model of FID for these features: with the earlier searches that they predict, if any."""
+    return TransferModel(len(features.earlier)) if features.earlier else Surrogate()
+
+
+def fit_earlier_model(
+    theirs: PlanFeatures, ours: PlanFeatures, plans: Sequence[Levels], fid: Array, worth: Worth
+) -> EarlierModel:
+    """Return the model of an earlier search that scored `plans` [N], of this search's encoding, with `fid` [N].
+
+    `theirs` are the features with the gap table of the earlier search, and `ours` those with this one's: where the gap
+    says that a step matters more here than there, so does the model.
+    """
+    model = Surrogate()
+    model.learn(theirs(plans), fid, worth)
+    return lambda plans: model.predict(ours(plans))[0]
