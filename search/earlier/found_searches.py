@@ -42,7 +42,7 @@ def auto_settings(settings: RunSettings, fresh: bool = False) -> tuple[RunSettin
     """
     if not fresh and (begun := written_settings(settings.search_directory)) is not None:
         kept = {name: count for name, count in begun.initial_plans.items() if name.startswith(FRONT_OF)}
-        changed = {"initial_plans": kept | settings.initial_plans, "screen": settings_json(begun)["screen"]}
+        changed = {"initial_plans": kept | settings.initial_plans}
         names = ", ".join(Path(name.removeprefix(FRONT_OF)).parent.name for name in kept) or "none"
         return validate(RunSettings, settings_json(settings) | changed), f"continues with the earlier searches: {names}"
     folders = auto_folders(settings)

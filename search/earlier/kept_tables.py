@@ -24,9 +24,6 @@ from stepfront.trainers.validation import settings_json, validate
 FRONT_PLANS = 16
 """Number of plans that `--from` takes from an earlier front."""
 
-SCREEN_WITH_EARLIER = {"coding": "thermometer", "acquisition": "expected", "neighbours": 1000}
-"""What `--from` sets in `screen`, as far as the settings have the defaults (docs/bench-transfer.md)."""
-
 _STEPS_FILE = "steps.npz"
 
 
@@ -44,10 +41,7 @@ def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSetting
             raise InputError(f"--from {path} is the search itself; to continue it: stepfront resume {path}")
         check_usable(directory, settings)
         fronts[f"{FRONT_OF}{directory}"] = FRONT_PLANS
-    content, defaults = settings_json(settings), settings_json(type(settings.screen)())
-    screen = {key: value for key, value in SCREEN_WITH_EARLIER.items() if content["screen"][key] == defaults[key]}
-    changed = {"initial_plans": fronts | settings.initial_plans, "screen": content["screen"] | screen}
-    return validate(RunSettings, content | changed)
+    return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | settings.initial_plans})
 
 
 def check_usable(directory: Path, settings: RunSettings) -> None:
