@@ -252,7 +252,7 @@ Made by `make bench-transfer` (`--seeds {given.seeds} --trials {given.trials}`) 
 {", ".join(f"{k} {v}" for k, v in versions().items())}.
 
 A search on one surrogate table (`benchmarks/surrogate_tables/`) starts from a search on another, as
-`stepfront search --from` does. The earlier search has the initial plans of the defaults, the screening of release 0.1
+`--from` does. The earlier search has the initial plans of the defaults, the screening of release 0.1
 and {EARLIER_TRIALS} evaluations. Plans and gap tables are mapped by log-SNR. All other searches have the default
 screening, but for {SCREEN.neighbours} neighbours in place of {DEFAULTS.screen.neighbours}.
 
