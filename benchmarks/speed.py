@@ -33,6 +33,7 @@ ROWS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "prefixes": speed_search.prefixes,
     "driver": speed_search.driver,
     "utilisation": speed_search.utilised,
+    "packets": speed_search.packets,
     "workers": speed_search.two_workers,
     "memory": speed_search.memory,
 }

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -152,8 +153,21 @@ def driver(run: Path, quick: bool) -> list[Row]:
     return rows
 
 
-def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[float, int]:
-    """Return the share of their time that sleeping workers spent evaluating, and the number of workers.
+@dataclass(frozen=True)
+class Utilisation:
+    """How busy sleeping workers were: the share of their time, how many began, and milliseconds per plan.
+
+    `driver_ms` is of the driver's processor, between its first and its last result.
+    """
+
+    share: float
+    began: int
+    driver_ms: float
+    plans_per_second: float
+
+
+def utilisation(run: Path, workers: int, seconds: float, each: int, **settings: Any) -> Utilisation:
+    """Measure workers that sleep for `seconds` per plan, `each` plans per worker; `settings` are those of workers.
 
     The time is from the moment when all had begun until one had nothing more to do; NaN if the latter came first.
     """
@@ -170,22 +184,41 @@ def utilisation(run: Path, workers: int, seconds: float, each: int) -> tuple[flo
             return super().evaluate(plan, images, noise_seed)
 
     Sleeping.seconds, Sleeping.latest = seconds, time.time() + GATE_SECONDS
-    groups = {"budget": {"trials": workers * each}, "workers": {"count": workers, "cpus": 0.01, "engine": "plain"}}
-    with tempfile.TemporaryDirectory() as Sleeping.gate, searched(run, Sleeping, **groups) as (directory, _):
+    placed = {"count": workers, "cpus": 0.01, "engine": "plain"} | settings
+    groups = {"budget": {"trials": workers * each}, "workers": placed}
+    with tempfile.TemporaryDirectory() as Sleeping.gate, searched(run, Sleeping, **groups) as (directory, clock):
         trials = trials_of(directory)
+    first, last = workers, len(clock.busy) - 1
+    driver_ms = 1000 * (clock.busy[last] - clock.busy[first]) / (last - first)
+    rate = (last - first) / (clock.wall[last] - clock.wall[first])
     began = trials.groupby("worker").paired
     start, end = began.min().max(), (began.max() + seconds).min()
     if end <= start or len(began) < workers:
-        return float("nan"), len(began)  # the budget was used before the last of them had begun
+        return Utilisation(float("nan"), len(began), driver_ms, rate)
     busy = sum(max(0.0, min(end, b + seconds) - max(start, b)) for b in trials.paired)
-    return busy / ((end - start) * len(began)), len(began)
+    return Utilisation(busy / ((end - start) * len(began)), len(began), driver_ms, rate)
 
 
 def utilised(run: Path, quick: bool) -> list[Row]:
     """Measure eight workers that sleep for one second."""
     workers = 2 if quick else 8
-    share, seen = utilisation(run, workers, 1.0, 10 if quick else 25)
-    return [at_least(f"utilisation of {workers} simulated workers, 1 s", share, 0.95, f"{seen} took part")]
+    found = utilisation(run, workers, 1.0, 10 if quick else 25)
+    told = f"{found.began} took part"
+    return [at_least(f"utilisation of {workers} simulated workers, 1 s", found.share, 0.95, told)]
+
+
+def packets(run: Path, quick: bool) -> list[Row]:
+    """Compare plans in packets with plans one at a time, where one driver has more workers than it can serve."""
+    workers, seconds, each = 4, 0.1, 25 if quick else 150
+    alone, together = (utilisation(run, workers, seconds, each, packet_seconds=given) for given in (0.0, None))
+    rates = f"{together.plans_per_second:.0f} against {alone.plans_per_second:.0f} plans per second"
+    told = f"{workers} workers, {seconds} s; {together.driver_ms:.1f} ms against {alone.driver_ms:.1f} ms; {rates}"
+    busy = f"{together.share:.2f} against {alone.share:.2f}"
+    return [
+        at_most("driver's processor per plan, packets against one at a time", together.driver_ms / alone.driver_ms,
+                1.0, told),
+        at_least("time that workers are busy, packets against one at a time", together.share / alone.share, 1.0, busy),
+    ]  # fmt: skip
 
 
 def two_workers(run: Path, quick: bool) -> list[Row]:
@@ -268,8 +301,9 @@ def simulate(run: Path, quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = []
     for workers in (2, 4) if quick else (2, 8, 32, 64):
         for seconds in (1.0,) if quick else (1.0, 10.0):
-            share, seen = utilisation(run, workers, seconds, 6 if quick else 12)
-            rows.append({"workers": workers, "began": seen, "evaluation (s)": seconds, "utilisation": f"{share:.3f}"})
+            found = utilisation(run, workers, seconds, 6 if quick else 24)
+            row = {"workers": workers, "began": found.began, "evaluation (s)": seconds}
+            rows.append(row | {"utilisation": f"{found.share:.3f}", "driver (ms)": f"{found.driver_ms:.1f}"})
     return pd.DataFrame(rows), _growth(run, (100, 300) if quick else (100, 1000, 2000, 5000))
 
 

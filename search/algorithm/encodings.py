@@ -145,6 +145,10 @@ class Encoding(ABC):
             levels[-1] = 0
         return levels
 
+    def _clipped(self, levels: Levels) -> Levels:
+        """Return levels within the valid range; numpy's own `clip` takes five times as long for so few."""
+        return np.minimum(np.maximum(levels, self.lowest), self.highest)
+
 
 class Stages(Encoding):
     """K equal stages with one level each."""
@@ -164,8 +168,7 @@ class Stages(Encoding):
 
     def project(self, levels: Levels) -> Levels:
         """Return the levels clipped to the valid range; where all are skipped, the last one runs."""
-        # np.clip does the same in three times the time, and every child and neighbour passes here.
-        return self.repaired(self._not_empty(np.minimum(np.maximum(levels, self.lowest), self.highest)))
+        return self.repaired(self._not_empty(self._clipped(levels)))
 
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per stage, `-` for a skipped one."""
@@ -238,9 +241,18 @@ class EvenStages(Stages):
         return tuple(sorted(set(map(int, self._totals))))
 
     def _spread(self, taken: Levels) -> Levels:
-        levels = np.full(self.units, SKIP_LEVEL)
-        levels[self.places(len(taken))] = taken
+        levels = self._skipped.copy()
+        levels[self._places[len(taken)]] = taken
         return levels
+
+    @cached_property
+    def _skipped(self) -> Levels:
+        return np.full(self.units, SKIP_LEVEL)
+
+    @cached_property
+    def _places(self) -> list[NDArray[np.int64]]:
+        """The units that a plan of 0, 1, 2, ... units runs."""
+        return [self.places(taken) for taken in range(self.units + 1)]
 
     @cached_property
     def _totals(self) -> NDArray[np.int64]:
@@ -249,7 +261,7 @@ class EvenStages(Stages):
 
     def places(self, taken: int) -> NDArray[np.int64]:
         """Return the units that a plan of `taken` units runs, [taken]."""
-        return np.arange(taken) * self.units // taken
+        return np.arange(taken) * self.units // max(1, taken)
 
 
 class Cuts(Encoding):
@@ -270,7 +282,7 @@ class Cuts(Encoding):
 
     def project(self, levels: Levels) -> Levels:
         """Merge the shortest run into the neighbour nearer in level until few enough runs remain."""
-        levels = np.clip(levels, self.lowest, self.highest)
+        levels = self._clipped(levels)
         while len(bounds := run_bounds(levels)) - 1 > self.cuts + 1:
             starts, ends = bounds[:-1], bounds[1:]
             i = int(np.argmin(ends - starts))
@@ -305,7 +317,7 @@ class Cuts(Encoding):
 
 def run_bounds(levels: Levels) -> NDArray[np.int64]:
     """Return where runs of one level begin, and the end: [0, ..., len]."""
-    return np.concatenate([[0], np.flatnonzero(np.diff(levels)) + 1, [len(levels)]])
+    return np.concatenate([[0], np.flatnonzero(levels[1:] != levels[:-1]) + 1, [len(levels)]])
 
 
 def make_encoding(space: SpaceSettings, steps: int, choices: Sequence[float | Variant]) -> Encoding:

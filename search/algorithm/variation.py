@@ -35,7 +35,7 @@ def make_child(
     """
     crossed = rng.random() < crossover
     levels = _crossed(rng, first, second, encoding.units) if crossed else first.copy()
-    unchanged = np.array_equal(levels, first) or np.array_equal(levels, second)
+    unchanged = bool((levels == first).all() or (levels == second).all())
     mutated = unchanged or rng.random() < 0.5
     if mutated:
         for _ in range(int(rng.integers(1, most_mutations + 1))):
@@ -46,6 +46,8 @@ def make_child(
 def _crossed(rng: Generator, first: Levels, second: Levels, units: int) -> Levels:
     """Return the recombined levels of widths; each gene behind them is that of either parent."""
     widths = recombine(rng, first[:units], second[:units])
+    if len(first) == units:
+        return widths
     genes = np.where(rng.random(len(first) - units) < 0.5, first[units:], second[units:])
     return np.concatenate([widths, genes])
 
@@ -57,7 +59,8 @@ def _mutated(rng: Generator, levels: Levels, encoding: Encoding) -> Levels:
     at = int(rng.integers(len(mutations) + bool(encoding.choices)))
     if at == len(mutations):
         return np.concatenate([widths, change_gene(rng, genes, encoding.choices)])
-    return np.concatenate([mutations[at](rng, widths, plain), genes])
+    mutated = mutations[at](rng, widths, plain)
+    return np.concatenate([mutated, genes]) if len(genes) else mutated
 
 
 def change_gene(rng: Generator, genes: Levels, choices: Sequence[int]) -> Levels:

@@ -31,11 +31,12 @@ def run_trials(
     """Evaluate trials until the ledger has none left.  Needs a `ray_session`.
 
     An evaluation fails when it takes longer than `limit` seconds, or when its worker raises, dies or is lost with its
-    node.  Another worker then tries it again, and the others do not wait for it.  `on_step` is called after each event.
+    node.  Another worker then tries it again, and the others do not wait for it.  Workers get plans in packets.
+    `on_step` is called after each event.
     Raises InputError when no worker fits on the cluster, and any exception of the ledger or of `on_result`.
     """
     slots_now(workers)  # refuses workers that could never start
-    searcher = LedgerSearcher(ledger, job, workers, on_result)
+    searcher = LedgerSearcher(ledger, job, workers, on_result, limit)
     _run_tune(searcher, load, workers, limit, on_step)
     if searcher.error is not None:
         raise searcher.error

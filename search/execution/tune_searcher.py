@@ -1,7 +1,7 @@
-"""Connect Ray Tune with the ledger: hand out trials, record their results, and notice failed and overdue ones.
+"""Connect Ray Tune with the ledger: hand out packets of trials, record their results, notice failed and overdue ones.
 
-After a short evaluation, a worker would wait for the driver.  With `workers.ahead` it therefore gets a second plan with
-each trial, the prefetched one, and begins it by itself while its result travels.
+A trial of Tune is a packet: plans that one worker evaluates one after another.  It costs the driver a pass of Tune's
+loop, so plans with short evaluations travel together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import worker_count
 from stepfront.search.execution.ray_private import actor_of, error_of
-from stepfront.search.execution.worker import NOT_TRIED, end_worker, reason_of
+from stepfront.search.execution.worker import EvaluationError, end_worker, evaluation_error, reason_of
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -29,11 +29,12 @@ from stepfront.trainers.evaluation import Evaluation
 OnResult = Callable[[], None]
 OnStep = Callable[[], None]
 
-PREFETCH_BELOW = 1.5
-"""Seconds per evaluation below which `workers.ahead: auto` prefetches.
+LONGEST_PACKET = 5.0
+"""Seconds that the plans of a packet take together, where there are many workers."""
 
-Above, waiting for the driver costs a worker a few percent of its time.  A search loses more when it proposes with twice
-as many plans in flight (docs/bench-search.md)."""
+SECONDS_PER_WORKER = 0.25
+"""The same per worker: a few workers don't keep the driver busy, and each plan under way is one that proposals do not
+know (docs/bench-search.md)."""
 
 _LAST = 16
 """Number of results whose median is the time per evaluation; the first of a worker may include compiling."""
@@ -61,23 +62,50 @@ class Job:
         }
 
 
+class PacketSize:
+    """Decide how many plans travel together, from the seconds that evaluations take.
+
+    All plans of a packet may take `longest` seconds together; None: SECONDS_PER_WORKER, and LONGEST_PACKET at most.
+    `limit` is the time limit of one evaluation, which holds for a packet as well.
+    """
+
+    def __init__(self, longest: float | None, limit: float) -> None:
+        self._longest, self._limit = longest, limit
+        self._seconds: deque[float] = deque(maxlen=_LAST)
+
+    def add(self, seconds: float) -> None:
+        """Count an evaluation that took so many seconds."""
+        self._seconds.append(seconds)
+
+    def plans(self, slots: int, known: int, remaining: int | None) -> int:
+        """Return the number of plans in the next packet of a search with `slots` workers and `known` results.
+
+        No more plans are under way than there are results, and the last `remaining` ones are for all workers alike.
+        """
+        if slots < 2 or not self._seconds:
+            return 1  # with one worker, a search must be the same at every run
+        longest = min(LONGEST_PACKET, SECONDS_PER_WORKER * slots) if self._longest is None else self._longest
+        fitting = int(min(longest, self._limit / 4) / max(statistics.median(self._seconds), 1e-3))
+        return max(1, min(fitting, known // slots, fitting if remaining is None else remaining // slots))
+
+
 class LedgerSearcher(Searcher):
     """The ledger as a search algorithm of Ray Tune.
 
     It never raises, because an exception in a searcher would end the Tune run.  The first error is kept in `error`, and
     the search ends gracefully.
 
-    A prefetched plan belongs to the worker of the trial that it was handed out with.  When that trial ends, its worker
-    is free, and the prefetched plan becomes the next trial.  If another worker gets it, that one evaluates it itself.
+    A plan that was tried before travels alone, and so does each plan of a packet whose worker was lost: only the plan
+    that a worker held alone can be charged with its loss.
     """
 
-    def __init__(self, ledger: Ledger, job: Job, workers: WorkerSettings, on_result: OnResult) -> None:
+    def __init__(self, ledger: Ledger, job: Job, workers: WorkerSettings, on_result: OnResult, limit: float) -> None:
         super().__init__()
         self._ledger, self._job, self._workers, self._on_result = ledger, job, workers, on_result
-        self._running: dict[str, Asked] = {}
-        self._prefetched: dict[str, Asked] = {}
-        self._pending: deque[Asked] = deque()
-        self._seconds: deque[float] = deque(maxlen=_LAST)
+        self._size = PacketSize(workers.packet_seconds, limit)
+        self._running: dict[str, list[Asked]] = {}
+        self._untried: deque[Asked] = deque()
+        self._alone: deque[Asked] = deque()
         self._slots, self._slots_known = 0, -_SLOTS_SECONDS
         self.error: Exception | None = None
 
@@ -86,73 +114,80 @@ class LedgerSearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the configuration of the next trial; None to wait, FINISHED at the end."""
+        """Return the configuration of the next packet; None to wait, FINISHED at the end."""
         if self.error is not None:
             return Searcher.FINISHED
         try:
             if len(self._running) >= self._available_slots():
                 return None
-            asked = self._next()
-            prefetched = self._next() if asked is not None and self._prefetches() else None
+            packet = self._next_packet()
         except Exception as error:
             self.error = error
             return Searcher.FINISHED
-        if asked is None:
+        if not packet:
             # A running trial may still fail and be tried again; only without any is the search at its end.
             return None if self._running else Searcher.FINISHED
-        self._running[trial_id] = asked
-        if prefetched is not None:
-            self._prefetched[trial_id] = prefetched
-        return {"job": self._job.of(asked), "prefetched": prefetched and self._job.of(prefetched)}
+        self._running[trial_id] = packet
+        return {"packet": [self._job.of(asked) for asked in packet]}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the result of a trial; failures reach the searcher through `Watch`, which knows the reason."""
-        if result is None or "evaluation" not in result:
-            return
-        evaluation = Evaluation(*result["evaluation"])
-        self._seconds.append(evaluation.seconds)
-        if trial_id in self._prefetched:
-            # To the front: its own worker has begun it, and is the next to be given a trial.
-            self._pending.appendleft(self._prefetched.pop(trial_id))
-        self._end(trial_id, lambda asked: self._ledger.tell(asked.number, evaluation, result["worker"]))
+        """Record the results of a packet; failures reach the searcher through `Watch`, which knows the reason."""
+        if result is not None and "evaluations" in result:
+            self._record(self._running.pop(trial_id, []), result["evaluations"], result["worker"])
+
+    def on_plan_failed(self, trial_id: str, error: EvaluationError) -> None:
+        """Record that a plan of a packet raised: those before it have results, those after it were not tried."""
+        packet = self._running.pop(trial_id, [])
+        evaluations, worker = error.before
+        self._record(packet, evaluations, worker)
+        failed = packet[len(evaluations) :]
+        self._untried.extend(failed[1:])
+        self._fail(failed[:1], str(error))
 
     def on_trial_lost(self, trial_id: str, reason: str) -> None:
-        """Record that a trial will have no result from its worker."""
-        if trial_id in self._prefetched:
-            self._pending.append(self._prefetched.pop(trial_id))
-        if reason == NOT_TRIED and trial_id in self._running:
-            self._pending.append(self._running.pop(trial_id))
-        self._end(trial_id, lambda asked: self._ledger.fail(asked.number, reason))
+        """Record that a packet will have no results from its worker."""
+        packet = self._running.pop(trial_id, [])
+        if len(packet) > 1:
+            self._alone.extend(packet)
+        else:
+            self._fail(packet, reason)
 
     @property
     def in_flight(self) -> list[str]:
-        """The ids of the trials that were handed out and have not ended."""
+        """The ids of the packets that were handed out and have not ended."""
         return list(self._running)
 
-    def _end(self, trial_id: str, record: Callable[[Asked], None]) -> None:
-        asked = self._running.pop(trial_id, None)
-        if asked is None:
-            return
+    def _record(self, packet: Sequence[Asked], evaluations: Sequence[tuple[Any, ...]], worker: str) -> None:
         try:
-            record(asked)
-            self._on_result()
+            for asked, values in zip(packet, evaluations, strict=False):
+                evaluation = Evaluation(*values)
+                self._size.add(evaluation.seconds)
+                self._ledger.tell(asked.number, evaluation, worker)
+                self._on_result()
         except Exception as problem:
             self.error = self.error or problem
 
-    def _next(self) -> Asked | None:
-        return self._pending.popleft() if self._pending else self._ledger.ask()
+    def _fail(self, packet: Sequence[Asked], reason: str) -> None:
+        try:
+            for asked in packet:
+                self._ledger.fail(asked.number, reason)
+                self._on_result()
+        except Exception as problem:
+            self.error = self.error or problem
 
-    def _prefetches(self) -> bool:
-        slots, remaining = self._available_slots(), self._ledger.remaining
-        if remaining is not None and remaining < slots:
-            return False  # the last plans of the budget are for workers that are free
-        if self._workers.ahead == "auto":
-            # With one worker, a search must be the same at every run; and nobody else occupies the driver.
-            return slots > 1 and len(self._seconds) > 0 and statistics.median(self._seconds) < PREFETCH_BELOW
-        return self._workers.ahead == "always"
+    def _next_packet(self) -> list[Asked]:
+        known, remaining = len(self._ledger.complete), self._ledger.remaining
+        size = self._size.plans(self._available_slots(), known, remaining)
+        packet: list[Asked] = []
+        while len(packet) < size and not self._alone:
+            asked = self._untried.popleft() if self._untried else self._ledger.ask()
+            if asked is None:
+                break
+            (self._alone if asked.attempt > 1 else packet).append(asked)
+        return packet or ([self._alone.popleft()] if self._alone else [])
 
     def _available_slots(self) -> int:
-        """Return how many trials may be in flight; nodes come and go, so the cluster is queried now and then."""
+        """Return how many packets may be in flight; nodes come and go, so the cluster is queried now and then."""
         if time.monotonic() - self._slots_known >= _SLOTS_SECONDS:
             self._slots, self._slots_known = worker_count(self._workers), time.monotonic()
         return self._slots
@@ -214,20 +249,26 @@ class Watch(tune.Callback):
             if trial.status == "PENDING":
                 self._trials[trial_id] = (trial, now)  # it waits for a slot; its time has not begun
             elif trial.status in ("ERROR", "TERMINATED"):
-                self._searcher.on_trial_lost(trial_id, self._reason(trial))
+                self._report(trial)
             elif now - since > self._limit and trial_id not in self._overdue:
                 self._overdue.add(trial_id)
                 end_worker(actor_of(trial))
         self._trials = {trial_id: self._trials[trial_id] for trial_id in in_flight if trial_id in self._trials}
         self._on_step()
 
-    def _reason(self, trial: Any) -> str:
+    def _report(self, trial: Any) -> None:
         if trial.trial_id in self._overdue:
-            return f"it took longer than {self._limit:.0f} s (workers.limit_minutes)"
+            reason = f"it took longer than {self._limit:.0f} s (workers.limit_minutes)"
+            self._searcher.on_trial_lost(trial.trial_id, reason)
+            return
         try:
-            return reason_of(error_of(trial))
+            error = error_of(trial)
         except Exception:  # no such file, or whatever its content may raise
-            return "its worker died"
+            error = None
+        if (failed := evaluation_error(error)) is not None:
+            self._searcher.on_plan_failed(trial.trial_id, failed)
+        else:
+            self._searcher.on_trial_lost(trial.trial_id, reason_of(error))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import astuple
 from functools import cache
-from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -30,9 +27,6 @@ Evaluate = Callable[[Plan, int, int], Evaluation]
 
 Load = Callable[[], Evaluate]
 """Makes an `Evaluate` inside a worker; what it carries travels through Ray's object store."""
-
-NOT_TRIED = "its worker is being ended for an earlier failure"
-"""The reason of a plan whose evaluation did not begin; it costs the plan no attempt."""
 
 
 class LoadEvaluator:
@@ -54,6 +48,9 @@ class LoadEvaluator:
 class EvaluationError(Exception):
     """An evaluation without a score; its message is the reason, in one line."""
 
+    before: tuple[list[tuple[Any, ...]], str] = ([], "")
+    """The evaluations of the same packet that came before, as tuples, and the worker's name."""
+
 
 def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: int) -> Evaluation:
     """Evaluate a plan; raises EvaluationError when there is no score.
@@ -73,15 +70,15 @@ def attempt(load: Callable[[], Evaluate], plan: Plan, images: int, noise_seed: i
 
 
 class EvaluationWorker(tune.Trainable):
-    """A worker for Ray Tune: each step evaluates one plan, and then begins the prefetched one, if there is one.
+    """A worker for Ray Tune: each step evaluates the plans of one packet, one after another.
 
     Nothing is loaded in `setup`, since Tune repeatedly replaces an actor that starts slowly by a warm one.
     """
 
     def setup(self, config: dict[str, Any], load: Load | None = None) -> None:
-        """Start the queue."""
+        """Take the configuration of the first trial."""
         assert load is not None
-        self._config, self._queue = config, JobQueue(load)
+        self._config, self._load = config, cache(load)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the configuration of the next trial."""
@@ -89,62 +86,17 @@ class EvaluationWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return the evaluation of the trial's plan."""
-        evaluation = self._queue.evaluate(self._config["job"], self._config.get("prefetched"))
-        # A tuple, because Tune flattens mappings on their way to the searcher.
-        return {"evaluation": astuple(evaluation), "worker": worker_name(), "done": True}
-
-    def cleanup(self) -> None:
-        """Stop the queue."""
-        self._queue.close(timeout=10)
-
-
-class JobQueue:
-    """Evaluates jobs in order, in a thread of its own, so that the next one runs while a result travels."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._jobs: SimpleQueue[tuple[dict[str, Any], Future[Evaluation]] | None] = SimpleQueue()
-        self._prefetched: dict[int, Future[Evaluation]] = {}
-        # A daemon thread: a worker that is ended does not first finish jobs whose results nobody needs.
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def evaluate(self, job: dict[str, Any], prefetched: dict[str, Any] | None) -> Evaluation:
-        """Return the result of `job`, which may have begun already; `prefetched` runs after it."""
-        future = self._prefetched.pop(job["number"], None)
-        # Prefetched jobs that went to another worker instead are dropped; one that runs is left to finish.
-        self._prefetched = {number: other for number, other in self._prefetched.items() if not other.cancel()}
-        future = future or self._begin(job)
-        if prefetched is not None and prefetched["number"] not in self._prefetched:
-            self._prefetched[prefetched["number"]] = self._begin(prefetched)
-        return future.result()
-
-    def close(self, timeout: float) -> None:
-        """Begin no further job, and wait up to `timeout` seconds for the one that runs."""
-        for future in self._prefetched.values():
-            future.cancel()
-        self._jobs.put(None)
-        self._thread.join(timeout)
-
-    def _begin(self, job: dict[str, Any]) -> Future[Evaluation]:
-        future: Future[Evaluation] = Future()
-        self._jobs.put((job, future))
-        return future
-
-    def _work(self) -> None:
-        load, broken = cache(self._load), False
-        while (item := self._jobs.get()) is not None:
-            job, future = item
-            if not future.set_running_or_notify_cancel():
-                continue
+        """Return the evaluations of the packet's plans, or raise EvaluationError at the first without a score."""
+        # Tuples, because Tune flattens mappings on their way to the searcher.
+        done: list[tuple[Any, ...]] = []
+        for job in self._config["packet"]:
             try:
-                if broken:
-                    raise EvaluationError(NOT_TRIED)
-                future.set_result(attempt(load, plan_of_message(job["plan"]), job["images"], job["noise_seed"]))
-            except BaseException as error:
-                broken = True
-                future.set_exception(error)
+                evaluation = attempt(self._load, plan_of_message(job["plan"]), job["images"], job["noise_seed"])
+            except EvaluationError as error:
+                error.before = done, worker_name()
+                raise
+            done.append(astuple(evaluation))
+        return {"evaluations": done, "worker": worker_name(), "done": True}
 
 
 def plan_of_message(message: Sequence[Any]) -> Plan:
@@ -172,11 +124,19 @@ def worker_name() -> str:
     return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
 
+def evaluation_error(error: BaseException | None) -> EvaluationError | None:
+    """Return the error of the evaluation that a worker raised; None where it ended in another way."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+    return cause if isinstance(cause, EvaluationError) else None
+
+
 def reason_of(error: BaseException | None) -> str:
     """Return in a few words why an evaluation failed."""
+    if (raised := evaluation_error(error)) is not None:
+        return str(raised)
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause if error.cause is not None else error
-        return str(cause) if isinstance(cause, EvaluationError) else f"{type(cause).__name__}: {cause}"[:300]
+        return f"{type(cause).__name__}: {cause}"[:300]
     message = str(error)
     if isinstance(error, ray.exceptions.OutOfMemoryError) or ("memory" in message and "killed" in message):
         return "its worker ran out of memory"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from string import Formatter
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +15,8 @@ from stepfront.trainers.validation import Settings
 
 class WorkerSettings(Settings):
     """The processes that evaluate plans."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"ahead": "packet_seconds"}
 
     count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
     cpus: float = Field(
@@ -33,10 +36,11 @@ class WorkerSettings(Settings):
         gt=0,
         description="time limit per evaluation; null: ten minutes plus 20 times the latency measured at full width",
     )
-    ahead: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="whether a worker gets its next plan before it finishes the current one. auto: with several "
-        "workers and evaluations under 1.5 s. A budget of minutes may then end one evaluation later",
+    packet_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="seconds of evaluations that a worker gets at once, where there are several workers; results "
+        "arrive together. null: 0.25 per worker and 5 at most; 0: one plan at a time",
     )
     engine: Literal["auto", "plain", "channels_last", "winograd", "compiled", "cuda_graphs", "compiled_cuda_graphs"] = (
         Field(

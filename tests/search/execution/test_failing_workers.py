@@ -47,15 +47,8 @@ class FailingLoad:
 
 
 def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
-    # Not ahead: a process that ends before its result has travelled takes the plan before along.
-    settings = tiny_settings(
-        fresh,
-        "budget.trials=12",
-        "screen.proxy=none",
-        "initial_plans={uniform: 3}",
-        "workers.count=2",
-        "workers.ahead=never",
-    )
+    basic = ("budget.trials=12", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.count=2")
+    settings = tiny_settings(fresh, *basic, "workers.packet_seconds=0")
     problem = load_problem(settings)
     costs = load_or_measure_costs(problem, settings.search_directory)
     ledger = open_ledger(problem, costs, settings.search_directory)
