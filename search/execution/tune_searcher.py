@@ -164,6 +164,7 @@ class LedgerSearcher(Searcher):
                 self._size.add(evaluation.seconds)
                 self._ledger.tell(asked.number, evaluation, worker)
                 self._on_result()
+            self._ledger.sync()
         except Exception as problem:
             self.error = self.error or problem
 

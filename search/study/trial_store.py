@@ -25,7 +25,7 @@ from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, R
 from stepfront.search.config import parse_constraint
 from stepfront.search.objectives import Objectives
 from stepfront.search.optuna_internals import set_storage_id, storage_id
-from stepfront.search.study.optuna_storage import close_storage
+from stepfront.search.study.optuna_storage import close_storage, sync_storage
 from stepfront.search.study.outages import retry_during_outage
 from stepfront.search.study.plan_parameters import trial_parameters
 
@@ -100,6 +100,10 @@ class TrialStore:
     def set_study_attribute(self, key: str, value: Any) -> None:
         """Store an attribute of the study."""
         retry_during_outage(partial(self.storage.set_study_user_attr, self._study_id, key, value))
+
+    def sync(self) -> None:
+        """Write what was stored to the disk, so that it survives a power failure."""
+        retry_during_outage(partial(sync_storage, self.storage))
 
     def close(self) -> None:
         """Close the storage's connections."""

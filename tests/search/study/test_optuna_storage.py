@@ -150,3 +150,20 @@ def test_a_storage_that_can_not_be_opened_says_so(tmp_path: Path) -> None:
         open_storage(None, tmp_path)
     with pytest.raises(InputError, match="can't be opened"):
         open_storage("nonsense://x", tmp_path)
+
+
+def test_results_are_synced_on_demand_and_a_killed_process_needs_no_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    ledger = make_ledger("sqlite", tmp_path)
+    run(ledger, most=3)
+    log = tmp_path / "study.db-wal"
+    assert finished_numbers(None, tmp_path) == {0, 1, 2}  # another connection, as after a kill
+    ledger.sync()
+    assert synced == [log.stat().st_ino]
+    with ledger.storage.engine.connect() as connection:  # type: ignore[attr-defined]
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL: no sync per commit
+    ledger.close()
+    ledger.sync()  # nothing is left to write
