@@ -209,7 +209,7 @@ def utilised(run: Path, quick: bool) -> list[Row]:
 
 def packets(run: Path, quick: bool) -> list[Row]:
     """Compare plans in packets with plans one at a time, where one driver has more workers than it can serve."""
-    workers, seconds, each = 4, 0.1, 25 if quick else 150
+    workers, seconds, each = (3, 0.1, 60) if quick else (4, 0.1, 150)
     alone, together = (utilisation(run, workers, seconds, each, packet_seconds=given) for given in (0.0, None))
     rates = f"{together.plans_per_second:.0f} against {alone.plans_per_second:.0f} plans per second"
     told = f"{workers} workers, {seconds} s; {together.driver_ms:.1f} ms against {alone.driver_ms:.1f} ms; {rates}"
