@@ -31,6 +31,7 @@ from stepfront.trainers.config import SamplerSettings, TrainerSettings
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, AdaptSettings
 from stepfront.trainers.validation import Settings, validate
+from stepfront.trainers.variant import depth_problem
 
 __all__ = [
     "BudgetSettings",
@@ -168,6 +169,8 @@ class RunSettings(TrainerSettings):
                 raise ValueError(
                     f"space.variants has {variant}, and network.widths has no {variant.width:g}; possible: {possible}"
                 )
+            if problem := depth_problem(variant, self.network.depths):
+                raise ValueError(f"space.variants has {variant}: {problem}")
             if not variant.guided and (classes is None or guidance in (0, 1)):
                 why = "the network has no classes" if classes is None else f"sampler.guidance is {guidance:g}"
                 raise ValueError(

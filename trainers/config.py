@@ -15,6 +15,7 @@ from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_pa
 from stepfront.trainers.family_settings import DitSettings, PromptSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, TrainingSettings
 from stepfront.trainers.validation import Settings
+from stepfront.trainers.variant import Size
 
 Prediction = Literal["epsilon", "v", "sample", "flow", "edm"]
 """What a network predicts; see `trainers/networks/prediction.py`."""
@@ -156,6 +157,12 @@ class NetworkSettings(Settings):
         description="time embedding that is reproduced to the last bit; diffusers_shifted has freq_shift 1",
     )
     inner_steps: int = Field(2, ge=1, le=64, description="solver steps per block of family ode, which share weights")
+    depths: tuple[PositiveInt, ...] = Field(
+        (),
+        description="depths of the supernet, ascending, such as [1, 2, 4]: inner steps of family ode, or blocks of "
+        "family dit, of which the first are kept. The last is the full depth, `inner_steps` or `dit.depth`; []: that "
+        "one alone",
+    )
     dit: DitSettings = DitSettings()
     unet2d_condition: PromptSettings = PromptSettings()
 
@@ -163,6 +170,23 @@ class NetworkSettings(Settings):
     def image_classes(self) -> int | None:
         """Number of classes of the images' labels; None: they need no labels, as where prompts are the classes."""
         return None if self.family == PROMPTED else self.classes
+
+    @property
+    def full_depth(self) -> int | None:
+        """The depth of the complete network; None for families without one."""
+        return {"ode": self.inner_steps, "dit": self.dit.depth}.get(self.family)
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Widths and depths at which the network runs: the narrowest and shallowest first, the complete one last."""
+        return tuple(Size(width, depth) for width in self.widths for depth in (*self.depths[:-1], None))
+
+    def at_depth(self, depth: int | None) -> NetworkSettings:
+        """Return the settings of the network of one depth alone; None is the full one."""
+        if depth is None or self.family == "ode":
+            return self.model_copy(update={"depths": (), "inner_steps": depth or self.inner_steps})
+        # The first blocks, as in Once-for-All (arXiv 1908.09791): then a depth is a prefix of the weights.
+        return self.model_copy(update={"depths": (), "dit": self.dit.model_copy(update={"depth": depth})})
 
     @field_validator("widths")
     @classmethod
@@ -191,6 +215,19 @@ class NetworkSettings(Settings):
             own = f"they are for family {families}" if families else f"its own are in network.{self.family}"
             names = ", ".join(f"network.{name}" for name in given)
             raise ValueError(f"family {self.family} does not have the settings {names}; {own}")
+        return self
+
+    @model_validator(mode="after")
+    def _depths_of_the_family(self) -> Self:
+        depths, full = self.depths, self.full_depth
+        if depths and full is None:
+            raise ValueError(f"family {self.family} has one depth; network.depths is for families ode and dit")
+        if depths and (depths[-1] != full or list(depths) != sorted(set(depths))):
+            key = "inner_steps" if self.family == "ode" else "dit.depth"
+            example = [1, full] if full != 1 else [1]
+            raise ValueError(
+                f"depths must ascend and end in network.{key}, {full}, such as {example}; given: {list(depths)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,7 @@ from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.variant import Size
 
 _NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
 
@@ -98,6 +99,7 @@ class Evaluator:
         self._scores = {score.name: score.load() for score in parts.scores}
         self._decoder = None if parts.decoder is None else parts.decoder.unpack(self._device)
         self._subnets: dict[str, dict[float, Network]] = {}
+        self._shallower: dict[str, dict[Size, Network]] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
         shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
@@ -255,13 +257,19 @@ class Evaluator:
 
     def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:
         plan.check_widths(self._supernet.widths)
+        plan.check_depths(self._supernet.settings.depths)
         if noise_seed != self._noise.seed:
             self._noise = replace(self._noise, seed=noise_seed)  # with an empty cache
-        subnets = self._subnets.setdefault(plan.weights, {})
-        missing = {plan.widths[i] for i in plan.taken} - subnets.keys()
+        subnets, shallower = self._subnets.setdefault(plan.weights, {}), self._shallower.setdefault(plan.weights, {})
+        sizes = {Size(plan.widths[i]) for i in plan.taken} | {plan.variants[i].size for i in plan.taken}
+        missing = {size for size in sizes if size not in shallower and (size.depth or size.width not in subnets)}
         supernet = self._supernet_of(plan) if missing else self._supernet
-        for width in missing:
-            subnets[width] = self._parts.engine.run(supernet.subnet(width), self._device, self._parts.batch)
+        for size in missing:
+            network = self._parts.engine.run(supernet.subnet(*size), self._device, self._parts.batch)
+            if size.depth is None:
+                subnets[size.width] = network
+            else:
+                shallower[size] = network
         return Sampler(
             subnets,
             self._schedule,
@@ -270,6 +278,7 @@ class Evaluator:
             clip=self._parts.sampler.clip,
             prefixes=self._prefixes,
             condition=self._condition(noise_seed, label),
+            shallower=shallower,
         )
 
     def _supernet_of(self, plan: Plan) -> Supernet:

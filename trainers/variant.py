@@ -1,11 +1,15 @@
 """Define what a step of a plan runs, and how people write the steps of a plan: as run lengths.
 
-A step's variant is a width, written `1.00`, with up to two marks:
+A step's variant is a width, written `1.00`, with marks:
 
+- `d2`, depth: the step runs 2 inner steps of each block (family ode), or the first 2 blocks (dit).  Full depth has no
+  mark.
 - `r`, reuse: the step computes the outermost level alone and takes the deep features of the last full step (DeepCache,
   arXiv 2312.00858).
 - `u`, unguided: the step is one call of the conditional network.  A guided one is two; a plan that guides some of its
   steps has a guidance interval (arXiv 2404.07724).
+
+Deep features are of full depth, so `d` and `r` can't be combined.
 """
 
 from __future__ import annotations
@@ -20,24 +24,43 @@ from stepfront.errors import InputError
 SKIP = 0.0
 """The width of a step that is not taken."""
 
-MARKS = ("", "r", "u", "ru")
-"""What may follow a width."""
+_MARK = r"(d[1-9]\d*u?|ru?|u)?"
+_RUN = re.compile(rf"(\d+)x(skip|(\d*\.?\d+){_MARK})")
+_VARIANT = re.compile(rf"(\d*\.?\d+){_MARK}")
 
-_RUN = re.compile(r"(\d+)x(skip|(\d*\.?\d+)(ru?|u)?)")
-_VARIANT = re.compile(r"(\d*\.?\d+)(ru?|u)?")
+
+class Size(NamedTuple):
+    """Which network of a supernet: its width, and its depth where that is not the full one."""
+
+    width: float
+    depth: int | None = None
+
+    def __str__(self) -> str:
+        """Return the text, such as `0.50` or `0.50d2`."""
+        return str(Variant(self.width, depth=self.depth))
 
 
 class Variant(NamedTuple):
-    """What a step runs: a width (`SKIP` where it is not taken), whether it reuses features, whether it is guided."""
+    """What a step runs: a width (`SKIP` where it is not taken), its reuse of features, its guidance, and a depth.
+
+    `depth` is None at full depth.
+    """
 
     width: float
     reuse: bool = False
     guided: bool = True
+    depth: int | None = None
 
     @property
     def mark(self) -> str:
-        """Return the letters that follow the width in texts, one of `MARKS`."""
-        return "r" * self.reuse + "u" * (not self.guided)
+        """Return what follows the width in texts, such as `r`, `ru` or `d2u`; empty for most."""
+        depth = "" if self.depth is None else f"d{self.depth}"
+        return depth + "r" * self.reuse + "u" * (not self.guided)
+
+    @property
+    def size(self) -> Size:
+        """Return which network the step runs."""
+        return Size(self.width, self.depth)
 
     @property
     def full(self) -> Variant:
@@ -53,8 +76,14 @@ class Variant(NamedTuple):
 
 
 def marked(width: float, mark: str) -> Variant:
-    """Return the variant of a width and one of `MARKS`."""
-    return Variant(width, "r" in mark, "u" not in mark)
+    """Return the variant of a width and a mark (`is_mark`)."""
+    depth = mark.rstrip("ru").removeprefix("d")
+    return Variant(width, "r" in mark, "u" not in mark, int(depth) if depth else None)
+
+
+def is_mark(text: str) -> bool:
+    """Return whether a text may follow a width; the empty one may."""
+    return re.fullmatch(_MARK, text) is not None
 
 
 def parse_variant(text: str) -> Variant:
@@ -62,7 +91,8 @@ def parse_variant(text: str) -> Variant:
     match = _VARIANT.fullmatch(text)
     if match is None:
         raise InputError(
-            f"{text!r} is not a variant; write a width and, after it, r (reuse), u (unguided) or ru, such as 1.0r"
+            f"{text!r} is not a variant; write a width and, after it, r (reuse), u (unguided) or ru, or d2 (depth "
+            "2, without r) or d2u, such as 1.0r"
         )
     return marked(float(match[1]), match[2] or "")
 
@@ -81,7 +111,7 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
         if match is None:
             raise InputError(
                 f"{word!r} in the plan {text!r} is not a run; runs look like 12x0.50 or 3xskip, and 4x1.00r (reuse), "
-                "4x1.00u (unguided) or 4x1.00ru"
+                "4x1.00u (unguided) or 4x1.00ru, and 4x1.00d2 (depth 2, without r) or 4x1.00d2u"
             )
         width = SKIP if match[2] == "skip" else float(match[3])
         variants += [marked(width, match[4] or "")] * int(match[1])
@@ -92,15 +122,26 @@ def parse_runs(text: str) -> tuple[float, ...]:
     """Return the widths per step from run lengths.  Raises InputError for a text with marks, or without run lengths."""
     variants = parse_variants(text)
     if any(variant.mark for variant in variants):
-        raise InputError(f"the plan {text!r} has marks, r or u; give widths alone, such as 12x0.50")
+        raise InputError(f"the plan {text!r} has marks, such as r or u; give widths alone, such as 12x0.50")
     return tuple(variant.width for variant in variants)
+
+
+def depth_problem(variant: Variant, depths: Sequence[int]) -> str:
+    """Return why a supernet of these depths, the full one last, can't run a variant; empty where it can."""
+    if variant.depth is None or variant.depth in depths[:-1]:
+        return ""
+    if depths and variant.depth == depths[-1]:
+        return f"{variant.depth} is the full depth, which has no mark; write {variant._replace(depth=None)}"
+    trained = ", ".join(f"d{depth}" for depth in depths[:-1])
+    possible = f"{trained}, and full depth without a mark" if trained else "full depth alone (network.depths)"
+    return f"depth {variant.depth} was not trained; possible: {possible}"
 
 
 def reuse_problem(variants: Sequence[Variant]) -> str:
     """Return why a plan can't reuse features where its variants say so, in words; empty where it can.
 
     A step that reuses needs a full step of the same width before it, without a full step of another width between.
-    A guided one needs the features of both calls, so that step must have been guided.
+    That step must have full depth.  A guided one needs the features of both calls, so that step must have been guided.
     """
     last: Variant | None = None
     for number, variant in enumerate(variants, start=1):
@@ -108,7 +149,7 @@ def reuse_problem(variants: Sequence[Variant]) -> str:
             continue
         if not variant.reuse:
             last = variant
-        elif last is None or last.width != variant.width or (variant.guided and not last.guided):
+        elif last is None or not _has_features_for(last, variant):
             before = "no full step is before it" if last is None else f"the last full step is {last}"
             return f"step {number} ({variant}) has no features to reuse: {before}; possible there: {variant.full}"
     return ""
@@ -119,9 +160,14 @@ def repaired(variants: Sequence[Variant]) -> tuple[Variant, ...]:
     found: list[Variant] = []
     last: Variant | None = None
     for variant in variants:
-        if variant.reuse and (last is None or last.width != variant.width or (variant.guided and not last.guided)):
+        if variant.reuse and (last is None or not _has_features_for(last, variant)):
             variant = variant.full
         if variant.width != SKIP and not variant.reuse:
             last = variant
         found.append(variant)
     return tuple(found)
+
+
+def _has_features_for(last: Variant, variant: Variant) -> bool:
+    """Return whether the features of a full step serve a later one that reuses some."""
+    return last.size == variant.size and (last.guided or not variant.guided)

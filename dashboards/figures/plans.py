@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MARK_NAMES = {"r": "r: reuses features", "u": "u: unguided"}
+_MARK = re.compile(r"d\d+|r|u")
 SKIP_COLOUR = "#EDEDED"
 MOST_LABELS = 40
 MOST_CELLS = 100_000  # half a megabyte of page
-_RUN = re.compile(r"(\d+)x(?:skip|[\d.]+)([ru]*)")
+_RUN = re.compile(r"(\d+)x(?:skip|[\d.]+)((?:d\d+)?[ru]*)")
 MOST_CROSSED_STEPS = 100  # a cross in a narrower cell would be invisible
 
 
@@ -57,7 +58,7 @@ def plans_data(tables: SearchTables) -> PlansData:
 
 
 def step_marks(plan: str) -> list[str]:
-    """Return the letters behind the width of each step of a plan's text: r, u or ru, and none for most."""
+    """Return what is behind the width of each step of a plan's text, such as r, u, ru or d2; nothing for most."""
     runs = [_RUN.fullmatch(word) for word in str(plan).split()]
     return [run[2] for run in runs if run is not None for _ in range(int(run[1]))]
 
@@ -101,7 +102,8 @@ def plans_figure(data: PlansData) -> Figure:
         figure.add_trace(_crosses(skipped))
     if data.marks and steps <= MOST_CROSSED_STEPS:
         figure.add_trace(_letters(data.marks))
-        for name in sorted({MARK_NAMES[letter] for _, _, mark in data.marks for letter in mark}):
+        marks = {one for _, _, mark in data.marks for one in _MARK.findall(mark)}
+        for name in sorted(MARK_NAMES.get(one, f"{one}: depth {one[1:]}") for one in marks):
             figure.add_trace(_legend_entry(name, "rgba(0,0,0,0)"))
     for value, colour in zip(values, colours, strict=True):
         if value or len(skipped):

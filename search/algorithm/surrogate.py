@@ -93,7 +93,9 @@ class PlanFeatures:
     def _marks(self) -> list[Array]:
         """Return for each mark that occurs which levels have it, [levels]."""
         variants = self.encoding.variants
-        marks = (np.array([v.reuse for v in variants]), np.array([not v.guided for v in variants]))
+        marks = [np.array([v.reuse for v in variants]), np.array([not v.guided for v in variants])]
+        depths = sorted({v.depth for v in variants if v.depth is not None})
+        marks += [np.array([v.depth == depth for v in variants]) for depth in depths]
         return [mark.astype(np.float64) for mark in marks if mark.any()]
 
     @cached_property

@@ -85,5 +85,6 @@ def _why_not(row: pd.Series) -> str:
     """Return why no sampler can be fitted to a plan; empty where one can."""
     if SKIP in row["widths"]:
         return "leaves out steps, and a fitted sampler has one time per step that runs"
-    marked = any(variant.mark for variant in parse_variants(str(row["plan"])))
-    return "reuses features or is unguided at some steps, and a sampler is fitted to widths alone" if marked else ""
+    if any(variant.mark for variant in parse_variants(str(row["plan"]))):
+        return "reuses features, is unguided or has less depth at some steps, and a sampler is fitted to widths alone"
+    return ""

@@ -25,6 +25,7 @@ from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.inference.engine_choice import Bench, FeatureLatencies, Measured, choose_engine
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.step_losses.error_table import StepErrors
+from stepfront.trainers.variant import Size
 
 T = TypeVar("T", covariant=True)
 
@@ -32,8 +33,11 @@ Inputs = list[tuple[np.ndarray, float]]
 """(x [batch, C, H, W], time) of some network calls."""
 
 
-_Chosen = tuple[Measured, list[Measured], dict[float, FeatureLatencies], str]
-"""The chosen engine, all measurements, the latencies of calls with features by width, and the device's name."""
+_Chosen = tuple[Measured, list[Measured], dict[float, FeatureLatencies], dict[Size, float], str]
+"""The chosen engine, all measurements, latencies, and the device's name.
+
+The latencies are of calls with features, by width, and of shallower networks, by size.
+"""
 
 
 def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list[Measured]]:
@@ -45,7 +49,7 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
     result = _choose_engine_on_worker(problem, batch)
     if isinstance(result, str):
         raise InputError(result)
-    chosen, measured, features, device = result
+    chosen, measured, features, shallower, device = result
     card, calls = problem.card, calls_per_step(problem.settings.sampler.guidance)
     costs = {}
     common = {"batch": batch, "device": device, "engine": chosen.engine, "calls": calls}
@@ -56,6 +60,9 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
             found |= {"reuse_latency_ms": features[width].reuse_ms, "keep_latency_ms": features[width].keep_ms}
         if card.groups is not None:  # features of one group's weights mean nothing to another's
             found["reuse_macs"] = None
+        found["shallower"] = tuple(
+            one.model_copy(update={"latency_ms": shallower.get(Size(width, one.depth))}) for one in counted.shallower
+        )
         costs[width] = counted.model_copy(update=found | common)
     return costs, measured
 
@@ -71,6 +78,7 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
     # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
     scale, null = settings.sampler.guidance, card.network.classes
     reusing = sorted({variant.width for variant in problem.variants if variant.reuse})
+    shallower = sorted({variant.size for variant in problem.variants if variant.depth is not None})
 
     @ray.remote(**remote_options(workers))
     def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> _Chosen | str:
@@ -85,7 +93,9 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
         bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
         try:
             chosen, measured = choose_engine(bench, workers.engine, workers.precision, calls)
-            return chosen, measured, bench.feature_latencies(chosen.engine, reusing), device_name(device)
+            by_width = bench.feature_latencies(chosen.engine, reusing)
+            by_size = bench.depth_latencies(chosen.engine, shallower)
+            return chosen, measured, by_width, by_size, device_name(device)
         except InputError as error:
             return str(error)
 

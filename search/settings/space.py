@@ -34,7 +34,8 @@ class SpaceSettings(Settings):
     variants: tuple[str, ...] | None = Field(
         None,
         description="what a step chooses from: widths, and widths with the marks r (reuse deep features of the last "
-        "full step) and u (unguided), such as [0.5, 1.0, 1.0r]; null: all widths",
+        "full step), u (unguided) and d1, d2, ... (a depth of network.depths), such as [0.5, 0.5d1, 1.0, 1.0r]; null: "
+        "all widths at full depth",
     )
     solvers: (
         Annotated[tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...], Field(max_length=MOST_CHOICES)] | None

@@ -21,18 +21,18 @@ Given = TypeVar("Given", bound=TrainerSettings)
 def step_macs(settings: TrainerSettings, image_channels: int, resolution: int) -> float:
     """Return the expected MACs of the forward passes of one training step, per image of the batch."""
     network = settings.network
-    uses = uses_per_step(settings.training, network.widths)
-    return sum(
-        share * count_width(network, image_channels, resolution, width).macs for width, share in uses.items() if share
-    )
+    uses = uses_per_step(settings.training, network.sizes)
+    costs = {width: count_width(network, image_channels, resolution, width) for width in network.widths}
+    return sum(share * costs[width].network_macs(depth) for (width, depth), share in uses.items() if share)
 
 
 def plain_settings(settings: Given, width: float, image_channels: int, resolution: int) -> Given:
     """Return settings that train the network of `width` alone, with the network FLOPs of the settings' own training.
 
-    It has the layers and channels of that width as its only width, 1.  What only a supernet's training has (factors per
-    width, distillation from its widest network, the rule of widths) is left out.  Raises InputError for a width that
-    the settings do not have, for a family without channels of its own (`base`), and for a start from a supernet.
+    It has the layers and channels of that width as its only width, 1.  It has full depth.  What only a
+    supernet's training has (factors per width, distillation from its widest network, the rule of widths) is left out.
+    Raises InputError for a width that the settings do not have, for a family without channels of its own (`base`), and
+    for a start from a supernet.
     """
     network, training = settings.network, settings.training
     if width not in network.widths:
@@ -40,7 +40,7 @@ def plain_settings(settings: Given, width: float, image_channels: int, resolutio
         raise InputError(f"width {width:g} is not one of network.widths; possible: {possible}")
     if training.start is not None:
         raise InputError("a plain network starts from random weights: leave out training.start")
-    alone = network.model_copy(update={"base": round(network.base * width), "widths": (1.0,)})
+    alone = network.model_copy(update={"base": round(network.base * width), "widths": (1.0,), "depths": ()})
     supernets = count_width(network, image_channels, resolution, width)
     macs = count_width(alone, image_channels, resolution, 1.0).macs
     if abs(macs / supernets.macs - 1) > MOST_DIFFERENCE:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from stepfront.errors import InputError
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
-from stepfront.trainers.variant import MARKS, SKIP, Variant, marked, reuse_problem, runs_text
+from stepfront.trainers.variant import SKIP, Variant, depth_problem, is_mark, marked, reuse_problem, runs_text
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plan:
     """`times` [N] (training-time units, falling), `widths` [N] (`SKIP` where a step is not taken), `solver` by name.
 
     With a `learnt` sampler, times and solver are its own, and no step is skipped.  `grid` names the time grid that the
-    times are of; empty where they are of none.  `marks` [N], of `MARKS`, make variants of the widths; a plan of widths
+    times are of; empty where they are of none.  `marks` [N], such as `r`, make variants of the widths; a plan of widths
     alone has none.  `weights` names weights that were fitted to the plan; empty where it runs on the supernet's own.
     """
 
@@ -104,8 +104,11 @@ class Plan:
         if len(self.marks) != len(self.widths):
             raise InputError(f"a plan of {len(self.widths)} widths and {len(self.marks)} marks; give equally many")
         for width, mark in zip(self.widths, self.marks, strict=True):
-            if mark not in MARKS or (mark and width == SKIP):
-                raise InputError(f"{mark!r} is not a mark of a step; possible: r, u, ru, and none at a skipped step")
+            if not is_mark(mark) or (mark and width == SKIP):
+                raise InputError(
+                    f"{mark!r} is not a mark of a step; possible: r, u, ru, d1, d1u and other depths, and none at a "
+                    "skipped step"
+                )
         if problem := reuse_problem(self.variants):
             raise InputError(f"the plan {self.runs}: {problem}")
 
@@ -115,3 +118,10 @@ class Plan:
         for width in self.widths:
             if width != SKIP and width not in possible:
                 raise InputError(f"the plan runs at width {width:g}; possible: {', '.join(map(str, possible))}")
+
+    def check_depths(self, possible: Iterable[int]) -> None:
+        """Raise InputError when a step runs at a depth that was not trained, or by `d` at the full one."""
+        possible = tuple(possible)
+        for variant in self.variants:
+            if problem := depth_problem(variant, possible):
+                raise InputError(f"the plan {self.runs} runs {variant}: {problem}")

@@ -1,4 +1,4 @@
-"""Execute plans: sample images with one denoiser per width and reproducible noise.
+"""Execute plans: sample images with one denoiser per width (and depth) and reproducible noise.
 
 Noise is a function of (seed, image, step) alone.  No batch size, worker or order of evaluation changes an image.  Two
 plans with the same seed differ by their widths and times alone.
@@ -23,6 +23,7 @@ from stepfront.trainers.diffusion.schedule import NoiseSchedule
 from stepfront.trainers.diffusion.solvers import find_solver
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.networks.deep_features import FeatureCalls, check_splits
+from stepfront.trainers.variant import Size
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class PrefixStates(Protocol):
 class Sampler:
     """Denoisers by width, the noise schedule and the noise, on one device.
 
-    `denoisers` maps each width to its network; `condition` holds the labels where the network has classes.  `clip`
-    clamps every predicted clean image to [-1, 1].  `prefixes` holds states to start from, of plans on these denoisers.
+    `denoisers` maps each width to its network, and `shallower` other sizes to theirs.  `condition` holds the labels
+    where the network has classes.  `clip` clamps every predicted clean image to [-1, 1].  `prefixes` holds states to
+    start from, of plans on these networks.
     """
 
     denoisers: Mapping[float, Network]
@@ -77,6 +79,7 @@ class Sampler:
     clip: bool = False
     prefixes: PrefixStates | None = None
     condition: Condition | None = None
+    shallower: Mapping[Size, Network] = field(default_factory=dict)
 
     def sample(
         self, plan: Plan, images: int, batch: int, on_start: Callable[[int, int], None] = lambda position, images: None
@@ -111,6 +114,10 @@ class Sampler:
     def prepare(self, plan: Plan) -> PlanRun:
         """Return the plan with its coefficients.  Raises InputError for an unknown width, variant or solver."""
         plan.check_widths(self.denoisers)
+        for variant in plan.variants:
+            if variant.depth is not None and variant.size not in self.shallower:
+                possible = ", ".join(map(str, self.shallower)) or "full depth alone"
+                raise InputError(f"the plan {plan.runs} runs {variant}, which is no network here; possible: {possible}")
         find_solver(plan.solver)
         if plan.switches_guidance and (self.condition is None or calls_per_step(self.condition.guidance) == 1):
             why = "the network has no classes" if self.condition is None else "no step is guided at this scale"
@@ -148,7 +155,8 @@ class Sampler:
         variant, keeps = run.variants[position], run.reads_features(position + 1)
         # An unguided step has only the call with the label, which is the last one of a guided step.
         deep = state.deep if variant.guided else state.deep[-1:]
-        network = FeatureCalls(self.denoisers[variant.width], deep if variant.reuse else (), keeps)
+        own = self.denoisers[variant.width] if variant.depth is None else self.shallower[variant.size]
+        network = FeatureCalls(own, deep if variant.reuse else (), keeps)
         predict: Network = network
         if self.condition is not None:
             predict = self.condition.denoiser(network, images, self.device, variant.guided)

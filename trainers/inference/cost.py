@@ -37,6 +37,18 @@ class Latency(NamedTuple):
     spread: float
 
 
+class DepthCost(Settings):
+    """Cost of one network call at a width and at another depth than the full one, per image.
+
+    Inner steps share their weights, so `parameters` may be those of full depth.
+    """
+
+    depth: int
+    macs: int
+    parameters: int
+    latency_ms: float | None = None
+
+
 class WidthCost(Settings):
     """Cost of one network call at one width, per image.
 
@@ -44,7 +56,8 @@ class WidthCost(Settings):
     share of the latency.  `calls` is the number of calls per step: two under guidance.  `reuse_macs` and
     `reuse_latency_ms` are of a call that reuses deep features; None where the network can't, or was not measured so.
     `keep_latency_ms` is of a full call that hands out its features to the next step, where the engine runs it unlike
-    other full calls (CUDA graphs); None where it takes as long.
+    other full calls (CUDA graphs); None where it takes as long.  `shallower` has the cost at each depth other than the
+    full one.
     """
 
     width: float
@@ -59,6 +72,7 @@ class WidthCost(Settings):
     reuse_macs: int | None = None
     reuse_latency_ms: float | None = None
     keep_latency_ms: float | None = None
+    shallower: tuple[DepthCost, ...] = ()
 
     @property
     def step_gflops(self) -> float:
@@ -76,16 +90,16 @@ class WidthCost(Settings):
 
     def macs_of(self, variant: Variant) -> float:
         """Return the MACs of one step of a variant, as a share of the calls of a full, guided step."""
-        macs = self.reuse_macs if variant.reuse else self.macs
+        macs = self.reuse_macs if variant.reuse else self.network_macs(variant.depth)
         return math.nan if macs is None else float(macs * self.calls_of(variant)) / self.calls
 
     def gflops_of(self, variant: Variant) -> float:
         """Return the FLOPs of one step of a variant of this width, in 1e9.
 
-        Raises InputError when the network can't reuse features and the variant does.
+        Raises InputError when the network can't reuse features and the variant does, and for an unknown depth.
         """
         if not variant.reuse:
-            return 2e-9 * (self.macs * self.calls_of(variant))
+            return 2e-9 * (self.network_macs(variant.depth) * self.calls_of(variant))
         if self.reuse_macs is None:
             raise InputError(f"{variant} has no counted cost: the network can't reuse features; leave out the r")
         return 2e-9 * (self.reuse_macs * self.calls_of(variant))
@@ -95,25 +109,44 @@ class WidthCost(Settings):
 
         A full step `keeps` its features where the next step reuses them.
         """
-        latency = self.reuse_latency_ms if variant.reuse else self.latency_ms
+        latency = self.reuse_latency_ms if variant.reuse else self._at_depth(variant.depth).latency_ms
         if keeps and not variant.reuse and self.keep_latency_ms is not None:
             latency = self.keep_latency_ms
         return float("nan") if latency is None else latency * self.calls_of(variant)
 
+    def network_macs(self, depth: int | None) -> int:
+        """Return the MACs of one call at a depth; None is the full one.  Raises InputError for an unknown depth."""
+        return self._at_depth(depth).macs
+
+    def _at_depth(self, depth: int | None) -> WidthCost | DepthCost:
+        if depth is None:
+            return self
+        found = [cost for cost in self.shallower if cost.depth == depth]
+        if not found:
+            possible = ", ".join(str(cost.depth) for cost in self.shallower) or "full depth alone"
+            raise InputError(f"width {self.width:g} has no counted cost at depth {depth}; possible: {possible}")
+        return found[0]
+
 
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
-    """Count the MACs of one call on one image, full and reusing deep features, and the parameters."""
+    """Count the MACs of one call on one image, full and reusing deep features, and the parameters.
+
+    Other depths of the settings are counted, too.
+    """
     # On the meta device nothing is computed; on a CPU, the counter would miss fused attention.
     with torch.device("meta"):
         network = build_backbone(settings, image_channels, resolution, width).eval()
         x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
-    macs, reuse_macs = _macs(network, x, t), None
+    macs, reuse_macs, shallower = _macs(network, x, t), None, []
+    for depth in settings.depths[:-1]:
+        one = count_width(settings.at_depth(depth), image_channels, resolution, width)
+        shallower.append(DepthCost(depth=depth, macs=one.macs, parameters=one.parameters))
     if splits(network):
         with torch.no_grad():
             _, deep = network.with_features(x, t)  # type: ignore[operator]
         reuse_macs = _macs(network.reusing, deep, x, t)  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in network.parameters())
-    return WidthCost(width=width, macs=macs, parameters=parameters, reuse_macs=reuse_macs)
+    return WidthCost(width=width, macs=macs, parameters=parameters, reuse_macs=reuse_macs, shallower=tuple(shallower))
 
 
 def _macs(call: Callable[..., Tensor], *inputs: Tensor) -> int:

@@ -22,6 +22,7 @@ from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.cost import MOST_SPREAD, Latency, measure_latencies
 from stepfront.trainers.inference.engine import PLAIN, Engine, EngineName, Precision, Running
 from stepfront.trainers.validation import Settings
+from stepfront.trainers.variant import Size
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative root mean square difference to the plain float32 network's prediction, at any width and input."""
@@ -77,12 +78,12 @@ class FeatureLatencies(NamedTuple):
 class Bench:
     """What the measurement runs on.
 
-    `subnet(width)` makes a new network.  `inputs` are (x [batch, C, H, W], t [batch]) and, with classes, label [batch],
-    as they occur in a sampler.  `guided` turns a network and its labels into what a guided sampler calls.  Guidance
-    amplifies what an engine changes, so the guided predictions are compared.
+    `subnet(width)` makes a new network, and `subnet(width, depth)` a shallower one.  `inputs` are (x [batch, C, H, W],
+    t [batch]) and, with classes, label [batch], as they occur in a sampler.  `guided` turns a network and its labels
+    into what a guided sampler calls.  Guidance amplifies what an engine changes, so guided predictions are compared.
     """
 
-    subnet: Callable[[float], nn.Module]
+    subnet: Callable[..., nn.Module]
     widths: tuple[float, ...]
     inputs: Sequence[tuple[Tensor, ...]]
     device: torch.device
@@ -125,6 +126,16 @@ class Bench:
             reuse, keep = self._latencies(calls, tuple(shape[1:]), shape[0], label)  # type: ignore[arg-type]
             # Only CUDA graphs, which hand out no features, make the second one another kind of call.
             found[width] = FeatureLatencies(reuse.ms, keep.ms if engine.records else None)
+        return found
+
+    @torch.inference_mode()
+    def depth_latencies(self, engine: Engine, sizes: Sequence[Size]) -> dict[Size, float]:
+        """Return the latency of a call at each of the sizes, in ms per image."""
+        shape, label, found = self.inputs[0][0].shape, self.inputs[0][2:], {}
+        for size in sizes:
+            running = engine.run(self.subnet(*size), self.device, shape[0])
+            (best,) = self._latencies([running], tuple(shape[1:]), shape[0], label)
+            found[size] = best.ms
         return found
 
     def _latencies(

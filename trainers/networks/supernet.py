@@ -1,4 +1,4 @@
-"""Hold one set of weights for every width: a network for training, and a plain subnet per width."""
+"""Hold one set of weights for every width and depth: a network for training, and a plain subnet per size."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import parameter_segments, slice_parameters
 from stepfront.trainers.networks.prediction import NoiseConversion, PredictsNoise, conversion
 from stepfront.trainers.noise_schedule import noise_schedule
+from stepfront.trainers.variant import Size, Variant, depth_problem
 
 
 class GroupedNetwork(nn.Module):
@@ -50,11 +51,15 @@ class GroupedNetwork(nn.Module):
 
 
 class Supernet(nn.Module):
-    """The widest network, and the rule by which narrower ones are cut from it; with `groups`, one per group of times.
+    """The widest network, and the rule by which narrower and shallower ones are cut from it.
 
-    Width is an argument, never a state.  The forward pass takes x [B, C, H, W], t [B] in training-time units, the width
-    and, where there are classes, label [B].  It returns the predicted noise [B, C, H, W].  What the networks themselves
-    predict is a setting of `diffusion`; networks/prediction.py converts it.
+    With `groups`, there is one per group of times.
+
+    Width and depth are arguments, never a state.  The forward pass takes x [B, C, H, W], t [B] in training-time units,
+    the width, where there are classes label [B], and a depth (None: the full one).  It returns the predicted noise
+    [B, C, H, W].  What the networks themselves predict is a setting of `diffusion`; networks/prediction.py converts it.
+
+    A shallower network is one with other settings (`NetworkSettings.at_depth`) around some or all of the weights.
     """
 
     def __init__(
@@ -70,13 +75,14 @@ class Supernet(nn.Module):
         self.diffusion = diffusion or DiffusionSettings()
         self._to_noise = NoiseConversion(self.diffusion)
         self.groups = groups
-        self.widest = self._build(1.0)
+        self.widest = self._built(Size(1.0))
         # Skeletons only carry shapes and the order of operations; a plain dict keeps them out of parameters().
         with torch.device("meta"):
-            self._skeletons = {w: self._build(w) for w in settings.widths if w != 1.0}
+            self._skeletons = {size: self._built(size) for size in settings.sizes[:-1]}
 
-    def _build(self, width: float) -> nn.Module:
-        build = partial(build_backbone, self.settings, self.image_channels, self.resolution, width)
+    def _built(self, size: Size) -> nn.Module:
+        settings = self.settings.at_depth(size.depth)
+        build = partial(build_backbone, settings, self.image_channels, self.resolution, size.width)
         if self.groups is None:
             return build()
         return GroupedNetwork([build() for _ in self.groups.first], self._told(self.groups.cuts))
@@ -95,6 +101,11 @@ class Supernet(nn.Module):
         """Return the widths at which the supernet runs, in ascending order."""
         return self.settings.widths
 
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Return the widths and depths at which the supernet runs, the complete network last."""
+        return self.settings.sizes
+
     def train(self, mode: bool = True) -> Supernet:
         """Set the training mode of the widest network and of the skeletons, which hold the dropout layers."""
         for skeleton in self._skeletons.values():
@@ -102,31 +113,35 @@ class Supernet(nn.Module):
         super().train(mode)
         return self
 
-    def forward(self, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Return the predicted noise [B, C, H, W] of the network of `width`."""
-        noise: Tensor = self._to_noise(partial(self._backbone, width), x, t, *(() if label is None else (label,)))
+    def forward(
+        self, x: Tensor, t: Tensor, width: float = 1.0, label: Tensor | None = None, depth: int | None = None
+    ) -> Tensor:
+        """Return the predicted noise [B, C, H, W] of the network of `width` and `depth`."""
+        run = partial(self._backbone, Size(width, depth))
+        noise: Tensor = self._to_noise(run, x, t, *(() if label is None else (label,)))
         return noise
 
-    def _backbone(self, width: float, *inputs: Tensor) -> Tensor:
-        if width == 1.0:
+    def _backbone(self, size: Size, *inputs: Tensor) -> Tensor:
+        if size == Size(1.0):
             return self.widest(*inputs)
-        return functional_call(self._skeleton(width), self.sliced(width), inputs)
+        return functional_call(self._skeleton(size), self.sliced(*size), inputs)
 
-    def sliced(self, width: float) -> dict[str, Tensor]:
-        """Return the parameters of `width` as differentiable slices of the widest network's."""
+    def sliced(self, width: float, depth: int | None = None) -> dict[str, Tensor]:
+        """Return the parameters of a width and depth as differentiable slices of the widest network's."""
+        size = Size(width, depth)
         return slice_parameters(
             dict(self.widest.named_parameters()),
             parameter_segments(self.widest),
-            parameter_segments(self.widest if width == 1.0 else self._skeleton(width)),
+            parameter_segments(self.widest if size == Size(1.0) else self._skeleton(size)),
         )
 
-    def subnet(self, width: float) -> nn.Module:
-        """Build the plain torch module of `width` that predicts the noise, in eval mode.
+    def subnet(self, width: float, depth: int | None = None) -> nn.Module:
+        """Build the plain torch module of a width and depth that predicts the noise, in eval mode.
 
-        It computes exactly what the supernet computes at this width, with contiguous weights of its own.
-        Raises InputError when the supernet does not have this width.
+        It computes exactly what the supernet computes there, with contiguous weights of its own.
+        Raises InputError when the supernet does not have this width or depth.
         """
-        network = self.backbone(width)
+        network = self.backbone(width, depth)
         if self.diffusion.prediction == "epsilon":
             return network
         converted = partial(self._converted, next(network.parameters()).device)
@@ -138,22 +153,35 @@ class Supernet(nn.Module):
     def _converted(self, device: torch.device, network: nn.Module) -> nn.Module:
         return PredictsNoise(network, NoiseConversion(self.diffusion).to(device))
 
-    def backbone(self, width: float) -> nn.Module:
-        """Build the network of `width` as `subnet` does, without a conversion of what it predicts."""
-        self._check(width)
-        with torch.device("meta"):
-            network = self._build(width)
-        # The widest subnet shares the supernet's memory; narrower ones are copied, since contiguous weights run faster.
-        own = {name: weights.detach() for name, weights in self.sliced(width).items()}
+    def backbone(self, width: float, depth: int | None = None) -> nn.Module:
+        """Build the network of a width and depth as `subnet` does, without a conversion of what it predicts."""
+        size = Size(width, depth)
+        self._check(size)
+        # The widest subnets share the supernet's memory; narrower ones are copied, since contiguous weights run faster.
+        own = {name: weights.detach() for name, weights in self.sliced(width, depth).items()}
         if width != 1.0:
             own = {name: weights.clone(memory_format=torch.contiguous_format) for name, weights in own.items()}
+        return self._around(size, own).requires_grad_(False).eval()
+
+    def shallower(self, network: nn.Module, width: float, depth: int) -> nn.Module:
+        """Build the network of a depth around the parameters of the network of full depth and the same width."""
+        size, own = Size(width, depth), dict(network.named_parameters())
+        self._check(size)
+        return self._around(size, {name: own[name] for name in self._skeleton(size).state_dict()})
+
+    def _around(self, size: Size, own: dict[str, Tensor]) -> nn.Module:
+        with torch.device("meta"):
+            network = self._built(size)
         network.load_state_dict(own, assign=True)
-        return network.requires_grad_(False).eval()
+        return network
 
-    def _skeleton(self, width: float) -> nn.Module:
-        self._check(width)
-        return self._skeletons[width]
+    def _skeleton(self, size: Size) -> nn.Module:
+        self._check(size)
+        return self._skeletons[size]
 
-    def _check(self, width: float) -> None:
-        if width not in self.settings.widths:
-            raise InputError(f"width {width} is not one of the supernet's: {', '.join(map(str, self.settings.widths))}")
+    def _check(self, size: Size) -> None:
+        if size.width not in self.settings.widths:
+            widths = ", ".join(map(str, self.settings.widths))
+            raise InputError(f"width {size.width} is not one of the supernet's: {widths}")
+        if problem := depth_problem(Variant(size.width, depth=size.depth), self.settings.depths):
+            raise InputError(f"the supernet can't run {size}: {problem}")

@@ -6,9 +6,11 @@ Weighting it to the error of the clean image ranks plans far worse (see docs/sea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +24,15 @@ from stepfront.trainers.diffusion.types import Denoiser
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.deep_features import SplitNetwork
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
-from stepfront.trainers.variant import Variant
+from stepfront.trainers.variant import Size, Variant
+
+Column = TypeVar("Column", bound=float | tuple[float, float])
+"""A width, or a width and a depth."""
 
 
 @torch.inference_mode()
 def gap_table(
-    denoisers: Mapping[float, Denoiser],
+    denoisers: Mapping[Column, Denoiser],
     schedule: NoiseSchedule,
     times: Sequence[float],
     images: NDArray[np.generic],
@@ -36,9 +41,9 @@ def gap_table(
 ) -> NDArray[np.float64]:
     """Return [steps, widths]: mean squared error of the predicted noise minus that of the widest, on equal noise.
 
-    `images` are held out, uint8 [N, C, H, W], or latents in float32; widths in ascending order.  For a
-    class-conditional network it is the loss of the conditional prediction, which was trained, whatever the guidance:
-    pass denoisers with the labels.
+    `images` are held out, uint8 [N, C, H, W], or latents in float32; widths (or other keys, the widest network's last)
+    in ascending order.  For a class-conditional network it is the loss of the conditional prediction, which was
+    trained, whatever the guidance: pass denoisers with the labels.
     """
     x0 = to_float(images).to(device)
     widths = sorted(denoisers)
@@ -99,24 +104,25 @@ def supernet_gap(
 ) -> NDArray[np.float64]:
     """Return the gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one.
 
-    With `variants`, the columns are of these: a width's own, and for reuse what it adds.  The loss is of conditional
+    With `variants`, the columns are of these: a size's own, and for reuse what it adds.  The loss is of conditional
     predictions, so an unguided variant has the column of the guided one.
     """
     supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
-    subnets = {width: supernet.subnet(width) for width in card.network.widths}
-    denoisers: dict[float, Denoiser] = {**subnets}
+    # The full depth, infinite here, is the last of each width.
+    sizes = {(width, math.inf): Size(width) for width in card.network.widths}
+    sizes |= {(v.width, float(v.depth)): v.size for v in variants if v.depth is not None}
+    subnets = {column: supernet.subnet(*size) for column, size in sizes.items()}
+    denoisers: dict[tuple[float, float], Denoiser] = {**subnets}
     if labels is not None:
         known = torch.from_numpy(np.array(labels)).to(device)
-        denoisers = {width: partial(subnet, label=known) for width, subnet in subnets.items()}
+        denoisers = {column: partial(subnet, label=known) for column, subnet in subnets.items()}
     schedule = noise_schedule(card.diffusion)
     table = gap_table(denoisers, schedule, times, images, device)
     if not variants:
         return table
     widths = sorted({variant.width for variant in variants if variant.reuse})
-    reusing = {width: subnets[width] for width in widths}
+    reusing = {width: subnets[width, math.inf] for width in widths}
     added = reuse_gap(reusing, schedule, times, images, device, () if labels is None else (known,))
-    columns = [
-        table[:, card.network.widths.index(v.width)] + (added[:, widths.index(v.width)] if v.reuse else 0.0)
-        for v in variants
-    ]
+    place = {sizes[column]: i for i, column in enumerate(sorted(sizes))}
+    columns = [table[:, place[v.size]] + (added[:, widths.index(v.width)] if v.reuse else 0.0) for v in variants]
     return np.column_stack(columns)

@@ -29,7 +29,7 @@ NO_EFFECT_ON_WEIGHTS = (
 )
 """Training settings that may differ when a training resumes: they decide where and how it runs, not its result."""
 
-_LATER = {"network": ("inner_steps", "dit"), "training": ("distill_spectrum", "times", "other_times")}
+_LATER = {"network": ("inner_steps", "dit", "depths"), "training": ("distill_spectrum", "times", "other_times")}
 """Settings that came later: where they have their default, a training is what it was before there were any."""
 
 _IN_FINGERPRINT = (

@@ -1,14 +1,15 @@
-"""Draw the widths and batches of a training step, and compute its gradients.
+"""Draw the sizes (widths and depths) and batches of a training step, and compute its gradients.
 
 The sandwich rule, the widest, the narrowest and one random width, is that of Yu & Huang 2019, section 3.  A single
-random width per step, narrow ones more often, is the rule of OFA-Diffusion (arXiv 2604.12668).
+random width per step, narrow ones more often, is the rule of OFA-Diffusion (arXiv 2604.12668).  Where a supernet has
+depths, both rules draw pairs of a width and a depth; the narrowest is then the shallowest, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,21 +18,25 @@ from stepfront.trainers.training.batches import BatchSource, CleanBatch
 from stepfront.trainers.training.teacher import Teacher
 from stepfront.trainers.training.width_gradients import WidthGradients
 from stepfront.trainers.training_settings import TrainingSettings
+from stepfront.trainers.variant import Size
+
+Choice = TypeVar("Choice")
+"""A width, or a `Size`; sequences of them begin with the narrowest and end with the widest."""
 
 
 class WidthBatches(NamedTuple):
-    """What one width is trained on in a step: micro-batches."""
+    """What one width, at one depth, is trained on in a step: micro-batches."""
 
-    width: float
+    size: Size
     batches: list[CleanBatch]
 
 
-def images_per_step(training: TrainingSettings, widths: Sequence[float]) -> int:
+def images_per_step(training: TrainingSettings, widths: Sequence[Choice]) -> int:
     """Return how many images one step trains on, in all processes: each width of a step counts its own."""
     return training.batch * (1 if training.rule == "single" else min(3, len(widths)))
 
 
-def choose_widths(training: TrainingSettings, widths: Sequence[float], generator: torch.Generator) -> list[float]:
+def choose_widths(training: TrainingSettings, widths: Sequence[Choice], generator: torch.Generator) -> list[Choice]:
     """Return the widths of one step: by the sandwich rule the widest first, the narrowest, and one in between."""
     if training.rule == "single":
         often = _how_often(training, len(widths))
@@ -41,7 +46,7 @@ def choose_widths(training: TrainingSettings, widths: Sequence[float], generator
     return [widths[-1], *([widths[0]] if len(widths) > 1 else []), *chosen]
 
 
-def uses_per_step(training: TrainingSettings, widths: Sequence[float]) -> dict[float, float]:
+def uses_per_step(training: TrainingSettings, widths: Sequence[Choice]) -> dict[Choice, float]:
     """Return how often one step trains each width, on average: what `choose_widths` draws."""
     if training.rule == "single":
         often = _how_often(training, len(widths))
@@ -55,17 +60,17 @@ def _how_often(training: TrainingSettings, widths: int) -> Tensor:
 
 
 def draw_step(
-    source: BatchSource, training: TrainingSettings, widths: Sequence[float], generator: torch.Generator
+    source: BatchSource, training: TrainingSettings, sizes: Sequence[Size], generator: torch.Generator
 ) -> list[WidthBatches]:
-    """Draw all that one step trains on, the widest width's first.
+    """Draw all that one step trains on, the complete network's first.
 
-    With distillation, all widths see the same batch.
+    With distillation, all sizes see the same batch.
     """
     batches, drawn = source.draw(generator), []
-    for i, width in enumerate(choose_widths(training, widths, generator)):
+    for i, size in enumerate(choose_widths(training, sizes, generator)):
         if i and not training.distills:
             batches = source.draw(generator)  # new images, times and noise per width: less variance at no cost
-        drawn.append(WidthBatches(width, batches))
+        drawn.append(WidthBatches(size, batches))
     return drawn
 
 
@@ -88,14 +93,14 @@ def add_gradients(
     With distillation all widths learn from the teacher's predictions too, or narrower ones from the widest one's.
     """
     taught: list[Tensor] = []
-    for width, batches in drawn:
+    for (width, depth), batches in drawn:
         predictions = []
         for part, clean in enumerate(batches):
             batch = source.noisy(clean)
             theirs = teacher(batch) if teacher is not None else taught[part] if taught else None
             goal = batch.target if theirs is None else torch.lerp(batch.target, theirs, training.distill)
             share = share_of(training, widths, width, len(batch.x))
-            predictions.append(gradients.add(width, batch, goal, share, theirs))
+            predictions.append(gradients.add(width, batch, goal, share, theirs, depth))
         if training.distills and not taught:
             taught = predictions
 

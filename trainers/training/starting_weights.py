@@ -15,7 +15,7 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.validation import settings_json
 
-MAY_DIFFER = ("widths", "dropout", "classes", "inner_steps")
+MAY_DIFFER = ("widths", "dropout", "classes", "inner_steps", "depths")
 """Settings of the network in which the two supernets may differ; none of them changes what the weights are for."""
 
 

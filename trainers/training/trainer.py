@@ -36,7 +36,7 @@ from stepfront.trainers.training.checkpoint_file import (
 )
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.held_out import held_out_losses
+from stepfront.trainers.training.held_out import depth_losses, losses_by_size
 from stepfront.trainers.training.sandwich import (
     WidthBatches,
     add_gradients,
@@ -50,20 +50,23 @@ from stepfront.trainers.training.state import TrainingState, initial_supernet, s
 from stepfront.trainers.training.teacher import MOST_IMAGES, Teacher, weights_of_data
 from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients
 from stepfront.trainers.validation import settings_json
+from stepfront.trainers.variant import Size
 
 
 @dataclass
 class TrainingReport:
     """Progress of a training after one step.
 
-    `losses` are held-out noise-prediction errors per width, of the averaged weights.  `saved` is true when a checkpoint
-    of this step has just been written.  `images_per_second` counts every image that a width was trained on since the
+    `losses` are held-out noise-prediction errors per width at full depth, of the averaged weights, and `depth_losses`
+    those at other depths, by texts such as `0.50d2`.  `saved` is true when a checkpoint of this step has just been
+    written.  `images_per_second` counts every image that a width was trained on since the
     previous checkpoint, in all processes.  `samples` are `width_samples`, at the checkpoints that draw them.
     """
 
     step: int
     total: int
     losses: dict[float, float] = field(default_factory=dict)
+    depth_losses: dict[str, float] = field(default_factory=dict)
     saved: bool = False
     learning_rate: float = 0.0
     images_per_second: float = 0.0
@@ -92,7 +95,8 @@ def train_supernet(
     losses = training.run(report) or training.held_out_losses()
     made_with = {
         "settings": settings_json(settings),
-        "held_out_losses": {str(width): loss for width, loss in losses.items()},
+        "held_out_losses": {str(size.width): loss for size, loss in losses.items() if size.depth is None},
+        **({"depth_losses": shallow} if (shallow := depth_losses(losses)) else {}),
         "started_from": training.state.started_from,
         "teacher": training.teacher_digest,
         "images_read": data.report.lines(),
@@ -166,10 +170,10 @@ class _Training:
         state.started_from = started_from
         return state
 
-    def run(self, report: Report) -> dict[float, float]:
+    def run(self, report: Report) -> dict[Size, float]:
         """Take the remaining steps; return the losses of the last one, in the first process alone."""
         training, state = self._settings.training, self.state
-        last = TrainingReport(state.step, training.steps)
+        last, losses = TrainingReport(state.step, training.steps), dict[Size, float]()
         begin, first = time.perf_counter(), state.step
         gradients = WidthGradients(state.supernet, training.engine, self._autocast(), self._spectral_term())
         # Averaging is one launch where both have one layout.
@@ -184,28 +188,29 @@ class _Training:
             if saving:
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
-                images = (state.step - first) * images_per_step(training, state.supernet.widths)
-                last = self._measure(images / (time.perf_counter() - begin))
+                images = (state.step - first) * images_per_step(training, state.supernet.sizes)
+                losses = self.held_out_losses()
+                last = self._measured(losses, images / (time.perf_counter() - begin))
             report(replace(last, step=state.step, saved=saving, samples=last.samples if saving else None))
             if saving:
                 # After the report: a training that is killed in between takes and reports these steps again.  The other
                 # way round, it would never report them.
                 self.save()
                 begin, first = time.perf_counter(), state.step
-        return last.losses
+        return losses
 
     def _draw(self, step: int) -> list[WidthBatches]:
         training = self._settings.training
-        return draw_step(self._source, training, self.state.supernet.widths, step_generator(training.seed, step))
+        return draw_step(self._source, training, self.state.supernet.sizes, step_generator(training.seed, step))
 
     def _take_step(self, gradients: WidthGradients, drawn: list[WidthBatches]) -> None:
         training, state = self._settings.training, self.state
-        for width, batches in drawn:
+        for (width, depth), batches in drawn:
             for batch in batches:
-                if not gradients.recorded(width, batch):
+                if not gradients.recorded(width, batch, depth):
                     share = share_of(training, state.supernet.widths, width, len(batch.x0))
-                    is_taught = self._teacher is not None or (training.distills and width != drawn[0].width)
-                    gradients.record(width, self._source.noisy(batch), share, is_taught)
+                    is_taught = self._teacher is not None or (training.distills and (width, depth) != drawn[0].size)
+                    gradients.record(width, self._source.noisy(batch), share, is_taught, depth)
         state.optimizer.zero_grad(set_to_none=False)
         # Dropout draws from the global generator.
         torch.manual_seed(step_seed(training.seed, state.step) + 1 + self._group.rank)
@@ -228,21 +233,22 @@ class _Training:
         """The digest of the teacher's weights; None without a teacher from a folder."""
         return None if self._teacher is None else self._teacher.digest
 
-    def held_out_losses(self) -> dict[float, float]:
-        """Return the loss of every width of the averaged weights."""
-        return held_out_losses(self.state.averaged, self._settings, self._data, self._noise, self._device)
+    def held_out_losses(self) -> dict[Size, float]:
+        """Return the loss of every width and depth of the averaged weights."""
+        averaged = self.state.averaged
+        return losses_by_size(averaged, self._settings, self._data, self._noise, self._device, averaged.sizes)
 
-    def _measure(self, images_per_second: float) -> TrainingReport:
-        """Compute the losses, which must be finite for a checkpoint, and draw samples when they are due."""
+    def _measured(self, losses: dict[Size, float], images_per_second: float) -> TrainingReport:
+        """Report losses, which must be finite for a checkpoint, and draw samples when they are due."""
         training, state = self._settings.training, self.state
-        losses = self.held_out_losses()
         if not all(map(math.isfinite, losses.values())):
             raise InputError(f"the training diverged before step {state.step}; set a smaller training.lr")
         number, every = -(-state.step // training.checkpoint_every), training.samples_every
         drawing = every and (number % every == 0 or state.step == training.steps)
         samples = self._samples() if drawing else None
         rate = state.optimizer.param_groups[0]["lr"]
-        return TrainingReport(state.step, training.steps, losses, True, rate, images_per_second, samples)
+        widths, shallow = {w: loss for (w, depth), loss in losses.items() if depth is None}, depth_losses(losses)
+        return TrainingReport(state.step, training.steps, widths, shallow, True, rate, images_per_second, samples)
 
     def save(self) -> None:
         """Write the checkpoint, and copy it to the store if there is one."""

@@ -4,6 +4,8 @@ Each narrow width is a plain network with weights of its own.  Before a pass the
 and after it their gradients are added to the widest network's.  That is less work than slicing with autograd, which
 makes a gradient of full size, mostly zeros, from each slice.  It also leaves every pass a plain module, which can be
 compiled or recorded.
+
+A shallower network is another module around the same weights as the network of its width.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
 from stepfront.trainers.training.teacher import spectral_errors
 from stepfront.trainers.training_settings import TrainingEngine
+from stepfront.trainers.variant import Size
 
 
 @dataclass(frozen=True)
@@ -84,43 +87,57 @@ class WidthGradients:
         self.layout = layout = torch.contiguous_format if engine == "plain" else torch.channels_last
         supernet.widest.to(memory_format=layout)  # type: ignore[call-overload]
         _make_gradients(supernet.widest)
-        self._networks: dict[float, nn.Module] = {1.0: supernet.widest}
+        self._networks: dict[Size, nn.Module] = {Size(1.0): supernet.widest}
         self._slices: dict[float, _Slices] = {}
         for width in supernet.widths[:-1]:
             network = supernet.backbone(width).requires_grad_(True).train()
             network.to(memory_format=layout)  # type: ignore[call-overload]
             _make_gradients(network)
-            self._networks[width], self._slices[width] = network, _slices_of(supernet.widest, network)
+            self._networks[Size(width)], self._slices[width] = network, _slices_of(supernet.widest, network)
+        for width, depth in supernet.sizes:
+            if depth is not None:
+                shallower = supernet.shallower(self._networks[Size(width)], width, depth)
+                self._networks[Size(width, depth)] = shallower.train()
         compiles = engine in ("compiled", "compiled_cuda_graphs")
-        self._calls = {width: compiled(each) if compiles else each for width, each in self._networks.items()}
+        self._calls = {size: compiled(each) if compiles else each for size, each in self._networks.items()}
         self._graphs: dict[tuple[object, ...], CudaGraph] = {}
         self._pool: Any = None
 
-    def add(self, width: float, batch: NoisyBatch, goal: Tensor, share: float, taught: Tensor | None = None) -> Tensor:
+    def add(
+        self,
+        width: float,
+        batch: NoisyBatch,
+        goal: Tensor,
+        share: float,
+        taught: Tensor | None = None,
+        depth: int | None = None,
+    ) -> Tensor:
         """Add the gradient of `share` times the squared error against `goal`; return the prediction [B, C, H, W].
 
         `taught` is what a teacher predicts [B, C, H, W], which the spectral term compares with; None: nobody teaches.
         """
-        given = self._given(batch, goal, taught)
+        size, given = Size(width, depth), self._given(batch, goal, taught)
         if not self._records:
-            return self._run(width, share, tuple(given), *given.values())
-        return self._graphs[self._key(width, batch.x, batch.label)](*given.values())
+            return self._run(size, share, tuple(given), *given.values())
+        return self._graphs[self._key(size, batch.x, batch.label)](*given.values())
 
-    def recorded(self, width: float, batch: CleanBatch) -> bool:
+    def recorded(self, width: float, batch: CleanBatch, depth: int | None = None) -> bool:
         """Return whether `add` can run on such batches; always true of an engine that records nothing."""
-        return not self._records or self._key(width, batch.x0, batch.label) in self._graphs
+        return not self._records or self._key(Size(width, depth), batch.x0, batch.label) in self._graphs
 
-    def record(self, width: float, batch: NoisyBatch, share: float, is_taught: bool = False) -> None:
+    def record(
+        self, width: float, batch: NoisyBatch, share: float, is_taught: bool = False, depth: int | None = None
+    ) -> None:
         """Record what `add` replays for batches like this one.  The gradients are then arbitrary."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()  # one for all widths: they run one after the other
-        given = self._given(batch, batch.target, batch.target if is_taught else None)
-        run = partial(self._run, width, share, tuple(given))
-        self._graphs[self._key(width, batch.x, batch.label)] = CudaGraph(run, tuple(given.values()), self._pool)
+        size, given = Size(width, depth), self._given(batch, batch.target, batch.target if is_taught else None)
+        run = partial(self._run, size, share, tuple(given))
+        self._graphs[self._key(size, batch.x, batch.label)] = CudaGraph(run, tuple(given.values()), self._pool)
 
     @staticmethod
-    def _key(width: float, images: Tensor, label: Tensor | None) -> tuple[object, ...]:
-        return width, images.shape, label is None
+    def _key(size: Size, images: Tensor, label: Tensor | None) -> tuple[object, ...]:
+        return size, images.shape, label is None
 
     def _given(self, batch: NoisyBatch, goal: Tensor, taught: Tensor | None) -> dict[str, Tensor]:
         """Return all that a pass reads, by name."""
@@ -132,14 +149,14 @@ class WidthGradients:
         given = {name: value for name, value in others.items() if value is not None}
         return {"x": batch.x, "t": batch.t, "goal": goal, **given}
 
-    def _run(self, width: float, share: float, names: tuple[str, ...], *values: Tensor) -> Tensor:
+    def _run(self, size: Size, share: float, names: tuple[str, ...], *values: Tensor) -> Tensor:
         given = dict(zip(names, values, strict=True))
         label = [given["label"]] if "label" in given else []
-        slices = self._slices.get(width)  # the widest network has none
+        slices = self._slices.get(size.width)  # the widest network has none
         if slices is not None:
             slices.begin()
         with self._autocast:
-            predicted = self._calls[width](given["x"].to(memory_format=self.layout), given["t"], *label)
+            predicted = self._calls[size](given["x"].to(memory_format=self.layout), given["t"], *label)
         (self._loss(predicted.float(), given) * share).backward()
         if slices is not None:
             slices.end()
