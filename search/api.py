@@ -49,7 +49,7 @@ class TrainedSupernet:
 
     @property
     def held_out_losses(self) -> dict[float, float]:
-        """The denoising loss of each width on held-out images; empty for an imported supernet."""
+        """The denoising loss of each width, at full depth, on held-out images; empty for an imported supernet."""
         return {float(width): loss for width, loss in self.card.made_with.get("held_out_losses", {}).items()}
 
 

@@ -22,6 +22,8 @@ def train_step(settings: RunSettings, fresh: bool, output: Output) -> None:
     output.message(f"supernet {'trained' if supernet.new else 'exists already'}: {supernet.directory}")
     if losses := supernet.held_out_losses:
         output.message(f"held-out loss by width  {', '.join(f'{w:g}: {loss:.4f}' for w, loss in losses.items())}")
+    if shallow := supernet.card.made_with.get("depth_losses"):
+        output.message(f"held-out loss by depth  {', '.join(f'{size}: {loss:.4f}' for size, loss in shallow.items())}")
 
 
 def adapt_step(settings: RunSettings, base: str, fresh: bool, output: Output) -> None:

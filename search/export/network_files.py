@@ -1,4 +1,4 @@
-"""Write the network of one width as a file: its weights, torch.export's program, or ONNX."""
+"""Write the network of one width and depth as a file: its weights, torch.export's program, or ONNX."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stepfront.errors import InputError, first_line
 from stepfront.files import file_digest, write_atomically
 from stepfront.trainers.latents.decoder import MOST_DECODED, PackedDecoder
+from stepfront.trainers.variant import Size
 
 ONNX_LIBRARIES = ("onnx", "onnxscript")
 
@@ -43,22 +44,23 @@ def check_form(form: str) -> None:
 def write_network(
     network: nn.Module,
     inputs: tuple[Tensor, ...],
-    width: float,
+    size: Size,
     form: str,
     out: Path,
     group: int | None = None,
     most: int = MOST_IN_CALL,
 ) -> dict[str, Any]:
-    """Write the network of a width, and of a group of times where there are any, and return its entry in plan.json.
+    """Write the network of a size, and of a group of times where there are any, and return its entry in plan.json.
 
     `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].  A call has
     `most` images at most.
     """
     write, suffix = FORMS[form]
-    path = out / f"width-{width:g}{'' if group is None else f'-group-{group}'}{suffix}"
+    names = {"group": group, "depth": size.depth}
+    more = {name: number for name, number in names.items() if number is not None}
+    path = out / f"width-{size.width:g}{''.join(f'-{name}-{number}' for name, number in more.items())}{suffix}"
     write_atomically(path, lambda beside: write(network, inputs, beside, most))
-    entry: dict[str, Any] = {"width": width, "file": path.name, "sha256": file_digest(path)}
-    entry |= {} if group is None else {"group": group}
+    entry: dict[str, Any] = {"width": size.width, "file": path.name, "sha256": file_digest(path)} | more
     if form == "program":
         norms = {key: layer for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
         entry["groups"] = {key: layer.num_groups for key, layer in norms.items()}

@@ -45,7 +45,7 @@ from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet import GroupedNetwork
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.networks.unet import frequencies
-from stepfront.trainers.variant import parse_variants
+from stepfront.trainers.variant import Size, parse_variants
 
 FORMAT = 4
 PLAN_FILE, PROGRAM_FILE = "plan.json", "sample.py"
@@ -121,11 +121,12 @@ def write_point(
         inputs += (torch.zeros(2, dtype=torch.int64),)
     most = MOST_OF_DIFFUSERS if card.network.family == PROMPTED else MOST_IN_CALL
     networks = []
-    for width, group in sorted(set(_networks_of_steps(plan, problem)), key=lambda one: (one[0], one[1] or 0)):
-        network = supernet.backbone(width)
+    order = {size: number for number, size in enumerate(card.network.sizes)}
+    for size, group in sorted(set(_networks_of_steps(plan, problem)), key=lambda one: (order[one[0]], one[1] or 0)):
+        network = supernet.backbone(*size)
         if isinstance(network, GroupedNetwork):
             network = network.networks[group or 0]
-        networks.append(write_network(network, inputs, width, form, out, group, most))
+        networks.append(write_network(network, inputs, size, form, out, group, most))
     content = {
         "format": FORMAT,
         "plan": plan.runs,
@@ -187,6 +188,7 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     return [
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
         | ({} if groups[i] is None else {"group": groups[i]})
+        | ({} if (depth := plan.variants[taken].depth) is None else {"depth": depth})
         | ({} if plan.variants[taken].guided else {"guided": False})
         | ({"reuse": True} if run.variants[i].reuse else {})
         | ({"hands_out": True} if run.reads_features(i + 1) and not run.variants[i].reuse else {})
@@ -197,11 +199,11 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
     ]
 
 
-def _networks_of_steps(plan: Plan, problem: SearchProblem) -> list[tuple[float, int | None]]:
-    """Return width and group of times of the network of each step that is taken; no group where all have one."""
+def _networks_of_steps(plan: Plan, problem: SearchProblem) -> list[tuple[Size, int | None]]:
+    """Return size and group of times of the network of each step that is taken; no group where all have one."""
     run, groups = PlanRun(plan, noise_schedule(problem.card.diffusion)), problem.card.groups
     numbers = [None if groups is None else bisect_right(groups.cuts, time) for time in run.network_times]
-    return list(zip((plan.widths[i] for i in run.taken), numbers, strict=True))
+    return list(zip((variant.size for variant in run.variants), numbers, strict=True))
 
 
 def _conversion(diffusion: DiffusionSettings, time: float) -> dict[str, Any]:

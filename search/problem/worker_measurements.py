@@ -60,10 +60,10 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
             found |= {"reuse_latency_ms": features[width].reuse_ms, "keep_latency_ms": features[width].keep_ms}
         if card.groups is not None:  # features of one group's weights mean nothing to another's
             found["reuse_macs"] = None
-        found["shallower"] = tuple(
+        depths = [
             one.model_copy(update={"latency_ms": shallower.get(Size(width, one.depth))}) for one in counted.shallower
-        )
-        costs[width] = counted.model_copy(update=found | common)
+        ]
+        costs[width] = counted.model_copy(update=found | common | {"shallower": tuple(depths)})
     return costs, measured
 
 

@@ -24,6 +24,7 @@ def _names(what: str) -> tuple[str, ...]:
 
 
 WIDTH_NAMES, REUSE_NAMES, UNGUIDED_NAMES = _names("width"), _names("reuse"), _names("unguided")
+SHALLOW_NAMES = _names("shallow")
 
 
 def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
@@ -37,6 +38,9 @@ def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
         values |= dict(zip(REUSE_NAMES, _quarters([variant.reuse for variant in variants]), strict=True))
     if not all(variant.guided for variant in encoding.variants):
         values |= dict(zip(UNGUIDED_NAMES, _quarters([not variant.guided for variant in variants]), strict=True))
+    if any(variant.depth is not None for variant in encoding.variants):
+        shallow = [variant.depth is not None for variant in variants]
+        values |= dict(zip(SHALLOW_NAMES, _quarters(shallow), strict=True))
     ranges: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in values}
     return {"params": values, "distributions": ranges | {STEPS: IntDistribution(1, encoding.steps)}}
 

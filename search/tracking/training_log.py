@@ -44,6 +44,7 @@ class TrainingLog:
             "images_per_second": report.images_per_second,
             "learning_rate": report.learning_rate,
         } | {f"loss/{width:g}": loss for width, loss in report.losses.items()}
+        row |= {f"loss/{size}": loss for size, loss in report.depth_losses.items()}
         table = pd.DataFrame([row])
         if self._path.exists():
             before = self._table()

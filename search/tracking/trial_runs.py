@@ -191,13 +191,15 @@ def width_names(count: int) -> list[str]:
 def plan_params(row: pd.Series, settings: RunSettings) -> dict[str, Any]:
     """Return the parameters that describe a trial's plan: its steps, and what the middle of equal parts of it runs.
 
-    Where the space has marks, so do these, and the steps that reuse features and that are unguided are counted.
+    Where the space has marks, so do these, and the steps that have each kind of mark are counted.
     """
     widths, variants, count = list(row["widths"]), parse_variants(str(row["plan"])), width_axes(settings)
     found: dict[str, Any] = {"steps": sum(width > 0 for width in widths)}
     if any(variant.mark for variant in settings.space.listed):
         found["reusing_steps"] = sum(variant.reuse for variant in variants)
         found["unguided_steps"] = sum(not variant.guided for variant in variants)
+        if any(variant.depth is not None for variant in settings.space.listed):
+            found["shallow_steps"] = sum(variant.depth is not None for variant in variants)
     # The widths of the plan's text are rounded; its marks are not.
     steps = [f"{width:g}{variant.mark}" for width, variant in zip(widths, variants, strict=True)]
     return found | dict(zip(width_names(count), shown_steps(steps, count), strict=True))

@@ -3,9 +3,9 @@
     python sample.py --images 64 --seed 0 --out images.npz     # all images as one array, uint8 [N, H, W, C]
     python sample.py --images 64 --seed 0 --out images.png     # one picture: the image, or a grid of several
 
-plan.json holds, for each step, the width to run, its time, and the solver's coefficients.  Step i reads the states x_j
-and the predicted clean images x0_j of steps j <= i, as pairs [j, coefficient], and new noise z.  Where groups of times
-have weights of their own, `group` names that of the step:
+plan.json holds, for each step, the width to run (and a depth, where it is not the full one), its time, and the solver's
+coefficients.  Step i reads the states x_j and the predicted clean images x0_j of steps j <= i, as pairs [j,
+coefficient], and new noise z.  Where groups of times have weights of their own, `group` names that of the step:
 
     x_next = sum states_j x_j + sum clean_j x0_j + noise z,      x0 = (x - sigma eps) / alpha
 
@@ -178,9 +178,9 @@ class Point:
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         self.device = find_device(device)
-        self.networks: dict[tuple[float, int | None], Network] = {}
+        self.networks: dict[tuple[float, int | None, int | None], Network] = {}
         for network in self.plan["networks"]:
-            self.networks[network["width"], network.get("group")] = self._load(folder, network)
+            self.networks[_key(network)] = self._load(folder, network)
         self.decoder = self._load(folder, self.plan["decoder"]) if "decoder" in self.plan else None
 
     def _load(self, folder: Path, entry: dict[str, Any]) -> Network:
@@ -222,7 +222,7 @@ class Point:
         return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
     def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None, calls: Calls) -> Tensor:
-        network = calls.of_step(self.networks[step["width"], step.get("group")], step)
+        network = calls.of_step(self.networks[_key(step)], step)
         conversion, guided = step.get("conversion"), step.get("guided", True)
         if conversion is None:
             return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, guided)
@@ -269,6 +269,11 @@ class Point:
             generator = np.random.Generator(np.random.Philox(key=[seed, number], counter=[0, 0, 0, block]))
             drawn[row] = generator.standard_normal(shape, dtype=np.float32)
         return torch.from_numpy(drawn).to(self.device)
+
+
+def _key(entry: dict[str, Any]) -> tuple[float, int | None, int | None]:
+    """Return which network an entry or a step of the plan names: its width, group of times and depth."""
+    return entry["width"], entry.get("group"), entry.get("depth")
 
 
 def load_network(path: Path, network: dict[str, Any], shared: dict[str, Any], device: torch.device) -> Network:
