@@ -122,7 +122,7 @@ def parse_runs(text: str) -> tuple[float, ...]:
     """Return the widths per step from run lengths.  Raises InputError for a text with marks, or without run lengths."""
     variants = parse_variants(text)
     if any(variant.mark for variant in variants):
-        raise InputError(f"the plan {text!r} has marks, such as r or u; give widths alone, such as 12x0.50")
+        raise InputError(f"the plan {text!r} has marks, r, u or d; give widths alone, such as 12x0.50")
     return tuple(variant.width for variant in variants)
 
 

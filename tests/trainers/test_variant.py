@@ -19,6 +19,7 @@ from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.variant import (
     SKIP,
+    Size,
     Variant,
     parse_runs,
     parse_variant,
@@ -43,6 +44,7 @@ Make = Callable[..., Supernet]
         ((Variant(0.5),) * 12 + (Variant(1.0),) + (R,) * 4, "12x0.50 1x1.00 4x1.00r"),
         ((Variant(1.0), U, U, R._replace(width=0.375)), "1x1.00 2x1.00u 1x0.375r"),
         ((Variant(0.3125), RU, Variant(SKIP), Variant(SKIP)), "1x0.3125 1x1.00ru 2xskip"),
+        ((Variant(0.5, depth=12), Variant(0.5, depth=1), U._replace(depth=2)), "1x0.50d12 1x0.50d1 1x1.00d2u"),
     ],
 )
 def test_variants_read_as_people_write_them_and_back(variants: tuple[Variant, ...], text: str) -> None:
@@ -50,14 +52,14 @@ def test_variants_read_as_people_write_them_and_back(variants: tuple[Variant, ..
     assert parse_variants(text) == variants
 
 
-@pytest.mark.parametrize("text", ["1x1.00ur", "1x1.00R", "2xskipr", "1xr", "1x1.00rr"])
+@pytest.mark.parametrize("text", ["1x1.00ur", "1x1.00R", "2xskipr", "1xr", "1x1.00rr", "1x1.00d0", "1x1.00d2r"])
 def test_other_marks_are_shown_with_those_that_are_possible(text: str) -> None:
     with pytest.raises(InputError, match=r"is not a run; .*4x1\.00r \(reuse\), 4x1\.00u \(unguided\) or 4x1\.00ru"):
         parse_variants(f"4x1.00 {text}")
 
 
 def test_a_text_of_widths_alone_has_no_marks() -> None:
-    with pytest.raises(InputError, match="has marks, r or u; give widths alone"):
+    with pytest.raises(InputError, match="has marks, r, u or d; give widths alone"):
         parse_runs("2x1.00 1x1.00r")
 
 
@@ -92,6 +94,7 @@ def test_a_plan_of_widths_alone_has_no_marks_and_one_with_marks_is_another_plan(
         ("2xskip 2x1.00r", "step 3 no full step is before it", "2xskip 1x1.00 1x1.00r"),
         ("1x1.00 1xskip 2x1.00r 1x1.00ru 1x1.00r", "", ""),
         ("1x1.00u 3x1.00ru", "", ""),
+        ("1x1.00 1x1.00d2 2x1.00r", "step 3 the last full step is 1.00d2", "1x1.00 1x1.00d2 1x1.00 1x1.00r"),
     ],
 )  # fmt: skip
 def test_reuse_needs_a_full_step_of_the_same_width_with_as_many_calls(runs: str, problem: str, repair: str) -> None:
@@ -133,6 +136,21 @@ def conditional(network: NetworkSettings, random_supernet: Make) -> Sampler:
 
 def sampled(sampler: Sampler, runs: str) -> Tensor:
     return next(sampler.sample(Plan.of(TIMES, parse_variants(runs)), 4, 4))
+
+
+def test_a_step_at_a_depth_runs_the_network_of_that_depth(network: NetworkSettings, random_supernet: Make) -> None:
+    ode = network.model_copy(update={"family": "ode", "widths": (0.5, 1.0), "inner_steps": 2, "depths": (1, 2)})
+    supernet = random_supernet(ode)
+    own = Sampler({1.0: supernet.subnet(1.0)}, SCHEDULE, Noise(3, SHAPE), CPU)
+    own = replace(own, shallower={Size(1.0, 1): supernet.subnet(1.0, 1)})
+    # The shallower network under the name of a width.
+    renamed = replace(own, denoisers={0.5: supernet.subnet(1.0, 1), **own.denoisers}, shallower={})
+    assert torch.equal(sampled(own, "2x1.00d1 3x1.00"), sampled(renamed, "2x0.50 3x1.00"))
+    assert not torch.equal(sampled(own, "2x1.00d1 3x1.00"), sampled(own, "5x1.00"))
+    with pytest.raises(InputError, match=r"runs 1\.00d2, which is no network here; possible: 1\.00d1"):
+        sampled(own, "5x1.00d2")
+    keys = [own.prepare(Plan.of(TIMES, parse_variants(runs))).prefix_key(2) for runs in ("2x1.00d1 3x1.00", "5x1.00")]
+    assert keys[0] != keys[1], "their states are apart in the prefix cache"
 
 
 def ddim(x: Tensor, eps: Tensor, step: int) -> Tensor:

@@ -35,7 +35,8 @@ _TRIAL = (
     Column(
         "plan",
         "text",
-        "widths as runs in sampling order, such as 12x0.50 8x1.00; r behind a width: reuses deep features, u: unguided",
+        "widths as runs in sampling order, such as 12x0.50 8x1.00; r behind a width: reuses deep features, "
+        "u: unguided, d2: depth 2",
         True,
     ),
     Column("widths", "numbers", "width per step, in sampling order; 0 where the step is skipped", True),
@@ -238,7 +239,8 @@ _TABLES = (
     ),
     Table(
         TRAINING,
-        "one row per checkpoint of a training, in the supernet's directory; further columns loss/WIDTH per width",
+        "one row per checkpoint of a training, in the supernet's directory; further columns loss/WIDTH per width, and "
+        "loss/WIDTHdDEPTH (such as loss/0.50d2) per depth other than the full one",
         (
             Column("step", "integer", "training step of the checkpoint"),
             Column("time", "integer", "milliseconds since 1970"),

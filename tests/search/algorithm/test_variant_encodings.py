@@ -123,6 +123,8 @@ def test_the_model_sees_marks_apart_from_narrower_widths() -> None:
     assert not found[1, 4:12].any()
     plain = PlanFeatures(Stages(4, (0.5, 1.0), False, 4), gap[:, :2])([np.array([0, 1, 1, 0])])
     assert plain.shape == (1, 5)
+    deep = PlanFeatures(Stages(4, (1.0, 0.5, 1.0, 1.0), False, 4, ("d1", "", "d2", "")), gap[:, :4])([np.arange(4)])
+    assert deep[0, 4:12].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 
 
 def test_the_floor_of_the_gap_is_a_share_of_the_worst_variants() -> None:

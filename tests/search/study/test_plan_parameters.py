@@ -15,6 +15,7 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.plan_parameters import (
     REUSE_NAMES,
+    SHALLOW_NAMES,
     STEPS,
     UNGUIDED_NAMES,
     WIDTH_NAMES,
@@ -60,6 +61,8 @@ def test_marks_are_described_by_their_share_of_each_quarter() -> None:
     plain = trial_parameters(reusing, "11111111")["params"]
     assert [plain[name] for name in REUSE_NAMES] == [0.0] * 4, "every trial of a search has the same parameters"
     assert not set(plain) & set(UNGUIDED_NAMES)
+    deep = trial_parameters(Stages(8, (1.0, 1.0), False, 8, ("d2", "")), "00110011")["params"]
+    assert [deep[name] for name in SHALLOW_NAMES] == [1.0, 0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "memory"])
