@@ -18,6 +18,7 @@ from stepfront.trainers.config import DiffusionSettings, NetworkSettings, Traine
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.family_settings import DitSettings
 from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.networks.card import TimeGroups
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
@@ -85,6 +86,20 @@ def test_a_depth_is_the_network_of_so_many_inner_steps_or_first_blocks(random_su
     shallow = dit(x, t, 1.0, label, 3)
     del dit.widest.blocks[3]  # type: ignore[union-attr]
     assert torch.equal(dit.widest(x, t, label), shallow)
+
+
+@torch.inference_mode()
+def test_groups_of_times_have_depths_too() -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(DIT, 1, 8, groups=TimeGroups(first=(0, 500))).eval()
+    for weights in supernet.widest.parameters():
+        torch.nn.init.normal_(weights, std=0.3)
+    x, t, label = inputs(DIT)
+    for width, depth in supernet.sizes:
+        whole = supernet(x, t, width, label, depth)
+        torch.testing.assert_close(supernet.subnet(width, depth)(x, t, label), whole)
+        group = supernet.subnet(width, depth).networks[1]  # type: ignore[index]
+        assert torch.equal(group(x[2:], t[2:], label[2:]), supernet(x[2:], t[2:], width, label[2:], depth))
 
 
 def test_subnets_of_full_width_share_the_memory_of_the_supernet(random_supernet: Make) -> None:
