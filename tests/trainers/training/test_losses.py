@@ -112,11 +112,17 @@ def test_a_teacher_alone_gives_its_own_predictions_as_targets(digits: ImageData,
         add = WidthGradients.add
 
         def kept(
-            self: WidthGradients, width: float, batch: NoisyBatch, goal: Tensor, share: float, taught: Tensor
+            self: WidthGradients,
+            width: float,
+            batch: NoisyBatch,
+            goal: Tensor,
+            share: float,
+            taught: Tensor,
+            depth: None,
         ) -> Tensor:
             goals.append(goal)
             torch.testing.assert_close(goal, teacher(batch.x, batch.t), rtol=1e-4, atol=1e-5)
-            return add(self, width, batch, goal, share, taught)
+            return add(self, width, batch, goal, share, taught, depth)
 
         patch.setattr(WidthGradients, "add", kept)
         student = train_supernet(chosen, digits, tmp_path / "student")

@@ -94,11 +94,17 @@ def test_narrower_widths_alone_learn_from_the_widest_and_all_from_another_teache
     add = WidthGradients.add
 
     def kept(
-        self: WidthGradients, width: float, batch: NoisyBatch, goal: Tensor, share: float, theirs: Tensor | None
+        self: WidthGradients,
+        width: float,
+        batch: NoisyBatch,
+        goal: Tensor,
+        share: float,
+        theirs: Tensor | None,
+        depth: int | None,
     ) -> Tensor:
         taught.append((width, theirs))
         goals.append(torch.equal(goal, batch.target))
-        predictions[width] = add(self, width, batch, goal, share, theirs)
+        predictions[width] = add(self, width, batch, goal, share, theirs, depth)
         return predictions[width]
 
     monkeypatch.setattr(WidthGradients, "add", kept)
