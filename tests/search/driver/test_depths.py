@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from stepfront.dashboards.figures.plans import plans_data, plans_figure
 from stepfront.errors import InputError
 from stepfront.search.config import settings_from
+from stepfront.search.driver.fit import fit_point_weights, fit_points
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
@@ -87,6 +90,14 @@ def test_an_exported_program_runs_the_depths_of_its_plan(searched: Path, tmp_pat
     assert [step.get("depth") for step in content["steps"]] == [1, 1, 1, 1, None, None]
     expected = np.moveaxis(sample_pixels(make_evaluator(problem, searched), plan, 4, 3), 1, 3)
     assert np.array_equal(Point(tmp_path, "cpu").sample([3] * 4, range(4)), expected)
+
+
+@pytest.mark.parametrize("fit", [fit_points, partial(fit_point_weights, steps=1)])
+def test_neither_samplers_nor_weights_are_fitted_to_a_plan_with_depths(searched: Path, fit: Any) -> None:
+    front = read_snapshot(searched).front
+    shallow = front[front["plan"].str.contains("d1")].iloc[0]
+    with pytest.raises(InputError, match="has less depth at some steps"):
+        fit(searched, str(shallow["trial"]), stage=lambda text: None)
 
 
 def test_the_heat_map_names_depths(searched: Path) -> None:
