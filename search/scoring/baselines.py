@@ -227,4 +227,4 @@ def _plain(row: pd.Series) -> dict[str, Any]:
 
 
 def _key(plan: Plan) -> tuple[Any, ...]:
-    return (plan.variants, plan.times, plan.solver, plan.learnt and plan.learnt.digest)
+    return (plan.variants, plan.times, plan.solver, plan.learnt and plan.learnt.digest, plan.weights)

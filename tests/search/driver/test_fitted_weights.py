@@ -14,9 +14,11 @@ from stepfront.search.driver.fit import fit_point_weights
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.program import write_point
+from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.baselines import _BaselinesTable
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 
@@ -47,6 +49,13 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched
     images = np.moveaxis(Point(tmp_path / "fitted", "cpu").sample([3] * 4, range(4)), 3, 1)
     assert np.array_equal(images, sample_pixels(evaluator, plan, 4, 3))
     assert not np.array_equal(images, sample_pixels(evaluator, own, 4, 3))
+
+    # A baseline of the same plan runs on the supernet's own weights; both are scored already, so no scorer is needed.
+    table = _BaselinesTable(problem, read_costs(searched_copy), searched_copy, trials.reset_index(), None)  # type: ignore[arg-type]
+    assert [known["fid"] for known in table._rows("uniform", [own, plan], lambda done, total: None)] == [
+        parent["fid"],
+        row["fid"],
+    ]
 
     assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet).new_trial == fit.new_trial
 
