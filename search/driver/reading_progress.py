@@ -19,18 +19,18 @@ def reading_progress(
 ) -> Progress:
     """Return a progress for `load_images` that reports every ten seconds, and nothing of a shorter read."""
     begun = reported = clock()
-    last = 0
+    first, last = 0, 0
 
     def report(done: int, total: int) -> None:
-        nonlocal begun, reported, last
+        nonlocal begun, reported, first, last
         now = clock()
-        if done < last:  # the held-out images begin
-            begun = now
+        if last == 0 or done < last:  # what came before the first image says nothing of the pace; nor do other images
+            begun, first = now, done
         last = done
         if now - reported >= QUIET_SECONDS:
             reported = now
-            left = duration((now - begun) * (total - done) / done)
-            stage(f"{what}: {done:,} of {total:,}, {left} left")
+            pace = f", {duration((now - begun) * (total - done) / (done - first))} left" if done > first else ""
+            stage(f"{what}: {done:,} of {total:,}{pace}")
 
     return report
 
