@@ -85,19 +85,21 @@ def train_local(settings: RunSettings, fresh: bool, progress: Progress) -> Train
 def adapt(
     settings: RunSettings, base: str | os.PathLike[str], *, fresh: bool = False, progress: Progress = True
 ) -> TrainedSupernet:
-    """Train the supernet at `base` further, one copy per group of times (`settings.adapt`), as the run of the settings.
+    """Train the supernet at `base` further, one copy per group of times (`settings.adapt`), as a run beside its own.
 
-    The result has weights per group, or with adapt.merge is an ordinary supernet.  An interrupted call is continued.
-    Raises InputError when supernet, data and settings do not fit each other.
+    That run is called NAME-groups-COUNT, and its supernet has weights per group; with adapt.merge it is an ordinary
+    one in NAME-merged-COUNT.  An interrupted call is continued; `fresh` starts over.  Raises InputError when
+    supernet, data and settings do not fit each other.
     """
+    from stepfront.search.adaptation.adapt import adapted_settings
     from stepfront.search.storage.run_location import local_settings
 
-    with local_settings(settings, trains=True) as (local, _):
+    with local_settings(adapted_settings(settings), trains=True) as (local, _):
         return adapt_local(local, os.fspath(base), fresh, progress)
 
 
 def adapt_local(settings: RunSettings, base: str, fresh: bool, progress: Progress) -> TrainedSupernet:
-    """Adapt as `adapt` does, with settings whose folders are local."""
+    """Adapt as `adapt` does, with the settings of the new run, whose folders are local."""
     from stepfront.search.adaptation.adapt import run_adaptation
 
     disable_telemetry()

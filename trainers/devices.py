@@ -29,6 +29,14 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} can't be used ({line[:100]}); possible here: auto, {possible}") from None
 
 
+def device_of_driver(name: str, workers: int) -> torch.device:
+    """Return the device of the process that starts a training; `name` is the setting of the workers' own.
+
+    The driver of a cluster may lack the device of its workers.  Raises InputError as `pick_device` does.
+    """
+    return pick_device("auto" if workers > 1 else name)
+
+
 def choose_threads(device: torch.device) -> str:
     """Use fewer threads where all cores are much slower than one or half of them, and return a line that says so.
 

@@ -12,21 +12,20 @@ from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
 from stepfront.search.config import RunSettings, load_settings, save_settings
-from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
-from stepfront.search.driver.train import train_or_continue
+from stepfront.search.driver.reading_progress import Stage
+from stepfront.search.driver.train import read_to_train, train_or_continue
 from stepfront.search.records.run_directory import SETTINGS_FILE, find_supernet
 from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import open_for_reading
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.tables.schema import TRAINING
-from stepfront.trainers.adaptation.second_stage import STATE_FILE, GroupTraining, SecondStage
+from stepfront.trainers.adaptation.second_stage import STATE_FILE, GroupTraining, SecondStage, check_base
 from stepfront.trainers.baselines.plain_network import step_macs
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.devices import choose_threads, pick_device
-from stepfront.trainers.latents.load_images import load_images
+from stepfront.trainers.devices import device_of_driver
 from stepfront.trainers.metrics.judges import prepare_judge
-from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, read_card
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_autoencoder, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.trainer import Report, TrainingReport
@@ -53,17 +52,20 @@ class Adapted:
 def settings_of_supernet(place: str, overrides: list[str]) -> RunSettings:
     """Return the settings that a supernet was trained with, for a run beside its own.
 
-    Raises InputError where its folder has none, as that of an imported one.
+    Its name and folder are those of the supernet's run as it lies there, where the overrides have no others.  Raises
+    InputError where the supernet's folder has no settings, as that of an imported one.
     """
     directory = find_supernet(open_for_reading(place).local)
     path = directory / SETTINGS_FILE
     if not path.exists():
         raise InputError(f"{directory} has no settings.yaml; give a CONFIG whose supernet it is")
     settings = load_settings(path, overrides)
-    in_run = directory.name == "supernet"
-    name = directory.parent.name if in_run else settings.name
-    above = str(directory.parent.parent) if in_run else settings.directory
-    return settings.model_copy(update={"name": name, "directory": above, "supernet": str(directory)})
+    changes: dict[str, str] = {"supernet": str(directory)}
+    if directory.name == "supernet":
+        own = {"name": directory.parent.name, "directory": str(directory.parent.parent)}
+        given = {override.partition("=")[0].strip() for override in overrides}
+        changes |= {key: value for key, value in own.items() if key not in given}
+    return settings.model_copy(update=changes)
 
 
 def adapted_settings(settings: RunSettings) -> RunSettings:
@@ -76,27 +78,32 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
     """Train the groups of the settings' run from the supernet at `base`, from where an interrupted call stopped.
 
     `fresh` starts over.  Raises InputError when data, supernet and settings do not fit each other, or where the run
-    was begun from another supernet or with other settings.
+    was begun from another supernet or with other settings, and where it would write over the supernet at `base`.
     """
     source = find_supernet(open_for_reading(base).local)
     directory = settings.supernet_directory
+    if source.resolve().is_relative_to(directory.resolve()):
+        raise InputError(
+            f"a second stage in {directory} would write over the supernet that it starts from; give another name"
+        )
+    check_base(read_card(source), settings, source)
     with contextlib.ExitStack() as held:
         held.enter_context(directory_lock(directory))
         groups = directory / GROUPS_FOLDER if fresh else _groups_folder(settings)
         if groups.parent != directory:
             held.enter_context(directory_lock(groups.parent))
-        stage("reading the images")
-        data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
-        device = pick_device(settings.training.device)
-        if line := choose_threads(device):
-            stage(line)
-        if fresh:  # only now: a mistake in the settings of the data must not delete what exists
+        data = read_to_train(settings, None, stage)
+        device = device_of_driver(settings.training.device, settings.training.workers)
+        second = SecondStage.checked(settings, settings.adapt, data, source, groups)
+        space = None if data.latents is None else data.latents.space
+        check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
+        if fresh:  # only now: a mistake in the settings must not delete what exists
             clear_directory(directory)
         begin_record(directory)
-        second = SecondStage.begin(settings, settings.adapt, data, source, groups)
-        done = (directory / CARD_FILE).exists()
-        if done:
+        second.check_state()
+        if (directory / CARD_FILE).exists():
             return Adapted(directory, _checked(read_card(directory), second, directory), False)
+        second.keep_state()
         save_settings(settings, directory / SETTINGS_FILE)
         for line in _announcement(second, source):
             stage(line)
@@ -168,10 +175,14 @@ def _copy_judges(source: Path, directory: Path) -> None:
 
 def _checked(card: SupernetCard, second: SecondStage[RunSettings], directory: Path) -> SupernetCard:
     """Return the card of a supernet that exists; raise InputError where another stage made it."""
-    made_from = card.made_with.get("adapted", {}).get("from")
-    if made_from != second.card.digest:
+    adapted = dict(card.made_with.get("adapted", {}))
+    if adapted.pop("from", None) != second.card.digest:
         raise InputError(
             f"the supernet in {directory} was not adapted from the one in {second.base}; give another name, or start "
             "over with --fresh"
         )
+    training = card.made_with.get("settings", {}).get("training", {})
+    then = {f"adapt.{key}": value for key, value in adapted.items()}
+    then |= {f"training.{key}": value for key, value in training.items()}
+    second.check_same(then, f"the supernet in {directory} was adapted")
     return card

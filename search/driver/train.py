@@ -19,7 +19,7 @@ from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
 from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.devices import choose_threads, pick_device
+from stepfront.trainers.devices import choose_threads, device_of_driver
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
@@ -43,16 +43,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     directory = settings.supernet_directory
     with directory_lock(directory):
         mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
-        stage("reading the images")
-        data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
-        for line in [data.report.headline, *data.report.guesses]:
-            stage(line)
-        # Workers have devices of their own; the driver of a cluster may lack theirs.
-        device = pick_device("auto" if settings.training.workers > 1 else settings.training.device)
-        if settings.training.workers == 1 and (line := choose_threads(device)):
-            stage(line)
-        _check_judges(settings, data, None if fresh else directory)
-        check_classes(data, settings.network.image_classes)
+        data = read_to_train(settings, None if fresh else directory, stage)
+        device = device_of_driver(settings.training.device, settings.training.workers)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
         begin_record(directory)
@@ -76,6 +68,24 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         if (reconstruction := ensure_reconstruction(data, judge, directory, device)) is not None:
             stage(reconstruction.sentence)
     return card, not done
+
+
+def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage) -> ImageData:
+    """Return the images of the settings, checked before anything is written or deleted; choose the threads.
+
+    Features of the user's own are tried in `judges`; None: in a temporary folder.  Raises InputError where the images
+    can't be read, judged, or trained on with the settings' classes.
+    """
+    stage("reading the images")
+    data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
+    for line in [data.report.headline, *data.report.guesses]:
+        stage(line)
+    device = device_of_driver(settings.training.device, settings.training.workers)
+    if settings.training.workers == 1 and (line := choose_threads(device)):
+        stage(line)
+    _check_judges(settings, data, judges)
+    check_classes(data, settings.network.image_classes)
+    return data
 
 
 def _check_judges(settings: RunSettings, data: ImageData, directory: Path | None) -> None:

@@ -15,10 +15,10 @@ from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.adaptation.divide_times import divide_times, losses_by_time
 from stepfront.trainers.adaptation.merge import Factors, find_factors, merged
-from stepfront.trainers.adaptation.sort_channels import sort_for_times
-from stepfront.trainers.config import TrainerSettings
+from stepfront.trainers.adaptation.sort_channels import channel_streams, sort_for_times
+from stepfront.trainers.config import PROMPTED, TrainerSettings
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, TimeGroups
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, TimeGroups, read_card
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import (
     WEIGHTS_FILE,
@@ -28,12 +28,19 @@ from stepfront.trainers.networks.supernet_files import (
 )
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoiseTable
+from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
 from stepfront.trainers.training.held_out import held_out_losses
 from stepfront.trainers.training_settings import AdaptSettings
 from stepfront.trainers.validation import settings_json
 
 STATE_FILE = "adaptation.json"
 """What a second stage was begun with; a resumed one must be the same."""
+
+_OF_THE_GROUPS = ("steps", "lr", "warmup", "times", "other_times", "start")
+"""Training settings that a stage sets itself, for each group."""
+
+_OF_THE_RESULT = ("merge", "weights")
+"""Settings in `adapt` that decide what becomes of trained groups, not how they are trained."""
 
 CPU = torch.device("cpu")
 
@@ -76,45 +83,70 @@ class SecondStage(Generic[Given]):
     ) -> SecondStage[Given]:
         """Begin a second stage in `directory`, or continue the one that was begun there.
 
-        Raises InputError where the supernet does not fit settings and data, where its times can't be divided so, and
-        where the directory holds a stage of another supernet or with other settings.
+        Raises InputError as `checked` does, and where the directory holds a stage of another supernet or with other
+        settings.
         """
+        stage = SecondStage.checked(settings, adapt, data, base, directory)
+        stage.check_state()
+        stage.keep_state()
+        return stage
+
+    @staticmethod
+    def checked(
+        settings: Given, adapt: AdaptSettings, data: ImageData, base: Path, directory: Path
+    ) -> SecondStage[Given]:
+        """Return a second stage that can be begun in `directory`; nothing is written yet.
+
+        Raises InputError where the supernet does not fit settings and data, and where its times can't be divided, or
+        its channels sorted, as the settings ask for.
+        """
+        check_base(read_card(base), settings, base)
         supernet, card = load_supernet(base, data.fingerprint)
-        card.check_ungrouped(f"a second stage can't start from {base}: it")
-        if (card.network, card.diffusion) != (settings.network, settings.diffusion):
-            raise InputError(
-                f"the supernet in {base} has other network or diffusion settings than these; give the settings that it "
-                "was trained with"
-            )
+        if adapt.sort != "none":
+            channel_streams(supernet.widest)
         schedule, losses = noise_schedule(card.diffusion), None
         if adapt.groups.by == "loss":
             losses = losses_by_time(supernet, settings, data, NoiseTable(schedule, CPU))
-        stage = SecondStage(settings, adapt, data, base, card, directory, divide_times(adapt.groups, schedule, losses))
-        stage._keep_state()
-        return stage
+        groups = divide_times(adapt.groups, schedule, losses)
+        return SecondStage(settings, adapt, data, base, card, directory, groups)
 
-    def _keep_state(self) -> None:
-        """Write what the stage was begun with, or check it."""
-        result_alone = {"merge", "weights"}
-        now: dict[str, Any] = {"supernet": self.card.digest, "first": list(self.groups.first)}
-        now |= {f"adapt.{k}": v for k, v in settings_json(self.adapt).items() if k not in result_alone}
+    @property
+    def _begun_with(self) -> dict[str, Any]:
+        """What decides the weights of the groups, and what becomes of them."""
+        now: dict[str, Any] = {f"adapt.{key}": value for key, value in settings_json(self.adapt).items()}
+        left_out = (*NO_EFFECT_ON_WEIGHTS, *_OF_THE_GROUPS)
+        training = settings_json(self.settings.training)
+        return now | {f"training.{key}": value for key, value in training.items() if key not in left_out}
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        result = {f"adapt.{key}" for key in _OF_THE_RESULT}
+        deciding = {name: value for name, value in self._begun_with.items() if name not in result}
+        facts = {"supernet": self.card.digest, "first": list(self.groups.first)}
+        return facts | deciding | {"data.flip": self.settings.data.flip}
+
+    def keep_state(self) -> None:
+        """Write what the stage is begun with, where its directory does not hold that yet."""
+        if not (self.directory / STATE_FILE).exists():
+            write_json(self.directory / STATE_FILE, self._state)
+
+    def check_state(self) -> None:
+        """Raise InputError where the directory holds a stage of another supernet or with other settings."""
         path = self.directory / STATE_FILE
         if not path.exists():
-            write_json(path, now)
             return
         then = read_json(path, "state of a second stage")
-        if then.get("supernet") != now["supernet"]:
+        if then.get("supernet") != self.card.digest:
             raise InputError(
                 f"the second stage in {self.directory} was begun from another supernet (digest "
                 f"{str(then.get('supernet'))[:12]}, not {self.card.digest[:12]}); start over with --fresh, or give "
                 "another name"
             )
-        for name, value in now.items():
-            if then.get(name) != value:
-                raise InputError(
-                    f"the second stage in {self.directory} was begun with {name} {then.get(name)}, not {value}; start "
-                    "over with --fresh, or give another name"
-                )
+        _check_same(then, self._state, f"the second stage in {self.directory} was begun")
+
+    def check_same(self, then: Mapping[str, Any], what: str) -> None:
+        """Raise InputError where a result was made with other settings, by dotted name; `what` begins the message."""
+        _check_same(then, self._begun_with, what)
 
     def trainings(self) -> list[GroupTraining[Given]]:
         """Return the trainings of all groups, the least noisy first; the supernets that they start from are written."""
@@ -213,6 +245,29 @@ class SecondStage(Generic[Given]):
         card = self.card
         facts = (card.diffusion, card.data_name, card.data_fingerprint or self.data.fingerprint, made_with)
         return save_supernet(supernet, directory, *facts, card.label_counts, card.class_names, card.latents)
+
+
+def check_base(card: SupernetCard, settings: TrainerSettings, base: Path) -> None:
+    """Raise InputError where the supernet in `base` can't be trained further, or has other settings than these."""
+    if card.network.family == PROMPTED:
+        raise InputError(
+            f"a second stage can't start from {base}: a network of family {PROMPTED} is searched as it is, not trained"
+        )
+    card.check_ungrouped(f"a second stage can't start from {base}: it")
+    if (card.network, card.diffusion) != (settings.network, settings.diffusion):
+        raise InputError(
+            f"the supernet in {base} has other network or diffusion settings than these; give the settings that it "
+            "was trained with"
+        )
+
+
+def _check_same(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
+    """Raise InputError for the first value that differs; what `then` lacks is younger than it, and is not compared."""
+    for name, value in now.items():
+        if name in then and then[name] != value:
+            raise InputError(
+                f"{what} with {name} {then[name]}, not {value}; start over with --fresh, or give another name"
+            )
 
 
 def _named(losses: Sequence[Losses]) -> list[dict[str, float]]:

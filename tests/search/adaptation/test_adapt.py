@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stepfront
 from stepfront.errors import InputError
 from stepfront.search.adaptation.adapt import adapted_settings, run_adaptation, settings_of_supernet
 from stepfront.search.config import RunSettings
@@ -20,7 +21,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.networks.card import read_card
-from tests.search.conftest import Silent
+from tests.search.conftest import Silent, tiny_settings
 
 GROUPS = ["adapt.groups.count=2", "adapt.groups.by=times", "adapt.steps=2", "training.samples_every=0"]
 
@@ -74,3 +75,40 @@ def test_merging_takes_the_groups_of_the_run_that_has_them(fresh: Path) -> None:
     assert card.network == read_card(fresh / "tiny" / "supernet").network
     with pytest.raises(InputError, match=r"was begun with adapt.lr 0.0001, not 0.5; start over with --fresh"):
         adapt(fresh / "tiny", "adapt.merge=true", "adapt.lr=0.5")
+    with pytest.raises(InputError, match=r"with training.seed 0, not 1; start over with --fresh, or give another name"):
+        adapt(fresh / "tiny", "adapt.merge=true", "training.seed=1")
+    with pytest.raises(InputError, match=r"was adapted with adapt.weights float32, not bfloat16; start over"):
+        adapt(fresh / "tiny", "adapt.merge=true", "adapt.weights=bfloat16")
+
+
+def test_the_supernet_that_is_adapted_is_never_written_over(fresh: Path) -> None:
+    base = fresh / "tiny" / "supernet"
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file() and "lock" not in path.name}
+    with pytest.raises(InputError, match="would write over the supernet that it starts from; give another name"):
+        run_adaptation(settings_of_supernet(str(base), GROUPS), str(base), True, lambda report: None, lambda text: None)
+    made = stepfront.adapt(tiny_settings(fresh, *GROUPS), base, fresh=True, progress=False)
+    assert made.directory == fresh / "tiny-groups-2" / "supernet"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("diffusion.steps=500", "has other network or diffusion settings than these"),
+        ("adapt.groups.count=1001", "1001 groups of 1000 training times"),
+    ],
+)
+def test_fresh_deletes_nothing_where_a_setting_is_refused(fresh: Path, override: str, line: str) -> None:
+    settings = adapted_settings(settings_of_supernet(str(fresh / "tiny"), [override]))
+    settings.supernet_directory.mkdir(parents=True)
+    (settings.supernet_directory / "kept").touch()
+    with pytest.raises(InputError, match=line):
+        run_adaptation(settings, str(fresh / "tiny"), True, lambda report: None, lambda text: None)
+    assert (settings.supernet_directory / "kept").exists()
+
+
+def test_name_and_folder_of_the_run_can_be_given(fresh: Path, tmp_path: Path) -> None:
+    settings = adapted(fresh / "tiny", "name=other")
+    assert settings.supernet_directory == fresh / "other-groups-2" / "supernet"
+    settings = adapted(fresh / "tiny", f"directory={tmp_path / 'there'}")
+    assert settings.supernet_directory == tmp_path / "there" / "tiny-groups-2" / "supernet"

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from stepfront.errors import InputError
 from stepfront.trainers.adaptation.divide_times import divide_times
 from stepfront.trainers.adaptation.merge import find_factors, merged
-from stepfront.trainers.adaptation.second_stage import SecondStage
+from stepfront.trainers.adaptation.second_stage import SecondStage, check_base
 from stepfront.trainers.adaptation.sort_channels import sort_for_times
-from stepfront.trainers.config import DataSettings, DiffusionSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import PROMPTED, DataSettings, DiffusionSettings, NetworkSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
@@ -175,12 +175,17 @@ def test_other_stages_are_refused_in_one_line(base: Path, digits: ImageData, tmp
     cases = [
         (settings(), adapt(), tmp_path / "other", "was begun from another supernet"),
         (settings(), adapt(lr=1e-3), base, "was begun with adapt.lr 0.0001, not 0.001; start over with --fresh"),
+        (settings(seed=1), adapt(), base, "was begun with training.seed 0, not 1; start over with --fresh"),
         (settings(), adapt(), tmp_path / "grouped", "has 2 groups of times with weights of their own"),
         (wide, adapt(), base, "has other network or diffusion settings than these"),
     ]
     for given, changed, supernet, line in cases:
         with pytest.raises(InputError, match=line):
             SecondStage.begin(given, changed, digits, supernet, tmp_path / "groups")
+    card = load_supernet(base)[1]
+    prompted = card.model_copy(update={"network": card.network.model_copy(update={"family": PROMPTED})})
+    with pytest.raises(InputError, match="a network of family unet2d_condition is searched as it is, not trained"):
+        check_base(prompted, settings(), base)
     with pytest.raises(InputError, match=r"training.start: .* has 2 groups of times"):
         train_supernet(settings(start=str(tmp_path / "grouped")), digits, tmp_path / "started")
     with pytest.raises(InputError, match=r"set adapt.sort to shared or none"):
