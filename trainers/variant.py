@@ -118,12 +118,16 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
     return tuple(variants)
 
 
+def has_marks(text: str) -> bool:
+    """Return whether a step of a plan's run lengths has a mark.  Raises InputError when the text is not run lengths."""
+    return any(variant.mark for variant in parse_variants(text))
+
+
 def parse_runs(text: str) -> tuple[float, ...]:
     """Return the widths per step from run lengths.  Raises InputError for a text with marks, or without run lengths."""
-    variants = parse_variants(text)
-    if any(variant.mark for variant in variants):
+    if has_marks(text):
         raise InputError(f"the plan {text!r} has marks, r, u or d; give widths alone, such as 12x0.50")
-    return tuple(variant.width for variant in variants)
+    return tuple(variant.width for variant in parse_variants(text))
 
 
 def depth_problem(variant: Variant, depths: Sequence[int]) -> str:

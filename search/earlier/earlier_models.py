@@ -28,6 +28,7 @@ from stepfront.search.pareto import domination_rank
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT
+from stepfront.trainers.variant import has_marks
 
 
 def front_levels(directory: Path, count: int, encoding: Encoding, ours: LogSnrOf | None = None) -> list[Levels]:
@@ -95,7 +96,7 @@ def _levels_of_row(row: pd.Series, encoding: Encoding, steps: EarlierSteps | Non
 
     They are the nearest to its widths, or with marks exactly its own.
     """
-    levels = exact_levels(variants_of_row(row), encoding) if set("ru") & set(str(row["plan"])) else None
+    levels = exact_levels(variants_of_row(row), encoding) if has_marks(row["plan"]) else None
     if levels is None:
         times: Sequence[float] | None = row.get("times")
         theirs = steps.at(times) if steps is not None and times is not None and len(times) else None

@@ -13,7 +13,7 @@ from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
 from stepfront.search.config import RunSettings
-from stepfront.search.earlier.usable_plans import has_marks, scored_trials
+from stepfront.search.earlier.usable_plans import marked_rows, scored_trials
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table, write_table
@@ -48,9 +48,11 @@ def check_usable(directory: Path, settings: RunSettings) -> None:
     """Raise InputError where the trials of the search in `directory` teach a search of these settings nothing."""
     trials = scored_trials(directory)
     if not settings.space.variants:
-        trials = trials[~has_marks(trials)]
+        trials = trials[~marked_rows(trials)]
     if not len(trials):
-        raise InputError(f"--from {directory}: none of its trials can be used: none is complete without marks (r, u)")
+        raise InputError(
+            f"--from {directory}: none of its trials can be used: none is complete without marks (r, u or d)"
+        )
     if settings.space.skip != "even" and not any(_takes_all_steps(widths) for widths in trials["widths"]):
         raise InputError(
             f"--from {directory}: all its plans skip steps, which plans of space.skip={settings.space.skip} do not; "

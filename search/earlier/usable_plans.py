@@ -16,7 +16,7 @@ from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStage
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT, TRIALS
-from stepfront.trainers.variant import SKIP, Variant, marked, parse_variants
+from stepfront.trainers.variant import SKIP, Variant, has_marks, marked, parse_variants
 
 
 def exact_levels(variants: Sequence[Variant], encoding: Encoding) -> Levels | None:
@@ -53,7 +53,7 @@ def left_out(wanted: Mapping[str, int], encoding: Encoding, directories: Mapping
         directory = earlier_directory(name, directories)
         front, trials = read_table(directory / FRONT), scored_trials(directory)
         both = pd.concat([front[["plan", "widths"]], trials[["plan", "widths"]]]).drop_duplicates("plan")
-        marked_plans = [variants_of_row(row) for _, row in both[has_marks(both)].iterrows()]
+        marked_plans = [variants_of_row(row) for _, row in both[marked_rows(both)].iterrows()]
         lost = [plan for plan in marked_plans if exact_levels(plan, encoding) is None]
         if lost:
             lacking = {str(step) for plan in lost for step in plan if step.mark} - set(map(str, encoding.variants))
@@ -67,9 +67,9 @@ def left_out(wanted: Mapping[str, int], encoding: Encoding, directories: Mapping
     return sentences
 
 
-def has_marks(plans: pd.DataFrame) -> pd.Series:
-    """Return which plans have marks (r, u)."""
-    return plans["plan"].astype(str).str.contains("[ru]")
+def marked_rows(plans: pd.DataFrame) -> pd.Series:
+    """Return which plans have marks (r, u or d)."""
+    return plans["plan"].map(has_marks).astype(bool)
 
 
 def scored_trials(directory: Path) -> pd.DataFrame:
@@ -92,7 +92,7 @@ def usable_plans(plans: pd.DataFrame, encoding: Encoding) -> pd.DataFrame:
     """
     if not len(plans):
         return plans
-    with_marks = has_marks(plans).to_numpy()
+    with_marks = marked_rows(plans).to_numpy()
     lengths = plans["widths"].map(len).to_numpy()
     free = isinstance(encoding.of_widths, EvenStages)
     kept = ~with_marks & (free | (lengths == lengths[~with_marks].max(initial=0)))

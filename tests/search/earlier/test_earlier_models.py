@@ -10,21 +10,23 @@ import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import EvenStages, Stages, Steps
+from stepfront.search.algorithm.encodings import Encoding, EvenStages, Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.sampler_genes import SamplerGenes
-from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.earlier.earlier_models import earlier_models, front_levels
 from stepfront.search.earlier.mapped_plans import mapped_levels
 from stepfront.search.earlier.usable_plans import exact_levels, left_out
 from stepfront.search.initial_plans.plan_kinds import make_initial_plans
-from stepfront.tables.parquet import write_table
+from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FRONT, TABLES, TRIALS
-from stepfront.trainers.variant import parse_variants
+from stepfront.trainers.variant import has_marks, parse_variants, runs_text
 from tests.search.initial_plans.test_plan_kinds import MACS, WIDTHS, source
 
 
 def with_every_column(table: pd.DataFrame, file: str) -> pd.DataFrame:
+    if "plan" not in table:
+        table = table.assign(plan=[runs_text(widths) for widths in table["widths"]])
     nothing: dict[str, Any] = {"integer": 0, "number": 0.0, "truth": False, "integers": [], "numbers": []}
     needed = [c for c in TABLES[file].columns if c.name not in table and not c.nullable and c.kind in nothing]
     filled = table.assign(**{column.name: [nothing[column.kind]] * len(table) for column in needed})
@@ -100,6 +102,52 @@ def test_plans_with_marks_are_left_out(tmp_path: Path) -> None:
     trials = pd.DataFrame({"state": "complete", "plan": plans * 8, "widths": widths * 8, "fid": range(1, 25)})
     write_table(with_every_column(trials, TRIALS), tmp_path / TRIALS)
     assert earlier_models({f"front:{tmp_path}": 5}, encoding, source(encoding).gap()) == {}  # 8 of 24 are left
+
+
+def write_search(place: Path, plans: list[str]) -> None:
+    widths = [[variant.width for variant in parse_variants(plan)] for plan in plans]
+    table = pd.DataFrame({"plan": plans, "widths": widths, "fid": np.arange(1.0, len(plans) + 1)})
+    write_table(with_every_column(table, FRONT), place / FRONT)
+    write_table(with_every_column(table.assign(state="complete"), TRIALS), place / TRIALS)
+
+
+@pytest.mark.parametrize("encoding", [Stages(6, (0.5, 1.0), False, 6), EvenStages(6, (0.5, 1.0), 6)])
+def test_plans_with_depths_are_no_plans_of_widths(tmp_path: Path, encoding: Encoding) -> None:
+    write_search(tmp_path, ["6x0.50d1", "3x0.50d1 3x1.00", "6x0.50", "6x1.00d1u"])
+    (levels,) = front_levels(tmp_path, 9, encoding)
+    assert encoding.step_variants(levels) == parse_variants("6x0.50")
+    (line,) = left_out({f"front:{tmp_path}": 8}, encoding, {})
+    assert "of 4 front points" in line
+    assert "of its 4 trials, 1 can teach" in line
+    assert line.endswith("plans left out: 3, with steps that this space lacks (0.50d1, 1.00d1u)")
+    write_search(tmp_path, ["6x0.50d1", "3x0.50d1 3x1.00"] * LEAST_TRIALS + ["6x0.50", "6x1.00"])
+    gap = np.linspace(1, 0, 12).reshape(6, 2)
+    assert earlier_models({f"front:{tmp_path}": 8}, encoding, gap) == {}, "two trials are of widths"
+
+
+def test_plans_with_depths_are_exact_where_the_space_has_them(tmp_path: Path) -> None:
+    plans = ["6x0.50d1", "3x0.50d1 3x1.00", "6x0.50", "5x0.50 1x1.00", "6x1.00d1"]
+    write_search(tmp_path, plans * 4)
+    encoding = Steps(6, (0.5, 0.5, 1.0), False, ("d1", "", ""))
+    runs = [runs_text(encoding.step_variants(levels)) for levels in front_levels(tmp_path, 99, encoding)]
+    assert runs == plans[:4] * 4
+    (line,) = left_out({f"front:{tmp_path}": 8}, encoding, {})
+    assert line.endswith("plans left out: 1, with steps that this space lacks (1.00d1)")
+    # The worst and best of these FIDs are those of 0.5d1 and 1.0: the model has to tell 0.5d1 from 0.5.
+    fids = {"6x0.50d1": 9.0, "3x0.50d1 3x1.00": 6.0, "6x0.50": 3.0, "5x0.50 1x1.00": 2.0, "6x1.00d1": 1.0}
+    trials = read_table(tmp_path / TRIALS)
+    write_table(trials.assign(fid=trials["plan"].map(fids)), tmp_path / TRIALS)
+    gap = np.linspace(1, 0, 18).reshape(6, 3)
+    (model,) = earlier_models({f"front:{tmp_path}": 8}, encoding, gap).values()
+    shallow, full = (exact_levels(parse_variants(text), encoding) for text in ("6x0.50d1", "6x0.50"))
+    worse, better = model([shallow, full])
+    assert worse > better + 1
+
+
+@pytest.mark.parametrize("text", ["6x0.50d1", "3xskip 1x1.00 2x1.00r", "6x1.00u", "1x1.00d12u", "1x1.00 1x1.00ru"])
+def test_every_mark_is_one(text: str) -> None:
+    assert has_marks(text)
+    assert not has_marks("3xskip 2x0.50 1x1.00")
 
 
 def test_a_missing_front_says_so(tmp_path: Path) -> None:
