@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
     )(train)
     app.command(epilog="Example: stepfront adapt runs/digits --set adapt.groups.count=2 --set adapt.merge=true")(adapt)
     app.command(
-        epilog="Examples: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2; "
+        epilog="Example: stepfront search configs/digits.yaml --set budget.trials=200 --set workers.count=2; "
         "stepfront search mine.yaml --from runs/digits --from runs/faces; stepfront search mine.yaml --from auto"
     )(search)
     app.command(epilog="Example: stepfront resume runs/digits")(resume)
@@ -81,10 +81,10 @@ def adapt(
     set_: Overrides = None,
     fresh: Fresh = False,
 ) -> None:
-    """Train a supernet further, one copy per group of times, or continue an interrupted call.
+    """Train a supernet further, with weights per group of times.
 
     The settings are in `adapt`.  The result is a supernet with weights per group in a run called NAME-groups-COUNT, or
-    with adapt.merge an ordinary one in NAME-merged-COUNT.
+    with adapt.merge an ordinary one in NAME-merged-COUNT.  An interrupted call is continued.
     """
     from stepfront.search.adaptation.adapt import adapted_settings, settings_of_supernet
     from stepfront.search.config import load_settings

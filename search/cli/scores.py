@@ -64,7 +64,7 @@ def fit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a sampler to the widths of a front point, or with --weights the weights to its plan.
+    """Fit a sampler, or the weights, to the plan of a front point.
 
     Learns times and coefficients, and compares them with solvers and grids made by hand.  The best becomes a new trial
     of the same cost where it is better than the point's own sampler.  Weights are trained at the plan's own times, with

@@ -114,7 +114,7 @@ def test_importing_the_command_line_changes_no_environment() -> None:
 SETTINGS = {
     "unknown key": (
         "trianing: {steps: 3}",
-        "unknown setting 'trianing'; did you mean training or tracking? possible here: budget,",
+        "unknown setting 'trianing'; did you mean training or tracking? possible here: adapt, budget,",
     ),
     "unknown nested key": (
         "training: {step: 3}",
