@@ -70,7 +70,7 @@ def import_ddsm(
 
 @import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
 def import_diffusers(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a UNet2DModel, a DiT or a pipeline")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a U-Net, a DiT or a pipeline")],
     out: Out,
     widths: Widths = "0.25,0.5,0.75,1.0",
     resolution: Annotated[
@@ -102,7 +102,8 @@ def import_diffusers(
     """Import a diffusers U-Net or DiT as full width of a supernet.
 
     The classes are UNet2DModel and DiTTransformer2DModel.  Full width computes what the model computes; narrower
-    widths are useful after `stepfront train`.  A UNet2DConditionModel keeps its one width and is searched as it is.
+    widths are useful after `stepfront train`.  A UNet2DConditionModel, which reads text, needs --conditions, keeps its
+    one width and is searched as it is.
     """
     from stepfront.trainers.config import PROMPTED
     from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
@@ -240,6 +241,7 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
     import yaml
 
     from stepfront.files import write_text
+    from stepfront.trainers.config import PROMPTED
 
     data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
     autoencoder = card.made_with.get("autoencoder")
@@ -247,12 +249,14 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
         data["size"] = card.resolution * card.made_with.get("latent_pixels", 8)
         data["channels"] = card.made_with.get("pixel_channels", 3)
         data["autoencoder"] = autoencoder or "data/autoencoder"
+    reads_text = card.network.family == PROMPTED
     network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
     diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", out.resolve().parent.name).lstrip("._-") or "imported"
     content = {"name": name, "data": data, "network": network, "diffusion": diffusion} | settings
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-    write_text(made / CONFIG_FILE, f"# Edit data: the images that the model was trained on.\n{text}")
+    images = "real images of the prompts' kind, for FID" if reads_text else "the images that the model was trained on"
+    write_text(made / CONFIG_FILE, f"# Edit data: {images}.\n{text}")
 
 
 def _show_import(card: SupernetCard, out: Path, verb: str) -> None:

@@ -9,14 +9,23 @@ import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.search.records.plan_rows import WEIGHTS
+from stepfront.trainers.latents.autoencoder import RAW
 
 EXAMPLE_FILE = "example.png"
 
 
 def model_card(
-    content: Mapping[str, Any], facts: Mapping[str, Any], row: pd.Series, folder: str, license_name: str
+    content: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    row: pd.Series,
+    folder: str,
+    license_name: str,
+    imported: str = "",
 ) -> str:
-    """Return the README.md of a folder; `content` is the plan.json of the point."""
+    """Return the README.md of a folder; `content` is the plan.json of the point.
+
+    `imported` says from where a network came that was not trained here.
+    """
     point, classes = content["point"], content.get("condition")
     kind = "class-conditional-image-generation" if classes else "unconditional-image-generation"
     decoder = content.get("decoder")
@@ -24,7 +33,11 @@ def model_card(
     what = f"{height}x{width} images with {channels} channel{'s' * (channels > 1)}"
     if classes:
         what += f" of {len(classes['counts'])} {'prompts' if 'prompts' in classes else 'classes'}"
-    words = "class_labels=3, " if classes else ""
+    words = "class_labels=0, " if classes else ""
+    data = point["dataset"]
+    made = f"imported from {imported}; its FID is against {data}" if imported else f"trained on {data}"
+    programs = ["pipeline.py", "unet/*.py", "scheduler/*.py"]
+    programs += ["vae/*.py"] if decoder and decoder["kind"] == RAW else []
     return f"""---
 license: {license_name}
 library_name: diffusers
@@ -34,7 +47,7 @@ tags: [diffusers, {kind}, stepfront]
 
 # {point["name"]}, trial {point["trial"]}
 
-A diffusion model of {what}, trained on {point["dataset"]}. At each of its {len(content["steps"])} steps it runs the
+A diffusion model of {what}, {made}. At each of its {len(content["steps"])} steps it runs the
 network of the width that a search with stepfront found, noise first:
 
     {content["plan"]}
@@ -43,8 +56,8 @@ network of the width that a search with stepfront found, noise first:
 
 ## Use
 
-Needs torch and diffusers from 0.36 on. `trust_remote_code` lets diffusers run pipeline.py, unet/*.py and
-scheduler/*.py of this folder; read them first.
+Needs torch and diffusers from 0.36 on. `trust_remote_code` lets diffusers run {", ".join(programs[:-1])} and
+{programs[-1]} of this folder; read them first.
 
     from diffusers import DiffusionPipeline
 

@@ -53,13 +53,18 @@ def write_network(
     """Write the network of a size, and of a group of times where there are any, and return its entry in plan.json.
 
     `inputs` are examples of what it takes: x [2, C, H, W], t [2] and, where there are classes, label [2].  A call has
-    `most` images at most.
+    `most` images at most.  Raises InputError for a network that the form's library can't trace.
     """
     write, suffix = FORMS[form]
     names = {"group": group, "depth": size.depth}
     more = {name: number for name, number in names.items() if number is not None}
     path = out / f"width-{size.width:g}{''.join(f'-{name}-{number}' for name, number in more.items())}{suffix}"
-    write_atomically(path, lambda beside: write(network, inputs, beside, most))
+    try:
+        write_atomically(path, lambda beside: write(network, inputs, beside, most))
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # torch has many
+        raise InputError(f"{path.stem}: this network can't be written as {form}: {first_line(error)}") from None
     entry: dict[str, Any] = {"width": size.width, "file": path.name, "sha256": file_digest(path)} | more
     if form == "program":
         norms = {key: layer for key, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}

@@ -21,8 +21,7 @@ from stepfront.files import write_atomically, write_json, write_text
 from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
-from stepfront.search.export.program import FrontPoint, load_point, write_point
-from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.export.program import FrontPoint, load_point, weights_of_plan, write_point
 from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
@@ -60,8 +59,7 @@ def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -
     images = _sample(program, decoder)
     config = _common_config(content, decoder)
     if prompted:
-        content["condition"]["prompts"] = list(point.problem.card.class_names)
-        unet = _write_prompted(point.problem, config, out / "unet")
+        unet = _write_prompted(point, config, out / "unet")
     else:
         unet = _write_networks(content, program, config, out / "unet")
     _write_parts(content, unet, out, decoder)
@@ -69,8 +67,14 @@ def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -
         content["decoder"] = _write_autoencoder(decoder, out / "vae")
     shutil.rmtree(program)
     _example(images).save(out / EXAMPLE_FILE)
-    write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name))
+    write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name, _imported(point)))
     return content
+
+
+def _imported(point: FrontPoint) -> str:
+    """Return from where a network came that was not trained here; empty for one that was."""
+    card = point.problem.card
+    return "" if card.data_fingerprint else str(card.made_with.get("imported", "elsewhere"))
 
 
 def _sample(program: Path, decoder: PackedDecoder | None) -> np.ndarray:
@@ -102,10 +106,11 @@ def _common_config(content: Mapping[str, Any], decoder: PackedDecoder | None) ->
     return config
 
 
-def _write_prompted(problem: SearchProblem, config: dict[str, Any], unet: Path) -> list[str]:
+def _write_prompted(point: FrontPoint, config: dict[str, Any], unet: Path) -> list[str]:
     """Write a network that reads text, with its prompts; return the program and the class that index names."""
-    own, texts = problem.card.network.unet2d_condition, list(problem.card.class_names)
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in problem.weights.items()}
+    card, weights = point.problem.card, weights_of_plan(point.problem, point.plan)
+    own, texts = card.network.unet2d_condition, list(card.class_names)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     unet.mkdir()
     write_atomically(unet / WEIGHTS_FILE, lambda path: save_file(tensors, path, {"format": "pt"}))
     more = {"unet_config": own.config, "tokens": own.tokens, "texts": texts}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def load_point(path: Path, point: str, form: str) -> FrontPoint:
     directory, settings = find_search(path)
     snapshot = read_snapshot(directory)
     row = pick_point(snapshot.front, point)
-    _check_reuse(str(row["plan"]), form)
+    _check_form_fits(settings.network.family, str(row["plan"]), form)
     plan = plan_of_row(row, read_samplers(directory))
     return FrontPoint(load_problem_of_search(settings, directory), snapshot.facts, row, plan)
 
@@ -102,17 +103,10 @@ def write_point(
 
     With `decodes`, the program has the decoder of the networks' latents, if they make latents.
     """
-    _check_reuse(plan.runs, form)
     card = problem.card
-    if card.network.family != "unet" and form == "program":
-        raise InputError(
-            f"cannot export the weights of a network of family {card.network.family!r}, which sample.py does not know; "
-            "possible: unet, or --as torch-export, which holds the network itself"
-        )
-    weights = problem.weights
-    if plan.weights:
-        weights = fitted_weights(problem.settings.search_directory, plan.weights)
-    supernet = supernet_from_weights(card, {k: torch.from_numpy(v) for k, v in weights.items()})
+    _check_form_fits(card.network.family, plan.runs, form)
+    weights = {k: torch.from_numpy(v) for k, v in weights_of_plan(problem, plan).items()}
+    supernet = supernet_from_weights(card, weights)
     inputs: tuple[Tensor, ...] = (
         torch.zeros(2, card.image_channels, card.resolution, card.resolution),
         torch.zeros(2),
@@ -127,7 +121,7 @@ def write_point(
         if isinstance(network, GroupedNetwork):
             network = network.networks[group or 0]
         networks.append(write_network(network, inputs, size, form, out, group, most))
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
@@ -141,6 +135,8 @@ def write_point(
     guidance = problem.settings.sampler.guidance
     if (condition := make_condition(card.network.classes, card.label_counts, guidance, seed=0)) is not None:
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
+        if card.network.family == PROMPTED:
+            content["condition"]["prompts"] = list(card.class_names)
     if problem.decoder is not None and decodes:
         content["decoder"] = write_decoder(problem.decoder, out)
     write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
@@ -148,13 +144,25 @@ def write_point(
     return content
 
 
-def _check_reuse(plan: str, form: str) -> None:
-    """Raise InputError for a plan with steps that networks of this form can't run."""
+def weights_of_plan(problem: SearchProblem, plan: Plan) -> Mapping[str, np.ndarray]:
+    """Return the supernet's weights that a plan runs: those that were fitted to it, or those of the search."""
+    return fitted_weights(problem.settings.search_directory, plan.weights) if plan.weights else problem.weights
+
+
+def _check_form_fits(family: str, plan: str, form: str) -> None:
+    """Raise InputError for a network that can't be written in this form, and for steps that it can't run then."""
     if form != "program" and any(variant.reuse for variant in parse_variants(plan)):
         raise InputError(
             f"cannot export the plan {plan} as {form}: such a network can't reuse deep features (r); possible: front "
-            "points without r, or --as program"
+            f"points without r{', or --as program' if family == 'unet' else ''}"
         )
+    if form == "program" and family != "unet":
+        raise InputError(
+            f"cannot export the weights of a network of family {family!r}, which sample.py does not know; "
+            "possible: unet, or --as torch-export, which holds the network itself"
+        )
+    if form == "onnx" and family == PROMPTED:
+        raise InputError("cannot export a network that reads text as onnx; possible: --as torch-export or pipeline")
 
 
 def point_facts(row: pd.Series, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,3 +71,24 @@ def test_stable_diffusion_15_costs_what_it_says() -> None:
     assert settings.budget.trials is not None
     assert f"{guided:.1e}".replace("e+", "e") + " FLOPs" in text
     assert f"{guided * settings.budget.trials / 50e12 / 3600:.0f} hours" in text
+    decoding = _decoding_macs()
+    assert f"without decoding, which takes {decoding / 1e9:.1f} GMACs more per image" in text
+    assert f"({2 * decoding * settings.evaluation.images:.1e}".replace("e+", "e") + " FLOPs of 1,024 images)" in text
+
+
+def _decoding_macs() -> int:
+    """Return the MACs of decoding one image by the AutoencoderKL of Stable Diffusion."""
+    from diffusers import AutoencoderKL
+
+    with torch.device("meta"):
+        autoencoder = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+        ).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            autoencoder.decode(torch.empty(1, 4, 64, 64))
+    assert sum(weights.numel() for weights in autoencoder.parameters()) == 83_653_863
+    return counter.get_total_flops() // 2

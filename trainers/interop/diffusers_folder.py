@@ -63,7 +63,7 @@ def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
         inner = [name for name in ("unet", "unet_ema") if (folder / name / CONFIG_FILE).exists()]
         if inner and unet == folder:
             possible = " or ".join(str(folder / name) for name in inner)
-            raise InputError(f"no UNet2DModel config at {unet / CONFIG_FILE}; give {possible}")
+            raise InputError(f"no network's config at {unet / CONFIG_FILE}; give {possible}")
     given = None if scheduler is None else _scheduler_in(scheduler)
     if scheduler is not None and given is None:
         raise InputError(f"no {SCHEDULER_FILE} at {scheduler}; give a scheduler's file or folder")
@@ -89,6 +89,18 @@ def diffusion_of(parts: ModelFolder, given: DiffusionSettings | None, say: Calla
     if found.schedule in ("flow", "edm"):
         raise InputError(f"{parts.scheduler} has the schedule {found.schedule}, which has no betas; leave out --betas")
     return found.model_copy(update={key: getattr(given, key) for key in ("schedule", "beta_first", "beta_last")})
+
+
+def side_of(sample_size: object, path: Path) -> int:
+    """Return the side of square images by the sample_size of the config in `path`, one number or two.
+
+    Raises InputError for any other size.
+    """
+    sides = list(sample_size) if isinstance(sample_size, list | tuple) else [sample_size]
+    side = sides[0] if sides and all(one == sides[0] for one in sides) else None
+    if not isinstance(side, int):
+        raise InputError(f"{path}: sample_size is {sample_size!r}; set the side of images or latents with --resolution")
+    return side
 
 
 def _scheduler_in(place: Path) -> Path | None:
@@ -136,8 +148,8 @@ def _network_of(index: dict[str, object], path: Path) -> str:
     if network is None:
         others = ", ".join(f"{key} ({value})" for key, value in sorted(parts.items())) or "nothing"
         raise InputError(
-            f"{path}: a {name} has no unet; it holds {others}; only a UNet2DModel "
-            "or a DiTTransformer2DModel can be imported"
+            f"{path}: a {name} has no unet; it holds {others}; only a UNet2DModel, "
+            "a UNet2DConditionModel or a DiTTransformer2DModel can be imported"
         )
     return "unet"
 

@@ -42,6 +42,7 @@ def import_diffusers(
     if parts.reads_text:
         if null_class is not None:
             raise InputError(f"{folder}: the empty prompt is its null class; leave out --null-class {null_class}")
+        _check_as_it_is(folder, widths, sort)
         say("it reads text, so it keeps its one width; what is searched are times, solver, guidance and reuse")
         return import_unet2d_condition(folder, directory, conditions, resolution, diffusion, scheduler, say)
     if conditions is not None:
@@ -51,3 +52,12 @@ def import_diffusers(
     if null_class == "none":
         raise InputError(f"{folder}: the last class of a transformer is its null class; leave out --null-class none")
     return import_dit(folder, directory, widths, resolution, sort, diffusion, scheduler, slim or "inner", say)
+
+
+def _check_as_it_is(folder: Path, widths: tuple[float, ...], sort: bool) -> None:
+    """Raise InputError for what only networks of several widths have."""
+    if widths not in (WIDTHS, (1.0,)):
+        given = ",".join(f"{width:g}" for width in widths)
+        raise InputError(f"{folder}: it reads text, so its one width is 1; leave out --widths {given}")
+    if not sort:
+        raise InputError(f"{folder}: it reads text, and its channels are not sorted; leave out --no-sort")

@@ -40,13 +40,24 @@ def find_weights(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _check_no_pickle(folder: Path) -> None:
-    """Raise InputError for weights that are pickled alone, with the command that converts them."""
-    for file in (*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.pth")), *sorted(folder.glob("*.ckpt"))):
+    """Raise InputError for weights that are pickled alone, with what converts them."""
+    files = [file for suffix in ("bin", "pth", "ckpt") for file in sorted(folder.glob(f"*.{suffix}"))]
+    if not files:
+        return
+    file = files[0]
+    refused = f"{file} is a pickle, which may run code, and is not read; convert it: "
+    if len(files) == 1 and file.suffix == ".bin" and not list(folder.glob("*.bin.index*.json")):
         raise InputError(
-            f"{file} is a pickle, which may run code, and is not read; convert it: python -c "
-            f'"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.load('
-            f"'{file}', weights_only=True).items()}}, '{folder / WEIGHTS_FILE}')\""
+            f'{refused}python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in '
+            f"torch.load('{file}', weights_only=True).items()}}, '{folder / WEIGHTS_FILE}')\""
         )
+    config = folder / "config.json"
+    name = read_json(config, "model's config").get("_class_name") if config.is_file() else "DiffusionPipeline"
+    raise InputError(
+        f"{refused}load the model with the program that wrote it, such as "
+        f"diffusers.{name}.from_pretrained('{folder}'), and call its "
+        f"save_pretrained('{folder}', safe_serialization=True)"
+    )
 
 
 def read_model(folder: Path) -> tuple[Path, list[Path], dict[str, Tensor]]:

@@ -18,13 +18,12 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import ORIGIN_FILE, WIDTHS, assemble, save_imported
 from stepfront.trainers.interop.channel_importance import restore_channels, sort_channels
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of, side_of
 from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, files_digest, own_tensors, read_model
 from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
 from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, scheduler_config
 from stepfront.trainers.interop.unet2d_config import (
     NullClass,
-    UNet2DConfig,
     config_of,
     deduce_settings,
     read_config,
@@ -60,7 +59,7 @@ def import_unet2d(
     parts = find_parts(Path(folder), scheduler)
     folder = parts.network
     config = read_config(folder / CONFIG_FILE)
-    resolution = resolution or _resolution(config, folder / CONFIG_FILE)
+    resolution = resolution or side_of(config.sample_size, folder / CONFIG_FILE)
     settings = deduce_settings(config, widths, resolution, null_class, folder / CONFIG_FILE)
     diffusion = diffusion_of(parts, diffusion, say)
     with torch.device("meta"):
@@ -115,14 +114,6 @@ def export_unet2d(source: Path, folder: Path) -> None:
     # Without it, whoever reads the folder has to guess what the network predicts.
     write_json(folder / SCHEDULER_FILE, scheduler)
     write_json(folder / CONFIG_FILE, config)
-
-
-def _resolution(config: UNet2DConfig, path: Path) -> int:
-    size = config.sample_size
-    sides = {size} if isinstance(size, int) else set(size or ())
-    if len(sides) != 1:
-        raise InputError(f"{path}: sample_size is {size!r}; set the side of the images with --resolution")
-    return sides.pop()
 
 
 def _unet(network: torch.nn.Module) -> UNet:

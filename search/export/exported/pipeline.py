@@ -140,10 +140,12 @@ class PlanPipeline(DiffusionPipeline):
         if used != str(kept).removeprefix("torch."):
             self.vae.to(dtype=kept)
         if torch.isfinite(x).all() and not torch.isfinite(images).all():
-            raise ValueError(
-                f"the autoencoder decodes finite latents to NaN in {used}; decode in float32: "
-                "pipeline.vae.to(torch.float32)"
+            advice = (
+                "its weights are damaged, or were saved in a precision that overflows"
+                if used == "float32"
+                else "decode in float32: pipeline.vae.to(torch.float32)"
             )
+            raise ValueError(f"the autoencoder decodes finite latents to NaN in {used}; {advice}")
         return images
 
     def _scale(self, given: float | None) -> float:

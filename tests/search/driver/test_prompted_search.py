@@ -92,7 +92,9 @@ def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
     example = np.asarray(Image.open(tmp_path / "out" / "example.png"))  # drawn by the program of torch.export
     evaluator = make_evaluator(problem, searched)
     np.testing.assert_array_equal(example[:32:4, :32:4], sample_pixels(evaluator, plan, 1, 0)[0, 0])
-    assert "8x8 images with 1 channel of 3 prompts" in (tmp_path / "out" / "README.md").read_text()
+    card = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "8x8 images with 1 channel of 3 prompts, imported from diffusers; its FID is against " in card
+    assert "trained on" not in card
     pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "out"), trust_remote_code=True)
     pipeline.save_pretrained(tmp_path / "saved")
     pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "saved"), trust_remote_code=True)
@@ -109,5 +111,10 @@ def test_what_it_can_not_do_is_one_line(searched: Path, tmp_path: Path) -> None:
     problem, row = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched).front.iloc[0]
     with pytest.raises(InputError, match="cannot export the weights of a network of family 'unet2d_condition'"):
         write_point(problem, {}, row, problem.uniform_plan(1.0), tmp_path)
+    with pytest.raises(InputError, match="reads text as onnx; possible: --as torch-export or pipeline"):
+        write_point(problem, {}, row, problem.uniform_plan(1.0), tmp_path, "onnx")
+    reusing = problem.plan(parse_variants("1x1.00 5x1.00r"))
+    with pytest.raises(InputError, match=r"possible: front points without r$"):
+        write_point(problem, {}, row, reusing, tmp_path, "torch-export")
     with pytest.raises(InputError, match=r"reads 2x4x4, and the latents of .* are 2x8x8"):
         load_problem(on_prompts(searched.parents[1], "data.size=16"))

@@ -170,10 +170,11 @@ def test_an_autoencoder_that_overflows_in_half_precision_decodes_in_float32(
     np.testing.assert_array_equal(out["mended"], out["upcast"])
 
 
-def test_decoding_to_nan_is_a_line_that_says_what_to_do(made: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_decoding_to_nan_in_float32_is_the_fault_of_the_weights(made: tuple[Path, dict[str, np.ndarray]]) -> None:
     said = str(made[1]["nan"])
     assert said == (
-        "the autoencoder decodes finite latents to NaN in float32; decode in float32: pipeline.vae.to(torch.float32)"
+        "the autoencoder decodes finite latents to NaN in float32; its weights are damaged, or were saved in a "
+        "precision that overflows"
     )
 
 
@@ -182,4 +183,6 @@ def test_the_card_names_the_autoencoder_and_its_licence_comes_along(made: tuple[
     text = (folder / "AutoencoderKL" / "README.md").read_text()
     assert "A diffusion model of 16x16 images with 1 channel" in text
     assert "which the autoencoder in vae/ decodes: AutoencoderKL, digest `" in text
+    assert "lets diffusers run pipeline.py, unet/*.py and\nscheduler/*.py of this folder" in text
+    assert "unet/*.py, scheduler/*.py and\nvae/*.py of this" in (folder / "taesd" / "README.md").read_text()
     assert (folder / "taesd" / "vae" / "LICENSE").read_text() == "as it came\n"

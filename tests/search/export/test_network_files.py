@@ -12,7 +12,7 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.search.export.exported.sample import Point
-from stepfront.search.export.network_files import check_form
+from stepfront.search.export.network_files import check_form, write_network
 from stepfront.search.export.program import FrontPoint, write_point
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.diffusion.conditioning import make_condition
@@ -21,6 +21,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
+from stepfront.trainers.variant import Size
 from tests.search.export.conftest import PLANS, TIMES
 
 
@@ -49,6 +50,18 @@ def test_the_program_gives_the_images_of_the_sampler(points: dict[str, FrontPoin
 def at_one_width(point: FrontPoint) -> FrontPoint:
     """Return the point with a plan of one width: exporting a network takes seconds."""
     return replace(point, plan=Plan(TIMES, (0.5,) * len(TIMES), "ddpm"))
+
+
+class Refused(torch.nn.Module):
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x  # depends on values, which no export knows
+
+
+def test_a_network_that_can_not_be_traced_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^width-0.5: this network can't be written as torch-export: .+") as caught:
+        write_network(Refused(), (torch.ones(2, 1, 4, 4), torch.zeros(2)), Size(0.5), "torch-export", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_torch_exports_programs_give_the_same_images(points: dict[str, FrontPoint], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.search.export.conftest import PLANS
 pytest.importorskip("diffusers")
 
 ALONE = """
-import json, sys
+import json, os, sys, textwrap
 from pathlib import Path
 
 class Refuse:
@@ -61,6 +61,11 @@ for name in ("plain", "noisy", "flow", "learnt", "classes"):
     out[f"{name} generators"] = torch.stack([together[1], alone[0]]).numpy()
     one = [pipeline(4, generator=torch.manual_seed(5), output_type="pt").images for _ in range(2)]
     out[f"{name} generator"] = torch.stack(one).numpy()
+os.chdir(folder)
+for name in ("plain", "classes"):  # as the card says
+    card = Path(name, "README.md").read_text()
+    exec(textwrap.dedent(card[card.index("    from diffusers") : card.index("`seed` gives")]))
+    out[f"{name} card"] = np.stack([np.asarray(picture) for picture in images])
 out["label"] = pipeline(4, seed=3, class_labels=2, output_type="pt").images.numpy()
 out["labels"] = pipeline(seed=3, class_labels=[2, 0, 2, 1], output_type="pt").images.numpy()
 out["unguided"] = pipeline(4, seed=3, class_labels=2, guidance_scale=1.0, output_type="pt").images.numpy()
@@ -151,6 +156,14 @@ def test_a_pipeline_that_is_saved_loads_again(made: tuple[Path, dict[str, Any]])
     folder, out = made
     np.testing.assert_array_equal(out["saved"], out["torch.bfloat16"])
     assert (folder / "saved" / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
+
+
+def test_the_code_of_the_card_makes_sixteen_images(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, out = made
+    for name, labels in (("plain", None), ("classes", [0] * 16)):
+        expected = Point(folder / "programs" / name, "cpu").sample([0] * 16, range(16), labels)
+        np.testing.assert_array_equal(out[f"{name} card"].reshape(expected.shape), expected)
+    assert "trained on digits. At" in (folder / "plain" / "README.md").read_text()
 
 
 def test_what_does_not_fit_is_refused_in_a_line(made: tuple[Path, dict[str, Any]]) -> None:

@@ -159,8 +159,24 @@ def test_what_does_not_fit_is_one_line(imported: tuple[Path, Any, Any, Tensor], 
     assert f"no prompts at {tmp_path / 'bare.txt'}; write the 3 prompts" in says(tmp_path / "bare.safetensors")
     (tmp_path / "bare.txt").write_text("a shirt\n")
     assert "has 1 prompts and " in says(tmp_path / "bare.safetensors")
+    (tmp_path / "bare.txt").write_bytes("a shirt\nein Gürtel\na boot\n".encode("latin-1"))
+    assert f"{tmp_path / 'bare.txt'} is not UTF-8; save" in says(tmp_path / "bare.safetensors")
     assert "the empty prompt is its null class" in says(good, null_class="last")
     assert "--slim all is for transformers, and this is none" in says(good, slim="all")
+    assert "it reads text, so its one width is 1; leave out --widths 0.5,1" in says(good, widths=(0.5, 1.0))
+    assert "its channels are not sorted; leave out --no-sort" in says(good, sort=False)
+
+
+def test_sizes_and_prompts_are_read_as_they_are_written(tmp_path: Path) -> None:
+    pipeline, conditions = make_text_pipeline(tmp_path / "sd"), make_conditions(tmp_path / "c.safetensors")
+    path = pipeline / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": [8, 8]}))
+    (tmp_path / "c.txt").write_text("a shirt\u2028of cotton\r\na\x0bcoat\na boot", encoding="utf-8")
+    card = import_diffusers(pipeline, tmp_path / "out", conditions=conditions)
+    assert (card.resolution, card.class_names) == (8, ("a shirt\u2028of cotton", "a\x0bcoat", "a boot"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": [8, 16]}))
+    with pytest.raises(InputError, match=r"sample_size is \[8, 16\]; set the side of images or latents with --resol"):
+        import_diffusers(pipeline, tmp_path / "other", conditions=conditions)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +202,17 @@ def test_a_network_without_weights_is_named(tmp_path: Path) -> None:
     (pipeline / "unet" / WEIGHTS_FILE).unlink()
     with pytest.raises(InputError, match=f"no {WEIGHTS_FILE} in .*unet; found: config.json"):
         import_diffusers(pipeline, tmp_path / "out", conditions=make_conditions(tmp_path / "c.safetensors"))
+
+
+def test_sharded_pickles_are_converted_by_the_program_that_wrote_them(tmp_path: Path) -> None:
+    pipeline, conditions = make_text_pipeline(tmp_path / "sd"), make_conditions(tmp_path / "c.safetensors")
+    unet = pipeline / "unet"
+    model = diffusers.UNet2DConditionModel.from_pretrained(unet)
+    (unet / WEIGHTS_FILE).unlink()
+    model.save_pretrained(unet, safe_serialization=False, max_shard_size="20KB")
+    assert len(list(unet.glob("*.bin"))) > 1
+    with pytest.raises(InputError, match=r"is a pickle, .* not read; convert it: load the model with") as caught:
+        import_diffusers(pipeline, tmp_path / "out", conditions=conditions)
+    code = str(caught.value).partition("such as ")[2].replace(", and call its ", ".")
+    exec(code)
+    import_diffusers(pipeline, tmp_path / "out", conditions=conditions)

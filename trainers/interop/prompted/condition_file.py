@@ -57,7 +57,11 @@ def read_conditions(path: Path | None, channels: int, network: Path) -> Conditio
 def _read_texts(path: Path, beside: Path, count: int) -> tuple[str, ...]:
     if not path.is_file():
         raise InputError(f"no prompts at {path}; write the {count} prompts of {beside} there, one per line")
-    texts = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines has others than files are read by
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8; save the prompts in this encoding") from None
+    texts = tuple(line.strip() for line in lines if line.strip())
     if len(texts) != count:
         raise InputError(
             f"{path} has {len(texts)} prompts and {beside} the outputs of {count}; write one line per prompt"

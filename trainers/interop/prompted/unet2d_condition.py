@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stepfront.errors import InputError
 from stepfront.files import file_digest, read_json
 from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of, side_of
 from stepfront.trainers.interop.model_weights import files_digest, own_tensors, read_model
 from stepfront.trainers.interop.prompted.condition_file import read_conditions
 from stepfront.trainers.network_families.unet2d_condition import check_config, plain_config
@@ -40,9 +39,7 @@ def import_unet2d_condition(
     config = plain_config(read_json(path, "network's config"))
     check_config(config, str(path))
     texts = read_conditions(conditions, config["cross_attention_dim"], parts.network)
-    side = resolution or config["sample_size"]
-    if not isinstance(side, int):
-        raise InputError(f"{path}: sample_size is {side!r}; set the side of the latents with --resolution")
+    side = resolution or side_of(config["sample_size"], path)
     own = {"config": config, "tokens": texts.table.shape[1]}
     given: dict[str, Any] = {"family": PROMPTED, "widths": [1.0], "classes": len(texts.texts), PROMPTED: own}
     settings = validate(NetworkSettings, given)
