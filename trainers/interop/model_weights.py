@@ -55,7 +55,7 @@ def _check_no_pickle(folder: Path) -> None:
     name = read_json(config, "model's config").get("_class_name") if config.is_file() else "DiffusionPipeline"
     raise InputError(
         f"{refused}load the model with the program that wrote it, such as "
-        f"diffusers.{name}.from_pretrained('{folder}'), and call its "
+        f"diffusers.{name}.from_pretrained('{folder}', use_safetensors=False), and call its "
         f"save_pretrained('{folder}', safe_serialization=True)"
     )
 
