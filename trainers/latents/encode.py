@@ -5,6 +5,7 @@ Flips are encoded and not mirrored in latent space, because an encoder is not sy
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data import ImageData, Pixels, Progress, blocks, to_float
 from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.latents.autoencoder import BLOCK_PIXELS, Autoencoder, Factors
+from stepfront.trainers.latents.diffusers_model import DEFAULT_SCALE
+
+_FAR_FROM_ONE = (0.5, 2.0)
+"""Deviations of scaled latents that are taken as near 1."""
 
 
 def encode_images(
@@ -32,7 +37,9 @@ def encode_images(
     """Write the latents of all images as .npy files into `folder`, and return their space.
 
     Shift and scale are the config's; where it has neither, each channel is brought to mean 0 and deviation 1 over the
-    training images.  Raises InputError when the images do not fit the autoencoder, or are encoded to NaN.
+    training images.  A scale that leaves them far from deviation 1 is doubted in the log.
+
+    Raises InputError when the images do not fit the autoencoder, or are encoded to NaN.
     """
     factor, channels = check_fit(data, autoencoder)
     side = data.resolution // factor
@@ -60,6 +67,8 @@ def encode_images(
             os.fsync(file.fileno())
     factors = autoencoder.factors or moments.factors
     _check_channels(factors, channels)
+    if autoencoder.factors is not None:
+        _doubt_scale(autoencoder, moments.deviation(factors), settings)
     return LatentSpace(
         autoencoder=str(settings.autoencoder),
         digest=autoencoder.digest,
@@ -125,6 +134,22 @@ def _check_channels(factors: Factors, channels: int) -> None:
         )
 
 
+def _doubt_scale(autoencoder: Autoencoder, deviation: float, settings: DataSettings) -> None:
+    """Warn where the config's scale, or its class's default, makes latents that are far from deviation 1."""
+    if _FAR_FROM_ONE[0] <= deviation <= _FAR_FROM_ONE[1]:
+        return
+    given = autoencoder.config.get("scaling_factor")
+    used = given or DEFAULT_SCALE.get(autoencoder.kind, 1.0)
+    logging.getLogger("stepfront").warning(
+        "data.autoencoder %s: under its scaling_factor (%s) the training latents have deviation %.3g, far from 1; "
+        "where the network is trained here and not imported, set scaling_factor to %.4g in its config.json",
+        settings.autoencoder,
+        f"{used:g}" if given else f"none, so {used:g}",
+        deviation,
+        used / deviation if deviation > 0 else used,
+    )
+
+
 class _ChannelMoments:
     """Mean and standard deviation per channel, in float64."""
 
@@ -137,6 +162,11 @@ class _ChannelMoments:
         self._count += values.size // values.shape[1]
         self._sum += values.sum((0, 2, 3))
         self._squares += np.square(values).sum((0, 2, 3))
+
+    def deviation(self, factors: Factors) -> float:
+        """Return the standard deviation of all numbers, each around the mean of its channel, after these factors."""
+        variance = np.maximum(self._squares / self._count - (self._sum / self._count) ** 2, 0)
+        return float(np.sqrt(np.mean(variance * np.square(factors.scale))))
 
     @property
     def factors(self) -> Factors:

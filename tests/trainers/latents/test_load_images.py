@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_images_are_encoded_once(settings: Make, monkeypatch: pytest.MonkeyPatch
     assert again.latents is not None
     np.testing.assert_array_equal(first.latents.train, again.latents.train)
     assert first.latents.space == again.latents.space
+
+
+def test_a_scale_that_does_not_fit_the_latents_is_said_with_one_that_does(
+    settings: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_autoencoder("VQModel", tmp_path / "vq")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["scaling_factor"]
+    path.write_text(json.dumps(config))
+    load_images(settings(autoencoder=str(folder)))
+    found = re.search(r"scaling_factor \(none, so 0.18215\) .* set scaling_factor to (\S+) in its config", caplog.text)
+    assert found is not None
+    caplog.clear()
+    path.write_text(json.dumps(config | {"scaling_factor": float(found[1])}))
+    data = load_images(settings(autoencoder=str(folder)))
+    clean = data.clean(np.arange(len(data.images)))
+    assert clean.transpose(0, 1).flatten(1).var(1).mean().sqrt() == pytest.approx(1, rel=1e-2)
+    assert "scaling_factor" not in caplog.text
 
 
 @pytest.mark.parametrize("changed", [{"flip": True}, {"latent_type": "float16"}, {"limit": 32}])
