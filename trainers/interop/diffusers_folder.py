@@ -99,7 +99,7 @@ def side_of(sample_size: object, path: Path) -> int:
     sides = list(sample_size) if isinstance(sample_size, list | tuple) else [sample_size]
     side = sides[0] if sides and all(one == sides[0] for one in sides) else None
     if not isinstance(side, int):
-        raise InputError(f"{path}: sample_size is {sample_size!r}; set the side of images or latents with --resolution")
+        raise InputError(f"{path}: sample_size is {sample_size!r}; set the side of the images with --resolution")
     return side
 
 

@@ -175,7 +175,7 @@ def test_sizes_and_prompts_are_read_as_they_are_written(tmp_path: Path) -> None:
     card = import_diffusers(pipeline, tmp_path / "out", conditions=conditions)
     assert (card.resolution, card.class_names) == (8, ("a shirt\u2028of cotton", "a\x0bcoat", "a boot"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": [8, 16]}))
-    with pytest.raises(InputError, match=r"sample_size is \[8, 16\]; set the side of images or latents with --resol"):
+    with pytest.raises(InputError, match=r"sample_size is \[8, 16\]; set the side of the images with --resol"):
         import_diffusers(pipeline, tmp_path / "other", conditions=conditions)
 
 

@@ -292,7 +292,7 @@ def test_a_folder_without_safetensors_and_widths_of_half_heads_are_refused(tmp_p
     make("many heads", tmp_path / "in")
     with pytest.raises(InputError, match="12 channels of attention are not a multiple of 8"):
         import_unet2d(tmp_path / "in", tmp_path / "out", (0.125, 1.0))
-    (tmp_path / "in" / WEIGHTS_FILE).rename(tmp_path / "in" / "diffusion_pytorch_model.bin")
+    (tmp_path / "in" / WEIGHTS_FILE).rename(tmp_path / "in" / "model.safetensors")
     with pytest.raises(InputError, match=r"no diffusion_pytorch_model\.safetensors in .*; found: config\.json, "):
         import_unet2d(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputError, match="no UNet2DModel config at"):
