@@ -52,6 +52,7 @@ from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.validation import validate
+from stepfront.trainers.variant import Size
 from tests.search.cli.test_cli import call
 from tests.search.conftest import copy_of_search, own_store, tiny_settings
 
@@ -130,7 +131,7 @@ def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Pat
     label = () if settings.classes is None else (torch.tensor([0, 2, 3]),)
     for width in settings.widths:
         network = supernet.subnet(width)
-        written = write_network(network, (), width, "program", tmp_path)
+        written = write_network(network, (), Size(width), "program", tmp_path)
         program = UNet(
             load_file(tmp_path / written["file"]), written["groups"], json.loads(json.dumps(shared_parts(settings)))
         )
