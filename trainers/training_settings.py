@@ -48,7 +48,7 @@ class TrainingSettings(Settings):
         "min(SNR, 5) / SNR of the noise's error (Hang et al. 2023); p2: 1 / (1 + SNR) of it (Choi et al. 2022)",
     )
     times: tuple[int, int] | None = Field(
-        None, description="first and last training time that are drawn, such as [0, 301]; null: all (docs/networks.md)"
+        None, description="first and last training time that are drawn, such as [0, 301]; null: all (docs/adapt.md)"
     )
     other_times: float = Field(
         0.0, ge=0, le=1, description="share of the images whose times are drawn from all, where `times` names some"

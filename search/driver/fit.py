@@ -1,4 +1,4 @@
-"""Fit samplers to points of a front that a user names, as trials of a search that has ended."""
+"""Fit samplers or weights to points of a front that a user names, as trials of a search that has ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.driver.reading_progress import reading_progress
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.fitting.plans import Fit, Fitting
@@ -45,20 +46,26 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
 def fit_point_weights(path: Path, point: str, steps: int, stage: Stage, command: str = "") -> WeightFit:
     """Fit the weights to the plan of a front point by `steps` training steps; the result is a trial of origin `fit`.
 
-    Raises InputError when there is no such point, and where weights can't be fitted to it.
+    A fitted trial stands for the one that it was fitted to.  Raises InputError when there is no such point, and where
+    weights can't be fitted to it.
     """
     directory, settings = find_search(path)
     with directory_lock(directory), ray_session(settings.workers):
         if point == "front":
             raise InputError("weights are fitted to one point at a time; give --point knee or a trial's number")
         row = pick_point(read_snapshot(directory).front, point)
-        if reason := _why_not(row):
-            raise InputError(f"trial {int(row['trial'])} {reason.replace('sampler', 'set of weights')}")
+        number = _fitted_to(row)
+        if _is_marked(row):
+            raise InputError(
+                f"trial {number} reuses features, is unguided or has less depth at some steps, and weights are fitted "
+                "to widths alone; give another --point"
+            )
         stage("reading supernet, images and features")
         problem = load_problem_of_search(settings, directory)
         costs = load_or_measure_costs(problem, directory)
         with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
-            fit = WeightFitting(problem, costs, directory, ledger, stage).fit(int(row["trial"]), steps)
+            progress = reading_progress(stage, what="fitting the weights")
+            fit = WeightFitting(problem, costs, directory, ledger, stage, progress).fit(number, steps)
             TableWriter(problem, ledger, costs, directory, command).write()
     return fit
 
@@ -85,6 +92,11 @@ def _why_not(row: pd.Series) -> str:
     """Return why no sampler can be fitted to a plan; empty where one can."""
     if SKIP in row["widths"]:
         return "leaves out steps, and a fitted sampler has one time per step that runs"
-    if any(variant.mark for variant in parse_variants(str(row["plan"]))):
+    if _is_marked(row):
         return "reuses features, is unguided or has less depth at some steps, and a sampler is fitted to widths alone"
     return ""
+
+
+def _is_marked(row: pd.Series) -> bool:
+    """Return whether a plan has steps that run more than a width: reuse, no guidance, or less depth."""
+    return any(variant.mark for variant in parse_variants(str(row["plan"])))

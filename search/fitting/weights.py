@@ -18,9 +18,10 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import evaluation_limit
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import write_weights
+from stepfront.search.records.learnt_samplers import find_weights, write_weights
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.adaptation.plan_weights import check_fits, fit_weights
+from stepfront.trainers.devices import choose_threads
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.inference.cost import WidthCost
@@ -56,40 +57,52 @@ class WeightFitting:
     directory: Path
     ledger: Ledger
     stage: Callable[[str], None]
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with the training steps that are done, and all."""
 
     def fit(self, number: int, steps: int) -> WeightFit:
         """Fit the weights to the plan of a trial by `steps` training steps.
 
-        An interrupted call is repeated by the next one, which ends with the same weights.  Raises InputError for a
-        trial that is itself a fit, or whose plan runs on a learnt sampler.
+        An interrupted training is repeated by the next call, which ends with the same weights; weights that are
+        there are not trained again.  Raises InputError for a trial that is itself a fit, or whose plan runs on a
+        learnt sampler.
         """
         supernet, trial = self._supernet(), self.ledger.trials[number]
         check_fits(supernet)
         plan = self.problem.plan_of(trial.user_attrs[GENOME])
         if is_fit(trial) or plan.learnt is not None:
             raise InputError(f"trial {number} runs on a learnt sampler or fitted weights; give another --point")
-        begin = time.monotonic()
-        self.stage(f"fitting the weights to {plan.runs}: {steps:,} steps")
-        calls = _calls(plan, self.problem)
-        settings, data = self.problem.settings, self.problem.data
-        fitted = fit_weights(supernet, settings, settings.adapt, data, calls, steps)
-        facts: dict[str, Any] = {
-            "parent": number,
-            "plan": plan.runs,
-            "steps": steps,
-            "supernet": self.problem.card.digest,
-            "loss_before": fitted.loss_before,
-            "loss_after": fitted.loss_after,
-            "tflops": self._tflops(calls, fitted.images),
-        }
-        weights = {name: value.detach().contiguous() for name, value in fitted.supernet.widest.state_dict().items()}
-        seconds = time.monotonic() - begin
-        digest = write_weights(self.directory, weights, facts | {"seconds": seconds})
+        deciding = self._deciding(number, steps)
+        digest, facts = find_weights(self.directory, deciding) or self._train(supernet, plan, deciding)
         new = self._score(Proposal(trial.user_attrs[GENOME], "fit", (number,), digest), replace(plan, weights=digest))
         scores = [result_of(self.ledger.trials[one]).get("fid") for one in (number, new)]
         old_fid, new_fid = (math.nan if score is None else float(score) for score in scores)
-        costs = (facts["loss_before"], facts["loss_after"], facts["tflops"], seconds)
+        costs = (facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds"))
         return WeightFit(number, old_fid, new, new_fid, digest, *costs)
+
+    def _deciding(self, number: int, steps: int) -> dict[str, Any]:
+        """Return what decides the weights."""
+        training, adapt = self.problem.settings.training, self.problem.settings.adapt
+        facts = {"parent": number, "steps": steps, "supernet": self.problem.card.digest}
+        return facts | {"lr": adapt.lr, "warmup": adapt.warmup, "batch": training.batch, "seed": training.seed}
+
+    def _train(self, supernet: Supernet, plan: Plan, deciding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Train the weights and write them; return their digest, and what decided them and what that took."""
+        steps, settings = int(deciding["steps"]), self.problem.settings
+        if line := choose_threads(torch.device("cpu")):
+            self.stage(line)
+        self.stage(f"fitting the weights to {plan.runs}: {steps:,} steps")
+        begin, calls = time.monotonic(), _calls(plan, self.problem)
+        fitted = fit_weights(supernet, settings, settings.adapt, self.problem.data, calls, steps, self.progress)
+        facts: dict[str, Any] = deciding | {
+            "plan": plan.runs,
+            "loss_before": fitted.loss_before,
+            "loss_after": fitted.loss_after,
+            "tflops": self._tflops(calls, fitted.images),
+            "seconds": time.monotonic() - begin,
+        }
+        weights = {name: value.detach().contiguous() for name, value in fitted.supernet.widest.state_dict().items()}
+        return write_weights(self.directory, weights, facts), facts
 
     def _supernet(self) -> Supernet:
         weights = {name: torch.from_numpy(array.copy()) for name, array in self.problem.weights.items()}

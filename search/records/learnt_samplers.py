@@ -169,6 +169,15 @@ def write_weights(directory: Path, weights: Mapping[str, Tensor], facts: Mapping
     return name
 
 
+def find_weights(directory: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the digest of fitted weights with these facts, and all their facts; None where there are none."""
+    for file in sorted((directory / WEIGHTS_FOLDER).glob(f"{WEIGHTS}*.json")):
+        facts = read_json(file, "record of fitted weights")
+        if file.with_suffix(".safetensors").exists() and all(facts.get(key) == wanted[key] for key in wanted):
+            return file.stem, facts
+    return None
+
+
 def fitted_weights(directory: Path, digest: str) -> dict[str, np.ndarray]:
     """Return the fitted weights of a digest.  Raises InputError when they are missing, or as `read_fitted_weights`."""
     found = read_fitted_weights(directory)

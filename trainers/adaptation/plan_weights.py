@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import TrainerSettings
-from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.config import PROMPTED, TrainerSettings
+from stepfront.trainers.data import ImageData, Progress, to_float
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoisyBatch, step_generator
@@ -46,6 +46,8 @@ class FittedWeights:
 
 def check_fits(supernet: Supernet) -> None:
     """Raise InputError where the weights of a supernet can't be fitted to a plan."""
+    if supernet.settings.family == PROMPTED:
+        raise InputError(f"a network of family {PROMPTED} is searched as it is; weights can't be fitted to its plans")
     if supernet.groups is not None:
         raise InputError("this supernet has weights per group of times; weights are fitted to plans of an ordinary one")
     if supernet.diffusion.prediction != "epsilon":
@@ -62,6 +64,7 @@ def fit_weights(
     data: ImageData,
     calls: Mapping[float, tuple[float, ...]],
     steps: int,
+    progress: Progress = lambda done, total: None,
 ) -> FittedWeights:
     """Return the weights after `steps` steps; `calls` are the times at which a plan runs each width.
 
@@ -86,6 +89,7 @@ def fit_weights(
             gradients.add(width, batch, torch.lerp(batch.target, taught, DISTILL), share)
             images += len(batch.x)
         state.update(training, Group())
+        progress(step + 1, steps)
     return FittedWeights(state.averaged, before, source.loss(state.averaged), images)
 
 

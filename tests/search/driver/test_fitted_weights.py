@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,19 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
+from stepfront.search.driver import fit as driver_fit
 from stepfront.search.driver.fit import fit_point_weights
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.program import write_point
+from stepfront.search.fitting import weights
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import _BaselinesTable
 from stepfront.tables.search_tables import read_snapshot
+from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 
 
@@ -27,7 +31,9 @@ def quiet(text: str) -> None:
     pass
 
 
-def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched_copy: Path, tmp_path: Path) -> None:
+def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(
+    searched_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = read_snapshot(searched_copy)
     fit = fit_point_weights(searched_copy, "best", 2, quiet)
     trials = read_snapshot(searched_copy).trials.set_index("trial")
@@ -57,7 +63,15 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched
         row["fid"],
     ]
 
-    assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet).new_trial == fit.new_trial
+    with monkeypatch.context() as untrained:  # the fitted trial may have taken its parent's place on the front
+        untrained.setattr(weights, "fit_weights", None)
+        assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet) == fit
+        taken = before.front[before.front["trial"] == fit.trial].assign(
+            trial=fit.new_trial, origin="fit", parents=[[fit.trial]]
+        )
+        as_front = replace(before, front=taken)
+        untrained.setattr(driver_fit, "read_snapshot", lambda directory: as_front)
+        assert fit_point_weights(searched_copy, str(fit.new_trial), 2, quiet) == fit
 
     (searched_copy / "weights" / f"{fit.digest}.safetensors").unlink()
     with pytest.raises(
@@ -65,6 +79,12 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(searched
     ):
         write_point(problem, before.facts, point, plan, tmp_path / "again")
     assert any(fit.digest in str(finding) for finding in check_search(searched_copy))
+
+
+def test_weights_are_trained_at_no_time_that_a_plan_skips(searched: Path) -> None:
+    problem = load_problem_of_search(find_search(searched)[1], searched)
+    calls = weights._calls(Plan((999.0, 600.0, 300.0, 100.0), (0.5, 0.0, 1.0, 0.5), "ddim"), problem)
+    assert calls == {0.5: (999.0, 100.0), 1.0: (300.0,)}
 
 
 def test_what_weights_cannot_be_fitted_to_is_refused_in_one_line(searched_copy: Path) -> None:

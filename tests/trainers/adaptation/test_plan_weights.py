@@ -1,0 +1,94 @@
+"""Weights fitted to a plan: what they are trained on, and what the training brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from stepfront.errors import InputError
+from stepfront.trainers.adaptation.plan_weights import FittedWeights, check_fits, fit_weights
+from stepfront.trainers.config import PROMPTED, NetworkSettings, TrainerSettings
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.noise_schedule import noise_schedule
+from stepfront.trainers.training.batches import NoisyBatch
+from stepfront.trainers.training.width_gradients import WidthGradients
+from stepfront.trainers.training_settings import AdaptSettings, TrainingSettings
+
+NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2, widths=(0.5, 1.0))
+CALLS = {0.5: (900.0, 700.0, 400.0), 1.0: (100.0,)}
+MakeSupernet = Callable[..., Supernet]
+
+
+def fitted(supernet: Supernet, data: ImageData, seed: int = 0, steps: int = 6) -> FittedWeights:
+    training = TrainingSettings(batch=8, seed=seed, ema=0, held_out_images=32)
+    settings = TrainerSettings(network=NETWORK, training=training)
+    return fit_weights(supernet, settings, AdaptSettings(lr=3e-3, warmup=1), data, CALLS, steps)
+
+
+def state(supernet: Supernet) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in supernet.state_dict().items()}
+
+
+def test_each_width_learns_noise_and_teacher_at_its_own_times(
+    digits: ImageData, random_supernet: MakeSupernet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, NoisyBatch, Tensor, float]] = []
+    original = WidthGradients.add
+
+    def add(self: WidthGradients, width: float, batch: NoisyBatch, target: Tensor, share: float) -> object:
+        seen.append((width, batch, target.clone(), share))
+        return original(self, width, batch, target, share)
+
+    monkeypatch.setattr(WidthGradients, "add", add)
+    supernet = random_supernet(NETWORK)
+    before = state(supernet)
+    fit = fitted(supernet, digits)
+    schedule, times = noise_schedule(supernet.diffusion), {width: set[float]() for width in CALLS}
+    for width, batch, target, share in seen:
+        assert share == len(batch.x) / 8 == len(CALLS[width]) / 4
+        times[width] |= set(batch.t.tolist())
+        alpha, sigma = (f(batch.t.double())[:, None, None, None] for f in (schedule.alpha, schedule.sigma))
+        x0 = (batch.x - sigma * batch.target) / alpha  # images lie within [-1, 1], and noise does not
+        assert x0.abs().max() < 1 + 1e-3
+        with torch.no_grad():
+            taught = supernet(batch.x, batch.t, 1.0)
+        torch.testing.assert_close(target, (batch.target + taught) / 2)
+    assert times == {width: set(own) for width, own in CALLS.items()}
+    assert fit.images == 6 * 8
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+
+
+def test_the_loss_at_the_plan_s_times_falls(digits: ImageData, random_supernet: MakeSupernet) -> None:
+    supernet = random_supernet(NETWORK)
+    fit = fitted(supernet, digits, steps=20)
+    assert fit.loss_after < fit.loss_before
+    x0 = torch.from_numpy(digits.held_out_images[:32]).float() / 127.5 - 1
+    eps, schedule = (
+        torch.randn(x0.shape, generator=torch.Generator().manual_seed(5)),
+        noise_schedule(supernet.diffusion),
+    )
+    for width, times in CALLS.items():
+        t = torch.tensor(times).repeat(32)
+        x, noise = x0.repeat_interleave(len(times), 0), eps.repeat_interleave(len(times), 0)
+        alpha, sigma = (f(t.double()).float()[:, None, None, None] for f in (schedule.alpha, schedule.sigma))
+        with torch.no_grad():
+            old, new = (one(alpha * x + sigma * noise, t, width) - noise for one in (supernet, fit.supernet))
+        assert new.square().mean() < old.square().mean()
+
+
+def test_equal_seeds_give_equal_weights(digits: ImageData, random_supernet: MakeSupernet) -> None:
+    supernet = random_supernet(NETWORK)
+    first, same, other = (state(fitted(supernet, digits, seed, 2).supernet) for seed in (0, 0, 1))
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+
+
+def test_a_prompted_network_is_refused_in_one_line(random_supernet: MakeSupernet) -> None:
+    supernet = random_supernet(NETWORK)
+    supernet.settings = supernet.settings.model_copy(update={"family": PROMPTED})
+    with pytest.raises(InputError, match="a network of family unet2d_condition is searched as it is; weights can't be"):
+        check_fits(supernet)
