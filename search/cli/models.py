@@ -182,7 +182,7 @@ def _export_model(search: Path, out: Path, form: str) -> None:
 def _export_pipeline(search: Path, point: str, out: Path, license_name: str) -> None:
     from stepfront.search.export.pipeline_folder import export_pipeline
 
-    done = export_pipeline(search, point, out, license_name)
+    done = export_pipeline(search, point, out, license_name, _say)
     typer.echo(f"trial {done['point']['trial']}: {done['plan']} in {out}")
     typer.echo(f"DiffusionPipeline.from_pretrained({str(out)!r}, trust_remote_code=True)")
 

@@ -52,7 +52,7 @@ network of the width that a search with stepfront found, noise first:
 
     {content["plan"]}
 
-![Images 0 to 15 of noise seed 0]({EXAMPLE_FILE})
+![Images 0 to {content["examples"] - 1} of noise seed 0]({EXAMPLE_FILE})
 
 ## Use
 

@@ -7,7 +7,7 @@ It holds the networks in diffusers' layout (unet/), the plan as a scheduler (sch
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, weights_of_plan, write_point
 from stepfront.trainers.config import PROMPTED
+from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
 
@@ -34,29 +35,36 @@ DIFFUSERS = "0.36.0"
 """The first version of diffusers that reads these folders, named in their configs."""
 
 EXAMPLES, EXAMPLE_PIXELS = 16, 32
+FEW_EXAMPLES, MANY_GFLOPS = 4, 1000.0
+"""Example images where one costs more than so many GFLOPs, decoding included."""
+
+Say = Callable[[str], None]
 
 
-def export_pipeline(path: Path, point: str, out: Path, license_name: str) -> dict[str, Any]:
+def export_pipeline(
+    path: Path, point: str, out: Path, license_name: str, say: Say = lambda text: None
+) -> dict[str, Any]:
     """Write the folder of a front point, completely or not at all, and return the content of the point's plan.json.
 
-    `license_name` is the licence of the weights in the model card.
+    `license_name` is the licence of the weights in the model card.  `say` is told of example images that take long.
     Raises InputError when `out` holds other files, or when the supernet is not the one that was searched.
     """
     check_free(out, _is_ours)  # before the supernet is loaded
     found = load_point(path, point, "pipeline")
     found.problem.card.check_ungrouped("a diffusers pipeline holds one network per width, and this supernet")
     with new_folder(out, _is_ours) as made:
-        return write_pipeline(found, made, out.name, license_name)
+        return write_pipeline(found, made, out.name, license_name, say)
 
 
-def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -> dict[str, Any]:
+def write_pipeline(
+    point: FrontPoint, out: Path, name: str, license_name: str, say: Say = lambda text: None
+) -> dict[str, Any]:
     """Write the files of a pipeline into `out`, which the model card calls `name`."""
     program = out / "program"
     decoder = point.problem.decoder
     prompted = point.problem.card.network.family == PROMPTED
     form = "torch-export" if prompted else "program"  # for the example images alone
     content = write_point(point.problem, point.facts, point.row, point.plan, program, form, decodes=False)
-    images = _sample(program, decoder)
     config = _common_config(content, decoder)
     if prompted:
         unet = _write_prompted(point, config, out / "unet")
@@ -65,6 +73,8 @@ def write_pipeline(point: FrontPoint, out: Path, name: str, license_name: str) -
     _write_parts(content, unet, out, decoder)
     if decoder is not None:
         content["decoder"] = _write_autoencoder(decoder, out / "vae")
+    images = _sample(program, decoder, float(point.row["gflops"]) + content.get("decoder", {}).get("gflops", 0.0), say)
+    content["examples"] = len(images)
     shutil.rmtree(program)
     _example(images).save(out / EXAMPLE_FILE)
     write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name, _imported(point)))
@@ -77,13 +87,16 @@ def _imported(point: FrontPoint) -> str:
     return "" if card.data_fingerprint else str(card.made_with.get("imported", "elsewhere"))
 
 
-def _sample(program: Path, decoder: PackedDecoder | None) -> np.ndarray:
-    """Return images 0 to 15 of noise seed 0, uint8 [N, H, W, C]."""
-    point = Point(program, "cpu")
+def _sample(program: Path, decoder: PackedDecoder | None, gflops: float, say: Say) -> np.ndarray:
+    """Return the first images of noise seed 0, uint8 [N, H, W, C], of `gflops` each, from a GPU where there is one."""
+    point, count = Point(program, str(pick_device("auto"))), EXAMPLES
+    if gflops > MANY_GFLOPS:
+        count = FEW_EXAMPLES
+        say(f"sampling {count} example images on {point.device}: {count * gflops:,.0f} GFLOPs")
     if decoder is not None:
         point.decoder = decoder.unpack(point.device)
         point.plan["decoder"] = {"batch": decoder.block}
-    return point.sample([0] * EXAMPLES, range(EXAMPLES))
+    return point.sample([0] * count, range(count))
 
 
 def _example(images: np.ndarray) -> Image.Image:

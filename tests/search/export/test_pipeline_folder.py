@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.pipeline_folder import write_pipeline
 from stepfront.search.export.program import FrontPoint, write_point
 from tests.search.export.conftest import PLANS
@@ -198,3 +198,17 @@ def test_the_folder_has_a_card_and_an_example(made: tuple[Path, dict[str, Any]])
     example = np.asarray(Image.open(folder / "plain" / "example.png"))
     first = Point(folder / "programs" / "plain", "cpu").sample([0], [0])[0, :, :, 0]
     np.testing.assert_array_equal(example[:32:4, :32:4], first)  # small images are enlarged
+
+
+def test_points_that_cost_much_have_few_examples_and_say_so(
+    points: dict[str, FrontPoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepfront.search.export.pipeline_folder.MANY_GFLOPS", 0.4)  # the point takes 0.5
+    said: list[str] = []
+    write_pipeline(points["plain"], tmp_path, "plain", "mit", said.append)
+    assert said == ["sampling 4 example images on cpu: 2 GFLOPs"]
+    assert "![Images 0 to 3 of noise seed 0](example.png)" in (tmp_path / "README.md").read_text()
+    example = np.asarray(Image.open(tmp_path / "example.png"))
+    write_point(points["plain"].problem, {}, points["plain"].row, points["plain"].plan, tmp_path / "program")
+    images = Point(tmp_path / "program", "cpu").sample([0] * 4, range(4))
+    np.testing.assert_array_equal(example[::4, ::4], grid(images)[:, :, 0])
