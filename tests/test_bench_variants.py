@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.step_variants import CASES, main
-from benchmarks.step_variants_page import Front, Measured, answer, difference, fid_table
+from benchmarks.step_variants_page import Front, Measured, answer, difference, driver_answer, fid_table
 from benchmarks.variants import KeptScores, problem_of, width_costs
 from stepfront.trainers.variant import parse_variants
 
@@ -95,3 +95,10 @@ def test_a_tiny_run_writes_the_page_and_continues(tmp_path: Path) -> None:
     assert len({json.loads(line)[0] for line in kept}) == 3, "the key of a kept score has the marks"
     assert [KeptScores(problem, costs, tmp_path)(plan, 16, 0) for plan in plans] == found
     assert costs[1.0].step_gflops == 2 * 2e-9 * costs[1.0].macs, "guidance makes two calls"
+
+
+def test_the_drivers_time_is_held_against_what_was_asked() -> None:
+    assert driver_answer({"widths": 0.0236, "variants": 0.0267}).endswith(
+        "23.6 ms for widths alone, 26.7 ms with variants, a ratio of 1.13 (not as asked: at most 1.10)."
+    )
+    assert driver_answer({"widths": 0.02, "variants": 0.021}).endswith("1.05 (as asked: at most 1.10).")
