@@ -228,6 +228,8 @@ class NetworkSettings(Settings):
             raise ValueError(
                 f"depths must ascend and end in network.{key}, {full}, such as {example}; given: {list(depths)}"
             )
+        if len(depths) == 1:  # the full one alone: the same network as without the setting, so of the same identity
+            object.__setattr__(self, "depths", ())
         return self
 
     @model_validator(mode="after")

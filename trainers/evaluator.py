@@ -261,7 +261,7 @@ class Evaluator:
         if noise_seed != self._noise.seed:
             self._noise = replace(self._noise, seed=noise_seed)  # with an empty cache
         subnets, shallower = self._subnets.setdefault(plan.weights, {}), self._shallower.setdefault(plan.weights, {})
-        sizes = {Size(plan.widths[i]) for i in plan.taken} | {plan.variants[i].size for i in plan.taken}
+        sizes = {plan.variants[i].size for i in plan.taken}
         missing = {size for size in sizes if size not in shallower and (size.depth or size.width not in subnets)}
         supernet = self._supernet_of(plan) if missing else self._supernet
         for size in missing:

@@ -147,8 +147,12 @@ def test_a_step_at_a_depth_runs_the_network_of_that_depth(network: NetworkSettin
     renamed = replace(own, denoisers={0.5: supernet.subnet(1.0, 1), **own.denoisers}, shallower={})
     assert torch.equal(sampled(own, "2x1.00d1 3x1.00"), sampled(renamed, "2x0.50 3x1.00"))
     assert not torch.equal(sampled(own, "2x1.00d1 3x1.00"), sampled(own, "5x1.00"))
-    with pytest.raises(InputError, match=r"runs 1\.00d2, which is no network here; possible: 1\.00d1"):
+    with pytest.raises(InputError, match=r"runs 1\.00d2, which is no network here; possible: 1\.00, 1\.00d1"):
         sampled(own, "5x1.00d2")
+    alone = replace(own, denoisers={})
+    assert torch.equal(sampled(alone, "5x1.00d1"), sampled(own, "5x1.00d1")), "needs no network of full depth"
+    with pytest.raises(InputError, match=r"runs 1\.00, which is no network here; possible: 1\.00d1"):
+        sampled(alone, "4x1.00d1 1x1.00")
     keys = [own.prepare(Plan.of(TIMES, parse_variants(runs))).prefix_key(2) for runs in ("2x1.00d1 3x1.00", "5x1.00")]
     assert keys[0] != keys[1], "their states are apart in the prefix cache"
 

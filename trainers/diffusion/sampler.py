@@ -113,10 +113,11 @@ class Sampler:
 
     def prepare(self, plan: Plan) -> PlanRun:
         """Return the plan with its coefficients.  Raises InputError for an unknown width, variant or solver."""
-        plan.check_widths(self.denoisers)
-        for variant in plan.variants:
-            if variant.depth is not None and variant.size not in self.shallower:
-                possible = ", ".join(map(str, self.shallower)) or "full depth alone"
+        sizes = [*map(Size, self.denoisers), *self.shallower]
+        plan.check_widths(dict.fromkeys(size.width for size in sizes))
+        for variant in map(plan.variants.__getitem__, plan.taken):
+            if variant.size not in sizes:
+                possible = ", ".join(map(str, sizes))
                 raise InputError(f"the plan {plan.runs} runs {variant}, which is no network here; possible: {possible}")
         find_solver(plan.solver)
         if plan.switches_guidance and (self.condition is None or calls_per_step(self.condition.guidance) == 1):

@@ -25,7 +25,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.search_tables import SearchTables, read_snapshot, read_tables
 from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_latency_ms
-from stepfront.trainers.variant import Variant, parse_variants
+from stepfront.trainers.variant import Size, Variant, parse_variants
 from tests.search.conftest import TINY, Silent, tiny_settings
 
 ODE = ("network.family=ode", "network.multipliers=[1]", "network.widths=[0.5, 1.0]", "network.depths=[1, 2]")
@@ -65,6 +65,8 @@ def test_a_trial_scored_again_has_its_score_and_depths_have_other_images(searche
     evaluator, trials = make_evaluator(problem, searched), read_snapshot(searched).trials
     row = trials[trials["plan"] == "6x0.50d1"].iloc[0]
     assert evaluator(plan_of_row(row), int(row["images"]), int(row["noise_seed"])).fid == row["fid"]
+    assert list(evaluator._shallower[""]) == [Size(0.5, 1)]
+    assert list(evaluator._subnets[""]) == [1.0], "that of the paired score: a plan of 0.5d1 makes no 0.5"
     assert row["fid"] != trials[trials["plan"] == "6x0.50"].iloc[0]["fid"]
     with pytest.raises(
         InputError, match=r"6x1\.00d3 runs 1\.00d3: depth 3 was not trained; possible: d1, and full depth"
@@ -85,6 +87,8 @@ def test_an_exported_program_runs_the_depths_of_its_plan(searched: Path, tmp_pat
     plan = problem.plan(parse_variants("4x0.50d1 2x0.50"))
     with pytest.raises(InputError, match="possible: unet, or --as torch-export"):
         write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)
+    with pytest.raises(InputError, match=r"4x0\.50d1 2x0\.50 as onnx, which was not tried with depths \(d\); possible"):
+        write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path, "onnx")
     content = write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path, "torch-export")
     assert [network["file"] for network in content["networks"]] == ["width-0.5-depth-1.pt2", "width-0.5.pt2"]
     assert [step.get("depth") for step in content["steps"]] == [1, 1, 1, 1, None, None]

@@ -213,6 +213,14 @@ def test_depths_change_no_weight_of_the_complete_network() -> None:
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+def test_the_full_depth_alone_is_the_setting_left_out() -> None:
+    ode = NetworkSettings(family="ode")
+    assert NetworkSettings(family="ode", depths=(2,)) == ode
+    assert NetworkSettings(family="ode", depths=(2,)).model_dump_json() == ode.model_dump_json()
+    with pytest.raises(ValueError, match=r"end in network\.inner_steps, 2"):
+        NetworkSettings(family="ode", depths=(1,))
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
