@@ -61,25 +61,17 @@ class Screening:
 
     def __call__(self, children: Sequence[Levels]) -> int:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted."""
-        if self._progress is None or (reference := self._progress.reference_point()) is None:
+        if (known := self._searched(LEAST_TRIALS)) is None:
             return 0
-        # A fitted plan's score is that of its sampler as well, which no child of it has.
-        searched = [i for i, trial in enumerate(self._progress.complete) if not is_fit(trial)]
-        complete = [self._progress.complete[i] for i in searched]
-        if len(complete) < LEAST_TRIALS:
-            return 0
-        scores = self._progress.scores()[searched]
+        complete, scores, front, reference = known
         if not self._is_trusted(complete, scores):
             return 0
         costs = np.array([self._costs_of(levels) for levels in children])
-        fits = len(complete) < len(self._progress.complete)
-        front = _front_of(complete, scores) if fits else self._progress.front_scores()
         if self._expected and isinstance(self._proxies[0], ModelProxy) and scores.shape[1] == 2:
             distribution = self._proxies[0].distribution(children)
             return int(np.argmax(expected_hypervolume_gains(*distribution, costs[:, 0], front, reference)))
         expected = [proxy.predict(children) for proxy in self._proxies]
-        known = np.column_stack([costs, *expected[1:]])
-        return best_child(expected[0], known, front, reference)
+        return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference)
 
     @property
     def has_earlier(self) -> bool:
@@ -92,18 +84,32 @@ class Screening:
         They are as long as models with their priors have more weight than the one without.
         """
         model = self._proxies[0]
-        if self._progress is None or not isinstance(model, ModelProxy) or not model.has_earlier:
+        if not isinstance(model, ModelProxy) or not model.has_earlier or (known := self._searched(LEAST_LEAD)) is None:
             return None
-        complete, scores = self._progress.complete, self._progress.scores()
-        reference = self._progress.reference_point()
-        if len(complete) < LEAST_LEAD or reference is None or scores.shape[1] != 2:
+        complete, scores, front, reference = known
+        if scores.shape[1] != 2:
             return None
         self._is_trusted(complete, scores)
         if model.trust[0] > 0.5:
             return None
         costs = np.array([self._costs_of(levels) for levels in plans])
-        front = self._progress.front_scores()
         return int(np.argmax(expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference)))
+
+    def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
+        """Return the complete trials [N] without fitted ones, their scores, their front and the reference point.
+
+        None while there are fewer than `least` of them, or no reference point.  All that proxies learn comes from here:
+        they count the trials that they know.
+        """
+        if self._progress is None or (reference := self._progress.reference_point()) is None:
+            return None
+        # A fitted plan's score is that of its sampler as well, which no child of it has.
+        searched = [i for i, trial in enumerate(self._progress.complete) if not is_fit(trial)]
+        if len(searched) < least:
+            return None
+        complete, scores = [self._progress.complete[i] for i in searched], self._progress.scores()[searched]
+        fits = len(complete) < len(self._progress.complete)
+        return complete, scores, _front_of(complete, scores) if fits else self._progress.front_scores(), reference
 
     def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
         """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""

@@ -158,7 +158,7 @@ class Surrogate:
 
         n grows by a quarter at a time: cheap, and the same with and without a resume.
         """
-        count = last_refit(min(len(y), MOST_TRIALS))
+        count = kernel_trials(len(y))
         if self._kernel is not None and count == self._fitted_on:
             return self._kernel
         first = y[:count]
@@ -200,6 +200,11 @@ class _Posterior:
         across = self._kernel(x, self._x)
         variance = self._kernel.diag(x) - ((self._inverse @ across.T) ** 2).sum(axis=0)
         return across @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
+
+
+def kernel_trials(count: int) -> int:
+    """Return how many of the first of `count` trials the kernel is fitted on."""
+    return last_refit(min(count, MOST_TRIALS))
 
 
 def last_refit(count: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels
-from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate, Worth, last_refit
+from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate, Worth, kernel_trials
 
 LEAST_LEAD = 4
 """Complete trials below which an earlier search does not choose among initial plans."""
@@ -44,7 +44,7 @@ class TransferModel:
         own, priors = self._split(features)
         logs = np.log(np.maximum(fid, 1e-9))
         # Lines are fitted when kernels are, so that a resumed search has the same.
-        count = last_refit(len(logs))
+        count = kernel_trials(len(logs))
         self._lines = [_line(prior[:count], logs[:count]) for prior in priors.T]
         means = self._means(priors)
         without = np.array(

@@ -108,8 +108,8 @@ def search(
         typer.Option(
             "--from",
             metavar="SEARCH",
-            help="start from what an earlier search learnt, also on other data; may be repeated. auto: the searches in "
-            "the folder of runs whose spaces are most alike",
+            help="start from what an earlier search learnt, also on other data; may be repeated. auto: the search in "
+            "the folder of runs whose space is most alike",
         ),
     ] = None,
 ) -> None:

@@ -47,6 +47,8 @@ class TableWriter:
 
     def write(self) -> Snapshot:
         """Write all tables and search.json.  Raises InputError when no trial has a score."""
+        # Tables must never be ahead of the study: after a power failure the search would be refused.
+        self.ledger.sync()
         trials = trials_table(self.ledger, self.problem.plan_of, read_samplers(self.directory))
         self._check_scores(trials)
         front = self._front(trials)

@@ -13,6 +13,7 @@ from stepfront.search.earlier.kept_tables import check_usable, warm_settings
 from stepfront.search.earlier.usable_plans import scored_trials
 from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
+from stepfront.search.storage.lock import is_in_use
 from stepfront.tables.facts import read_facts
 from stepfront.tables.schema import FACTS_FILE
 from stepfront.trainers.validation import settings_json, validate
@@ -20,8 +21,11 @@ from stepfront.trainers.validation import settings_json, validate
 AUTO = "auto"
 """What `--from` is given to find earlier searches."""
 
-MOST_FOUND = 4
-"""Most earlier searches that `--from auto` takes; each is one more model to fit at every proposal."""
+MOST_FOUND = 1
+"""Most earlier searches that `--from auto` takes.
+
+Few trials hardly tell a prior that helps from an unrelated one, so more of them would lead by chance.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def auto_folders(settings: RunSettings) -> list[Path]:
 
 
 def _usable(directory: Path, settings: RunSettings) -> FoundSearch | None:
-    if directory.absolute() == settings.search_directory.absolute():
+    if directory.absolute() == settings.search_directory.absolute() or is_in_use(directory):
         return None
     try:
         facts, theirs = read_facts(directory), find_search(directory)[1]

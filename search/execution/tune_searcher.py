@@ -121,6 +121,7 @@ class LedgerSearcher(Searcher):
             if len(self._running) >= self._available_slots():
                 return None
             packet = self._next_packet()
+            config = {"packet": [self._job.of(asked) for asked in packet]}
         except Exception as error:
             self.error = error
             return Searcher.FINISHED
@@ -128,7 +129,7 @@ class LedgerSearcher(Searcher):
             # A running trial may still fail and be tried again; only without any is the search at its end.
             return None if self._running else Searcher.FINISHED
         self._running[trial_id] = packet
-        return {"packet": [self._job.of(asked) for asked in packet]}
+        return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record the results of a packet; failures reach the searcher through `Watch`, which knows the reason."""
@@ -173,6 +174,7 @@ class LedgerSearcher(Searcher):
             for asked in packet:
                 self._ledger.fail(asked.number, reason)
                 self._on_result()
+            self._ledger.sync()
         except Exception as problem:
             self.error = self.error or problem
 

@@ -124,6 +124,7 @@ class Ledger:
         if problem and not trial.state.is_finished():  # not to the queue, whose workers know genomes alone
             self._finish(trial, {"error": problem, "elapsed": self._clock.stamp()})
         self.tell(trial.number, evaluation, "")
+        self.sync()
         return int(trial.number)
 
     def fit_of(self, proposal: Proposal) -> FrozenTrial | None:

@@ -107,3 +107,47 @@ def test_the_expected_gain_weighs_what_the_optimistic_gain_takes_for_granted() -
         assert proxy.learnt == 1  # once per result, not once per proposal
     # One deviation below its mean the second is at 1.76; the mean of its gains is below the first one's.
     assert chosen == {"optimistic": 1, "expected": 0}
+
+
+class Learning(Progress):
+    """A search of random plans, with a fitted one, better than all, after each third."""
+
+    def __init__(self, encoding: Stages, trials: int) -> None:
+        super().__init__(0)
+        for number, levels in enumerate(np.random.default_rng(0).integers(0, 2, (trials, 4))):
+            values, about = [5.0 - levels.sum(), 1.0 + levels.sum()], {"genome": encoding.pack(levels)}
+            self.complete.append(create_trial(values=values, user_attrs=about))
+            if number % 3 == 2:
+                self.complete.append(create_trial(values=[0.01, 0.5], user_attrs=about | {"learnt": "abc"}))
+
+    def scores(self) -> np.ndarray:
+        return np.array([trial.values for trial in self.complete])
+
+    def front_scores(self) -> np.ndarray:
+        return self.scores()[front_indices(self.scores())]
+
+    def reference_point(self) -> list[float]:
+        return [6.0, 6.0]
+
+
+def test_fitted_plans_teach_neither_the_screening_nor_what_leads_the_first_generation() -> None:
+    encoding, gap = Stages(4, (0.5, 1.0), False, 4), np.array([[1.0, 0.0]] * 4)
+    everything, own = Learning(encoding, 15), Learning(encoding, 15)
+    own.complete = [trial for trial in own.complete if "learnt" not in trial.user_attrs]
+    plans = [np.array(bits) for bits in np.ndindex(2, 2, 2, 2)]
+    chosen = []
+    for progress in (everything, own):
+        features = PlanFeatures(encoding, gap, (lambda asked: -np.asarray(asked).sum(axis=1) / 4,))
+        model = ModelProxy(features, lambda trial: encoding.unpack(trial.user_attrs["genome"]))
+        screening = Screening(model, lambda levels: [1.0 + float(levels.sum())], -1.0, acquisition="expected")
+        assert screening.has_earlier
+        complete = progress.complete
+        for count in range(4, len(complete) + 1):
+            progress.complete = complete[:count]
+            screening.watch(progress)
+            led, screened = screening.lead(plans), screening(plans)
+            if "learnt" not in complete[count - 1].user_attrs:
+                chosen.append((led, screened, *model.trust))
+    assert chosen[: len(chosen) // 2] == chosen[len(chosen) // 2 :]
+    assert any(one[0] is not None for one in chosen)
+    assert any(one[1] for one in chosen)

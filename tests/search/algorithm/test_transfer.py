@@ -88,6 +88,22 @@ def test_a_resumed_search_predicts_the_same() -> None:
     assert np.array_equal(steady.predict(children)[0], resumed.predict(children)[0])
 
 
+def test_lines_stay_as_long_as_kernels_do_where_trials_are_many() -> None:
+    features, plans = PlanFeatures(ENCODING, GAP, (earlier(WORTH),)), draw(175, 3)
+    x, fid = features(plans), np.exp(logs(plans, WORTH[::-1]) + np.random.default_rng(0).normal(0, 0.1, 175))
+
+    def worth(most: int) -> np.ndarray:
+        return np.argsort(np.argsort(fid))
+
+    steady, resumed = TransferModel(1), TransferModel(1)
+    for count in (140, 171, 172, 175):  # 172 is where the next kernel would be fitted, were there no most
+        steady.learn(x[:count], fid[:count], lambda most, count=count: worth(most)[:count])
+    resumed.learn(x, fid, worth)
+    assert np.array_equal(steady.weights, resumed.weights)
+    children = features(draw(5, 4))
+    assert np.array_equal(steady.predict(children), resumed.predict(children))
+
+
 def searched_volume(seed: int, model: EarlierModel | None) -> float:
     """Return the hypervolume after 20 evaluations of a search that starts from an earlier one, or cold."""
     costs = np.array([1.0, 4.0, 16.0])

@@ -16,6 +16,7 @@ from stepfront.search.earlier.kept_tables import warm_settings
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.records.run_directory import resume_settings
+from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import SETTINGS_FILE, TRIALS
@@ -64,6 +65,8 @@ def test_a_search_that_began_from_another_goes_on_when_that_is_gone(extended: Pa
 def test_earlier_searches_are_found_by_themselves(extended: Path, tmp_path: Path) -> None:
     parent = copy_of_search(extended, tmp_path)
     child = tiny_settings(tmp_path, "name=child", f"supernet={parent.parent / 'supernet'}")
+    with directory_lock(parent):  # a running search has its best plans to come
+        assert auto_settings(child)[0] == child
     settings, line = auto_settings(child)
     assert line == f"starts from {parent.parent.name} (14 trials), found in {tmp_path}"
     assert settings == warm_settings(child, [parent])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
+from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
@@ -36,6 +37,17 @@ def test_the_gap_table_is_kept_with_the_search(searched: Path) -> None:
     np.testing.assert_allclose(kept, found.gap_inputs.measure(torch.device("cpu")), atol=1e-6)
     assert read_gap_table(directory, "of another supernet") is None
     assert read_gap_table(directory.parent, found.gap_inputs.key) is None
+
+
+def test_no_table_is_written_that_could_be_ahead_of_the_study(tmp_path: Path) -> None:
+    class Full:
+        def sync(self) -> None:
+            raise OSError("the disk is full")
+
+    writer = TableWriter(None, Full(), {}, tmp_path, "")  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="the disk is full"):
+        writer.write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_have_the_promised_columns_and_agree(searched: Path) -> None:

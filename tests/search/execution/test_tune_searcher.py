@@ -34,6 +34,7 @@ class Counting:
         self.remaining, self.asked, self.complete = budget, 0, [-1] * known
         self.again: list[Asked] = []
         self.failed: list[int] = []
+        self.synced = 0, 0
 
     def ask(self) -> Asked | None:
         if self.again:
@@ -47,7 +48,7 @@ class Counting:
         self.complete.append(number)
 
     def sync(self) -> None:
-        pass
+        self.synced = len(self.complete), len(self.failed)
 
     def fail(self, number: int, reason: str) -> None:
         self.failed.append(number)
@@ -174,6 +175,28 @@ def test_a_late_result_of_a_lost_packet_changes_nothing(searcher_of: Callable[..
     searcher.on_trial_lost("a", "its worker died")
     finish(searcher, "a", 2)
     assert len(searcher._ledger.complete) == 1000
+
+
+def test_what_is_recorded_survives_a_power_failure_also_where_it_failed(
+    searcher_of: Callable[..., LedgerSearcher],
+) -> None:
+    searcher = searcher_of(100, 1)
+    searcher.suggest("a")
+    finish(searcher, "a", 1)
+    assert searcher._ledger.synced == (1001, 0)  # type: ignore[attr-defined]
+    searcher.suggest("b")
+    searcher.on_trial_lost("b", "its worker died")
+    assert searcher._ledger.synced == (1001, 1)  # type: ignore[attr-defined]
+
+
+def test_a_plan_that_can_not_be_read_ends_the_search_with_its_reason(
+    searcher_of: Callable[..., LedgerSearcher],
+) -> None:
+    searcher = searcher_of(100, 1)
+    searcher._job = Job(lambda genome: Plan((1.0,), (float("half"),)), 8, 0)
+    assert searcher.suggest("a") == Searcher.FINISHED
+    assert "half" in str(searcher.error)
+    assert searcher.in_flight == []
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------

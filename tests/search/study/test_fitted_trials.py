@@ -31,7 +31,10 @@ def test_a_fitted_plan_is_a_trial_of_its_own(tmp_path: Path) -> None:
     genome = ledger.trials[1].user_attrs[GENOME]
     cost = ledger.trials[1].values[1]
     evaluation = Evaluation(0.01, cost, 1.0, "made", 100, 0)
+    synced: list[int] = []
+    ledger.sync = lambda: synced.append(ledger.finished)  # type: ignore[method-assign]
     assert ledger.add_fit(Proposal(genome, "fit", (1,), SAMPLER.digest), evaluation) == 2
+    assert synced == [3]
     table = trials_table(ledger, plan_of, SAMPLERS)
     row = table.iloc[2]
     assert (row["origin"], row["parents"], row["genome"], row["learnt"]) == ("fit", [1], genome, SAMPLER.digest)
