@@ -14,6 +14,9 @@ def earlier_sentences(facts: Mapping[str, Any]) -> list[str]:
     for one in facts.get("earlier") or []:
         started = f"It started from {one['name']} ({plural(one['trials'], 'trial')})"
         after, weight = one["after"], one["weight"]
+        if one.get("lacking"):
+            sentences.append(f"{started}, of which it used the front alone: {one['lacking']}.")
+            continue
         if not after:
             sentences.append(f"{started}, whose worth is unknown before 4 trials.")
             continue

@@ -15,6 +15,7 @@ from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
+from stepfront.search.earlier.earlier_models import what_is_taught
 from stepfront.search.earlier.kept_tables import keep_earlier
 from stepfront.search.earlier.usable_plans import left_out
 from stepfront.search.execution.executor import run_trials
@@ -130,9 +131,12 @@ def start_over(settings: RunSettings, directory: Path) -> None:
 
 
 def _report_left_out(problem: SearchProblem, stage: Stage) -> None:
-    """Report which plans of earlier searches can't be used here, in a line per search."""
-    copies = keep_earlier(problem.settings, problem.settings.search_directory)
-    for sentence in left_out(problem.settings.initial_plans, problem.encoding, copies):
+    """Report what earlier searches teach, and which of their plans can't be used here, in a line per search each."""
+    settings, copies = problem.settings, keep_earlier(problem.settings, problem.settings.search_directory)
+    taught = what_is_taught(settings.initial_plans, problem.encoding, settings.screen.proxy, copies)
+    for name, one in taught.items():
+        stage(one.sentence(name))
+    for sentence in left_out(settings.initial_plans, problem.encoding, copies):
         stage(sentence)
 
 

@@ -14,11 +14,11 @@ from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.search_facts import search_facts
 from stepfront.search.driver.step_tables import gap_table, sensitivity_table
-from stepfront.search.earlier.earlier_models import earlier_names
+from stepfront.search.earlier.earlier_models import what_is_taught
 from stepfront.search.earlier.earlier_weights import EarlierWeights
 from stepfront.search.earlier.kept_tables import keep_earlier
 from stepfront.search.objectives import Objectives
-from stepfront.search.problem.plan_source import make_earlier_models, make_plan_features
+from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import front_table, read_confirmed, with_confirmation
 from stepfront.search.records.learnt_samplers import read_samplers
@@ -82,9 +82,10 @@ class TableWriter:
     @cached_property
     def _earlier_weights(self) -> EarlierWeights:
         problem = self.problem
-        names = list(make_earlier_models(problem)) if earlier_names(problem.settings.initial_plans) else []
-        kept = keep_earlier(problem.settings, problem.settings.search_directory)
-        return EarlierWeights(self._plan_features, problem.encoding.unpack, names, kept)
+        settings = problem.settings
+        kept = keep_earlier(settings, settings.search_directory)
+        taught = what_is_taught(settings.initial_plans, problem.encoding, settings.screen.proxy, kept)
+        return EarlierWeights(self._plan_features, problem.encoding.unpack, taught, kept)
 
     def _check_scores(self, trials: pd.DataFrame) -> None:
         if not (trials["state"] == "complete").any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT
 from stepfront.trainers.variant import has_marks
 
+MODEL = "model"
+"""The proxy of `screen.proxy` that uses models of earlier searches."""
+
 
 def front_levels(directory: Path, count: int, encoding: Encoding, ours: LogSnrOf | None = None) -> list[Levels]:
     """Return up to `count` points of the Pareto front of the search in `directory`, evenly spread over its points.
@@ -47,6 +51,39 @@ def front_levels(directory: Path, count: int, encoding: Encoding, ours: LogSnrOf
 def earlier_names(wanted: Mapping[str, int]) -> list[str]:
     """Return the names of earlier searches among the `wanted` initial plans, in their order."""
     return [name for name, count in wanted.items() if name.startswith(FRONT_OF) and count]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the trials of an earlier search teach this one: how many are usable, and why there is no model of them.
+
+    `lacking` is empty where there is one.
+    """
+
+    usable: int
+    trials: int
+    lacking: str
+
+    def sentence(self, name: str) -> str:
+        """Return one line for the earlier search of that name among the initial plans."""
+        search = name.removeprefix(FRONT_OF)
+        rest = f"; its front alone is used, for {self.lacking}" if self.lacking else ""
+        return f"{self.usable} of the {self.trials} trials of {search} can teach the model of FID{rest}"
+
+
+def what_is_taught(
+    wanted: Mapping[str, int], encoding: Encoding, proxy: str, directories: Mapping[str, Path] | None = None
+) -> dict[str, Taught]:
+    """Return what each earlier search among the `wanted` initial plans teaches a search with this `screen.proxy`."""
+    found = {}
+    for name in earlier_names(wanted):
+        trials = scored_trials(earlier_directory(name, directories or {}))
+        usable = len(usable_plans(trials, encoding))
+        lacking = f"no model: {usable} of {LEAST_TRIALS} needed" if usable < LEAST_TRIALS else ""
+        if proxy != MODEL:
+            lacking = f"screen.proxy={proxy} uses no model"
+        found[name] = Taught(usable, len(trials), lacking)
+    return found
 
 
 def earlier_models(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from stepfront.addresses import is_uri
 from stepfront.errors import InputError
+from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS
 from stepfront.search.config import RunSettings
 from stepfront.search.earlier.kept_tables import check_usable, warm_settings
-from stepfront.search.earlier.usable_plans import scored_trials
+from stepfront.search.earlier.usable_plans import scored_trials, usable_plans
 from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.storage.lock import is_in_use
@@ -60,7 +61,7 @@ def auto_settings(settings: RunSettings, fresh: bool = False) -> tuple[RunSettin
 def find_earlier(settings: RunSettings, folders: list[Path]) -> list[FoundSearch]:
     """Return the searches in `folders` that these settings can start from: the most alike first, then the newest.
 
-    Damaged and running searches, those with too few trials and this search itself are left out.
+    Damaged and running searches, those with too few usable trials and this search itself are left out.
     """
     found = {}
     for folder in folders:
@@ -84,13 +85,15 @@ def _usable(directory: Path, settings: RunSettings) -> FoundSearch | None:
     try:
         facts, theirs = read_facts(directory), find_search(directory)[1]
         check_usable(directory, settings)
-        trials = len(scored_trials(directory))
+        trials = scored_trials(directory)
     except InputError:
         return None
-    if trials < LEAST_TRIALS:
+    # The order and the size of widths do not decide which plans can be used.
+    choices = settings.space.listed or settings.network.widths
+    if len(usable_plans(trials, make_plan_encoding(settings.space, settings.sampler, choices))) < LEAST_TRIALS:
         return None
     alike = sum(space_of(theirs)[key] == value for key, value in space_of(settings).items())
-    return FoundSearch(directory.absolute(), theirs.name, alike, trials, str(facts.get("created", "")))
+    return FoundSearch(directory.absolute(), theirs.name, alike, len(trials), str(facts.get("created", "")))
 
 
 def space_of(settings: RunSettings) -> dict[str, object]:

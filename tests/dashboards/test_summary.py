@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence
+from stepfront.dashboards.earlier import earlier_sentences
 from stepfront.dashboards.summary import luck_of_the_front, summary_sentences
+from stepfront.tables.facts import earlier_weights
 from stepfront.tables.search_tables import SearchTables, read_tables
 
 
@@ -33,6 +35,16 @@ def test_a_search_confirmed_by_the_rule_of_an_earlier_version_claims_nothing(tab
     savings = {"trial": 3, "plan": "20x0.50", "flops_saved": 0.4, "difference_low": -0.1, "difference_high": 0.5}
     first = summary_sentences(replace(tables, facts={**tables.facts, "savings": savings}))[0]
     assert first == CONFIRM_AGAIN
+
+
+def test_an_earlier_search_that_had_no_model_has_a_reason_and_no_weight(tables: SearchTables) -> None:
+    weighed = {"name": "digits", "search": "/runs/digits", "trials": 20, "after": [4, 8], "weight": [0.5, 0.25]}
+    lacking = weighed | {"name": "faces", "after": [], "weight": [], "lacking": "no model: 3 of 12 needed"}
+    assert earlier_sentences({"earlier": [weighed, lacking]}) == [
+        "It started from digits (20 trials): its weight in the model of FID was 0.50 after 4 trials and 0.25 after 8.",
+        "It started from faces (20 trials), of which it used the front alone: no model: 3 of 12 needed.",
+    ]
+    assert earlier_weights({"earlier": [weighed, lacking]}) == {"digits": 0.25}
 
 
 def test_judges_that_disagree_are_named(tables: SearchTables) -> None:

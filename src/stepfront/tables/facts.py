@@ -132,13 +132,18 @@ class _FitRound(_Shape):
 
 
 class _Earlier(_Shape):
-    """A search that this one started from, and its weight in the model of FID after numbers of trials."""
+    """A search that this one started from, and its weight in the model of FID after numbers of trials.
+
+    `lacking` says why the search had no model of it, and then there are no weights.
+    """
 
     search: str
     name: str
     trials: int
     after: list[int]
     weight: list[float]
+    usable: int | None = None
+    lacking: str | None = None
 
 
 class _Facts(_Shape):

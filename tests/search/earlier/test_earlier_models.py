@@ -14,7 +14,7 @@ from stepfront.search.algorithm.encodings import Encoding, EvenStages, Stages, S
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
-from stepfront.search.earlier.earlier_models import earlier_models, front_levels
+from stepfront.search.earlier.earlier_models import earlier_models, front_levels, what_is_taught
 from stepfront.search.earlier.mapped_plans import mapped_levels
 from stepfront.search.earlier.usable_plans import exact_levels, left_out
 from stepfront.search.initial_plans.plan_kinds import make_initial_plans
@@ -67,6 +67,20 @@ def test_plans_with_marks_are_taken_where_the_encoding_has_exactly_them() -> Non
         assert even.step_variants(levels) == parse_variants(text)
     genes = SamplerGenes(even, ("ddim", "dpmpp_2m"), ("trailing", "leading"))
     assert np.array_equal(exact_levels(steps, genes), exact_levels(steps, even))
+
+
+def test_an_earlier_search_without_a_model_is_said_with_its_reason(tmp_path: Path) -> None:
+    def taught(plans: int, proxy: str = "model") -> tuple[str, int]:
+        widths = [[0.5] * 6] * plans + [[1.0] * 5] * 3  # those of fewer steps can't be used
+        table = with_every_column(pd.DataFrame({"widths": widths}), TRIALS)
+        write_table(table.assign(state="complete", fid=1.0, trial=range(len(table))), tmp_path / TRIALS)
+        (one,) = what_is_taught({"uniform": 2, f"front:{tmp_path}": 8}, Steps(6, (0.5, 1.0), False), proxy).values()
+        return one.sentence(f"front:{tmp_path}"), one.usable
+
+    line = f"12 of the 15 trials of {tmp_path} can teach the model of FID"
+    assert taught(LEAST_TRIALS) == (line, 12)
+    assert taught(LEAST_TRIALS, "gap")[0] == f"{line}; its front alone is used, for screen.proxy=gap uses no model"
+    assert taught(LEAST_TRIALS - 1)[0].endswith("; its front alone is used, for no model: 11 of 12 needed")
 
 
 def test_what_of_an_earlier_search_is_left_out_is_said_in_one_line(tmp_path: Path) -> None:
