@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from string import Formatter
-from typing import ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,8 +14,6 @@ from stepfront.trainers.validation import Settings
 
 class WorkerSettings(Settings):
     """The processes that evaluate plans."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"ahead": "packet_seconds"}
 
     count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
     cpus: float = Field(
@@ -58,6 +55,15 @@ class WorkerSettings(Settings):
     address: str | None = Field(None, description="address of a running Ray cluster; null: start Ray on this machine")
 
     _address = field_validator("address")(only_address)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, given: Any) -> Any:
+        """Read `ahead`, which all earlier searches have in their settings: `never` was one plan at a time."""
+        if not isinstance(given, dict) or given.get("ahead") not in ("auto", "always", "never"):
+            return given
+        kept = {key: value for key, value in given.items() if key != "ahead"}
+        return ({"packet_seconds": 0} if given["ahead"] == "never" else {}) | kept
 
     @model_validator(mode="after")
     def _type_has_gpus(self) -> Self:

@@ -79,3 +79,10 @@ def test_a_free_worker_gets_a_new_plan_and_never_one_that_has_a_worker_coming() 
     assert scheduler.choose_trial_to_run(_Controller(first, second)) is None, "both have a worker that starts"
     third = _Trial("a_3", "PENDING")
     assert scheduler.choose_trial_to_run(_Controller(first, second, third)) is third
+
+
+def test_settings_of_earlier_searches_are_read() -> None:
+    assert settings_from({"name": "old", "workers": {"ahead": "auto"}}).workers == WorkerSettings()
+    assert settings_from({"name": "old", "workers": {"ahead": "never"}}).workers == WorkerSettings(packet_seconds=0)
+    with pytest.raises(InputError, match=r"unknown setting 'workers\.ahead'"):
+        settings_from({"name": "old", "workers": {"ahead": 3}})
