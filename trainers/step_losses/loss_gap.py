@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -93,6 +92,11 @@ def _noised(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, time: float) -> tu
     return alpha * x0 + sigma * eps, torch.full((len(x0),), float(time), device=x0.device)
 
 
+def _of_labels(network: Callable[..., Tensor], labels: Tensor) -> Denoiser:
+    """Return the network as one without classes.  Labels go by place: converted networks take them as `*label`."""
+    return lambda x, t: network(x, t, labels)
+
+
 def supernet_gap(
     card: SupernetCard,
     weights: Mapping[str, np.ndarray],
@@ -115,7 +119,7 @@ def supernet_gap(
     denoisers: dict[tuple[float, float], Denoiser] = {**subnets}
     if labels is not None:
         known = torch.from_numpy(np.array(labels)).to(device)
-        denoisers = {column: partial(subnet, label=known) for column, subnet in subnets.items()}
+        denoisers = {column: _of_labels(subnet, known) for column, subnet in subnets.items()}
     schedule = noise_schedule(card.diffusion)
     table = gap_table(denoisers, schedule, times, images, device)
     if not variants:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.supernet import Supernet
-from stepfront.trainers.step_losses.loss_gap import gap_table
+from stepfront.trainers.networks.supernet_files import save_supernet
+from stepfront.trainers.step_losses.loss_gap import gap_table, supernet_gap
+from stepfront.trainers.validation import validate
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 TIMES = (999.0, 400.0, 3.0)
@@ -68,3 +71,22 @@ def test_gap_is_the_same_every_time_and_another_with_another_seed(supernet: Supe
     tables = [gap_table(denoisers, SCHEDULE, TIMES, digits.held_out_images[:5], CPU, seed) for seed in (0, 0, 1)]
     assert np.array_equal(tables[0], tables[1])
     assert not np.array_equal(tables[0], tables[2])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+def test_a_conditional_supernet_has_a_gap_whatever_it_predicts(
+    network: NetworkSettings, digits: ImageData, prediction: str, tmp_path: Path
+) -> None:
+    diffusion = validate(DiffusionSettings, {"prediction": prediction})
+    supernet = Supernet(network.model_copy(update={"classes": 10}), 1, 8, diffusion)
+    for parameter in supernet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    card = save_supernet(supernet, tmp_path, diffusion, "digits", "")
+    weights = {name: value.numpy() for name, value in supernet.widest.state_dict().items()}
+    pixels, labels = digits.held_out_images[:4], np.array([0, 3, 3, 9])
+    table = supernet_gap(card, weights, TIMES, pixels, labels, CPU)
+    known = torch.from_numpy(labels)
+    by_hand = {width: lambda x, t, w=width: supernet.subnet(w)(x, t, known) for width in network.widths}
+    np.testing.assert_allclose(table, gap_table(by_hand, noise_schedule(diffusion), TIMES, pixels, CPU), rtol=1e-6)
+    others = supernet_gap(card, weights, TIMES, pixels, np.array([1, 1, 1, 1]), CPU)
+    assert not np.allclose(table, others)
