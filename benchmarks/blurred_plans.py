@@ -19,11 +19,11 @@ from benchmarks.problem import Problem
 from stepfront.search.config import ConfirmSettings, RunSettings, TrackingSettings
 from stepfront.search.problem.load import load_problem
 from stepfront.search.scoring.second_judge import load_second_judge
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.metrics.examination import CLEAR, STRENGTHS
 from stepfront.trainers.metrics.features import Judge
 from stepfront.trainers.metrics.fid import Moments
 from stepfront.trainers.metrics.harm import harm_images
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.training_settings import TrainingSettings
 
 IMAGES = 1024

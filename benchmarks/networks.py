@@ -23,13 +23,14 @@ import torch
 from benchmarks.markdown import markdown
 from stepfront.files import write_text
 from stepfront.search.records.versions import versions
-from stepfront.trainers.config import DataSettings, FeatureSettings, NetworkSettings, SamplerSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, FeatureSettings, SamplerSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost, count_width, measure_latencies
 from stepfront.trainers.metrics.features import Judge, prepare_features
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.training.trainer import train_supernet

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import Segments
 from stepfront.trainers.networks.supernet import Supernet

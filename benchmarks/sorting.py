@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.interop.unet2d import export_unet2d, import_unet2d
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training_settings import TrainingSettings

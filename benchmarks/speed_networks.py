@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.slicing import slicing_network
 from stepfront.search.records.run_directory import find_supernet
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import CachedNoise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
@@ -25,6 +25,7 @@ from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.engine_choice import Bench, choose_engine
 from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 

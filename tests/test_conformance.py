@@ -18,8 +18,8 @@ from stepfront.testing import (
     ScoreConformance,
     SolverConformance,
 )
-from stepfront.trainers.config import FeatureSettings, NetworkSettings
-from stepfront.trainers.family_settings import DitSettings
+from stepfront.trainers.config import FeatureSettings
+from stepfront.trainers.network_settings import DitSettings, NetworkSettings
 from tests.trainers.data import test_cache
 from tests.trainers.data.formats.test_readers import write_idx
 

@@ -1,4 +1,4 @@
-"""Define the settings of data, network, diffusion, features and sampler; training_settings.py has those of training.
+"""Define the settings of data, diffusion, features and sampler; network and training have files of their own.
 
 Every key has a description.  docs/settings.md is generated from them by `make docs`.
 """
@@ -11,11 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from stepfront.errors import InputError
-from stepfront.plugins import FAMILIES, FEATURES, FORMATS, SOLVERS, is_import_path
-from stepfront.trainers.family_settings import DitSettings, PromptSettings
+from stepfront.plugins import FEATURES, FORMATS, SOLVERS, is_import_path
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, TrainingSettings
 from stepfront.trainers.validation import Settings
-from stepfront.trainers.variant import Size
 
 Prediction = Literal["epsilon", "v", "sample", "flow", "edm"]
 """What a network predicts; see `trainers/networks/prediction.py`."""
@@ -100,156 +99,6 @@ class DataSettings(Settings):
         if given is not None and not (math.isfinite(given[0]) and math.isfinite(given[1]) and given[0] < given[1]):
             raise ValueError(f"two rising numbers are needed, such as [0, 4095]; given: {list(given)}")
         return given
-
-
-_UNET_ALONE = (
-    *("base", "multipliers", "blocks", "attention", "dropout", "groups", "group_channels", "skips", "norm_eps"),
-    *("head_channels", "halving"),
-)
-"""Settings of the network that a transformer does not have."""
-
-PROMPTED = "unet2d_condition"
-"""The family whose classes are prompts."""
-
-_OWN_GROUPS = ("dit", PROMPTED)
-"""Families whose settings are a group of their own."""
-
-_FOREIGN = {"dit": (*_UNET_ALONE, PROMPTED), PROMPTED: (*_UNET_ALONE, "dit")}
-"""Settings that these families do not have."""
-
-
-class NetworkSettings(Settings):
-    """A slimmable network and the widths at which it can run.  docs/networks.md describes the families."""
-
-    family: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
-        "unet",
-        description=f"network family (docs/networks.md): {', '.join(FAMILIES.ours)}, or your own (docs/plugins.md)",
-    )
-    base: int = Field(32, ge=4, description="channels at the first resolution, at width 1")
-    multipliers: tuple[PositiveInt, ...] = Field(
-        (1, 2), min_length=1, description="channels per resolution, as multiples of `base`"
-    )
-    blocks: int = Field(1, ge=1, description="residual blocks per resolution")
-    attention: tuple[PositiveInt, ...] = Field((), description="resolutions, in pixels, that have self-attention")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
-    groups: int = Field(32, ge=1, description="maximum number of groups per group norm")
-    group_channels: int = Field(4, ge=1, description="minimum number of channels per group")
-    widths: tuple[float, ...] = Field(
-        (0.25, 0.5, 0.75, 1.0),
-        description="widths of the supernet, ascending, as multiples of the channels; the last is 1",
-    )
-    classes: PositiveInt | None = Field(
-        None, description="number of classes of a class-conditional network; null: unconditional"
-    )
-    skips: Literal["segment", "prefix"] = Field(
-        "segment",
-        description="how a narrow width slices a concatenated skip. segment: each part by itself; prefix: the "
-        "concatenation, as DDSM does",
-    )
-    # Differences of imported networks; `stepfront import` sets these.
-    norm_eps: float = Field(1e-5, gt=0, description="constant added to the variance in group norms")
-    head_channels: PositiveInt | None = Field(None, description="channels per attention head; null: one head")
-    halving: Literal["centred", "end"] = Field(
-        "centred", description="zero padding of strided convolutions. centred: on both sides; end: at the end only"
-    )
-    frequencies: Literal["plain", "ddsm", "diffusers", "diffusers_shifted"] = Field(
-        "plain",
-        description="time embedding that is reproduced to the last bit; diffusers_shifted has freq_shift 1",
-    )
-    inner_steps: int = Field(2, ge=1, le=64, description="solver steps per block of family ode, which share weights")
-    depths: tuple[PositiveInt, ...] = Field(
-        (),
-        description="depths of the supernet, ascending, such as [1, 2, 4]: inner steps of family ode, or blocks of "
-        "family dit, of which the first are kept. The last is the full depth, `inner_steps` or `dit.depth`; []: that "
-        "one alone",
-    )
-    dit: DitSettings = DitSettings()
-    unet2d_condition: PromptSettings = PromptSettings()
-
-    @property
-    def image_classes(self) -> int | None:
-        """Number of classes of the images' labels; None: they need no labels, as where prompts are the classes."""
-        return None if self.family == PROMPTED else self.classes
-
-    @property
-    def full_depth(self) -> int | None:
-        """The depth of the complete network; None for families without one."""
-        return {"ode": self.inner_steps, "dit": self.dit.depth}.get(self.family)
-
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """Widths and depths at which the network runs: the narrowest and shallowest first, the complete one last."""
-        return tuple(Size(width, depth) for width in self.widths for depth in (*self.depths[:-1], None))
-
-    def at_depth(self, depth: int | None) -> NetworkSettings:
-        """Return the settings of the network of one depth alone; None is the full one."""
-        if depth is None or self.family == "ode":
-            return self.model_copy(update={"depths": (), "inner_steps": depth or self.inner_steps})
-        # The first blocks, as in Once-for-All (arXiv 1908.09791): then a depth is a prefix of the weights.
-        return self.model_copy(update={"depths": (), "dit": self.dit.model_copy(update={"depth": depth})})
-
-    @field_validator("widths")
-    @classmethod
-    def _ascending_to_one(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
-        if not widths or widths[-1] != 1.0 or list(widths) != sorted(set(widths)) or widths[0] <= 0:
-            raise ValueError("widths must ascend within (0, 1] and end in 1.0, such as [0.25, 0.5, 0.75, 1.0]")
-        return widths
-
-    @model_validator(mode="after")
-    def _inner_steps_of_ode(self) -> Self:
-        default = type(self).model_fields["inner_steps"].get_default()
-        if self.inner_steps != default and self.family != "ode" and self.family in FAMILIES.ours:
-            raise ValueError(
-                f"family {self.family} does not have the setting network.inner_steps; it is for family ode"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _of_the_family(self) -> Self:
-        """Refuse settings of another family: they would have no effect."""
-        defaults = type(self).model_fields
-        foreign = _FOREIGN.get(self.family, _OWN_GROUPS if self.family in FAMILIES.ours else ())
-        given = [name for name in foreign if getattr(self, name) != defaults[name].get_default()]
-        if given:
-            families = " or ".join(name for name in given if name in _OWN_GROUPS)
-            own = f"they are for family {families}" if families else f"its own are in network.{self.family}"
-            names = ", ".join(f"network.{name}" for name in given)
-            raise ValueError(f"family {self.family} does not have the settings {names}; {own}")
-        return self
-
-    @model_validator(mode="after")
-    def _depths_of_the_family(self) -> Self:
-        depths, full = self.depths, self.full_depth
-        if depths and full is None:
-            raise ValueError(f"family {self.family} has one depth; network.depths is for families ode and dit")
-        if depths and (depths[-1] != full or list(depths) != sorted(set(depths))):
-            key = "inner_steps" if self.family == "ode" else "dit.depth"
-            example = [1, full] if full != 1 else [1]
-            raise ValueError(
-                f"depths must ascend and end in network.{key}, {full}, such as {example}; given: {list(depths)}"
-            )
-        if len(depths) == 1:  # the full one alone: the same network as without the setting, so of the same identity
-            object.__setattr__(self, "depths", ())
-        return self
-
-    @model_validator(mode="after")
-    def _whole_channels(self) -> Self:
-        if self.family == "dit":
-            for width in self.widths:
-                self.dit.check_width(width)
-            return self
-        if self.family == PROMPTED and self.widths != (1.0,):
-            raise ValueError(f"family {PROMPTED} is not slimmable: its one width is 1; give widths: [1.0]")
-        for width in self.widths:
-            channels = round(self.base * width, 6)  # in floats 100 x 0.55 is not quite 55
-            if channels % 1 or channels < 2:
-                possible = [n / self.base for n in range(2, self.base + 1)]
-                near = min(possible, key=lambda w: abs(w - width))
-                raise ValueError(
-                    f"width {width} of base {self.base} is {channels:g} channels, not a whole number of "
-                    f"at least 2; the nearest possible width is {near:g}"
-                )
-        return self
 
 
 class DiffusionSettings(Settings):

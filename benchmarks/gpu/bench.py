@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from stepfront.files import read_json, write_json
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.devices import pick_device
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet

@@ -14,8 +14,9 @@ import torch
 from benchmarks.kills.contents import Contents, folder_contents, mlflow_contents, page_contents, table_contents
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import BASELINES, CONFIRM, FRONT, TRAINING, TRIALS
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.unet2d import export_unet2d
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 

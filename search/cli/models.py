@@ -105,8 +105,8 @@ def import_diffusers(
     widths are useful after `stepfront train`.  A UNet2DConditionModel, which reads text, needs --conditions, keeps its
     one width and is searched as it is.
     """
-    from stepfront.trainers.config import PROMPTED
     from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
+    from stepfront.trainers.network_settings import PROMPTED
 
     diffusion = _diffusion(betas)
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
@@ -241,7 +241,7 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
     import yaml
 
     from stepfront.files import write_text
-    from stepfront.trainers.config import PROMPTED
+    from stepfront.trainers.network_settings import PROMPTED
 
     data = {"format": "folder", "path": "data/images", "size": card.resolution, "channels": card.image_channels}
     autoencoder = card.made_with.get("autoencoder")

@@ -17,13 +17,13 @@ from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
-from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import choose_threads, device_of_driver
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 from stepfront.trainers.metrics.judges import check_judge, prepare_judge
+from stepfront.trainers.network_settings import PROMPTED
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_autoencoder, check_fingerprint, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore

@@ -22,10 +22,10 @@ from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, weights_of_plan, write_point
-from stepfront.trainers.config import PROMPTED
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
+from stepfront.trainers.network_settings import PROMPTED
 
 EXPORTED = Path(__file__).parent / "exported"
 PACKAGE = Point.__module__.rpartition(".")[0]

@@ -37,11 +37,12 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
 from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet import GroupedNetwork
 from stepfront.trainers.networks.supernet_files import supernet_from_weights

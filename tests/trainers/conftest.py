@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from stepfront.testing.gaussians import TwoGaussians
-from stepfront.trainers.config import DataSettings, NetworkSettings
+from stepfront.trainers.config import DataSettings
 from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 
 WIDTHS = (0.25, 0.375, 0.5, 0.75, 1.0)

@@ -8,14 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import (
-    DataSettings,
-    DiffusionSettings,
-    FeatureSettings,
-    NetworkSettings,
-    SamplerSettings,
-    TrainerSettings,
-)
+from stepfront.trainers.config import DataSettings, DiffusionSettings, FeatureSettings, SamplerSettings, TrainerSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.training_settings import TrainingSettings
 from stepfront.trainers.validation import Settings, validate
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, FeatureSettings, NetworkSettings, SamplerSettings
+from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings
 from stepfront.trainers.data import ImageData, to_float, to_pixels
 from stepfront.trainers.devices import device_name
 from stepfront.trainers.diffusion.noise import Noise
@@ -28,6 +28,7 @@ from stepfront.trainers.metrics.fid import Moments, frechet_distance
 from stepfront.trainers.metrics.fid_infinity import extrapolated_distance
 from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.variant import parse_variants

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import PROMPTED, TrainerSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, Progress, to_float
+from stepfront.trainers.network_settings import PROMPTED
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoisyBatch, step_generator

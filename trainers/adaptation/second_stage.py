@@ -16,8 +16,9 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.adaptation.divide_times import divide_times, losses_by_time
 from stepfront.trainers.adaptation.merge import Factors, find_factors, merged
 from stepfront.trainers.adaptation.sort_channels import channel_streams, sort_for_times
-from stepfront.trainers.config import PROMPTED, TrainerSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.network_settings import PROMPTED
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, TimeGroups, read_card
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import (

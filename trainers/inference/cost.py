@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepfront.errors import InputError, first_line
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference.engine import PLAIN, Engine
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.deep_features import splits
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.validation import Settings

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet

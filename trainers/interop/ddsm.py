@@ -17,9 +17,10 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import file_digest
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
 from stepfront.trainers.interop.model_weights import own_tensors
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.unet import sinusoid
 from stepfront.trainers.validation import validate

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.unet import UNet
 from stepfront.trainers.validation import Settings, validate
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.unet import UNet
 from stepfront.trainers.networks.unet_blocks import ResidualBlock
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import Segments, conv, linear
 from stepfront.trainers.networks.unet import UNet, check_resolution
 from stepfront.trainers.networks.unet_blocks import Attention, Double, Halve, UNetParts, group_norm

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.network_families.haar import haar, inverse_haar
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import Segments, conv, linear
 from stepfront.trainers.networks.unet import UNet, check_resolution
 from stepfront.trainers.networks.unet_blocks import Resampling, ResidualBlock, UNetParts

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError, first_line
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 
 _EXTRA_INPUTS = (
     *("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim"),

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.latent_space import LatentSpace
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.validation import Settings, validate
 
 FORMAT = 1

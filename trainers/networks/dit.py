@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
-from stepfront.trainers.family_settings import DitSizes
+from stepfront.trainers.network_settings import DitSizes, NetworkSettings
 from stepfront.trainers.networks.layers import embedding, linear
 from stepfront.trainers.networks.unet import sinusoid
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from stepfront.plugins import FAMILIES
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 
 
 class NetworkFamily(Protocol):

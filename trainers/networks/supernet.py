@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import TimeGroups
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.layers import parameter_segments, slice_parameters

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import Segments, conv, embedding, linear
 from stepfront.trainers.networks.unet_blocks import Double, Halve, Resampling, ResidualBlock, UNetParts, group_norm
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import Segments, conv, linear, norm
 
 

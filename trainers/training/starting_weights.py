@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet

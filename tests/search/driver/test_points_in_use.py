@@ -49,7 +49,7 @@ from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.validation import validate
 from stepfront.trainers.variant import Size

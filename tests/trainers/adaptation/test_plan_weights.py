@@ -10,8 +10,9 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.trainers.adaptation.plan_weights import FittedWeights, check_fits, fit_weights
-from stepfront.trainers.config import PROMPTED, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoisyBatch

@@ -16,8 +16,9 @@ from stepfront.trainers.adaptation.divide_times import divide_times
 from stepfront.trainers.adaptation.merge import find_factors, merged
 from stepfront.trainers.adaptation.second_stage import SecondStage, check_base
 from stepfront.trainers.adaptation.sort_channels import sort_for_times
-from stepfront.trainers.config import PROMPTED, DataSettings, DiffusionSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, DiffusionSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
 from stepfront.trainers.noise_schedule import noise_schedule

@@ -10,8 +10,9 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.trainers.baselines.plain_network import plain_settings, step_macs
-from stepfront.trainers.config import NetworkSettings, TrainerSettings
+from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.training.sandwich import choose_widths, uses_per_step
 from stepfront.trainers.training_settings import TrainingSettings

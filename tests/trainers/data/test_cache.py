@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DataSettings, FeatureSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, FeatureSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, fingerprint, load_data
 from stepfront.trainers.data import decode as pixels
 from stepfront.trainers.data.cache import PixelCache
 from stepfront.trainers.feature_networks.feature_files import open_feature_file
 from stepfront.trainers.metrics.features import PackedFeatures, make_reference
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training_settings import TrainingSettings
 from tests.trainers.data.formats import test_cifar, test_parquet, test_webdataset

@@ -13,13 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import (
-    DiffusionSettings,
-    FeatureSettings,
-    NetworkSettings,
-    SamplerSettings,
-    TrainerSettings,
-)
+from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.conditioning import (
     Condition,
@@ -38,6 +32,7 @@ from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_lat
 from stepfront.trainers.inference.prefix_cache import Prefixes
 from stepfront.trainers.interop.channel_importance import sort_channels
 from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet

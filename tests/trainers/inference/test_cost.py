@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.devices import device_name, pick_device
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.inference.cost import (
@@ -20,6 +19,7 @@ from stepfront.trainers.inference.cost import (
     plan_gflops,
     plan_latency_ms,
 )
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.variant import parse_variants
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.diffusion.conditioning import guided
 from stepfront.trainers.inference import engine_choice, winograd
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.engine_choice import TOLERANCE, Bench, Measured, choose_engine
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 
 CPU = torch.device("cpu")

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from stepfront.plugins import SOLVERS
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.noise import CachedNoise, Noise
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.diffusion.types import Denoiser
 from stepfront.trainers.inference.prefix_cache import PLANS, Arrays, Prefixes
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.variant import parse_variants
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.winograd import WinogradConv2d, suits, use_winograd
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 
 

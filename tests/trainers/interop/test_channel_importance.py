@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.interop.channel_importance import Stream, arrange, sort_channels, streams
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.unet import UNet, build_unet
 

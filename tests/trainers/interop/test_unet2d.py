@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.interop.ddsm import import_ddsm
 from stepfront.trainers.interop.unet2d import CONFIG_FILE, ORIGIN_FILE, WEIGHTS_FILE, export_unet2d, import_unet2d
 from stepfront.trainers.interop.unet2d_config import NullClass
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 from tests.trainers.interop.ddsm_network import ddsm_forward, random_weights

@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stepfront.trainers.config import (
-    DiffusionSettings,
-    FeatureSettings,
-    NetworkSettings,
-    SamplerSettings,
-    TrainerSettings,
-)
+from stepfront.trainers.config import DiffusionSettings, FeatureSettings, SamplerSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
@@ -24,6 +18,7 @@ from stepfront.trainers.inference import winograd
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import Engine
 from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.training.trainer import train_supernet

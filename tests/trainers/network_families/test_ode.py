@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.network_families.ode import OdeBlock, semi_implicit_euler
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.training.starting_weights import start_from
@@ -121,7 +122,9 @@ def test_a_narrow_block_reads_the_first_channels_of_state_and_velocity() -> None
 
 
 def test_inner_steps_are_refused_where_no_block_has_them() -> None:
-    with pytest.raises(ValueError, match=r"unet does not have the setting network\.inner_steps; it is for family ode"):
+    with pytest.raises(
+        ValueError, match=r"does not have the settings network\.inner_steps; they are for family ode"
+    ):
         NetworkSettings(family="unet", inner_steps=3)
     with pytest.raises(InputError, match="28 pixels can't be halved 3 times"):
         Supernet(SETTINGS.model_copy(update={"multipliers": (1, 2, 2, 2)}), 1, 28)

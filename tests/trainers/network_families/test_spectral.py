@@ -13,10 +13,10 @@ from numpy.random import RandomState
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.network_families.haar import haar, inverse_haar
 from stepfront.trainers.network_families.spectral import BandGates, WaveletDouble, WaveletHalve, build_spectral
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet
 

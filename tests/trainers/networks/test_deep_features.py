@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import count_width, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import Engine
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.deep_features import check_splits
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet

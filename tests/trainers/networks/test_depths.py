@@ -14,10 +14,10 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.trainers.baselines.plain_network import plain_settings, step_macs
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DiffusionSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.family_settings import DitSettings
 from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.network_settings import DitSettings, NetworkSettings
 from stepfront.trainers.networks.card import TimeGroups
 from stepfront.trainers.networks.families import build_backbone
 from stepfront.trainers.networks.supernet import Supernet

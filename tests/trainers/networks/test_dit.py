@@ -11,23 +11,16 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import (
-    DataSettings,
-    DiffusionSettings,
-    FeatureSettings,
-    NetworkSettings,
-    SamplerSettings,
-    TrainerSettings,
-)
+from stepfront.trainers.config import DataSettings, DiffusionSettings, FeatureSettings, SamplerSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
-from stepfront.trainers.family_settings import DitSettings
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.inference.engine import Engine
 from stepfront.trainers.inference.engine_choice import Bench, choose_engine
 from stepfront.trainers.metrics.features import prepare_features
+from stepfront.trainers.network_settings import DitSettings, NetworkSettings
 from stepfront.trainers.networks.dit import build_dit, positions
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet

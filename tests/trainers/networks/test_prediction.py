@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.inference.engine import Engine
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.prediction import NoiseConversion, Targets
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import (

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import conv, groups_for, linear, norm, parameter_segments
 from stepfront.trainers.networks.unet import build_unet, frequencies, missing_attention, sinusoid
 from stepfront.trainers.networks.unet_blocks import Attention, Halve

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.diffusion.conditioning import Condition
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.noise import Noise
@@ -16,6 +16,7 @@ from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.diffusion.solvers import find_solver
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.sampler_learning.pairs import Pairs
 from stepfront.trainers.sampler_learning.times import falling_times

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.step_losses.loss_gap import gap_table, supernet_gap

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DiffusionSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DiffusionSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.noise_schedule import noise_schedule

@@ -11,8 +11,8 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.data import ImageData, to_float
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import NoisyBatch
 from stepfront.trainers.training.teacher import frequency_weights, mean_amplitude, spectral_errors, weights_of_data

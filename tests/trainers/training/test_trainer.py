@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import DataSettings, NetworkSettings, TrainerSettings
+from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet

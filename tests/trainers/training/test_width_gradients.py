@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.layers import parameter_segments, shared_views
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import NoisyBatch

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import read_json
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.interop.diffusers_folder import DIT_CLASSES
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.validation import Settings, validate
 
 Slim = Literal["all", "inner"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.config import NetworkSettings
 from stepfront.trainers.interop.unet2d_names import time_columns
+from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.dit import TIME_CHANNELS
 
 HEAD, TAIL = "pos_embed.proj", "proj_out_2"

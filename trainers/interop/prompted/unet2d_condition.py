@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from stepfront.files import file_digest, read_json
-from stepfront.trainers.config import PROMPTED, DiffusionSettings, NetworkSettings
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
 from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of, side_of
 from stepfront.trainers.interop.model_weights import files_digest, own_tensors, read_model
 from stepfront.trainers.interop.prompted.condition_file import read_conditions
 from stepfront.trainers.network_families.unet2d_condition import check_config, plain_config
+from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.validation import validate
 
