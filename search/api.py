@@ -5,8 +5,9 @@ The command line and notebooks call the same functions.  `import stepfront` expo
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -70,14 +71,7 @@ def train_local(settings: RunSettings, fresh: bool, progress: Progress) -> Train
     from stepfront.search.driver.train import run_training
 
     disable_telemetry()
-    with TrainingProgress(_console(progress)) as view:
-
-        def show(report: TrainingReport) -> None:
-            if callable(progress):
-                progress(report.step, report.total)
-            else:
-                view.update(report.step, report.total, report.losses)
-
+    with _shown(progress) as show:
         card, new = run_training(settings, fresh, show, _stage(settings.name, progress))
     return TrainedSupernet(settings.supernet_directory, card, new)
 
@@ -103,14 +97,7 @@ def adapt_local(settings: RunSettings, base: str, fresh: bool, progress: Progres
     from stepfront.search.adaptation.adapt import run_adaptation
 
     disable_telemetry()
-    with TrainingProgress(_console(progress)) as view:
-
-        def show(report: TrainingReport) -> None:
-            if callable(progress):
-                progress(report.step, report.total)
-            else:
-                view.update(report.step, report.total, report.losses)
-
+    with _shown(progress) as show:
         done = run_adaptation(settings, base, fresh, show, _stage(settings.name, progress))
     return TrainedSupernet(done.directory, done.card, done.new)
 
@@ -283,6 +270,20 @@ def _console(progress: Progress) -> Console:
     if isinstance(progress, Console):
         return progress
     return Console(highlight=False, soft_wrap=True, quiet=progress is not True)
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress) -> Iterator[Callable[[TrainingReport], None]]:
+    """Yield what a training calls with its reports: they go to the caller's function, or to the terminal."""
+    with TrainingProgress(_console(progress)) as view:
+
+        def show(report: TrainingReport) -> None:
+            if callable(progress):
+                progress(report.step, report.total)
+            else:
+                view.update(report.step, report.total, report.losses)
+
+        yield show
 
 
 def _stage(name: str, progress: Progress) -> Callable[[str], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepfront.errors import InputError
 from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.data import Labels, to_pixels
 from stepfront.trainers.devices import device_name
@@ -24,11 +22,11 @@ from stepfront.trainers.diffusion.noise import CachedNoise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
-from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.evaluation import PAIRED_IMAGES, Confirmation, Evaluation
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops, plan_latency_ms
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.prefix_cache import Prefixes, Shared
+from stepfront.trainers.inference.running_networks import RunningNetworks
 from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.metrics.examination import CLEAR
 from stepfront.trainers.metrics.features import FeatureNetwork, Judge, PackedFeatures
@@ -38,9 +36,6 @@ from stepfront.trainers.metrics.harm import harm_images
 from stepfront.trainers.metrics.kid_precision_recall import KernelScore, kernel_distance, precision_recall
 from stepfront.trainers.metrics.user_scores import UserScore, compute_scores
 from stepfront.trainers.networks.card import SupernetCard
-from stepfront.trainers.networks.supernet import Supernet
-from stepfront.trainers.networks.supernet_files import supernet_from_weights
-from stepfront.trainers.variant import Size
 
 _NOT_FINITE = "the score is not finite, because the sampled images or their features are not"
 
@@ -91,15 +86,13 @@ class Evaluator:
         self._parts = parts
         self._device = torch.device(parts.device)
         self._device_name = device_name(self._device)
-        # The arrays may be read-only views of shared memory; nothing here writes to them.
-        weights = {name: _as_tensor(array) for name, array in parts.weights.items()}
-        self._supernet = supernet_from_weights(parts.card, weights)
+        self._networks = RunningNetworks(
+            parts.card, parts.weights, parts.fitted, parts.engine, self._device, parts.batch
+        )
         self._features: FeatureNetwork = parts.features.unpack(self._device)
         self._second = None if parts.second is None else parts.second.features.unpack(self._device)
         self._scores = {score.name: score.load() for score in parts.scores}
         self._decoder = None if parts.decoder is None else parts.decoder.unpack(self._device)
-        self._subnets: dict[str, dict[float, Network]] = {}
-        self._shallower: dict[str, dict[Size, Network]] = {}
         self._full: dict[tuple[object, ...], Tensor] = {}
         self._schedule = noise_schedule(parts.card.diffusion)
         shape = (parts.card.image_channels, parts.card.resolution, parts.card.resolution)
@@ -109,7 +102,7 @@ class Evaluator:
     def __call__(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
         """Score `images` images of the plan on the noise of `noise_seed`."""
         begin, clock = time.perf_counter(), _Clock(self._device)
-        blurs = plan.runs_only(self._supernet.widths[-1])
+        blurs = plan.runs_only(self._networks.supernet.widths[-1])
         collected = _Collected(self._wanted_rows(images), bool(self._scores), blurs)
         moments = Moments.of(self._feature_batches(plan, images, noise_seed, clock, collected))
         fid = self._parts.reference.distance(moments) if np.isfinite(moments.mean).all() else float("nan")
@@ -249,46 +242,26 @@ class Evaluator:
             # With all of the sampler's steps; a plan may have fewer, and any at full width would else score 0.
             steps = self._parts.sampler.steps
             times = time_grid(self._schedule, self._parts.sampler.grid, steps)
-            full = Plan(tuple(map(float, times)), (self._supernet.widths[-1],) * steps, plan.solver)
+            full = Plan(tuple(map(float, times)), (self._networks.supernet.widths[-1],) * steps, plan.solver)
             # One per solver: plans of a search may run on several in turn.
             kept = {known: images for known, images in self._full.items() if known[1:] == key[1:]}
             self._full = {**kept, key: torch.cat(list(self._sampled(full, len(first), noise_seed)))}
         return float((first - self._full[key]).double().square().mean())
 
     def _sampler(self, plan: Plan, noise_seed: int, label: int | None = None) -> Sampler:
-        plan.check_widths(self._supernet.widths)
-        plan.check_depths(self._supernet.settings.depths)
+        networks = self._networks.of(plan)
         if noise_seed != self._noise.seed:
             self._noise = replace(self._noise, seed=noise_seed)  # with an empty cache
-        subnets, shallower = self._subnets.setdefault(plan.weights, {}), self._shallower.setdefault(plan.weights, {})
-        sizes = {plan.variants[i].size for i in plan.taken}
-        missing = {size for size in sizes if size not in shallower and (size.depth or size.width not in subnets)}
-        supernet = self._supernet_of(plan) if missing else self._supernet
-        for size in missing:
-            network = self._parts.engine.run(supernet.subnet(*size), self._device, self._parts.batch)
-            if size.depth is None:
-                subnets[size.width] = network
-            else:
-                shallower[size] = network
         return Sampler(
-            subnets,
+            networks.full,
             self._schedule,
             self._noise,
             self._device,
             clip=self._parts.sampler.clip,
             prefixes=self._prefixes,
             condition=self._condition(noise_seed, label),
-            shallower=shallower,
+            shallower=networks.shallower,
         )
-
-    def _supernet_of(self, plan: Plan) -> Supernet:
-        """Return the supernet, with the weights that were fitted to the plan where there are any."""
-        if not plan.weights:
-            return self._supernet
-        if plan.weights not in self._parts.fitted:
-            raise InputError(f"the weights {plan.weights} that were fitted to the plan {plan.runs} are missing")
-        weights = {name: _as_tensor(array) for name, array in self._parts.fitted[plan.weights].items()}
-        return supernet_from_weights(self._parts.card, weights)
 
 
 @dataclass
@@ -374,9 +347,3 @@ class _Savings(TypedDict):
     calls: int
     calls_saved: int
     gflops_saved: float
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)

@@ -6,6 +6,7 @@ It holds the networks in diffusers' layout (unet/), the plan as a scheduler (sch
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,12 +24,12 @@ from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
 from stepfront.search.export.program import FrontPoint, load_point, weights_of_plan, write_point
 from stepfront.trainers.devices import pick_device
+from stepfront.trainers.latents import taesd_layers
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.network_settings import PROMPTED
 
 EXPORTED = Path(__file__).parent / "exported"
-PACKAGE = Point.__module__.rpartition(".")[0]
 CARD_FILE, INDEX_FILE, WEIGHTS_FILE = "README.md", "model_index.json", "diffusion_pytorch_model.safetensors"
 FOLDERS = ("unet", "scheduler", "vae")
 DIFFUSERS = "0.36.0"
@@ -165,10 +166,10 @@ def _write_parts(content: Mapping[str, Any], unet: list[str], out: Path, decoder
     write_json(out / INDEX_FILE, _named(["pipeline", "PlanPipeline"]) | parts)
 
 
-def _write_program(name: str, folder: Path) -> None:
-    text = (EXPORTED / f"{name}.py").read_text(encoding="utf-8")
+def _write_program(name: str, folder: Path, source: Path = EXPORTED) -> None:
+    text = (source / f"{name}.py").read_text(encoding="utf-8")
     # diffusers copies the files of a folder that import each other with a dot, and no others.
-    write_text(folder / f"{name}.py", text.replace(f"from {PACKAGE}.", "from ."))
+    write_text(folder / f"{name}.py", re.sub(r"from stepfront\.(?:\w+\.)*(\w+) import", r"from .\1 import", text))
 
 
 def _write_autoencoder(packed: PackedDecoder, folder: Path) -> dict[str, Any]:
@@ -182,6 +183,7 @@ def _write_autoencoder(packed: PackedDecoder, folder: Path) -> dict[str, Any]:
         weights = {name: torch.from_numpy(np.array(array)) for name, array in packed.weights.items()}
         config = _named("TaesdDecoder") | {"shapes": {name: list(value.shape) for name, value in weights.items()}}
         _write_program("taesd_decoder", folder)
+        _write_program("taesd_layers", folder, Path(taesd_layers.__file__).parent)
     else:
         autoencoder = load_autoencoder(source)
         weights, config = autoencoder.weights, _named(packed.kind) | autoencoder.config

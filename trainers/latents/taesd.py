@@ -1,47 +1,14 @@
-"""Build TAESD's autoencoders, and TAEF2's, from their raw weights: an encoder's and a decoder's file in one folder.
-
-The layers follow from names and shapes: `N.weight` is a convolution and `N.conv.0.weight` begins a residual block of
-three.  A `N.pool.0.weight` adds TAEF2's branch to the block.  In the encoder a convolution without bias halves the
-side; in the decoder one doubles it first.  Images are in [0, 1] (github.com/madebyollin/taesd, MIT).
-"""
+"""Build TAESD's autoencoders, and TAEF2's, from their raw weights: an encoder's and a decoder's file in one folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-
-_GROUPS = 4
-_LARGEST = 3.0
-"""Latents are clamped smoothly to +-3 before they are decoded."""
-
-
-class _Block(nn.Module):
-    """Three convolutions beside the identity, and TAEF2's pool branch where the weights have one."""
-
-    def __init__(self, channels: int, pooled: int | None) -> None:
-        super().__init__()
-        layers = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3)]
-        self.conv = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-        self.pool: nn.Sequential | None = None
-        if pooled is not None:
-            into, back = nn.Conv2d(channels, pooled, 1, bias=False), nn.Conv2d(pooled, channels, 1, bias=False)
-            self.pool = nn.Sequential(into, nn.GroupNorm(_GROUPS, pooled), nn.ReLU(), back)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, of the shape of its input."""
-        if self.pool is not None:
-            x = x + self.pool(x)
-        return torch.relu(self.conv(x) + x)
-
-
-class _Clamp(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x / _LARGEST) * _LARGEST
+from stepfront.trainers.latents.taesd_layers import layers_of
 
 
 class Taesd(nn.Module):
@@ -88,28 +55,9 @@ def _files(folder: Path, part: str) -> list[Path]:
 
 
 def _layers(weights: Mapping[str, Tensor], decodes: bool) -> nn.Sequential:
-    numbers = sorted({int(name.split(".")[0]) for name in weights if name.split(".")[0].isdigit()})
-    layers: dict[str, nn.Module] = {"clamp": _Clamp()} if decodes else {}
-    for number in numbers:
-        plain, first, pool = (weights.get(f"{number}.{name}") for name in _LAYERS)
-        if first is not None:
-            layers[str(number)] = _Block(first.shape[0], None if pool is None else pool.shape[0])
-        elif plain is not None and plain.ndim == 4:
-            biased = f"{number}.bias" in weights
-            if decodes and not biased:
-                layers[f"up{number}"] = nn.Upsample(scale_factor=2)
-            stride = 1 if biased or decodes else 2
-            layers[str(number)] = nn.Conv2d(plain.shape[1], plain.shape[0], 3, stride, padding=1, bias=biased)
-            if decodes and number == numbers[0]:
-                layers["relu"] = nn.ReLU()
-    network = nn.Sequential()
-    for name, layer in layers.items():
-        network.add_module(name, layer)
+    network = layers_of({name: value.shape for name, value in weights.items()}, decodes)
     _check_shapes(network, weights, "decoder" if decodes else "encoder")
     return network
-
-
-_LAYERS = ("weight", "conv.0.weight", "pool.0.weight")
 
 
 def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:

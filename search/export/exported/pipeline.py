@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 PARTS = ("unet", "scheduler", "vae")
-BESIDE = {"plan_unet": ("sample",)}
+BESIDE = {"plan_unet": ("sample",), "taesd_decoder": ("taesd_layers",)}
 """Programs that stand beside the one that defines a part's class."""
 
 Generators = torch.Generator | list[torch.Generator] | None

@@ -65,8 +65,10 @@ def test_a_trial_scored_again_has_its_score_and_depths_have_other_images(searche
     evaluator, trials = make_evaluator(problem, searched), read_snapshot(searched).trials
     row = trials[trials["plan"] == "6x0.50d1"].iloc[0]
     assert evaluator(plan_of_row(row), int(row["images"]), int(row["noise_seed"])).fid == row["fid"]
-    assert list(evaluator._shallower[""]) == [Size(0.5, 1)]
-    assert list(evaluator._subnets[""]) == [1.0], "that of the paired score: a plan of 0.5d1 makes no 0.5"
+    assert list(evaluator._networks.of(plan_of_row(row)).shallower) == [Size(0.5, 1)]
+    assert list(evaluator._networks.of(plan_of_row(row)).full) == [1.0], (
+        "that of the paired score: a plan of 0.5d1 makes no 0.5"
+    )
     assert row["fid"] != trials[trials["plan"] == "6x0.50"].iloc[0]["fid"]
     with pytest.raises(
         InputError, match=r"6x1\.00d3 runs 1\.00d3: depth 3 was not trained; possible: d1, and full depth"

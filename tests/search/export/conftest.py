@@ -36,6 +36,19 @@ PLANS = {
 }
 COUNTS = (1, 0, 4)
 
+WITHOUT_STEPFRONT = """
+import sys
+from pathlib import Path
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"stepfront", "search", "trainers", "dashboards", "ray", "mlflow", "optuna"}:
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Refuse())
+"""
+"""How a program begins that may use nothing of stepfront, as in an environment with diffusers and torch alone."""
+
 
 def make_point(name: str, directory: Path) -> FrontPoint:
     """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""

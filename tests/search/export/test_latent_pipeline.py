@@ -20,22 +20,16 @@ from stepfront.search.export.program import FrontPoint, write_point
 from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.latents.autoencoder import load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
+from tests.search.export.conftest import WITHOUT_STEPFRONT
 from tests.trainers.latents.conftest import make_autoencoder
 
 pytest.importorskip("diffusers")
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "taesd")
 SHIFT, SCALE = (0.1, -0.2), (2.0, 0.5)
-ALONE = """
-import sys
-from pathlib import Path
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"stepfront", "search", "trainers", "dashboards", "ray", "mlflow", "optuna"}:
-            raise ImportError(f"{name} is not here")
-
-sys.meta_path.insert(0, Refuse())
+ALONE = (
+    WITHOUT_STEPFRONT
+    + """
 import numpy as np, torch
 from diffusers import DiffusionPipeline
 
@@ -77,6 +71,7 @@ except ValueError as error:
     out["nan"] = str(error)
 np.savez(folder / "out.npz", **out)
 """
+)
 
 
 def make_raw_taesd(folder: Path) -> Path:

@@ -17,20 +17,14 @@ from PIL import Image
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.pipeline_folder import write_pipeline
 from stepfront.search.export.program import FrontPoint, write_point
-from tests.search.export.conftest import PLANS
+from tests.search.export.conftest import PLANS, WITHOUT_STEPFRONT
 
 pytest.importorskip("diffusers")
 
-ALONE = """
-import json, os, sys, textwrap
-from pathlib import Path
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"stepfront", "search", "trainers", "dashboards", "ray", "mlflow", "optuna"}:
-            raise ImportError(f"{name} is not here")
-
-sys.meta_path.insert(0, Refuse())
+ALONE = (
+    WITHOUT_STEPFRONT
+    + """
+import json, os, textwrap
 import numpy as np, torch
 from diffusers import DiffusionPipeline
 
@@ -91,6 +85,7 @@ out["saved"] = load("saved", variant="fp16", torch_dtype=kind)(8, seed=3, output
 assert not {"stepfront", "trainers", "search"} & set(sys.modules)
 np.savez(sys.argv[2], **out)
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -122,9 +122,7 @@ def test_a_narrow_block_reads_the_first_channels_of_state_and_velocity() -> None
 
 
 def test_inner_steps_are_refused_where_no_block_has_them() -> None:
-    with pytest.raises(
-        ValueError, match=r"does not have the settings network\.inner_steps; they are for family ode"
-    ):
+    with pytest.raises(ValueError, match=r"does not have the settings network\.inner_steps; they are for family ode"):
         NetworkSettings(family="unet", inner_steps=3)
     with pytest.raises(InputError, match="28 pixels can't be halved 3 times"):
         Supernet(SETTINGS.model_copy(update={"multipliers": (1, 2, 2, 2)}), 1, 28)
