@@ -30,6 +30,19 @@ def draws_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
+class _Pace:
+    """The remaining time by the pace since the first update, as a resumed run found earlier work done."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def remaining(self, done: int, total: int, now: float) -> float | None:
+        """Return the seconds left; None before anything was done."""
+        self._first = self._first or (done, now)
+        made, took = done - self._first[0], now - self._first[1]
+        return (total - done) * took / made if made > 0 else None
+
+
 class _Progress:
     """Share what both views need: the remaining time, and where the view is drawn."""
 
@@ -37,7 +50,7 @@ class _Progress:
         self._console = console or Console()
         self._clock = clock
         self._live = Live(console=self._console, transient=False, auto_refresh=False)
-        self._first: tuple[int, float] | None = None
+        self._pace = _Pace()
         self._failure_printed = False
         self._said: tuple[float, int] | None = None  # time of the last plain line, and its tenth of the work
 
@@ -51,12 +64,6 @@ class _Progress:
     ) -> None:
         if draws_live(self._console):
             self._live.stop()
-
-    def _remaining(self, done: int, total: int, seconds: float) -> float | None:
-        """Return the seconds left by the pace since the first update, as a resumed run found earlier work done."""
-        self._first = self._first or (done, seconds)
-        made, took = done - self._first[0], seconds - self._first[1]
-        return (total - done) * took / made if made > 0 else None
 
     def _show(self, done: int, total: int, line: str, view: Callable[[], RenderableType]) -> None:
         if draws_live(self._console):
@@ -90,7 +97,7 @@ class SearchProgress(_Progress):
         if first_failure and not self._failure_printed:
             self._failure_printed = True
             print_event(self._console, f"a trial failed: {first_failure}")
-        remaining = self._remaining(done, total, seconds)
+        remaining = self._pace.remaining(done, total, seconds)
         left = MISSING if remaining is None else duration(remaining)
         parts = [f"{done}/{total} trials", f"{failed} failed", plural(workers, "worker"), f"{duration(seconds)} so far"]
         parts.append(f"{left} left")
@@ -112,7 +119,7 @@ class TrainingProgress(_Progress):
     def update(self, step: int, total: int, losses: dict[float, float]) -> None:
         """Show the training after a step; `losses` holds the loss of each width."""
         now = self._clock()
-        remaining = self._remaining(step, total, now)
+        remaining = self._pace.remaining(step, total, now)
         said = ", ".join(f"{width:g}: {loss:.4f}" for width, loss in sorted(losses.items()))
         left = "" if remaining is None else f", {duration(remaining)} left"
         line = f"step {step}/{total}{left}" + (f", loss by width {said}" if said else "")
@@ -120,22 +127,27 @@ class TrainingProgress(_Progress):
 
 
 @contextlib.contextmanager
-def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(
+    console: Console, what: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int, str], None]]:
     """Show a progress bar with the remaining time; where it can't be redrawn, print one line per tenth of the work.
 
     Yields a function that takes the finished and the total number, and a description.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     printed: dict[str, int] = {}
+    paces: dict[str, _Pace] = {}
     with Progress(*columns, console=console, disable=not draws_live(console)) as progress:
         task = progress.add_task(what, total=None)
 
         def update(done: int, total: int, now: str) -> None:
             progress.update(task, completed=done, total=total, description=now)
+            remaining = paces.setdefault(now, _Pace()).remaining(done, total, clock())
             tenth = 10 * done // max(1, total)
             if not draws_live(console) and tenth > printed.get(now, -1):
                 printed[now] = tenth
-                print_event(console, f"{now}: {done}/{total}")
+                left = "" if remaining is None else f", {duration(remaining)} left"
+                print_event(console, f"{now}: {done}/{total}{left}")
 
         yield update
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stepfront.dashboards.progress import SearchProgress, TrainingProgress, sparkline
+from stepfront.dashboards.progress import SearchProgress, TrainingProgress, progress_bar, sparkline
 from stepfront.dashboards.terminal.front_table import front_listing
 from stepfront.dashboards.terminal.live_points import LivePoint
 from stepfront.tables.search_tables import read_tables
@@ -90,6 +90,24 @@ def test_training_shows_the_loss_of_each_width() -> None:
     assert [line[TIME:] for line in out.getvalue().splitlines()] == [
         "step 0/100",
         "step 10/100, 45 s left, loss by width 0.25: 0.0712, 1: 0.0500",
+    ]
+
+
+def test_a_bar_in_a_log_says_the_time_left_of_each_kind_of_work() -> None:
+    console, out = plain()
+    clock = Clock()
+    with progress_bar(console, "confirming", clock) as update:
+        for done in range(4, 9):  # four were done before
+            update(done, 10, "confirming")
+            clock.now += 3.0
+        update(1, 2, "drawing")
+    assert [line[TIME:] for line in out.getvalue().splitlines()] == [
+        "confirming: 4/10",
+        "confirming: 5/10, 15 s left",
+        "confirming: 6/10, 12 s left",
+        "confirming: 7/10, 9 s left",
+        "confirming: 8/10, 6 s left",
+        "drawing: 1/2",
     ]
 
 
