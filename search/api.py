@@ -120,16 +120,26 @@ def run_search(
         return search
 
 
-def search_local(settings: RunSettings, location: RunLocation, fresh: bool, progress: Progress, command: str) -> Search:
+def search_local(
+    settings: RunSettings,
+    location: RunLocation,
+    fresh: bool,
+    progress: Progress,
+    command: str,
+    extend: bool = False,
+) -> Search:
     """Search as `run_search` does, with settings whose folders are local, and publish nothing.
 
-    Hints name the run by its `location`; `command` is recorded as what started the search.
+    Hints name the run by its `location`; `command` is recorded as what started the search.  With `extend` the settings
+    may have a larger space than the search had so far.
     """
     from stepfront.search.driver.search import run_search as run
 
     disable_telemetry()
     with SearchProgress(_console(progress)) as view:
-        directory = run(settings, fresh, _View(view, progress), _stage(settings.name, progress), command, location)
+        directory = run(
+            settings, fresh, _View(view, progress), _stage(settings.name, progress), command, location, extend
+        )
     return Search(directory, settings)
 
 

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, str] = {
     "testing": """search/algorithm trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/earlier
-        search/api search/checks search/adaptation search/driver search/fitting search/scoring
+        search/api search/checks search/adaptation search/driver search/extending search/fitting search/scoring
         search/claims search/export
         search/execution
         search/tracking search/jobs search/records search/storage search/ground search/presets dashboards
@@ -43,14 +43,16 @@ MAY_IMPORT: dict[str, str] = {
     "search/adaptation": """search/driver search/scoring search/tracking search/records search/storage search/ground
         trainers/adaptation trainers/baselines trainers/training trainers/latents trainers/metrics trainers/networks
         trainers/data trainers/ground tables ground""",  # what `stepfront adapt` does
-    "search/driver": """search/earlier
-        search/scoring search/fitting search/learning search/problem search/execution search/study
+    "search/driver": """search/extending
+        search/earlier search/scoring search/fitting search/learning search/problem search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
         trainers/evaluator trainers/evaluation trainers/baselines trainers/training trainers/latents
         trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
+    "search/extending": """search/problem search/study search/earlier search/algorithm search/records search/storage
+        search/ground search/settings trainers/ground ground""",  # more budget, and larger spaces
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion tables ground""",

@@ -108,13 +108,24 @@ def _rebuild_study(inspection: _Inspection, changed: bool) -> None:
         raise InputError(f"{where}, but has {len(study - recorded)} that {TRIALS} lacks; delete the older of the two")
     if study and not is_file(settings.storage):
         raise InputError(f"{where}; a shared database is left as it is: restore it from its backup")
-    rows, rounds = recorded_trials(read_table(directory / TRIALS)), _recorded_rounds(directory)
+    table, rounds = read_table(directory / TRIALS), _recorded_rounds(directory)
     problem, costs = inspection.problem, inspection.costs  # an input that is missing raises before a file is renamed
+    _check_genomes(problem, table)
     if is_file(settings.storage):
         put_aside(settings.storage, directory)
     with closing(open_ledger(problem, costs, directory)) as empty:
-        empty.restore(rows)
+        empty.restore(recorded_trials(table))
         empty.fit_rounds.restore(rounds)
+
+
+def _check_genomes(problem: SearchProblem, table: pd.DataFrame) -> None:
+    """Raise InputError where the genomes of a table are not those of its plans in the space of the settings."""
+    for genome, plan in zip(table["genome"].astype(str), table["plan"], strict=True):
+        if problem.plan_of(genome).runs != plan:
+            raise InputError(
+                f"{TRIALS} has genomes of another space than {SETTINGS_FILE}: the search was killed while it was "
+                "extended; restore the study, or settings and tables, from one backup"
+            )
 
 
 def _recorded_rounds(directory: Path) -> list[dict[str, Any]]:

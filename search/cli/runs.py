@@ -23,7 +23,10 @@ def add_to(app: typer.Typer) -> None:
         "stepfront search mine.yaml --from runs/digits --from runs/faces; stepfront search mine.yaml --from auto"
     )(search)
     app.command(epilog="Example: stepfront resume runs/digits")(resume)
-    app.command(epilog="Example: stepfront extend runs/digits --trials 200")(extend)
+    app.command(
+        epilog="Example: stepfront extend runs/digits --trials 200; stepfront extend runs/digits --trials 60 "
+        "--set sampler.steps=30 --set space.stages=15"
+    )(extend)
 
 
 def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
@@ -146,18 +149,23 @@ def resume(search: Search) -> None:
 
 def extend(
     search: Search,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="make the space larger: sampler.steps or a setting of space"),
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="number of additional trials")] = None,
     minutes: Annotated[float | None, typer.Option(min=1e-3, help="additional running time, in minutes")] = None,
     tflops: Annotated[float | None, typer.Option(min=1e-9, help="additional network FLOPs, in 1e12")] = None,
 ) -> None:
     """Continue a finished search with more budget.
 
-    The study and the MLflow run stay the same.
+    The study and the MLflow run stay the same.  With --set the space becomes larger: more widths or variants, more
+    steps, finer stages.  All trials so far keep their scores and count in it.
     """
-    from stepfront.search.driver.search import extended_settings
+    from stepfront.search.extending.extended_settings import extended_settings
     from stepfront.search.storage.run_location import open_for_writing
 
     with open_for_writing(search) as location:
-        settings, output = extended_settings(location.local, trials, minutes, tflops), Output()
-        search_step(settings, False, location, output)
+        settings, output = extended_settings(location.local, trials, minutes, tflops, set_ or []), Output()
+        search_step(settings, False, location, output, extend=True)
         publish_step(settings, output)

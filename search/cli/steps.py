@@ -42,12 +42,17 @@ def adapt_step(settings: RunSettings, base: str, fresh: bool, output: Output) ->
     output.message(f"search it with: stepfront search {adapted.directory / 'settings.yaml'}")
 
 
-def search_step(settings: RunSettings, fresh: bool, location: RunLocation, output: Output) -> None:
-    """Run the search of the settings to the end of its budget; hints name its run by the location."""
+def search_step(
+    settings: RunSettings, fresh: bool, location: RunLocation, output: Output, extend: bool = False
+) -> None:
+    """Run the search of the settings to the end of its budget; hints name its run by the location.
+
+    With `extend` the settings may have a larger space than the search had so far.
+    """
     from stepfront.search.api import search_local
 
     command = redacted(" ".join(["stepfront", *sys.argv[1:]]))
-    search_local(settings, location, fresh, output.console, command)
+    search_local(settings, location, fresh, output.console, command, extend)
 
 
 def confirm_step(search: Path, images: int | None, seeds: int | None, output: Output) -> None:

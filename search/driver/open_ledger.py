@@ -9,6 +9,7 @@ from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.proxies import ProxyScore
 from stepfront.search.algorithm.screening import Screening, make_screening
 from stepfront.search.config import RunSettings
+from stepfront.search.extending.larger_space import earlier_genomes
 from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.evaluator_parts import local_parts
@@ -16,6 +17,7 @@ from stepfront.search.problem.plan_source import make_plan_features, make_plan_s
 from stepfront.search.problem.pricing import affordability, level_prices
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.spec import comparison_spec
+from stepfront.search.records.run_directory import written_settings
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
@@ -28,8 +30,12 @@ from stepfront.trainers.inference.cost import WidthCost
 REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `--fresh` starts over"
 
 
-def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path) -> Ledger:
-    """Open the study in `directory` with the sampler of the settings."""
+def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, extend: bool = False) -> Ledger:
+    """Open the study in `directory` with the sampler of the settings.
+
+    With `extend` the settings may have a larger space than the study.  So may the settings that are written in the
+    directory: a call that made the space larger was killed before the study had it.
+    """
     settings = problem.settings
     initial = make_initial_plans(settings.initial_plans, make_plan_source(problem, costs))
     screening = _make_screening(problem, costs)
@@ -58,11 +64,17 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         full_costs={"gflops": costs[1.0].step_gflops * steps, "latency_ms": latency * steps},
         attempts=settings.workers.attempts,
         encoding=problem.encoding,
+        earlier=earlier_genomes(problem, extend or _is_space_as_written(settings, directory)),
     )
     if screening is not None:
         screening.watch(ledger.progress)
     expect_noise(ledger, problem, read_score_noise(directory, settings.evaluation))
     return ledger
+
+
+def _is_space_as_written(settings: RunSettings, directory: Path) -> bool:
+    written = written_settings(directory)
+    return written is not None and (written.space, written.sampler) == (settings.space, settings.sampler)
 
 
 def expect_noise(ledger: Ledger, problem: SearchProblem, noise: ScoreNoise | None) -> None:

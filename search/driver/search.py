@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 from stepfront.checksums import begin_record
-from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
@@ -26,12 +25,14 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.extending.larger_space import check_larger
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
 from stepfront.search.learning.search_samplers import ensure_samplers
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
 from stepfront.search.problem.costs import (
+    add_latencies,
     ensure_gap_table,
     ensure_step_errors,
     evaluation_limit,
@@ -43,20 +44,18 @@ from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bi
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
-from stepfront.search.records.run_directory import SETTINGS_FILE, anchored, resume_settings
+from stepfront.search.records.run_directory import SETTINGS_FILE, anchored
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
-from stepfront.search.study.budget import usage_of_study
 from stepfront.search.study.optuna_storage import NAME_FILE, delete_study, foreign_study, recorded_study
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
-from stepfront.trainers.validation import settings_json, validate
 
 LEAST_PAUSE = 5.0
 """Seconds between two writes of the tables while a search runs, at least."""
@@ -69,11 +68,13 @@ def run_search(
     stage: Stage,
     command: str = "",
     location: RunLocation | None = None,
+    extend: bool = False,
 ) -> Path:
     """Run the search of the settings to the end of its budget, from where it stopped; return its directory.
 
-    `fresh` deletes what the directory holds and starts over.  Hints name the run by its `location`, by default the
-    directory.  Raises InputError when the supernet, the data or an existing study does not fit the settings.
+    `fresh` deletes what the directory holds and starts over.  With `extend` the settings may have a larger space than
+    the search had so far.  Hints name the run by its `location`, by default the directory.  Raises InputError when the
+    supernet, the data or an existing study does not fit the settings.
     """
     settings = anchored(settings)
     directory = settings.search_directory
@@ -87,6 +88,8 @@ def run_search(
         warn_of_bias(problem)
         check_user_scores(settings, problem.data)
         check_second_features(settings, problem.data, problem.supernet.local / FOLDER)
+        if extend:
+            check_larger(problem, directory)
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists
@@ -94,14 +97,20 @@ def run_search(
             begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
+            costs = add_latencies(problem, costs, directory) if extend else costs
             ensure_decoder_cost(problem, directory)
             problem = ensure_samplers(problem, costs, directory, stage)
             ensure_gap_table(problem, directory)
             ensure_step_errors(problem, directory)
             check_nothing_lost(settings, directory)
-            with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
+            with (
+                recorded_study(settings.storage, directory),
+                closing(open_ledger(problem, costs, directory, extend)) as ledger,
+            ):
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
+                if ledger.enter_space() and len(ledger.complete):
+                    writer.write()
                 record_judges(problem, directory)
                 _measure_floor(problem, stage)
                 hint = f"continue with: stepfront resume {location or directory.parent}"
@@ -145,26 +154,6 @@ def _measure_floor(problem: SearchProblem, stage: Stage) -> None:
     judge, device = (problem.features, problem.reference), pick_device("cpu")
     if (floor := ensure_reconstruction(problem.data, judge, problem.supernet.local, device)) is not None:
         stage(floor.sentence)
-
-
-def extended_settings(path: Path, trials: int | None, minutes: float | None, tflops: float | None) -> RunSettings:
-    """Return the settings of the search in `path` with more budget than it has used so far.
-
-    Only the limits that are given apply.  Raises InputError when none is given or no search was begun in `path`.
-    """
-    settings = resume_settings(path)
-    if trials is None and minutes is None and tflops is None:
-        raise InputError("no additional budget was given; possible: --trials, --minutes, --tflops")
-    # From the study: the facts beside it may be older, where a driver was killed.
-    with directory_lock(settings.search_directory):  # a running driver has the storage to itself
-        used = usage_of_study(settings.storage, settings.search_directory)
-    budget = {
-        "trials": trials and used.trials + trials,
-        "minutes": minutes and used.seconds / 60 + minutes,
-        "tflops": tflops and used.tflops + tflops,
-        "patience": None,
-    }
-    return validate(RunSettings, settings_json(settings) | {"budget": budget})
 
 
 def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:

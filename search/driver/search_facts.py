@@ -79,6 +79,7 @@ def search_facts(
             for place, folder in (("search", directory), ("supernet", problem.supernet.local))
             if (folder / CHECKSUMS_FILE).is_file()
         ],
+        **({"earlier_spaces": list(ledger.earlier_spaces)} if ledger.earlier_spaces else {}),
         **_learning(problem, directory),
         "fit_rounds": ledger.fit_rounds.content,
         "parent_searches": [

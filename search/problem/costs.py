@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from stepfront.errors import InputError
@@ -31,6 +33,41 @@ def load_or_measure_costs(problem: SearchProblem, directory: Path) -> dict[float
     }
     write_json(directory / COSTS_FILE, rows)
     return costs
+
+
+def add_latencies(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path) -> dict[float, WidthCost]:
+    """Return the costs of a search with those latencies that a larger space needs and were not measured so far.
+
+    They are measured under the search's engine, and scaled by how long the width's full call took then and takes now.
+    """
+    if not any(math.isnan(costs[variant.width].ms_of(variant)) for variant in problem.variants):
+        return costs
+    engine = costs[1.0].engine
+    update = {"engine": engine.name, "precision": engine.precision}
+    workers = problem.settings.workers.model_copy(update=update)
+    now, _ = measure_widths(replace(problem, settings=problem.settings.model_copy(update={"workers": workers})))
+    found = {width: with_missing_latencies(cost, now[width]) for width, cost in costs.items()}
+    rows = read_json(directory / COSTS_FILE, "table of costs")
+    write_json(directory / COSTS_FILE, rows | {"widths": [cost.model_dump(mode="json") for cost in found.values()]})
+    return found
+
+
+def with_missing_latencies(cost: WidthCost, now: WidthCost) -> WidthCost:
+    """Return the cost of a width with the latencies that it lacks, from another measurement of the same width."""
+    if cost.latency_ms is None or now.latency_ms is None:
+        return cost
+    scale = cost.latency_ms / now.latency_ms
+
+    def known(before: float | None, later: float | None) -> float | None:
+        return before if before is not None or later is None else later * scale
+
+    depths = [
+        one.model_copy(update={"latency_ms": known(one.latency_ms, other.latency_ms)})
+        for one, other in zip(cost.shallower, now.shallower, strict=True)
+    ]
+    names = ("reuse_latency_ms", "keep_latency_ms")
+    found = {name: known(getattr(cost, name), getattr(now, name)) for name in names}
+    return cost.model_copy(update=found | {"shallower": tuple(depths)})
 
 
 def _warn(settings: RunSettings, costs: dict[float, WidthCost]) -> None:

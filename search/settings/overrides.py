@@ -37,6 +37,11 @@ def each_once(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
+def override_key(override: str) -> str:
+    """Return the key of an override, such as `budget.trials`."""
+    return ".".join(_parts(override)[0])
+
+
 def _parts(override: str) -> tuple[tuple[str, ...], str]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))

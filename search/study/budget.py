@@ -9,11 +9,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from stepfront.errors import InputError
 from stepfront.search.algorithm.fit_rounds import FitRounds, learning_tflops
 from stepfront.search.algorithm.trials import RESULT, result_of
 from stepfront.search.study.clock import SearchClock
-from stepfront.search.study.optuna_storage import close_storage, open_storage, study_name
+from stepfront.search.study.optuna_storage import read_study
 from stepfront.search.study.progress import FrontProgress
 
 
@@ -79,23 +78,12 @@ class Budget:
 
 def usage_of_study(url: str | None, directory: Path) -> Usage:
     """Return what the study in `directory` has used.  Raises InputError when there is none."""
-    storage, name = open_storage(url, directory), study_name(url, directory)
-    try:
-        study = storage.get_study_id_from_name(name)
-        trials = storage.get_all_trials(study, deepcopy=False)
-        learning = learning_tflops(storage.get_study_user_attrs(study))
-    except KeyError:
-        raise InputError(
-            f"there is no study of the search in {directory}: the search never began, or the settings name "
-            "another storage"
-        ) from None
-    finally:
-        close_storage(storage)
+    attributes, trials = read_study(url, directory)
     results = [trial.user_attrs[RESULT] for trial in trials if RESULT in trial.user_attrs]
     return Usage(
         trials=sum(trial.state.is_finished() for trial in trials),
         seconds=max((result.get("elapsed", 0.0) for result in results), default=0.0),
-        tflops=_tflops(result for result in results if not result.get("error")) + learning,
+        tflops=_tflops(result for result in results if not result.get("error")) + learning_tflops(attributes),
     )
 
 

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.fit_rounds import FitRounds
 from stepfront.search.algorithm.trials import (
@@ -28,7 +29,7 @@ from stepfront.search.algorithm.trials import (
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits
 from stepfront.search.study.clock import SearchClock
-from stepfront.search.study.compatibility import check_compatible
+from stepfront.search.study.compatibility import SPEC, EarlierGenomes, StudySpec, check_compatible
 from stepfront.search.study.optuna_storage import ID_ATTRIBUTE, OWN_STUDY
 from stepfront.search.study.progress import FrontProgress, ReferencePoint
 from stepfront.search.study.trial_queue import ATTEMPT, TrialQueue, attempt_of
@@ -53,7 +54,7 @@ class Ledger:
 
     `spec` holds what scores depend on; a storage of another spec is refused with InputError.  `full_costs` are the
     costs of full width by objective, `attempts` how often a trial is tried when its worker fails.  With an `encoding`,
-    trials have parameters that describe their plans.
+    trials have parameters that describe their plans.  `earlier` reads trials of the spaces that the search had before.
 
     `progress` measures the front, `budget` the limits; `finished` counts complete and failed trials; `exhausted` is
     true when every plan of the space has been proposed.  `fit_rounds` are the pauses in which samplers are fitted, and
@@ -72,13 +73,14 @@ class Ledger:
         attempts: int = 3,
         name: str = OWN_STUDY,
         encoding: Encoding | None = None,
+        earlier: EarlierGenomes | None = None,
     ) -> None:
         self.sampler, self.attempts = sampler, attempts
         directed = objectives if isinstance(objectives, Objectives) else Objectives(tuple(objectives))
         self.objectives = directed.names
         self._store = TrialStore(storage, sampler, directed, constraints, name, encoding)
-        check_compatible(self._store, spec)
-        self._store.load()
+        self._spec = check_compatible(self._store, spec, earlier is not None and earlier.may_widen)
+        self._store.load(None if earlier is None else self._spec.genome_of(earlier.map_of))
         self._queue = TrialQueue(
             # A fitted plan is stored with its result; one without was interrupted, and waits to be fitted again.
             trial
@@ -165,6 +167,20 @@ class Ledger:
             assert again is not None, "the missing trial had a plan, so there is one to propose"
             self._queue.put_back(self._add(again))
         self._derive()
+
+    def enter_space(self) -> bool:
+        """Store that the search goes on in the space of now, where its trials so far are of another; return that."""
+        if self._spec.left is None:
+            return False
+        self.progress.widen()
+        self._store.set_study_attribute(SPEC, self._spec.content(len(self.trials)))
+        self._spec = StudySpec(self._spec.given, self._spec.earlier(len(self.trials)))
+        return True
+
+    @property
+    def earlier_spaces(self) -> tuple[dict[str, Any], ...]:
+        """The spaces that the search had before: each with the number `below` which its trials are."""
+        return self._spec.earlier(len(self.trials))
 
     def search_id(self, proposed: str) -> str:
         """Return the search's id, which is kept with the study: the first one that was ever proposed."""
@@ -262,6 +278,11 @@ class Ledger:
         return "not finite: " + ", ".join(f"{n} {score}" for n, score in zip(self.objectives, scores, strict=True))
 
     def _add(self, proposal: Proposal) -> FrozenTrial:
+        if self._spec.left is not None:
+            raise InputError(
+                "this search was killed while it was extended to a larger space, which its study has not entered yet; "
+                "continue it first: stepfront resume SEARCH"
+            )
         trial = self._store.add(proposal)
         self.archive.genomes.add(proposal.genome)
         return trial

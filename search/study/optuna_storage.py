@@ -9,10 +9,12 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 from sqlalchemy import event
 
 from stepfront.addresses import is_uri, redacted, resolved, shown
@@ -98,6 +100,22 @@ def close_storage(storage: BaseStorage) -> None:
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+
+
+def read_study(url: str | None, directory: Path) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    """Return the attributes of a search's study, and its trials by number.  Raises InputError when there is none."""
+    storage, name = open_storage(url, directory), study_name(url, directory)
+    try:
+        study = storage.get_study_id_from_name(name)
+        trials = storage.get_all_trials(study, deepcopy=False)
+        return storage.get_study_user_attrs(study), sorted(trials, key=lambda trial: trial.number)
+    except KeyError:
+        raise InputError(
+            f"there is no study of the search in {directory}: the search never began, or the settings name "
+            "another storage"
+        ) from None
+    finally:
+        close_storage(storage)
 
 
 def finished_numbers(url: str | None, directory: Path) -> set[int] | None:

@@ -41,6 +41,16 @@ class ReferencePoint:
             self._value = [float(value) for value in stored]
         return self._value
 
+    def widen(self) -> None:
+        """Raise the costs of a point that is known to those of a larger space, whose full width may take more steps."""
+        if (known := self.value()) is None:
+            return
+        names = self._store.objectives
+        wider = [max(value, 1.05 * self._full_costs.get(name, 0.0)) for name, value in zip(names, known, strict=True)]
+        if wider != known:
+            self._store.set_study_attribute("reference_point", wider)
+            self._value = wider
+
     def _computed(self) -> list[float] | None:
         first = self._store.trials[: self._first]
         scored = [trial for trial in first if trial.state == TrialState.COMPLETE] or self._archive.complete[:1]
@@ -87,6 +97,11 @@ class FrontProgress:
     def reference_point(self) -> list[float] | None:
         """Return the reference point of the hypervolume, [objectives]; None while the first trials run."""
         return self._reference.value()
+
+    def widen(self) -> None:
+        """Measure in a larger space from now on, all results so far included."""
+        self._reference.widen()
+        self.reset()
 
     def scores(self) -> Array:
         """Return the objectives of the complete trials, [N, objectives]."""

@@ -63,11 +63,17 @@ class TrialStore:
         self._name_metrics()
         self.trials: list[FrozenTrial] = []
 
-    def load(self) -> None:
-        """Read all trials by their numbers, and finish those with a result whose state a crash left open."""
+    def load(self, genome_of: Callable[[FrozenTrial], str] | None = None) -> None:
+        """Read all trials by their numbers, and finish those with a result whose state a crash left open.
+
+        `genome_of` gives the genome that a trial's plan has now, where it may be another than the stored one: Optuna
+        changes no attribute of a finished trial.
+        """
         found = self.storage.get_all_trials(self._study_id, deepcopy=True)
         self.trials.extend(sorted(found, key=lambda trial: trial.number))
         for trial in self.trials:
+            if genome_of is not None:
+                trial.user_attrs[GENOME] = genome_of(trial)
             if trial.state == TrialState.RUNNING and RESULT in trial.user_attrs:
                 self._finish(trial)
 

@@ -53,7 +53,7 @@ class SearchRuns:
         if self._run is None:
             run, found = find_or_begin(self._client, self._written, _start(self._settings, snapshot.facts), self._mend)
             if found:
-                self._trials.find(snapshot.trials)
+                self._trials.find(snapshot.trials, bool(snapshot.facts.get("earlier_spaces")))
                 # The driver may have been killed after it wrote the history, and before it noted that.
                 logged = self._client.get_metric_history(run.run_id, "hypervolume")
                 self._written.evaluations = max((metric.step for metric in logged), default=0)
@@ -98,6 +98,11 @@ class SearchRuns:
         tags = {"mlflow.note.content": run_note(snapshot, summary, same_store)}
         if worth := earlier_weights(snapshot.facts):
             tags["earlier_searches"] = ", ".join(f"{name} {weight:.2f}" for name, weight in worth.items())
+        if spaces := snapshot.facts.get("earlier_spaces"):  # parameters stay those that the search began with
+            tags |= {
+                "space": space_text(snapshot.facts),
+                "extended_after_trials": ", ".join(str(s["below"]) for s in spaces),
+            }
         if parents:
             tags["parent_search_ids"] = ",".join(parent["search_id"] for parent in parents)
             tags["parent_run_ids"] = ",".join(parent["run_id"] for parent in same_store)

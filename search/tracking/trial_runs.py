@@ -51,16 +51,19 @@ class TrialRuns:
         self._context: dict[str, str] = {}
         self._confirmed = (*CONFIRMED, *(column for name in own for column in confirmed_columns(name)))
 
-    def find(self, trials: pd.DataFrame) -> None:
-        """Note the child runs that the store has, and delete those that the table contradicts."""
-        genomes = dict(zip(trials["trial"].astype(str), trials["genome"], strict=True))
+    def find(self, trials: pd.DataFrame, extended: bool = False) -> None:
+        """Note the child runs that the store has, and delete those that the table contradicts.
+
+        Of a search that was `extended` to a larger space, earlier runs have the genome that their plan had before.
+        """
+        rows = {str(row["trial"]): row for row in trials.to_dict("records")}
         children: dict[str, str] = {}
         query, token = f"tags.mlflow.parentRunId = '{self._written.run_id}'", None
         while True:
             page = self._client.search_runs([self._written.experiment_id], query, max_results=1000, page_token=token)
             for run in page:
                 trial = run.data.tags["trial"]
-                other = genomes.get(trial, "")[:MAX_PARAM_CHARACTERS] not in ("", run.data.params.get("genome"))
+                other = trial in rows and _is_other(run.data.params, rows[trial], extended)
                 # A run that a killed driver left open is written again from its row.  So is one of another plan: the
                 # study was continued from an older copy of itself.
                 if run.info.status == "RUNNING" or other:
@@ -175,6 +178,12 @@ def table_rows(trials: pd.DataFrame, ranks: Mapping[str, int], cost: str) -> dic
 def rounded_metrics(values: Mapping[Any, Any], step: int = 0) -> list[Metric]:
     """Return the finite values as metrics of four significant digits, as people read them."""
     return finite_metrics({key: float(f"{value:.4g}") for key, value in values.items()}, step)
+
+
+def _is_other(params: Mapping[str, str], row: Mapping[Any, Any], extended: bool) -> bool:
+    """Return whether the parameters of a run are of another plan than the row of its trial."""
+    names = ["plan", *(name for name in ("solver", "grid") if name in params)] if extended else ["genome"]
+    return any(str(row[name])[:MAX_PARAM_CHARACTERS] not in ("", params.get(name)) for name in names)
 
 
 def width_axes(settings: RunSettings) -> int:

@@ -10,9 +10,10 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.search.config import save_settings
-from stepfront.search.driver.search import extended_settings, run_search
+from stepfront.search.driver.search import run_search
 from stepfront.search.earlier.found_searches import auto_settings
 from stepfront.search.earlier.kept_tables import warm_settings
+from stepfront.search.extending.extended_settings import extended_settings
 from stepfront.search.problem.load import load_problem
 from stepfront.search.problem.plan_source import make_plan_features
 from stepfront.search.records.run_directory import resume_settings

@@ -18,11 +18,12 @@ from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
-from stepfront.search.driver.search import extended_settings, run_search
+from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.pipeline_folder import export_pipeline
 from stepfront.search.export.program import export_point, write_point
+from stepfront.search.extending.extended_settings import extended_settings
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row

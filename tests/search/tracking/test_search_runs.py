@@ -287,3 +287,22 @@ def test_confirmed_points_bear_their_scores_on_held_out_noise_and_are_written_on
     calls = dict(client.calls)
     runs.finish(confirmed, artifacts, True, "")
     assert client.calls["log_batch"] == calls["log_batch"] + 1  # the note alone
+
+
+def test_runs_of_a_search_in_a_larger_space_stay(settings: RunSettings) -> None:
+    whole, written = made_up_search(12), WrittenSearch()
+    runs = SearchRuns(make_client(settings.tracking.uri), settings, written)
+    runs.find(whole)
+    runs.write(until(whole, 8))
+    before = dict(written.children)
+    # The same plans have other genomes in the larger space, and the first driver was killed before its note.
+    trials, facts = whole.trials.assign(genome="z" + whole.trials["genome"]), dict(whole.facts)
+    larger = Snapshot(trials, whole.progress, whole.front, facts | {"earlier_spaces": [{"below": 8}]})
+    again = WrittenSearch()
+    runs = SearchRuns(make_client(settings.tracking.uri), settings, again)
+    runs.write(larger)
+    runs.finish(larger, Path(settings.directory) / "none", True, "")
+    assert {trial: again.children[trial] for trial in before} == before
+    assert len(again.children) == 12
+    tags = make_client(settings.tracking.uri).get_run(again.run_id).data.tags
+    assert tags["extended_after_trials"] == "8"

@@ -1,0 +1,1 @@
+"""Continue a search with more budget, and in a larger space."""
