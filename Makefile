@@ -59,7 +59,7 @@ bench-search: $(READY)  ## measure hypervolume against evaluations per method (a
 	$(BIN)/python -m benchmarks.search
 
 bench-peers: $(READY)  ## compare the search with its peers on a published surrogate table (minutes, no supernet)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers --table digits-10
 
 surrogate-table: $(READY)  ## fit the surrogate table of bench-peers to evaluated plans (needs runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fit_surrogate

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,15 @@ from stepfront.search.records.versions import versions
 
 SHARES = (0.95, 0.99, 0.999)
 """Shares of the true hypervolume, to each of which the evaluations are counted."""
+
+EARLIER_SCREEN = "ours, screening before 0.2"
+"""The method that our other screenings are compared with, seed by seed."""
+
+SEEDS = 10
+"""Most seeds of a method, unless told otherwise."""
+
+PAIRED_AT = 100
+"""Evaluations after which they are compared."""
 
 FULL_EVALUATIONS = 20
 """Evaluations of the full width whose network FLOPs are one of the budgets."""
@@ -134,6 +142,36 @@ def _reached(counts: list[float], curves: list[Array]) -> str:
     return words[1] if len(counts) == 1 or words[1].startswith(">") else f"{words[1]} ({words[0]}-{words[2]})"
 
 
+def paired(results: Mapping[str, list[Result]], truth: Truth, at: int) -> pd.DataFrame:
+    """Return how far our screenings are nearer the true front than the one before 0.2, seed by seed.
+
+    The nearness is the FID above the front after `at` evaluations; methods without two seeds in common have no row.
+    """
+    before = [truth.excess(result.scores[:at]) for result in results.get(EARLIER_SCREEN, [])]
+    rows = []
+    for name in (name for name in results if name.startswith("ours") and name != EARLIER_SCREEN):
+        found = [truth.excess(result.scores[:at]) for result in results[name]]
+        gains = np.array([one - other for one, other in zip(before, found, strict=False)])
+        if len(gains) > 1:
+            nearer = f"{(gains > 0).sum()} of {len(gains)}"
+            spread = {"mean gain": f"{100 * gains.mean():.1f} %", "deviation": f"{100 * gains.std(ddof=1):.1f} %"}
+            rows.append({"method": name, "seeds nearer": nearer, **spread})
+    return pd.DataFrame(rows)
+
+
+def paired_lines(results: Mapping[str, list[Result]], truth: Truth) -> str:
+    """Return the comparison of our screenings, seed by seed, as Markdown; empty where there is none."""
+    rows = paired(results, truth, PAIRED_AT)
+    if not len(rows):
+        return ""
+    return f"""
+FID above the front after {PAIRED_AT} evaluations, seed by seed, against `{EARLIER_SCREEN}`. `deviation`: the standard
+deviation of the gain over seeds.
+
+{markdown(rows)}
+"""
+
+
 def error_lines(table: SurrogateTable) -> str:
     """Return the held-out error of a table as Markdown."""
     errors = pd.DataFrame(table.about["held-out error"]).T
@@ -162,8 +200,7 @@ def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str
 {units} genes of {count} widths, {count**units:,} plans; the true front has {len(truth.front)} points.
 
 {markdown(pd.DataFrame(rows))}
-{unmeasured}
-
+{unmeasured}{paired_lines(results, truth)}
 The table is fitted to {about["fitted to"]} evaluated plans, somewhat more than half of them of independent random
 widths, the others in runs or like those of a front (`{about["command"]}`).
 Supernet: {about["supernet"]}. Sampler: {about["sampler"]}. Score: {about["score"]}.
@@ -173,15 +210,15 @@ A fifth of the plans was held out. `front-like` are all that are not of independ
 """
 
 
-def page(sections: list[str], options: str) -> str:
-    """Return the page as Markdown."""
+def page(sections: list[str], options: str, made: str) -> str:
+    """Return the page as Markdown; `options` are those that make its rows, and `made` is the day of the newest one."""
     outside = {name: outside_peers.installed_version(package) for package, name in outside_peers.PACKAGES.items()}
     missing = [name for name, version in outside.items() if version is None]
     absent = f"Not installed, so not measured: {', '.join(missing)} (`pip install '.[peers]'`)." if missing else ""
     used = versions() | {name: version for name, version in outside.items() if version is not None}
     return f"""# The search and its peers
 
-Made by `make bench-peers` (`python -m benchmarks.peers{options}`) on {time.strftime("%Y-%m-%d")}.
+Made by `make bench-peers` (`python -m benchmarks.peers{options}`) on {made}.
 
 Versions: {", ".join(f"{k} {v}" for k, v in used.items())}.
 
@@ -223,7 +260,7 @@ def main() -> None:
     parser.add_argument("--table", default="", help="name of one table in benchmarks/surrogate_tables; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-peers"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10, help="most seeds of a method")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="most seeds of a method")
     parser.add_argument("--only", default="", help="run the methods whose names contain this, and write no page")
     parser.add_argument("--kept", action="store_true", help="run nothing, and write the page from results in --work")
     given = parser.parse_args()
@@ -234,9 +271,12 @@ def main() -> None:
         if not given.only:
             sections.append(section(path.stem, truth, results))
     if not given.only:
-        options = "".join(f" {word}" for word in sys.argv[1:])
+        # Without --work, --docs and --kept, which change no row.
+        options = f" --table {given.table}" * bool(given.table) + f" --seeds {given.seeds}" * (given.seeds != SEEDS)
+        newest = max((path.stat().st_mtime for path in given.work.rglob("*.npz")), default=time.time())
+        made = time.strftime("%Y-%m-%d", time.localtime(newest))
         given.docs.mkdir(parents=True, exist_ok=True)
-        (given.docs / "bench-peers.md").write_text(page(sections, options), encoding="utf-8")
+        (given.docs / "bench-peers.md").write_text(page(sections, options, made), encoding="utf-8")
 
 
 def run_peers(

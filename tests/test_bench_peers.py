@@ -13,7 +13,7 @@ from benchmarks import outside_peers, peers
 from benchmarks.fit_surrogate import fit
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
-from benchmarks.peers import Result, Truth, page, row, run_peers
+from benchmarks.peers import EARLIER_SCREEN, Result, Truth, page, paired, row, run_peers
 from benchmarks.surrogate_table import (
     TABLES,
     SurrogateTable,
@@ -148,7 +148,7 @@ def test_peers_that_are_not_installed_are_left_out_and_named(tmp_path: Path, mon
     assert set(run_peers(made_table(), b"", 10, "", tmp_path)) == set(ran) == {"here", "forest"}
     assert set(run_peers(made_table(), b"", 10, "", tmp_path, kept_alone=True)) == {"here", "forest"}
     assert len(ran) == 2
-    text = page([], "")
+    text = page([], "", "2026-01-01")
     assert "Not installed, so not measured: BoTorch, Syne Tune (" in text
     assert "SMAC3 1.0" in text
 
@@ -176,3 +176,20 @@ def test_published_tables_say_their_error_and_rank_full_width_above_the_narrowes
     assert errors["plans"] >= 50
     units = table.encoding.units
     assert table(np.full(units, table.encoding.highest))[0] < table(np.zeros(units, dtype=np.int64))[0]
+
+
+def test_screenings_are_compared_seed_by_seed() -> None:
+    truth = Truth.of(made_table())
+    front, far = truth.front, np.array([[truth.reference[0], truth.front[0, 1]]])
+    results = {
+        EARLIER_SCREEN: [Result(far, 0.0), Result(front, 0.0), Result(far, 0.0)],
+        "ours, default": [Result(front, 0.0), Result(front, 0.0)],
+        "ours, one seed": [Result(front, 0.0)],
+        "another": [Result(front, 0.0)] * 3,
+    }
+    rows = paired(results, truth, 100)
+    gain = truth.excess(far)
+    assert rows["method"].tolist() == ["ours, default"]
+    assert rows["seeds nearer"].tolist() == ["1 of 2"]
+    assert rows["mean gain"].tolist() == [f"{50 * gain:.1f} %"]
+    assert rows["deviation"].tolist() == [f"{100 * gain / 2**0.5:.1f} %"]
