@@ -31,8 +31,8 @@ from stepfront.search.pareto import domination_rank, front_indices, hypervolume_
 from stepfront.search.records.versions import versions
 
 DEFAULTS = RunSettings()
-SCREEN = ScreenSettings(coding="thermometer", acquisition="expected", neighbours=1000)
-"""The screening of all searches that are compared: the default, with more neighbours."""
+SCREEN = DEFAULTS.screen
+"""The screening of all searches that are compared."""
 
 FIRST_SCREEN = ScreenSettings(coding="level", acquisition="optimistic", neighbours=0)
 """The screening of release 0.1, that of the earlier searches and of one row."""
@@ -43,8 +43,11 @@ EARLIER_TRIALS = 120
 COLD, COLD_FIRST = "cold", "cold, with the screening of 0.1"
 """Names of the rows without earlier searches."""
 
-REVERSED = "reversed"
-"""Name of the control: the table of the data itself with its steps in reverse order, which misleads."""
+REVERSED, UNRELATED = "reversed", ("unrelated-1", "unrelated-2", "unrelated-3")
+"""Names of the controls, made of the table of the data itself: its steps in reverse order, which mislead, and all its
+coefficients exchanged at random, so that nothing is left of it but their sizes."""
+
+CONTROLS = (REVERSED, *UNRELATED)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Run:
+    """The hypervolume and the network TFLOPs spent after each evaluation of a search, [budget] each."""
+
+    volumes: Array
+    tflops: Array
+
+    def needed(self, goal: float) -> tuple[float, float]:
+        """Return the evaluations and the TFLOPs to a hypervolume; infinite where it was not reached."""
+        reached = self.volumes >= goal * (1 - 1e-12)
+        if not reached.any():
+            return np.inf, np.inf
+        return float(np.argmax(reached)) + 1, float(self.tflops[np.argmax(reached)])
+
+
+@dataclass(frozen=True)
 class Tables:
     """The published tables by name, and the folder in which results are kept."""
 
@@ -64,21 +82,25 @@ class Tables:
     work: Path
     budget: int
 
-    def table(self, name: str, data: str) -> SurrogateTable:
-        """Return a table of that name; the control is made of the data's own."""
+    def table(self, name: str, data: str, seed: int) -> SurrogateTable:
+        """Return a table of that name; a control is made of the data's own, an unrelated one for each seed."""
+        if name in UNRELATED:
+            return unrelated_table(self.by_name[data], [seed, UNRELATED.index(name)])
         return reversed_table(self.by_name[data]) if name == REVERSED else self.by_name[name]
 
-    def curve(self, comparison: Comparison, seed: int) -> Array:
-        """Return the hypervolume after each evaluation, [budget]; results are kept and read again."""
+    def run(self, comparison: Comparison, seed: int) -> Run:
+        """Return what a search found after each evaluation; results are kept and read again."""
         table = self.by_name[comparison.data]
         words = "-".join([comparison.data, "from", *(comparison.earlier or ["none"]), comparison.screen.coding])
-        digest = self._digest([comparison.data, *(name for name in comparison.earlier if name != REVERSED)])
+        digest = self._digest([comparison.data, *(name for name in comparison.earlier if name not in CONTROLS)])
         path = self.work / f"{words}-{self.budget}-{seed}-{digest}.npy"
         if not path.exists():
             begin = time.process_time()
             np.save(path, self._scores(comparison, table, seed))
             print(f"{path.stem}: {time.process_time() - begin:.0f} s of CPU", flush=True)
-        return hypervolume_history(np.load(path), table.reference_point())
+        scores = np.load(path)
+        spent = np.cumsum(scores[:, 1]) * int(table.about["images"]) / 1000
+        return Run(hypervolume_history(scores, table.reference_point()), spent)
 
     def _scores(self, comparison: Comparison, table: SurrogateTable, seed: int) -> Array:
         found = [self._carried(name, comparison.data, seed) for name in comparison.earlier]
@@ -89,9 +111,9 @@ class Tables:
 
     def _carried(self, name: str, data: str, seed: int) -> tuple[EarlierModel, list[Proposal]]:
         """Return what a search on the table `name` carries over to `data`; its trials are kept."""
-        table = self.table(name, data)
-        words = f"{data}-{REVERSED}" if name == REVERSED else name
-        path = self.work / f"earlier-{words}-{seed}-{self._digest([data if name == REVERSED else name])}.npz"
+        table = self.table(name, data, seed)
+        words = f"{data}-{name}" if name in CONTROLS else name
+        path = self.work / f"earlier-{words}-{seed}-{self._digest([data if name in CONTROLS else name])}.npz"
         if not path.exists():
             plans, scores = earlier_trials(table, 1000 + seed)
             np.savez(path, plans=np.array(plans), scores=scores)
@@ -110,6 +132,14 @@ def reversed_table(table: SurrogateTable) -> SurrogateTable:
     for i, j in zip(*np.triu_indices(count, 1), strict=True):
         pairs[count - 1 - j, count - 1 - i] = table.pairs[i, j].T
     return replace(table, main=table.main[::-1].copy(), pairs=pairs)
+
+
+def unrelated_table(table: SurrogateTable, seed: Sequence[int]) -> SurrogateTable:
+    """Return the table with its coefficients exchanged at random; gap and costs stay those of the data."""
+    rng = np.random.default_rng(seed)
+    pairs, upper = np.zeros_like(table.pairs), np.triu_indices(len(table.main), 1)
+    pairs[upper] = rng.permutation(table.pairs[upper].ravel()).reshape(table.pairs[upper].shape)
+    return replace(table, main=rng.permutation(table.main.ravel()).reshape(table.main.shape), pairs=pairs)
 
 
 def earlier_trials(table: SurrogateTable, seed: int) -> tuple[list[Levels], Array]:
@@ -155,40 +185,47 @@ def carried(
     return model, [Proposal(genome, "front:earlier") for genome in genomes]
 
 
-def comparisons(names: Sequence[str], data: str) -> Iterator[tuple[str, Comparison]]:
-    """Yield what is compared on the table `data`, with the name of its row."""
+def comparisons(names: Sequence[str], data: str) -> Iterator[tuple[str, str, Comparison]]:
+    """Yield what is compared on the table `data`, with its name in the summary and that of its row."""
     others = [name for name in names if name != data]
-    yield COLD, Comparison(data)
-    yield COLD_FIRST, Comparison(data, screen=FIRST_SCREEN)
+    yield COLD, COLD, Comparison(data)
+    yield COLD_FIRST, COLD_FIRST, Comparison(data, screen=FIRST_SCREEN)
     for name in others:
-        yield f"from {name}", Comparison(data, (name,))
+        yield "from one other table (all ordered pairs)", f"from {name}", Comparison(data, (name,))
     if len(others) > 1:
-        yield f"from {' and '.join(others)}", Comparison(data, tuple(others))
-    yield "from reversed (control)", Comparison(data, (REVERSED,))
+        yield "from all other tables", f"from {' and '.join(others)}", Comparison(data, tuple(others))
+    for control, earlier in (
+        ("the reversed table", (REVERSED,)),
+        ("an unrelated table", UNRELATED[:1]),
+        ("three unrelated tables", UNRELATED),
+    ):
+        yield f"from {control} (control)", f"from {control} (control)", Comparison(data, earlier)
+    if others:
+        mixed = Comparison(data, (others[0], *UNRELATED[:2]))
+        yield "from one other table and two unrelated ones", f"from {others[0]} and two unrelated tables", mixed
 
 
-def counts(curve: Array, cold: Array, trials: int) -> tuple[float, float]:
-    """Return the evaluations that a curve and the cold one need to the cold one's last hypervolume of `trials`.
+def row(name: str, runs: Sequence[Run], cold: Sequence[Run], trials: int) -> tuple[dict[str, str], Array]:
+    """Return the row of one way to search, and its evaluations and TFLOPs relative to the cold ones [2, seeds].
 
-    The first is infinite where the curve does not reach it.
+    They are those to the cold search's hypervolume after so many `trials`, divided by what that one needed itself.
     """
-    goal = cold[trials - 1]
-    reached = curve >= goal * (1 - 1e-12)
-    return float(np.argmax(reached)) + 1 if reached.any() else np.inf, float(np.argmax(cold >= goal)) + 1
-
-
-def row(name: str, curves: Sequence[Array], cold: Sequence[Array], trials: int) -> tuple[dict[str, str], list[float]]:
-    """Return the row of one way to search, and the ratio of its evaluations to the cold ones per seed."""
-    pairs = [counts(curve, one, trials) for curve, one in zip(curves, cold, strict=True)]
-    own, ratios = [pair[0] for pair in pairs], [a / b for a, b in pairs]
+    goals = [one.volumes[trials - 1] for one in cold]
+    own = np.array([run.needed(goal) for run, goal in zip(runs, goals, strict=True)]).T
+    ratios = own / np.array([one.needed(goal) for one, goal in zip(cold, goals, strict=True)]).T
     cells = {"search": name}
     for at in (20, 30, trials):
-        volumes = [curve[at - 1] / one[trials - 1] for curve, one in zip(curves, cold, strict=True)]
+        volumes = [run.volumes[at - 1] / goal for run, goal in zip(runs, goals, strict=True)]
         cells[f"hypervolume at {at}"] = f"{np.median(volumes):.4f}"
-    cells["evaluations"] = f"{_count(np.percentile(own, 50, method='higher'))} ({_count(min(own))}-{_count(max(own))})"
-    cells["ratio, median"] = _ratio(float(np.percentile(ratios, 50, method="higher")))
-    cells["ratio, worst"] = _ratio(max(ratios))
+    cells["evaluations"] = f"{_count(_middle(own[0]))} ({_count(own[0].min())}-{_count(own[0].max())})"
+    cells["network TFLOPs"] = _ratio(_middle(own[1]))
+    cells["ratio, median"] = _ratio(_middle(ratios[0]))
+    cells["ratio, worst"] = _ratio(ratios[0].max())
     return cells, ratios
+
+
+def _middle(values: Array) -> float:
+    return float(np.percentile(values, 50, method="higher"))
 
 
 def _count(value: float) -> str:
@@ -202,37 +239,30 @@ def _ratio(value: float) -> str:
 def measure(tables: Tables, seeds: int, trials: int, only: str = "") -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Return the rows of each table whose name contains `only`, and the ratios over all their ordered pairs."""
     sections: dict[str, pd.DataFrame] = {}
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[Array]] = {}
     names = sorted(tables.by_name)
     for data in (name for name in names if only in name):
-        cold = [tables.curve(Comparison(data), seed) for seed in range(seeds)]
+        cold = [tables.run(Comparison(data), seed) for seed in range(seeds)]
         rows = []
-        for name, comparison in comparisons(names, data):
-            cells, found = row(name, [tables.curve(comparison, seed) for seed in range(seeds)], cold, trials)
+        for kind, name, comparison in comparisons(names, data):
+            cells, found = row(name, [tables.run(comparison, seed) for seed in range(seeds)], cold, trials)
             rows.append(cells)
-            ratios.setdefault(_kind(comparison), []).extend(found)
+            ratios.setdefault(kind, []).append(found)
         sections[data] = pd.DataFrame(rows)
-    summary = [
-        {
-            "searches": kind,
-            "number": len(found),
-            "ratio, median": _ratio(float(np.percentile(found, 50, method="higher"))),
-            "ratio, 90 % below": _ratio(float(np.percentile(found, 90, method="higher"))),
-            "ratio, worst": _ratio(max(found)),
-            "above 1.1": sum(ratio > 1.1 for ratio in found),
-        }
-        for kind, found in ratios.items()
-    ]
-    return sections, pd.DataFrame(summary)
+    return sections, pd.DataFrame([_summary(kind, *np.hstack(found)) for kind, found in ratios.items()])
 
 
-def _kind(comparison: Comparison) -> str:
-    names = comparison.earlier
-    if not names:
-        return COLD if comparison.screen == SCREEN else COLD_FIRST
-    if names == (REVERSED,):
-        return "warm, from the control alone"
-    return "warm, from one other table (all ordered pairs)" if len(names) == 1 else "warm, from all other tables"
+def _summary(kind: str, ratios: Array, tflops: Array) -> dict[str, str | int]:
+    """Return the row of one kind of searches, of its ratios of evaluations and of TFLOPs."""
+    return {
+        "search": kind,
+        "number": len(ratios),
+        "ratio, median": _ratio(_middle(ratios)),
+        "ratio, 90 % below": _ratio(float(np.percentile(ratios, 90, method="higher"))),
+        "ratio, worst": _ratio(ratios.max()),
+        "above 1.1": int((ratios > 1.1).sum()),
+        "ratio of TFLOPs, median": _ratio(_middle(tflops)),
+    }
 
 
 def page(sections: Mapping[str, pd.DataFrame], summary: pd.DataFrame, tables: Tables, given: argparse.Namespace) -> str:
@@ -254,18 +284,20 @@ Made by `make bench-transfer` (`--seeds {given.seeds} --trials {given.trials}`) 
 A search on one surrogate table (`benchmarks/surrogate_tables/`) starts from a search on another, as
 `--from` does. The earlier search has the initial plans of the defaults, the screening of release 0.1
 and {EARLIER_TRIALS} evaluations. Plans and gap tables are mapped by log-SNR. All other searches have the default
-screening, but for {SCREEN.neighbours} neighbours in place of {DEFAULTS.screen.neighbours}.
+screening.
 
 Each ratio compares a search with the cold one of the same seed: the evaluations to that search's hypervolume after
 {given.trials} evaluations, divided by what it needed itself. `never`: not reached in {tables.budget} evaluations.
+`network TFLOPs` is what the networks of those evaluations compute.
 
 Goal: half in the median, and never above 1.1.
 
 {markdown(summary)}
 
-- The control is the data's own table with its steps in reverse order: a search that misleads. Its first generation is
-  chosen by expected gain as well. So what is below the control's ratio is due to what the earlier search knows, and the
-  rest to how plans are chosen.
+- Controls are made of the data's own table. `reversed` has its steps in reverse order: a search that misleads.
+  `unrelated` has all its coefficients exchanged at random, others for each seed. Their first generation is chosen by
+  expected gain as well. So what is below a control's ratio is due to what the earlier search knows, and the rest to how
+  plans are chosen.
 - A table has neither noise nor interactions of three steps, and all tables here have 10 genes of the same 4 widths and
   the same 10 steps. Other numbers of steps and widths are tested (`tests/search/earlier`), not measured.
 
