@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,6 @@ from stepfront.search.problem.costs import read_costs
 from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.facts import read_facts
-from stepfront.trainers.variant import parse_variants
 from tests.search.conftest import Silent, copy_of_search
 
 CHANGES = ["space.variants=[0.25, 0.5, 1.0, 1.0r]", "space.stages=6"]
@@ -34,8 +32,18 @@ def trials_of(directory: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def extended(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the search that was extended by six trials; its driver was killed before the study knew."""
+
+    def killed(self: Ledger) -> bool:
+        raise KeyboardInterrupt
+
     directory = copy_of_search(searched, tmp_path_factory.mktemp("extended"))
-    return extend(extended_settings(directory, 6, None, None, CHANGES))
+    settings = extended_settings(directory, 6, None, None, CHANGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "enter_space", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extend(settings)
+    return run_search(resume_settings(directory), False, Silent(), lambda text: None)
 
 
 def test_scores_stay_and_the_larger_space_is_searched(searched: Path, extended: Path) -> None:
@@ -43,8 +51,9 @@ def test_scores_stay_and_the_larger_space_is_searched(searched: Path, extended: 
     assert len(after) == 15
     pd.testing.assert_frame_equal(after[:9][KEPT], before[KEPT])
     assert set(after["genome"].map(len)) == {6}
-    variants = {variant for plan in after["plan"][9:] for variant in parse_variants(plan)}
-    assert any(variant.reuse for variant in variants) or any(len(set(plan.split())) > 3 for plan in after["plan"][9:])
+    # Runs of a plan so far have two steps per stage.
+    new = [run for plan in after["plan"][9:] for run in plan.split()]
+    assert any("r" in run or int(run.partition("x")[0]) % 2 for run in new)
     assert after["plan"].nunique() == 15
     assert after["latency_ms"].notna().all()
     costs, old = read_costs(extended)[1.0], read_costs(searched)[1.0]
@@ -69,23 +78,6 @@ def test_it_continues_as_any_search_and_its_study_can_be_rebuilt(extended: Path,
     assert [found.detail for found in check_search(directory.parent) if not found.usable] == []
 
 
-def test_a_driver_that_is_killed_before_the_study_has_the_space_is_resumed(
-    searched: Path, extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(self: Ledger) -> bool:
-        raise KeyboardInterrupt
-
-    directory = copy_of_search(searched, tmp_path)
-    settings = extended_settings(directory, 6, None, None, CHANGES)
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "enter_space", killed)
-        with pytest.raises(KeyboardInterrupt):
-            extend(settings)
-    run_search(resume_settings(directory), False, Silent(), lambda text: None)
-    columns = ["trial", "genome", "origin", "plan", "fid", "gflops"]
-    pd.testing.assert_frame_equal(trials_of(directory)[columns], trials_of(extended)[columns])
-
-
 def test_a_space_without_some_plan_is_refused_and_nothing_is_written(searched: Path, tmp_path: Path) -> None:
     directory = copy_of_search(searched, tmp_path)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and "lock" not in path.name}
@@ -97,13 +89,3 @@ def test_a_space_without_some_plan_is_refused_and_nothing_is_written(searched: P
     larger = extended_settings(directory, 6, None, None, CHANGES)
     with pytest.raises(InputError, match="`stepfront extend SEARCH --set` goes on in a larger space"):
         run_search(larger, False, Silent(), lambda text: None)  # as `stepfront search CONFIG` would
-    shutil.rmtree(tmp_path / "tiny")
-
-
-def test_the_same_space_gives_the_same_trials_as_without(searched: Path, tmp_path: Path) -> None:
-    plain, same = (copy_of_search(searched, tmp_path / name) for name in ("plain", "same"))
-    run_search(extended_settings(plain, 4, None, None), False, Silent(), lambda text: None)
-    extend(extended_settings(same, 4, None, None, ["space.stages=3"]))
-    columns = ["trial", "genome", "origin", "plan", "fid", "gflops"]
-    pd.testing.assert_frame_equal(trials_of(same)[columns], trials_of(plain)[columns])
-    assert "earlier_spaces" not in read_facts(same)

@@ -209,3 +209,14 @@ def test_other_scores_and_unasked_spaces_are_refused(tmp_path: Path) -> None:
     other = make_problem(**{"sampler.solver": "unipc_2"})
     with pytest.raises(InputError, match="this search was begun with sampler"):
         make_ledger(other, storage, 8, may_widen=True)
+
+
+def test_the_same_space_gives_the_same_trials_as_more_budget_alone() -> None:
+    problem, ends = make_problem(), []
+    for may_widen in (False, True):
+        storage = InMemoryStorage()
+        run(problem, make_ledger(problem, storage, 8))
+        ledger = make_ledger(problem, storage, 20, may_widen)
+        assert not ledger.enter_space()
+        ends.append(trials_of(problem, run(problem, ledger)))
+    assert ends[0] == ends[1]
