@@ -67,9 +67,10 @@ def _agreement(pair: ProxyPair) -> str:
 
 def latency_noise(facts: Mapping[str, Any]) -> str:
     """Return how far the runs of the latencies' measurement differed, in words; empty where that is not known."""
-    known = [cost.get("latency_spread") for cost in facts.get("width_costs") or []]
+    costs = facts.get("width_costs") or []
+    known = [spread for cost in costs for spread in (cost.get("latency_spread"), *(cost.get("spreads") or {}).values())]
     spreads = [spread for spread in known if isinstance(spread, float)]
-    noise = f" Half of the runs lie within {max(spreads):.0%} of a latency, at the noisiest width." if spreads else ""
+    noise = f" Half of the runs lie within {max(spreads):.0%} of a latency, at the noisiest variant." if spreads else ""
     doubt = facts.get("latency_doubt")
     return f"{noise} The latencies are in doubt, since something else ran on the machine: {doubt}." if doubt else noise
 

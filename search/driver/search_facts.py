@@ -166,8 +166,9 @@ def _work_done(ledger: Ledger, trials: pd.DataFrame, noise: ScoreNoise | None) -
 
 
 def _other_costs(cost: WidthCost) -> dict[str, Any]:
-    """Return the columns of a width's cost beside its MACs."""
-    return {k: getattr(cost, k) for k in ("parameters", "latency_ms", "latency_spread", "batch", "device")}
+    """Return the columns of a width's cost beside its MACs, and the spreads of the latencies of its variants."""
+    columns = {k: getattr(cost, k) for k in ("parameters", "latency_ms", "latency_spread", "batch", "device")}
+    return columns | {"spreads": cost.spreads}
 
 
 def _by_name(settings: RunSettings, point: Sequence[float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from stepfront.trainers.devices import device_name, pick_device
 from stepfront.trainers.diffusion.conditioning import calls_per_step, guided
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.schedule import noise_schedule
-from stepfront.trainers.inference.cost import WidthCost, count_width, largest_batch
+from stepfront.trainers.inference.cost import DepthCost, Latency, WidthCost, count_width, largest_batch
 from stepfront.trainers.inference.engine import PLAIN
 from stepfront.trainers.inference.engine_choice import Bench, FeatureLatencies, Measured, choose_engine
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
@@ -33,7 +33,7 @@ Inputs = list[tuple[np.ndarray, float]]
 """(x [batch, C, H, W], time) of some network calls."""
 
 
-_Chosen = tuple[Measured, list[Measured], dict[float, FeatureLatencies], dict[Size, float], str]
+_Chosen = tuple[Measured, list[Measured], dict[float, FeatureLatencies], dict[Size, Latency], str]
 """The chosen engine, all measurements, latencies, and the device's name.
 
 The latencies are of calls with features, by width, and of shallower networks, by size.
@@ -57,14 +57,24 @@ def measure_widths(problem: SearchProblem) -> tuple[dict[float, WidthCost], list
         counted = count_width(card.network, card.image_channels, card.resolution, width)
         found: dict[str, float | None] = {"latency_ms": latency, "latency_spread": spread}
         if width in features:
-            found |= {"reuse_latency_ms": features[width].reuse_ms, "keep_latency_ms": features[width].keep_ms}
+            found |= _of_features(features[width])
         if card.groups is not None:  # features of one group's weights mean nothing to another's
             found["reuse_macs"] = None
-        depths = [
-            one.model_copy(update={"latency_ms": shallower.get(Size(width, one.depth))}) for one in counted.shallower
-        ]
-        costs[width] = counted.model_copy(update=found | common | {"shallower": tuple(depths)})
+        depths = tuple(_with_latency(one, shallower.get(Size(width, one.depth))) for one in counted.shallower)
+        costs[width] = counted.model_copy(update=found | common | {"shallower": depths})
     return costs, measured
+
+
+def _of_features(measured: FeatureLatencies) -> dict[str, float | None]:
+    reuse, keep = measured
+    found: dict[str, float | None] = {"reuse_latency_ms": reuse.ms, "reuse_latency_spread": reuse.spread}
+    return found if keep is None else found | {"keep_latency_ms": keep.ms, "keep_latency_spread": keep.spread}
+
+
+def _with_latency(cost: DepthCost, measured: Latency | None) -> DepthCost:
+    if measured is None:
+        return cost
+    return cost.model_copy(update={"latency_ms": measured.ms, "latency_spread": measured.spread})
 
 
 def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | str:
@@ -80,6 +90,11 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
     reusing = sorted({variant.width for variant in problem.variants if variant.reuse})
     shallower = sorted({variant.size for variant in problem.variants if variant.depth is not None})
 
+    # Each worker compiles what its plans call: sizes per group of times, and two more calls per width that reuses.
+    groups = 1 if card.groups is None else len(card.groups.cuts) + 1
+    widths = card.network.widths
+    more = groups * (len(widths) + len(shallower)) + 2 * len(reusing) - len(widths)
+
     @ray.remote(**remote_options(workers))
     def measure(weights: dict[str, np.ndarray], inputs: Inputs) -> _Chosen | str:
         torch.set_num_threads(threads_per_worker(settings))
@@ -90,7 +105,7 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
             (torch.from_numpy(x.copy()).to(device), torch.full((len(x),), t, device=device), *label) for x, t in inputs
         ]
         guide = None if null is None else lambda network, given: guided(network, given, null, scale)
-        bench = Bench(supernet.subnet, card.network.widths, tensors, device, guide)
+        bench = Bench(supernet.subnet, widths, tensors, device, guide, more)
         try:
             chosen, measured = choose_engine(bench, workers.engine, workers.precision, calls)
             by_width = bench.feature_latencies(chosen.engine, reusing)

@@ -40,24 +40,25 @@ class Latency(NamedTuple):
 class DepthCost(Settings):
     """Cost of one network call at a width and at another depth than the full one, per image.
 
-    Inner steps share their weights, so `parameters` may be those of full depth.
+    Inner steps share their weights, so `parameters` may be those of full depth.  `latency_spread` is as in WidthCost.
     """
 
     depth: int
     macs: int
     parameters: int
     latency_ms: float | None = None
+    latency_spread: float | None = None
 
 
 class WidthCost(Settings):
     """Cost of one network call at one width, per image.
 
     `engine` is how the network ran when its latency was measured, and `latency_spread` how far its runs differed, as a
-    share of the latency.  `calls` is the number of calls per step: two under guidance.  `reuse_macs` and
-    `reuse_latency_ms` are of a call that reuses deep features; None where the network can't, or was not measured so.
-    `keep_latency_ms` is of a full call that hands out its features to the next step, where the engine runs it unlike
-    other full calls (CUDA graphs); None where it takes as long.  `shallower` has the cost at each depth other than the
-    full one.
+    share of the latency.  Other latencies have spreads of their own.  `calls` is the number of calls per step: two
+    under guidance.  `reuse_macs` and `reuse_latency_ms` are of a call that reuses deep features; None where the network
+    can't, or was not measured so.  `keep_latency_ms` is of a full call that hands out its features to the next step,
+    where the engine runs it unlike other full calls (CUDA graphs); None where it takes as long.  `shallower` has the
+    cost at each depth other than the full one.
     """
 
     width: float
@@ -71,8 +72,19 @@ class WidthCost(Settings):
     calls: int = 1
     reuse_macs: int | None = None
     reuse_latency_ms: float | None = None
+    reuse_latency_spread: float | None = None
     keep_latency_ms: float | None = None
+    keep_latency_spread: float | None = None
     shallower: tuple[DepthCost, ...] = ()
+
+    @property
+    def spreads(self) -> dict[str, float]:
+        """The spread of each latency that was measured, by what was called, such as `width 0.5 at depth 1`."""
+        name = f"width {self.width:g}"
+        found = {name: self.latency_spread, f"{name} with reuse": self.reuse_latency_spread}
+        found[f"{name} with features handed out"] = self.keep_latency_spread
+        found |= {f"{name} at depth {one.depth}": one.latency_spread for one in self.shallower}
+        return {called: spread for called, spread in found.items() if spread is not None}
 
     @property
     def step_gflops(self) -> float:
@@ -244,8 +256,9 @@ def _latency(seconds: Sequence[float], batch: int) -> Latency:
 def latency_doubt(costs: Mapping[float, WidthCost]) -> str:
     """Return in words why measured latencies are not to be relied on; empty where nothing speaks against them."""
     known = [(width, cost.latency_ms) for width, cost in sorted(costs.items()) if cost.latency_ms is not None]
-    spread, at = max(((cost.latency_spread or 0.0, width) for width, cost in costs.items()), default=(0.0, 0.0))
-    reasons = [f"runs of width {at:g} differ by {spread:.0%} (half of them)"] if spread > MOST_SPREAD else []
+    spreads = ((spread, called) for cost in costs.values() for called, spread in cost.spreads.items())
+    spread, called = max(spreads, default=(0.0, ""))
+    reasons = [f"runs of {called} differ by {spread:.0%} (half of them)"] if spread > MOST_SPREAD else []
     for (narrow, quick), (wide, slow) in itertools.pairwise(known):
         if quick > (1 + MOST_SPREAD) * slow:
             reasons.append(f"width {narrow:g} takes {quick / slow:.2g} times as long as width {wide:g}")

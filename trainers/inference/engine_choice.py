@@ -40,7 +40,7 @@ A small search therefore uses the plain network.  Two small searches with equal 
 whatever else the machine did during the measurement."""
 
 COMPILE_SECONDS = 10.0
-"""Least time to compile one width on a CPU (measured: 9 to 34 s)."""
+"""Least time to compile one call, such as that of a width, on a CPU (measured: 9 to 34 s)."""
 
 ENOUGH = 10.0
 """Seconds after which the measurement of a width ends with its third run."""
@@ -53,7 +53,8 @@ class Measured(Settings):
     """The measurement of one candidate.
 
     `latency_ms` is per image and call, narrowest width first, and `latency_spread` how far its runs differed, as a
-    share of it.  `refused` is why the candidate can't be used.
+    share of it.  `startup_seconds` is what the first calls take; where calls are compiled, those of all variants, each
+    as long as a width's in the mean.  `refused` is why the candidate can't be used.
     """
 
     engine: Engine
@@ -65,13 +66,13 @@ class Measured(Settings):
 
 
 class FeatureLatencies(NamedTuple):
-    """Latencies in ms per image: of a call that reuses deep features, and of a full one that hands them out.
+    """Latencies of a call that reuses deep features, and of a full one that hands them out.
 
     The second is None where it is that of any full call.
     """
 
-    reuse_ms: float
-    keep_ms: float | None
+    reuse: Latency
+    keep: Latency | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Bench:
     `subnet(width)` makes a new network, and `subnet(width, depth)` a shallower one.  `inputs` are (x [batch, C, H, W],
     t [batch]) and, with classes, label [batch], as they occur in a sampler.  `guided` turns a network and its labels
     into what a guided sampler calls.  Guidance amplifies what an engine changes, so guided predictions are compared.
+    `more_calls` says how many calls a worker may run beside one per width: at other depths, with deep features.
     """
 
     subnet: Callable[..., nn.Module]
@@ -88,6 +90,7 @@ class Bench:
     inputs: Sequence[tuple[Tensor, ...]]
     device: torch.device
     guided: Callable[[Callable[..., Tensor], Tensor], Callable[..., Tensor]] | None = None
+    more_calls: int = 0
 
     @torch.inference_mode()
     def measure(self, engines: Sequence[Engine]) -> list[Measured]:
@@ -111,7 +114,12 @@ class Bench:
                 )
                 for before, first, latency, difference in zip(found, first_calls, latencies, differences, strict=True)
             ]
-        return [_checked(one) for one in found]
+        return [_checked(self._with_all_calls(one)) for one in found]
+
+    def _with_all_calls(self, one: Measured) -> Measured:
+        """Return a measurement whose start-up has the compiling of all calls, not of the measured widths alone."""
+        share = (len(self.widths) + self.more_calls) / len(self.widths) if one.engine.compiles else 1.0
+        return one.model_copy(update={"startup_seconds": share * one.startup_seconds})
 
     @torch.inference_mode()
     def feature_latencies(self, engine: Engine, widths: Sequence[float]) -> dict[float, FeatureLatencies]:
@@ -125,17 +133,16 @@ class Bench:
             calls = [partial(running.reusing, deep), running.with_features]
             reuse, keep = self._latencies(calls, tuple(shape[1:]), shape[0], label)  # type: ignore[arg-type]
             # Only CUDA graphs, which hand out no features, make the second one another kind of call.
-            found[width] = FeatureLatencies(reuse.ms, keep.ms if engine.records else None)
+            found[width] = FeatureLatencies(reuse, keep if engine.records else None)
         return found
 
     @torch.inference_mode()
-    def depth_latencies(self, engine: Engine, sizes: Sequence[Size]) -> dict[Size, float]:
-        """Return the latency of a call at each of the sizes, in ms per image."""
+    def depth_latencies(self, engine: Engine, sizes: Sequence[Size]) -> dict[Size, Latency]:
+        """Return the latency of a call at each of the sizes."""
         shape, label, found = self.inputs[0][0].shape, self.inputs[0][2:], {}
         for size in sizes:
             running = engine.run(self.subnet(*size), self.device, shape[0])
-            (best,) = self._latencies([running], tuple(shape[1:]), shape[0], label)
-            found[size] = best.ms
+            (found[size],) = self._latencies([running], tuple(shape[1:]), shape[0], label)
         return found
 
     def _latencies(
@@ -188,7 +195,7 @@ def choose_engine(
     for engine in wanted:
         if engine in certain or engine in unfit:
             continue
-        startup = COMPILE_SECONDS * len(bench.widths)
+        startup = COMPILE_SECONDS * (len(bench.widths) + bench.more_calls)
         if name == "auto" and engine.compiles and plain_seconds < 2 * startup:
             reason = (
                 f"not tried: compiling takes at least {startup:.0f} s, and a worker is expected to spend about "

@@ -52,11 +52,15 @@ def test_trials_run_depths_and_cost_what_their_networks_do(searched: Path) -> No
         assert (one.macs, one.parameters) == (counted.shallower[0].macs, counted.parameters)
         assert one.latency_ms is not None
         assert one.latency_ms > 0
+        assert one.latency_spread is not None, "how far the runs of its measurement differed is kept"
+        assert costs[width].spreads[f"width {width:g} at depth 1"] == one.latency_spread >= 0
     for _, row in trials.iterrows():
         plan = plan_of_row(row)
         assert plan.runs == row["plan"]
         assert row["gflops"] == pytest.approx(plan_gflops(plan, costs), rel=1e-12)
         assert row["latency_ms"] == pytest.approx(plan_latency_ms(plan, costs), rel=1e-12)
+    shown = {name for cost in read_snapshot(searched).facts["width_costs"] for name in cost["spreads"]}
+    assert shown == {f"width {width}{depth}" for width in ("0.5", "1") for depth in ("", " at depth 1")}
     assert read_snapshot(searched).facts["variants"] == ["0.50d1", "0.50", "1.00d1", "1.00"], "by counted cost"
 
 

@@ -62,6 +62,7 @@ def test_trials_run_variants_and_cost_what_their_calls_do(searched: Path) -> Non
     assert any("r" in plan for plan in trials["plan"])
     assert any("u" in plan for plan in trials["plan"])
     assert costs[1.0].reuse_latency_ms is not None
+    assert costs[1.0].reuse_latency_spread is not None
     assert costs[0.5].reuse_latency_ms is None, "0.5r is not in the space"
     for _, row in trials.iterrows():
         plan = plan_of_row(row)

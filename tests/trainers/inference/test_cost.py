@@ -10,6 +10,7 @@ from stepfront.errors import InputError
 from stepfront.trainers.devices import device_name, pick_device
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.inference.cost import (
+    DepthCost,
     Latency,
     WidthCost,
     count_width,
@@ -145,6 +146,12 @@ def test_latencies_that_differ_or_fall_with_the_width_are_doubted() -> None:
     assert latency_doubt(costs((1, 0.02), (2, 0.5), (3, 0.1))) == "runs of width 0.75 differ by 50% (half of them)"
     assert latency_doubt(costs((1, 0), (4, 0), (2, 0))) == "width 0.75 takes 2 times as long as width 1"
     assert latency_doubt({1.0: WidthCost(width=1.0, macs=1, parameters=1)}) == ""
+    quiet = costs((1, 0.02), (2, 0.05), (3, 0.1))
+    shallower = (DepthCost(depth=1, macs=1, parameters=1, latency_ms=1.0, latency_spread=0.6),)
+    noisy = quiet | {0.5: quiet[0.5].model_copy(update={"shallower": shallower})}
+    assert latency_doubt(noisy) == "runs of width 0.5 at depth 1 differ by 60% (half of them)"
+    noisy = noisy | {1.0: quiet[1.0].model_copy(update={"reuse_latency_ms": 1.0, "reuse_latency_spread": 0.7})}
+    assert latency_doubt(noisy) == "runs of width 1 with reuse differ by 70% (half of them)"
 
 
 def test_a_disturbed_measurement_is_repeated_and_the_quietest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

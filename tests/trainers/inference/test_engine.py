@@ -14,6 +14,7 @@ from torch import nn
 from stepfront.errors import InputError
 from stepfront.trainers.diffusion.conditioning import guided
 from stepfront.trainers.inference import engine_choice, winograd
+from stepfront.trainers.inference.cost import Latency
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.inference.engine_choice import TOLERANCE, Bench, Measured, choose_engine
 from stepfront.trainers.network_settings import NetworkSettings
@@ -223,5 +224,25 @@ def test_a_recorded_network_predicts_what_the_plain_one_does(supernet: Supernet,
 def test_calls_with_features_are_measured_where_the_space_reuses(supernet: Supernet) -> None:
     found = Bench(supernet.subnet, supernet.widths, INPUTS, CPU).feature_latencies(PLAIN, [1.0])
     assert set(found) == {1.0}
-    assert found[1.0].reuse_ms > 0
-    assert found[1.0].keep_ms is None, "a plain network runs such a full call as any other"
+    assert found[1.0].reuse.ms > 0
+    assert found[1.0].reuse.spread >= 0
+    assert found[1.0].keep is None, "a plain network runs such a full call as any other"
+
+
+def test_compiling_has_to_pay_off_for_all_calls_that_a_worker_compiles(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.setattr(engine_choice, "_seconds", lambda network, inputs: 5.0)
+    monkeypatch.setattr("stepfront.trainers.inference.engine.compiled", lambda network: network)
+    monkeypatch.setattr(Bench, "_latencies", lambda self, running, *given: [Latency(1.0, 0.0)] * len(running))
+    widths = len(bench.widths)
+    more = replace(bench, more_calls=3 * widths)  # such as three depths more
+    plain, compiled = more.measure([PLAIN, Engine(name="compiled")])
+    assert plain.startup_seconds == 5 * widths
+    assert compiled.startup_seconds == 5 * 4 * widths
+    assert bench.measure([Engine(name="compiled")])[0].startup_seconds == 5 * widths
+    calls = 1000 * 6 * engine_choice.COMPILE_SECONDS * widths  # worth compiling the widths alone
+    (said,) = [one.refused for one in choose_engine(more, "auto", "auto", calls)[1] if one.engine.compiles]
+    assert said.startswith(f"not tried: compiling takes at least {40 * widths} s, and a worker is expected")
+    (tried,) = [one for one in choose_engine(bench, "auto", "auto", calls)[1] if one.engine.compiles]
+    assert not tried.refused
