@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
-        trainers/diffusion trainers/networks trainers/ground tables ground""",
+        trainers/network_families trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/earlier
         search/execution search/step_tables search/initial_plans search/algorithm search/records
         search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/latents

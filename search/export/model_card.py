@@ -145,7 +145,7 @@ def _searched(content: Mapping[str, Any], row: pd.Series) -> str:
         "data": f"{point['dataset']} (fingerprint {_short(point['fingerprint'])})",
         "supernet": f"digest {_short(point['supernet_digest'])}",
         "features of the FID": point["features"],
-        "widths of the plan": ", ".join(f"{network['width']:g}" for network in content["networks"]),
+        "widths of the plan": ", ".join(f"{width:g}" for width in sorted({step["width"] for step in content["steps"]})),
         "solver": point["solver"] + _learnt(str(row["learnt"])),
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in said.items())])

@@ -18,15 +18,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stepfront.files import write_atomically, write_json, write_text
+from stepfront.files import read_json, write_atomically, write_json, write_text
 from stepfront.folders import check_free, new_folder
 from stepfront.search.export.exported.sample import Point, grid
 from stepfront.search.export.model_card import EXAMPLE_FILE, model_card
-from stepfront.search.export.program import FrontPoint, load_point, weights_of_plan, write_point
+from stepfront.search.export.program import FrontPoint, load_point, plan_content, weights_of_plan, write_point
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents import taesd_layers
 from stepfront.trainers.latents.autoencoder import RAW, load_autoencoder
 from stepfront.trainers.latents.decoder import PackedDecoder
+from stepfront.trainers.network_families import text_unet_features
 from stepfront.trainers.network_settings import PROMPTED
 
 EXPORTED = Path(__file__).parent / "exported"
@@ -61,22 +62,24 @@ def write_pipeline(
     point: FrontPoint, out: Path, name: str, license_name: str, say: Say = lambda text: None
 ) -> dict[str, Any]:
     """Write the files of a pipeline into `out`, which the model card calls `name`."""
-    program = out / "program"
     decoder = point.problem.decoder
-    prompted = point.problem.card.network.family == PROMPTED
-    form = "torch-export" if prompted else "program"  # for the example images alone
-    content = write_point(point.problem, point.facts, point.row, point.plan, program, form, decodes=False)
-    config = _common_config(content, decoder)
-    if prompted:
+    if point.problem.card.network.family == PROMPTED:
+        program = None  # one file of the network is enough, and it may have gigabytes
+        content = plan_content(point.problem, point.facts, point.row, point.plan)
+        config = _common_config(content, decoder)
         unet = _write_prompted(point, config, out / "unet")
     else:
+        program = out / "program"  # for the example images
+        content = write_point(point.problem, point.facts, point.row, point.plan, program, decodes=False)
+        config = _common_config(content, decoder)
         unet = _write_networks(content, program, config, out / "unet")
     _write_parts(content, unet, out, decoder)
     if decoder is not None:
         content["decoder"] = _write_autoencoder(decoder, out / "vae")
-    images = _sample(program, decoder, float(point.row["gflops"]) + content.get("decoder", {}).get("gflops", 0.0), say)
+    images = _sample(out, program, decoder, content, float(point.row["gflops"]), say)
     content["examples"] = len(images)
-    shutil.rmtree(program)
+    if program is not None:
+        shutil.rmtree(program)
     _example(images).save(out / EXAMPLE_FILE)
     write_text(out / CARD_FILE, model_card(content, point.facts, point.row, name, license_name, _imported(point)))
     return content
@@ -88,16 +91,46 @@ def _imported(point: FrontPoint) -> str:
     return "" if card.data_fingerprint else str(card.made_with.get("imported", "elsewhere"))
 
 
-def _sample(program: Path, decoder: PackedDecoder | None, gflops: float, say: Say) -> np.ndarray:
-    """Return the first images of noise seed 0, uint8 [N, H, W, C], of `gflops` each, from a GPU where there is one."""
-    point, count = Point(program, str(pick_device("auto"))), EXAMPLES
+def _sample(
+    out: Path,
+    program: Path | None,
+    decoder: PackedDecoder | None,
+    content: Mapping[str, Any],
+    gflops: float,
+    say: Say,
+) -> np.ndarray:
+    """Return the first images of noise seed 0, uint8 [N, H, W, C], from a GPU where there is one.
+
+    An image costs `gflops`, decoding not included.  Without a program, the pipeline in `out` runs.
+    """
+    device, count = pick_device("auto"), EXAMPLES
+    gflops += content.get("decoder", {}).get("gflops", 0.0)
     if gflops > MANY_GFLOPS:
         count = FEW_EXAMPLES
-        say(f"sampling {count} example images on {point.device}: {count * gflops:,.0f} GFLOPs")
+        say(f"sampling {count} example images on {device}: {count * gflops:,.0f} GFLOPs")
+    if program is None:
+        return _sample_prompted(out, decoder, device, count)
+    point = Point(program, str(device))
     if decoder is not None:
         point.decoder = decoder.unpack(point.device)
         point.plan["decoder"] = {"batch": decoder.block}
     return point.sample([0] * count, range(count))
+
+
+def _sample_prompted(out: Path, decoder: PackedDecoder | None, device: torch.device, count: int) -> np.ndarray:
+    """Return images of the pipeline in `out`, as `_sample` does."""
+    from stepfront.search.export.exported.pipeline import PlanPipeline  # these import diffusers
+    from stepfront.search.export.exported.plan_prompt_unet import PlanPromptUNet
+    from stepfront.search.export.exported.plan_scheduler import PlanScheduler
+
+    unet = PlanPromptUNet.from_config(read_json(out / "unet" / "config.json", "network's config"))
+    unet.load_state_dict(load_file(out / "unet" / WEIGHTS_FILE))
+    scheduler = PlanScheduler.from_config(read_json(out / "scheduler" / "scheduler_config.json", "plan"))
+    pipeline = PlanPipeline(unet.eval(), scheduler).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    x = pipeline(count, seed=0, output_type="pt" if decoder is None else "latent").images
+    x = 2 * x - 1 if decoder is None else decoder.unpack(device)(x)
+    return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
 
 def _example(images: np.ndarray) -> Image.Image:
@@ -130,6 +163,7 @@ def _write_prompted(point: FrontPoint, config: dict[str, Any], unet: Path) -> li
     more = {"unet_config": own.config, "tokens": own.tokens, "texts": texts}
     write_json(unet / "config.json", _named("PlanPromptUNet") | config | more)
     _write_program("plan_prompt_unet", unet)
+    _write_program("text_unet_features", unet, Path(text_unet_features.__file__).parent)
     return ["plan_prompt_unet", "PlanPromptUNet"]
 
 

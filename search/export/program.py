@@ -104,7 +104,7 @@ def write_point(
 
     With `decodes`, the program has the decoder of the networks' latents, if they make latents.
     """
-    card = problem.card
+    card, most = problem.card, _most_in_call(problem)
     _check_form_fits(card.network.family, plan.runs, form)
     weights = {k: torch.from_numpy(v) for k, v in weights_of_plan(problem, plan).items()}
     supernet = supernet_from_weights(card, weights)
@@ -114,7 +114,6 @@ def write_point(
     )
     if card.network.classes is not None:
         inputs += (torch.zeros(2, dtype=torch.int64),)
-    most = MOST_OF_DIFFUSERS if card.network.family == PROMPTED else MOST_IN_CALL
     networks = []
     order = {size: number for number, size in enumerate(card.network.sizes)}
     for size, group in sorted(set(_networks_of_steps(plan, problem)), key=lambda one: (order[one[0]], one[1] or 0)):
@@ -122,14 +121,24 @@ def write_point(
         if isinstance(network, GroupedNetwork):
             network = network.networks[group or 0]
         networks.append(write_network(network, inputs, size, form, out, group, most))
+    content = plan_content(problem, facts, row, plan) | {"unet": shared_parts(card.network), "networks": networks}
+    if problem.decoder is not None and decodes:
+        content["decoder"] = write_decoder(problem.decoder, out)
+    write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
+    write_json(out / PLAN_FILE, content)
+    return content
+
+
+def plan_content(problem: SearchProblem, facts: Mapping[str, Any], row: pd.Series, plan: Plan) -> dict[str, Any]:
+    """Return what plan.json says of a point beside its networks: steps, images, classes and scores."""
+    card = problem.card
+    most = _most_in_call(problem)
     content: dict[str, Any] = {
         "format": FORMAT,
         "plan": plan.runs,
         "image_shape": [card.image_channels, card.resolution, card.resolution],
         "clip": problem.settings.sampler.clip,
         "batch": min(most, CPU_BATCH if (batch := problem.settings.evaluation.batch) == "auto" else batch),
-        "unet": shared_parts(card.network),
-        "networks": networks,
         "steps": _steps(plan, problem),
         "point": point_facts(row, facts),
     }
@@ -138,11 +147,11 @@ def write_point(
         content["condition"] = {"counts": list(condition.counts), "guidance": guidance}
         if card.network.family == PROMPTED:
             content["condition"]["prompts"] = list(card.class_names)
-    if problem.decoder is not None and decodes:
-        content["decoder"] = write_decoder(problem.decoder, out)
-    write_text(out / PROGRAM_FILE, PROGRAM.read_text(encoding="utf-8"))
-    write_json(out / PLAN_FILE, content)
     return content
+
+
+def _most_in_call(problem: SearchProblem) -> int:
+    return MOST_OF_DIFFUSERS if problem.card.network.family == PROMPTED else MOST_IN_CALL
 
 
 def weights_of_plan(problem: SearchProblem, plan: Plan) -> Mapping[str, np.ndarray]:
@@ -158,10 +167,11 @@ def _check_form_fits(family: str, plan: str, form: str) -> None:
             f"cannot export the plan {plan} as onnx, which was not tried with depths (d); possible: front points "
             "without d, or --as torch-export"
         )
-    if form != "program" and any(variant.reuse for variant in variants):
+    if form in FORMS and form != "program" and any(variant.reuse for variant in variants):
+        others = {"unet": ", or --as program or pipeline", PROMPTED: ", or --as pipeline"}.get(family, "")
         raise InputError(
             f"cannot export the plan {plan} as {form}: such a network can't reuse deep features (r); possible: front "
-            f"points without r{', or --as program' if family == 'unet' else ''}"
+            f"points without r{others}"
         )
     if form == "program" and family != "unet":
         raise InputError(

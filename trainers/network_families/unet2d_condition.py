@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stepfront.errors import InputError, first_line
+from stepfront.trainers.network_families import text_unet_features
 from stepfront.trainers.network_settings import NetworkSettings
 
 _EXTRA_INPUTS = (
@@ -119,54 +120,13 @@ class PromptUNet(nn.Module):
 
     def with_features(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what a call returns, and the deep features [B, D, H, W] that the outermost level reads."""
-        text, time = self._text(x, label), self._time(x, t)
-        h = self.unet.conv_in(x)
-        skips = [h]
-        for block in self.unet.down_blocks:
-            h, more = self._down(block, h, time, text)
-            skips += more
-        if self.unet.mid_block is not None:
-            reads_text = getattr(self.unet.mid_block, "has_cross_attention", False)
-            h = self.unet.mid_block(h, time, **({"encoder_hidden_states": text} if reads_text else {}))
-        for block in self.unet.up_blocks[:-1]:
-            h = self._up(block, h, skips, time, text)
-        return self._outermost(h, skips, time, text), h
+        return text_unet_features.with_features(self.unet, x, t, self._text(x, label))
 
     def reusing(self, deep: Tensor, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the output of the outermost level on deep features [B, D, H, W] of another call."""
-        text, time = self._text(x, label), self._time(x, t)
-        h = self.unet.conv_in(x)
-        outer = self.unet.up_blocks[-1]
-        _, more = self._down(self.unet.down_blocks[0], h, time, text)
-        return self._outermost(deep, [h, *more][: len(outer.resnets)], time, text)
+        return text_unet_features.reusing(self.unet, deep, x, t, self._text(x, label))
 
     def _text(self, x: Tensor, label: Tensor | None) -> Tensor:
         if label is None:
             label = torch.full((len(x),), len(self.prompts) - 1, device=x.device)
         return self.prompts[label].to(x.dtype)
-
-    def _time(self, x: Tensor, t: Tensor) -> Tensor:
-        time: Tensor = self.unet.time_embedding(self.unet.get_time_embed(sample=x, timestep=t))
-        return time if self.unet.time_embed_act is None else self.unet.time_embed_act(time)
-
-    def _down(self, block: Any, h: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        reads_text = getattr(block, "has_cross_attention", False)
-        found: tuple[Tensor, tuple[Tensor, ...]] = block(
-            hidden_states=h, temb=time, **({"encoder_hidden_states": text} if reads_text else {})
-        )
-        return found
-
-    def _up(self, block: Any, h: Tensor, skips: list[Tensor], time: Tensor, text: Tensor) -> Tensor:
-        own = tuple(skips[-len(block.resnets) :])
-        del skips[-len(block.resnets) :]
-        reads_text = getattr(block, "has_cross_attention", False)
-        more = {"encoder_hidden_states": text} if reads_text else {}
-        found: Tensor = block(hidden_states=h, temb=time, res_hidden_states_tuple=own, **more)
-        return found
-
-    def _outermost(self, deep: Tensor, skips: list[Tensor], time: Tensor, text: Tensor) -> Tensor:
-        h = self._up(self.unet.up_blocks[-1], deep, skips, time, text)
-        if self.unet.conv_norm_out is not None:
-            h = self.unet.conv_act(self.unet.conv_norm_out(h))
-        output: Tensor = self.unet.conv_out(h)
-        return output

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 PARTS = ("unet", "scheduler", "vae")
-BESIDE = {"plan_unet": ("sample",), "taesd_decoder": ("taesd_layers",)}
+BESIDE = {"plan_unet": ("sample",), "plan_prompt_unet": ("text_unet_features",), "taesd_decoder": ("taesd_layers",)}
 """Programs that stand beside the one that defines a part's class."""
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -100,25 +100,45 @@ class PlanPipeline(DiffusionPipeline):
         labels, scale = self._labels(count, class_labels, generator, seed), self._scale(guidance_scale)
         x = self._noise(count, generator, seed, 0)
         steps = list(zip(self.scheduler.config.steps, self.scheduler.timesteps, strict=True))
+        deep: dict[str, Tensor] = {}
         for step, time in self.progress_bar(steps):
             now = scale if step.get("guided", True) else 1.0
-            predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step["width"], labels, now)
+            predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step, labels, now, deep)
             noise = self._noise(count, generator, seed, step["number"] + 1) if self.scheduler.draws_noise() else None
             x = self.scheduler.step(predicted, time, x, noise=noise).prev_sample
         images = x if output_type == "latent" else _finished(self._decoded(x), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _predict(self, x: Tensor, time: Tensor, width: float, labels: Tensor | None, scale: float) -> Tensor:
+    def _predict(
+        self,
+        x: Tensor,
+        time: Tensor,
+        step: dict[str, Any],
+        labels: Tensor | None,
+        scale: float,
+        deep: dict[str, Tensor],
+    ) -> Tensor:
+        """Return the predicted noise [N, C, H, W]; `deep` has the features of the last full step by kind of call."""
         if labels is None:
-            return self.unet(x, time, width).sample.float()
-        null = torch.full_like(labels, len(self.scheduler.config.label_counts))
+            return self._call(x, time, step, None, deep, "label")
         if scale == 1.0:
-            return self.unet(x, time, width, labels).sample.float()
-        unconditional = self.unet(x, time, width, null).sample.float()
-        if scale == 0.0:
+            return self._call(x, time, step, labels, deep, "label")
+        null = torch.full_like(labels, len(self.scheduler.config.label_counts))
+        unconditional = self._call(x, time, step, null, deep, "null")
+        if scale == 0.0 and not step.get("hands_out"):  # an unguided step may reuse those of the call with the label
             return unconditional
-        return unconditional + scale * (self.unet(x, time, width, labels).sample.float() - unconditional)
+        return unconditional + scale * (self._call(x, time, step, labels, deep, "label") - unconditional)
+
+    def _call(
+        self, x: Tensor, time: Tensor, step: dict[str, Any], labels: Tensor | None, deep: dict[str, Tensor], kind: str
+    ) -> Tensor:
+        keeps = step.get("hands_out", False)
+        features = deep[kind] if step.get("reuse") else None
+        found = self.unet(x, time, step["width"], labels, deep=features, keeps=keeps)
+        if keeps:
+            deep[kind] = found.deep
+        return found.sample.float()
 
     def _check_output(self, output_type: str) -> None:
         possible = ("pil", "np", "pt") if self.unet.config.latents is None else ("pil", "np", "pt", "latent")

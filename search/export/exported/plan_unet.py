@@ -5,6 +5,7 @@ Needs diffusers and torch alone; sample.py stands beside it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from stepfront.search.export.exported.sample import UNet
+
+
+@dataclass
+class FeaturesOutput(UNet2DOutput):
+    """The predicted noise, and the deep features that a later call may reuse, where they were asked for."""
+
+    deep: Tensor | None = None
 
 
 class PlanUNet(ModelMixin, ConfigMixin):
@@ -50,10 +58,13 @@ class PlanUNet(ModelMixin, ConfigMixin):
         width: float | None = None,
         class_labels: Tensor | None = None,
         return_dict: bool = True,
-    ) -> UNet2DOutput | tuple[Tensor]:
+        deep: Tensor | None = None,
+        keeps: bool = False,
+    ) -> FeaturesOutput | tuple[Tensor, ...]:
         """Return the predicted noise [B, C, H, W] of sample [B, C, H, W] by the network of `width` (None: the widest).
 
-        `timestep` is a number or [B].  `class_labels` [B] are needed where there are classes.
+        `timestep` is a number or [B].  `class_labels` [B] are needed where there are classes.  A call that `keeps`
+        returns its deep features, too.  One that gets those of another call as `deep` runs the outermost level alone.
         """
         chosen = self.widths[-1] if width is None else width
         if chosen not in self.widths:
@@ -65,8 +76,12 @@ class PlanUNet(ModelMixin, ConfigMixin):
         network = UNet(weights, self.config["networks"][index]["groups"], self.config["shared"])  # type: ignore[arg-type]
         # Times stay in float32: in half precision 999 and 999.3 are one number.
         times = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(len(sample))
-        predicted = network(sample.to(self.dtype), times, class_labels)
-        return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
+        given, kept = (sample.to(self.dtype), times, class_labels), None
+        if keeps:
+            predicted, kept = network.with_features(*given)
+        else:
+            predicted = network(*given) if deep is None else network.reusing(deep, *given)
+        return FeaturesOutput(sample=predicted, deep=kept) if return_dict else (predicted,)
 
 
 def _weights_of(shapes: dict[str, list[int]]) -> nn.Module:

@@ -77,8 +77,9 @@ def test_its_points_are_sampled_and_reported(searched: Path) -> None:
     assert draw_report(searched).exists()
 
 
+@pytest.mark.parametrize("runs", ["2x1.00u 4x1.00", "1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru"])
 def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
-    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
 ) -> None:
     # diffusers copies the programs of a folder into its cache, and imports them from there.
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -86,10 +87,10 @@ def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
     from diffusers import DiffusionPipeline
 
     snapshot, problem = read_snapshot(searched), load_problem_of_search(find_search(searched)[1], searched)
-    plan = problem.plan(parse_variants("2x1.00u 4x1.00"))
+    plan = problem.plan(parse_variants(runs))
     (tmp_path / "out").mkdir()
     write_pipeline(FrontPoint(problem, snapshot.facts, snapshot.front.iloc[0], plan), tmp_path / "out", "out", "mit")
-    example = np.asarray(Image.open(tmp_path / "out" / "example.png"))  # drawn by the program of torch.export
+    example = np.asarray(Image.open(tmp_path / "out" / "example.png"))
     evaluator = make_evaluator(problem, searched)
     np.testing.assert_array_equal(example[:32:4, :32:4], sample_pixels(evaluator, plan, 1, 0)[0, 0])
     card = " ".join((tmp_path / "out" / "README.md").read_text().split())
@@ -114,7 +115,7 @@ def test_what_it_can_not_do_is_one_line(searched: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reads text as onnx; possible: --as torch-export or pipeline"):
         write_point(problem, {}, row, problem.uniform_plan(1.0), tmp_path, "onnx")
     reusing = problem.plan(parse_variants("1x1.00 5x1.00r"))
-    with pytest.raises(InputError, match=r"possible: front points without r$"):
+    with pytest.raises(InputError, match=r"possible: front points without r, or --as pipeline$"):
         write_point(problem, {}, row, reusing, tmp_path, "torch-export")
     with pytest.raises(InputError, match=r"reads 2x4x4, and the latents of .* are 2x8x8"):
         load_problem(on_prompts(searched.parents[1], "data.size=16"))

@@ -1,4 +1,4 @@
-"""Points of a front over random networks, without a search: plain, with noise, learnt, with classes and guidance."""
+"""Points of a front over random networks, without a search: plain, with noise, learnt, with classes, with reuse."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import save_supernet
+from stepfront.trainers.variant import parse_variants
 
 TIMES, WIDTHS = (950.0, 700.0, 450.0, 200.5, 0.0), (0.5, 1.0, 0.0, 0.25, 1.0)
 LEARNT = LearntSampler(
@@ -33,6 +34,8 @@ PLANS = {
     "flow": Plan(TIMES, WIDTHS, "ddim"),  # its networks predict a velocity
     "learnt": Plan(LEARNT.times, (0.5, 1.0, 0.25), LEARNT.solver, LEARNT),
     "classes": Plan(TIMES, WIDTHS, "ddpm"),
+    "reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x1.00 2x1.00r"), "ddim"),  # deep features
+    "guided reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x0.50ru 1x1.00u 1x1.00ru"), "ddim"),
 }
 COUNTS = (1, 0, 4)
 
@@ -52,11 +55,11 @@ sys.meta_path.insert(0, Refuse())
 
 def make_point(name: str, directory: Path) -> FrontPoint:
     """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""
-    classes, plan = (3, PLANS[name]) if name == "classes" else (None, PLANS.get(name, PLANS["plain"]))
+    classes, plan = 3 if name in ("classes", "guided reuse") else None, PLANS.get(name, PLANS["plain"])
     sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
     network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
     diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
-    channels = {"classes": 3, "latents": 2}.get(name, 1)
+    channels = {"classes": 3, "guided reuse": 3, "latents": 2}.get(name, 1)
     supernet = Supernet(network, channels, 8, diffusion).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

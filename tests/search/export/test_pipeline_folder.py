@@ -44,7 +44,7 @@ def says(call):
     except ValueError as error:
         return str(error)
 
-for name in ("plain", "noisy", "flow", "learnt", "classes"):
+for name in ("plain", "noisy", "flow", "learnt", "reuse", "guided reuse", "classes"):
     pipeline = load(name)
     pictures = pipeline(batch_size=8, seed=3).images
     out[name] = np.stack([np.asarray(picture) for picture in pictures])
@@ -55,6 +55,10 @@ for name in ("plain", "noisy", "flow", "learnt", "classes"):
     out[f"{name} generators"] = torch.stack([together[1], alone[0]]).numpy()
     one = [pipeline(4, generator=torch.manual_seed(5), output_type="pt").images for _ in range(2)]
     out[f"{name} generator"] = torch.stack(one).numpy()
+reusing = load("guided reuse")
+for scale in (0.0, 1.0, 4.0):
+    images = reusing(4, seed=3, class_labels=2, guidance_scale=scale, output_type="pt").images
+    out[f"reuse at {scale}"] = images.numpy()
 os.chdir(folder)
 for name in ("plain", "classes"):  # as the card says
     card = Path(name, "README.md").read_text()
@@ -138,6 +142,22 @@ def test_labels_and_guidance_are_those_of_the_program(made: tuple[Path, dict[str
     point.plan["condition"]["guidance"] = 1.0
     expected = point.sample([3] * 4, range(4), [2] * 4)
     np.testing.assert_allclose(out["unguided"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-4)
+
+
+def test_reused_features_are_those_of_the_call_with_the_same_label(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, out = made
+    point = Point(folder / "programs" / "guided reuse", "cpu")
+    images = {}
+    for scale in (1.0, 4.0):
+        point.plan["condition"]["guidance"] = scale
+        expected = point.sample([3] * 4, range(4), [2] * 4)
+        images[scale] = out[f"reuse at {scale}"].transpose(0, 2, 3, 1) * 255
+        np.testing.assert_allclose(images[scale], expected, atol=0.5 + 1e-4)
+    assert np.abs(images[1.0] - images[4.0]).max() > 10
+    # At scale 0 a guided step has the call without a label alone; the unguided step after it still needs the other.
+    point.plan["condition"]["guidance"] = 1e-9
+    expected = point.sample([3] * 4, range(4), [2] * 4)
+    np.testing.assert_allclose(out["reuse at 0.0"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-3)
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("torch.float16", 0.002), ("torch.bfloat16", 0.01)])
