@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stepfront.dashboards.comparison import comparison_sections, parents_section
 from stepfront.dashboards.html.page import Section, paragraph, room_for_images, write_page
+from stepfront.dashboards.second_stage import second_stage_section
 from stepfront.dashboards.sections.baselines import baselines_section
 from stepfront.dashboards.sections.front import front_section, plans_section, points_section
 from stepfront.dashboards.sections.images import images_body
@@ -24,7 +25,7 @@ from stepfront.dashboards.sections.study import (
     timeline_section,
 )
 from stepfront.errors import InputError
-from stepfront.tables.schema import CONFIRM, METHOD_SCORES, PROGRESS, PROXY_SCORES, VERSUS
+from stepfront.tables.schema import ADAPTATION, CONFIRM, METHOD_SCORES, PROGRESS, PROXY_SCORES, VERSUS
 from stepfront.tables.search_tables import read_tables
 
 
@@ -45,6 +46,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     ]
     after = [
         Section("parents", "Where it started from", parents_section(tables)),
+        Section("second-stage", "Second stage", missing_note(tables, ADAPTATION) + second_stage_section(tables)),
         Section("baselines", "Baselines", missing_note(tables, METHOD_SCORES, VERSUS) + baselines_section(tables)),
         Section("learning", "Samplers, measured or learnt", learning_section(tables)),
         Section("judges", "The judges", judges_section(tables)),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stepfront.addresses import is_uri, redacted, shown
 from stepfront.errors import InputError, first_line
+from stepfront.search.checks.search_files import check_recorded_supernet
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.run_location import copy_folder
 from stepfront.sqlite_files import sqlite_file
@@ -181,9 +182,12 @@ def _supernet(settings: RunSettings) -> str:
     place = settings.supernet_place
     if not is_uri(place) and not Path(place, CARD_FILE).exists():
         return f"none yet in {place}"
+    if not is_uri(place):
+        check_recorded_supernet(settings)
     found = load_problem(settings)
     warn_of_bias(found)
-    return f"widths {', '.join(map(str, found.card.network.widths))}, digest {found.card.digest[:12]}"
+    groups = "" if found.card.groups is None else f"{len(found.card.groups.first)} groups of times, "
+    return f"widths {', '.join(map(str, found.card.network.widths))}, {groups}digest {found.card.digest[:12]}"
 
 
 def _judge(settings: RunSettings) -> str:

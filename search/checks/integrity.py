@@ -220,8 +220,9 @@ class _Inspection:
 
     def _supernet(self) -> str:
         found = self.problem
+        groups = "" if found.card.groups is None else f"{len(found.card.groups.first)} groups of times, "
         return (
-            f"digest {found.card.digest[:12]} and reference of {found.features.name} belong to "
+            f"{groups}digest {found.card.digest[:12]} and reference of {found.features.name} belong to "
             f"{found.data.name} {found.data.fingerprint[:12]}"
         )
 

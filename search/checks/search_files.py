@@ -11,8 +11,10 @@ from stepfront.errors import InputError
 from stepfront.files import free_name, read_json_list
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenTraining
+from stepfront.search.records.run_directory import GROUPS_FOLDER
 from stepfront.tables.facts import read_facts
 from stepfront.tables.schema import (
+    ADAPTATION,
     FACTS_FILE,
     FRONT,
     GAP,
@@ -25,8 +27,8 @@ from stepfront.tables.schema import (
     TRIALS,
 )
 
-REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, GAP, SENSITIVITY, FACTS_FILE)
-"""Files that are rebuilt from the study."""
+REBUILT = (TRIALS, FRONT, PROGRESS, PROXY_SCORES, GAP, SENSITIVITY, ADAPTATION, FACTS_FILE)
+"""Files that are rebuilt from the study and the supernet."""
 
 MADE_BY = {"confirm.parquet": "confirm", "baselines.parquet": "baselines", "methods.parquet": "baselines"}
 MADE_BY |= {"versus.parquet": "baselines", "costs.json": "resume", "noise.json": "resume", "gap.npz": "resume"}
@@ -47,11 +49,23 @@ def check_search_files(directory: Path) -> str:
 
 
 def check_supernet_files(settings: RunSettings) -> str:
-    """Return how the supernet's files compare with their checksums.  Raises InputError when one is damaged."""
+    """Return how the files of a search's supernet compare with their checksums.  Raises InputError when one differs."""
     if is_uri(settings.supernet_place):
         return "at a URI, not checked"
     directory = settings.supernet_directory
-    again = f"restore it from a copy of {directory}, or delete it and run `stepfront train` again"
+    check_recorded_supernet(settings)
+    if "supernet" in read_facts(settings.search_directory).get("recorded", []) and not _recorded(directory):
+        raise InputError(f"{CHECKSUMS_FILE} of {directory} is missing; restore it, or run `stepfront train` again")
+    return "as recorded" if _recorded(directory) else "without checksums: made by an earlier version"
+
+
+def check_recorded_supernet(settings: RunSettings) -> None:
+    """Raise InputError where a recorded file of a local supernet, or of a group that it was made of, is damaged."""
+    directory = settings.supernet_directory
+    made_again = "delete it and run `stepfront train` again"
+    if (directory / GROUPS_FOLDER).is_dir():
+        made_again = "run `stepfront adapt` again with --fresh"
+    again = f"restore it from a copy of {directory}, or {made_again}"
     try:
         found = damaged_files(directory) | _bad_locks(directory)
     except InputError as error:
@@ -63,9 +77,6 @@ def check_supernet_files(settings: RunSettings) -> str:
             found |= {NOTE_FILE: "is missing or damaged"}
     if found:
         raise InputError(f"{_listed(found)}; {again}")
-    if "supernet" in read_facts(settings.search_directory).get("recorded", []) and not _recorded(directory):
-        raise InputError(f"{CHECKSUMS_FILE} of {directory} is missing; restore it, or run `stepfront train` again")
-    return "as recorded" if _recorded(directory) else "without checksums: made by an earlier version"
 
 
 def accept_settings(directory: Path) -> None:

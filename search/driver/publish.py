@@ -23,6 +23,7 @@ from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.server import server_address, ui_link
+from stepfront.tables.adaptation import adaptation_sentence
 from stepfront.tables.facts import search_id_of
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT
@@ -116,9 +117,17 @@ def log_to_mlflow(settings: RunSettings, directory: Path, finished: bool, mend: 
 
 
 def _note(directory: Path) -> str:
-    """Return what the note of the run begins with: the first sentence, and on which points the judges disagree."""
+    """Return what the note of the run begins with.
+
+    It is the first sentence, on which points the judges disagree, and what the supernet's second stage gained.
+    """
     tables = read_tables(directory)
-    return " ".join(filter(None, [summary_sentences(tables)[0], disagreement_sentence(tables.savings)]))
+    parts = (
+        summary_sentences(tables)[0],
+        disagreement_sentence(tables.savings),
+        adaptation_sentence(tables.adaptation),
+    )
+    return " ".join(filter(None, parts))
 
 
 def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool, mend: bool) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stepfront.checksums import changed_since_written
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.algorithm.proxies import gap_score
@@ -29,8 +30,8 @@ from stepfront.search.records.within_noise import mark_within_noise
 from stepfront.search.scoring.proxy_agreement import correlations, proxies_table
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.views import progress_table, trials_table
-from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import BASELINES, FRONT, GAP, PROGRESS, PROXY_SCORES, SENSITIVITY, TRIALS
+from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.schema import ADAPTATION, BASELINES, FRONT, GAP, PROGRESS, PROXY_SCORES, SENSITIVITY, TRIALS
 from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.inference.cost import WidthCost
 
@@ -58,6 +59,7 @@ class TableWriter:
         facts["proxy_tau"] = correlations(proxies)
         facts["earlier"] = self._earlier_weights.facts(trials)
         write_table(proxies.assign(features=self.problem.features.name), self.directory / PROXY_SCORES)
+        self._copy_adaptation()
         if not (self.directory / BASELINES).exists():
             write_table(_uniform_baselines(trials), self.directory / BASELINES)
         write_table(trials, self.directory / TRIALS)
@@ -65,6 +67,12 @@ class TableWriter:
         write_table(progress, self.directory / PROGRESS)
         write_json(self.directory / FACTS_FILE, facts)
         return Snapshot(trials, progress, front, facts)
+
+    def _copy_adaptation(self) -> None:
+        """Copy what the supernet's second stage cost and gained, so that a report of the search alone shows it."""
+        made, kept = self.problem.supernet.local / ADAPTATION, self.directory / ADAPTATION
+        if made.exists() and (not kept.exists() or changed_since_written(kept)):
+            write_table(read_table(made), kept)
 
     def write_steps(self, snapshot: Snapshot) -> None:
         """Write which steps matter, from the tables of a search that has ended: the model takes a while to ask."""

@@ -18,6 +18,9 @@ from stepfront.trainers.validation import settings_json, validate
 
 COSTS_FILE = "costs.json"
 
+GROUPS_FOLDER = "groups"
+"""The folder in a supernet's that holds the groups of a second stage."""
+
 
 def anchored(settings: RunSettings) -> RunSettings:
     """Return the settings with every path made absolute, so that they mean the same from any folder."""

@@ -13,10 +13,10 @@ from stepfront.errors import InputError
 from stepfront.search.storage.lock import is_in_use
 from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE
+from stepfront.tables.schema import ADAPTATION, FACTS_FILE, FRONT, SETTINGS_FILE
 from stepfront.trainers.networks.card import CARD_FILE
 
-State = Literal["training", "trained", "searching", "interrupted", "finished", "damaged", "begun"]
+State = Literal["training", "trained", "adapted", "searching", "interrupted", "finished", "damaged", "begun"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def _summary(run: Path) -> RunSummary:
     if is_in_use(supernet):
         return RunSummary(run.name, place, "training", size)
     if not (search / FACTS_FILE).exists():
-        trained: State = "trained" if (supernet / CARD_FILE).exists() else "begun"
+        made: State = "adapted" if (supernet / ADAPTATION).exists() else "trained"
+        trained = made if (supernet / CARD_FILE).exists() else "begun"
         return RunSummary(run.name, place, "interrupted" if (search / SETTINGS_FILE).exists() else trained, size)
     try:
         facts, front = read_facts(search), read_table(search / FRONT)

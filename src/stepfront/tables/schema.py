@@ -13,7 +13,7 @@ FACTS_FILE, SETTINGS_FILE, JUDGES_FILE = "search.json", "settings.yaml", "judges
 TRIALS, FRONT, PROGRESS = "trials.parquet", "front.parquet", "progress.parquet"
 BASELINES, METHOD_SCORES, VERSUS = "baselines.parquet", "methods.parquet", "versus.parquet"
 CONFIRM, PROXY_SCORES, TRAINING = "confirm.parquet", "proxies.parquet", "training.parquet"
-GAP, SENSITIVITY = "gap.parquet", "sensitivity.parquet"
+GAP, SENSITIVITY, ADAPTATION = "gap.parquet", "sensitivity.parquet", "adaptation.parquet"
 
 PROXY_NAMES = tuple(PROXIES.ours)
 """The cheap scores that stand in for FID, from the cheapest to the most expensive to compute."""
@@ -248,6 +248,24 @@ _TABLES = (
             Column("learning_rate", "number", "learning rate at the step"),
         ),
         made_by="train",
+    ),
+    Table(
+        ADAPTATION,
+        "one row per group of times and width of a supernet that `stepfront adapt` made, in its directory and in those "
+        "of its searches",
+        (
+            Column("group", "integer", "number of the group, from 1 on, the least noisy first", True),
+            Column("first_time", "integer", "first training time of the group", True),
+            Column("last_time", "integer", "last training time of the group", True),
+            Column("width", "number", "the width", True, finite="always"),
+            Column("loss_before", "number", "held-out loss at the group's times before", True, finite="always"),
+            Column("loss_after", "number", "held-out loss there of the supernet that was made", True, finite="always"),
+            Column("factor", "number", "factor of the group in merged weights; NaN where groups keep their own"),
+            Column("steps", "integer", "training steps of the group", True),
+            Column("images", "integer", "images that the group's training drew", True),
+            Column("gflops", "number", "GFLOPs of the group's training, forward and backward", True, finite="always"),
+            Column("seconds", "number", "seconds of the group's training steps; NaN where they are unknown", True),
+        ),
     ),
 )
 

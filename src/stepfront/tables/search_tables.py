@@ -52,6 +52,7 @@ class SearchTables(Snapshot):
     proxies: pd.DataFrame
     gap: pd.DataFrame
     sensitivity: pd.DataFrame
+    adaptation: pd.DataFrame  # the second stage of the supernet
     settings: str  # the text of settings.yaml
     images: list[dict[str, Any]]  # images/index.json
     judges: list[dict[str, Any]]  # judges.json
@@ -132,6 +133,7 @@ def read_tables(directory: Path) -> SearchTables:
         proxies=read_optional_table(directory / schema.PROXY_SCORES),
         gap=read_optional_table(directory / schema.GAP),
         sensitivity=read_optional_table(directory / schema.SENSITIVITY),
+        adaptation=read_optional_table(directory / schema.ADAPTATION),
         settings=settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else "",
         images=_entries(index, "list of images"),
         judges=_entries(directory / schema.JUDGES_FILE, "list of judges"),
