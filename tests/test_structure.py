@@ -40,11 +40,12 @@ MAY_IMPORT: dict[str, str] = {
     "search/checks": """search/driver search/scoring search/problem search/execution search/study search/tracking
         search/mlflow_runs search/records search/storage search/ground trainers/latents trainers/metrics
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
-    "search/adaptation": """search/driver search/scoring search/tracking search/records search/storage search/ground
-        trainers/adaptation trainers/baselines trainers/training trainers/latents trainers/metrics trainers/networks
-        trainers/data trainers/ground tables ground""",  # what `stepfront adapt` does
-    "search/driver": """search/extending
-        search/earlier search/scoring search/fitting search/learning search/problem search/execution search/study
+    "search/adaptation": """search/driver search/scoring search/training search/tracking search/mlflow_runs
+        search/records search/storage search/ground trainers/adaptation trainers/baselines trainers/training
+        trainers/latents trainers/metrics trainers/networks trainers/data trainers/ground tables
+        ground""",  # what `stepfront adapt` does
+    "search/driver": """search/extending search/earlier search/scoring search/fitting search/learning search/problem
+        search/training search/execution search/study
         search/initial_plans search/algorithm
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
@@ -71,8 +72,10 @@ MAY_IMPORT: dict[str, str] = {
     "search/step_tables": """trainers/step_losses trainers/diffusion trainers/networks trainers/data trainers/ground
         ground""",  # what is measured once per search and stored with it
     "search/claims": "search/ground ground",  # what confirmed scores show
+    "search/training": """search/execution search/ground trainers/training trainers/latents trainers/networks
+        trainers/data trainers/ground ground""",  # trainings on Ray workers
     "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
-        trainers/training trainers/latents trainers/inference trainers/diffusion trainers/networks trainers/data
+        trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         tables ground""",
@@ -129,7 +132,15 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
-    "ray": {"search/learning", "search/execution", "search/problem", "search/jobs", "search/checks", "search/cli"},
+    "ray": {
+        "search/learning",
+        "search/training",
+        "search/execution",
+        "search/problem",
+        "search/jobs",
+        "search/checks",
+        "search/cli",
+    },
     "optuna": {"search/study", "search/algorithm", "search/ground", "testing"},
     "mlflow": {"search/tracking", "search/mlflow_runs", "search/export"},
     "typer": {"search/cli"},
@@ -142,6 +153,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
             "search/fitting",
             "search/records",
             "search/learning",
+            "search/training",
             "search/scoring",
             "search/export",
             "search/problem",

@@ -112,7 +112,7 @@ def _delete_training(settings: RunSettings, data: ImageData, directory: Path) ->
     """Delete a supernet and its checkpoints.  Raises InputError for an imported one, which training cannot remake."""
     if (directory / CARD_FILE).exists() and "imported" in read_card(directory).made_with:
         raise InputError(f"{directory} holds an imported supernet; --fresh would delete it: train in another directory")
-    if store := _checkpoint_store(settings, data):
+    if store := checkpoint_store(settings, data):
         store.delete()
     clear_directory(directory)
 
@@ -121,7 +121,7 @@ def train_or_continue(
     settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog
 ) -> SupernetCard:
     """Train a supernet in `directory` from its last checkpoint, and record it in `log`."""
-    store = _checkpoint_store(settings, data)
+    store = checkpoint_store(settings, data)
 
     def log_and_report(state: TrainingReport) -> None:
         log.add(state)
@@ -130,7 +130,7 @@ def train_or_continue(
     try:
         if settings.training.workers == 1:
             return train_supernet(settings, data, directory, log_and_report, store)
-        from stepfront.search.execution.distributed_training import train_on_cluster
+        from stepfront.search.training.distributed_training import train_on_cluster
 
         return train_on_cluster(settings, data, directory, log_and_report, store)
     except BaseException:
@@ -138,7 +138,7 @@ def train_or_continue(
         raise
 
 
-def _checkpoint_store(settings: RunSettings, data: ImageData) -> CheckpointStore | None:
+def checkpoint_store(settings: RunSettings, data: ImageData) -> CheckpointStore | None:
     """Return the store that training.checkpoints names; None where the supernet's directory is the only place."""
     uri = settings.training.checkpoints
     return None if uri is None else CheckpointStore(resolved(uri), training_key(settings, data))

@@ -13,7 +13,7 @@ from stepfront.trainers.validation import Settings
 
 
 class WorkerSettings(Settings):
-    """The processes that evaluate plans."""
+    """The processes that evaluate plans, and that train the groups of `stepfront adapt`."""
 
     count: int | None = Field(None, ge=1, description="number of workers; null: as many as the cluster has room for")
     cpus: float = Field(

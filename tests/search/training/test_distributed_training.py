@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.train import run_training
-from stepfront.search.execution import distributed_training as train_cluster
-from stepfront.search.execution.distributed_training import train_on_cluster
+from stepfront.search.training import distributed_training as train_cluster
+from stepfront.search.training.distributed_training import train_on_cluster
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, training_key
 from stepfront.trainers.training.checkpoints import CheckpointStore

@@ -12,7 +12,6 @@ import logging
 import shutil
 import tempfile
 import threading
-import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -29,17 +28,20 @@ from stepfront.search.config import RunSettings
 from stepfront.search.execution.placement import slots_of_node
 from stepfront.search.execution.ray_private import LoopbackTorch
 from stepfront.search.execution.ray_session import ray_session
+from stepfront.search.training.on_worker import (
+    Reporter,
+    folder_on_worker,
+    images_on_worker,
+    in_folder_of_driver,
+    put_images,
+    with_absolute_paths,
+)
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
-from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.networks.card import SupernetCard
-from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.trainer import Report, TrainingReport, begin_training, train_share, train_supernet
-
-REPORT_SECONDS = 1.0
-"""Seconds between reports of the first worker, apart from those of checkpoints."""
+from stepfront.trainers.training.trainer import Report, begin_training, train_share, train_supernet
 
 DECODING_SECONDS = 6 * 3600.0
 """Seconds for which workers wait for one whose node still decodes its images; for a step they wait half an hour."""
@@ -62,15 +64,12 @@ def train_on_cluster(
 
 @dataclass(frozen=True)
 class Share:
-    """What every worker receives.
-
-    `images` are in Ray's object store, once per node.  They are None when they are mapped from a file: each node then
-    maps a file of its own.
-    """
+    """What every worker receives; `folder` is the one that the driver works in."""
 
     settings: RunSettings
     images: ray.ObjectRef | None
     directory: Path
+    folder: Path
     store: CheckpointStore | None
     messages: Queue
     """For the driver: reports; an InputError that ends the training; None each time that the workers start."""
@@ -82,47 +81,26 @@ def run_worker(share: Share) -> None:
         share.messages.qsize()
     except ray.exceptions.RayActorError:
         return  # the driver has stopped at an error, which a restart can't fix
-    directory = share.directory
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if group.first:
         share.messages.put(None)
-    with contextlib.ExitStack() as stack:
+    with in_folder_of_driver(share.folder):
         try:
             with group.together(DECODING_SECONDS):
-                data = load_images(share.settings.data) if share.images is None else ray.get(share.images)
-            if share.store is not None:
-                # A new folder of its own at every start: nodes need no shared disk, and no old file is found.
-                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stepfront-")))
-            elif not (directory / CHECKPOINT_FILE).exists():
-                raise InputError(
-                    f"{directory} is not visible from node {ray.util.get_node_ip_address()}; put it on a disk that all "
-                    "nodes share, or set training.checkpoints to a URI that all nodes reach"
-                )
-            train_share(share.settings, data, directory, _Reporter(share.messages), share.store, group)
+                data = images_on_worker(share.settings, share.images)
+            with folder_on_worker(share.directory, share.store) as directory:
+                train_share(share.settings, data, directory, Reporter(share.messages.put), share.store, group)
         except InputError as error:
             share.messages.put(error)  # a restart would end the same way, so the driver stops
             raise
-
-
-class _Reporter:
-    """Sends the driver the reports of checkpoints, and one per second in between."""
-
-    def __init__(self, messages: Queue) -> None:
-        self._messages, self._last = messages, 0.0
-
-    def __call__(self, report: TrainingReport) -> None:
-        if report.saved or time.monotonic() - self._last >= REPORT_SECONDS:
-            self._messages.put(report)
-            self._last = time.monotonic()
 
 
 def _run_workers(
     settings: RunSettings, data: ImageData, directory: Path, report: Report, store: CheckpointStore | None
 ) -> None:
     messages = Queue(actor_options={"num_cpus": 0})
-    images = None if data.is_mapped else ray.put(data)
-    share = Share(_with_absolute_paths(settings), images, directory.absolute(), store, messages)
+    share = Share(with_absolute_paths(settings), put_images(data), directory.absolute(), Path.cwd(), store, messages)
     scratch = tempfile.mkdtemp(prefix="stepfront-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer = _trainer(share, scratch)
@@ -148,13 +126,6 @@ def _run_workers(
     if ended[0] is not None:
         restarts, reason = settings.training.restarts, _reason_of_end(ended[0])
         raise InputError(f"the workers were lost more than {restarts} times: {reason}") from ended[0]
-
-
-def _with_absolute_paths(settings: RunSettings) -> RunSettings:
-    # Workers run in a folder of Ray Train's.
-    places = {name: getattr(settings.data, name) for name in ("path", "cache", "autoencoder")}
-    absolute = {name: place and str(Path(place).absolute()) for name, place in places.items()}
-    return settings.model_copy(update={"data": settings.data.model_copy(update=absolute)})
 
 
 def _trainer(share: Share, scratch: str) -> TorchTrainer:

@@ -1,0 +1,81 @@
+"""Share what a training needs on its worker: the images, a folder, the driver's paths, and a way to report."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ray
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.latents.load_images import load_images
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
+from stepfront.trainers.training.checkpoints import CheckpointStore
+from stepfront.trainers.training.trainer import TrainingReport
+
+REPORT_SECONDS = 1.0
+"""Seconds between reports of a worker, apart from those of checkpoints."""
+
+
+class Reporter:
+    """Sends the driver the reports of checkpoints, and one per second in between."""
+
+    def __init__(self, send: Callable[[TrainingReport], object]) -> None:
+        self._send, self._last = send, 0.0
+
+    def __call__(self, report: TrainingReport) -> None:
+        if report.saved or time.monotonic() - self._last >= REPORT_SECONDS:
+            self._send(report)
+            self._last = time.monotonic()
+
+
+def put_images(data: ImageData) -> ray.ObjectRef | None:
+    """Put the images into Ray's object store, once per node; None where they are mapped from a file.
+
+    Each node then maps a file of its own.
+    """
+    return None if data.is_mapped else ray.put(data)
+
+
+def images_on_worker(settings: RunSettings, images: ray.ObjectRef | None) -> ImageData:
+    """Return the images of `put_images`."""
+    return load_images(settings.data) if images is None else ray.get(images)
+
+
+def with_absolute_paths(settings: RunSettings) -> RunSettings:
+    """Return the settings with paths of the data that mean the same on a worker, which runs in another folder."""
+    places = {name: getattr(settings.data, name) for name in ("path", "cache", "autoencoder")}
+    absolute = {name: place and str(Path(place).absolute()) for name, place in places.items()}
+    return settings.model_copy(update={"data": settings.data.model_copy(update=absolute)})
+
+
+@contextlib.contextmanager
+def folder_on_worker(directory: Path, store: CheckpointStore | None) -> Iterator[Path]:
+    """Yield the folder to train in: the driver's, or with a store one of its own.
+
+    Raises InputError where the worker's node does not see the driver's.
+    """
+    if store is not None:
+        # A new folder at every start: nodes need no shared disk, and no old file is found.
+        with tempfile.TemporaryDirectory(prefix="stepfront-") as own:
+            yield Path(own)
+        return
+    if not (directory / CHECKPOINT_FILE).exists():
+        raise InputError(
+            f"{directory} is not visible from node {ray.util.get_node_ip_address()}; put it on a disk that all "
+            "nodes share, or set training.checkpoints to a URI that all nodes reach"
+        )
+    yield directory
+
+
+def in_folder_of_driver(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Work in the driver's folder, where this node has it: `training.teacher` may be relative to it.
+
+    Made absolute, it would be another setting, and the checkpoint that of another training.
+    """
+    return contextlib.chdir(folder) if folder.is_dir() else contextlib.nullcontext()
