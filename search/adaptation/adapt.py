@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
+from stepfront.search.adaptation.gain import gflops_of_group, record_gain
+from stepfront.search.adaptation.train_groups import train_groups
 from stepfront.search.config import RunSettings, load_settings, save_settings
 from stepfront.search.driver.reading_progress import Stage
-from stepfront.search.driver.train import read_to_train, train_or_continue
-from stepfront.search.records.run_directory import SETTINGS_FILE, find_supernet
+from stepfront.search.driver.train import read_to_train
+from stepfront.search.records.run_directory import GROUPS_FOLDER, SETTINGS_FILE, find_supernet
 from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import open_for_reading
-from stepfront.search.tracking.training_log import TrainingLog, warn_of
-from stepfront.tables.schema import TRAINING
-from stepfront.trainers.adaptation.second_stage import STATE_FILE, GroupTraining, SecondStage, check_base
-from stepfront.trainers.baselines.plain_network import step_macs
-from stepfront.trainers.data import ImageData
+from stepfront.tables.schema import ADAPTATION, TRAINING
+from stepfront.trainers.adaptation.second_stage import STATE_FILE, SecondStage, check_base
 from stepfront.trainers.devices import device_of_driver
 from stepfront.trainers.metrics.judges import prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_autoencoder, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
-from stepfront.trainers.training.trainer import Report, TrainingReport
-
-GROUPS_FOLDER = "groups"
-"""The folder in a supernet's that holds its second stage."""
+from stepfront.trainers.training.trainer import Report
 
 _NOT_THE_JUDGES = {
-    *(CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE, SETTINGS_FILE, TRAINING, CHECKSUMS_FILE, "mlflow.json", "lock"),
+    *(
+        CARD_FILE,
+        WEIGHTS_FILE,
+        CHECKPOINT_FILE,
+        SETTINGS_FILE,
+        TRAINING,
+        ADAPTATION,
+        CHECKSUMS_FILE,
+        "mlflow.json",
+        "lock",
+    ),
     *("config.yaml", "origin.json"),
 }
 """Files of a supernet's folder that belong to the supernet itself; the others are features and what they found."""
@@ -102,17 +108,19 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         begin_record(directory)
         second.check_state()
         if (directory / CARD_FILE).exists():
-            return Adapted(directory, _checked(read_card(directory), second, directory), False)
+            card = _checked(read_card(directory), second, directory)
+            record_gain(second, card, settings, directory)
+            return Adapted(directory, card, False)
         second.keep_state()
         save_settings(settings, directory / SETTINGS_FILE)
         for line in _announcement(second, source):
             stage(line)
-        for training in second.trainings():
-            _train_group(training, len(second.groups.first), data, report, stage)
+        train_groups(second.trainings(), data, fresh, report, stage)
         stage("merging the groups" if settings.adapt.merge else "joining the groups")
         _copy_judges(source, directory)
         prepare_judge(data, settings.features, directory, device)
         card = second.finish(directory)
+        record_gain(second, card, settings, directory)
     return Adapted(directory, card, True)
 
 
@@ -132,36 +140,14 @@ def _announcement(second: SecondStage[RunSettings], source: Path) -> list[str]:
     """Return what a second stage will do and cost, before it begins."""
     card, adapt = second.card, second.adapt
     ranges = ", ".join(f"{first}-{last}" for first, last in second.groups.times(card.diffusion.steps))
-    macs = step_macs(second.settings, card.image_channels, card.resolution) * second.settings.training.batch
     count = len(second.groups.first)
-    tflops = 3 * 2e-12 * macs * adapt.steps * count  # a backward pass takes two forward passes
+    tflops = gflops_of_group(second) * count / 1000
     lines = [f"{count} groups by {adapt.groups.by}: times {ranges}; {adapt.steps:,} steps each, {tflops:.3g} TFLOPs"]
     if not adapt.merge:
         size = (source / WEIGHTS_FILE).stat().st_size / 2**20
         full = size * count / (2 if adapt.weights == "bfloat16" else 1)
         lines.append(f"file and memory: {full:.3g} MB in place of {size:.3g} MB; a worker loads what its plans run")
     return lines
-
-
-def _train_group(
-    training: GroupTraining[RunSettings], count: int, data: ImageData, report: Report, stage: Stage
-) -> None:
-    first, last = training.times
-    if training.done:
-        stage(f"group {training.number + 1}, times {first} to {last}: is trained")
-        return
-    stage(f"group {training.number + 1}, times {first} to {last}")
-    settings = training.settings
-    settings = settings.model_copy(update={"name": f"{settings.name}.group-{training.number}"})
-    training.directory.mkdir(parents=True, exist_ok=True)
-    save_settings(settings, training.directory / SETTINGS_FILE)
-    log = TrainingLog(settings, data, training.directory)
-
-    def report_of_all(state: TrainingReport) -> None:
-        report(replace(state, step=state.step + training.number * state.total, total=count * state.total))
-
-    train_or_continue(settings, data, training.directory, report_of_all, log)
-    warn_of(log.close(finished=True))
 
 
 def _copy_judges(source: Path, directory: Path) -> None:

@@ -71,9 +71,9 @@ class TrainingLog:
         return read_table(self._path)
 
 
-def warn_of(problem: str) -> None:
+def warn_of(problem: str, verb: str = "train") -> None:
     """Log a warning when MLflow was not written; the training is complete without it."""
     if problem:
         logging.getLogger("stepfront").warning(
-            "MLflow was not written: %s; run `stepfront train` again to write it", problem
+            "MLflow was not written: %s; run `stepfront %s` again to write it", problem, verb
         )

@@ -37,7 +37,7 @@ from stepfront.trainers.validation import settings_json
 STATE_FILE = "adaptation.json"
 """What a second stage was begun with; a resumed one must be the same."""
 
-_OF_THE_GROUPS = ("steps", "lr", "warmup", "times", "other_times", "start")
+OF_THE_GROUPS = ("steps", "lr", "warmup", "times", "other_times", "start")
 """Training settings that a stage sets itself, for each group."""
 
 _OF_THE_RESULT = ("merge", "weights")
@@ -115,7 +115,7 @@ class SecondStage(Generic[Given]):
     def _begun_with(self) -> dict[str, Any]:
         """What decides the weights of the groups, and what becomes of them."""
         now: dict[str, Any] = {f"adapt.{key}": value for key, value in settings_json(self.adapt).items()}
-        left_out = (*NO_EFFECT_ON_WEIGHTS, *_OF_THE_GROUPS)
+        left_out = (*NO_EFFECT_ON_WEIGHTS, *OF_THE_GROUPS)
         training = settings_json(self.settings.training)
         return now | {f"training.{key}": value for key, value in training.items() if key not in left_out}
 

@@ -10,6 +10,7 @@ import pytest
 import stepfront
 from stepfront.errors import InputError
 from stepfront.search.adaptation.adapt import adapted_settings, run_adaptation, settings_of_supernet
+from stepfront.search.checks.integrity import check_search
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.driver.search import run_search
@@ -19,6 +20,8 @@ from stepfront.search.export.program import write_point
 from stepfront.search.problem.load import load_problem, load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import ADAPTATION
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.networks.card import read_card
 from tests.search.conftest import Silent, tiny_settings
@@ -44,6 +47,11 @@ def test_a_supernet_with_groups_is_searched_and_exported(fresh: Path, cluster: N
     assert card.groups is not None
     assert card.groups.first == (0, 500)
     searched = run_search(settings, False, Silent(), lambda text: None)
+    made = settings.supernet_directory / ADAPTATION
+    assert read_table(searched / ADAPTATION).equals(read_table(made))
+    findings = {finding.what: finding for finding in check_search(searched)}
+    assert [what for what, finding in findings.items() if not finding.usable] == []
+    assert findings["supernet"].detail.startswith("2 groups of times, digest ")
 
     problem, snapshot = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched)
     evaluator, row = make_evaluator(problem, searched), snapshot.front.iloc[0]

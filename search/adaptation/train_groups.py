@@ -1,0 +1,133 @@
+"""Train the groups of a second stage: one after the other in this process, or several at once on Ray workers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from stepfront.errors import InputError
+from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.driver.reading_progress import Stage
+from stepfront.search.driver.train import checkpoint_store, train_or_continue
+from stepfront.search.records.run_directory import SETTINGS_FILE
+from stepfront.search.tracking.training_log import TrainingLog, warn_of
+from stepfront.search.training.parallel_trainings import Job, named, train_at_once, trainings_at_once
+from stepfront.trainers.adaptation.second_stage import GroupTraining
+from stepfront.trainers.data import ImageData
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
+from stepfront.trainers.training.trainer import Report, TrainingReport
+
+Training = GroupTraining[RunSettings]
+
+
+def _name(training: Training) -> str:
+    first, last = training.times
+    return f"group {training.number + 1}, times {first} to {last}"
+
+
+def train_groups(trainings: Sequence[Training], data: ImageData, fresh: bool, report: Report, stage: Stage) -> None:
+    """Train all groups that are not trained yet, each from its last checkpoint; `report` gets the steps of all.
+
+    `fresh` forgets checkpoints that training.checkpoints holds.  Raises InputError that names the group where the
+    training of one fails.
+    """
+    progress, begun = _Progress(trainings, report), []
+    for one in trainings:
+        if one.done:
+            stage(f"{_name(one)}: is trained")
+        else:
+            begun.append(_begin(one, data, fresh))
+    if not begun:
+        return
+    at_once = trainings_at_once(trainings[0].settings, len(trainings))
+    with _with_names_of_adapt():
+        if at_once == 1:
+            _one_after_the_other(begun, data, progress, stage)
+        else:
+            _at_once(begun, at_once, data, progress, stage)
+
+
+def _one_after_the_other(groups: Sequence[_Begun], data: ImageData, progress: _Progress, stage: Stage) -> None:
+    for group in groups:
+        stage(group.name)
+        with named(group.name):
+            of_all = progress.of(group.training.number)
+            train_or_continue(group.settings, data, group.training.directory, of_all, group.log)
+        warn_of(group.log.close(finished=True), "adapt")
+
+
+def _at_once(groups: Sequence[_Begun], most: int, data: ImageData, progress: _Progress, stage: Stage) -> None:
+    cpus = groups[0].settings.workers.cpus
+    stage(f"{len(groups)} groups on Ray, up to {most} at once, {cpus:g} CPUs each")
+    logs = {group.name: group.log for group in groups}
+    try:
+        for job in train_at_once([_job(group, data, progress) for group in groups], most, data):
+            stage(f"{job.name}: trained")
+            warn_of(logs.pop(job.name).close(finished=True), "adapt")
+    except BaseException:
+        for log in logs.values():
+            log.close(finished=False, timeout=10)
+        raise
+
+
+@dataclass(frozen=True)
+class _Begun:
+    training: Training
+    settings: RunSettings
+    """The training's, with a name of its own for MLflow."""
+    log: TrainingLog
+
+    @property
+    def name(self) -> str:
+        return _name(self.training)
+
+
+def _begin(training: Training, data: ImageData, fresh: bool) -> _Begun:
+    settings = training.settings
+    settings = settings.model_copy(update={"name": f"{settings.name}.group-{training.number}"})
+    if fresh and (store := checkpoint_store(settings, data)) is not None:
+        store.delete()
+    training.directory.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, training.directory / SETTINGS_FILE)
+    return _Begun(training, settings, TrainingLog(settings, data, training.directory))
+
+
+def _job(group: _Begun, data: ImageData, progress: _Progress) -> Job:
+    training, of_all = group.training, progress.of(group.training.number)
+
+    def log_and_report(state: TrainingReport) -> None:
+        group.log.add(state)
+        of_all(replace(state, losses={}))  # of which group they are, one line for all could not say
+
+    store = checkpoint_store(group.settings, data)
+    return Job(group.name, group.settings, training.directory, store, log_and_report)
+
+
+class _Progress:
+    """Report the steps of all groups together."""
+
+    def __init__(self, trainings: Sequence[Training], report: Report) -> None:
+        self._report, self._total = report, sum(one.settings.training.steps for one in trainings)
+        self._steps = {
+            one.number: one.settings.training.steps if one.done else max(0, step_of(one.directory / CHECKPOINT_FILE))
+            for one in trainings
+        }
+
+    def of(self, number: int) -> Callable[[TrainingReport], None]:
+        """Return what takes the reports of one group."""
+
+        def report(state: TrainingReport) -> None:
+            self._steps[number] = state.step
+            self._report(replace(state, step=sum(self._steps.values()), total=self._total))
+
+        return report
+
+
+@contextlib.contextmanager
+def _with_names_of_adapt() -> Iterator[None]:
+    """Let errors name the setting that the user has: a group's learning rate is `adapt.lr`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace("training.lr", "adapt.lr")) from None
