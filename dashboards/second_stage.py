@@ -20,7 +20,9 @@ def second_stage_section(tables: SearchTables) -> str:
         (row.group, _times(row), f"{row.width:g}", f"{row.loss_before:.4f}", f"{row.loss_after:.4f}", _change(row))
         for row in rows(table)
     ]
-    note = paragraph("A loss is not an FID. The baseline of a gain is the same extra training FLOPs on the undivided supernet.")
+    note = paragraph(
+        "A loss is not an FID. The baseline of a gain is the same extra training FLOPs on the undivided supernet."
+    )
     return (
         f"{paragraph(adaptation_sentence(table))}<h3>Losses</h3>{html_table(LOSSES, losses, 'second-stage')}{note}"
         f"<h3>Cost</h3>{_costs(tables)}"
