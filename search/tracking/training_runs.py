@@ -1,8 +1,9 @@
-"""Write a training as one MLflow run: losses and sample grids per checkpoint, and the supernet's digest at its end."""
+"""Write a training or a second stage as one MLflow run: losses, sample grids, costs, and the digest at its end."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.tracking.experiments import training_experiment
+from stepfront.tables.adaptation import adaptation_note, group_costs
+from stepfront.tables.schema import ADAPTATION
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.networks.card import CARD_FILE, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
@@ -77,6 +80,51 @@ class TrainingRun:
             self._run.log(tags={"supernet_digest": read_card(self._directory).digest})
         self._run.end(status)
         self._status = status
+
+
+MAX_NOTE_CHARACTERS = 7900
+"""Characters of a run's description; MLflow takes 8,000."""
+
+
+class AdaptationRun:
+    """Write the one run of a supernet that a second stage made, found or begun.  The groups have runs of their own."""
+
+    def __init__(self, client: MlflowClient, settings: RunSettings, params: Mapping[str, Any], directory: Path) -> None:
+        self._client, self._directory, self._card = client, directory, read_card(directory)
+        written = WrittenTraining.read(directory)
+        written.training_id = written.training_id or uuid.uuid4().hex[:12]
+        written.save(directory)  # before the run is made: a driver killed in between finds it by this id
+        card = self._card
+        tags = {"dataset": card.data_name, "fingerprint": card.data_fingerprint}
+        start = RunStart(
+            experiment=training_experiment(settings),
+            artifacts=artifact_folder(settings.tracking.uri),
+            name=settings.name,
+            identity={"kind": "training", "training_id": written.training_id},
+            tags=context_tags() | tags | {"adapted_from": str(card.made_with.get("adapted", {}).get("from", ""))},
+            params=params,
+            dataset=dataset_input(settings, card.data_name, card.data_fingerprint, "training", {}),
+        )
+        self._run, _ = find_or_begin(client, written, start)
+        written.save(directory)
+
+    def write(self, table: pd.DataFrame) -> None:
+        """Write losses, costs, description and files, and end the run, unless that is done."""
+        run = self._client.get_run(self._run.run_id)
+        if run.info.status == "FINISHED" and run.data.tags.get("supernet_digest") == self._card.digest:
+            return
+        costs = group_costs(table)
+        totals = {"tflops": costs["gflops"].sum() / 1000, "images": costs["images"].sum()}
+        totals |= {"seconds": costs["seconds"].sum(min_count=len(costs))}
+        totals |= {f"loss/{float(width):g}": loss for width, loss in self._card.made_with["held_out_losses"].items()}
+        metrics = finite_metrics(totals)
+        for row in table.to_dict("records"):  # a chart of them has the groups on its axis
+            losses = {f"{name}/{row['width']:g}": row[name] for name in ("loss_before", "loss_after")}
+            metrics += finite_metrics(losses, int(row["group"]))
+        note = adaptation_note(table)[:MAX_NOTE_CHARACTERS]
+        self._run.log(metrics, tags={"mlflow.note.content": note, "supernet_digest": self._card.digest})
+        self._run.log_files([self._directory / name for name in (CARD_FILE, SETTINGS_FILE, ADAPTATION)])
+        self._run.end("FINISHED")
 
 
 def _start(settings: RunSettings, data: ImageData, training_id: str) -> RunStart:
