@@ -25,7 +25,7 @@ SKIP = 0.0
 """The width of a step that is not taken."""
 
 _MARK = r"(d[1-9]\d*u?|ru?|u)?"
-_RUN = re.compile(rf"(\d+)x(skip|(\d*\.?\d+){_MARK})")
+_RUN = re.compile(rf"([1-9]\d*)x(skip|(\d*\.?\d+){_MARK})")
 _VARIANT = re.compile(rf"(\d*\.?\d+){_MARK}")
 
 
@@ -72,7 +72,7 @@ class Variant(NamedTuple):
         if self.width == SKIP:
             return "skip"
         short = f"{self.width:.2f}"
-        return (short if float(short) == self.width else f"{self.width:g}") + self.mark
+        return (short if float(short) == self.width else repr(float(self.width))) + self.mark
 
 
 def marked(width: float, mark: str) -> Variant:
@@ -114,6 +114,8 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
                 "4x1.00u (unguided) or 4x1.00ru, and 4x1.00d2 (depth 2, without r) or 4x1.00d2u"
             )
         width = SKIP if match[2] == "skip" else float(match[3])
+        if match[3] is not None and width == SKIP:
+            raise InputError(f"{word!r} in the plan {text!r} has width 0; write 3xskip for steps that are not taken")
         variants += [marked(width, match[4] or "")] * int(match[1])
     return tuple(variants)
 

@@ -22,6 +22,7 @@ from stepfront.search.records.learnt_samplers import find_weights, write_weights
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.adaptation.plan_weights import check_fits, fit_weights
 from stepfront.trainers.devices import choose_threads
+from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
 from stepfront.trainers.inference.cost import WidthCost
@@ -84,11 +85,20 @@ class WeightFitting:
         """Return what decides the weights."""
         training, adapt = self.problem.settings.training, self.problem.settings.adapt
         facts = {"parent": number, "steps": steps, "supernet": self.problem.card.digest}
+        if self.problem.card.network.classes is not None:
+            facts["without_labels"] = self._without_labels
         return facts | {"lr": adapt.lr, "warmup": adapt.warmup, "batch": training.batch, "seed": training.seed}
+
+    @property
+    def _without_labels(self) -> float:
+        """The share of the plan's calls that have no label: with guidance, one of the two calls of each step."""
+        return 0.5 if calls_per_step(self.problem.settings.sampler.guidance) == 2 else 0.0
 
     def _train(self, supernet: Supernet, plan: Plan, deciding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Train the weights and write them; return their digest, and what decided them and what that took."""
         steps, settings = int(deciding["steps"]), self.problem.settings
+        drop = {"drop_labels": self._without_labels}
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update=drop)})
         if line := choose_threads(torch.device("cpu")):
             self.stage(line)
         self.stage(f"fitting the weights to {plan.runs}: {steps:,} steps")

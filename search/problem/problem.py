@@ -138,7 +138,8 @@ class SearchProblem:
     def gap_inputs(self) -> GapInputs:
         """Return what the gap table is computed from."""
         count = self.settings.training.held_out_images
-        images, labels = self.data.clean_held_out(slice(count)), self.held_out_labels(slice(count))
+        rows = self.data.held_out_sample(count)
+        images, labels = self.data.clean_held_out(rows), self.held_out_labels(rows)
         variants = self.variants if self.settings.space.variants else ()
         return GapInputs(self.card, self.weights, self.times, images, labels, self.data.fingerprint, count, variants)
 

@@ -59,6 +59,17 @@ def test_other_marks_are_shown_with_those_that_are_possible(text: str) -> None:
         parse_variants(f"4x1.00 {text}")
 
 
+def test_a_width_without_a_short_text_comes_back_whole() -> None:
+    assert parse_variants(runs_text([1 / 3, 1 / 3, 1.0])) == (Variant(1 / 3), Variant(1 / 3), Variant(1.0))
+    assert runs_text([0.125]) == "1x0.125"
+
+
+@pytest.mark.parametrize("text", ["0x0.5 2x1.0", "2x0 2x1.0", "2x0.00"])
+def test_runs_of_no_steps_and_widths_of_zero_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"is not a run|width 0"):
+        parse_variants(text)
+
+
 def test_a_text_of_widths_alone_has_no_marks() -> None:
     with pytest.raises(InputError, match="has marks, r, u or d; give widths alone"):
         parse_runs("2x1.00 1x1.00r")

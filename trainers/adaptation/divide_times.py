@@ -49,15 +49,15 @@ def divide_times(groups: GroupSettings, schedule: NoiseSchedule, losses: Array |
 def losses_by_time(supernet: Supernet, settings: TrainerSettings, data: ImageData, noise: NoiseTable) -> Array:
     """Return the mean squared error of full width in the noise at every training time, [T], between measured ones."""
     device = next(supernet.parameters()).device
-    count = min(MEASURED_IMAGES, len(data.held_out_images))
-    x0 = to_float(data.clean_held_out(slice(count))).to(device)
+    rows = data.held_out_sample(MEASURED_IMAGES)
+    x0 = to_float(data.clean_held_out(rows)).to(device)
     eps = torch.randn(x0.shape, generator=step_generator(settings.training.seed, HELD_OUT_STEP)).to(device)
     label = None
     if settings.network.classes is not None and data.held_out_labels is not None:
-        label = torch.from_numpy(data.held_out_labels[:count]).to(device)
+        label = torch.from_numpy(data.held_out_labels[rows]).to(device)
     times, losses = np.unique(np.linspace(0, len(noise) - 1, MEASURED_TIMES).round()), []
     for time in times:
-        t = torch.full((count,), int(time), device=device)
+        t = torch.full((len(rows),), int(time), device=device)
         predicted = supernet(noise.add_noise(x0, t, eps), t, 1.0, label).double()
         losses.append(float((predicted - eps).square().mean()))
     return np.interp(np.arange(len(noise)), times, losses)

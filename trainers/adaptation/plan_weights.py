@@ -69,7 +69,8 @@ def fit_weights(
 ) -> FittedWeights:
     """Return the weights after `steps` steps; `calls` are the times at which a plan runs each width.
 
-    A step trains each width on its share of the batch, the share of the plan's calls.  Learning rate, warm-up and clip
+    A step trains each width on its share of the batch, the share of the plan's calls; `training.drop_labels` is the
+    share of calls without a label.  Learning rate, warm-up and clip
     are those of `adapt` and `training`.  Raises InputError as `check_fits` does.
     """
     check_fits(supernet)
@@ -120,16 +121,16 @@ class _Source:
     @torch.inference_mode()
     def loss(self, supernet: Supernet) -> float:
         """Return the mean squared error in the noise over the plan's calls, on held-out images and fixed noise."""
-        count = min(self._settings.training.held_out_images, len(self._data.held_out_images))
-        x0 = to_float(self._data.clean_held_out(slice(count)))
+        rows = self._data.held_out_sample(self._settings.training.held_out_images)
+        x0 = to_float(self._data.clean_held_out(rows))
         eps = torch.randn(x0.shape, generator=step_generator(self._settings.training.seed, FIRST_STEP - 1))
         label = None
         if self._settings.network.classes is not None and self._data.held_out_labels is not None:
-            label = torch.from_numpy(self._data.held_out_labels[:count])
+            label = torch.from_numpy(self._data.held_out_labels[rows])
         losses = []
         for width, times in self._calls.items():
             for time in times:
-                batch = self._noisy(x0, torch.full((count,), time), eps, label)
+                batch = self._noisy(x0, torch.full((len(rows),), time), eps, label)
                 predicted = supernet(batch.x, batch.t, width, label).double()
                 losses.append(float((predicted - eps).square().mean()))
         return float(np.mean(losses))

@@ -84,6 +84,13 @@ class ImageData:
         """Return held-out images as `to_float` takes them: 8-bit pixels, or latents as a network reads them."""
         return self.held_out_images[rows] if self.latents is None else self.latents.clean_held_out(rows)
 
+    def held_out_sample(self, most: int) -> Rows:
+        """Return the rows of `most` held-out images, or of all, in an order that is drawn once and for all.
+
+        Readers of folders go class by class: the first rows would be images of few classes.
+        """
+        return np.random.Generator(np.random.Philox(0)).permutation(len(self.held_out_images))[:most]
+
     @property
     def classes(self) -> int:
         """The largest label of both splits plus one; 0 without labels."""

@@ -42,7 +42,7 @@ class Noise:
 class CachedNoise(Noise):
     """Noise that stays on the device once drawn: all plans of a search start from the same.
 
-    The noise of ancestral steps is cached up to `limit` bytes in all.
+    Up to `limit` bytes are cached in all.
     """
 
     limit: float = 0.0
@@ -55,6 +55,6 @@ class CachedNoise(Noise):
             return cached[key]
         drawn = super().on(device, dtype, images, step)
         # All plans read in the same order: replacing the oldest by the newest would never find anything cached.
-        if step is None or sum(tensor.nbytes for tensor in cached.values()) + drawn.nbytes <= self.limit:
+        if sum(tensor.nbytes for tensor in cached.values()) + drawn.nbytes <= self.limit:
             cached[key] = drawn
         return drawn

@@ -6,7 +6,7 @@ People read a plan as run lengths: `12x0.50 3xskip 5x1.00` (variant.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from stepfront.errors import InputError
@@ -87,7 +87,7 @@ class Plan:
 
     def on_times(self, times: Sequence[float], solver: str, learnt: LearntSampler | None = None) -> Plan:
         """Return a plan of the same variants on other times."""
-        return Plan.of(times, self.variants, solver, learnt)
+        return replace(self, times=tuple(times), solver=solver, learnt=learnt, grid="")
 
     def _check_learnt(self, learnt: LearntSampler) -> None:
         if len(self.times) != len(learnt.times):

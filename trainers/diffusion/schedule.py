@@ -12,6 +12,9 @@ from stepfront.trainers.noise_schedule import NoiseSchedule, noise_schedule
 
 __all__ = ["EDM_RHO", "NoiseSchedule", "noise_schedule", "time_grid"]
 
+MOST_SIGNAL = 0.05
+"""alpha / sigma from which a `quadratic` grid may begin at pure noise; 0.8 T of the linear schedule has less."""
+
 EDM_RHO = 7.0
 """How strongly `edm` grids are bent towards the clean end (Karras et al. 2022, table 1)."""
 
@@ -20,7 +23,8 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
     """Return `steps` times in sampling order (noise first).
 
     leading: 0, c, 2c, ... with c = T // steps (DDPM, DDIM); trailing: T - 1 first (Lin et al. 2023);
-    quadratic: dense at the clean end (Song et al. 2020, appendix D.2), from 0.8 T; logsnr: equal steps of log-SNR;
+    quadratic: dense at the clean end (Song et al. 2020, appendix D.2), from 0.8 T or from where
+    alpha / sigma is 0.05, the noisier of both; logsnr: equal steps of log-SNR;
     edm: equal steps of (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
 
     An `_open` grid has one more point of its rule.  The one at time 0 stands for the clean image and is left out, so no
@@ -36,7 +40,10 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
     elif grid == "trailing":
         times = np.round(np.arange(total, 0, -total / steps))[:steps][::-1] - 1
     elif grid == "quadratic":
-        times = _distinct(np.round(_even(0, math.sqrt(0.8 * total), steps) ** 2))
+        # 0.8 T is noise enough on the linear schedule; on others the image still shows there, and a chain that begins
+        # with pure noise loses it.
+        noisiest = max(0.8 * total, float(schedule.time_of(np.array(math.log(MOST_SIGNAL)))))
+        times = _distinct(np.round(_even(0, math.sqrt(noisiest), steps) ** 2))
     elif grid.endswith("_open"):
         times = _curved(schedule, grid.removesuffix("_open"), steps + 1)[1:]
     else:

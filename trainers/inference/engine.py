@@ -79,7 +79,7 @@ class Running:
         self._graph: CudaGraph | None = None
 
     def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
-        given = (x.to(self._dtype, memory_format=self._format), t, *label)
+        given = (self._read(x), t, *label)
         if len(x) != self._batch:
             eps: Tensor = self._network(*given)
         elif self._records:
@@ -97,13 +97,13 @@ class Running:
 
     def with_features(self, x: Tensor, t: Tensor, *label: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predicted noise and the deep features, float32; never as a CUDA graph."""
-        eps, deep = self._part("with_features", len(x))(x.to(self._dtype, memory_format=self._format), t, *label)
+        eps, deep = self._part("with_features", len(x))(self._read(x), t, *label)
         return self._float(eps), self._float(deep)
 
     def reusing(self, deep: Tensor, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
         """Return the predicted noise on deep features of another call; never as a CUDA graph."""
-        given = (tensor.to(self._dtype, memory_format=self._format) for tensor in (deep, x))
-        return self._float(self._part("reusing", len(x))(*given, t, *label))
+        features = deep.to(self._dtype, memory_format=self._format)
+        return self._float(self._part("reusing", len(x))(features, self._read(x), t, *label))
 
     def _part(self, name: str, batch: int) -> Callable[..., Any]:
         part = getattr(self._network, name)
@@ -112,6 +112,10 @@ class Running:
         if name not in self._parts:
             self._parts[name] = compiled(part)
         return self._parts[name]
+
+    def _read(self, x: Tensor) -> Tensor:
+        dtype = torch.float32 if getattr(self._network, "reads_float32", False) else self._dtype
+        return x.to(dtype, memory_format=self._format)
 
     @staticmethod
     def _float(tensor: Tensor) -> Tensor:

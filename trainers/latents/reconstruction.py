@@ -67,11 +67,11 @@ def ensure_reconstruction(
 def _measure(data: ImageData, features: FeatureNetwork, reference: Reference, device: torch.device) -> Reconstruction:
     packed = load_decoder(data)
     assert packed is not None
-    decoder, count = packed.unpack(device), min(MOST_IMAGES, len(data.held_out_images))
-    images, errors = data.held_out_images[:count], []
+    decoder, rows = packed.unpack(device), data.held_out_sample(MOST_IMAGES)
+    images, errors = data.held_out_images[rows], []
 
     def decoded(first: int, pixels: Pixels) -> Tensor:
-        z = torch.from_numpy(data.clean_held_out(slice(first, first + len(pixels)))).to(device)
+        z = torch.from_numpy(data.clean_held_out(rows[first : first + len(pixels)])).to(device)
         back = decoder.check_finite(z, decoder(z))
         errors.append((back.clamp(-1, 1).cpu() - to_float(pixels)).double().square().mean((1, 2, 3)))
         return back
@@ -81,7 +81,7 @@ def _measure(data: ImageData, features: FeatureNetwork, reference: Reference, de
     error = float(torch.cat(errors).mean())
     # Pixels span 2, from -1 to 1; equal images have no finite ratio, which JSON could not hold.
     psnr = 10 * np.log10(4 / max(error, 1e-12))
-    return Reconstruction(fid, real, float(psnr), count, features.name)
+    return Reconstruction(fid, real, float(psnr), len(rows), features.name)
 
 
 def _moments(features: FeatureNetwork, images: Pixels, made: Callable[[int, Pixels], Tensor]) -> Moments:

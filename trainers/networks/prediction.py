@@ -92,6 +92,7 @@ class NoiseConversion(nn.Module):
     """Calls a network and returns the noise that its output implies."""
 
     _half_log_snr: Tensor
+    _follows: Tensor
 
     def __init__(self, diffusion: DiffusionSettings) -> None:
         super().__init__()
@@ -99,6 +100,7 @@ class NoiseConversion(nn.Module):
         times = np.arange(diffusion.steps, dtype=np.float64)
         self._exact = torch.from_numpy(noise_schedule(diffusion).half_log_snr(times)).float()
         self.register_buffer("_half_log_snr", self._exact, persistent=False)
+        self.register_buffer("_follows", torch.empty(0), persistent=False)  # has the precision of the network beside
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> NoiseConversion:
         super()._apply(fn, recurse)
@@ -115,12 +117,16 @@ class NoiseConversion(nn.Module):
         before = times.floor().long().clamp(max=max(last - 1, 0))
         lam = torch.lerp(self._half_log_snr[before], self._half_log_snr[(before + 1).clamp(max=last)], times - before)
         at = conversion(self._diffusion, lam[:, None, None, None], times[:, None, None, None])
-        output = network((at.scale * x).to(x.dtype), at.told.flatten(), *label)
+        output = network((at.scale * x).to(self._follows.dtype), at.told.flatten(), *label)
         return at.of_x * x + at.of_output * output
 
 
 class PredictsNoise(nn.Module):
     """A plain network of another prediction as one of the noise."""
+
+    reads_float32 = True
+    """x comes in float32 in every precision: where alpha is small, rounding it would change the noise by more than
+    the image."""
 
     def __init__(self, network: nn.Module, to_noise: NoiseConversion) -> None:
         super().__init__()

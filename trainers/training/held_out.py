@@ -36,14 +36,14 @@ def losses_by_size(
     sizes: Sequence[Size],
 ) -> dict[Size, float]:
     """Return the mean squared error per size, at the times of the training, on the same images and noise always."""
-    count = min(settings.training.held_out_images, len(data.held_out_images))
-    x0 = to_float(data.clean_held_out(slice(count))).to(device)
+    rows = data.held_out_sample(settings.training.held_out_images)
+    x0 = to_float(data.clean_held_out(rows)).to(device)
     first, last = settings.training.times or (0, len(noise) - 1)
-    t = torch.linspace(first, last, count).long().to(device)
+    t = torch.linspace(first, last, len(rows)).long().to(device)
     eps = torch.randn(x0.shape, generator=step_generator(settings.training.seed, HELD_OUT_STEP)).to(device)
     x, label = noise.add_noise(x0, t, eps), None
     if settings.network.classes is not None and data.held_out_labels is not None:
-        label = torch.from_numpy(data.held_out_labels[:count]).to(device)
+        label = torch.from_numpy(data.held_out_labels[rows]).to(device)
     return {size: float(F.mse_loss(supernet(x, t, size.width, label, size.depth).float(), eps)) for size in sizes}
 
 

@@ -67,7 +67,7 @@ def test_the_loss_at_the_plan_s_times_falls(digits: ImageData, random_supernet: 
     supernet = random_supernet(NETWORK)
     fit = fitted(supernet, digits, steps=20)
     assert fit.loss_after < fit.loss_before
-    x0 = torch.from_numpy(digits.held_out_images[:32]).float() / 127.5 - 1
+    x0 = torch.from_numpy(digits.held_out_images[digits.held_out_sample(32)]).float() / 127.5 - 1
     eps, schedule = (
         torch.randn(x0.shape, generator=torch.Generator().manual_seed(5)),
         noise_schedule(supernet.diffusion),

@@ -9,6 +9,7 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.data.labels import note_rare_classes, settle_labels
 from stepfront.trainers.data.reading_report import ReadingReport
 from stepfront.trainers.data.rows import held_out_rows, limited_rows
@@ -134,3 +135,16 @@ def test_a_class_of_one_image_stays_in_training() -> None:
         used, held = held_out_rows(40, labels, 0.25)
         assert lone in used
         assert sorted([*used, *held]) == list(range(40))
+
+
+def test_a_sample_of_held_out_images_has_every_class_where_the_reader_went_class_by_class() -> None:
+    labels = np.arange(5).repeat(60)
+    images = np.zeros((300, 1, 4, 4), np.uint8) + 10 * labels[:, None, None, None].astype(np.uint8)
+    data = ImageData("sorted", images, labels, images, labels, "")
+    rows = data.held_out_sample(64)
+    assert np.bincount(labels[rows], minlength=5).min() >= 5
+    assert len(set(rows)) == 64
+    assert np.array_equal(rows, data.held_out_sample(64))
+    # Losses give each image a time of its own, in order: classes must not follow each other.
+    assert len(set(labels[rows[:16]])) == len(set(labels[rows[-16:]])) == 5
+    assert sorted(data.held_out_sample(1000)) == list(range(300))

@@ -51,6 +51,12 @@ def test_impossible_plans_are_refused(times: tuple[float, ...], widths: tuple[fl
         Plan(times, widths)
 
 
+def test_a_plan_on_other_times_keeps_its_weights_and_marks() -> None:
+    plan = Plan((900.0, 1.0), (1.0, 1.0), marks=("", "r"), weights="abc")
+    moved = plan.on_times((800.0, 2.0), "unipc_2")
+    assert (moved.weights, moved.marks, moved.times, moved.solver) == ("abc", ("", "r"), (800.0, 2.0), "unipc_2")
+
+
 def test_widths_that_are_not_there_are_refused_with_those_that_are() -> None:
     plan = Plan(TIMES, (0.5, 0.6, SKIP, 1.0))
     plan.check_widths((0.5, 0.6, 1.0))

@@ -1,6 +1,6 @@
 """The noise schedule and the grids of times."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -31,6 +31,16 @@ def test_cosine_schedule_is_the_closed_form_until_its_betas_are_capped() -> None
     edges = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(COSINE.alpha_bar[:998], edges[1:999] / edges[0], rtol=1e-9)
     assert COSINE.alpha_bar[999] == pytest.approx(COSINE.alpha_bar[998] * 0.001)
+
+
+@pytest.mark.parametrize("schedule", ["scaled_linear", "cosine", "flow", "edm"])
+def test_a_quadratic_grid_begins_where_the_image_no_longer_shows(schedule: Any) -> None:
+    assert time_grid(LINEAR, "quadratic", 20)[0] == 800  # Song et al. 2020: 0.8 T
+    other = noise_schedule(DiffusionSettings(schedule=schedule))
+    begin = time_grid(other, "quadratic", 20)[:1]
+    signal = float(other.alpha(begin)[0] / other.sigma(begin)[0])
+    assert 0.045 < signal < 0.055
+    assert other.alpha(np.array([800.0]))[0] > 0.1  # where it began before: unit noise is no such image
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE])

@@ -236,3 +236,12 @@ def test_kept_noise_is_the_noise_and_is_drawn_once(monkeypatch: pytest.MonkeyPat
     assert drawn == [(range(4), 2)]
     kept.on(CPU, torch.float32, range(4))
     assert drawn == [(range(4), 2)]
+
+
+def test_no_noise_is_kept_beyond_the_limit_be_it_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, drawn = CachedNoise(3, (1, 8, 8), 4 * IMAGE - 1), list[int]()
+    draw = Noise._draw
+    monkeypatch.setattr(Noise, "_draw", lambda self, images, block: drawn.append(block) or draw(self, images, block))
+    for _ in range(2):
+        assert torch.equal(kept.on(CPU, torch.float32, range(4)), Noise(3, (1, 8, 8)).on(CPU, torch.float32, range(4)))
+    assert drawn == [0, 0, 0, 0]
