@@ -177,12 +177,21 @@ def read_classifier_card(directory: Path) -> ClassifierCard:
 
 
 def classifier_fits(directory: Path, data: ImageData, settings: FeatureSettings) -> bool:
-    """Return whether `directory` holds a classifier trained on these images with these settings."""
-    if not (directory / CLASSIFIER_CARD).exists():
+    """Return whether `directory` holds a classifier trained on these images with these settings, and its weights.
+
+    Raises InputError when a file is damaged.
+    """
+    path = directory / CLASSIFIER_WEIGHTS
+    if not (path.is_file() and (directory / CLASSIFIER_CARD).is_file()):
         return False
     card = read_classifier_card(directory)
     wanted = (data.fingerprint, settings.classifier_epochs, settings.seed)
-    return (card.data_fingerprint, card.epochs, card.seed) == wanted
+    if (card.data_fingerprint, card.epochs, card.seed) != wanted:
+        return False
+    if weights_digest(_read_weights(path.read_bytes())) == card.digest:
+        return True
+    logging.getLogger("stepfront").warning("%s does not belong to %s, so it is made again", path, CLASSIFIER_CARD)
+    return False
 
 
 def load_classifier(content: bytes) -> Classifier:

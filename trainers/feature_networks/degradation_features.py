@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.feature_networks.classifier import FEATURES_SIZE, convolutional_body
+from stepfront.trainers.feature_networks.network_files import holds_network, read_network, save_network
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet, Progress
 from stepfront.trainers.metrics.harm import HARMS
 
@@ -55,21 +55,16 @@ class DegradationFeatures(FeatureSet):
         """Train the network with a fixed seed, unless `directory` holds that of these images and settings."""
         steps, seed = self.settings.training_steps, self.settings.seed
         made_from = {"fingerprint": data.fingerprint, "seed": seed, "steps": steps, "kinds": KINDS}
-        if (directory / CARD).exists() and read_json(directory / CARD, "card of the feature network") == made_from:
+        if holds_network(directory / WEIGHTS, directory / CARD, made_from):
             return
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = train_network(data, steps, seed, progress)
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        write_atomically(directory / WEIGHTS, lambda path: save_file(weights, path))
-        write_json(directory / CARD, made_from)
+        save_network(directory / WEIGHTS, directory / CARD, network.state_dict(), made_from)
 
     def pack(self, directory: Path) -> bytes:
-        """Return the bytes of the weights.  Raises InputError when they are missing."""
-        path = directory / WEIGHTS
-        if not path.is_file():
-            raise InputError(f"no feature network at {path}; `stepfront train` makes it")
-        return path.read_bytes()
+        """Return the bytes of the weights.  Raises InputError when they are missing or do not belong to their card."""
+        return read_network(directory / WEIGHTS, directory / CARD)
 
     def open(self, content: bytes, device: torch.device) -> Features:
         """Return the pooled features of the body.  Raises InputError when the bytes are damaged."""

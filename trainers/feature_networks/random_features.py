@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from stepfront.errors import InputError
-from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, blocks, to_float
+from stepfront.trainers.feature_networks.network_files import holds_network, read_network, save_network
 from stepfront.trainers.metrics.feature_set import Features, FeatureSet, Progress
 from stepfront.trainers.metrics.fid import Moments
 
@@ -59,21 +59,20 @@ class RandomFeatures(FeatureSet):
     def prepare(self, data: ImageData, directory: Path, progress: Progress) -> None:
         """Draw the network and take the whitening of the training images, unless `directory` holds them already."""
         made_from = {"fingerprint": data.fingerprint, "seed": self.settings.seed, "components": COMPONENTS}
-        if (directory / CARD).exists() and read_json(directory / CARD, "card of random features") == made_from:
+        if holds_network(directory / WEIGHTS, directory / CARD, made_from):
             return
         network = _draw_network(data, self.settings)
         mean, projection = _whitening(network, data)
-        weights = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
+        weights = {f"network.{name}": value for name, value in network.state_dict().items()}
         weights |= {"mean": torch.from_numpy(mean), "projection": torch.from_numpy(projection)}
-        write_atomically(directory / WEIGHTS, lambda path: save_file(weights, path))
-        write_json(directory / CARD, made_from)
+        save_network(directory / WEIGHTS, directory / CARD, weights, made_from)
 
     def pack(self, directory: Path) -> bytes:
-        """Return the bytes of network and whitening.  Raises InputError when they are missing."""
-        path = directory / WEIGHTS
-        if not path.is_file():
-            raise InputError(f"no random features at {path}; `stepfront train` makes them")
-        return path.read_bytes()
+        """Return the bytes of network and whitening.
+
+        Raises InputError when they are missing or do not belong to their card.
+        """
+        return read_network(directory / WEIGHTS, directory / CARD)
 
     def open(self, content: bytes, device: torch.device) -> Features:
         """Return the whitened features.  Raises InputError when the bytes are damaged."""
