@@ -1,18 +1,23 @@
-"""Validate settings: frozen groups of typed keys, and one line for what does not fit."""
+"""Validate settings and saved results: typed keys, and one line for what does not fit."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from stepfront.addresses import redacted, without_literal_secret
 from stepfront.errors import InputError
+from stepfront.files import read_json
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 class Settings(BaseModel):
@@ -44,6 +49,33 @@ def validate(model: type[Model], given: Mapping[str, Any]) -> Model:
         raise InputError(_one_line(model, error)) from None
     except (TypeError, ValueError) as error:
         raise InputError(f"settings: {error}") from None
+
+
+def read_result(path: Path, what: str, kind: type[Result], made_from: object = None) -> Result | None:
+    """Return the dataclass `kind` in a JSON file, the saved result of a measurement that can be repeated.
+
+    None where the file was made from something else than `made_from` (None: anything), and, with a warning, where
+    another version of stepfront has written other keys.  Raises InputError when the file is missing or damaged.
+    """
+    content = read_json(path, what)
+    origin = content.pop("made_from", None)
+    if made_from not in (None, origin):
+        return None
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    missing, unknown = set(fields) - content.keys(), content.keys() - set(fields)
+    wrong = [*(f"no {key}" for key in sorted(missing)), *(f"an unknown {key}" for key in sorted(unknown))]
+    try:
+        if not wrong:
+            return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = [f"{'.'.join(map(str, first['loc']))}: {first['msg']}"]
+    logging.getLogger("stepfront").warning(
+        "%s was written by another version of stepfront (%s); the %s counts as missing, and is made again where it is "
+        "needed",
+        *(path, ", ".join(wrong), what),
+    )
+    return None
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:

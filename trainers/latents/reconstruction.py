@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepfront.files import read_json, write_json
+from stepfront.files import write_json
 from stepfront.trainers.data import ImageData, Pixels, blocks, to_float
 from stepfront.trainers.latents.load_images import load_decoder
 from stepfront.trainers.metrics.features import FeatureNetwork, PackedFeatures
 from stepfront.trainers.metrics.fid import Moments, Reference
+from stepfront.trainers.validation import read_result
 
 RECONSTRUCTION_FILE = "reconstruction.json"
 MOST_IMAGES = 2048
@@ -56,9 +57,9 @@ def ensure_reconstruction(
     path = directory / RECONSTRUCTION_FILE
     made_from = [data.latents.space.digest, data.fingerprint, packed.digest, packed.name, reference.content]
     if path.exists():
-        content = read_json(path, "score of the reconstruction")
-        if content.pop("made_from", None) == made_from:
-            return Reconstruction(**content)
+        saved = read_result(path, "score of the reconstruction", Reconstruction, made_from)
+        if saved is not None:
+            return saved
     found = _measure(data, packed.unpack(device), reference, device)
     write_json(path, asdict(found) | {"made_from": made_from})
     return found

@@ -12,13 +12,14 @@ import torch
 from scipy.spatial.distance import pdist
 
 from stepfront.errors import InputError
-from stepfront.files import read_json, write_json
+from stepfront.files import write_json
 from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.metrics.examination import Examination, check_enough_images, examine
 from stepfront.trainers.metrics.feature_set import Progress
 from stepfront.trainers.metrics.features import PackedFeatures, check_features, prepare_features
 from stepfront.trainers.metrics.fid import Reference
+from stepfront.trainers.validation import read_result
 
 CANDIDATES = ("degradations", "random")
 """What `features.name: auto` tries, in this order; docs/judges.md has the measurements behind it."""
@@ -85,18 +86,21 @@ def examination_of(
     path = _examination_file(directory, packed)
     made_from = {"digest": packed.digest, "fingerprint": data.fingerprint}
     if path.exists():
-        content = read_json(path, "examination of features")
-        if content.pop("made_from", None) == made_from:
-            return Examination(**content | {"failures": tuple(content["failures"])})
+        found = _read_examination(path, made_from)
+        if found is not None:
+            return found
     result = examine(packed.unpack(device), reference, data)
     write_json(path, asdict(result) | {"made_from": made_from})
     return result
 
 
 def read_examinations(directory: Path) -> list[Examination]:
-    """Return all examinations that a supernet's directory holds, by the name of the features."""
+    """Return all examinations that a supernet's directory holds, by the name of the features.
+
+    Those that another version of stepfront has written otherwise are left out, with a warning.
+    """
     found = [_read_examination(path) for path in sorted(directory.glob("examination-*.json"))]
-    return sorted(found, key=lambda one: one.features)
+    return sorted((one for one in found if one is not None), key=lambda one: one.features)
 
 
 def find_examination(directory: Path, features: PackedFeatures) -> Examination | None:
@@ -109,10 +113,8 @@ def _examination_file(directory: Path, features: PackedFeatures) -> Path:
     return directory / f"examination-{features.digest[:12]}.json"
 
 
-def _read_examination(path: Path) -> Examination:
-    content = read_json(path, "examination of features")
-    content.pop("made_from", None)
-    return Examination(**content | {"failures": tuple(content["failures"])})
+def _read_examination(path: Path, made_from: object = None) -> Examination | None:
+    return read_result(path, "examination of features", Examination, made_from)
 
 
 def are_the_same(first: PackedFeatures, second: PackedFeatures, data: ImageData) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ from stepfront.trainers.config import FeatureSettings
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.feature_networks.degradation_features import kinds_of, train_network
 from stepfront.trainers.metrics import judges
-from stepfront.trainers.metrics.examination import STRENGTHS, examine, participation_ratio
+from stepfront.trainers.metrics.examination import STRENGTHS, Examination, examine, participation_ratio
 from stepfront.trainers.metrics.features import FeatureNetwork, prepare_features
 from stepfront.trainers.metrics.fid import Moments, Reference
 from stepfront.trainers.metrics.harm import harm_images
-from stepfront.trainers.metrics.judges import CANDIDATES, prepare_judge, read_examinations
+from stepfront.trainers.metrics.judges import (
+    CANDIDATES,
+    examination_of,
+    find_examination,
+    prepare_judge,
+    read_examinations,
+)
 from stepfront.trainers.validation import validate
 
 CPU = torch.device("cpu")
@@ -242,3 +249,27 @@ def test_an_examination_is_made_once_per_dataset_and_features(
     second, _ = prepare_judge(digits, RANDOM, tmp_path, CPU)
     assert len(examined) == 1
     assert first.digest == second.digest
+
+
+def test_an_examination_of_another_version_is_made_again(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = Examination("random", 32, 31.5, 64, 0.25, 0.5, {"noise": [1.0, 2.0]}, ("it is blind",))
+    monkeypatch.setattr(judges, "examine", lambda *given: result)
+    prepared = prepare_features(digits, RANDOM, tmp_path, CPU)
+    assert examination_of(prepared, digits, tmp_path, CPU, True) == result
+    assert find_examination(tmp_path, prepared[0]) == result
+    (path,) = tmp_path.glob("examination-*.json")
+    content = json.loads(path.read_text())
+    others: dict[str, dict[str, object]] = {
+        "no failures": {key: value for key, value in content.items() if key != "failures"},
+        "an unknown score": content | {"score": 1.0},
+        "floor: Input should be a valid number": content | {"floor": "low"},
+    }
+    for says, other in others.items():
+        path.write_text(json.dumps(other))
+        assert find_examination(tmp_path, prepared[0]) is None
+        assert read_examinations(tmp_path) == []
+        assert f"{path} was written by another version of stepfront ({says}" in caplog.text
+        assert examination_of(prepared, digits, tmp_path, CPU, True) == result
+        assert json.loads(path.read_text()) == content
