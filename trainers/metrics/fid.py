@@ -53,7 +53,10 @@ class Moments:
     @property
     def mean(self) -> Array:
         """Return the mean of all rows, [D]."""
-        return np.concatenate(self._rows).mean(axis=0) if self._merged == 0 else self._mean
+        if self._merged == 0:
+            return np.concatenate(self._rows).mean(axis=0)
+        self._merge()
+        return self._mean
 
     @property
     def covariance(self) -> Array:

@@ -1,7 +1,7 @@
 """Harm images in known ways: what feature sets are trained to see, and what a judge is examined on.
 
 Every harm takes images [B, C, H, W] in [-1, 1] and a strength in (0, 1] per image, and returns images of the same shape
-in [-1, 1].  All randomness comes from the generator.
+in [-1, 1].  All randomness comes from the generator, which is on the CPU, so that all devices harm alike.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ Harm = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 def add_noise(x: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
     """Add white noise of standard deviation 0.5 x strength."""
-    noise = torch.randn(x.shape, generator=generator)
+    noise = torch.randn(x.shape, generator=generator).to(x.device)
     return (x + 0.5 * strength[:, None, None, None] * noise).clamp(-1, 1)
 
 
 def blur(x: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur by a Gaussian whose standard deviation is 0.08 x strength of the image's side, 2 pixels at most.
+    """Mix the image with its blurs by two Gaussians, the wider one at strength 1.
 
-    The blurs of all strengths are mixtures of two fixed ones, so that a batch needs two convolutions.
+    The wider one's standard deviation is 0.08 of the image's side + 0.4 pixels, 2 at most; the other's is a third of
+    that.  Up to strength 0.5 the result goes linearly from the image to the narrower blur, and from there to the wider
+    one.  So a batch needs two convolutions.
     """
     widest = min(2.0, 0.08 * x.shape[-1] + 0.4)
     sharp, soft = _gaussian(x, widest / 3), _gaussian(x, widest)
@@ -44,10 +46,10 @@ def cut_out(x: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
     """Set a square of side up to 0.6 x strength of the image's side to the image's mean, at a random place."""
     count, _, height, width = x.shape
     side = 0.6 * strength
-    top = torch.rand(count, generator=generator) * (1 - side)
-    left = torch.rand(count, generator=generator) * (1 - side)
-    rows = (torch.arange(height) + 0.5)[None] / height
-    columns = (torch.arange(width) + 0.5)[None] / width
+    top = torch.rand(count, generator=generator).to(x.device) * (1 - side)
+    left = torch.rand(count, generator=generator).to(x.device) * (1 - side)
+    rows = (torch.arange(height, device=x.device) + 0.5)[None] / height
+    columns = (torch.arange(width, device=x.device) + 0.5)[None] / width
     inside_rows = (rows >= top[:, None]) & (rows < (top + side)[:, None])
     inside_columns = (columns >= left[:, None]) & (columns < (left + side)[:, None])
     inside = (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
@@ -56,7 +58,7 @@ def cut_out(x: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
 
 def mix_with_another(x: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
     """Blend each image with another one of the batch, up to half and half."""
-    other = x[torch.randperm(len(x), generator=generator)]
+    other = x[torch.randperm(len(x), generator=generator).to(x.device)]
     return torch.lerp(x, other, 0.5 * strength[:, None, None, None])
 
 

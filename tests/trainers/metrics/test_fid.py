@@ -82,6 +82,16 @@ def test_streamed_moments_are_those_of_numpy_in_any_batches(sizes: list[int]) ->
     np.testing.assert_allclose(moments.covariance, np.cov(rows.T), rtol=1e-11, atol=1e-11)
 
 
+def test_rows_that_are_added_after_a_look_at_the_covariance_count_in_the_mean() -> None:
+    rows = np.random.RandomState(3).randn(20, 64) + np.repeat([0.0, 100.0], 10)[:, None]
+    moments = Moments(64)
+    moments.add(rows[:10])
+    np.testing.assert_allclose(moments.covariance, np.cov(rows[:10].T), rtol=1e-11, atol=1e-11)
+    moments.add(rows[10:])
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(moments.covariance, np.cov(rows.T), rtol=1e-11, atol=1e-11)
+
+
 def test_moments_keep_their_precision_far_from_zero() -> None:
     rows = np.random.RandomState(4).randn(1000, 3)
     far = Moments.of(np.split(rows + 1e7, 10))

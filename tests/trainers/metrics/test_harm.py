@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stepfront.trainers.data import ImageData, to_float
-from stepfront.trainers.metrics.harm import HARMS, harm_images
+from stepfront.trainers.metrics.harm import HARMS, blur, harm_images
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -38,3 +38,23 @@ def test_contrast_keeps_the_mean_and_shrinks_the_deviation_by_six_tenths() -> No
     harmed = harm_images(x, "contrast", 1.0, seed=0)
     assert float(harmed.mean()) == pytest.approx(float(x.mean()), abs=1e-6)
     assert float(harmed.std() / x.std()) == pytest.approx(0.4, abs=1e-5)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_images_are_harmed_on_their_own_device(harm: str) -> None:
+    # Tensors of the meta device refuse to meet those of the CPU, as those of a GPU do.
+    harmed = harm_images(torch.zeros(4, 3, 8, 8, device="meta"), harm, 0.5, seed=1)
+    assert (harmed.device.type, harmed.shape) == ("meta", (4, 3, 8, 8))
+
+
+@pytest.mark.parametrize("side", [8, 33])
+def test_blurs_are_linear_between_the_image_and_two_gaussians(side: int) -> None:
+    points = torch.zeros(5, 1, side, side)
+    points[:, :, side // 2, side // 2] = 1
+    none, sharp, soft, first, second = blur(points, torch.tensor([0.0, 0.5, 1.0, 0.3, 0.8]), torch.Generator())
+    assert torch.equal(none, points[0])
+    torch.testing.assert_close(first, 0.4 * none + 0.6 * sharp)
+    torch.testing.assert_close(second, 0.4 * sharp + 0.6 * soft)
+    at = torch.arange(side) - side // 2
+    width = float((soft.sum((0, 1)) * at.square()).sum().sqrt())
+    assert width == pytest.approx(min(2.0, 0.08 * side + 0.4), rel=0.15)  # the kernel ends at two deviations
