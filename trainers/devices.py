@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -35,6 +37,24 @@ def device_of_driver(name: str, workers: int) -> torch.device:
     The driver of a cluster may lack the device of its workers.  Raises InputError as `pick_device` does.
     """
     return pick_device("auto" if workers > 1 else name)
+
+
+@contextmanager
+def own_generators(device: torch.device) -> Iterator[None]:
+    """Leave the global generators of the CPU and of `device` as they were, whatever is seeded and drawn inside."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed the global generators of the CPU and of `device`, and no other GPU's."""
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def choose_threads(device: torch.device) -> str:

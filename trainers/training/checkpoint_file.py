@@ -78,13 +78,15 @@ def write_checkpoint(path: Path, state: TrainingState, key: str) -> None:
         }
     on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
     metadata = {"step": str(state.step), "made_from": key, "started_from": json.dumps(state.started_from)}
+    metadata |= {"teacher": json.dumps(state.teacher)}
     write_atomically(path, lambda beside: save_file(on_cpu, beside, metadata))
 
 
 def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
     """Put the content of the checkpoint at `path` in the place of `state`'s.
 
-    Raises InputError when the file is damaged or belongs to another training than `key`.
+    Raises InputError when the file is damaged, belongs to another training than `key`, or learnt from another teacher
+    than `state`.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -97,6 +99,7 @@ def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
             f"{path} was made with other settings or data, or by a version of stepfront with other settings; "
             "restore those, train in another directory, or delete the file"
         )
+    _check_teacher(path, json.loads(metadata.get("teacher", "null")), state.teacher)
     state.step = int(metadata["step"])
     state.started_from = json.loads(metadata.get("started_from", "null"))
     averaged = dict(state.averaged.widest.named_parameters())
@@ -111,6 +114,19 @@ def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
                 "exp_avg": torch.empty_like(weights).copy_(tensors[f"first.{name}"]),
                 "exp_avg_sq": torch.empty_like(weights).copy_(tensors[f"second.{name}"]),
             }
+
+
+def _check_teacher(path: Path, learnt_from: str | None, given: str | None) -> None:
+    """Raise InputError when a checkpoint learnt from other weights than those that training.teacher has now.
+
+    The key holds the teacher's folder alone.  Checkpoints of version 0.1 do not name their teacher's weights.
+    """
+    if learnt_from not in (None, given):
+        raise InputError(
+            f"{path} learnt from a teacher with digest {learnt_from[:12]}, and the one in training.teacher now has "
+            f"{(given or 'none')[:12]}; restore the former, or train with the latter, in a folder of its own, in "
+            "another directory"
+        )
 
 
 def step_of(path: Path) -> int:

@@ -19,13 +19,17 @@ from stepfront.trainers.training_settings import TrainingSettings
 
 @dataclass
 class TrainingState:
-    """The state of one training on one device, after `step` steps."""
+    """The state of one training on one device, after `step` steps.
+
+    `teacher` is the digest of the weights that teach it; None without a teacher from a folder.
+    """
 
     supernet: Supernet
     averaged: Supernet
     optimizer: torch.optim.Optimizer
     step: int = 0
     started_from: dict[str, object] | None = None
+    teacher: str | None = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

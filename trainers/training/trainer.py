@@ -3,6 +3,8 @@
 Everything random in a step is a function of (seed, step).  A checkpoint therefore needs no random state, and a resumed
 training ends with the same weights as one that was never interrupted.
 
+Networks and dropout draw from the global generators, which are left as the caller had them.
+
 Several processes share each batch: every process draws all of it and takes its part.  Together they compute what one
 process computes alone, up to the order of float sums.  Dropout alone is drawn per process and micro-batch.
 """
@@ -20,7 +22,7 @@ import torch
 from stepfront.errors import InputError
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, Pixels
-from stepfront.trainers.devices import pick_device
+from stepfront.trainers.devices import own_generators, pick_device, seed_generators
 from stepfront.trainers.diffusion.conditioning import check_classes, label_counts, make_condition
 from stepfront.trainers.diffusion.preview import width_samples
 from stepfront.trainers.diffusion.schedule import noise_schedule
@@ -91,8 +93,10 @@ def train_supernet(
     Raises InputError when the checkpoint is damaged or was made with other settings or data, when network.classes does
     not fit the labels, or when the training diverges.
     """
-    training = _Training(settings, data, Path(directory), store, group or Group())
-    losses = training.run(report) or training.held_out_losses()
+    group = group or Group()
+    with own_generators(_device_of(settings, group)):
+        training = _Training(settings, data, Path(directory), store, group)
+        losses = training.run(report) or training.held_out_losses()
     made_with = {
         "settings": settings_json(settings),
         "held_out_losses": {str(size.width): loss for size, loss in losses.items() if size.depth is None},
@@ -114,7 +118,9 @@ def begin_training(
 
     Raises InputError as `train_supernet` does, so that mistakes surface before any process starts.
     """
-    training = _Training(settings, data, Path(directory), store, Group(device=torch.device("cpu")))
+    group = Group(device=torch.device("cpu"))
+    with own_generators(_device_of(settings, group)):
+        training = _Training(settings, data, Path(directory), store, group)
     if training.state.step == 0 or store is not None:
         training.save()
     return training.state.step
@@ -132,7 +138,12 @@ def train_share(
 
     Only the first process writes and reports.
     """
-    _Training(settings, data, Path(directory), store, group).run(report)
+    with own_generators(_device_of(settings, group)):
+        _Training(settings, data, Path(directory), store, group).run(report)
+
+
+def _device_of(settings: TrainerSettings, group: Group) -> torch.device:
+    return group.device if group.device is not None else pick_device(settings.training.device)
 
 
 class _Training:
@@ -143,32 +154,35 @@ class _Training:
     ) -> None:
         check_classes(data, settings.network.image_classes)
         self._settings, self._data, self._store, self._group = settings, data, store, group
-        self._device = group.device if group.device is not None else pick_device(settings.training.device)
+        self._device = _device_of(settings, group)
         self._space = None if data.latents is None else data.latents.space
         self._path, self._key = directory / CHECKPOINT_FILE, training_key(settings, data)
         if store is not None:
             store.fetch(self._path)
         self.state = self._initial_state()
+        self._teacher = self._load_teacher()
+        self.state.teacher = self.teacher_digest
         if self._path.exists():
             read_checkpoint(self._path, self.state, self._key)
         group.check_same(self.state.step)
         self._schedule = noise_schedule(settings.diffusion)
         self._noise = NoiseTable(self._schedule, self._device)
         self._source = BatchSource(settings, data, self._noise, group, self._device)
-        self._teacher: Teacher | None = None
-        if settings.training.teacher:
-            self._teacher = Teacher(
-                Path(settings.training.teacher), self.state.supernet, self._device, self._autocast(), self._space
-            )
 
     def _initial_state(self) -> TrainingState:
         training = self._settings.training
         supernet, started_from = initial_supernet(self._settings, self._data), None
         if training.start and not self._path.exists():
-            started_from = start_from(supernet, Path(training.start), self._settings.diffusion)
+            started_from = start_from(supernet, Path(training.start), self._settings.diffusion, self._space)
         state = state_of(supernet, training, self._device)
         state.started_from = started_from
         return state
+
+    def _load_teacher(self) -> Teacher | None:
+        folder = self._settings.training.teacher
+        if not folder:
+            return None
+        return Teacher(Path(folder), self.state.supernet, self._device, self._autocast(), self._space)
 
     def run(self, report: Report) -> dict[Size, float]:
         """Take the remaining steps; return the losses of the last one, in the first process alone."""
@@ -213,7 +227,7 @@ class _Training:
                     gradients.record(width, self._source.noisy(batch), share, is_taught, depth)
         state.optimizer.zero_grad(set_to_none=False)
         # Dropout draws from the global generator.
-        torch.manual_seed(step_seed(training.seed, state.step) + 1 + self._group.rank)
+        seed_generators(self._device, step_seed(training.seed, state.step) + 1 + self._group.rank)
         add_gradients(gradients, self._source, drawn, training, state.supernet.widths, self._teacher)
         state.update(training, self._group)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +10,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from stepfront.errors import InputError
 from stepfront.trainers.data import ImageData, to_float
 from stepfront.trainers.network_settings import NetworkSettings
+from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import NoisyBatch
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.teacher import frequency_weights, mean_amplitude, spectral_errors, weights_of_data
 from stepfront.trainers.training.trainer import train_supernet
 from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients
-from tests.trainers.training.test_trainer import settings
+from tests.trainers.training.test_trainer import KilledError, killed_at, settings
 
 
 def golden(seed: int) -> Tensor:
@@ -116,3 +122,30 @@ def test_narrower_widths_alone_learn_from_the_widest_and_all_from_another_teache
     student = settings({"widths": (0.5, 1.0)}, **chosen, teacher=str(tmp_path / "teacher"))
     train_supernet(student, digits, tmp_path / "student")
     assert [(width, theirs is None) for width, theirs in taught] == [(1.0, False), (0.5, False)]
+
+
+def test_a_training_is_not_continued_with_another_teacher(digits: ImageData, tmp_path: Path) -> None:
+    two, teacher, run = {"widths": (0.5, 1.0)}, tmp_path / "teacher", tmp_path / "run"
+    for seed in (1, 2):
+        train_supernet(settings(two, steps=1, seed=seed), digits, tmp_path / str(seed))
+    shutil.copytree(tmp_path / "1", teacher)
+    taught = settings(two, distill=0.5, teacher=str(teacher), steps=4, checkpoint_every=2)
+    with pytest.raises(KilledError):
+        train_supernet(taught, digits, run, killed_at(3))
+    shutil.copytree(tmp_path / "2", teacher, dirs_exist_ok=True)
+    digests = [read_card(tmp_path / name).digest for name in "12"]
+    says = rf"{CHECKPOINT_FILE} learnt from a teacher with digest {digests[0][:12]}, and .* now has {digests[1][:12]}; "
+    with pytest.raises(InputError, match=says + r"restore the former, or train with the latter"):
+        train_supernet(taught, digits, run)
+    with_digest = (run / CHECKPOINT_FILE).read_bytes()
+    shutil.copytree(tmp_path / "1", teacher, dirs_exist_ok=True)
+    card = train_supernet(taught, digits, run)
+    assert card.digest == train_supernet(taught, digits, tmp_path / "whole").digest
+    assert card.made_with["teacher"] == digests[0]
+    # A checkpoint of 0.1, which does not name its teacher, is continued.
+    (run / CHECKPOINT_FILE).write_bytes(with_digest)
+    with safe_open(run / CHECKPOINT_FILE, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        old = {key: value for key, value in file.metadata().items() if key != "teacher"}
+    save_file(tensors, run / CHECKPOINT_FILE, old)
+    assert train_supernet(taught, digits, run).digest == card.digest

@@ -18,10 +18,13 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.latent_space import LatentSpace
 from stepfront.trainers.network_settings import NetworkSettings
-from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet
+from stepfront.trainers.networks.supernet import Supernet
+from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE, load_supernet, save_supernet
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
-from stepfront.trainers.training.trainer import TrainingReport, train_supernet
+from stepfront.trainers.training.starting_weights import start_from
+from stepfront.trainers.training.trainer import TrainingReport, begin_training, train_supernet
 from stepfront.trainers.training.width_gradients import WidthGradients
 from stepfront.trainers.training_settings import TrainingSettings
 from stepfront.trainers.validation import validate
@@ -115,6 +118,20 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(digits: ImageData, tmp
     second = train_supernet(settings(), digits, tmp_path / "b")
     assert first.digest == second.digest
     assert train_supernet(settings(seed=1), digits, tmp_path / "c").digest != first.digest
+
+
+def test_the_callers_generator_goes_on_as_if_nothing_had_been_trained(digits: ImageData, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    chosen = settings({"dropout": 0.3}, steps=2)
+    for train in (train_supernet, begin_training):
+        torch.manual_seed(5)
+        train(chosen, digits, tmp_path / train.__name__)
+        assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(5)
+    with pytest.raises(KilledError):
+        train_supernet(chosen, digits, tmp_path / "killed", killed_at(1))
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_training_that_diverges_says_so_and_saves_nothing(digits: ImageData, tmp_path: Path) -> None:
@@ -291,6 +308,29 @@ def test_weights_of_another_network_cannot_be_begun_with(
         train_supernet(settings(network, start=str(tmp_path / "first")), digits, tmp_path / "second")
     with pytest.raises(InputError, match="no supernet card at"):
         train_supernet(settings(start=str(tmp_path / "absent")), digits, tmp_path / "second")
+
+
+def test_weights_for_other_latents_cannot_be_begun_with(digits: ImageData, tmp_path: Path) -> None:
+    side, whose = {"channels": 1, "resolution": 8}, {"image_channels": 3, "image_resolution": 64}
+    made, other = (
+        LatentSpace(autoencoder=f"/{name}", digest=name * 64, shift=(0.0,), scale=(1.0,), **side, **whose)
+        for name in "ab"
+    )
+    begun = Supernet(NETWORK, 1, 8)
+    save_supernet(begun, tmp_path / "latents", begun.diffusion, "made", "f" * 64, latents=made)
+    train_supernet(settings(steps=1), digits, tmp_path / "pixels")
+    given = Supernet(NETWORK, 1, 8)
+    for folder, space, says in (
+        ("latents", other, "works on latents of another autoencoder"),
+        ("latents", None, "set data.autoencoder to its folder"),
+        ("pixels", made, "works on pixels; leave out data.autoencoder"),
+    ):
+        with pytest.raises(InputError, match=rf"the supernet in {tmp_path / folder} .*{says}"):
+            start_from(given, tmp_path / folder, given.diffusion, space)
+    with pytest.raises(InputError, match=r"set data\.autoencoder to its folder"):
+        train_supernet(settings(start=str(tmp_path / "latents")), digits, tmp_path / "student")
+    start_from(given, tmp_path / "latents", given.diffusion, made)
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), begun.parameters(), strict=True))
 
 
 def test_images_of_another_size_and_colour_leave_few_weights_to_be_drawn_anew(
