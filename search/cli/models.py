@@ -249,6 +249,8 @@ def _write_config(card: SupernetCard, made: Path, out: Path, settings: dict[str,
         data["size"] = card.resolution * card.made_with.get("latent_pixels", 8)
         data["channels"] = card.made_with.get("pixel_channels", 3)
         data["autoencoder"] = autoencoder or "data/autoencoder"
+    if card.made_with.get("clip_sample"):
+        settings = settings | {"sampler": settings.get("sampler", {}) | {"clip": True}}
     reads_text = card.network.family == PROMPTED
     network = card.network.model_dump(mode="json", exclude_defaults=True) | {"widths": list(card.network.widths)}
     diffusion = card.diffusion.model_dump(mode="json", exclude_defaults=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.trainers.config import DiffusionSettings
-from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, read_scheduler
+from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, clipping_of, read_scheduler
 
 CONFIG_FILE, PIPELINE_FILE = "config.json", "model_index.json"
 
@@ -132,6 +132,27 @@ def latent_space_of(parts: ModelFolder, channels: int, say: Callable[[str], None
     halvings = len(blocks) - 1 if isinstance(blocks, list) else 3
     found = {"autoencoder": str(parts.autoencoder), "latent_pixels": 2**halvings}
     return found | {"pixel_channels": config.get("in_channels", 3)}
+
+
+def clip_of(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> dict[str, object]:
+    """Return `clip_sample` where the scheduler clamps predicted images to [-1, 1]; what can't be had is said.
+
+    Latents are not clamped, although pipelines of diffusers do so where the scheduler says it: they exceed [-1, 1].
+    """
+    clipping = "none" if parts.scheduler is None else clipping_of(parts.scheduler)
+    if clipping == "none":
+        return {}
+    if parts.autoencoder is not None or channels not in (1, 3):
+        say(f"left out: {parts.scheduler} clamps predictions (clip_sample, thresholding), and latents are not clamped")
+        return {}
+    if clipping == "other":
+        say(
+            f"left out: {parts.scheduler} clamps predictions by thresholding or a clip_sample_range, which stepfront "
+            "does not have; sampler.clip=true clamps them to [-1, 1]"
+        )
+        return {}
+    say(f"{parts.scheduler} clamps predicted images to [-1, 1] (clip_sample), so config.yaml has sampler.clip: true")
+    return {"clip_sample": True}
 
 
 def _parts_of(index: dict[str, object]) -> dict[str, str]:

@@ -47,6 +47,9 @@ OTHER_SCHEDULERS = {
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
 
+_CLIPS_BY_DEFAULT = ("DDPM", "DDIM", "RePaint", "UnCLIP")
+"""Beginnings of the classes whose clip_sample is true where the file does not say it."""
+
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 _FLOW = ("flow", "flow_prediction")
 
@@ -105,6 +108,22 @@ def _betas(config: dict[str, Any], predicts: str, path: Path) -> dict[str, Any]:
         "beta_first": config.get("beta_start", 1e-4),
         "beta_last": config.get("beta_end", 0.02),
     }
+
+
+def clipping_of(path: Path) -> Literal["none", "unit", "other"]:
+    """Return how a scheduler clamps predictions of the clean image: not at all, to [-1, 1], or in another way.
+
+    `clip_sample` clamps to +-`clip_sample_range`.  `thresholding` goes before it where a class has both: it clamps to
+    a quantile of the pixels and divides by it (Saharia et al. 2022, section 2.3); that is [-1, 1] where
+    `sample_max_value` is 1.
+    """
+    config = read_json(path, "scheduler config")
+    if config.get("thresholding"):
+        return "unit" if config.get("sample_max_value", 1.0) == 1 else "other"
+    name = str(config.get("_class_name", ""))
+    if not config.get("clip_sample", name.startswith(_CLIPS_BY_DEFAULT)):
+        return "none"
+    return "unit" if config.get("clip_sample_range", 1.0) == 1 else "other"
 
 
 def scheduler_config(diffusion: DiffusionSettings) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import ORIGIN_FILE, WIDTHS, assemble, save_imported
 from stepfront.trainers.interop.channel_importance import restore_channels, sort_channels
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of, side_of
+from stepfront.trainers.interop.diffusers_folder import (
+    CONFIG_FILE,
+    clip_of,
+    diffusion_of,
+    find_parts,
+    latent_space_of,
+    side_of,
+)
 from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, files_digest, own_tensors, read_model
 from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
 from stepfront.trainers.interop.scheduler_file import SCHEDULER_FILE, scheduler_config
@@ -75,7 +82,7 @@ def import_unet2d(
         compare(supernet, reference, folder, say)
     made_with: dict[str, object] = {"imported": "diffusers", "sha256": files_digest(files), "sorted": sort}
     made_with |= {"null_class": null_class} if null_class else {}
-    made_with |= latent_space_of(parts, config.in_channels, say)
+    made_with |= latent_space_of(parts, config.in_channels, say) | clip_of(parts, config.in_channels, say)
     card = save_imported(supernet, directory, diffusion, made_with)
     origin = {"digest": card.digest, "flip_sin_to_cos": config.flip_sin_to_cos, "orders": orders}
     write_json(Path(directory) / ORIGIN_FILE, origin)

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from stepfront import load_settings
 from stepfront.errors import InputError
+from stepfront.search.cli.main import app
+from stepfront.trainers.interop.diffusers_folder import ModelFolder, clip_of
 from stepfront.trainers.interop.model_weights import WEIGHTS_FILE, own_tensors
 from stepfront.trainers.interop.round_trip import compare, run_in_diffusers
-from stepfront.trainers.interop.scheduler_file import read_scheduler
+from stepfront.trainers.interop.scheduler_file import clipping_of, read_scheduler
 from stepfront.trainers.interop.unet2d import import_unet2d
 from stepfront.trainers.networks.supernet_files import load_supernet
 
@@ -127,6 +131,58 @@ def test_what_a_network_predicts_comes_from_its_scheduler(
     found = read_scheduler(tmp_path / "s.json")
     assert (found.prediction, found.schedule) == (prediction, schedule)
     assert (found.shift, found.data_std) == (config.get("flow_shift", 1.0), config.get("sigma_data", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "clipping"),
+    [
+        ("DDPMScheduler", {}, "unit"),
+        ("DDIMScheduler", {"clip_sample": False}, "none"),
+        ("DDIMScheduler", {"clip_sample_range": 2.0}, "other"),
+        ("PNDMScheduler", {}, "none"),
+        ("EulerDiscreteScheduler", {}, "none"),
+        ("HeunDiscreteScheduler", {"clip_sample": True}, "unit"),
+        ("UnCLIPScheduler", {}, "unit"),
+        ("DPMSolverMultistepScheduler", {"thresholding": True}, "unit"),
+        ("DDPMScheduler", {"thresholding": True, "sample_max_value": 1.5}, "other"),
+    ],
+)
+def test_clamping_is_that_of_the_scheduler_with_or_without_its_defaults_in_the_file(
+    name: str, given: dict[str, Any], clipping: str, tmp_path: Path
+) -> None:
+    getattr(diffusers, name)(**given).save_pretrained(tmp_path)
+    (tmp_path / "short.json").write_text(json.dumps({"_class_name": name, **given}))
+    assert clipping_of(tmp_path / "scheduler_config.json") == clipping
+    assert clipping_of(tmp_path / "short.json") == clipping
+
+
+def test_thresholding_with_a_greatest_value_of_one_clamps_to_one() -> None:
+    x = 3 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs = diffusers.DDPMScheduler(thresholding=True)._threshold_sample(x)
+    torch.testing.assert_close(theirs, x.clamp(-1, 1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_the_written_settings_clamp_where_the_scheduler_does(clip: bool, model: Path, tmp_path: Path) -> None:
+    diffusers.DDPMScheduler(clip_sample=clip).save_pretrained(model)
+    out = tmp_path / "run" / "start"
+    done = CliRunner().invoke(app, ["import", "diffusers", str(model), "--out", str(out), "--widths", "1"])
+    assert done.exit_code == 0, done.output
+    assert load_settings(out / "config.yaml").sampler.clip == clip
+    assert ("so config.yaml has sampler.clip: true" in done.output) == clip
+
+
+def test_what_is_not_clamped_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "scheduler_config.json"
+    cases: list[tuple[dict[str, Any], int, str]] = [
+        ({"clip_sample_range": 2.0}, 3, "a clip_sample_range"),
+        ({}, 4, "latents are not"),
+    ]
+    for given, channels, says in cases:
+        said = list[str]()
+        path.write_text(json.dumps({"_class_name": "DDIMScheduler", **given}))
+        assert clip_of(ModelFolder(tmp_path, path), channels, said.append) == {}
+        assert [says in text for text in said] == [True]
 
 
 INDEXES = {

@@ -17,7 +17,7 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import ORIGIN_FILE, WIDTHS, assemble, save_imported
 from stepfront.trainers.interop.channel_importance import arrange, permute
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of
+from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, clip_of, diffusion_of, find_parts, latent_space_of
 from stepfront.trainers.interop.dit.inner_importance import inner_streams
 from stepfront.trainers.interop.dit.transformer_config import Slim, config_of, deduce_settings, read_config
 from stepfront.trainers.interop.dit.transformer_names import to_ours, to_theirs
@@ -80,6 +80,7 @@ def import_dit(
         compare(supernet, reference, parts.network, say)
     made_with: dict[str, object] = {"imported": "diffusers", "sha256": files_digest(files), "sorted": sort}
     made_with |= {"null_class": "last"} | latent_space_of(parts, config.in_channels, say)
+    made_with |= clip_of(parts, config.in_channels, say)
     card = save_imported(supernet, directory, diffusion, made_with)
     write_json(Path(directory) / ORIGIN_FILE, {"digest": card.digest, "orders": orders})
     return card

@@ -9,7 +9,14 @@ from typing import Any
 from stepfront.files import file_digest, read_json
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.interop.assembly import assemble, save_imported
-from stepfront.trainers.interop.diffusers_folder import CONFIG_FILE, diffusion_of, find_parts, latent_space_of, side_of
+from stepfront.trainers.interop.diffusers_folder import (
+    CONFIG_FILE,
+    clip_of,
+    diffusion_of,
+    find_parts,
+    latent_space_of,
+    side_of,
+)
 from stepfront.trainers.interop.model_weights import files_digest, own_tensors, read_model
 from stepfront.trainers.interop.prompted.condition_file import read_conditions
 from stepfront.trainers.network_families.unet2d_condition import check_config, plain_config
@@ -52,4 +59,5 @@ def import_unet2d_condition(
     assert conditions is not None
     made_with: dict[str, object] = {"imported": "diffusers", "sha256": files_digest(files), "null_class": "last"}
     made_with |= {"conditions": file_digest(conditions)} | latent_space_of(parts, supernet.image_channels, say)
+    made_with |= clip_of(parts, supernet.image_channels, say)
     return save_imported(supernet, directory, diffusion, made_with, texts.texts)
