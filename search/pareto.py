@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtrit
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
@@ -148,5 +147,5 @@ def interval(scores: np.ndarray, level: float = 0.95) -> tuple[float, float, flo
     mean = float(scores.mean())
     if len(scores) < 2:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + level / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
+    half = float(stdtrit(len(scores) - 1, 0.5 + level / 2) * scores.std(ddof=1) / np.sqrt(len(scores)))
     return mean, mean - half, mean + half

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from stepfront.arrays import Array
 from stepfront.search.claims.confirmed_plans import judges_of, read_plans, shared_scores
@@ -46,5 +46,5 @@ def _pair_differences(scores: Array) -> tuple[Array, Array]:
     seeds = scores.shape[1]
     if seeds < 2:
         return differences.mean(axis=2), np.full(differences.shape[:2], np.inf)
-    half = stats.t.ppf(0.975, seeds - 1) * differences.std(axis=2, ddof=1) / np.sqrt(seeds)
+    half = stdtrit(seeds - 1, 0.975) * differences.std(axis=2, ddof=1) / np.sqrt(seeds)
     return differences.mean(axis=2), half

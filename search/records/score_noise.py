@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
@@ -70,7 +70,7 @@ class ScoreNoise:
 
         Student's distribution allows for a spread that is itself estimated from few seeds.
         """
-        return float(stats.t.ppf(0.975, self._freedom)) * self.difference_of(share)
+        return float(stdtrit(self._freedom, 0.975)) * self.difference_of(share)
 
     @property
     def network_gflops(self) -> float:
