@@ -67,14 +67,31 @@ def _connect(workers: WorkerSettings) -> None:
     keep_to_loopback()
     # Without an address, Ray would join any cluster that it finds on this machine.
     token_without_home()
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        runtime_env={"env_vars": import_path(SOURCE_ROOT)},
-        job_config=job_config(),
-        **({} if (folder := short_folder()) is None else {"_temp_dir": folder}),
-        **quiet,
-    )
+    # Not as a runtime environment of the job: Ray starts workers before they are asked for, without any, and a job that
+    # has one leaves them unused and waits for others.
+    with _environment(import_path(SOURCE_ROOT)):
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            job_config=job_config(),
+            **({} if (folder := short_folder()) is None else {"_temp_dir": folder}),
+            **quiet,
+        )
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started within the block, and for their children."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 LONGEST_SOCKET = 107

@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import ray
 
 from stepfront.environment import SOURCE_ROOT
 from stepfront.search.execution.ray_private import DriverPath
@@ -25,6 +26,13 @@ def test_workers_import_a_checkout_from_where_the_driver_does(monkeypatch: pytes
 def test_an_installed_package_is_found_without_pythonpath() -> None:
     # In PYTHONPATH, site-packages would come before the standard library.
     assert import_path(Path(sysconfig.get_path("purelib")).resolve()) == {}
+
+
+def test_workers_that_ray_starts_ahead_can_be_used_and_import_the_checkout(cluster: None) -> None:
+    # Ray starts workers before the first is asked for; a job with a runtime environment can't use them.
+    assert not ray.get_runtime_context().runtime_env
+    worker = ray.remote(num_cpus=0.1)(lambda: os.environ.get("PYTHONPATH", ""))
+    assert ray.get(worker.remote()) == import_path(SOURCE_ROOT).get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
 
 def test_importing_the_executor_changes_no_environment() -> None:
