@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart test test-failed test-cluster check format docs screenshots clean
+.PHONY: help quickstart test test-long test-failed test-cluster check format docs screenshots clean
 .PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variants bench-variation surrogate-table
 
 help:  ## list the targets
@@ -24,6 +24,9 @@ test: $(READY)  ## run all tests (2 processes) and print the total time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
 	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; \
 	mkdir -p .pytest_cache; echo $$code > .pytest_cache/exit-code; exit $$code
+
+test-long: $(READY)  ## run the long forms of some tests, which `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 2 --dist worksteal --durations=20
 
 test-failed: $(READY)  ## run the tests that failed last once more, one at a time
 	@test "$$(cat .pytest_cache/exit-code)" = 1 || { echo "the tests did not run to their end"; exit 1; }

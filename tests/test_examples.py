@@ -1,9 +1,12 @@
-"""The examples run, in small form: two scripts as a user runs them, and every cell of the notebook."""
+"""The examples run, in small form: one script as a user runs it, the others in this process, and the notebook."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +19,13 @@ import stepfront
 from stepfront.environment import SOURCE_ROOT
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.latents.load_images import load_images
+from tests.search.at_once import workers_at_once
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def run(script: str, folder: Path) -> str:
+    """Run an example as a user does, and return what it prints."""
     path = os.pathsep.join([str(EXAMPLES), str(SOURCE_ROOT)])
     command = [sys.executable, str(EXAMPLES / script), "--small"]
     done = subprocess.run(
@@ -30,11 +35,21 @@ def run(script: str, folder: Path) -> str:
     return done.stdout
 
 
+def run_here(script: str, folder: Path) -> str:
+    """Run an example in this process, with workers that need no processes, and return what it prints."""
+    with pytest.MonkeyPatch.context() as patch, workers_at_once(), contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        patch.syspath_prepend(EXAMPLES)
+        patch.setattr(sys, "argv", [script, "--small"])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    return printed.getvalue()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which quickstart.py has run."""
     folder = tmp_path_factory.mktemp("examples")
-    printed = run("quickstart.py", folder)
+    printed = run_here("quickstart.py", folder)
     assert "knee" in printed
     return folder
 
@@ -55,7 +70,7 @@ def test_a_users_solver_is_searched_with(finished: Path) -> None:
 
 
 def test_a_users_scores_are_objectives_and_confirmed(finished: Path) -> None:
-    run("own_scores.py", finished)
+    run_here("own_scores.py", finished)
     search = stepfront.open_search(finished / "runs" / "own-scores-small")
     front = search.front()
     assert search.facts["objectives"] == ["fid", "gflops", "perceptual", "accuracy"]
@@ -67,7 +82,7 @@ def test_a_users_scores_are_objectives_and_confirmed(finished: Path) -> None:
 
 def test_an_autoencoder_is_trained_that_data_takes(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    assert "dB on held-out images" in run("train_autoencoder.py", tmp_path)
+    assert "dB on held-out images" in run_here("train_autoencoder.py", tmp_path)
     data = load_images(
         DataSettings(size=16, autoencoder=str(tmp_path / "data" / "fashion-autoencoder"), limit=64, cache=str(tmp_path))
     )

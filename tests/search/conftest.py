@@ -1,8 +1,10 @@
-"""A tiny run on real digits that the tests of the whole path share, one finished search of it, and one Ray for all."""
+"""A tiny run on real digits that the tests of the whole path share, one finished search of it, and one Ray."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.train import run_training
+from tests.search.at_once import workers_at_once
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -25,7 +28,7 @@ TINY: dict[str, Any] = {
     "budget": {"trials": 9},
     "evaluation": {"images": 32, "batch": 16, "noise_repeats": 0, "samplers": False},  # their tests say so
     "confirm": {"images": 32, "seeds": 2, "max_seeds": 2, "features": {"examine": "skip"}},
-    "workers": {"count": 1},  # each is a process to start; tests that need two say so
+    "workers": {"count": 1},
 }
 
 
@@ -53,7 +56,7 @@ class Silent:
 
 
 def do_search(directory: Path, *overrides: str, fresh: bool = False) -> Path:
-    """Run the tiny search below `directory` to its end and return its directory.  Needs a `cluster`."""
+    """Run the tiny search below `directory` to its end and return its directory."""
     return run_search(tiny_settings(directory, *overrides), fresh, Silent(), lambda text: None)
 
 
@@ -66,11 +69,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a finished tiny search, which is read and not written to."""
     place = tmp_path_factory.mktemp("searched")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
-    return do_search(place)
+    with workers_at_once():
+        return do_search(place)
 
 
 @pytest.fixture
@@ -91,6 +95,14 @@ def fresh(trained: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True, scope="module")
+def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let what these tests search, score and confirm run without processes, in files without tests on a `cluster`."""
+    own = (item for item in request.session.items if item.path == request.path)
+    with contextlib.nullcontext() if any("cluster" in item.fixturenames for item in own) else workers_at_once():
+        yield
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """One Ray on this machine for all tests that need one."""
@@ -109,3 +121,13 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     make_client(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def diffusers_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let diffusers copy the programs of a pipeline's folder below `tmp_path` and import them from there."""
+    pytest.importorskip("diffusers")
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers_modules"]:
+        monkeypatch.delitem(sys.modules, name)  # those of an earlier test lie in its own folder

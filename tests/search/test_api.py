@@ -44,7 +44,7 @@ def test_settings_of_a_file_take_overrides(tmp_path: Path) -> None:
         stepfront.load_settings(tmp_path / "gone.yaml")
 
 
-def test_from_a_supernet_to_the_images_of_a_point(fresh: Path, cluster: None, tmp_path: Path) -> None:
+def test_from_a_supernet_to_the_images_of_a_point(fresh: Path, tmp_path: Path) -> None:
     settings = tiny_settings(fresh, "budget.trials=5")
     printed = io.StringIO()
     supernet = stepfront.train(settings, progress=Console(file=printed))

@@ -1,7 +1,7 @@
 """The fault suite in its short form; `make bench-faults` is the long one.  Each function pulls a plug and counts.
 
-A killed driver and an absent MLflow server are in tests/search/driver, a torn journal in tests/search/study; here is
-what those do not have.
+A driver that is interrupted or killed and an absent MLflow server are in tests/search/driver, killed workers in
+tests/search/execution, a torn journal in tests/search/study; here is what those do not have, and their long forms.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import pytest
 from benchmarks import faults_bench
 from benchmarks.faults import FAULTS
 
-SHORT = {"interrupt": 2, "workers": 1, "node": 1, "settings": 500}
+SHORT = {"node": 1, "settings": 500}
+LONG = {"interrupt": 2, "workers": 1}
 EVALUATION = {"images": 32, "batch": 32, "noise_repeats": 0, "samplers": False}
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
 def test_nothing_is_lost_and_nothing_counted_twice(name: str, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults_bench, "SUPERNET", trained / "tiny" / "supernet")
     monkeypatch.setitem(faults_bench.SETTINGS, "evaluation", EVALUATION)
-    row = FAULTS[name][0](SHORT[name])
-    assert row.injected == SHORT[name]
+    times = (SHORT | LONG)[name]
+    row = FAULTS[name][0](times)
+    assert row.injected == times
     assert (row.lost, row.twice) == (0, 0)
     if name == "interrupt":
         assert row.notes == "exit code 130"

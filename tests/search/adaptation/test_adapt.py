@@ -39,7 +39,7 @@ def adapt(supernet: Path, *overrides: str) -> tuple[RunSettings, bool]:
     return settings, done.new
 
 
-def test_a_supernet_with_groups_is_searched_and_exported(fresh: Path, cluster: None, tmp_path: Path) -> None:
+def test_a_supernet_with_groups_is_searched_and_exported(fresh: Path, tmp_path: Path) -> None:
     settings, new = adapt(fresh / "tiny")
     assert new
     assert (settings.name, adapt(fresh / "tiny")[1]) == ("tiny-groups-2", False)

@@ -62,7 +62,7 @@ def conditional(directory: Path, *overrides: str) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None, empty_store: Path) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Return a finished search with guidance 2 that is in MLflow."""
     place = tmp_path_factory.mktemp("conditional")
     settings = conditional(place, own_store(place, empty_store))
@@ -139,7 +139,7 @@ def test_scores_of_another_guidance_do_not_mix(searched: Path) -> None:
         run_search(other, False, Silent(), lambda text: None)
 
 
-def test_the_spec_of_guidance_1_is_that_of_searches_older_than_it(trained: Path, cluster: None) -> None:
+def test_the_spec_of_guidance_1_is_that_of_searches_older_than_it(trained: Path) -> None:
     found = load_problem(tiny_settings(trained))
     costs = {w: count_width(found.card.network, 1, 8, w) for w in found.card.network.widths}
     sampler = comparison_spec(found, costs)["sampler"]

@@ -33,7 +33,7 @@ SHALLOW = Variant(0.5, depth=1)
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = tiny_settings(
         tmp_path_factory.mktemp("depths"),
         *(*ODE, "space.variants=[0.5, 0.5d1, 1.0, 1.0d1]", "space.stages=6", "budget.trials=7"),

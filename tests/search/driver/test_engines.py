@@ -29,7 +29,7 @@ CHANNELS_LAST = Engine(name="channels_last")
 
 
 @pytest.fixture(scope="module")
-def searched(trained: Path, cluster: None) -> Path:
+def searched(trained: Path) -> Path:
     supernet = f"supernet={trained / 'tiny' / 'supernet'}"
     return do_search(trained, "name=engines", supernet, "workers.engine=channels_last")
 
@@ -100,7 +100,7 @@ def test_a_driver_without_the_workers_device_runs_the_plain_engine(searched: Pat
 
 
 def test_a_forced_precision_beyond_the_tolerance_is_refused_before_anything_is_searched(
-    fresh: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(fresh, "workers.precision=bfloat16")
     monkeypatch.setattr("stepfront.search.problem.worker_measurements.choose_engine", refuse)

@@ -28,7 +28,7 @@ from tests.search.conftest import do_search
 
 
 @pytest.fixture(scope="module")
-def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("even")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
     seeds = "initial_plans={uniform: 2, monotone: 2, fewer_steps: 3, dp: 3}"

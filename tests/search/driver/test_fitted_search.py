@@ -41,7 +41,7 @@ IMAGES, SEED = 20, 3
 
 
 @pytest.fixture(scope="module")
-def fitted(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a search whose own grid is a bad one, and that has fitted one plan."""
     place = tmp_path_factory.mktemp("fitted")
     own = ("name=fitted", f"supernet={trained / 'tiny' / 'supernet'}", "sampler.grid=leading", "budget.trials=7")

@@ -19,7 +19,7 @@ from stepfront.search.scoring.confirm import run_confirmation
 from tests.search.conftest import TINY, Silent, tiny_settings
 
 
-def test_a_search_with_kid_is_a_front_of_three_objectives(fresh: Path, cluster: None) -> None:
+def test_a_search_with_kid_is_a_front_of_three_objectives(fresh: Path) -> None:
     changes = ("budget.trials=4", "scores=[{name: kernel_distance, function: kid}]")
     directory = run_search(tiny_settings(fresh, *changes), False, Silent(), lambda text: None)
     trials = pd.read_parquet(directory / "trials.parquet")

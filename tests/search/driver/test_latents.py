@@ -71,7 +71,7 @@ def trained_on_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(trained_on_latents: Path, cluster: None) -> Path:
+def searched(trained_on_latents: Path) -> Path:
     return run_search(on_latents(trained_on_latents), False, Silent(), lambda text: None)
 
 
@@ -260,11 +260,8 @@ def test_a_pyfunc_decodes_the_same_images(searched: Path, tmp_path: Path) -> Non
 
 
 def test_a_pipeline_of_diffusers_gives_the_same_images(
-    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Path, tmp_path: Path, diffusers_programs: None
 ) -> None:
-    # diffusers copies the programs of a folder into its cache, and imports them from there.
-    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", list(sys.path))
     from diffusers import DiffusionPipeline
 
     content = export_pipeline(searched, "knee", tmp_path / "knee", "mit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ def on_prompts(directory: Path, *overrides: str) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("prompted")
     pipeline = make_text_pipeline(directory / "sd", side=4)
     import_diffusers(pipeline, directory / "start", conditions=make_conditions(directory / "c.safetensors"))
@@ -79,11 +78,8 @@ def test_its_points_are_sampled_and_reported(searched: Path) -> None:
 
 @pytest.mark.parametrize("runs", ["2x1.00u 4x1.00", "1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru"])
 def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
-    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
+    searched: Path, tmp_path: Path, diffusers_programs: None, runs: str
 ) -> None:
-    # diffusers copies the programs of a folder into its cache, and imports them from there.
-    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", list(sys.path))
     from diffusers import DiffusionPipeline
 
     snapshot, problem = read_snapshot(searched), load_problem_of_search(find_search(searched)[1], searched)

@@ -13,7 +13,7 @@ from stepfront.search.driver.search import run_search
 from tests.search.conftest import Silent, do_search, own_store, tiny_settings
 
 
-def test_report_and_mlflow(fresh: Path, cluster: None, empty_store: Path) -> None:
+def test_report_and_mlflow(fresh: Path, empty_store: Path) -> None:
     from mlflow import MlflowClient
 
     store = own_store(fresh, empty_store)
@@ -53,7 +53,7 @@ def test_report_and_mlflow(fresh: Path, cluster: None, empty_store: Path) -> Non
     assert len(client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")) == 9
 
 
-def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path, cluster: None) -> None:
+def test_an_mlflow_that_is_away_costs_no_trial(fresh: Path) -> None:
     settings = tiny_settings(fresh, "tracking.uri=http://127.0.0.1:9")
     directory = run_search(settings, False, Silent(), lambda text: None)
     assert len(pd.read_parquet(directory / "trials.parquet")) == 9

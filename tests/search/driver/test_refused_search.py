@@ -24,13 +24,13 @@ def test_training_reports_and_is_not_repeated(trained: Path) -> None:
         run_training(tiny_settings(trained, "training.steps=13"), False, lambda r: None, lambda t: None)
 
 
-def test_a_constraint_that_no_plan_keeps_is_refused_before_anything_is_evaluated(fresh: Path, cluster: None) -> None:
+def test_a_constraint_that_no_plan_keeps_is_refused_before_anything_is_evaluated(fresh: Path) -> None:
     settings = tiny_settings(fresh, "evaluation.constraints=['gflops <= 1e-6']")
     with pytest.raises(InputError, match=r"no plan keeps the constraint gflops <= 1e-06.*narrowest uniform plan has"):
         run_search(settings, False, Silent(), lambda text: None)
 
 
-def test_two_drivers_in_one_directory(fresh: Path, cluster: None) -> None:
+def test_two_drivers_in_one_directory(fresh: Path) -> None:
     from stepfront.search.storage.lock import directory_lock
 
     settings = tiny_settings(fresh)

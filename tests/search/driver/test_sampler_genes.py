@@ -37,7 +37,7 @@ OWN = ("space.skip=even", "initial_plans={uniform: 2, monotone: 4, fewer_steps: 
 
 
 @pytest.fixture(scope="module")
-def searched(trained: Path, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("genes")
     shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
     return do_search(place, *GENES, *OWN, "budget.trials=15")

@@ -49,7 +49,7 @@ def settings_in(directory: Path, trials: int) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = settings_in(tmp_path_factory.mktemp("variants"), 10)
     run_training(settings, False, lambda report: None, lambda text: None)
     return run_search(settings, False, Silent(), lambda text: None)

@@ -45,7 +45,7 @@ def search_settings(directory: Path, *overrides: str) -> RunSettings:
     return tiny_settings(directory, "initial_plans={uniform: 2}", *own, *overrides)
 
 
-def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Path, cluster: None) -> None:
+def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Path) -> None:
     stages: list[str] = []
     directory = run_search(search_settings(fresh), False, NoView(), stages.append)
     records = read_search_samplers(directory)
@@ -121,7 +121,7 @@ def test_what_a_worker_refuses_is_one_line_without_its_traceback(monkeypatch: py
     def fail(task: object) -> None:
         raise ray.exceptions.RayTaskError("run", "many\nlines", InputError("one line")).as_instanceof_cause()
 
-    monkeypatch.setattr(ray, "get", fail)
+    monkeypatch.setattr(search_samplers.ray, "get", fail)
     with pytest.raises(InputError) as caught:
         search_samplers._result(ray.ObjectRef.nil())
     assert str(caught.value) == "one line"

@@ -40,7 +40,7 @@ def check_samplers(directory: Path) -> None:
     assert baselines_section(read_tables(directory)).index("best solver and grid") < 100
 
 
-def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Path, cluster: None) -> None:
+def test_a_search_measures_its_noise_once_and_its_trials_stay_the_same(fresh: Path) -> None:
     directory, stages = search(fresh, "noisy", "evaluation.noise_repeats=2", "budget.trials=5")
     facts = json.loads((directory / "search.json").read_text())
     noise, trials = facts["noise"], pd.read_parquet(directory / "trials.parquet")

@@ -116,9 +116,7 @@ def test_uris_are_told_from_folders_and_each_run_has_a_copy_of_its_own() -> None
     assert copy_folder("s3://b/runs/a", "work").parent == copy_folder("s3://b/runs/b", "work").parent
 
 
-def test_a_search_at_a_uri_continues_on_another_machine(
-    trained: Path, cluster: None, machine: Machine, tmp_path: Path
-) -> None:
+def test_a_search_at_a_uri_continues_on_another_machine(trained: Path, machine: Machine, tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     shutil.copytree(trained / "tiny" / "supernet", bucket / "nets" / "supernet")
     supernet = f"supernet=file://{bucket}/nets/supernet"

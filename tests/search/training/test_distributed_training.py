@@ -26,20 +26,22 @@ from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 from tests.search.conftest import tiny_settings
 
 TWO = ("training.workers=2", "workers.cpus=0.5")
+ONE = ("training.workers=1", "workers.cpus=0.5")
+"""A group of one: each of a group is a process to start, and some facts don't depend on their number."""
 
 
 class Deadly:
-    """Images whose second reader is killed, once, when it has read for `steps` steps."""
+    """Images whose reader of a rank is killed, once, when it has read for `steps` steps."""
 
-    def __init__(self, images: np.ndarray, mark: Path, steps: int) -> None:
-        self.images, self.shape, self.mark, self.left = images, images.shape, mark, 3 * steps
+    def __init__(self, images: np.ndarray, mark: Path, steps: int, rank: int = 1) -> None:
+        self.images, self.shape, self.mark, self.left, self.rank = images, images.shape, mark, 3 * steps, rank
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         self.left -= 1
-        if self.left < 0 and dist.is_initialized() and dist.get_rank() == 1 and not self.mark.exists():
+        if self.left < 0 and dist.is_initialized() and dist.get_rank() == self.rank and not self.mark.exists():
             self.mark.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         return self.images[rows]
@@ -87,20 +89,19 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_workers_that_are_lost_too_often_end_the_training_in_one_line(
-    unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path
-) -> None:
-    settings, data, _, _ = unbroken
-    deadly = replace(data, images=Deadly(data.images, tmp_path / "killed", steps=0))
-    never = tiny_settings(tmp_path, *TWO, "training.restarts=0")
+def test_workers_that_are_lost_too_often_end_the_training_in_one_line(cluster: None, tmp_path: Path) -> None:
+    never = tiny_settings(tmp_path, *ONE, "training.restarts=0")
+    data = load_data(never.data)
+    deadly = replace(data, images=Deadly(data.images, tmp_path / "killed", steps=0, rank=0))
     with pytest.raises(InputError, match=r"^the workers were lost more than 0 times: [^\n]+$"):
         train_on_cluster(never, deadly, tmp_path / "net", lambda state: None)
+    assert (tmp_path / "killed").exists()
 
 
 def test_a_training_that_diverges_is_not_begun_again(cluster: None, tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path, *TWO, "training.lr=1e30", "training.warmup=0")
+    settings = tiny_settings(tmp_path, *ONE, "training.lr=1e30", "training.warmup=0")
     with pytest.raises(InputError, match="diverged before step 5"):
-        run_training(settings, False, lambda state: None, lambda text: None)
+        train_on_cluster(settings, load_data(settings.data), tmp_path / "net", lambda state: None)
 
 
 def test_a_cluster_that_may_grow_is_waited_for_and_says_so(cluster: None, caplog: pytest.LogCaptureFixture) -> None:
