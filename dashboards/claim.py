@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from stepfront.dashboards.formatting import decimal, interval, percent, plural, short_plan
 from stepfront.tables.search_tables import number
 
@@ -40,6 +42,14 @@ def claim_sentence(savings: Mapping[str, Any]) -> str:
     return _why_none_holds(savings)
 
 
+def claim_sentences(savings: Mapping[str, Any], front: pd.DataFrame, where: str) -> list[str]:
+    """Return all that is said of a confirmed search `where`: its claim, disagreement, and points that came later."""
+    if not savings:
+        return []
+    said = claim_sentence(savings), disagreement_sentence(savings), unconfirmed_sentence(front, where)
+    return [sentence for sentence in said if sentence]
+
+
 def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:
     """Return a claim as a number and what it is, for a tile."""
     saved, margin = flops_saved(savings), percent(number(savings["margin"]))
@@ -47,7 +57,22 @@ def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:
         return "none", f"saving shown at equal quality (margin {margin})"
     latency = number(savings.get("latency_saved"))
     beside = "" if latency is None else f" and {_share(latency, 'latency')}"
-    return percent(saved), f"fewer FLOPs{beside} at equal quality (margin {margin}, {_judges_word(savings)})"
+    best, against = savings.get("best_full_width"), number(savings.get("flops_saved_against_best_full_width"))
+    fewer = (
+        "" if not best or against is None else f"; {_share(against, 'FLOPs')} than {best['plan']}, full width's best"
+    )
+    return percent(saved), f"fewer FLOPs{beside} at equal quality (margin {margin}, {_judges_word(savings)}){fewer}"
+
+
+def unconfirmed_sentence(front: pd.DataFrame, where: str) -> str:
+    """Return how many front points came after the confirmation, and what to do; "" where all or none are confirmed."""
+    confirmed = front["fid_confirmed"].notna() if "fid_confirmed" in front else pd.Series(False, index=front.index)
+    if confirmed.all() or not confirmed.any():
+        return ""
+    return (
+        f"{int((~confirmed).sum())} of {plural(len(front), 'front point')} came after the confirmation, and the claim "
+        f"does not know them: `stepfront confirm {where}` scores them and makes the claim anew."
+    )
 
 
 def disagreement_sentence(savings: Mapping[str, Any]) -> str:

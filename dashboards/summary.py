@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
+from stepfront.dashboards.claim import claim_sentences
 from stepfront.dashboards.earlier import earlier_sentences
 from stepfront.dashboards.formatting import (
     decimal,
@@ -38,7 +38,7 @@ def summary_sentences(tables: SearchTables) -> list[str]:
 
 def _saved(tables: SearchTables) -> list[str]:
     if tables.savings:
-        return [text for text in (claim_sentence(tables.savings), disagreement_sentence(tables.savings)) if text]
+        return claim_sentences(tables.savings, tables.front, str(tables.directory))
     return _saved_unconfirmed(tables)
 
 

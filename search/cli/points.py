@@ -37,6 +37,7 @@ def front(
     Columns that do not fit are left out, and plans are shortened.  Points that left the front when they were
     confirmed are marked (left).
     """
+    from stepfront.dashboards.claim import unconfirmed_sentence
     from stepfront.dashboards.earlier import earlier_sentences
     from stepfront.dashboards.terminal.front_table import front_listing
     from stepfront.search.api import open_search
@@ -50,7 +51,8 @@ def front(
     elif not as_json:
         full = found.facts.get("full", {}).get("gflops")
         output.message(front_listing(points, full, own_score_names(found.facts), wide))
-        for sentence in earlier_sentences(found.facts):
+        later = unconfirmed_sentence(points, str(search))
+        for sentence in filter(None, [*earlier_sentences(found.facts), later]):
             output.message(sentence)
     output.interruption(found.directory, search)
     if as_json:

@@ -141,14 +141,15 @@ def claim(search: Search, as_json: AsJson = False) -> None:
 
     Equal quality: worse than the best full-width sampler by less than confirm.margin, on both judges.
     """
-    from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence, disagreement_sentence, has_claim
+    from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentences, has_claim
     from stepfront.search.claims.claim import CLAIM_KEYS
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_reading
     from stepfront.tables.search_tables import read_snapshot
 
     directory = find_search(open_for_reading(search).local)[0]
-    savings = read_snapshot(directory).facts.get("savings") or {}
+    snapshot = read_snapshot(directory)
+    savings = snapshot.facts.get("savings") or {}
     if not savings:
         raise InputError(f"the search in {directory} is not confirmed; run `stepfront confirm {search}` first")
     if not has_claim(savings):
@@ -157,7 +158,7 @@ def claim(search: Search, as_json: AsJson = False) -> None:
     if as_json:
         output.json({key: savings.get(key) for key in (*CLAIM_KEYS, "disagreements")})
         return
-    for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
+    for sentence in claim_sentences(savings, snapshot.front, str(search)):
         output.message(sentence)
 
 

@@ -64,7 +64,7 @@ def confirm_step(search: Path, images: int | None, seeds: int | None, output: Ou
 
 def publish_step(settings: RunSettings, output: Output) -> None:
     """Write images, report and MLflow, and print the front and where everything is."""
-    from stepfront.dashboards.claim import claim_sentence, disagreement_sentence
+    from stepfront.dashboards.claim import claim_sentences
     from stepfront.dashboards.terminal.front_table import front_listing
     from stepfront.search.api import Search
     from stepfront.tables.search_tables import own_score_names
@@ -76,9 +76,9 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     output.message()
     full = search.facts.get("full", {}).get("gflops")
     wide = f"stepfront front {directory} --wide"
-    output.message(front_listing(search.front(), full, own_score_names(search.facts), more=f"{wide} shows all"))
-    savings = search.facts.get("savings") or {}
-    for sentence in filter(None, [claim_sentence(savings), disagreement_sentence(savings)]):
+    front = search.front()
+    output.message(front_listing(front, full, own_score_names(search.facts), more=f"{wide} shows all"))
+    for sentence in claim_sentences(search.facts.get("savings") or {}, front, str(directory)):
         output.message(f"\n{sentence}")
     output.message(f"\ntables, study and images  {directory}")
     output.message(f"report                    {directory / 'report.html'}")

@@ -49,11 +49,13 @@ from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import FOLDER
+from stepfront.search.scoring.versus import write_comparison_with_baselines
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import RunLocation
 from stepfront.search.study.optuna_storage import NAME_FILE, delete_study, foreign_study, recorded_study
 from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
+from stepfront.tables.schema import METHOD_SCORES
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 
@@ -126,6 +128,8 @@ def run_search(
                     with Observers(settings) as observers, interruptible(hint) as check_interrupt:
                         _evaluate_trials(writer, view, stage, check_interrupt, observers)
                 writer.write_steps(writer.write())
+                if (directory / METHOD_SCORES).exists():  # an extended search: its baselines are scored already
+                    write_comparison_with_baselines(directory)
                 _score_samplers(writer, stage, hint)
     return directory
 

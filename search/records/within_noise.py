@@ -33,21 +33,22 @@ def mark_within_noise(front: pd.DataFrame, noise: ScoreNoise | None, cost: str) 
 
 
 def mark_by_confirmation(front: pd.DataFrame, by_trial: Mapping[int, pd.DataFrame], cost: str) -> pd.DataFrame:
-    """Return the front with `within_noise` by its scores on held-out noise seeds, where all points have some.
+    """Return the front with `within_noise` of confirmed points by their scores on held-out noise seeds.
 
-    `by_trial` has the confirmed scores of each point, one row per seed.
+    `by_trial` has the confirmed scores of points, one row per seed.  A confirmed point is held against confirmed ones
+    alone; others keep what the search's own scores say.
     Two points differ by no more than noise where the 95 % interval of their difference, seed by seed, does not lie
     below zero.
     """
-    if not set(front["trial"]) <= by_trial.keys():
-        return front
-    scores = {trial: by_trial[trial].set_index("noise_seed")["fid"] for trial in front["trial"]}
+    confirmed = front[front["trial"].isin(by_trial.keys())]
+    scores = {trial: by_trial[trial].set_index("noise_seed")["fid"] for trial in confirmed["trial"]}
 
     def equal(cheaper: pd.Series, point: pd.Series) -> bool:
         differences = (scores[point["trial"]] - scores[cheaper["trial"]]).dropna().to_numpy(dtype=np.float64)
         return not (len(differences) > 1 and interval(differences)[2] < 0)
 
-    return _mark(front, cost, equal)
+    marked = _mark(confirmed, cost, equal).set_index("trial")["within_noise"]
+    return front.assign(within_noise=front["trial"].map(marked).fillna(front["within_noise"]).astype(int))
 
 
 def differing_share(first: pd.Series, second: pd.Series) -> float:

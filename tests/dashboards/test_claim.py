@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from stepfront.dashboards.claim import CONFIRM_AGAIN, claim_sentence, claim_tile, disagreement_sentence, flops_saved
+from stepfront.dashboards.claim import (
+    CONFIRM_AGAIN,
+    claim_sentence,
+    claim_tile,
+    disagreement_sentence,
+    flops_saved,
+    unconfirmed_sentence,
+)
 from stepfront.tables.search_tables import read_tables
 
 
@@ -114,6 +123,15 @@ def test_the_tile_names_margin_and_judges(claim: dict[str, Any]) -> None:
     latency = claim | {"latency_saved": 0.3}
     assert claim_tile(claim | {"latency_saved": None}) == (
         "41%",
-        "fewer FLOPs at equal quality (margin 5%, both judges)",
+        "fewer FLOPs at equal quality (margin 5%, both judges); 12% fewer FLOPs than 9x1.00, full width's best",
     )
-    assert claim_tile(latency)[1] == "fewer FLOPs and 30% less latency at equal quality (margin 5%, both judges)"
+    assert claim_tile(latency)[1].startswith("fewer FLOPs and 30% less latency at equal quality (margin 5%, both")
+    dearer = claim | {"flops_saved_against_best_full_width": -0.01}
+    assert claim_tile(dearer)[1].endswith("; 1% more FLOPs than 9x1.00, full width's best")
+
+
+def test_points_that_came_after_the_confirmation_are_counted() -> None:
+    front = pd.DataFrame({"fid_confirmed": [1.0, math.nan, math.nan]})
+    assert unconfirmed_sentence(front, "runs/a").startswith("2 of 3 front points came after the confirmation")
+    assert "`stepfront confirm runs/a`" in unconfirmed_sentence(front, "runs/a")
+    assert unconfirmed_sentence(front[:1], "runs/a") == unconfirmed_sentence(front[1:], "runs/a") == ""

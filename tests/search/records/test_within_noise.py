@@ -60,5 +60,7 @@ def test_confirmed_points_are_judged_by_their_differences_seed_by_seed() -> None
     marked = mark_by_confirmation(front().assign(within_noise=-1), by_trial, "gflops")
     assert list(marked["within_noise"]) == [-1, 7, -1, -1]  # d is better than c on each seed, by little
     del by_trial[trials["d"]]
-    unchanged = mark_by_confirmation(front().assign(within_noise=5), by_trial, "gflops")
+    mixed = mark_by_confirmation(front().assign(within_noise=5), by_trial, "gflops")
+    assert list(mixed["within_noise"]) == [-1, 7, -1, 5]  # d, not confirmed, keeps what the search says
+    unchanged = mark_by_confirmation(front().assign(within_noise=5), {}, "gflops")
     assert list(unchanged["within_noise"]) == [5] * 4
