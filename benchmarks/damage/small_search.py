@@ -60,8 +60,9 @@ def files_of(run: Path) -> list[str]:
 
 @contextlib.contextmanager
 def copy_of(base: Path) -> Iterator[Path]:
-    """Yield a copy of a finished run, beside a copy of its MLflow database."""
+    """Yield a copy of a finished run, beside a copy of its MLflow database and RUN-2, which it is compared with."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "runs"
         shutil.copytree(base.parent, place, ignore=shutil.ignore_patterns("mlartifacts"))
+        shutil.copytree(base, place / f"{base.name}-2")
         yield place / base.name

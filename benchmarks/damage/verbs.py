@@ -23,7 +23,7 @@ class Verb:
 VERBS = (
     Verb("front", ("front", "RUN", "--json")),
     Verb("claim", ("claim", "RUN", "--json")),
-    Verb("compare", ("compare", "RUN", "RUN", "--json")),
+    Verb("compare", ("compare", "RUN", "RUN-2", "--json")),
     Verb("report", ("report", "RUN")),
     Verb("ui", ("ui", "RUN")),
     Verb("sync", ("sync", "RUN")),

@@ -101,6 +101,10 @@ def _trials(root: Path) -> Contents:
     }
 
 
+def _with_copy(root: Path) -> None:
+    shutil.copytree(root / PLACE, root / f"{PLACE}-2")
+
+
 RUN = f"./{PLACE}"
 VERBS = (
     Verb(
@@ -127,9 +131,10 @@ VERBS = (
     ),
     Verb(
         "compare",
-        ("compare", RUN, RUN, "--out", "./compare.html"),
+        ("compare", RUN, f"{RUN}-2", "--out", "./compare.html"),
         lambda root: {"page": page_contents(root / "compare.html")},
         lambda root: {"page": page_contents(root / "compare.html")} if (root / "compare.html").exists() else {},
+        _with_copy,
     ),
     Verb("confirm", ("confirm", RUN, "--images", "48"), _confirmed),
     Verb(

@@ -11,6 +11,7 @@ import typer
 
 from stepfront.errors import InputError
 from stepfront.search.cli.terminal import AsJson, Output
+from stepfront.search.presets import preset_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="settings file to write, such as mine.yaml")],
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="where values come from: digits, fashion-mnist, cifar10, imagenet64")
+        str, typer.Option(metavar="NAME", help=f"where values come from: {', '.join(preset_names())}")
     ] = "digits",
 ) -> None:
     """Write a settings file with a comment on every setting.

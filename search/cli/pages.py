@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stepfront.errors import InputError
 from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
 
 
@@ -44,15 +45,40 @@ def compare(
     and writes no page.
     """
     from stepfront.dashboards.report import write_comparison
-    from stepfront.search.records.run_directory import find_search
-    from stepfront.search.storage.run_location import open_for_reading
 
     output = Output(as_json)
-    directories = [find_search(open_for_reading(place).local)[0] for place in searches]
+    if out.suffix != ".html":
+        raise InputError(f"--out {out} is not a .html file; give a name that ends in .html")
+    if len(searches) < 2:
+        raise InputError(f"only {searches[0]} was given; give at least two searches to compare")
+    directories = [_search_to_compare(place, len(searches)) for place in searches]
+    _check_different(searches, directories)
     if as_json:
         output.json(_comparison_numbers(directories))
     else:
         output.message(f"report: {write_comparison(directories, out)}")
+
+
+def _search_to_compare(place: str, count: int) -> Path:
+    """Return the directory of a search whose tables can be read; the error says to leave another out of `count`."""
+    from stepfront.search.records.run_directory import find_search
+    from stepfront.search.storage.run_location import open_for_reading
+    from stepfront.tables.search_tables import read_tables
+
+    try:
+        directory = find_search(open_for_reading(place).local)[0]
+        read_tables(directory)
+    except InputError as error:
+        raise InputError(f"{error}; or leave {place} out of the comparison" if count > 2 else str(error)) from None
+    return directory
+
+
+def _check_different(searches: Sequence[str], directories: Sequence[Path]) -> None:
+    """Raise InputError for a search that is given twice."""
+    places = [directory.resolve() for directory in directories]
+    for number, place in enumerate(places):
+        if (first := places.index(place)) < number:
+            raise InputError(f"{searches[first]} and {searches[number]} are the same search; give each once")
 
 
 def _comparison_numbers(directories: Sequence[Path]) -> dict[str, Any]:

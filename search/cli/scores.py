@@ -56,7 +56,10 @@ def fit(
     search: Search,
     point: Annotated[
         str,
-        typer.Option(help="front point: knee, best, cheapest, a trial's number, a query, or front for all"),
+        typer.Option(
+            help="front point: knee, best, cheapest, a trial's number, a query such as 'fid<=12' or "
+            "'gflops<=1.5', or front for all"
+        ),
     ] = "knee",
     weights: Annotated[
         int | None,
@@ -165,8 +168,8 @@ def claim(search: Search, as_json: AsJson = False) -> None:
 def baselines(
     search: Search,
     methods: Annotated[
-        str, typer.Option(metavar="NAMES", help="baselines to score, comma-separated (default: all)")
-    ] = "",
+        str | None, typer.Option(metavar="NAMES", help="baselines to score, comma-separated (default: all)")
+    ] = None,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="evaluations per method (default: same as the search)")
     ] = None,
@@ -186,7 +189,7 @@ def baselines(
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
 
     output = Output(as_json)
-    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    wanted = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         with output.bar("baselines") as bar:

@@ -30,7 +30,13 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over; deletes the verb's earlier results")]
-Point = Annotated[str, typer.Option(help="front point: knee, best, cheapest, a trial's number, or a query: 'fid<=12'")]
+Point = Annotated[
+    str,
+    typer.Option(
+        help="front point: knee, best, cheapest, a trial's number, or a query: 'fid<=12' (the cheapest so good) or "
+        "'gflops<=1.5' (the best so cheap)"
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="print the result as JSON on stdout; messages and progress go to stderr")
 ]
@@ -90,6 +96,8 @@ def print_warnings() -> None:
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON values; a missing number is null."""
+    """Return the rows of a table as JSON values; a missing number or point is null."""
+    if "within_noise" in table:
+        table = table.assign(within_noise=table["within_noise"].astype("Int64").where(table["within_noise"] >= 0))
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
     return rows

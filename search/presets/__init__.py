@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from stepfront.errors import InputError
 
 
@@ -29,6 +27,8 @@ def preset_text(name: str) -> str:
 
 def preset(name: str) -> dict[str, Any]:
     """Return a shipped settings file as a plain mapping.  Raises InputError for an unknown name."""
+    import yaml  # the command line imports this module for its help
+
     content = yaml.safe_load(preset_text(name))
     assert isinstance(content, dict)
     return content

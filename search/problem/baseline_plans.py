@@ -53,7 +53,11 @@ EVERY = (2, 3, 5)
 
 def variant_methods(problem: SearchProblem) -> tuple[str, ...]:
     """Return the methods that the space has by its variants."""
-    variants = problem.variants
+    return methods_by_variants(problem.variants)
+
+
+def methods_by_variants(variants: Sequence[Variant]) -> tuple[str, ...]:
+    """Return the methods that a space with these variants has beside those of every space."""
     reuses, switches = any(v.reuse and v.guided for v in variants), Variant(1.0, guided=False) in variants
     return (*((DEEP_CACHE,) if reuses else ()), *((INTERVAL,) if switches else ()))
 

@@ -17,6 +17,7 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
 from stepfront.search.algorithm.encodings import Steps
+from stepfront.search.config import RunSettings
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
@@ -28,6 +29,7 @@ from stepfront.search.problem.baseline_plans import (
     INTERVAL,
     baseline_plans,
     full_width_samplers,
+    methods_by_variants,
     variant_methods,
 )
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs
@@ -61,17 +63,15 @@ OnResult = Callable[[str, int, int], None]
 
 
 def run_baselines(
-    path: Path, methods: Sequence[str], evaluations: int | None, on_result: OnResult = lambda m, d, t: None
+    path: Path, methods: Sequence[str] | None, evaluations: int | None, on_result: OnResult = lambda m, d, t: None
 ) -> Path:
     """Score the methods and write the three tables; return the search directory.
 
-    No methods are all that the space has.  `evaluations` is the number per method; None means as many as the search
-    had.  Raises InputError for an unknown method, and for one whose variants the space lacks.
+    None are all methods that the space has.  `evaluations` is the number per method; None means as many as the search
+    had.  Raises InputError for no method, an unknown one, and one whose variants the space lacks.
     """
-    unknown = [method for method in methods if method not in POSSIBLE]
-    if unknown:
-        raise InputError(f"unknown baseline {unknown[0]!r}; possible: {', '.join(POSSIBLE)}")
     directory, settings = find_search(path)
+    _check_methods(methods, settings)
     with directory_lock(directory):
         problem = load_problem_of_search(settings, directory)
         snapshot = read_snapshot(directory)
@@ -94,9 +94,21 @@ def run_baselines(
     return directory
 
 
-def _methods_of(problem: SearchProblem, wanted: Sequence[str]) -> Sequence[str]:
-    possible = (SAMPLERS, *METHODS, *variant_methods(problem))
+def _check_methods(wanted: Sequence[str] | None, settings: RunSettings) -> None:
+    """Raise InputError for no method and for an unknown one, before data and networks are read."""
+    if wanted is None:
+        return
+    possible = ", ".join((SAMPLERS, *METHODS, *methods_by_variants(settings.space.listed)))
+    if not wanted:
+        raise InputError(f"no baseline was given; possible: {possible}")
     for method in wanted:
+        if method not in POSSIBLE:
+            raise InputError(f"unknown baseline {method!r}; possible: {possible}")
+
+
+def _methods_of(problem: SearchProblem, wanted: Sequence[str] | None) -> Sequence[str]:
+    possible = (SAMPLERS, *METHODS, *variant_methods(problem))
+    for method in wanted or ():
         if method not in possible:
             lacking = "reuse features (r)" if method == DEEP_CACHE else "turn guidance off (1.0u)"
             raise InputError(f"the baseline {method} needs variants that {lacking}, and space.variants has none")

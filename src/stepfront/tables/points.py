@@ -9,6 +9,9 @@ from stepfront.errors import InputError
 QUERIES = (("fid", "gflops"), ("gflops", "fid"))
 """Columns that a query can bound, each with the column that is then least."""
 
+MOST_SHOWN = 10
+"""Trials that an error names, at most."""
+
 
 def pick_point(front: pd.DataFrame, point: str) -> pd.Series:
     """Return a front point by label (knee, best, cheapest), trial number, or query such as `fid<=12`.
@@ -24,11 +27,15 @@ def pick_point(front: pd.DataFrame, point: str) -> pd.Series:
     if point.isdigit():
         rows = front[front["trial"] == int(point)]
     else:
-        rows = front[[point in label.split(",") for label in front["label"]]]
+        rows = front[[point in filter(None, label.split(",")) for label in front["label"]]]
     if len(rows):
         return rows.iloc[0]
-    possible = ", ".join(["knee", "best", "cheapest", "a query like 'fid<=12'", *(str(t) for t in front["trial"])])
-    raise InputError(f"no point {point!r} on the front; possible: {possible}")
+    trials = [str(trial) for trial in sorted(front["trial"])]
+    shown = ", ".join([*trials[:MOST_SHOWN], *(["..."] if len(trials) > MOST_SHOWN else [])])
+    raise InputError(
+        f"no point {point!r} on the front; possible: knee, best, cheapest, queries like 'fid<=12' and 'gflops<=1.5', "
+        f"and its trials {shown}"
+    )
 
 
 def _query(front: pd.DataFrame, point: str, column: str, order: str) -> pd.Series:

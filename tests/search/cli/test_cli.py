@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -245,7 +246,8 @@ def test_exports_and_samples(searched_copy: Path, tmp_path: Path, monkeypatch, c
     code, said, _ = call(monkeypatch, capsys, "front", str(searched_copy))
     assert code == 0
     assert "cheapest" in said
-    code, said, _ = call(monkeypatch, capsys, "compare", str(searched_copy), str(searched_copy), "--json")
+    twin = shutil.copytree(searched_copy, tmp_path / "twin" / "search")
+    code, said, _ = call(monkeypatch, capsys, "compare", str(searched_copy), str(twin), "--json")
     compared = json.loads(said)
     assert (compared["differing"], compared["settings"]) == (None, {})
     assert [one["hypervolume_share"] for one in compared["searches"]] == pytest.approx([1, 1])

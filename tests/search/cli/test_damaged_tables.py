@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,32 @@ def search(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("verb", ["compare", "front", "report"])
 def test_a_search_with_its_files_is_read(verb: str, search: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(search.parent)
-    code, _, error = call(monkeypatch, capsys, verb, str(search))
+    code, _, error = call(monkeypatch, capsys, *words(verb, search))
     assert (code, error) == (0, "")
+
+
+def words(verb: str, search: Path) -> list[str]:
+    """Return the call of a verb; `compare` has a copy of the search to compare it with."""
+    twin = search.parent.parent / "twin" / "search"
+    if verb == "compare" and not twin.exists():
+        shutil.copytree(search, twin)
+    return [verb, str(search), *([str(twin)] if verb == "compare" else [])]
+
+
+def test_wrong_comparisons_are_one_line(search: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(search.parent)
+    given = words("compare", search)
+    wrong = {
+        (*given, "--out", "page.txt"): "--out page.txt is not a .html file",
+        tuple(given[:2]): f"only {search} was given; give at least two searches",
+        (*given, str(search.parent)): f"{search} and {search.parent} are the same search; give each once",
+    }
+    for call_, expected in wrong.items():
+        code, _, error = call(monkeypatch, capsys, *call_)
+        assert (code, expected in error, error.count("\n")) == (2, True, 1), error
+    shutil.copytree(search, search.parent.parent / "third" / "search")
+    (search / TRIALS).write_bytes(b"PAR1 torn")
+    assert f"or leave {search} out of the comparison" in call(monkeypatch, capsys, *given, "../third")[2]
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
@@ -41,10 +66,10 @@ def test_a_search_with_its_files_is_read(verb: str, search: Path, monkeypatch, c
 def test_a_bad_file_is_one_line(  # type: ignore[no-untyped-def]
     verb: str, file: str, damage: str, search: Path, monkeypatch, capsys
 ) -> None:
-    path = search / file
+    path, given = search / file, words(verb, search)
     path.unlink() if damage == "missing" else path.write_bytes(b"PAR1 torn")
     monkeypatch.chdir(search.parent)
-    code, said, error = call(monkeypatch, capsys, verb, str(search))
+    code, said, error = call(monkeypatch, capsys, *given)
     assert (code, said, error.count("\n")) == (2, "", 1)
     assert (str(search) if file == "search.json" and damage == "missing" else str(path)) in error
 
@@ -52,6 +77,6 @@ def test_a_bad_file_is_one_line(  # type: ignore[no-untyped-def]
 def test_a_search_of_the_first_version_is_one_line(search: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     (search / "rungs.parquet").write_bytes(b"")
     for verb in ("compare", "front", "report", "confirm", "resume"):
-        code, _, error = call(monkeypatch, capsys, verb, str(search))
+        code, _, error = call(monkeypatch, capsys, *words(verb, search))
         assert (code, error.count("\n")) == (2, 1)
         assert "was made by stepfront 0.1" in error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepfront.search.config import load_settings, settings_from
-from stepfront.search.presets import preset
+from stepfront.search.presets import preset, preset_names
 from tests.search.cli.test_cli import call
 
 
@@ -42,3 +42,9 @@ def test_bad_words_write_nothing(words: tuple[str, ...], expected: str, tmp_path
     assert (code, error.count("\n")) == (2, 1)
     assert expected in error
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_preset(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("COLUMNS", "300")
+    _, shown, _ = call(monkeypatch, capsys, "init", "--help")
+    assert [name for name in preset_names() if name not in shown] == []

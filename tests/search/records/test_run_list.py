@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tracking import made_up_search
+from stepfront.checksums import begin_record, record_as_it_is
 from stepfront.errors import InputError
-from stepfront.files import write_json
+from stepfront.files import read_json, write_json
 from stepfront.search.cli.tables.runs import run_table
+from stepfront.search.config import save_settings, settings_from
 from stepfront.search.records.run_list import list_runs
 from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.parquet import write_table
-from stepfront.tables.schema import FRONT
+from stepfront.tables.schema import FRONT, SETTINGS_FILE
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def runs(tmp_path: Path) -> Path:
         write_table(found.front, search / FRONT)
         facts = {"search_id": name, "evaluations": 7, "failed": 1, "dataset": "digits"}
         write_json(search / "search.json", facts | {"finished": finished})
+        save_settings(settings_from({"name": name, "directory": str(tmp_path)}), search / SETTINGS_FILE)
     (tmp_path / "torn" / "search" / FRONT).write_bytes(b"PAR1")
     write_json(tmp_path / "net" / "supernet" / "supernet.json", {})
     (tmp_path / "other").mkdir()
@@ -51,7 +54,11 @@ def test_runs_are_listed_with_their_states(runs: Path) -> None:
 
 def test_a_run_at_work_is_shown_as_such(runs: Path) -> None:
     with directory_lock(runs / "half" / "search"):
-        assert {run.name: run.state for run in list_runs(runs)}["half"] == "searching"
+        (half,) = list_runs(runs / "half")
+        assert (half.state, half.trials, half.points) == ("searching", 8, len(made_up_search(8).front))
+        (runs / "half" / "search" / "search.json").unlink()
+        (half,) = list_runs(runs / "half")
+        assert (half.state, half.trials) == ("searching", None)
     with directory_lock(runs / "net" / "supernet"):
         assert {run.name: run.state for run in list_runs(runs)}["net"] == "training"
 
@@ -59,3 +66,23 @@ def test_a_run_at_work_is_shown_as_such(runs: Path) -> None:
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         list_runs(tmp_path / "nowhere")
+
+
+def test_the_folder_of_a_search_or_supernet_is_its_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list_runs(runs / "done" / "search") == list_runs(runs / "done")
+    assert list_runs(runs / "net" / "supernet") == list_runs(runs / "net")
+    monkeypatch.chdir(runs / "done" / "search")
+    assert [(run.name, run.state) for run in list_runs(Path("."))] == [("done", "finished")]
+    assert list_runs(runs / "other") == []
+
+
+def test_what_other_verbs_refuse_is_not_finished(runs: Path) -> None:
+    facts, settings = runs / "done" / "search" / "search.json", runs / "half" / "search" / SETTINGS_FILE
+    write_json(facts, read_json(facts, "facts") | {"format": 99})
+    begin_record(settings.parent)
+    record_as_it_is(settings)
+    settings.write_text(settings.read_text() + "\n# by hand\n")
+    found = {run.name: run for run in list_runs(runs)}
+    assert (found["done"].state, found["half"].state) == ("other version", "damaged")
+    assert "has layout 99" in found["done"].problem
+    assert "was changed since the search wrote it" in found["half"].problem
