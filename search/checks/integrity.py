@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from stepfront.checksums import changed_since_written, damaged_files
+from stepfront.checksums import changed_since_written, damaged_files, place_of_search
 from stepfront.errors import InputError
 from stepfront.search.checks.doctor import Finding, run_check
 from stepfront.search.checks.search_files import (
@@ -28,7 +28,7 @@ from stepfront.search.checks.search_files import (
     record_all,
 )
 from stepfront.search.config import RunSettings
-from stepfront.search.driver.open_ledger import REBUILD, open_ledger
+from stepfront.search.driver.open_ledger import how_to_rebuild, open_ledger
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.objectives import Objectives
 from stepfront.search.pareto import front_indices
@@ -230,18 +230,22 @@ class _Inspection:
         try:
             return f"search {search_id_of(read_facts(self.directory))}"
         except InputError as error:
-            raise InputError(str(error) if "--repair" in str(error) else f"{error}; {_REBUILD_TABLES}") from None
+            raise InputError(str(error) if "--repair" in str(error) else f"{error}; {self._remedy}") from None
 
     def _study(self) -> str:
         study, recorded = finished_numbers(self.settings.storage, self.directory), recorded_numbers(self.directory)
         if study is None:
-            raise InputError(f"damaged; {REBUILD}")
+            raise InputError(f"damaged; {how_to_rebuild(self.directory)}")
         if lost := recorded - study:
-            raise InputError(f"lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
+            raise InputError(f"lacks {len(lost)} of the trials in {TRIALS}; {how_to_rebuild(self.directory)}")
         ledger = self.ledger
         state = f"{len(ledger.complete)} complete, {ledger.failed} failed, {ledger.interrupted} interrupted"
         unfinished = ledger.interrupted or not ledger.budget_exhausted
         return state + ("; `stepfront resume` continues it" if unfinished else "")
+
+    @property
+    def _remedy(self) -> str:
+        return f"`stepfront doctor {place_of_search(self.directory)} --repair` rebuilds it"
 
     def _tables(self) -> str:
         """Compare the tables that the study would give with those on disk."""
@@ -252,14 +256,14 @@ class _Inspection:
                 fitted_weights(self.directory, str(digest))
         if len(rebuilt) != len(snapshot.trials):
             counts = f"{len(snapshot.trials)} trials, the study {len(rebuilt)}"
-            raise InputError(f"{TRIALS} has {counts}; {_REBUILD_TABLES}")
+            raise InputError(f"{TRIALS} has {counts}; {self._remedy}")
         shared = [name for name in rebuilt if name in snapshot.trials]
         if not (snapshot.trials["grid"] != "").any():  # a table that is older than this column
             rebuilt = rebuilt.assign(grid="")
         if not _equal(_as_read(rebuilt[shared]), snapshot.trials[shared]):
-            raise InputError(f"{TRIALS} differs from the study; {_REBUILD_TABLES}")
+            raise InputError(f"{TRIALS} differs from the study; {self._remedy}")
         if len(snapshot.progress) != len(self.ledger.complete):
-            raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {_REBUILD_TABLES}")
+            raise InputError(f"{PROGRESS} has {len(snapshot.progress)} rows; {self._remedy}")
         return f"{len(rebuilt)} trials, as in the study"
 
     def _front(self) -> str:
@@ -268,11 +272,8 @@ class _Inspection:
         scores = Objectives.of_settings(self.settings).minimised(complete)
         best = front_indices(scores, complete["violation"].to_numpy(dtype=float))
         if set(complete["trial"].iloc[best]) != set(snapshot.front["trial"]):
-            raise InputError(f"{FRONT} is not the front of {TRIALS}; {_REBUILD_TABLES}")
+            raise InputError(f"{FRONT} is not the front of {TRIALS}; {self._remedy}")
         return f"{len(snapshot.front)} points, the front of the trials"
-
-
-_REBUILD_TABLES = "`stepfront doctor SEARCH --repair` rebuilds it"
 
 
 def _as_read(trials: pd.DataFrame) -> pd.DataFrame:

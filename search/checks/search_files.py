@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from stepfront.addresses import is_uri
-from stepfront.checksums import CHECKSUMS_FILE, begin_record, damaged_files, forget, record_as_it_is
+from stepfront.checksums import CHECKSUMS_FILE, begin_record, damaged_files, forget, place_of_search, record_as_it_is
 from stepfront.errors import InputError
 from stepfront.files import free_name, read_json_list
 from stepfront.search.config import RunSettings
@@ -39,12 +39,13 @@ MADE_BY |= {"step_errors.npz": "resume", JUDGES_FILE: "resume"}
 def check_search_files(directory: Path) -> str:
     """Return how many files are recorded.  Raises InputError when one differs from its checksum or is missing."""
     found = damaged_files(directory) | _bad_locks(directory)
+    repair = f"stepfront doctor {place_of_search(directory)} --repair"
     if found:
-        raise InputError(f"{_listed(found)}; `stepfront doctor SEARCH --repair` rebuilds what can be rebuilt")
+        raise InputError(f"{_listed(found)}; `{repair}` rebuilds what can be rebuilt")
     if (directory / CHECKSUMS_FILE).exists():
         return "as recorded"
     if read_facts(directory).get("recorded"):
-        raise InputError(f"{CHECKSUMS_FILE} is missing; `stepfront doctor SEARCH --repair` makes it again")
+        raise InputError(f"{CHECKSUMS_FILE} is missing; `{repair}` makes it again")
     return "without checksums: made by an earlier version"
 
 

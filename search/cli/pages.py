@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stepfront.errors import InputError
-from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
+from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows, refuse_settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +33,10 @@ def report(search: Search) -> None:
 
 def compare(
     searches: Annotated[
-        list[str], typer.Argument(metavar="SEARCH...", help="directories or URIs of searches or their runs")
+        list[str],
+        typer.Argument(
+            metavar="SEARCH...", help="directories or URIs of searches or their runs", callback=refuse_settings
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML page to write")] = Path("compare.html"),
     as_json: AsJson = False,

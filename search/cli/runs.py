@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stepfront.errors import InputError
 from stepfront.search.cli.steps import adapt_step, confirm_step, publish_step, search_step, train_step
 from stepfront.search.cli.terminal import Config, Fresh, Output, Overrides, Search
 
@@ -137,14 +139,22 @@ def search(
 
 
 def resume(search: Search) -> None:
-    """Continue an interrupted search with its own settings."""
-    from stepfront.search.records.run_directory import resume_settings
+    """Continue an interrupted search with its own settings.
+
+    Of a finished search, what it lacks is made again.
+    """
+    from stepfront.search.records.run_directory import ending, resume_settings
     from stepfront.search.storage.run_location import open_for_writing
 
     with open_for_writing(search) as location:
         settings, output = resume_settings(location.local), Output()
+        with contextlib.suppress(InputError):  # facts that are missing or damaged are written again
+            if ending(settings.search_directory, search):
+                output.stage(settings.name)("finished already; what it lacks is made again")
         search_step(settings, False, location, output)
         publish_step(settings, output)
+        if line := ending(settings.search_directory, search):
+            output.message(line)
 
 
 def extend(

@@ -16,15 +16,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
+from stepfront.addresses import is_uri, shown
 from stepfront.dashboards.terminal.lines import TIME, print_event, print_text
+from stepfront.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+def refuse_settings(context: typer.Context, places: Any) -> Any:
+    """Return the places of searches as given.  Raises InputError for a settings file, with the run that it is of."""
+    for place in [places] if isinstance(places, str) else places or []:
+        if place.endswith((".yaml", ".yml")) and not is_uri(place) and Path(place).is_file():
+            from stepfront.search.config import load_settings
+
+            run = load_settings(Path(place)).run_place
+            if is_uri(run) or (Path(run) / "search").is_dir():
+                meant = f"its run is {shown(run)}: stepfront {context.info_name} {shown(run)}"
+            else:
+                meant = f"its run {run} has no search yet; begin one with: stepfront search {place}"
+            raise InputError(f"{place} is a settings file; {meant}")
+    return places
+
+
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="settings file in YAML, such as configs/digits.yaml")]
 Search = Annotated[
-    str, typer.Argument(metavar="SEARCH", help="directory or URI of a search or its run, such as runs/digits")
+    str,
+    typer.Argument(
+        metavar="SEARCH",
+        help="directory or URI of a search or its run, such as runs/digits",
+        callback=refuse_settings,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting, such as budget.trials=200")

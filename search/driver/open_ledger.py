@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepfront.checksums import place_of_search
 from stepfront.errors import InputError
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.proxies import ProxyScore
@@ -27,7 +28,11 @@ from stepfront.tables.schema import TRIALS
 from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import WidthCost
 
-REBUILD = "`stepfront doctor SEARCH --repair` rebuilds it from trials.parquet, `--fresh` starts over"
+
+def how_to_rebuild(directory: Path) -> str:
+    """Return what is done about the study of a search that is damaged or lacks trials."""
+    repair = f"stepfront doctor {place_of_search(directory)} --repair"
+    return f"`{repair}` rebuilds it from trials.parquet, `--fresh` starts over"
 
 
 def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, extend: bool = False) -> Ledger:
@@ -90,11 +95,11 @@ def check_nothing_lost(settings: RunSettings, directory: Path) -> None:
 
     A search that continued would write over those trials.
     """
-    study = finished_numbers(settings.storage, directory)
+    study, how = finished_numbers(settings.storage, directory), how_to_rebuild(directory)
     if study is None:
-        raise InputError(f"the study in {directory} is damaged; {REBUILD}")
+        raise InputError(f"the study in {directory} is damaged; {how}")
     if lost := recorded_numbers(directory) - study:
-        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {TRIALS}; {REBUILD}")
+        raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {TRIALS}; {how}")
 
 
 def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Screening | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepfront.addresses import is_uri, shown
-from stepfront.checksums import changed_since_written
+from stepfront.checksums import COPY_STATE, changed_since_written
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, load_settings
 from stepfront.search.records.layout_version import check_format
@@ -84,7 +84,33 @@ def find_search(path: Path) -> tuple[Path, RunSettings]:
                 if is_in_use(directory)
                 else f"the search in {path} was interrupted before its first table; {_remedy(directory.parent)}"
             )
-    raise InputError(f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits")
+    raise InputError(
+        _instead_of_supernet(path)
+        or f"no search in {path}; give a directory that `stepfront search` made, such as runs/digits"
+    )
+
+
+def _instead_of_supernet(path: Path) -> str:
+    """Return what is to be done with a supernet that is given as a search; empty for anything else."""
+    for supernet in (path, path / "supernet"):
+        run = supernet.parent if supernet.name else supernet.absolute().parent
+        if not (supernet / CARD_FILE).exists() or (run / COPY_STATE).exists():
+            continue
+        if (run / "search" / SETTINGS_FILE).exists():
+            return f"{path} is a supernet, not a search; its run is {run}"
+        if (supernet / SETTINGS_FILE).exists():
+            settings = supernet / SETTINGS_FILE
+            return f"the supernet in {path} has no search yet; begin one with: stepfront search {settings}"
+    return ""
+
+
+def ending(search: Path, place: str) -> str:
+    """Return one line for a finished search: its trials, and what adds some; empty for one that is not finished."""
+    facts = read_facts(search)
+    if not facts.get("finished"):
+        return ""
+    count = facts.get("evaluations", 0) + facts.get("failed", 0)
+    return f"finished with {count} trials; for more: stepfront extend {shown(place)} --trials N"
 
 
 def interruption(search: Path, place: str) -> str:
@@ -142,5 +168,6 @@ def resume_settings(path: Path, checked: bool = True) -> RunSettings:
         if (directory / SETTINGS_FILE).exists() and directory.name != "supernet":
             return _settings_at(directory, checked)
     raise InputError(
-        f"no search was begun in {path}; give a directory that `stepfront search` made, such as runs/digits"
+        _instead_of_supernet(path)
+        or f"no search was begun in {path}; give a directory that `stepfront search` made, such as runs/digits"
     )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from stepfront.errors import InputError, first_line
+from stepfront.tables.schema import SETTINGS_FILE
 
 MOST_VALUES = 10_000
 """Values of a settings file, each alias counted as often as it is used: a small file must not become a large one."""
@@ -70,6 +71,8 @@ def read_yaml_file(path: Path) -> Any:
             else "give a YAML file, such as configs/digits.yaml, or write one: stepfront init FILE"
         )
         raise InputError(f"no settings file {path}; {there}") from None
+    except IsADirectoryError:
+        raise InputError(_instead_of(path)) from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error}") from None
     except UnicodeDecodeError as error:
@@ -78,6 +81,21 @@ def read_yaml_file(path: Path) -> Any:
         return read_yaml(text, str(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {_told(error)}") from None
+
+
+def _instead_of(folder: Path) -> str:
+    """Return what is to be given instead of a folder."""
+    kind = folder.absolute().name
+    searches, supernets = ((folder / name, *([folder] if kind == name else [])) for name in ("search", "supernet"))
+    if any((search / SETTINGS_FILE).is_file() for search in searches):
+        return (
+            f"{folder} is a run, not a settings file; continue it with `stepfront resume {folder}`, or give a settings "
+            "file such as configs/digits.yaml"
+        )
+    for supernet in supernets:
+        if (supernet / SETTINGS_FILE).is_file():
+            return f"{folder} holds a supernet and is not a settings file; give its own: {supernet / SETTINGS_FILE}"
+    return f"{folder} is a directory, not a settings file; give one such as configs/digits.yaml"
 
 
 def read_yaml(text: str, source: str = "", keys: tuple[str, ...] = ()) -> Any:

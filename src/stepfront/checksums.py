@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,8 +98,20 @@ def read_checked(path: Path) -> bytes:
             break
     raise InputError(
         f"{path} is damaged or was changed by another program: its checksum is not that of {CHECKSUMS_FILE}; "
-        "`stepfront doctor SEARCH --repair` rebuilds what can be rebuilt"
+        f"`stepfront doctor {place_of_search(path)} --repair` rebuilds what can be rebuilt"
     )
+
+
+def place_of_search(path: Path) -> str:
+    """Return the directory of the search that a file belongs to, or is, as hints name it.
+
+    The word SEARCH where it is not known, and for the local copy of a run at a URI.
+    """
+    for place in (path, *list(path.parents)[:_DEPTH]):
+        if place.absolute().name == "search":
+            is_copy = (place.absolute().parent / COPY_STATE).exists()
+            return "SEARCH" if is_copy else shlex.quote(str(place))
+    return "SEARCH"
 
 
 def changed_since_written(path: Path) -> bool:

@@ -125,5 +125,8 @@ def export_unet2d(source: Path, folder: Path) -> None:
 
 def _unet(network: torch.nn.Module) -> UNet:
     if type(network) is not UNet:  # a subclass has other blocks
-        raise InputError(f"a {type(network).__name__} is not the U-Net of family unet, so it can't be a UNet2DModel")
+        raise InputError(
+            f"a {type(network).__name__} is not the U-Net of family unet, so it can't be a UNet2DModel; possible: "
+            "--as torch-export, or --as dit for family dit"
+        )
     return network

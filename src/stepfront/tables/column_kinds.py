@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stepfront.checksums import place_of_search
 from stepfront.errors import InputError
 from stepfront.tables.columns import Column, Table
 
@@ -59,7 +60,7 @@ def _converted(values: pd.Series, column: Column, path: Path) -> pd.Series:
 def _damaged(path: Path, column: Column, given: str, row: int) -> InputError:
     return InputError(
         f"{path} is damaged: {column.name} holds {_WORDS[column.kind]}, not {given} (row {row}); "
-        "`stepfront doctor SEARCH --repair` rebuilds what can be rebuilt"
+        f"`stepfront doctor {place_of_search(path)} --repair` rebuilds what can be rebuilt"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stepfront.checksums import place_of_search
 from stepfront.errors import InputError
 from stepfront.files import read_json
 from stepfront.tables.schema import FACTS_FILE
@@ -215,7 +216,7 @@ def read_facts(directory: Path) -> dict[str, Any]:
         key = ".".join(map(str, first["loc"]))
         raise InputError(
             f"{path} is damaged: {key}: {first['msg'][:1].lower()}{first['msg'][1:]} (given: {first['input']!r:.60}); "
-            "`stepfront doctor SEARCH --repair` rebuilds it"
+            f"`stepfront doctor {place_of_search(path)} --repair` rebuilds it"
         ) from None
     return {key: value for key, value in content.items() if value is not None}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stepfront.checksums import read_checked
+from stepfront.checksums import place_of_search, read_checked
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
 from stepfront.tables.column_kinds import with_kinds
@@ -25,7 +25,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(io.BytesIO(read_checked(path)))
     except FileNotFoundError:
-        raise InputError(f"no {table.name} at {path}; {_remedy(path.name)}") from None
+        raise InputError(f"no {table.name} at {path}; {_remedy(path)}") from None
     except InputError:
         raise
     except Exception as error:  # pyarrow's own errors for damaged files
@@ -46,8 +46,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda beside: table.to_parquet(beside, index=False))
 
 
-def _remedy(name: str) -> str:
+def _remedy(path: Path) -> str:
     """Return what makes a table that is missing."""
-    if (verb := TABLES[name].made_by) in ("baselines", "confirm"):
-        return f"`stepfront {verb} SEARCH` makes it"
-    return f"run `stepfront {verb}` first, or give a search directory; `stepfront doctor SEARCH --repair` rebuilds it"
+    search, verb = place_of_search(path), TABLES[path.name].made_by
+    if verb in ("baselines", "confirm"):
+        return f"`stepfront {verb} {search}` makes it"
+    return f"run `stepfront {verb}` first, or give a search directory; `stepfront doctor {search} --repair` rebuilds it"

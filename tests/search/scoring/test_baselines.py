@@ -9,6 +9,8 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.search.scoring.baselines import METHODS, run_baselines
+from tests.made_up_run import write_made_up_run
+from tests.search.cli.test_cli import call
 
 
 def test_baselines_at_equal_evaluations(searched_copy: Path) -> None:
@@ -32,3 +34,11 @@ def test_baselines_at_equal_evaluations(searched_copy: Path) -> None:
         assert row["baseline_fid"] == pytest.approx(affordable["fid"].min())
     with pytest.raises(InputError, match="unknown baseline 'nonsense'; possible: samplers, uniform, one_cut"):
         run_baselines(directory, ["nonsense"], None)
+
+
+@pytest.mark.parametrize("methods", ["", " , ", "nonsense"])
+def test_wrong_methods_name_those_of_the_space(methods: str, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    run = write_made_up_run(tmp_path, "made-up")
+    code, _, error = call(monkeypatch, capsys, "baselines", str(run), "--methods", methods)
+    assert code == 2
+    assert error.endswith("possible: samplers, uniform, one_cut, two_cut, monotone, random, gap, fewer_steps, ddsm\n")

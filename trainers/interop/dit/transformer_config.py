@@ -114,7 +114,10 @@ def config_of(settings: NetworkSettings, image_channels: int, resolution: int) -
     """
     own = settings.dit
     if settings.family != "dit":
-        raise InputError(f"a network of family {settings.family} can't be a DiTTransformer2DModel; possible: dit")
+        possible = "--as unet2d or pipeline" if settings.family == "unet" else "--as torch-export"
+        raise InputError(
+            f"a network of family {settings.family} can't be a DiTTransformer2DModel; possible for it: {possible}"
+        )
     refused = {
         "network.classes": (settings.classes is None, "a number of classes, which it always has"),
         "network.frequencies": (settings.frequencies != "diffusers_shifted", "diffusers_shifted"),
