@@ -147,6 +147,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
     "plotly": {"dashboards/html", "dashboards/score_figures", "dashboards/figures", "search/api"},
     "matplotlib": {"dashboards/figures"},
     "diffusers": {"trainers/latents", "trainers/interop", "trainers/network_families", "search/export"},
+    "transformers": {"trainers/interop"},
     "torch": {
         *(
             "search/checks",

@@ -68,7 +68,11 @@ def import_ddsm(
     _show_import(card, out, "search")
 
 
-@import_app.command("diffusers", epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start")
+@import_app.command(
+    "diffusers",
+    epilog="Examples: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start; "
+    "stepfront import diffusers stable-diffusion-v1-5 --prompts prompts.txt --out runs/sd/start",
+)
 def import_diffusers(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a U-Net, a DiT or a pipeline")],
     out: Out,
@@ -90,20 +94,28 @@ def import_diffusers(
         Literal["all", "inner"] | None,
         typer.Option(help="for a DiT: what narrow widths keep less of, as network.dit.slim says (default: inner)"),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="for a Stable Diffusion pipeline: a text file of prompts, one per line, which its text encoder "
+            "encodes once (needs stepfront[prompts])",
+        ),
+    ] = None,
     conditions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="for a U-Net that reads text: .safetensors of its text encoder's outputs; the prompts are in a .txt "
-            "of that name beside it",
+            help="in place of --prompts: .safetensors of the text encoder's outputs; the prompts are in a .txt of that "
+            "name beside it",
         ),
     ] = None,
 ) -> None:
     """Import a diffusers U-Net or DiT as full width of a supernet.
 
     The classes are UNet2DModel and DiTTransformer2DModel.  Full width computes what the model computes; narrower
-    widths are useful after `stepfront train`.  A UNet2DConditionModel, which reads text, needs --conditions, keeps its
-    one width and is searched as it is.
+    widths are useful after `stepfront train`.  A UNet2DConditionModel, which reads text, needs --prompts or
+    --conditions, keeps its one width and is searched as it is.
     """
     from stepfront.trainers.interop.diffusers_import import import_diffusers as import_folder
     from stepfront.trainers.network_settings import PROMPTED
@@ -112,7 +124,7 @@ def import_diffusers(
     training = {"start": str(out), "steps": 20000, "lr": 1e-4, "warmup": 500, "ema": 0.9995}
     with _new_supernet(out) as made:
         given = (_widths(widths), resolution, sort, diffusion, null_class, scheduler, slim, conditions, _say)
-        card = import_folder(folder, made, *given)
+        card = import_folder(folder, made, *given, prompts=prompts)
         is_searched = card.network.family == PROMPTED
         _write_config(card, made, out, _as_it_is(out) if is_searched else {"training": training})
     _show_import(card, out, "search" if is_searched else "train")

@@ -22,11 +22,15 @@ DIT_CLASSES = frozenset({"DiTTransformer2DModel", "Transformer2DModel"})
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The folder of a network, and what was trained with it: the scheduler's file and the autoencoder's folder."""
+    """The folder of a network, and what was trained with it: the scheduler's file and the autoencoder's folder.
+
+    `pipeline` is the folder with model_index.json that all of them are in.
+    """
 
     network: Path
     scheduler: Path | None = None
     autoencoder: Path | None = None
+    pipeline: Path | None = None
 
     @property
     def is_dit(self) -> bool:
@@ -70,7 +74,7 @@ def find_parts(folder: Path, scheduler: Path | None = None) -> ModelFolder:
     found = given or _scheduler_near(folder.resolve())
     if pipeline is not None and found is None:
         raise InputError(f"no scheduler/{SCHEDULER_FILE} in {pipeline}; give that of its training with --scheduler")
-    return ModelFolder(unet, found, autoencoder)
+    return ModelFolder(unet, found, autoencoder, pipeline)
 
 
 def diffusion_of(parts: ModelFolder, given: DiffusionSettings | None, say: Callable[[str], None]) -> DiffusionSettings:
@@ -155,14 +159,14 @@ def clip_of(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> di
     return {"clip_sample": True}
 
 
-def _parts_of(index: dict[str, object]) -> dict[str, str]:
+def parts_of(index: dict[str, object]) -> dict[str, str]:
     """Return the classes of a pipeline's parts."""
     return {key: value[1] for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]}
 
 
 def _network_of(index: dict[str, object], path: Path) -> str:
     """Return the folder of a pipeline's network: unet, or transformer where that is a DiT."""
-    name, parts = index.get("_class_name", "pipeline"), _parts_of(index)
+    name, parts = index.get("_class_name", "pipeline"), parts_of(index)
     if parts.get("transformer") in DIT_CLASSES and "text_encoder" not in parts:
         return "transformer"
     network = parts.get("unet")
@@ -180,7 +184,7 @@ def _autoencoder_of(index: dict[str, object], pipeline: Path) -> Path | None:
 
     Raises InputError for one of another class, and for a folder without it.
     """
-    parts = _parts_of(index)
+    parts = parts_of(index)
     for key in ("vae", "vqvae", "movq", "first_stage"):
         if key not in parts:
             continue

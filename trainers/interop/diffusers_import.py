@@ -29,12 +29,13 @@ def import_diffusers(
     slim: Slim | None = None,
     conditions: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    prompts: Path | None = None,
 ) -> SupernetCard:
     """Write into `directory` a supernet whose widest network is that of the folder.
 
-    `null_class` is for UNet2DModels, `slim` for transformers (default: inner), and `conditions` for networks that read
-    text, which have one width.  The rest is as in `import_unet2d`, `import_dit` and `import_unet2d_condition`, whose
-    errors these are.
+    `null_class` is for UNet2DModels, `slim` for transformers (default: inner), and `conditions` or `prompts` for
+    networks that read text, which have one width.  The rest is as in `import_unet2d`, `import_dit` and
+    `import_unet2d_condition`, whose errors these are.
     """
     parts = find_parts(Path(folder), scheduler)
     if not parts.is_dit and slim is not None:
@@ -44,9 +45,10 @@ def import_diffusers(
             raise InputError(f"{folder}: the empty prompt is its null class; leave out --null-class {null_class}")
         _check_as_it_is(folder, widths, sort)
         say("it reads text, so it keeps its one width; what is searched are times, solver, guidance and reuse")
-        return import_unet2d_condition(folder, directory, conditions, resolution, diffusion, scheduler, say)
-    if conditions is not None:
-        raise InputError(f"{folder}: --conditions is for networks that read text, and this one does not; leave it out")
+        return import_unet2d_condition(folder, directory, conditions, resolution, diffusion, scheduler, say, prompts)
+    for option, given in {"--conditions": conditions, "--prompts": prompts}.items():
+        if given is not None:
+            raise InputError(f"{folder}: {option} is for networks that read text, and this one does not; leave it out")
     if not parts.is_dit:
         return import_unet2d(folder, directory, widths, resolution, sort, diffusion, null_class, scheduler, say)
     if null_class == "none":

@@ -15,23 +15,24 @@ from stepfront.files import file_digest, read_json
 from stepfront.trainers.networks.weights import read_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-_SHARDS, _SINGLE = "diffusion_pytorch_model.safetensors.index*.json", "diffusion_pytorch_model*.safetensors"
+DIFFUSERS_STEM, TEXT_STEM = "diffusion_pytorch_model", "model"
+"""How the names of weights begin, in the folders of diffusers and of transformers."""
 
 
-def find_weights(folder: Path) -> tuple[Path, list[Path]]:
+def find_weights(folder: Path, stem: str = DIFFUSERS_STEM) -> tuple[Path, list[Path]]:
     """Return the file that names a model's weights, and the files that hold them: itself, or the shards of an index.
 
     Raises InputError when there is none, or a pickle alone, and when several are there and none has the usual name.
     """
-    shards = sorted(folder.glob(_SHARDS))
+    shards = sorted(folder.glob(f"{stem}.safetensors.index*.json"))
     parts = {name for index in shards for name in _shard_names(index)}
-    whole = [file for file in sorted(folder.glob(_SINGLE)) if file.name not in parts]
-    usual = [file for file in whole if file.name == WEIGHTS_FILE]
+    whole = [file for file in sorted(folder.glob(f"{stem}*.safetensors")) if file.name not in parts]
+    usual = [file for file in whole if file.name == f"{stem}.safetensors"]
     possible = usual if usual and not shards else [*whole, *shards]
     if not possible:
-        _check_no_pickle(folder)
+        _check_no_pickle(folder, f"{stem}.safetensors")
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise InputError(f"no {WEIGHTS_FILE} in {folder}; found: {found}; save_pretrained writes the file")
+        raise InputError(f"no {stem}.safetensors in {folder}; found: {found}; save_pretrained writes the file")
     if len(possible) > 1:
         names = ", ".join(file.name for file in possible)
         raise InputError(f"{folder} holds the weights several times ({names}); leave only those to be imported")
@@ -39,8 +40,8 @@ def find_weights(folder: Path) -> tuple[Path, list[Path]]:
     return file, [folder / name for name in sorted(_shard_names(file))] if file in shards else [file]
 
 
-def _check_no_pickle(folder: Path) -> None:
-    """Raise InputError for weights that are pickled alone, with what converts them."""
+def _check_no_pickle(folder: Path, name: str) -> None:
+    """Raise InputError for weights that are pickled alone, with what converts them into the file `name`."""
     files = [file for suffix in ("bin", "pth", "ckpt") for file in sorted(folder.glob(f"*.{suffix}"))]
     if not files:
         return
@@ -49,23 +50,25 @@ def _check_no_pickle(folder: Path) -> None:
     if len(files) == 1 and file.suffix == ".bin" and not list(folder.glob("*.bin.index*.json")):
         raise InputError(
             f'{refused}python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in '
-            f"torch.load('{file}', weights_only=True).items()}}, '{folder / WEIGHTS_FILE}')\""
+            f"torch.load('{file}', weights_only=True).items()}}, '{folder / name}')\""
         )
-    config = folder / "config.json"
-    name = read_json(config, "model's config").get("_class_name") if config.is_file() else "DiffusionPipeline"
+    path = folder / "config.json"
+    config = read_json(path, "model's config") if path.is_file() else {}
+    library = "transformers" if config.get("architectures") else "diffusers"
+    kind = config.get("_class_name") or (config.get("architectures") or ["DiffusionPipeline"])[0]
     raise InputError(
         f"{refused}load the model with the program that wrote it, such as "
-        f"diffusers.{name}.from_pretrained('{folder}', use_safetensors=False), and call its "
+        f"{library}.{kind}.from_pretrained('{folder}', use_safetensors=False), and call its "
         f"save_pretrained('{folder}', safe_serialization=True)"
     )
 
 
-def read_model(folder: Path) -> tuple[Path, list[Path], dict[str, Tensor]]:
+def read_model(folder: Path, stem: str = DIFFUSERS_STEM) -> tuple[Path, list[Path], dict[str, Tensor]]:
     """Return the file that names a model's weights, all files that hold them, and the tensors by name.
 
     Raises InputError when a file is missing or damaged, or is not what the index says.
     """
-    file, files = find_weights(folder)
+    file, files = find_weights(folder, stem)
     tensors: dict[str, Tensor] = {}
     for one in files:
         tensors |= read_weights(one)

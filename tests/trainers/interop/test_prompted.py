@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_one_line(imported: tuple[Path, Any, Any, Tensor], 
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "reads text; give its text encoder's outputs with --conditions FILE.safetensors" in says(None)
+    assert "with --conditions FILE.safetensors, and the prompts in FILE.txt beside it" in says(None)
     wide = torch.zeros(PROMPTS, TOKENS, 2 * CHANNELS)
     other = make_conditions(tmp_path / "other.safetensors", prompts=wide, empty=wide[0].clone())
     assert "possible: [K, L, 8] and [L, 8], K prompts of L tokens" in says(other)

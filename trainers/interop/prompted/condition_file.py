@@ -31,8 +31,8 @@ def read_conditions(path: Path | None, channels: int, network: Path) -> Conditio
     """
     if path is None:
         raise InputError(
-            f"{network} reads text; give its text encoder's outputs with --conditions FILE.safetensors, and the "
-            "prompts in FILE.txt beside it (docs/imports.md has the script that writes them)"
+            f"{network} reads text; give prompts with --prompts FILE.txt, one per line, or its text encoder's outputs "
+            "with --conditions FILE.safetensors, and the prompts in FILE.txt beside it"
         )
     tensors = read_weights(path)
     missing = [name for name in (PROMPTS, EMPTY) if name not in tensors]
@@ -57,13 +57,23 @@ def read_conditions(path: Path | None, channels: int, network: Path) -> Conditio
 def _read_texts(path: Path, beside: Path, count: int) -> tuple[str, ...]:
     if not path.is_file():
         raise InputError(f"no prompts at {path}; write the {count} prompts of {beside} there, one per line")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines has others than files are read by
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8; save the prompts in this encoding") from None
-    texts = tuple(line.strip() for line in lines if line.strip())
+    texts = tuple(text for _, text in read_prompts(path))
     if len(texts) != count:
         raise InputError(
             f"{path} has {len(texts)} prompts and {beside} the outputs of {count}; write one line per prompt"
         )
     return texts
+
+
+def read_prompts(path: Path) -> list[tuple[int, str]]:
+    """Return the prompts of a text file, each with the number of its line, from 1 on; empty lines are left out.
+
+    Raises InputError when there is no such file, and when it is not UTF-8.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines has others than files are read by
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8; save the prompts in this encoding") from None
+    except OSError as error:
+        raise InputError(f"no prompts at {path}: {error.strerror}; write them there, one per line") from None
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
