@@ -70,7 +70,7 @@ def import_ddsm(
 
 @import_app.command(
     "diffusers",
-    epilog="Examples: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start; "
+    epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start; "
     "stepfront import diffusers stable-diffusion-v1-5 --prompts prompts.txt --out runs/sd/start",
 )
 def import_diffusers(

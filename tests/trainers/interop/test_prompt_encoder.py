@@ -178,7 +178,9 @@ def test_what_does_not_fit_is_one_line(
 
     find = importlib.util.find_spec
     with monkeypatch.context() as absent:
-        absent.setattr(importlib.util, "find_spec", lambda name, *more: name != "transformers" and find(name, *more))
+        absent.setattr(
+            importlib.util, "find_spec", lambda name, *more: None if name == "transformers" else find(name, *more)
+        )
         assert f"encoding {prompts} needs transformers, which is not installed: pip install 'stepfront[pro" in says()
     (pipeline / "tokenizer" / "merges.txt").unlink()
     assert f"no merges.txt in {pipeline / 'tokenizer'}; copy" in says()
