@@ -100,7 +100,7 @@ class NoiseConversion(nn.Module):
         times = np.arange(diffusion.steps, dtype=np.float64)
         self._exact = torch.from_numpy(noise_schedule(diffusion).half_log_snr(times)).float()
         self.register_buffer("_half_log_snr", self._exact, persistent=False)
-        self.register_buffer("_follows", torch.empty(0), persistent=False)  # has the precision of the network beside
+        self.register_buffer("_follows", torch.empty(0, device="cpu"), persistent=False)  # as precise as the network
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> NoiseConversion:
         super()._apply(fn, recurse)

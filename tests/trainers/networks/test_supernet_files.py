@@ -142,5 +142,6 @@ def test_other_data_are_refused_with_both_fingerprints(saved: Path) -> None:
 def test_a_supernet_stands_on_the_given_weights_without_a_copy(saved: Path) -> None:
     weights = load_file(saved / WEIGHTS_FILE)
     supernet = supernet_from_weights(read_card(saved), weights)
+    assert not any(buffer.is_meta for buffer in supernet.to("cpu").buffers())  # what is moved to a device has values
     pointers = {name: value.data_ptr() for name, value in supernet.widest.named_parameters()}
     assert pointers == {name: value.data_ptr() for name, value in weights.items()}
