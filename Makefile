@@ -111,7 +111,7 @@ bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs r
 	$(BIN)/python -m benchmarks.noise
 
 bench-transfer: $(READY)  ## measure what earlier searches are worth, over pairs of surrogate tables (minutes, no supernet)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer --seeds 3
 
 bench-variants: $(READY)  ## compare fronts with and without variants of a step (an hour; needs ../shared/data/fashion-mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.step_variants

@@ -29,6 +29,7 @@ from stepfront.search.earlier.kept_tables import FRONT_PLANS
 from stepfront.search.earlier.mapped_plans import mapped_gap, mapped_levels
 from stepfront.search.pareto import domination_rank, front_indices, hypervolume_history
 from stepfront.search.records.versions import versions
+from stepfront.trainers.validation import settings_json
 
 DEFAULTS = RunSettings()
 SCREEN = DEFAULTS.screen
@@ -92,7 +93,9 @@ class Tables:
         """Return what a search found after each evaluation; results are kept and read again."""
         table = self.by_name[comparison.data]
         words = "-".join([comparison.data, "from", *(comparison.earlier or ["none"]), comparison.screen.coding])
+        how = settings_json(comparison.screen)
         digest = self._digest([comparison.data, *(name for name in comparison.earlier if name not in CONTROLS)])
+        digest = hashlib.sha256(f"{how} {EARLIER_TRIALS} {digest}".encode()).hexdigest()[:12]
         path = self.work / f"{words}-{self.budget}-{seed}-{digest}.npy"
         if not path.exists():
             begin = time.process_time()

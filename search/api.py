@@ -219,10 +219,13 @@ class Search:
         from stepfront.search.scoring.confirm import run_confirmation
 
         disable_telemetry()
-        what = "confirming the front"
-        with progress_bar(_console(progress), what) as update:
-            show = progress if callable(progress) else lambda done, total: update(done, total, what)
-            run_confirmation(self.directory, images, seeds, show)
+        with progress_bar(_console(progress), "confirming the front") as update:
+
+            def show(what: str) -> Callable[[int, int], None]:
+                return lambda done, total: update(done, total, what)
+
+            scores = progress if callable(progress) else show("confirming the front")
+            run_confirmation(self.directory, images, seeds, scores, show("training the second judge"))
         return self
 
     def report(self) -> Path:

@@ -46,7 +46,7 @@ class EvaluatorParts:
 
     `weights` are the widest network's parameters as numpy arrays, which an object store shares between the processes of
     a node without a copy.  Scores depend on `engine` in their last digits, so all workers of a search have the same.
-    `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise of ancestral solvers.  With
+    `prefix_mb` limits the cached states of recent plans, and `noise_mb` the cached noise.  With
     `real`, feature rows [N, D] of real images, with `extrapolate`, or with a `second` judge, every evaluation is a
     `Confirmation`.  `scores` are a user's own, each computed on all images; `kernel_scores` are KID under other names.
     Latents are decoded by `decoder` before they are judged; the score `paired` compares them as they are.  `fitted` are

@@ -20,6 +20,7 @@ from stepfront.search.records.run_directory import GROUPS_FOLDER, SETTINGS_FILE,
 from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
 from stepfront.search.storage.run_location import open_for_reading
+from stepfront.search.training.parallel_trainings import trainings_at_once
 from stepfront.tables.schema import ADAPTATION, TRAINING
 from stepfront.trainers.adaptation.second_stage import STATE_FILE, SecondStage, check_base
 from stepfront.trainers.devices import device_of_driver
@@ -98,8 +99,9 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         groups = directory / GROUPS_FOLDER if fresh else _groups_folder(settings)
         if groups.parent != directory:
             held.enter_context(directory_lock(groups.parent))
-        data = read_to_train(settings, None, stage)
-        device = device_of_driver(settings.training.device, settings.training.workers)
+        at_once = trainings_at_once(settings, settings.adapt.groups.count)
+        data = read_to_train(settings, None, stage, at_once)
+        device = device_of_driver(settings.training.device, max(settings.training.workers, at_once))
         second = SecondStage.checked(settings, settings.adapt, data, source, groups)
         space = None if data.latents is None else data.latents.space
         check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)

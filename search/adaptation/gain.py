@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from stepfront.checksums import changed_since_written
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import tracking_uri
@@ -26,7 +27,7 @@ Stage = SecondStage[RunSettings]
 
 
 def gflops_of_group(second: Stage) -> float:
-    """Return the GFLOPs of one group's training; a backward pass takes two forward passes."""
+    """Return the GFLOPs of a group's training; a backward pass is two forward passes, and a teacher's are left out."""
     card = second.card
     macs = step_macs(second.settings, card.image_channels, card.resolution)
     return 3 * 2e-9 * macs * second.settings.training.batch * second.adapt.steps
@@ -35,7 +36,7 @@ def gflops_of_group(second: Stage) -> float:
 def record_gain(second: Stage, card: SupernetCard, settings: RunSettings, directory: Path) -> None:
     """Write the table of a finished second stage, and its run in MLflow, where they are missing."""
     path = directory / ADAPTATION
-    if not path.exists():
+    if not path.exists() or changed_since_written(path):
         write_table(gain_table(second, card), path)
     table = read_table(path)
     params = _params(settings)

@@ -70,18 +70,20 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     return card, not done
 
 
-def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage) -> ImageData:
+def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage, at_once: int = 1) -> ImageData:
     """Return the images of the settings, checked before anything is written or deleted; choose the threads.
 
-    Features of the user's own are tried in `judges`; None: in a temporary folder.  Raises InputError where the images
-    can't be read, judged, or trained on with the settings' classes.
+    Where several trainings run `at_once`, workers train, and this process needs neither device nor threads.  Features
+    of the user's own are tried in `judges`; None: in a temporary folder.  Raises InputError where the images can't be
+    read, judged, or trained on with the settings' classes.
     """
     stage("reading the images")
     data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
     for line in [data.report.headline, *data.report.guesses]:
         stage(line)
-    device = device_of_driver(settings.training.device, settings.training.workers)
-    if settings.training.workers == 1 and (line := choose_threads(device)):
+    workers = max(settings.training.workers, at_once)
+    device = device_of_driver(settings.training.device, workers)
+    if workers == 1 and (line := choose_threads(device)):
         stage(line)
     _check_judges(settings, data, judges)
     check_classes(data, settings.network.image_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +73,8 @@ class TableWriter:
         """Copy what the supernet's second stage cost and gained, so that a report of the search alone shows it."""
         made, kept = self.problem.supernet.local / ADAPTATION, self.directory / ADAPTATION
         if made.exists() and (not kept.exists() or changed_since_written(kept)):
-            write_table(read_table(made), kept)
+            with contextlib.suppress(InputError):  # a damaged table of the supernet stops no search; doctor names it
+                write_table(read_table(made), kept)
 
     def write_steps(self, snapshot: Snapshot) -> None:
         """Write which steps matter, from the tables of a search that has ended: the model takes a while to ask."""

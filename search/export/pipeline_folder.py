@@ -129,7 +129,11 @@ def _sample_prompted(out: Path, decoder: PackedDecoder | None, device: torch.dev
     pipeline = PlanPipeline(unet.eval(), scheduler).to(device)
     pipeline.set_progress_bar_config(disable=True)
     x = pipeline(count, seed=0, output_type="pt" if decoder is None else "latent").images
-    x = 2 * x - 1 if decoder is None else decoder.unpack(device)(x)
+    if decoder is None:
+        x = 2 * x - 1
+    else:
+        decode = decoder.unpack(device)
+        x = decode.check_finite(x, decode(x))
     return np.moveaxis(((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), 1, 3)
 
 

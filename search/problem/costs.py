@@ -16,7 +16,7 @@ from stepfront.search.records.run_directory import COSTS_FILE
 from stepfront.search.step_tables.gap_table import read_gap_table, write_gap_table
 from stepfront.search.step_tables.step_error_table import read_step_errors, write_step_errors
 from stepfront.trainers.inference.cost import WidthCost, latency_doubt
-from stepfront.trainers.validation import validate
+from stepfront.trainers.validation import Settings, validate
 
 
 def load_or_measure_costs(problem: SearchProblem, directory: Path) -> dict[float, WidthCost]:
@@ -58,15 +58,19 @@ def with_missing_latencies(cost: WidthCost, now: WidthCost) -> WidthCost:
         return cost
     scale = cost.latency_ms / now.latency_ms
 
-    def known(before: float | None, later: float | None) -> float | None:
-        return before if before is not None or later is None else later * scale
+    def lacked(before: Settings, later: Settings, name: str) -> dict[str, float]:
+        """Return the latency of that name and its spread, where the first has none and the second has one."""
+        measured = getattr(later, f"{name}_ms")
+        if getattr(before, f"{name}_ms") is not None or measured is None:
+            return {}
+        spread = f"{name}_spread"
+        return {f"{name}_ms": measured * scale, spread: getattr(later, spread)}
 
     depths = [
-        one.model_copy(update={"latency_ms": known(one.latency_ms, other.latency_ms)})
+        one.model_copy(update=lacked(one, other, "latency"))
         for one, other in zip(cost.shallower, now.shallower, strict=True)
     ]
-    names = ("reuse_latency_ms", "keep_latency_ms")
-    found = {name: known(getattr(cost, name), getattr(now, name)) for name in names}
+    found = lacked(cost, now, "reuse_latency") | lacked(cost, now, "keep_latency")
     return cost.model_copy(update=found | {"shallower": tuple(depths)})
 
 

@@ -53,12 +53,17 @@ _ONE_SCORE = [*IDENTITY, "noise_seed", "images"]
 
 
 def run_confirmation(
-    path: Path, images: int | None, seeds: int | None, on_result: OnResult = lambda done, total: None
+    path: Path,
+    images: int | None,
+    seeds: int | None,
+    on_result: OnResult = lambda done, total: None,
+    on_judge: OnResult = lambda done, total: None,
 ) -> Path:
     """Score front, full-width samplers, uniform plans and the best baselines again; rewrite front and facts.
 
     `images` and `seeds` default to the search's settings.  Scores that exist with as many images are reused, so a
-    second call costs nothing; scores of other numbers of images stay beside them.  Raises InputError for fewer than 2
+    second call costs nothing; scores of other numbers of images stay beside them.  `on_judge` is called while the
+    second judge's features are trained.  Raises InputError for fewer than 2
     seeds, for too few images, when both judges are the same, and when a plan cannot be scored.
     """
     directory, settings = find_search(path)
@@ -67,7 +72,7 @@ def run_confirmation(
         raise InputError(f"{seeds} noise seed(s) given; an interval needs at least 2 (confirm.seeds)")
     with directory_lock(directory):
         problem = load_problem_of_search(settings, directory)
-        judge = load_second_judge(problem)
+        judge = load_second_judge(problem, on_judge)
         check_images(problem, judge, images)
         record_judges(problem, directory, judge.features)
         looks = plan_looks(seeds, settings.confirm.max_seeds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from stepfront.errors import InputError
@@ -19,7 +21,7 @@ FEWEST_IMAGES = 16
 """Images that a score needs at least, generated and real; below, means and covariances are noise."""
 
 
-def load_second_judge(problem: SearchProblem) -> Judge:
+def load_second_judge(problem: SearchProblem, progress: Callable[[int, int], None] = lambda done, total: None) -> Judge:
     """Return the second judge; its network and reference are made where they are missing.
 
     It is examined as the search's own.  Raises InputError when it is the search's own judge, when these images can't
@@ -29,7 +31,8 @@ def load_second_judge(problem: SearchProblem) -> Judge:
     directory = problem.supernet.local / FOLDER
     check_judge(problem.data, settings, directory)
     others = [name for name in CANDIDATES if name != problem.features.settings.name]
-    judge = Judge(*prepare_judge(problem.data, settings, directory, torch.device("cpu"), candidates=others))
+    cpu = torch.device("cpu")
+    judge = Judge(*prepare_judge(problem.data, settings, directory, cpu, progress, candidates=others))
     if are_the_same(problem.features, judge.features, problem.data):
         raise InputError(
             f"the second judge, confirm.features {judge.features.name!r}, is the same as the search's own, features "

@@ -89,10 +89,11 @@ def compared(stored: Mapping[str, Any], given: Mapping[str, Any], may_widen: boo
     before = tuple(stored.get(EARLIER_SPACES, ()))
     now = {key: value for key, value in stored.items() if key != EARLIER_SPACES}
     for key in sorted(given.keys() | now.keys()):
-        if given.get(key) != now.get(key) and not (may_widen and _may_differ(key, now.get(key), given.get(key))):
+        old, new = now.get(key), given.get(key)
+        if new != old and not (may_widen and _may_differ(key, old, new)):
             raise InputError(
-                f"this search was begun with {key} {now.get(key)!r}, not {given.get(key)!r}, so its scores would "
-                f"not be comparable.  Choose another name, or start over with --fresh{_hint(key)}"
+                f"this search was begun with {key} {old!r}, not {new!r}, so its scores would not be comparable.  "
+                f"Choose another name, or start over with --fresh{_hint(key, old, new)}"
             )
     same = all(given.get(key) == now.get(key) for key in _SPACE)
     return StudySpec(given, before, None if same else {key: now[key] for key in _SPACE[:2]})
@@ -107,5 +108,6 @@ def _may_differ(key: str, stored: Any, given: Any) -> bool:
     return key == "space"
 
 
-def _hint(key: str) -> str:
-    return "; `stepfront extend SEARCH --set` goes on in a larger space" if key in _SPACE[:2] else ""
+def _hint(key: str, stored: Any, given: Any) -> str:
+    larger = key in _SPACE[:2] and _may_differ(key, stored, given)
+    return "; `stepfront extend SEARCH --set` goes on in a larger space" if larger else ""

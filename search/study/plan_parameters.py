@@ -30,7 +30,7 @@ SHALLOW_NAMES = _names("shallow")
 def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
     """Return the parameters of a genome's plan and their ranges, as `optuna.trial.create_trial` takes them.
 
-    Which marks the encoding has decides their names, so all trials of a search have the same.
+    Which marks the encoding has decides their names, so trials before and after an extension may differ.
     """
     variants = encoding.step_variants(encoding.unpack(genome))
     values = plan_parameters([variant.width for variant in variants])

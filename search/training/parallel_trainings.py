@@ -55,7 +55,8 @@ class Job:
 def trainings_at_once(settings: RunSettings, count: int) -> int:
     """Return how many of `count` trainings run at once: `workers.count`, or as many as there is room for.
 
-    A training whose batches several workers share runs alone.
+    A training whose batches several workers share runs alone.  So do all on a machine of which they would leave more
+    than half of the processors idle: one after the other, each uses them all.
     """
     workers = settings.workers
     if settings.training.workers > 1:
@@ -63,7 +64,8 @@ def trainings_at_once(settings: RunSettings, count: int) -> int:
     if workers.count is not None or workers.address is not None:
         return min(count, workers.count or count)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    return max(1, min(count, slots_of_node(here, _placed(settings, here["GPU"]))))
+    found = max(1, min(count, slots_of_node(here, _placed(settings, here["GPU"]))))
+    return found if here["GPU"] or 2 * found * workers.cpus >= here["CPU"] else 1
 
 
 def train_at_once(jobs: Sequence[Job], most: int, data: ImageData) -> Iterator[Job]:

@@ -57,6 +57,9 @@ class Reference(Stays):
 
 def call(function: Callable[..., Any], *given: Any) -> Reference:
     """Call a function with copies of what is given; references are given as what they refer to, as Ray does."""
+    failed = [each.error for each in given if isinstance(each, Reference) and each.error is not None]
+    if failed:
+        return Reference(error=failed[0])
     values = [each.value if isinstance(each, Reference) else travelled(each) for each in given]
     try:
         return Reference(travelled(function(*values)))

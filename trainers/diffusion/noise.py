@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class CachedNoise(Noise):
     Up to `limit` bytes are cached in all.
     """
 
-    limit: float = 0.0
+    limit: float = math.inf
 
     def on(self, device: torch.device, dtype: torch.dtype, images: range, step: int | None = None) -> Tensor:
         """Return the cached noise, drawn when it is first asked for."""

@@ -147,7 +147,10 @@ def clip_of(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> di
     if clipping == "none":
         return {}
     if parts.autoencoder is not None or channels not in (1, 3):
-        say(f"left out: {parts.scheduler} clamps predictions (clip_sample, thresholding), and latents are not clamped")
+        say(
+            f"left out: {parts.scheduler} clamps predictions (clip_sample, thresholding), and what has {channels} "
+            "channels is taken for latents, which are not clamped; sampler.clip=true clamps pixels"
+        )
         return {}
     if clipping == "other":
         say(
@@ -155,7 +158,10 @@ def clip_of(parts: ModelFolder, channels: int, say: Callable[[str], None]) -> di
             "does not have; sampler.clip=true clamps them to [-1, 1]"
         )
         return {}
-    say(f"{parts.scheduler} clamps predicted images to [-1, 1] (clip_sample), so config.yaml has sampler.clip: true")
+    say(
+        f"{parts.scheduler} clamps predicted images to [-1, 1] (clip_sample or thresholding), so config.yaml has "
+        "sampler.clip: true"
+    )
     return {"clip_sample": True}
 
 

@@ -47,6 +47,12 @@ OTHER_SCHEDULERS = {
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
 
+_CLIPS = ("DDPM", "DDIM", "RePaint", "UnCLIP", "Heun", "LCM")
+"""Beginnings of the classes that read clip_sample: diffusers keeps keys of other classes in files, and ignores them."""
+
+_THRESHOLDS = ("DDPM", "DDIM", "DEIS", "DPMSolver", "EDMDPMSolver", "LCM", "SASolver", "UniPC")
+"""Beginnings of the classes that read thresholding; DDIMInverse does not."""
+
 _CLIPS_BY_DEFAULT = ("DDPM", "DDIM", "RePaint", "UnCLIP")
 """Beginnings of the classes whose clip_sample is true where the file does not say it."""
 
@@ -118,10 +124,10 @@ def clipping_of(path: Path) -> Literal["none", "unit", "other"]:
     `sample_max_value` is 1.
     """
     config = read_json(path, "scheduler config")
-    if config.get("thresholding"):
-        return "unit" if config.get("sample_max_value", 1.0) == 1 else "other"
     name = str(config.get("_class_name", ""))
-    if not config.get("clip_sample", name.startswith(_CLIPS_BY_DEFAULT)):
+    if config.get("thresholding") and name.startswith(_THRESHOLDS) and not name.startswith("DDIMInverse"):
+        return "unit" if config.get("sample_max_value", 1.0) == 1 else "other"
+    if not name.startswith(_CLIPS) or not config.get("clip_sample", name.startswith(_CLIPS_BY_DEFAULT)):
         return "none"
     return "unit" if config.get("clip_sample_range", 1.0) == 1 else "other"
 

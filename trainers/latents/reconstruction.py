@@ -55,7 +55,7 @@ def ensure_reconstruction(
         return None
     packed, reference = judge
     path = directory / RECONSTRUCTION_FILE
-    made_from = [data.latents.space.digest, data.fingerprint, packed.digest, packed.name, reference.content]
+    made_from = [data.latents.space.digest, data.fingerprint, packed.digest, packed.name, reference.content, "drawn"]
     if path.exists():
         saved = read_result(path, "score of the reconstruction", Reconstruction, made_from)
         if saved is not None:

@@ -245,3 +245,10 @@ def test_no_noise_is_kept_beyond_the_limit_be_it_the_start(monkeypatch: pytest.M
     for _ in range(2):
         assert torch.equal(kept.on(CPU, torch.float32, range(4)), Noise(3, (1, 8, 8)).on(CPU, torch.float32, range(4)))
     assert drawn == [0, 0, 0, 0]
+
+
+def test_all_noise_is_kept_where_no_limit_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = CachedNoise(3, (1, 8, 8))
+    first = kept.on(CPU, torch.float32, range(4))
+    monkeypatch.setattr(Noise, "_draw", None)
+    assert kept.on(CPU, torch.float32, range(4)) is first

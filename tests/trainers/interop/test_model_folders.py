@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,13 @@ def test_clamping_is_that_of_the_scheduler_with_or_without_its_defaults_in_the_f
     assert clipping_of(tmp_path / "short.json") == clipping
 
 
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_keys_that_a_scheduler_ignores_clamp_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"_class_name": name, "clip_sample": True}))
+    assert clipping_of(tmp_path / "s.json") == "none"
+    assert "clip_sample" not in inspect.signature(getattr(diffusers, name).__init__).parameters
+
+
 def test_thresholding_with_a_greatest_value_of_one_clamps_to_one() -> None:
     x = 3 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     theirs = diffusers.DDPMScheduler(thresholding=True)._threshold_sample(x)
@@ -176,7 +184,7 @@ def test_what_is_not_clamped_is_said(tmp_path: Path) -> None:
     path = tmp_path / "scheduler_config.json"
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"clip_sample_range": 2.0}, 3, "a clip_sample_range"),
-        ({}, 4, "latents are not"),
+        ({}, 4, "4 channels is taken for latents, which are not clamped"),
     ]
     for given, channels, says in cases:
         said = list[str]()

@@ -62,7 +62,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any, 
     """Return a pipeline's folder, its supernet and card on three prompts, and what the import said."""
     folder, said = tmp_path_factory.mktemp("prompts"), list[str]()
     pipeline = make_pipeline(folder / "sd")
-    (folder / "prompts.txt").write_text(PROMPTS)
+    (folder / "prompts.txt").write_text(PROMPTS, encoding="utf-8-sig")  # as Windows' editors save it
     import_diffusers(pipeline, folder / "start", prompts=folder / "prompts.txt", say=said.append)
     return pipeline, *load_supernet(folder / "start"), said
 

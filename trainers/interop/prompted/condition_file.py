@@ -71,7 +71,7 @@ def read_prompts(path: Path) -> list[tuple[int, str]]:
     Raises InputError when there is no such file, and when it is not UTF-8.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines has others than files are read by
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines has others than files are read by
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8; save the prompts in this encoding") from None
     except OSError as error:
