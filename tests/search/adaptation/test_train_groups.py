@@ -95,6 +95,7 @@ def one_by_one(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_eight_groups_at_once_end_with_the_weights_of_one_process(fresh: Path, cluster: None, tmp_path: Path) -> None:
     train(stage_of(fresh / "tiny", tmp_path / "alone", groups=8))
     seen, said = list[TrainingReport](), list[str]()
@@ -181,3 +182,12 @@ def test_a_run_that_another_supernet_began_is_refused(fresh: Path) -> None:
 )
 def test_how_many_groups_train_at_once(trained: Path, overrides: tuple[str, ...], at_once: int) -> None:
     assert trainings_at_once(settings_for(trained / "tiny", *overrides, groups=8), 8) == at_once
+
+
+@pytest.mark.parametrize(("cpus", "at_once"), [(1, 1), (4, 2)])
+def test_groups_that_would_leave_most_processors_idle_train_one_after_the_other(
+    cpus: int, at_once: int, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    overrides = "workers.count=null", f"workers.cpus={cpus}"
+    assert trainings_at_once(settings_for(trained / "tiny", *overrides, groups=2), 2) == at_once

@@ -137,9 +137,8 @@ def test_the_gap_table_is_that_of_latents(searched: Path) -> None:
     problem = load_problem_of_search(find_search(searched)[1], searched)
     count, space = problem.gap_inputs.wanted, problem.data.latents
     assert space is not None
-    encoded = load_autoencoder(searched.parents[1] / "autoencoder").encode(
-        to_float(problem.data.held_out_images[:count])
-    )
+    pixels = problem.data.held_out_images[problem.data.held_out_sample(count)]
+    encoded = load_autoencoder(searched.parents[1] / "autoencoder").encode(to_float(pixels))
     z = space.space.to_network(encoded.half()).numpy()
     supernet, card = load_supernet(searched.parent / "supernet")
     subnets = {width: supernet.subnet(width) for width in supernet.widths}
