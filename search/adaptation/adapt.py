@@ -117,7 +117,7 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         save_settings(settings, directory / SETTINGS_FILE)
         for line in _announcement(second, source):
             stage(line)
-        train_groups(second.trainings(), data, fresh, report, stage)
+        train_groups(second.trainings(), at_once, data, fresh, report, stage)
         stage("merging the groups" if settings.adapt.merge else "joining the groups")
         _copy_judges(source, directory)
         prepare_judge(data, settings.features, directory, device)

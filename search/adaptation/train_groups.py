@@ -12,7 +12,7 @@ from stepfront.search.driver.reading_progress import Stage
 from stepfront.search.driver.train import checkpoint_store, train_or_continue
 from stepfront.search.records.run_directory import SETTINGS_FILE
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
-from stepfront.search.training.parallel_trainings import Job, named, train_at_once, trainings_at_once
+from stepfront.search.training.parallel_trainings import Job, named, train_at_once
 from stepfront.trainers.adaptation.second_stage import GroupTraining
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
@@ -26,11 +26,13 @@ def _name(training: Training) -> str:
     return f"group {training.number + 1}, times {first} to {last}"
 
 
-def train_groups(trainings: Sequence[Training], data: ImageData, fresh: bool, report: Report, stage: Stage) -> None:
-    """Train all groups that are not trained yet, each from its last checkpoint; `report` gets the steps of all.
+def train_groups(
+    trainings: Sequence[Training], at_once: int, data: ImageData, fresh: bool, report: Report, stage: Stage
+) -> None:
+    """Train the groups that are not trained yet, `at_once` at most at a time, each from its last checkpoint.
 
-    `fresh` forgets checkpoints that training.checkpoints holds.  Raises InputError that names the group where the
-    training of one fails.
+    `report` gets the steps of all.  `fresh` forgets checkpoints that training.checkpoints holds.  Raises InputError
+    that names the group where the training of one fails.
     """
     progress, begun = _Progress(trainings, report), []
     for one in trainings:
@@ -40,7 +42,6 @@ def train_groups(trainings: Sequence[Training], data: ImageData, fresh: bool, re
             begun.append(_begin(one, data, fresh))
     if not begun:
         return
-    at_once = trainings_at_once(trainings[0].settings, len(trainings))
     with _with_names_of_adapt():
         if at_once == 1:
             _one_after_the_other(begun, data, progress, stage)

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepfront.search.objectives import Objectives
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.diffusion.schedule import noise_schedule, quadratic_begin
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.inference.engine import PLAIN
 
@@ -19,13 +19,13 @@ def comparison_spec(problem: SearchProblem, costs: dict[float, WidthCost]) -> di
     if settings.sampler.times == "grid":
         without.add("times")  # as in searches that are older than learnt samplers
     diffusion = problem.card.diffusion
-    begin = float(time_grid(noise_schedule(diffusion), "quadratic", 1)[0])
+    begin = quadratic_begin(noise_schedule(diffusion))
     # Where it is 0.8 T, as in searches that are older than other beginnings, it is left out.
-    elsewhere = "quadratic" in (settings.sampler.grid, *(settings.space.grids or ())) and begin != 0.8 * diffusion.steps
+    moved = "quadratic" in (settings.sampler.grid, *(settings.space.grids or ())) and begin > 0.8 * diffusion.steps
     learnt = {str(steps): sampler.digest for steps, sampler in problem.samplers.items()}
     return {
         **({"learnt": learnt} if learnt else {}),
-        **({"quadratic_from": begin} if elsewhere else {}),
+        **({"quadratic_from": begin} if moved else {}),
         "supernet": problem.card.digest,
         **({} if problem.decoder is None else {"autoencoder": problem.decoder.space.digest}),
         "data": problem.data.fingerprint,

@@ -28,23 +28,13 @@ from stepfront.search.config import RunSettings
 from stepfront.search.execution.placement import slots_of_node
 from stepfront.search.execution.ray_private import LoopbackTorch
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.training.on_worker import (
-    Reporter,
-    folder_on_worker,
-    images_on_worker,
-    in_folder_of_driver,
-    put_images,
-    with_absolute_paths,
-)
+from stepfront.search.training.on_worker import Work, put_images
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.networks.card import SupernetCard
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.trainer import Report, begin_training, train_share, train_supernet
-
-DECODING_SECONDS = 6 * 3600.0
-"""Seconds for which workers wait for one whose node still decodes its images; for a step they wait half an hour."""
+from stepfront.trainers.training.trainer import Report, begin_training, train_supernet
 
 
 def train_on_cluster(
@@ -64,13 +54,9 @@ def train_on_cluster(
 
 @dataclass(frozen=True)
 class Share:
-    """What every worker receives; `folder` is the one that the driver works in."""
+    """What every worker receives."""
 
-    settings: RunSettings
-    images: ray.ObjectRef | None
-    directory: Path
-    folder: Path
-    store: CheckpointStore | None
+    work: Work
     messages: Queue
     """For the driver: reports; an InputError that ends the training; None each time that the workers start."""
 
@@ -85,22 +71,18 @@ def run_worker(share: Share) -> None:
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if group.first:
         share.messages.put(None)
-    with in_folder_of_driver(share.folder):
-        try:
-            with group.together(DECODING_SECONDS):
-                data = images_on_worker(share.settings, share.images)
-            with folder_on_worker(share.directory, share.store) as directory:
-                train_share(share.settings, data, directory, Reporter(share.messages.put), share.store, group)
-        except InputError as error:
-            share.messages.put(error)  # a restart would end the same way, so the driver stops
-            raise
+    try:
+        share.work.train(group, share.messages.put)
+    except InputError as error:
+        share.messages.put(error)  # a restart would end the same way, so the driver stops
+        raise
 
 
 def _run_workers(
     settings: RunSettings, data: ImageData, directory: Path, report: Report, store: CheckpointStore | None
 ) -> None:
     messages = Queue(actor_options={"num_cpus": 0})
-    share = Share(with_absolute_paths(settings), put_images(data), directory.absolute(), Path.cwd(), store, messages)
+    share = Share(Work.of(settings, put_images(data), directory, store), messages)
     scratch = tempfile.mkdtemp(prefix="stepfront-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer = _trainer(share, scratch)
@@ -129,7 +111,8 @@ def _run_workers(
 
 
 def _trainer(share: Share, scratch: str) -> TorchTrainer:
-    training, workers, gpus = share.settings.training, share.settings.workers, _gpus(share.settings)
+    settings = share.work.settings
+    training, workers, gpus = settings.training, settings.workers, _gpus(settings)
     on_loopback = ray.util.get_node_ip_address() == "127.0.0.1"
     interface = {f"{name}_SOCKET_IFNAME": "lo" for name in ("GLOO", "NCCL")} if on_loopback else {}
     return TorchTrainer(

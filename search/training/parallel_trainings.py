@@ -23,19 +23,12 @@ from stepfront.search.config import RunSettings, WorkerSettings
 from stepfront.search.execution.placement import remote_options, slots_now, slots_of_node
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.worker import reason_of
-from stepfront.search.training.on_worker import (
-    Reporter,
-    folder_on_worker,
-    images_on_worker,
-    in_folder_of_driver,
-    put_images,
-    with_absolute_paths,
-)
+from stepfront.search.training.on_worker import Work, put_images
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.trainer import Report, begin_training, train_share, train_supernet
+from stepfront.trainers.training.trainer import Report, begin_training, train_supernet
 
 POLL_SECONDS = 0.3
 """Seconds between two looks at what the workers report."""
@@ -100,22 +93,16 @@ class _Task:
     """What a worker receives."""
 
     number: int
-    settings: RunSettings
-    directory: Path
-    store: CheckpointStore | None
-    images: ray.ObjectRef | None
-    folder: Path
+    work: Work
     gpus: bool
     messages: Queue
 
 
 def _train(task: _Task) -> None:
     """Take the steps of one training, on a worker."""
-    torch.set_num_threads(max(1, int(task.settings.workers.cpus)))
+    torch.set_num_threads(max(1, int(task.work.settings.workers.cpus)))
     group = Group(device=pick_device("cuda" if task.gpus else "cpu"))
-    report = Reporter(lambda state: task.messages.put((task.number, state)))
-    with in_folder_of_driver(task.folder), folder_on_worker(task.directory, task.store) as directory:
-        train_share(task.settings, images_on_worker(task.settings, task.images), directory, report, task.store, group)
+    task.work.train(group, lambda state: task.messages.put((task.number, state)))
 
 
 class _Run:
@@ -168,9 +155,8 @@ class _Run:
 
     def _start(self, number: int) -> None:
         job = self._jobs[number]
-        settings = with_absolute_paths(job.settings)
-        rest = (job.directory.absolute(), job.store, self._images, Path.cwd(), self._gpus, self._messages)
-        self._running[self._remote.remote(_Task(number, settings, *rest))] = number
+        work = Work.of(job.settings, self._images, job.directory, job.store)
+        self._running[self._remote.remote(_Task(number, work, self._gpus, self._messages))] = number
 
     def _forward_reports(self) -> None:
         for number, state in self._messages.get_nowait_batch(self._messages.qsize()):

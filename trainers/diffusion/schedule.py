@@ -10,7 +10,7 @@ from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.trainers.noise_schedule import NoiseSchedule, noise_schedule
 
-__all__ = ["EDM_RHO", "NoiseSchedule", "noise_schedule", "time_grid"]
+__all__ = ["EDM_RHO", "NoiseSchedule", "noise_schedule", "quadratic_begin", "time_grid"]
 
 MOST_SIGNAL = 0.05
 """alpha / sigma from which a `quadratic` grid may begin at pure noise; 0.8 T of the linear schedule has less."""
@@ -40,15 +40,21 @@ def time_grid(schedule: NoiseSchedule, grid: str, steps: int) -> Array:
     elif grid == "trailing":
         times = np.round(np.arange(total, 0, -total / steps))[:steps][::-1] - 1
     elif grid == "quadratic":
-        # 0.8 T is noise enough on the linear schedule; on others the image still shows there, and a chain that begins
-        # with pure noise loses it.
-        noisiest = max(0.8 * total, float(schedule.time_of(np.array(math.log(MOST_SIGNAL)))))
-        times = _distinct(np.round(_even(0, math.sqrt(noisiest), steps) ** 2))
+        times = _distinct(np.round(_even(0, math.sqrt(quadratic_begin(schedule)), steps) ** 2))
     elif grid.endswith("_open"):
         times = _curved(schedule, grid.removesuffix("_open"), steps + 1)[1:]
     else:
         times = _curved(schedule, grid, steps)
     return times[::-1].astype(np.float64)
+
+
+def quadratic_begin(schedule: NoiseSchedule) -> float:
+    """Return the noisiest time of a `quadratic` grid, before it is rounded.
+
+    0.8 T is noise enough on the linear schedule.  On others the image still shows there, and samples that begin with
+    pure noise lose it.
+    """
+    return max(0.8 * schedule.steps, float(schedule.time_of(np.array(math.log(MOST_SIGNAL)))))
 
 
 def _curved(schedule: NoiseSchedule, rule: str, points: int) -> Array:

@@ -72,7 +72,9 @@ def stage_of(supernet: Path, place: Path, *overrides: str, groups: int = 2) -> S
 
 
 def train(stage: SecondStage[RunSettings], data: ImageData | None = None, report: Any = lambda state: None) -> None:
-    train_groups(stage.trainings(), data or stage.data, False, report, lambda text: None)
+    trainings = stage.trainings()
+    at_once = trainings_at_once(stage.settings, len(trainings))
+    train_groups(trainings, at_once, data or stage.data, False, report, lambda text: None)
 
 
 def weights_of(groups: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from stepfront.errors import InputError
 from stepfront.trainers.config import DiffusionSettings, SamplerSettings
-from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule, time_grid
+from stepfront.trainers.diffusion.schedule import NoiseSchedule, noise_schedule, quadratic_begin, time_grid
 
 LINEAR = noise_schedule(DiffusionSettings())
 COSINE = noise_schedule(DiffusionSettings(schedule="cosine"))
@@ -36,6 +36,9 @@ def test_cosine_schedule_is_the_closed_form_until_its_betas_are_capped() -> None
 @pytest.mark.parametrize("schedule", ["scaled_linear", "cosine", "flow", "edm"])
 def test_a_quadratic_grid_begins_where_the_image_no_longer_shows(schedule: Any) -> None:
     assert time_grid(LINEAR, "quadratic", 20)[0] == 800  # Song et al. 2020: 0.8 T
+    uneven = noise_schedule(DiffusionSettings(steps=1001))
+    assert quadratic_begin(uneven) == 0.8 * 1001  # as before, so earlier searches of such schedules continue
+    assert time_grid(uneven, "quadratic", 20)[0] == 801
     other = noise_schedule(DiffusionSettings(schedule=schedule))
     begin = time_grid(other, "quadratic", 20)[:1]
     signal = float(other.alpha(begin)[0] / other.sigma(begin)[0])
