@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from benchmarks.markdown import markdown
+from benchmarks.plan_fits import SUPERNET, UNDIVIDED, fit_table, measure_fits
 from benchmarks.samplers.case import FIRST_SEED, open_case
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
@@ -35,6 +36,8 @@ from stepfront.trainers.training_settings import AdaptSettings, GroupSettings
 
 FIRST = "sandwich"
 
+UNDIVIDED_STAGE = "second stage: undivided"
+
 RULES: dict[str, dict[str, Any]] = {
     FIRST: {},
     "sandwich, distill 0.25": {"distill": 0.25},
@@ -42,7 +45,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
 
-COUNTS = (2, 4)
+COUNTS = (2, 4, 8)
 """Numbers of groups of times in second stages."""
 
 NUMBERS_OF_STEPS = (10, 20)
@@ -87,7 +90,7 @@ def second_stages(base: TrainerSettings, extra: int, first: Path) -> Iterator[Tr
     rates = AdaptSettings()
     changes = {"steps": extra, "start": str(first), "lr": rates.lr, "warmup": rates.warmup}
     more = base.training.model_copy(update=changes)
-    yield Training("second stage: undivided", base.model_copy(update={"training": more}))
+    yield Training(UNDIVIDED_STAGE, base.model_copy(update={"training": more}))
     for count in COUNTS:
         groups = GroupSettings(count=count)
         for merge in (False, True):
@@ -133,7 +136,7 @@ def loss_table(scores: pd.DataFrame) -> pd.DataFrame:
     return table.assign(minutes=minutes.map("{:.1f}".format))
 
 
-def page(scores: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
+def page(scores: pd.DataFrame, fits: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
     """Return docs/bench-training.md."""
     extra = given.extra or steps // 2
     options = (
@@ -157,6 +160,13 @@ def page(scores: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
         for number in NUMBERS_OF_STEPS:
             table = markdown(score_table(scores, judge, number))
             parts.append(f"## FID by {judge}, {number} steps\n\n{table}")
+    parts.append(
+        "## Weights fitted to a plan\n\n"
+        "`stepfront fit --weights`: the first supernet's weights, trained further at the plan's own times and widths, "
+        f"with the network FLOPs of {extra:,} sandwich steps, the teacher's passes included; beside the same FLOPs "
+        f"spent on all widths (`{UNDIVIDED_STAGE}`). Each plan has weights of its own."
+    )
+    parts += [f"FID by {judge}:\n\n{markdown(fit_table(fits, judge))}" for judge in JUDGES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -187,6 +197,16 @@ def measure(training: Training, data: ImageData, folder: Path, judges: Path, ima
     return table
 
 
+def measured_fits(settings: TrainerSettings, data: ImageData, place: Path, extra: int, images: int) -> pd.DataFrame:
+    """Return the scores of plans on weights of their own, and on those that are in `place`."""
+    path = place / "fits.parquet"
+    if not path.exists():
+        names = {SUPERNET: FIRST, UNDIVIDED: UNDIVIDED_STAGE}
+        folders = {weights: place / Training(name, settings).folder for weights, name in names.items()}
+        measure_fits(settings, data, folders, extra, (SOLVER, GRID), images).to_parquet(path)
+    return pd.read_parquet(path)
+
+
 def main() -> None:
     """Train, score and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
@@ -207,7 +227,7 @@ def main() -> None:
         judges.mkdir(parents=True)
         for judge in JUDGES:
             prepare_judge(judge, data, judges, given.data, torch.device("cpu"))
-    tables = []
+    tables, fits = [], []
     for seed in range(given.seeds):
         settings, place = _with_seed(base, seed), folder / f"seed-{seed}"
         extra = given.extra or base.training.steps // 2
@@ -216,7 +236,10 @@ def main() -> None:
             table = measure(training, data, place, judges, given.images, 3)
             tables.append(table.assign(seed=seed))
             print(f"seed {seed}, {training.folder}: {table['minutes'].iloc[0]:.1f} min", flush=True)
-    write_text(given.docs / "bench-training.md", page(pd.concat(tables), given, base.training.steps))
+        fits.append(measured_fits(settings, data, place, extra, given.images).assign(seed=seed))
+        print(f"seed {seed}: fitted to plans", flush=True)
+    text = page(pd.concat(tables), pd.concat(fits), given, base.training.steps)
+    write_text(given.docs / "bench-training.md", text)
 
 
 def _with_seed(settings: TrainerSettings, seed: int) -> TrainerSettings:

@@ -43,8 +43,17 @@ SUPERNETS: dict[str, tuple[str, Change]] = {
             | {"precision": "auto"},
         },
     ),
+    "cifar10-16": (  # what two cores train and learn on
+        "cifar10.yaml",
+        {
+            "data": {"format": "folder", "path": "cifar10-jpg/cifar10-jpg.zip", "size": 16},
+            "network": {"base": 16, "multipliers": [1, 2, 2], "blocks": 1, "attention": [4], "dropout": 0.0}
+            | {"group_channels": 4, "skips": "segment", "frequencies": "plain"},
+            "training": {"steps": 2000, "batch": 64, "lr": 2.0e-3, "warmup": 100, "decay": True, "ema": 0.995},
+        },
+    ),
 }
-"""The supernets of docs/bench-solvers.md, by name.  The CIFAR-10 network has 250 MMACs per call; DDSM's has 6,222."""
+"""The supernets of docs/bench-solvers.md, by name.  cifar10-small has 250 MMACs per call; DDSM's network has 6,222."""
 
 
 def settings_of(name: str, data: Path = DATA, tiny: bool = False) -> TrainerSettings:
