@@ -1,4 +1,4 @@
-"""Write the claim of a search as one sentence: report, terminal, MLflow and registered models all have this one.
+"""Write the claim of a search in sentences: report, terminal, MLflow and registered models all have this one.
 
 The claim is `savings` in search.json (search/claims/claim.py).
 """
@@ -95,19 +95,21 @@ def _what_holds(claim: Mapping[str, Any]) -> str:
     best, against = sampler_text(equal) if equal else "", number(claim.get("flops_saved_against_best_full_width"))
     latency = number(claim.get("latency_saved"))
     saved = _share(claim["flops_saved"], "FLOPs") + ("" if latency is None else f" and {_share(latency, 'latency')}")
+    margin, full = percent(claim["margin"]), sampler_text(claim["full"])
+    evidence = f"{_differences(claim)}; {_effort(claim)}."
     if _plan(claim) == best:
         return (
-            f"Steps are saved, widths are not: at a margin of {percent(claim['margin'])}, full width in fewer steps, "
-            f"{best}, is as good as the best other full-width sampler, {_reference_words(claim)}, and needs {saved} "
-            f"than {sampler_text(claim['full'])}; no narrower plan is shown to be as good ({_effort(claim)})."
+            f"Steps are saved, widths are not: at a margin of {margin}, full width in fewer steps, {best}, is as good "
+            f"as the best other full-width sampler, {_reference_words(claim)}. It needs {saved} than {full}. No "
+            f"narrower plan is shown to be as good. {evidence}"
         )
-    other = "" if best else ", and no full-width sampler is shown to be as good on all judges"
+    other = "" if best else " No full-width sampler is shown to be as good on all judges."
     if best and against is not None:
-        other = f", and {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality"
+        other = f" It needs {_share(against, 'FLOPs')} than {best}, the cheapest full-width sampler of equal quality."
     return (
-        f"At a margin of {percent(claim['margin'])}, the plan {_plan(claim)} is as good as the best full-width "
-        f"sampler, {_reference_words(claim)}, on {_judges_word(claim)}; it needs {saved} than full width at "
-        f"every step, {sampler_text(claim['full'])}{other} ({_differences(claim)}; {_effort(claim)})."
+        f"At a margin of {margin}, the plan {_plan(claim)} is as good as the best full-width sampler, "
+        f"{_reference_words(claim)}, on {_judges_word(claim)}. It needs {saved} than full width at every step, "
+        f"{full}.{other} {evidence}"
     )
 
 
@@ -123,14 +125,17 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
     dearest = "dearest plan below full width" if claim.get("correction") else "nearest plan"
     text = (
         f"No saving at equal quality is claimed: at a margin of {margin}, the {dearest}, {_plan(claim)}, is not shown "
-        f"to be as good as the best full-width sampler, {_reference_words(claim)} "
-        f"({_differences(claim)}; {_effort(claim)})"
+        f"to be as good as the best full-width sampler, {_reference_words(claim)}. "
     )
+    evidence = f"{_differences(claim)}; {_effort(claim)}."
     if len(claim["judges"]) < 2:
-        return f"{text}; a second judge has not scored it yet, which `stepfront confirm` does."
+        return f"{text}A second judge has not scored it yet, which `stepfront confirm` does. {evidence}"
     if claim.get("more_may_help"):
-        return f"{text}; more seeds or images would help, as the differences are below the margin and only uncertain."
-    return f"{text}; more seeds or images would not help, as a difference itself exceeds the margin."
+        return (
+            f"{text}More seeds or images would help, as the differences are below the margin and only uncertain. "
+            f"{evidence}"
+        )
+    return f"{text}More seeds or images would not help, as a difference itself exceeds the margin. {evidence}"
 
 
 def _no_judge_sees_blur(claim: Mapping[str, Any]) -> str:
@@ -138,8 +143,8 @@ def _no_judge_sees_blur(claim: Mapping[str, Any]) -> str:
     differences = _differences({**claim, "judges": claim["blurred_reference"]["judges"]})
     return (
         "No saving at equal quality is claimed, because the judges do not see a blur: the images of the best "
-        f"full-width sampler, {_reference_words(claim)}, pass as equal to themselves when they are blurred "
-        f"({differences}; {_effort(claim)}). So they are still poor: look at them, and train the supernet longer."
+        f"full-width sampler, {_reference_words(claim)}, pass as equal to themselves when they are blurred. So they "
+        f"are still poor: look at them, and train the supernet longer. {differences}; {_effort(claim)}."
     )
 
 

@@ -50,7 +50,7 @@ def test_a_point_that_is_the_full_width_sampler_itself_saves_steps_not_widths(cl
     assert text.startswith("Steps are saved, widths are not: at a margin of 5%, full width in fewer steps, 9x1.00, is")
     assert "41% fewer FLOPs and 30% less latency than 20x1.00" in text
     assert "9x1.00, is as good as the best other full-width sampler, " in text
-    assert "no narrower plan is shown to be as good" in text
+    assert "No narrower plan is shown to be as good" in text
 
 
 def with_references(claim: dict[str, Any], *plans: str) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def with_references(claim: dict[str, Any], *plans: str) -> dict[str, Any]:
 def test_judges_that_disagree_on_the_best_full_width_sampler_are_told_apart(claim: dict[str, Any]) -> None:
     two = with_references(claim, "10x1.00", "20x1.00")
     words = "the best full-width sampler, 10x1.00 on pixels and 20x1.00 on random"
-    assert f"as good as {words}, on both judges; it needs" in claim_sentence(two)
-    assert f"to be as good as {words} (FID" in claim_sentence(two | {"holds": False})
+    assert f"as good as {words}, on both judges. It needs" in claim_sentence(two)
+    assert f"to be as good as {words}. " in claim_sentence(two | {"holds": False})
     blurred = two | {"holds": False, "blurred_reference": {"passes": True, "judges": two["judges"]}}
     assert f"the images of {words}, pass as equal" in claim_sentence(blurred)
 
@@ -75,14 +75,14 @@ def test_where_none_holds_the_nearest_plan_and_what_would_help_are_named(
     text = claim_sentence(claim | nothing | {"holds": False, "more_may_help": help_})
     assert text.startswith("No saving at equal quality is claimed: at a margin of 5%, the nearest plan")
     assert "difference 0.200 [-0.100, 0.500], limit 0.905" in text
-    assert f"more seeds or images {said}" in text
+    assert f"More seeds or images {said}" in text
     assert claim_tile(claim | nothing | {"holds": False})[0] == "none"
     assert flops_saved(claim | {"holds": False}) is None
 
 
 def test_the_number_of_tested_points_is_stated(claim: dict[str, Any]) -> None:
     tested = claim | {"correction": {"tested": 3, "of": 5}}
-    assert "intervals at 97.5%, 3 points tested from the dearest down)" in claim_sentence(tested)
+    assert "intervals at 97.5%, 3 points tested from the dearest down." in claim_sentence(tested)
     failed = claim_sentence(tested | {"holds": False})
     assert f"the dearest plan below full width, {claim['plan']}, is not shown" in failed
     assert "from the dearest down" in failed
@@ -100,7 +100,7 @@ def test_a_blur_that_the_judges_do_not_see_is_the_reason(claim: dict[str, Any]) 
 
 def test_one_judge_is_not_enough(claim: dict[str, Any]) -> None:
     text = claim_sentence(claim | {"holds": False, "judges": claim["judges"][:1]})
-    assert "a second judge has not scored it yet" in text
+    assert "A second judge has not scored it yet" in text
 
 
 def test_a_front_without_a_cheaper_point_is_named(claim: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ def test_each_judge_has_its_own_best_full_width_sampler() -> None:
     assert (both["holds"], both["flops_saved"]) == (True, 0.75)
     # No full-width sampler is as good on both judges, so there is none that the saving could be held against.
     assert both["best_full_width"] is both["flops_saved_against_best_full_width"] is None
-    assert "no full-width sampler is shown to be as good on all judges" in claim_sentence(both)
+    assert "No full-width sampler is shown to be as good on all judges" in claim_sentence(both)
 
 
 def test_a_full_width_point_is_held_against_the_best_of_the_others() -> None:
@@ -170,7 +170,7 @@ def test_a_full_width_point_is_held_against_the_best_of_the_others() -> None:
     claim = make_claim(standing(*best), 64)
     assert [judge["reference_plan"] for judge in claim["judges"]] == ["full", "full"]
     assert claim["judges"][0]["difference"] == pytest.approx(-0.5)
-    assert "is as good as the best other full-width sampler, full, and needs" in claim_sentence(claim)
+    assert "is as good as the best other full-width sampler, full. It needs" in claim_sentence(claim)
 
 
 def test_seeds_are_added_for_the_reference_of_each_judge() -> None:
