@@ -31,6 +31,11 @@ def flops_saved(savings: Mapping[str, Any]) -> float | None:
     return number(savings.get("flops_saved")) if savings.get("holds") is True else None
 
 
+def flops_saved_by_widths(savings: Mapping[str, Any]) -> float | None:
+    """Return the share that a claim that holds saves of the cheapest full-width sampler of equal quality, or None."""
+    return number(savings.get("flops_saved_against_best_full_width")) if savings.get("holds") is True else None
+
+
 def claim_sentence(savings: Mapping[str, Any]) -> str:
     """Return what is saved at equal quality, or why nothing is claimed; "" where the search was never confirmed."""
     if not savings:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from stepfront.dashboards.claim import flops_saved
+from stepfront.dashboards.claim import flops_saved, flops_saved_by_widths
 from stepfront.dashboards.differing_settings import differing_settings, shown_value
 from stepfront.dashboards.figures import (
     attainment_data,
@@ -104,12 +104,14 @@ def _table(searches: Sequence[SearchTables]) -> str:
             decimal(tables.front.fid.min()),
             significant(tables.front.gflops.min()),
             percent(flops_saved(tables.savings)),
+            percent(flops_saved_by_widths(tables.savings)),
             *([percent(next(volumes), 1) if len(tables.front) else MISSING] if alike else []),
         )
         for name, tables in zip(search_names(searches), searches, strict=True)
     ]
-    last = (">best FID", ">least GFLOPs", ">saved", *([">hypervolume"] if alike else []))
-    note = "Saved: share of full width's FLOPs, where a claim of equal quality holds on both judges."
+    last = (">best FID", ">least GFLOPs", ">saved", ">by widths", *([">hypervolume"] if alike else []))
+    note = "Saved: share of the FLOPs of full width at all steps, where a claim of equal quality holds on both judges. "
+    note += "By widths: share of the FLOPs of the cheapest full-width sampler of equal quality."
     note += " Hypervolume: share of what all fronts dominate together." if alike else ""
     return html_table((*columns, *last), rows) + paragraph(note)
 

@@ -42,6 +42,8 @@ class RunSummary:
     best_fid: float | None = None
     flops_saved: float | None = None
     """Share of full width's FLOPs that a claim of equal quality saves; None where none holds."""
+    flops_saved_against_best_full_width: float | None = None
+    """The same against the cheapest full-width sampler of equal quality, which is what widths are worth."""
     confirmed: bool = False
 
 
@@ -96,6 +98,7 @@ def _with_numbers(summary: RunSummary, search: Path) -> RunSummary:
     """Return the summary with what a search's facts and front say; raise InputError where they can't be read."""
     facts, front = read_facts(search), read_table(search / FRONT)
     savings = facts.get("savings") or {}
+    holds = savings.get("holds") is True
     return replace(
         summary,
         state="finished" if facts.get("finished") else "interrupted",
@@ -103,7 +106,8 @@ def _with_numbers(summary: RunSummary, search: Path) -> RunSummary:
         trials=facts.get("evaluations", 0) + facts.get("failed", 0),
         points=len(front),
         best_fid=float(front["fid"].min()) if len(front) else None,
-        flops_saved=savings.get("flops_saved") if savings.get("holds") is True else None,
+        flops_saved=savings.get("flops_saved") if holds else None,
+        flops_saved_against_best_full_width=savings.get("flops_saved_against_best_full_width") if holds else None,
         confirmed=bool(savings),
     )
 

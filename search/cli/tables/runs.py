@@ -11,7 +11,11 @@ MISSING = "–"
 
 
 def run_table(runs: Sequence[RunSummary]) -> FittedTable:
-    """Return the table, one line per run.  `saved` is of full width's FLOPs, where a claim of equal quality holds."""
+    """Return the table, one line per run.
+
+    `saved` is of full width's FLOPs at all steps, where a claim of equal quality holds, and `by widths` of the FLOPs of
+    the cheapest full-width sampler of equal quality.
+    """
 
     def numbers(name: str, texts: Sequence[str]) -> TextColumn:
         return TextColumn(name, texts, right=True)
@@ -24,6 +28,7 @@ def run_table(runs: Sequence[RunSummary]) -> FittedTable:
             numbers("points", [_count(run.points) for run in runs]),
             numbers("best FID", [MISSING if run.best_fid is None else f"{run.best_fid:.2f}" for run in runs]),
             numbers("saved", [_saved(run) for run in runs]),
+            numbers("by widths", [_percent(run.flops_saved_against_best_full_width) for run in runs]),
             numbers("size", [size_text(run.bytes) for run in runs]),
         ]
     )
@@ -34,9 +39,11 @@ def _count(value: int | None) -> str:
 
 
 def _saved(run: RunSummary) -> str:
-    if run.flops_saved is not None:
-        return f"{run.flops_saved:.0%}"
-    return "none shown" if run.confirmed else MISSING
+    return "none shown" if run.confirmed and run.flops_saved is None else _percent(run.flops_saved)
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{share:.0%}"
 
 
 def size_text(count: int) -> str:

@@ -86,3 +86,15 @@ def test_what_other_verbs_refuse_is_not_finished(runs: Path) -> None:
     assert (found["done"].state, found["half"].state) == ("other version", "damaged")
     assert "has layout 99" in found["done"].problem
     assert "was changed since the search wrote it" in found["half"].problem
+
+
+def test_savings_are_listed_where_a_claim_holds(runs: Path) -> None:
+    claims = {"done": (True, "44%", "-1%"), "half": (False, "none shown", "–")}
+    for name, (holds, *_) in claims.items():
+        search = runs / name / "search"
+        savings = {"holds": holds, "flops_saved": 0.44, "flops_saved_against_best_full_width": -0.01}
+        write_json(search / "search.json", read_json(search / "search.json", "facts") | {"savings": savings})
+    found = [run for run in list_runs(runs) if run.name in claims]
+    columns = {column.name: column.cells for column in run_table(found).columns}
+    shown = list(zip((run.name for run in found), columns["saved"], columns["by widths"], strict=True))
+    assert shown == [(name, saved, by_widths) for name, (_, saved, by_widths) in claims.items()]
