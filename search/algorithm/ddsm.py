@@ -8,6 +8,7 @@ any other scale.  Re-implemented from the published settings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,8 +51,10 @@ class DDSMSearch:
 
     def tell(self, scores: Sequence[tuple[float, float]]) -> None:
         """Record (FID, share of full-width cost) of each plan of the last `ask`; keep the fittest of all."""
-        if not self._population:
-            self._full_fid = max(scores, key=lambda score: score[1])[0]  # the first generation holds the full width
+        finite = [score for score in scores if math.isfinite(score[0])]
+        if math.isnan(self._full_fid) and finite:
+            # Full width's, as the first generation holds it, unless it failed or the budget ends before it.
+            self._full_fid = max(finite, key=lambda score: score[1])[0]
         fitness = [fid + COST_RATIO * self._full_fid * share for fid, share in scores]
         population, values = self._population + self._asked, self._fitness + fitness
         order = np.argsort(values, kind="stable")[: self._size]

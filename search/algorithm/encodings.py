@@ -150,6 +150,7 @@ class Encoding(ABC):
         return np.minimum(np.maximum(levels, self.lowest), self.highest)
 
 
+@dataclass(frozen=True, init=False)
 class Stages(Encoding):
     """K equal stages with one level each."""
 
@@ -264,6 +265,7 @@ class EvenStages(Stages):
         return np.arange(taken) * self.units // max(1, taken)
 
 
+@dataclass(frozen=True, init=False)
 class Cuts(Encoding):
     """At most `cuts` cut points between steps, and one level per run between them."""
 

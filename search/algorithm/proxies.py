@@ -21,7 +21,7 @@ from sklearn.isotonic import IsotonicRegression
 from stepfront.arrays import Array
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
-from stepfront.search.algorithm.surrogate import PlanFeatures
+from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import TransferModel, make_model
 from stepfront.search.algorithm.trials import GENOME, result_of
 from stepfront.search.pareto import domination_rank
@@ -78,15 +78,15 @@ class CarriedProxy:
 
 
 class ModelProxy:
-    """The surrogate model of FID, one standard deviation below its mean.
+    """The surrogate model of FID, or of a user's own score, one standard deviation below its mean.
 
     This optimism makes a search explore where the model knows little.
     """
 
-    def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels]) -> None:
-        self._features, self._levels_of = features, levels_of
+    def __init__(self, features: PlanFeatures, levels_of: Callable[[FrozenTrial], Levels], of_fid: bool = True) -> None:
+        self._features, self._levels_of, self._of_fid = features, levels_of, of_fid
         self._known: Array | None = None
-        self._model = make_model(features)
+        self._model = make_model(features) if of_fid else Surrogate(logarithm=False)
 
     def learn(self, trials: Sequence[FrozenTrial], scores: Array) -> float:
         """Fit the model on the trials; return the rank correlation of its leave-one-out predictions with FID."""
@@ -110,12 +110,12 @@ class ModelProxy:
         return self._model.weights if isinstance(self._model, TransferModel) else np.ones(1)
 
     def predict(self, children: Sequence[Levels]) -> Array:
-        """Return an optimistic FID of each child, [N]."""
+        """Return an optimistic score of each child, [N]."""
         mean, deviation = self.distribution(children)
-        return np.exp(mean - deviation)
+        return np.exp(mean - deviation) if self._of_fid else mean - deviation
 
     def distribution(self, children: Sequence[Levels]) -> tuple[Array, Array]:
-        """Return mean and standard deviation of each child's log FID, [N] each."""
+        """Return mean and standard deviation of each child's log FID, [N] each; of another score, without the log."""
         return self._model.predict(self._features(children))
 
 
@@ -145,11 +145,13 @@ class ProxyInputs:
     """What a proxy may be made from; the functions are called only by proxies that need them.
 
     `features` returns the plan features with the gap table; `paired` the paired score, None where none is possible.
+    `of_fid` is false of a proxy of a user's own score, which may be negative.
     """
 
     encoding: Encoding
     features: Callable[[], PlanFeatures]
     paired: Callable[[], ProxyScore] | None = None
+    of_fid: bool = True
 
     def levels_of(self, trial: FrozenTrial) -> Levels:
         """Return the levels of a trial's genome."""
@@ -169,7 +171,7 @@ def make_paired_proxy(inputs: ProxyInputs) -> Proxy | None:
 
 def make_model_proxy(inputs: ProxyInputs) -> Proxy:
     """Return the surrogate model."""
-    return ModelProxy(inputs.features(), inputs.levels_of)
+    return ModelProxy(inputs.features(), inputs.levels_of, inputs.of_fid)
 
 
 def _recorded_paired(trial: FrozenTrial) -> float:

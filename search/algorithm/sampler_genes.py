@@ -8,6 +8,7 @@ and the first grid, which are the search's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.variant import Variant
 
 
+@dataclass(frozen=True, init=False)
 class SamplerGenes(Encoding):
     """An encoding of widths, with a gene for the solver and one for the grid."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -60,7 +61,7 @@ class Screening:
         self._progress = progress
 
     def __call__(self, children: Sequence[Levels]) -> int:
-        """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted."""
+        """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted or can't score it."""
         if (known := self._searched(LEAST_TRIALS)) is None:
             return 0
         complete, scores, front, reference = known
@@ -71,6 +72,8 @@ class Screening:
             distribution = self._proxies[0].distribution(children)
             return int(np.argmax(expected_hypervolume_gains(*distribution, costs[:, 0], front, reference)))
         expected = [proxy.predict(children) for proxy in self._proxies]
+        if np.isnan([scores[0] for scores in expected]).any():
+            return 0  # plans that a proxy can't score keep the share that variation gives them
         return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference)
 
     @property
@@ -139,7 +142,7 @@ def make_screening(
     if screen.proxy == "none":
         return None
     make, inputs = find_proxy(screen.proxy), ProxyInputs(encoding, features, paired)
-    made = [make(inputs) for _ in range(1 + scores)]
+    made = [make(replace(inputs, of_fid=not i)) for i in range(1 + scores)]
     proxies = [proxy for proxy in made if proxy is not None]
     if len(proxies) < len(made):
         return None

@@ -120,10 +120,12 @@ class Surrogate:
     """Predict FID: `learn` all trials, then `predict`.
 
     Which trials the kernel is fitted on depends on their order alone, so a resumed search continues with the same
-    predictions.
+    predictions.  With `logarithm` it models log FID; without it, a score that may be negative, as it is: read FID for
+    log FID then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logarithm: bool = True) -> None:
+        self._logarithm = logarithm
         self._kernel: Kernel | None = None
         self._fitted_on = 0
         self._posterior: _Posterior | None = None
@@ -135,7 +137,7 @@ class Surrogate:
         `features` [N, features] and `fid` [N] are in the order of the results.  Of more than `MOST_TRIALS`, only those
         with the smallest `worth` (their domination rank) are learned; the prediction of the others is NaN.
         """
-        x, y = features, np.log(np.maximum(fid, 1e-9))
+        x, y = features, np.log(np.maximum(fid, 1e-9)) if self._logarithm else fid
         chosen = np.arange(len(y))
         if len(y) > MOST_TRIALS:
             chosen = np.sort(np.argsort(worth(MOST_TRIALS), kind="stable")[:MOST_TRIALS])

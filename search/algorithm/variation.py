@@ -80,7 +80,7 @@ def neighbour(levels: Levels, encoding: Encoding, index: int) -> Levels:
     """Return the plan of one change, by its index below `count_neighbours`; where projected, several may be equal."""
     others = encoding.highest - encoding.lowest
     child, place = levels.copy(), index // max(1, others)
-    if place < encoding.units:
+    if index < encoding.units * others:
         lowest, count, step = encoding.lowest, others + 1, index % others
     else:
         place, step = encoding.units, index - encoding.units * others

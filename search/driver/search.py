@@ -162,7 +162,7 @@ def _measure_floor(problem: SearchProblem, stage: Stage) -> None:
 
 def _score_samplers(writer: TableWriter, stage: Stage, hint: str) -> None:
     ledger, problem = writer.ledger, writer.problem
-    if problem.settings.evaluation.samplers and ledger.budget_exhausted and len(ledger.complete):
+    if problem.settings.evaluation.samplers and ledger.ended and len(ledger.complete):
         stage("scoring full width with other samplers")
         with interruptible(hint) as check_interrupt:
             ensure_sampler_scores(problem, writer.costs, writer.directory, check_interrupt)

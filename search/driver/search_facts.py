@@ -66,7 +66,7 @@ def search_facts(
         "latency_doubt": latency_doubt(costs) or None,
         "versions": versions(),
         "created": before.get("created") or now,
-        "finished": now if ledger.budget_exhausted or ledger.exhausted else None,
+        "finished": now if ledger.ended else None,
         "command": command,
         **_work_done(ledger, trials, noise),
         "width_costs": [

@@ -42,7 +42,7 @@ def sensitivity_table(
     """
     complete = trials[(trials["state"] == "complete") & (trials["origin"] != "fit")].sort_values(["elapsed", "trial"])
     rows: list[dict[str, float]] = []
-    if len(complete) >= LEAST_TRIALS:
+    if len(complete) >= LEAST_TRIALS and len(front):  # where no trial keeps the constraints, there is no front
         model = make_model(features)
         scores = complete[["fid", "gflops"]].to_numpy(dtype=np.float64)
         levels = [encoding.unpack(genome) for genome in complete["genome"]]

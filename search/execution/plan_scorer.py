@@ -82,8 +82,8 @@ class PlanScorer:
         """Wait up to a second for one event; return whether it was a result."""
         self._dispatch()
         ready = ray.wait([*self._running, *self._starting], num_returns=1, timeout=1)[0]
-        for running in self._running.values():
-            if time.monotonic() - running.since > self._limit:
+        for future, running in self._running.items():
+            if future not in ready and time.monotonic() - running.since > self._limit:
                 end_worker(running.worker)  # its future fails at once
         if not ready:
             return False

@@ -57,10 +57,10 @@ def _with_changes(settings: RunSettings, changes: Sequence[str]) -> RunSettings:
             f"--set {STEPS}={larger.sampler.steps} is fewer than the {settings.sampler.steps} that this search has; "
             "possible: as many or more"
         )
-    if lost := sorted(set(_choices(settings)) - set(_choices(larger))):
+    if lost := sorted(set(_choices(settings)) - set(_choices(larger)), key=str):
         raise InputError(
             f"--set space.variants lacks {', '.join(map(str, lost))}, which this search has; possible: all of "
-            f"{', '.join(map(str, sorted(_choices(settings))))}, and more"
+            f"{', '.join(sorted(map(str, _choices(settings))))}, and more"
         )
     return larger
 

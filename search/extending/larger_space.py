@@ -84,7 +84,7 @@ def _possible(levels: Levels, before: Encoding, now: Encoding) -> str:
     """Return in words which space would hold a plan that `now` lacks."""
     steps = {step for step in before.step_variants(levels) if step.width != SKIP} - set(now.variants)
     if steps:
-        return f"space.variants with {', '.join(map(str, sorted(steps)))}"
+        return f"space.variants with {', '.join(sorted(map(str, steps)))}"
     stages = now.steps * before.units // before.steps
     if now.steps != before.steps and stages != now.units and stages * before.steps == now.steps * before.units:
         return f"space.stages={stages}, so that a stage is as long as before"

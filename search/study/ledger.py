@@ -245,6 +245,11 @@ class Ledger:
         return self.budget.is_exhausted(self.finished)
 
     @property
+    def ended(self) -> bool:
+        """Whether the search is finished: its budget is used up, or its space has no other plan."""
+        return self.budget_exhausted or self.exhausted
+
+    @property
     def elapsed(self) -> float:
         """Seconds that the search has run, over all its sessions."""
         return self._clock.elapsed

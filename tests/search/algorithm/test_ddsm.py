@@ -25,3 +25,13 @@ def test_ddsm_begins_with_the_uniform_plans_and_keeps_the_fittest() -> None:
     children = search.ask(4)
     assert len(children) == 4
     assert not {tuple(c) for c in children} & {tuple(p) for p in first}
+
+
+SCORED = ((9.0, 0.1), (5.0, 0.3), (3.0, 0.6))
+
+
+def test_ddsm_weighs_costs_by_the_dearest_plan_that_has_a_score() -> None:
+    search = DDSMSearch(Stages(8, WIDTHS, False, 8), 0, population=4)
+    search.ask(100)
+    search.tell([*SCORED, (float("inf"), 1.0)])  # full width failed
+    assert np.allclose(np.sort(search._fitness)[:3], sorted(f + COST_RATIO * 3.0 * s for f, s in SCORED))

@@ -127,3 +127,11 @@ def test_foreign_genomes_are_refused(genome: str) -> None:
 def test_foreign_cut_genomes_are_refused(genome: str) -> None:
     with pytest.raises(InputError, match="not a genome"):
         Cuts(20, WIDTHS, False, 1).unpack(genome if genome != "0" else "7@")
+
+
+def test_encodings_of_other_stages_or_cuts_are_not_equal() -> None:
+    widths = (0.5, 1.0)
+    assert Stages(20, widths, False, 5) != Stages(20, widths, False, 10)
+    assert Cuts(6, widths, False, 1) != Cuts(6, widths, False, 3)
+    assert Stages(20, widths, False, 5) == Stages(20, widths, False, 5)
+    assert hash(Stages(20, widths, False, 5)) == hash(Stages(20, widths, False, 5))

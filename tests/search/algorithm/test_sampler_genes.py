@@ -10,7 +10,7 @@ from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, Eve
 from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.algorithm.sampler_genes import SamplerGenes, make_plan_encoding
 from stepfront.search.algorithm.surrogate import PlanFeatures
-from stepfront.search.algorithm.variation import change_gene, make_child
+from stepfront.search.algorithm.variation import change_gene, count_neighbours, make_child, neighbour
 from stepfront.search.config import SpaceSettings
 from stepfront.trainers.config import SamplerSettings
 
@@ -114,3 +114,12 @@ def test_the_gap_reads_widths_alone() -> None:
     levels = np.array([0, 1, 2, 1])
     assert gap_score(encoding, gap)(np.array([*levels, 2, 1])) == gap_score(plain, gap)(levels)
     assert np.isnan(gap_score(encoding, gap)(np.array([0, SKIP_LEVEL, 2, 1, 0, 0])))
+
+
+def test_a_space_of_samplers_alone_has_neighbours() -> None:
+    encoding = SamplerGenes(Steps(5, (1.0,), False), SOLVERS, GRIDS)
+    plan = np.array([0, 0, 0, 0, 0, 0, 0])
+    count = count_neighbours(encoding)
+    assert count == len(SOLVERS) - 1 + len(GRIDS) - 1
+    found = {tuple(neighbour(plan, encoding, index)) for index in range(count)}
+    assert found == {(0,) * 5 + pair for pair in ((1, 0), (2, 0), (0, 1))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from optuna.trial import FrozenTrial, create_trial
@@ -9,7 +11,7 @@ from optuna.trial import FrozenTrial, create_trial
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.proxies import ModelProxy, ProxyInputs, find_proxy
-from stepfront.search.algorithm.screening import Screening, best_child
+from stepfront.search.algorithm.screening import Screening, best_child, make_screening
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import front_indices, hypervolume
@@ -85,7 +87,7 @@ class KnownDistribution(ModelProxy):
     """A model that expects one child to be surely a bit better, and the other to be perhaps far better."""
 
     def __init__(self) -> None:
-        self.learnt = 0
+        self.learnt, self._of_fid = 0, True
 
     def learn(self, trials: object, scores: object) -> float:
         self.learnt += 1
@@ -151,3 +153,34 @@ def test_fitted_plans_teach_neither_the_screening_nor_what_leads_the_first_gener
     assert chosen[: len(chosen) // 2] == chosen[len(chosen) // 2 :]
     assert any(one[0] is not None for one in chosen)
     assert any(one[1] for one in chosen)
+
+
+class PartlyUnknown(FixedProxy):
+    """A proxy that can't score some children, and expects the last one to be the best."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__(0.9)
+        self._scores = scores
+
+    def predict(self, children: object) -> np.ndarray:
+        return np.array(self._scores)
+
+
+@pytest.mark.parametrize(("scores", "chosen"), [([np.nan, 3.9, 1.0], 0), ([3.9, np.nan, 1.0], 2)])
+def test_a_first_child_that_the_proxy_can_not_score_is_evaluated(scores: list[float], chosen: int) -> None:
+    screening = Screening(PartlyUnknown(scores), lambda levels: [1.0], 0.5)
+    screening.watch(Progress(LEAST_TRIALS))
+    assert screening([np.array([level]) for level in range(3)]) == chosen
+
+
+def test_proxies_of_own_scores_are_told_so() -> None:
+    encoding, told = Stages(4, (0.5, 1.0), False, 2), []
+
+    def make(inputs: ProxyInputs) -> FixedProxy:
+        told.append(inputs.of_fid)
+        return FixedProxy(0.9)
+
+    with patch("stepfront.search.algorithm.screening.find_proxy", lambda name: make):
+        features = PlanFeatures(encoding, np.ones((4, 2)))
+        make_screening(ScreenSettings(), encoding, lambda: features, lambda levels: [1.0], scores=2)
+    assert told == [True, False, False]

@@ -121,3 +121,16 @@ def test_the_thermometer_learns_faster_what_a_width_is_worth() -> None:
         model.learn(features(known), fid, unranked)
         errors[coding] = np.abs(model.predict(features(unknown))[0] - true).mean()
     assert errors["thermometer"] < 0.5 * errors["level"]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_score_that_may_be_negative_is_modelled_without_a_logarithm(sign: float) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.uniform(size=(40, 2))
+    score = sign * (0.5 - features[:, 0])  # as an accuracy, stored negative, or KID near 0
+    model = Surrogate(logarithm=False)
+    without = model.learn(features, score, lambda most: np.zeros(len(score), dtype=np.int64))
+    assert rank_correlation(without, score) > 0.9
+    mean, deviation = model.predict(features[:5])
+    np.testing.assert_allclose(mean, score[:5], atol=0.05)
+    assert (deviation >= 0).all()

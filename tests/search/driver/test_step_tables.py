@@ -60,3 +60,9 @@ def test_the_model_does_not_learn_the_scores_of_fitted_samplers(encoding: Stages
 def test_few_trials_say_nothing(encoding: Stages) -> None:
     trials = trials_of(encoding, 11)
     assert sensitivity_table(trials, trials, PlanFeatures(encoding, np.full((8, 3), 1e-3)), encoding).empty
+
+
+def test_a_search_without_a_plan_that_keeps_its_constraints_has_no_sensitivity(encoding: Stages) -> None:
+    trials = trials_of(encoding, 20)
+    features = PlanFeatures(encoding, np.full((8, 3), 1e-3))
+    assert sensitivity_table(trials, trials.head(0), features, encoding).empty

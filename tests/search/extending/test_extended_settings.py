@@ -38,3 +38,12 @@ def test_what_makes_scores_incomparable_or_plans_fewer_is_refused(tmp_path: Path
     with pytest.raises(InputError, match=reason) as refused:
         extended_settings(settings.run_directory, 5, None, None, [change])
     assert "\n" not in str(refused.value)
+
+
+def test_depths_that_would_be_lost_are_named(tmp_path: Path) -> None:
+    network = ("network.family=ode", "network.multipliers=[1]", "network.widths=[0.5, 1.0]", "network.depths=[1, 2]")
+    settings = tiny_settings(tmp_path, *network, "space.variants=[0.5, 0.5d1, 1.0, 1.0d1]")
+    settings.search_directory.mkdir(parents=True)
+    save_settings(settings, settings.search_directory / "settings.yaml")
+    with pytest.raises(InputError, match=r"lacks 0\.50, 0\.50d1, 1\.00d1, which"):
+        extended_settings(settings.run_directory, 5, None, None, ["space.variants=[1.0]"])
