@@ -2,7 +2,7 @@
 
     python examples/train_autoencoder.py [--data data/fashion-mnist] [--out data/fashion-autoencoder] [--small]
 
-Needs diffusers (pip install 'stepfront[latents]').  Images of 32x32 become latents of 8x8x4.  `--small` takes
+Needs diffusers (in a clone: pip install '.[latents]').  Images of 32x32 become latents of 8x8x4.  `--small` takes
 scikit-learn's digits and a few steps.
 """
 

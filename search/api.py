@@ -229,7 +229,7 @@ class Search:
         return self
 
     def report(self) -> Path:
-        """Write the report and the pictures of the front; return the page, which needs no network."""
+        """Write the report and the pictures of the front; return the page, which needs no internet."""
         from stepfront.search.driver.publish import draw_images, draw_report
         from stepfront.search.problem.load import load_problem_of_search
 

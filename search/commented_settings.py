@@ -15,8 +15,8 @@ from stepfront.search.settings_reference import group_of, keys, yaml_text
 
 WIDTH = 110
 
-EXPLANATION = """All settings, each below what it means.  A line that begins with # and no space holds a default: remove
-the # to change it, and that of its group where the group has one.  `stepfront doctor FILE` checks the file."""
+EXPLANATION = """All settings, each below what it means.  `#key: value` and `#  key: value` hold defaults: remove
+the # to change one, and that of its group where the group has one.  `stepfront doctor FILE` checks the file."""
 
 _KEY = re.compile(r"( *)([a-z_0-9]+):(.*?)(?: +# *(.*))?$")
 

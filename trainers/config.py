@@ -199,9 +199,9 @@ class SamplerSettings(Settings):
     solver: Annotated[str, AfterValidator(_solver)] = Field(
         "unipc_2",
         description=f"solver: {', '.join(SOLVERS.ours)}, or your own (docs/plugins.md); ddpm_large is ddpm with the "
-        "larger of its two variances; best: for each number of steps, the solver and grid of the smallest FID at full "
-        "width, measured before the search; learnt: times and coefficients are learnt before the search, from the "
-        "best of all solvers and grids on (`learning`)",
+        "larger of its two variances; best: for each number of steps, the one of six leading pairs of solver and grid, "
+        "or of `learning.solvers` on all grids, with the smallest FID at full width, measured before the search; "
+        "learnt: times and coefficients are learnt before the search, from the best of these on (`learning`)",
     )
     times: Literal["grid", "learnt"] = Field(
         "grid",

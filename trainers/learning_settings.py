@@ -33,7 +33,7 @@ class LearningSettings(Settings):
         3,
         ge=1,
         description="closed-form samplers that learning starts from, in a search those of the smallest FID; the best "
-        "one goes on",
+        "one continues",
     )
     rate_times: float = Field(0.05, gt=0, description="learning rate of the times")
     rate_network_times: float = Field(1.0, gt=0, description="learning rate of the network's times, per 1000 times")
@@ -59,7 +59,9 @@ class LearningSettings(Settings):
         "and features",
     )
     solvers: tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...] = Field(
-        (), description="solvers to start from; empty: every deterministic one"
+        (),
+        description="solvers to start from, on all grids; empty: in a search, its own solver and grid and the six "
+        "pairs of the baseline samplers; elsewhere every deterministic one",
     )
     teacher_solver: Annotated[str, AfterValidator(SOLVERS.check)] = Field(
         "dpmpp_2m", description="solver of the teacher, which runs at full width"

@@ -1,4 +1,4 @@
-"""Write sections as one HTML page that needs no network and follows the reader's light or dark theme."""
+"""Write sections as one HTML page that needs no internet and follows the reader's light or dark theme."""
 
 from __future__ import annotations
 

@@ -197,8 +197,9 @@ class _Inspection:
     def findings(self) -> list[Finding]:
         checks: list[tuple[str, Callable[[], str]]] = [
             ("settings", lambda: self._settings()),
-            ("files", lambda: check_search_files(self.directory)),
-            ("its files", lambda: check_supernet_files(self.settings)),  # before loading, which makes some files again
+            ("files of the search", lambda: check_search_files(self.directory)),
+            # Before loading, which makes some files again.
+            ("files of the supernet", lambda: check_supernet_files(self.settings)),
             ("supernet", self._supernet),
             ("costs", lambda: f"measured on {next(iter(self.costs.values())).device}"),
             ("facts", self._facts),

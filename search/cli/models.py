@@ -99,7 +99,7 @@ def import_diffusers(
         typer.Option(
             metavar="FILE",
             help="for a Stable Diffusion pipeline: a text file of prompts, one per line, which its text encoder "
-            "encodes once (needs stepfront[prompts])",
+            "encodes once (needs transformers)",
         ),
     ] = None,
     conditions: Annotated[

@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def report(search: Search) -> None:
     """Write the report of a search.
 
-    It is one HTML page that needs no network.
+    It is one HTML page that needs no internet connection.
     """
     from stepfront.search.api import open_search
 

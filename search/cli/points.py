@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command(epilog="Example: stepfront front runs/digits --export front.csv")(front)
-    app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --label 3 --out threes.png")(
-        sample
-    )
+    app.command(epilog="Example: stepfront sample runs/digits --point knee --images 64 --out knee.png")(sample)
     app.command(epilog="Example: stepfront register runs/digits --point knee; then mlflow models serve on it")(register)
 
 
@@ -84,7 +82,12 @@ def sample(
         int | None, typer.Option(help="class of all images (default: drawn as often as in the training data)")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="image grid (default: SEARCH/samples/POINT.png)")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="image grid (default: samples/trial-N-seed-S.png in the directory of the search)",
+        ),
     ] = None,
 ) -> None:
     """Sample images of a front point.

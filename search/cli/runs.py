@@ -17,7 +17,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command(epilog="Example: stepfront quickstart --set budget.trials=40")(quickstart)
     app.command(
-        epilog="Example: stepfront train configs/fashion_mnist.yaml --from runs/digits --set training.steps=500"
+        epilog="Example: stepfront train configs/digits.yaml --from runs/digits --set name=further "
+        "--set training.steps=500"
     )(train)
     app.command(epilog="Example: stepfront adapt runs/digits --set adapt.groups.count=2 --set adapt.merge=true")(adapt)
     app.command(

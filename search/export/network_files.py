@@ -36,8 +36,8 @@ def check_form(form: str) -> None:
     missing = [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]
     if form == "onnx" and missing:
         raise InputError(
-            f"--as onnx needs {' and '.join(missing)}; pip install 'stepfront[onnx]', or give --as torch-export, which "
-            "needs torch alone"
+            f"--as onnx needs {' and '.join(missing)}; pip install {' '.join(missing)}, or give --as torch-export, "
+            "which needs torch alone"
         )
 
 

@@ -69,7 +69,7 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
     except ImportError:
         raise InputError(
             f"the driver of the storage {shown(named or '')} is not installed; for PostgreSQL: pip install "
-            "'stepfront[postgres]'"
+            "'psycopg[binary]'"
         ) from None
     except Exception as error:  # SQLAlchemy, its drivers and sqlite3 each have errors of their own
         place = shown(named) if named else str(directory / DATABASE_FILE)

@@ -63,7 +63,7 @@ def database() -> Iterator[Database]:
     if len(programs) < 2:
         pytest.skip("no PostgreSQL server (initdb, postgres) on this machine")
     if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no psycopg; pip install 'stepfront[postgres]'")
+        pytest.skip("no psycopg; pip install 'psycopg[binary]'")
     # PostgreSQL refuses to run as root.
     other = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
     password, port = secrets.token_urlsafe(12) + "/@:", free_port()

@@ -43,7 +43,7 @@ def run_in_diffusers(
     `model` is its class, and `classes` the number of labels that it takes (default: as the config of a U-Net says).
     """
     if importlib.util.find_spec("diffusers") is None:
-        say("not compared with diffusers, which is not installed; pip install 'stepfront[diffusers]'")
+        say("not compared with diffusers, which is not installed; pip install 'diffusers>=0.36'")
         return None
     try:
         import diffusers

@@ -25,7 +25,7 @@ def build_model(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tens
     Raises InputError where diffusers is missing, or where it does not fit config and weights.
     """
     if importlib.util.find_spec("diffusers") is None:
-        raise InputError(f"an {kind} needs diffusers, which is not installed: pip install 'stepfront[latents]'")
+        raise InputError(f"an {kind} needs diffusers, which is not installed: pip install 'diffusers>=0.36'")
     import diffusers
 
     try:

@@ -85,7 +85,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
 def _module_class() -> Any:
     if importlib.util.find_spec("diffusers") is None:
         raise InputError(
-            "a UNet2DConditionModel needs diffusers, which is not installed: pip install 'stepfront[latents]'"
+            "a UNet2DConditionModel needs diffusers, which is not installed: pip install 'diffusers>=0.36'"
         )
     from diffusers import UNet2DConditionModel
 

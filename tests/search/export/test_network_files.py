@@ -75,7 +75,7 @@ def test_torch_exports_programs_give_the_same_images(points: dict[str, FrontPoin
 def test_onnx_files_give_the_same_images_up_to_rounding(points: dict[str, FrontPoint], tmp_path: Path) -> None:
     for library in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed; pip install 'stepfront[onnx]'")
+            pytest.skip(f"{library} is not installed; pip install {library}")
     point = at_one_width(points["classes"])
     expected = images(point, tmp_path / "weights", "program")
     found = images(point, tmp_path / "onnx", "onnx")

@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_one_line(
         absent.setattr(
             importlib.util, "find_spec", lambda name, *more: None if name == "transformers" else find(name, *more)
         )
-        assert f"encoding {prompts} needs transformers, which is not installed: pip install 'stepfront[pro" in says()
+        assert f"encoding {prompts} needs transformers, which is not installed: pip install 'transformers>=" in says()
     (pipeline / "tokenizer" / "merges.txt").unlink()
     assert f"no merges.txt in {pipeline / 'tokenizer'}; copy" in says()
     file = pipeline / "text_encoder" / "model.safetensors"

@@ -55,9 +55,7 @@ def tokenize_prompts(
         )
     encoder, config = _encoder_of(pipeline, channels, network)
     if importlib.util.find_spec("transformers") is None:
-        raise InputError(
-            f"encoding {path} needs transformers, which is not installed: pip install 'stepfront[prompts]'"
-        )
+        raise InputError(f"encoding {path} needs transformers, which is not installed: pip install 'transformers>=5'")
     find_weights(encoder, TEXT_STEM)
     tokenizer, length = _tokenizer(pipeline / "tokenizer", config)
     empty = lines[-1][0] - len(lines)
