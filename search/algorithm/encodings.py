@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -154,7 +154,7 @@ class Encoding(ABC):
 class Stages(Encoding):
     """K equal stages with one level each."""
 
-    stages: int
+    stages: int = field(init=False)
 
     def __init__(
         self, steps: int, widths: tuple[float, ...], skip: bool, stages: int, marks: tuple[str, ...] = ()
@@ -269,7 +269,7 @@ class EvenStages(Stages):
 class Cuts(Encoding):
     """At most `cuts` cut points between steps, and one level per run between them."""
 
-    cuts: int
+    cuts: int = field(init=False)
 
     def __init__(
         self, steps: int, widths: tuple[float, ...], skip: bool, cuts: int, marks: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ and the first grid, which are the search's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,9 +24,9 @@ from stepfront.trainers.variant import Variant
 class SamplerGenes(Encoding):
     """An encoding of widths, with a gene for the solver and one for the grid."""
 
-    plain: Encoding
-    solvers: tuple[str, ...]
-    grids: tuple[str, ...]
+    plain: Encoding = field(init=False)
+    solvers: tuple[str, ...] = field(init=False)
+    grids: tuple[str, ...] = field(init=False)
 
     def __init__(self, plain: Encoding, solvers: tuple[str, ...], grids: tuple[str, ...]) -> None:
         super().__init__(plain.steps, plain.widths, plain.skip, plain.marks)
