@@ -39,8 +39,8 @@ FIRST = "sandwich"
 UNDIVIDED_STAGE = "second stage: undivided"
 
 RULES: dict[str, dict[str, Any]] = {
-    FIRST: {},
-    "sandwich, distill 0.25": {"distill": 0.25},
+    FIRST: {"rule": "sandwich"},
+    "sandwich, distill 0.25": {"rule": "sandwich", "distill": 0.25},
     "one random width a step": {"rule": "single"},
 }
 """Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
@@ -112,6 +112,14 @@ def train(training: Training, data: ImageData, folder: Path) -> None:
         if not group.done:
             train_supernet(group.settings, data, group.directory)
     stage.finish(directory)
+
+
+def by_sandwich_steps(settings: TrainerSettings, data: ImageData, steps: int | None) -> TrainerSettings:
+    """Return settings of so many steps by the sandwich rule; by default those of the settings' own network FLOPs."""
+    shape = data.channels, data.resolution
+    sandwich = settings.model_copy(update={"training": settings.training.model_copy(update=RULES[FIRST])})
+    own = settings.training.steps * step_macs(settings, *shape) / step_macs(sandwich, *shape)
+    return _with_steps(sandwich, steps or round(own))
 
 
 def _with_steps(settings: TrainerSettings, steps: int) -> TrainerSettings:
@@ -211,7 +219,9 @@ def main() -> None:
     """Train, score and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--supernet", choices=SUPERNETS, default="digits")
-    parser.add_argument("--steps", type=int, help="sandwich steps of the supernet; default: those of its settings")
+    parser.add_argument(
+        "--steps", type=int, help="sandwich steps of the supernet; default: as many as cost what its settings do"
+    )
     parser.add_argument("--extra", type=int, help="sandwich steps of second stages; default: half of the first's")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--images", type=int, default=1024, help="images per score")
@@ -220,8 +230,9 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     given = parser.parse_args()
     base = settings_of(given.supernet, given.data)
-    base = _with_steps(base, given.steps or base.training.steps)
-    folder, data = given.runs / f"{given.supernet}-{base.training.steps}", load_data(base.data)
+    data = load_data(base.data)
+    base = by_sandwich_steps(base, data, given.steps)
+    folder = given.runs / f"{given.supernet}-{base.training.steps}"
     judges = folder / "judges"
     if not judges.exists():
         judges.mkdir(parents=True)
