@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
-        tables ground""",
+        trainers/ground tables ground""",
     "search/initial_plans": "search/earlier search/algorithm search/records search/ground tables ground",
     "search/earlier": """search/algorithm search/records search/storage search/ground trainers/diffusion
         trainers/ground tables ground""",  # what other searches learnt

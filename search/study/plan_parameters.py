@@ -6,7 +6,7 @@ the plan is like.  No sampler reads them: they are written with the trial and ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,17 +14,22 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from stepfront.search.algorithm.encodings import Encoding
+from stepfront.trainers.variant import Variant
 
 QUARTERS = 4
 STEPS = "steps"
 
 
-def _names(what: str) -> tuple[str, ...]:
-    return tuple(f"{what}_quarter_{number}" for number in range(1, QUARTERS + 1))
+WIDTH_NAMES = tuple(f"width_quarter_{number}" for number in range(1, QUARTERS + 1))
+REUSED, UNGUIDED, SHALLOW = "reused", "unguided", "shallow"
+"""Shares of the steps that have a mark.  One each: in SQLite, a parameter costs as much as a tenth of a proposal."""
 
 
-WIDTH_NAMES, REUSE_NAMES, UNGUIDED_NAMES = _names("width"), _names("reuse"), _names("unguided")
-SHALLOW_NAMES = _names("shallow")
+MARKS: dict[str, Callable[[Variant], bool]] = {
+    REUSED: lambda variant: variant.reuse,
+    UNGUIDED: lambda variant: not variant.guided,
+    SHALLOW: lambda variant: variant.depth is not None,
+}
 
 
 def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
@@ -34,13 +39,9 @@ def trial_parameters(encoding: Encoding, genome: str) -> dict[str, Any]:
     """
     variants = encoding.step_variants(encoding.unpack(genome))
     values = plan_parameters([variant.width for variant in variants])
-    if any(variant.reuse for variant in encoding.variants):
-        values |= dict(zip(REUSE_NAMES, _quarters([variant.reuse for variant in variants]), strict=True))
-    if not all(variant.guided for variant in encoding.variants):
-        values |= dict(zip(UNGUIDED_NAMES, _quarters([not variant.guided for variant in variants]), strict=True))
-    if any(variant.depth is not None for variant in encoding.variants):
-        shallow = [variant.depth is not None for variant in variants]
-        values |= dict(zip(SHALLOW_NAMES, _quarters(shallow), strict=True))
+    for name, has_mark in MARKS.items():
+        if any(map(has_mark, encoding.variants)):
+            values[name] = sum(map(has_mark, variants)) / len(variants)
     ranges: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in values}
     return {"params": values, "distributions": ranges | {STEPS: IntDistribution(1, encoding.steps)}}
 

@@ -14,10 +14,10 @@ from stepfront.search.algorithm.trials import GENOME
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.plan_parameters import (
-    REUSE_NAMES,
-    SHALLOW_NAMES,
+    REUSED,
+    SHALLOW,
     STEPS,
-    UNGUIDED_NAMES,
+    UNGUIDED,
     WIDTH_NAMES,
     plan_parameters,
     trial_parameters,
@@ -46,23 +46,22 @@ def test_a_range_holds_every_plan_of_the_space() -> None:
         assert all(found["distributions"][name]._contains(value) for name, value in found["params"].items())
 
 
-def test_marks_are_described_by_their_share_of_each_quarter() -> None:
+def test_marks_are_described_by_their_share_of_the_steps() -> None:
     encoding = Stages(8, (0.5, 1.0, 1.0, 1.0), True, 8, ("", "r", "u", ""))
     found = trial_parameters(encoding, "3112-033")
     assert encoding.step_variants(encoding.unpack("3112-033"))[1].reuse
     params = found["params"]
     assert params[STEPS] == 7
-    assert [params[name] for name in REUSE_NAMES] == [0.5, 0.5, 0.0, 0.0]
-    assert [params[name] for name in UNGUIDED_NAMES] == [0.0, 0.5, 0.0, 0.0]
+    assert (params[REUSED], params[UNGUIDED]) == (2 / 8, 1 / 8)
     assert [params[name] for name in WIDTH_NAMES] == [1.0, 1.0, 0.25, 1.0]
     assert set(found["distributions"]) == set(params)
     assert all(found["distributions"][name]._contains(value) for name, value in params.items())
     reusing = Stages(8, (1.0, 1.0), False, 8, ("r", ""))
     plain = trial_parameters(reusing, "11111111")["params"]
-    assert [plain[name] for name in REUSE_NAMES] == [0.0] * 4, "every trial of a search has the same parameters"
-    assert not set(plain) & set(UNGUIDED_NAMES)
+    assert plain[REUSED] == 0.0, "every trial of a search has the same parameters"
+    assert UNGUIDED not in plain
     deep = trial_parameters(Stages(8, (1.0, 1.0), False, 8, ("d2", "")), "00110011")["params"]
-    assert [deep[name] for name in SHALLOW_NAMES] == [1.0, 0.0, 1.0, 0.0]
+    assert deep[SHALLOW] == 0.5
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "memory"])
