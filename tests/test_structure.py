@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/adaptation": """search/driver search/scoring search/training search/tracking search/mlflow_runs
         search/records search/storage search/ground trainers/adaptation trainers/baselines trainers/training
-        trainers/latents trainers/metrics trainers/networks trainers/data trainers/ground tables
+        trainers/latents trainers/inference trainers/metrics trainers/networks trainers/data trainers/ground tables
         ground""",  # what `stepfront adapt` does
     "search/driver": """search/extending search/earlier search/scoring search/fitting search/learning search/problem
         search/training search/execution search/study

@@ -11,8 +11,8 @@ from pathlib import Path
 from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
-from stepfront.search.adaptation.gain import gflops_of_group, record_gain
-from stepfront.search.adaptation.train_groups import train_groups
+from stepfront.search.adaptation.gain import AdaptationLog, gflops_of_group
+from stepfront.search.adaptation.train_groups import complete_log, train_groups
 from stepfront.search.config import RunSettings, load_settings, save_settings
 from stepfront.search.driver.reading_progress import Stage
 from stepfront.search.driver.train import read_to_train
@@ -109,20 +109,27 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
             clear_directory(directory)
         begin_record(directory)
         second.check_state()
+        log = AdaptationLog(second, settings, directory)
         if (directory / CARD_FILE).exists():
             card = _checked(read_card(directory), second, directory)
-            record_gain(second, card, settings, directory)
+            for group in second.folders:
+                complete_log(group, settings, data, log.parent)
+            log.finish(card)
             return Adapted(directory, card, False)
         second.keep_state()
         save_settings(settings, directory / SETTINGS_FILE)
         for line in _announcement(second, source):
             stage(line)
-        train_groups(second.trainings(), at_once, data, fresh, report, stage)
+        try:
+            train_groups(second.trainings(), at_once, data, fresh, report, stage, log.parent)
+        except BaseException:
+            log.interrupt()
+            raise
         stage("merging the groups" if settings.adapt.merge else "joining the groups")
         _copy_judges(source, directory)
         prepare_judge(data, settings.features, directory, device)
         card = second.finish(directory)
-        record_gain(second, card, settings, directory)
+        log.finish(card)
     return Adapted(directory, card, True)
 
 

@@ -13,13 +13,15 @@ from stepfront.checksums import changed_since_written
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import tracking_uri
-from stepfront.search.tracking.training_log import warn_of
-from stepfront.search.tracking.training_runs import AdaptationRun, training_params
+from stepfront.search.mlflow_runs.written import WrittenTraining
+from stepfront.search.tracking.training_log import ParentRun, warn_of
+from stepfront.search.tracking.training_runs import AdaptationRuns, training_params
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import ADAPTATION, TRAINING
 from stepfront.trainers.adaptation.second_stage import OF_THE_GROUPS, SecondStage
 from stepfront.trainers.baselines.plain_network import step_macs
-from stepfront.trainers.networks.card import SupernetCard
+from stepfront.trainers.inference.cost import count_width
+from stepfront.trainers.networks.card import SupernetCard, read_card
 from stepfront.trainers.training.sandwich import images_per_step
 from stepfront.trainers.validation import settings_json
 
@@ -27,24 +29,45 @@ Stage = SecondStage[RunSettings]
 
 
 def gflops_of_group(second: Stage) -> float:
-    """Return the GFLOPs of a group's training; a backward pass is two forward passes, and a teacher's are left out."""
-    card = second.card
-    macs = step_macs(second.settings, card.image_channels, card.resolution)
-    return 3 * 2e-9 * macs * second.settings.training.batch * second.adapt.steps
+    """Return the GFLOPs of a group's training: forward passes, backward passes of two each, and those of a teacher.
+
+    In-place distillation needs none of its own: the widest network has run.
+    """
+    card, training = second.card, second.settings.training
+    macs = 3 * step_macs(second.settings, card.image_channels, card.resolution)
+    if training.teacher:
+        teacher = count_width(read_card(Path(training.teacher)).network, card.image_channels, card.resolution, 1.0)
+        macs += teacher.macs * images_per_step(training, second.settings.network.sizes) / training.batch
+    return 2e-9 * macs * training.batch * second.adapt.steps
 
 
-def record_gain(second: Stage, card: SupernetCard, settings: RunSettings, directory: Path) -> None:
-    """Write the table of a finished second stage, and its run in MLflow, where they are missing."""
-    path = directory / ADAPTATION
-    if not path.exists() or changed_since_written(path):
-        write_table(gain_table(second, card), path)
-    table = read_table(path)
-    params = _params(settings)
-    writer = BackgroundWriter(
-        tracking_uri(settings.tracking.uri), lambda client: AdaptationRun(client, settings, params, directory)
-    )
-    writer.start(lambda run: run.write(table))
-    warn_of(writer.wait(120), "adapt")
+class AdaptationLog:
+    """Record a second stage: adaptation.parquet, and the run in MLflow that those of the groups are nested below."""
+
+    def __init__(self, second: Stage, settings: RunSettings, directory: Path) -> None:
+        self._second, self._directory = second, directory
+        self._runs = AdaptationRuns(settings, _params(settings), directory, second.card)
+        self._writer = BackgroundWriter(tracking_uri(settings.tracking.uri), self._runs.open)
+
+    @property
+    def parent(self) -> ParentRun:
+        """What finds or begins the run, for those of the groups."""
+        return self._runs.run_id
+
+    def interrupt(self) -> None:
+        """End the run as one that was interrupted, where it was begun."""
+        if WrittenTraining.read(self._directory).run_id:
+            self._writer.start(lambda run: run.set_status("KILLED"))
+            self._writer.wait(10)
+
+    def finish(self, card: SupernetCard) -> None:
+        """Write the table of the finished stage, and its run, where they are missing."""
+        path = self._directory / ADAPTATION
+        if not path.exists() or changed_since_written(path):
+            write_table(gain_table(self._second, card), path)
+        table = read_table(path)
+        self._writer.start(lambda run: run.write(table))
+        warn_of(self._writer.wait(120), "adapt")
 
 
 def gain_table(second: Stage, card: SupernetCard) -> pd.DataFrame:
@@ -74,7 +97,7 @@ def _seconds(second: Stage, number: int) -> float:
 
     Steps that an interrupted training repeated count once.
     """
-    path = second.directory / f"group-{number}" / TRAINING
+    path = second.folders[number] / TRAINING
     if not path.exists():
         return math.nan
     table = read_table(path)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from stepfront.errors import InputError
-from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.config import RunSettings, load_settings, save_settings
 from stepfront.search.driver.reading_progress import Stage
 from stepfront.search.driver.train import checkpoint_store, train_or_continue
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.tracking.training_log import TrainingLog, warn_of
+from stepfront.search.tracking.training_log import ParentRun, TrainingLog, no_parent, warn_of
 from stepfront.search.training.parallel_trainings import Job, named, train_at_once
 from stepfront.trainers.adaptation.second_stage import GroupTraining
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.networks.card import CARD_FILE
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
 from stepfront.trainers.training.trainer import Report, TrainingReport
 
@@ -27,19 +29,27 @@ def _name(training: Training) -> str:
 
 
 def train_groups(
-    trainings: Sequence[Training], at_once: int, data: ImageData, fresh: bool, report: Report, stage: Stage
+    trainings: Sequence[Training],
+    at_once: int,
+    data: ImageData,
+    fresh: bool,
+    report: Report,
+    stage: Stage,
+    parent: ParentRun = no_parent,
 ) -> None:
     """Train the groups that are not trained yet, `at_once` at most at a time, each from its last checkpoint.
 
-    `report` gets the steps of all.  `fresh` forgets checkpoints that training.checkpoints holds.  Raises InputError
-    that names the group where the training of one fails.
+    `report` gets the steps of all.  `fresh` forgets checkpoints that training.checkpoints holds.  `parent` finds the
+    run in MLflow below which the groups' are nested.  Raises InputError that names the group where the training of one
+    fails.
     """
     progress, begun = _Progress(trainings, report), []
     for one in trainings:
         if one.done:
             stage(f"{_name(one)}: is trained")
+            complete_log(one.directory, one.settings, data, parent)
         else:
-            begun.append(_begin(one, data, fresh))
+            begun.append(_begin(one, data, fresh, parent))
     if not begun:
         return
     with _with_names_of_adapt():
@@ -84,14 +94,27 @@ class _Begun:
         return _name(self.training)
 
 
-def _begin(training: Training, data: ImageData, fresh: bool) -> _Begun:
+def _begin(training: Training, data: ImageData, fresh: bool, parent: ParentRun) -> _Begun:
     settings = training.settings
     settings = settings.model_copy(update={"name": f"{settings.name}.group-{training.number}"})
     if fresh and (store := checkpoint_store(settings, data)) is not None:
         store.delete()
     training.directory.mkdir(parents=True, exist_ok=True)
     save_settings(settings, training.directory / SETTINGS_FILE)
-    return _Begun(training, settings, TrainingLog(settings, data, training.directory))
+    log = TrainingLog(settings, data, training.directory, parent)
+    log.complete()
+    return _Begun(training, settings, log)
+
+
+def complete_log(group: Path, settings: RunSettings, data: ImageData, parent: ParentRun) -> None:
+    """Write what table and MLflow lack of a trained group, since a call that was interrupted or a server that was away.
+
+    Its run has the name that it was begun with; it is written where `settings` say that MLflow is.
+    """
+    if not (group / CARD_FILE).exists() or not (group / SETTINGS_FILE).exists():
+        return
+    own = load_settings(group / SETTINGS_FILE).model_copy(update={"tracking": settings.tracking})
+    warn_of(TrainingLog(own, data, group, parent).close(finished=True), "adapt")
 
 
 def _job(group: _Begun, data: ImageData, progress: _Progress) -> Job:

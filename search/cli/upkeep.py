@@ -27,7 +27,9 @@ def add_to(app: typer.Typer) -> None:
 def doctor(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[CONFIG | SEARCH]", help="settings file to check the environment for, or a search"),
+        typer.Argument(
+            metavar="[CONFIG | RUN]", help="settings file to check the environment for, or a run or its search to check"
+        ),
     ] = None,
     set_: Overrides = None,
     repair: Annotated[bool, typer.Option("--repair", help="rebuild a search's tables and report")] = False,
@@ -35,7 +37,8 @@ def doctor(
 ) -> None:
     """Check the environment, or check and repair a search.
 
-    The environment is Ray, storage, MLflow, device and data.  The exit code is 1 where a check fails.
+    The environment is Ray, storage, MLflow, device and data.  It is also checked for a run without a search.  The exit
+    code is 1 where a check fails.
     """
     from stepfront.search.storage.run_location import open_for_writing
 
@@ -53,10 +56,14 @@ def doctor(
 
 
 def _check(what: Path | None, overrides: list[str], repair: bool, output: Output) -> list[Finding]:
+    from stepfront.search.adaptation.adapt import settings_of_supernet
     from stepfront.search.checks.doctor import check_environment
     from stepfront.search.checks.integrity import check_search, repair_search
     from stepfront.search.config import load_settings
+    from stepfront.search.records.run_directory import has_supernet_alone
 
+    if what is not None and not repair and has_supernet_alone(what):
+        return check_environment(settings_of_supernet(str(what), overrides))
     if what is not None and what.is_dir():
         if repair:
             publish_step(repair_search(what, output.message), output)

@@ -129,6 +129,7 @@ def train_or_continue(
         log.add(state)
         report(state)
 
+    log.complete()
     try:
         if settings.training.workers == 1:
             return train_supernet(settings, data, directory, log_and_report, store)

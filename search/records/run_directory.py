@@ -104,6 +104,14 @@ def _instead_of_supernet(path: Path) -> str:
     return ""
 
 
+def has_supernet_alone(path: Path) -> bool:
+    """Return whether a run, or its supernet's folder, has a supernet with settings and no search that was begun."""
+    for supernet in (path, path / "supernet"):
+        if (supernet / CARD_FILE).exists() and (supernet / SETTINGS_FILE).exists():
+            return not (supernet.absolute().parent / "search" / SETTINGS_FILE).exists()
+    return False
+
+
 def ending(search: Path, place: str) -> str:
     """Return one line for a finished search: its trials, and what adds some; empty for one that is not finished."""
     facts = read_facts(search)

@@ -8,8 +8,9 @@ answer.
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,16 +22,36 @@ from stepfront.tables.parquet import read_table, write_table
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.data.image_grid import save_grid
 from stepfront.trainers.diffusion.preview import COLUMNS
+from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, rows_of
 from stepfront.trainers.training.trainer import TrainingReport
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ParentRun = Callable[["MlflowClient"], str]
+"""Returns the id of the run that a training's run is nested below; an empty one where there is none."""
+
+
+def no_parent(client: MlflowClient) -> str:
+    """Return that a training's run is nested below none."""
+    return ""
 
 
 class TrainingLog:
-    """Record the checkpoints of a training in `directory`."""
+    """Record the checkpoints of a training in `directory`; `parent` finds the run that its run is nested below."""
 
-    def __init__(self, settings: RunSettings, data: ImageData, directory: Path) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        data: ImageData,
+        directory: Path,
+        parent: ParentRun = no_parent,
+    ) -> None:
         self._directory, self._path = directory, directory / TRAINING_TABLE
         uri = tracking_uri(settings.tracking.uri)
-        self._writer = BackgroundWriter(uri, lambda client: TrainingRun(client, settings, data, directory))
+        self._writer = BackgroundWriter(
+            uri, lambda client: TrainingRun(client, settings, data, directory, parent(client))
+        )
 
     def add(self, report: TrainingReport) -> None:
         """Record the report of a checkpoint; other reports are ignored."""
@@ -38,19 +59,9 @@ class TrainingLog:
             return
         if report.samples is not None:
             save_grid(report.samples, self._directory / SAMPLES_FOLDER / grid_name(report.step), COLUMNS)
-        row = {
-            "step": report.step,
-            "time": int(1000 * time.time()),
-            "images_per_second": report.images_per_second,
-            "learning_rate": report.learning_rate,
-        } | {f"loss/{width:g}": loss for width, loss in report.losses.items()}
-        row |= {f"loss/{size}": loss for size, loss in report.depth_losses.items()}
-        table = pd.DataFrame([row])
-        if self._path.exists():
-            before = self._table()
-            # A checkpoint that was lost is written again, and its row with it.
-            table = pd.concat([before[before["step"] < report.step], table], ignore_index=True)
-        write_table(table, self._path)
+        # A checkpoint that was lost is written again, and its row with it.
+        rows = [row for row in self._rows() if row["step"] < report.step]
+        self._write([*rows, report.row])
         if not self._writer.busy:
             self._writer.start(lambda run: run.update(self._table(), "RUNNING"))
 
@@ -59,6 +70,7 @@ class TrainingLog:
 
         `timeout`, in seconds, is for the checkpoint that is being written and again for the end.
         """
+        self.complete()
         if not self._path.exists():
             return ""
         status = "FINISHED" if finished else "KILLED"
@@ -66,6 +78,25 @@ class TrainingLog:
         if not self._writer.busy:
             self._writer.start(lambda run: run.update(self._table(), status))
         return self._writer.wait(timeout)
+
+    def complete(self) -> None:
+        """Write the rows that the table lacks and the checkpoint has.
+
+        A worker saves its checkpoint whether or not the driver is there to take its report.
+        """
+        rows = self._rows()
+        if rows and (not self._path.exists() or len(rows) > len(self._table())):
+            self._write(rows)
+
+    def _rows(self) -> list[dict[Any, Any]]:
+        """Return the rows of the table, and those of the checkpoint at other steps."""
+        found: dict[int, dict[Any, Any]] = {int(row["step"]): row for row in rows_of(self._directory / CHECKPOINT_FILE)}
+        if self._path.exists():
+            found |= {int(row["step"]): dict(row) for row in self._table().to_dict("records")}
+        return [found[step] for step in sorted(found)]
+
+    def _write(self, rows: Sequence[Mapping[Any, Any]]) -> None:
+        write_table(pd.DataFrame(rows), self._path)
 
     def _table(self) -> pd.DataFrame:
         return read_table(self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +21,13 @@ from stepfront.search.tracking.experiments import training_experiment
 from stepfront.tables.adaptation import adaptation_note, group_costs
 from stepfront.tables.schema import ADAPTATION
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.networks.card import CARD_FILE, read_card
+from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, read_card
 from stepfront.trainers.training.checkpoint_file import NO_EFFECT_ON_WEIGHTS
 from stepfront.trainers.validation import settings_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 TRAINING_TABLE, SAMPLES_FOLDER = "training.parquet", "samples"
 """The table has one row per checkpoint: step, time (ms since 1970), images_per_second, learning_rate and, per width,
@@ -33,9 +35,11 @@ loss/WIDTH.  The folder has a grid of samples per checkpoint."""
 
 
 class TrainingRun:
-    """Write the one run of a supernet, found or begun."""
+    """Write the one run of a supernet, found or begun, below the run `parent` where there is one."""
 
-    def __init__(self, client: MlflowClient, settings: RunSettings, data: ImageData, directory: Path) -> None:
+    def __init__(
+        self, client: MlflowClient, settings: RunSettings, data: ImageData, directory: Path, parent: str = ""
+    ) -> None:
         self._client, self._directory = client, directory
         written = WrittenTraining.read(directory)
         written.training_id = written.training_id or uuid.uuid4().hex[:12]
@@ -43,6 +47,8 @@ class TrainingRun:
         self._run, _ = find_or_begin(client, written, _start(settings, data, written.training_id))
         written.save(directory)
         run = client.get_run(self._run.run_id)
+        if parent and PARENT not in run.data.tags:
+            client.set_tag(self._run.run_id, PARENT, parent)
         self._status = run.info.status
         logged = client.get_metric_history(self._run.run_id, "learning_rate") if run.data.metrics else []
         self._last_step = max((metric.step for metric in logged), default=0)
@@ -82,49 +88,97 @@ class TrainingRun:
         self._status = status
 
 
+PARENT = "mlflow.parentRunId"
+"""The tag that nests a run below another one in MLflow's pages."""
+
 MAX_NOTE_CHARACTERS = 7900
 """Characters of a run's description; MLflow takes 8,000."""
 
 
 class AdaptationRun:
-    """Write the one run of a supernet that a second stage made, found or begun.  The groups have runs of their own."""
+    """Write the one run of a second stage from the supernet of `base`, found or begun.
 
-    def __init__(self, client: MlflowClient, settings: RunSettings, params: Mapping[str, Any], directory: Path) -> None:
-        self._client, self._directory, self._card = client, directory, read_card(directory)
+    The groups have runs of their own, below it.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        settings: RunSettings,
+        params: Mapping[str, Any],
+        directory: Path,
+        base: SupernetCard,
+    ) -> None:
+        self._client, self._directory = client, directory
         written = WrittenTraining.read(directory)
         written.training_id = written.training_id or uuid.uuid4().hex[:12]
         written.save(directory)  # before the run is made: a driver killed in between finds it by this id
-        card = self._card
-        tags = {"dataset": card.data_name, "fingerprint": card.data_fingerprint}
+        tags = {"dataset": base.data_name, "fingerprint": base.data_fingerprint}
         start = RunStart(
             experiment=training_experiment(settings),
             artifacts=artifact_folder(settings.tracking.uri),
             name=settings.name,
             identity={"kind": "training", "training_id": written.training_id},
-            tags=context_tags() | tags | {"adapted_from": str(card.made_with.get("adapted", {}).get("from", ""))},
+            tags=context_tags() | tags | {"adapted_from": base.digest},
             params=params,
-            dataset=dataset_input(settings, card.data_name, card.data_fingerprint, "training", {}),
+            dataset=dataset_input(settings, base.data_name, base.data_fingerprint, "training", {}),
         )
         self._run, _ = find_or_begin(client, written, start)
         written.save(directory)
+        if client.get_run(self.run_id).info.status == "KILLED":  # it was continued
+            self.set_status("RUNNING")
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._run.run_id
+
+    def set_status(self, status: str) -> None:
+        """Say that the groups train (RUNNING), or that they were interrupted (KILLED)."""
+        self._client.update_run(self.run_id, status=status)
 
     def write(self, table: pd.DataFrame) -> None:
         """Write losses, costs, description and files, and end the run, unless that is done."""
-        run = self._client.get_run(self._run.run_id)
-        if run.info.status == "FINISHED" and run.data.tags.get("supernet_digest") == self._card.digest:
+        run, card = self._client.get_run(self.run_id), read_card(self._directory)
+        noted = run.data.tags.get("supernet_digest")
+        if run.info.status == "FINISHED" and noted == card.digest:
             return
-        costs = group_costs(table)
-        totals = {"tflops": costs["gflops"].sum() / 1000, "images": costs["images"].sum()}
-        totals |= {"seconds": costs["seconds"].sum(min_count=len(costs))}
-        totals |= {f"loss/{float(width):g}": loss for width, loss in self._card.made_with["held_out_losses"].items()}
-        metrics = finite_metrics(totals)
-        for row in table.to_dict("records"):  # a chart of them has the groups on its axis
-            losses = {f"{name}/{row['width']:g}": row[name] for name in ("loss_before", "loss_after")}
-            metrics += finite_metrics(losses, int(row["group"]))
         note = adaptation_note(table)[:MAX_NOTE_CHARACTERS]
-        self._run.log(metrics, tags={"mlflow.note.content": note, "supernet_digest": self._card.digest})
+        # A call that was interrupted before it wrote the tags may have written the metrics.
+        if "images" not in run.data.metrics or noted not in (None, card.digest):
+            self._run.log(_metrics_of(table, card))
+        self._run.log(tags={"mlflow.note.content": note, "supernet_digest": card.digest})
         self._run.log_files([self._directory / name for name in (CARD_FILE, SETTINGS_FILE, ADAPTATION)])
         self._run.end("FINISHED")
+
+
+class AdaptationRuns:
+    """Open the run of a second stage in one thread at a time: groups that train at once begin it in threads."""
+
+    def __init__(self, settings: RunSettings, params: Mapping[str, Any], directory: Path, base: SupernetCard) -> None:
+        self._given = (settings, params, directory, base)
+        self._lock = threading.Lock()
+
+    def open(self, client: MlflowClient) -> AdaptationRun:
+        """Return the run, found or begun."""
+        with self._lock:
+            return AdaptationRun(client, *self._given)
+
+    def run_id(self, client: MlflowClient) -> str:
+        """Return the id of the run, found or begun."""
+        return self.open(client).run_id
+
+
+def _metrics_of(table: pd.DataFrame, card: SupernetCard) -> list[Metric]:
+    costs = group_costs(table)
+    totals = {"tflops": costs["gflops"].sum() / 1000, "images": costs["images"].sum()}
+    totals |= {"seconds": costs["seconds"].sum(min_count=len(costs))}
+    totals |= {f"loss/{float(width):g}": loss for width, loss in card.made_with["held_out_losses"].items()}
+    metrics = finite_metrics(totals)
+    for row in table.to_dict("records"):  # a chart of them has the groups on its axis
+        losses = {f"{name}/{row['width']:g}": row[name] for name in ("loss_before", "loss_after")}
+        metrics += finite_metrics(losses, int(row["group"]))
+    return metrics
 
 
 def _start(settings: RunSettings, data: ImageData, training_id: str) -> RunStart:

@@ -149,15 +149,19 @@ class SecondStage(Generic[Given]):
         """Raise InputError where a result was made with other settings, by dotted name; `what` begins the message."""
         _check_same(then, self._begun_with, what)
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that the groups are trained in, the least noisy group's first."""
+        return [self.directory / f"group-{number}" for number in range(len(self.groups.first))]
+
     def trainings(self) -> list[GroupTraining[Given]]:
         """Return the trainings of all groups, the least noisy first; the supernets that they start from are written."""
         found = []
         for number, times in enumerate(self.groups.times(self.card.diffusion.steps)):
-            directory = self.directory / f"group-{number}"
             start = self._start(number, times)
             changes = {name: getattr(self.adapt, name) for name in ("steps", "lr", "warmup", "other_times")}
             changes |= {"start": str(start), "times": times}
-            found.append(GroupTraining(number, times, directory, self._with_training(changes)))
+            found.append(GroupTraining(number, times, self.folders[number], self._with_training(changes)))
         return found
 
     def _with_training(self, changes: Mapping[str, object]) -> Given:
@@ -217,8 +221,7 @@ class SecondStage(Generic[Given]):
         }
 
     def _group_weights(self) -> list[dict[str, Tensor]]:
-        folders = [self.directory / f"group-{number}" for number in range(len(self.groups.first))]
-        return [dict(load_supernet(folder)[0].widest.state_dict()) for folder in folders]
+        return [dict(load_supernet(folder)[0].widest.state_dict()) for folder in self.folders]
 
     def _grouped(self) -> Supernet:
         weights = {

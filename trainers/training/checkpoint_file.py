@@ -78,7 +78,7 @@ def write_checkpoint(path: Path, state: TrainingState, key: str) -> None:
         }
     on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
     metadata = {"step": str(state.step), "made_from": key, "started_from": json.dumps(state.started_from)}
-    metadata |= {"teacher": json.dumps(state.teacher)}
+    metadata |= {"teacher": json.dumps(state.teacher), "rows": json.dumps(state.rows)}
     write_atomically(path, lambda beside: save_file(on_cpu, beside, metadata))
 
 
@@ -102,6 +102,7 @@ def read_checkpoint(path: Path, state: TrainingState, key: str) -> None:
     _check_teacher(path, json.loads(metadata.get("teacher", "null")), state.teacher)
     state.step = int(metadata["step"])
     state.started_from = json.loads(metadata.get("started_from", "null"))
+    state.rows = json.loads(metadata.get("rows", "[]"))
     averaged = dict(state.averaged.widest.named_parameters())
     with torch.no_grad():
         for name, weights in state.parameters.items():
@@ -131,8 +132,18 @@ def _check_teacher(path: Path, learnt_from: str | None, given: str | None) -> No
 
 def step_of(path: Path) -> int:
     """Return the step of a checkpoint; -1 where the file is missing or damaged."""
+    return int(_metadata(path).get("step", -1))
+
+
+def rows_of(path: Path) -> list[dict[str, float]]:
+    """Return the rows of training.parquet until a checkpoint; none where the file is missing, damaged or older."""
+    found: list[dict[str, float]] = json.loads(_metadata(path).get("rows", "[]"))
+    return found
+
+
+def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as content:
-            return int((content.metadata() or {}).get("step", -1))
+            return dict(content.metadata() or {})
     except (SafetensorError, OSError, ValueError):
-        return -1
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ from stepfront.trainers.training_settings import TrainingSettings
 class TrainingState:
     """The state of one training on one device, after `step` steps.
 
-    `teacher` is the digest of the weights that teach it; None without a teacher from a folder.
+    `teacher` is the digest of the weights that teach it; None without a teacher from a folder.  `rows` are those of
+    training.parquet, one per checkpoint: they travel with the weights, and no reader of reports has to be there.
     """
 
     supernet: Supernet
@@ -30,6 +31,7 @@ class TrainingState:
     step: int = 0
     started_from: dict[str, object] | None = None
     teacher: str | None = None
+    rows: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -73,6 +73,16 @@ class TrainingReport:
     learning_rate: float = 0.0
     images_per_second: float = 0.0
     samples: Pixels | None = None
+    time: int = field(default_factory=lambda: int(1000 * time.time()))
+    """When it was made, in milliseconds since 1970."""
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The row of training.parquet that a saved report is."""
+        speed = {"images_per_second": self.images_per_second, "learning_rate": self.learning_rate}
+        losses = {f"loss/{width:g}": loss for width, loss in self.losses.items()}
+        losses |= {f"loss/{size}": loss for size, loss in self.depth_losses.items()}
+        return {"step": self.step, "time": self.time} | speed | losses
 
 
 Report = Callable[[TrainingReport], None]
@@ -205,6 +215,7 @@ class _Training:
                 images = (state.step - first) * images_per_step(training, state.supernet.sizes)
                 losses = self.held_out_losses()
                 last = self._measured(losses, images / (time.perf_counter() - begin))
+                state.rows = [*state.rows, last.row]
             report(replace(last, step=state.step, saved=saving, samples=last.samples if saving else None))
             if saving:
                 # After the report: a training that is killed in between takes and reports these steps again.  The other

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from stepfront.search.adaptation.adapt import adapted_settings, run_adaptation, settings_of_supernet
+from stepfront.search.adaptation.gain import gflops_of_group
 from stepfront.search.checks.doctor import check_environment
+from stepfront.search.cli.main import app
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.records.run_list import list_runs
@@ -15,6 +20,8 @@ from stepfront.search.tracking.experiments import training_experiment
 from stepfront.tables.adaptation import adaptation_note
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import ADAPTATION, TRAINING
+from stepfront.trainers.adaptation.second_stage import SecondStage
+from stepfront.trainers.data import load_data
 from stepfront.trainers.inference.cost import count_width
 from stepfront.trainers.networks.card import read_card
 from tests.search.conftest import own_store
@@ -50,6 +57,17 @@ def test_the_table_has_the_card_s_losses_and_what_training_took(fresh: Path) -> 
     factors = read_card(merged).made_with["merge_factors"]
     assert read_table(merged / ADAPTATION)["factor"].tolist() == [factor for factor in factors for _ in range(3)]
     assert read_table(merged / ADAPTATION)["seconds"].tolist() == table["seconds"].tolist()  # its groups' own
+
+
+def test_a_teacher_from_another_folder_is_counted_and_the_widest_as_teacher_has_run_already(fresh: Path) -> None:
+    base = fresh / "tiny" / "supernet"
+    count = partial(count_width, read_card(base).network, 1, 8)
+    trained = 6e-9 * sum(count(width).macs for width in (0.25, 0.5, 1.0)) * 16 * 3
+    for teacher, calls in (("training.teacher=null", 0), (f"training.teacher={base}", 3)):
+        given = settings_of_supernet(str(base), [*TWO, "training.distill=0.5", teacher])
+        data = load_data(given.data)
+        stage = SecondStage.checked(given, given.adapt, data, base, fresh / "groups")
+        assert gflops_of_group(stage) == pytest.approx(trained + 2e-9 * calls * count(1.0).macs * 16 * 3)
 
 
 def test_one_mlflow_run_has_losses_costs_and_a_description(fresh: Path, empty_store: Path) -> None:
@@ -90,7 +108,12 @@ def test_list_and_doctor_know_it_and_notice_a_missing_or_damaged_group(
         (finding,) = [finding for finding in check_environment(settings) if finding.what == "supernet"]
         return finding.usable, finding.detail
 
-    assert supernet() == (True, f"widths 0.25, 0.5, 1.0, 2 groups of times, digest {_digest(settings)}")
+    expected = f"widths 0.25, 0.5, 1.0, 2 groups of times, digest {_digest(settings)}"
+    assert supernet() == (True, expected)
+    for place in (settings.run_directory, settings.supernet_directory):  # the verb finds it without a search
+        said = CliRunner().invoke(app, ["doctor", str(place), "--json"])
+        assert said.exit_code == 0
+        assert {one["what"]: one["detail"] for one in json.loads(said.stdout)}["supernet"] == expected
     weights = settings.supernet_directory / "groups" / "group-1" / "supernet.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
