@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepfront.errors import InputError, first_line
+from stepfront.plugins import FAMILIES
 from stepfront.trainers.diffusion.plan import SKIP, Plan
 from stepfront.trainers.diffusion.types import Network
 from stepfront.trainers.inference.engine import PLAIN, Engine
@@ -143,21 +145,27 @@ class WidthCost(Settings):
 def count_width(settings: NetworkSettings, image_channels: int, resolution: int, width: float) -> WidthCost:
     """Count the MACs of one call on one image, full and reusing deep features, and the parameters.
 
-    Other depths of the settings are counted, too.
+    Other depths of the settings are counted, too.  What was counted is kept: it depends on the arguments alone.
     """
+    return _counted(FAMILIES.load(settings.family), settings.model_dump_json(), image_channels, resolution, width)
+
+
+@lru_cache(maxsize=256)
+def _counted(family: object, network: str, image_channels: int, resolution: int, width: float) -> WidthCost:
+    settings = NetworkSettings.model_validate_json(network)
     # On the meta device nothing is computed; on a CPU, the counter would miss fused attention.
     with torch.device("meta"):
-        network = build_backbone(settings, image_channels, resolution, width).eval()
+        built = build_backbone(settings, image_channels, resolution, width).eval()
         x, t = torch.empty(1, image_channels, resolution, resolution), torch.empty(1)
-    macs, reuse_macs, shallower = _macs(network, x, t), None, []
+    macs, reuse_macs, shallower = _macs(built, x, t), None, []
     for depth in settings.depths[:-1]:
         one = count_width(settings.at_depth(depth), image_channels, resolution, width)
         shallower.append(DepthCost(depth=depth, macs=one.macs, parameters=one.parameters))
-    if splits(network):
+    if splits(built):
         with torch.no_grad():
-            _, deep = network.with_features(x, t)  # type: ignore[operator]
-        reuse_macs = _macs(network.reusing, deep, x, t)  # type: ignore[arg-type]
-    parameters = sum(p.numel() for p in network.parameters())
+            _, deep = built.with_features(x, t)  # type: ignore[operator]
+        reuse_macs = _macs(built.reusing, deep, x, t)  # type: ignore[arg-type]
+    parameters = sum(p.numel() for p in built.parameters())
     return WidthCost(width=width, macs=macs, parameters=parameters, reuse_macs=reuse_macs, shallower=tuple(shallower))
 
 
