@@ -21,8 +21,9 @@ from stepfront.search.problem.spec import comparison_spec
 from stepfront.search.records.run_directory import written_settings
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise
 from stepfront.search.study.budget import Limits
+from stepfront.search.study.compatibility import LEARNT, SPEC, compared
 from stepfront.search.study.ledger import Ledger
-from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_name
+from stepfront.search.study.optuna_storage import finished_numbers, open_storage, study_attributes, study_name
 from stepfront.search.study.views import recorded_numbers
 from stepfront.tables.schema import TRIALS
 from stepfront.trainers.evaluator import Evaluator
@@ -100,6 +101,20 @@ def check_nothing_lost(settings: RunSettings, directory: Path) -> None:
         raise InputError(f"the study in {directory} is damaged; {how}")
     if lost := recorded_numbers(directory) - study:
         raise InputError(f"the study in {directory} lacks {len(lost)} of the trials in {TRIALS}; {how}")
+
+
+def check_continues(
+    problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, extend: bool = False
+) -> None:
+    """Raise InputError where `open_ledger` would, by the settings alone; a search that never began has no others.
+
+    What they are to learn and to measure would take the place of what the search began with.
+    """
+    settings = problem.settings
+    stored = study_attributes(settings.storage, directory).get(SPEC)
+    if stored is not None:
+        known = {key: value for key, value in stored.items() if key != LEARNT}
+        compared(known, comparison_spec(problem, costs), extend or _is_space_as_written(settings, directory))
 
 
 def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Screening | None:

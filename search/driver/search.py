@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepfront.checksums import begin_record
 from stepfront.search.config import RunSettings, save_settings
-from stepfront.search.driver.open_ledger import check_nothing_lost, expect_noise, open_ledger
+from stepfront.search.driver.open_ledger import check_continues, check_nothing_lost, expect_noise, open_ledger
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
@@ -28,7 +28,7 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.extending.larger_space import check_larger
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
-from stepfront.search.learning.search_samplers import ensure_samplers
+from stepfront.search.learning.search_samplers import samplers_of_search
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
 from stepfront.search.problem.costs import (
@@ -40,10 +40,11 @@ from stepfront.search.problem.costs import (
 )
 from stepfront.search.problem.decoder_cost import ensure_decoder_cost
 from stepfront.search.problem.evaluator_parts import worker_parts
-from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias
+from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias, with_samplers
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
+from stepfront.search.records.learnt_samplers import write_search_samplers
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
@@ -99,16 +100,19 @@ def run_search(
             begin_record(directory)
             stage("measuring the widths")
             costs = load_or_measure_costs(problem, directory)
+            check_nothing_lost(settings, directory)
+            check_continues(problem, costs, directory, extend)  # before anything is learnt, or replaced
             costs = add_latencies(problem, costs, directory) if extend else costs
             ensure_decoder_cost(problem, directory)
-            problem = ensure_samplers(problem, costs, directory, stage)
+            samplers = samplers_of_search(problem, costs, directory, stage)
+            problem = with_samplers(problem, samplers)
             ensure_gap_table(problem, directory)
             ensure_step_errors(problem, directory)
-            check_nothing_lost(settings, directory)
             with (
                 recorded_study(settings.storage, directory),
                 closing(open_ledger(problem, costs, directory, extend)) as ledger,
             ):
+                write_search_samplers(directory, samplers)
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 if ledger.enter_space() and len(ledger.complete):

@@ -13,9 +13,8 @@ from stepfront.search.execution.placement import remote_options
 from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.problem.evaluator_parts import worker_parts
-from stepfront.search.problem.load import with_samplers
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers, write_search_samplers
+from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
 from stepfront.trainers.config import BEST, LEARNT
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import WidthCost
@@ -26,24 +25,22 @@ Stage = Callable[[str], None]
 """Called with what is being done."""
 
 
-def ensure_samplers(
+def samplers_of_search(
     problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, stage: Stage
-) -> SearchProblem:
-    """Return the problem with the samplers that its plans run on; without learnt ones, the problem as it is.
+) -> dict[int, SamplerRecord]:
+    """Return the samplers that the plans of a search run on, by number of steps; none without learnt ones.
 
-    A search keeps those it began with.  Others are taken from beside the supernet, or learnt on workers and put there.
+    A search keeps those it began with: on another kind of device, learning may end with others.  Those that it lacks
+    are taken from beside the supernet, or learnt on workers and put there.  Nothing is written to `directory`.
     """
     sampler = problem.settings.sampler
     if sampler.learnt is None:
-        return problem
-    counts = problem.encoding.step_counts
-    records = read_search_samplers(directory)
-    if records.keys() != set(counts):
-        tasks = [sampler_task(problem, costs, (1.0,) * count, sampler.learnt) for count in counts]
-        found = find_or_learn(problem, tasks, stage)
-        records = dict(zip(counts, found, strict=True))
-        write_search_samplers(directory, records)
-    return with_samplers(problem, records)
+        return {}
+    counts, records = problem.encoding.step_counts, read_search_samplers(directory)
+    lacking = [count for count in counts if count not in records]
+    tasks = [sampler_task(problem, costs, (1.0,) * count, sampler.learnt) for count in lacking]
+    records |= zip(lacking, find_or_learn(problem, tasks, stage), strict=True)
+    return {count: records[count] for count in counts}
 
 
 def sampler_task(

@@ -118,8 +118,13 @@ def load_problem_of_search(settings: RunSettings, directory: Path) -> SearchProb
 
 
 def with_samplers(problem: SearchProblem, records: Mapping[int, SamplerRecord]) -> SearchProblem:
-    """Return the problem whose plans run on these learnt samplers, by number of steps."""
-    return replace(problem, samplers={steps: record.sampler for steps, record in records.items()})
+    """Return the problem whose plans run on these learnt samplers, by number of steps.
+
+    Those of numbers of steps that no plan has are left out: a call that made the space larger was killed.
+    """
+    counts = problem.encoding.step_counts
+    samplers = {steps: record.sampler for steps, record in records.items() if steps in counts}
+    return replace(problem, samplers=samplers)
 
 
 def _check_supernet_exists(directory: Path) -> None:

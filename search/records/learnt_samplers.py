@@ -132,7 +132,9 @@ def read_samplers(directory: Path) -> dict[str, LearntSampler]:
 
 
 def write_search_samplers(directory: Path, records: Mapping[int, SamplerRecord]) -> None:
-    """Write the samplers that plans of each number of steps run on."""
+    """Write the samplers that plans of each number of steps run on; nothing where there are none."""
+    if not records:
+        return
     index = {str(steps): write_sampler(directory, record) for steps, record in records.items()}
     write_json(directory / FOLDER / _INDEX, {"by_steps": index})
 

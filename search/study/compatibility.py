@@ -23,7 +23,10 @@ EARLIER_SPACES = "earlier_spaces"
 BELOW = "below"
 """The key of an earlier space that says below which number trials were proposed in it."""
 
-_SPACE = ("space", "sampler", "learnt")
+LEARNT = "learnt"
+"""The key of the specification that has the digests of the learnt samplers by number of steps."""
+
+_SPACE = ("space", "sampler", LEARNT)
 
 
 GenomeMap = Callable[[str], str]
@@ -76,7 +79,7 @@ def check_compatible(store: TrialStore, spec: Mapping[str, Any], may_widen: bool
     It holds everything that two searches must share for their scores to compare.  With `may_widen` the space of plans
     may be another one; the study's is written later.  Raises InputError where anything else differs.
     """
-    given = json.loads(json.dumps(dict(spec)))  # tuples become lists, as in the storage
+    given = _as_stored(spec)
     stored = store.study_attribute(SPEC)
     if stored is None:
         store.set_study_attribute(SPEC, given)
@@ -84,8 +87,13 @@ def check_compatible(store: TrialStore, spec: Mapping[str, Any], may_widen: bool
     return compared(stored, given, may_widen)
 
 
-def compared(stored: Mapping[str, Any], given: Mapping[str, Any], may_widen: bool) -> StudySpec:
+def _as_stored(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(dict(spec))))  # tuples become lists, as in the storage
+
+
+def compared(stored: Mapping[str, Any], spec: Mapping[str, Any], may_widen: bool) -> StudySpec:
     """Return the specification of a study with a stored one.  Raises InputError where its scores would not compare."""
+    given = _as_stored(spec)
     before = tuple(stored.get(EARLIER_SPACES, ()))
     now = {key: value for key, value in stored.items() if key != EARLIER_SPACES}
     for key in sorted(given.keys() | now.keys()):
@@ -103,7 +111,7 @@ def _may_differ(key: str, stored: Any, given: Any) -> bool:
     """Return whether scores compare although a part of the specification differs: the space, or more steps."""
     if key == "sampler":
         return bool(stored | {"steps": given["steps"]} == given)
-    if key == "learnt":  # samplers of further numbers of steps
+    if key == LEARNT:  # samplers of further numbers of steps
         return bool(stored and given and stored.items() <= given.items())
     return key == "space"
 

@@ -118,6 +118,17 @@ def read_study(url: str | None, directory: Path) -> tuple[dict[str, Any], list[F
         close_storage(storage)
 
 
+def study_attributes(url: str | None, directory: Path) -> dict[str, Any]:
+    """Return the attributes of a search's study; none where there is no study."""
+    storage = open_storage(url, directory)
+    try:
+        return storage.get_study_user_attrs(storage.get_study_id_from_name(study_name(url, directory)))
+    except KeyError:
+        return {}
+    finally:
+        close_storage(storage)
+
+
 def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
     """Return the numbers of the trials that have a result; None when the study's file is damaged.
 

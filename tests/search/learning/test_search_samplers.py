@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search import run_search
+from stepfront.search.extending.extended_settings import extended_settings
 from stepfront.search.learning import search_samplers
-from stepfront.search.learning.search_samplers import ensure_samplers
+from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.search_samplers import samplers_of_search
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search
@@ -24,10 +28,11 @@ from stepfront.search.records.learnt_samplers import (
     write_search_samplers,
 )
 from stepfront.search.records.plan_rows import plan_of_row
-from stepfront.search.records.run_directory import find_search
+from stepfront.search.records.run_directory import find_search, resume_settings
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
-from tests.search.conftest import tiny_settings
+from tests.search.at_once import workers_at_once
+from tests.search.conftest import copy_of_search, tiny_settings
 
 LEARNING = (
     "learning={pairs: 8, stopping_pairs: 4, held_out_pairs: 4, iterations: 4, batch: 4, check_every: 2, starts: 1, "
@@ -45,9 +50,17 @@ def search_settings(directory: Path, *overrides: str) -> RunSettings:
     return tiny_settings(directory, "initial_plans={uniform: 2}", *own, *overrides)
 
 
-def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Path) -> None:
-    stages: list[str] = []
-    directory = run_search(search_settings(fresh), False, NoView(), stages.append)
+@pytest.fixture(scope="module")
+def begun(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Return the directory of a search on learnt samplers, and what it said of its stages."""
+    place, stages = tmp_path_factory.mktemp("learnt"), list[str]()
+    shutil.copytree(trained / "tiny" / "supernet", place / "tiny" / "supernet")
+    with workers_at_once():
+        return run_search(search_settings(place), False, NoView(), stages.append), stages
+
+
+def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(begun: tuple[Path, list[str]]) -> None:
+    (directory, stages), fresh = begun, begun[0].parents[1]
     records = read_search_samplers(directory)
     assert sorted(records) == [2, 4, 6]  # the numbers of steps of three even stages
     samplers = read_samplers(directory)
@@ -59,8 +72,7 @@ def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Pa
     assert any("learning samplers" in stage for stage in stages)
     stages.clear()
     other = search_settings(fresh, "name=other", f"supernet={fresh / 'tiny' / 'supernet'}", "search_seed=5")
-    ensure_samplers(load_problem(other), read_costs(directory), other.search_directory, stages.append)
-    assert read_search_samplers(other.search_directory) == records
+    assert samplers_of_search(load_problem(other), read_costs(directory), fresh / "new", stages.append) == records
     assert not any("learning samplers" in stage for stage in stages)
     facts = read_snapshot(directory).facts["learning"]
     assert {fact["steps"] for fact in facts} == {2, 4, 6}
@@ -68,6 +80,43 @@ def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(fresh: Pa
     own = [s for s in full_width_samplers(load_problem_of_search(find_search(directory)[1], directory)) if not s.name]
     assert {len(s.plan.widths) for s in own} == {2, 4, 6}
     assert all(s.plan.learnt is not None for s in own)
+
+
+@pytest.fixture
+def elsewhere(begun: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that search on a machine whose devices learn other samplers, and that has none yet."""
+    directory = copy_of_search(begun[0], tmp_path)
+    shutil.rmtree(directory.parent / "supernet" / "samplers")
+    learn = Task.run
+
+    def learn_otherwise(task: Task) -> SamplerRecord:
+        record = learn(task)
+        told = tuple(time + 0.25 for time in record.sampler.network_times)
+        return replace(record, sampler=replace(record.sampler, network_times=told))
+
+    monkeypatch.setattr(Task, "run", learn_otherwise)
+    return directory
+
+
+def test_a_larger_space_keeps_the_samplers_so_far_and_learns_further_ones(elsewhere: Path) -> None:
+    before = read_search_samplers(elsewhere)
+    larger = extended_settings(elsewhere, 2, None, None, ["sampler.steps=8", "space.stages=4"])
+    run_search(larger, False, NoView(), lambda text: None, extend=True)
+    after = read_search_samplers(elsewhere)
+    assert sorted(after) == [2, 4, 6, 8]
+    assert {steps: after[steps] for steps in before} == before
+    run_search(resume_settings(elsewhere), False, NoView(), lambda text: None)
+    assert len(read_snapshot(elsewhere).trials) == 4
+
+
+def test_a_search_that_is_refused_leaves_samplers_and_tables_as_they_were(elsewhere: Path) -> None:
+    kept = ("samplers/index.json", "gap.npz", "settings.yaml", "costs.json")
+    before = [(elsewhere / name).read_bytes() for name in kept]
+    stages: list[str] = []
+    with pytest.raises(InputError, match="this search was begun with"):
+        run_search(search_settings(elsewhere.parents[1], "sampler.steps=3"), False, NoView(), stages.append)
+    assert [(elsewhere / name).read_bytes() for name in kept] == before
+    assert not any("samplers" in stage for stage in stages)  # refused before the long work
 
 
 def test_a_missing_sampler_is_named(tmp_path: Path) -> None:
