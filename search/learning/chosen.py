@@ -23,6 +23,7 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.learning_settings import LearningSettings, SamplerKind
+from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
@@ -30,7 +31,7 @@ from stepfront.trainers.sampler_learning.pairs import learning_seed
 from stepfront.trainers.sampler_learning.starts import ClosedForm, different_forms
 from stepfront.trainers.validation import settings_json
 
-VERSION = 2
+VERSION = 3
 """Of the rules by which samplers are learnt and chosen; samplers of another version are learnt again."""
 
 NOT_FINITE = 1e9
@@ -38,6 +39,14 @@ NOT_FINITE = 1e9
 
 Score = Callable[[Plan], float]
 """Returns the FID of a plan."""
+
+
+def judged_on(reference: Reference) -> str:
+    """Return a digest of the images that FID compares with: of the data, or of statistics of unknown images.
+
+    Not of all statistics, whose last digits differ between devices.
+    """
+    return reference.data_fingerprint or reference.content
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,11 @@ class Task:
     @property
     def key(self) -> str:
         """Return a digest of all that the result depends on, 16 hexadecimal digits."""
-        parts = self.parts
+        parts, card = self.parts, self.parts.card
         content: list[Any] = [
-            *(VERSION, parts.card.digest, self.widths, self.learnt, settings_json(self.settings)),
-            *(self.images, self.hand),
+            *(VERSION, card.digest, self.widths, self.learnt, settings_json(self.settings)),
+            *(settings_json(card.diffusion), card.label_counts),
+            *(self.images, self.hand, judged_on(parts.reference), parts.engine.precision),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
         if parts.decoder is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stepfront.errors import InputError
@@ -16,18 +17,29 @@ from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 from stepfront.search.storage.run_location import open_for_reading, open_for_writing
-from stepfront.trainers.config import SamplerSettings
+from stepfront.trainers.config import DiffusionSettings, SamplerSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.learning_settings import LearningSettings
+from stepfront.trainers.metrics.fid import Reference
 
 SAMPLER = LearntSampler("ddim", (900.0, 30.5), (899.0, 31.0), ((0.1, 0.0), (0.0, 0.2)), ((0.0, 0.0), (0.3, 0.0)))
 
 
-def task(supernet: str = "abc", guidance: float = 1.0, widths: tuple[float, ...] = (1.0, 1.0)) -> Task:
+def task(
+    supernet: str = "abc",
+    guidance: float = 1.0,
+    widths: tuple[float, ...] = (1.0, 1.0),
+    data: str = "digits",
+    mean: float = 0.0,
+    **of_card: Any,
+) -> Task:
     features = SimpleNamespace(name="random", digest="f")
-    card = SimpleNamespace(digest=supernet)
-    sampler = SamplerSettings(guidance=guidance)
-    parts: Any = SimpleNamespace(card=card, features=features, sampler=sampler, decoder=None)
+    card = SimpleNamespace(**({"digest": supernet, "label_counts": (), "diffusion": DiffusionSettings()} | of_card))
+    sampler, reference = SamplerSettings(guidance=guidance), Reference(np.full(1, mean), np.eye(1), 9, "", "", data)
+    parts: Any = SimpleNamespace(
+        card=card, features=features, sampler=sampler, decoder=None, reference=reference, engine=PLAIN
+    )
     return Task(parts, widths, "solver", LearningSettings(), 64, (("ddim", "leading"),))
 
 
@@ -72,11 +84,33 @@ def test_a_store_that_is_gone_costs_a_warning_and_no_learning(tmp_path: Path, ca
     assert kept.find(task()) == record()
 
 
+def test_a_sampler_chosen_on_other_images_or_labels_is_another(tmp_path: Path) -> None:
+    kept = KeptSamplers(tmp_path)
+    kept.keep(task(), record())
+    others = {
+        "other data": task(data="letters"),
+        "a file of statistics": task(data=""),
+        "another such file": task(data="", mean=1.0),
+        "other labels": task(label_counts=(3, 9)),
+        "another training": task(diffusion=DiffusionSettings(schedule="cosine")),
+        "another precision": precise(task(), "bfloat16"),
+    }
+    assert [name for name, other in others.items() if kept.find(other) is not None] == []
+    assert len({other.key for other in others.values()}) == len(others)
+    assert kept.find(task(mean=1e-9)) == record()  # statistics of the same images, from another device
+
+
+def precise(given: Task, precision: str) -> Task:
+    parts: Any = SimpleNamespace(**vars(given.parts) | {"engine": Engine.model_validate({"precision": precision})})
+    return replace(given, parts=parts)
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
         (task(supernet="another"), "another supernet"),
         (task(guidance=2.0), "another guidance"),
+        (task(data="letters"), "another data set"),
         (task(widths=(0.5, 1.0)), "another plan"),
         (replace(task(), hand=(("dpmpp_2m", "leading"),)), "another set of solvers"),
         (replace(task(), learnt="times"), "another part of the sampler"),
