@@ -29,7 +29,7 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
     """Learn the sampler of a front point, or of all with `front`; each that helps becomes a trial of origin `fit`.
 
     The trial has its parent's cost and widths.  Raises InputError when there is no such point, when it can't have a
-    sampler of its own, and when learning fails.
+    sampler of its own, and when learning fails for all points.
     """
     directory, settings = find_search(path)
     with directory_lock(directory), ray_session(settings.workers):
@@ -38,7 +38,10 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
         problem = load_problem_of_search(settings, directory)
         costs = load_or_measure_costs(problem, directory)
         with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
-            fits = Fitting(problem, costs, directory, ledger, stage).fit(numbers)
+            fitting = Fitting(problem, costs, directory, ledger, stage)
+            fits = fitting.fit(numbers)
+            if not fits:
+                raise InputError(next(iter(fitting.failures.values())))
             TableWriter(problem, ledger, costs, directory, command).write()
     return fits
 

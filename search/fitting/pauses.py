@@ -40,7 +40,10 @@ class FitPauses:
         return ledger.searched >= ledger.pause_at
 
     def run(self) -> list[Fit]:
-        """Fit samplers to some points of the front, and record them and what learning took."""
+        """Fit samplers to some points of the front, and record them and what learning took.
+
+        A point whose learning fails is left out, and no later pause fits it: learning would fail again.
+        """
         ledger = self.fitting.ledger
         rounds = ledger.fit_rounds
         if rounds.under_way is None:

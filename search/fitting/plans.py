@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.worker import LoadEvaluator
+from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
 from stepfront.search.problem.costs import evaluation_limit
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -45,13 +47,16 @@ class Fitting:
     ledger: Ledger
     stage: Stage
     check_interrupt: Callable[[], None] = lambda: None
+    failures: dict[int, str] = field(default_factory=dict)
+    """Why learning failed, by trial: those have no `Fit`."""
 
     def fit(self, numbers: Sequence[int]) -> list[Fit]:
-        """Fit a sampler to each of the trials; what an interrupted call has learnt and recorded is kept."""
-        trials = [self.ledger.trials[number] for number in numbers]
-        plans = [self.problem.plan_of(trial.user_attrs[GENOME]) for trial in trials]
-        tasks = [sampler_task(self.problem, self.costs, plan.widths, "solver", plan) for plan in plans]
-        records = find_or_learn(self.problem, tasks, self.stage, self.check_interrupt)
+        """Fit a sampler to each of the trials; what an interrupted call has learnt and recorded is kept.
+
+        A trial whose learning fails is reported and left out.
+        """
+        learnt = self._learnt(numbers)
+        trials, records = [self.ledger.trials[number] for number in learnt], list(learnt.values())
         for record in records:
             write_sampler(self.directory, record)
         proposals = [
@@ -63,6 +68,22 @@ class Fitting:
         )
         fits = [Fit(t.number, float(result_of(t)["fid"]), r) for t, r in zip(trials, records, strict=True)]
         return [self._with_trial(fit, proposal) for fit, proposal in zip(fits, proposals, strict=True)]
+
+    def _learnt(self, numbers: Sequence[int]) -> dict[int, SamplerRecord]:
+        """Return the record of each trial whose learning does not fail."""
+        parts, tasks = worker_parts(self.problem, self.costs), {}
+        for number in numbers:
+            plan = self.problem.plan_of(self.ledger.trials[number].user_attrs[GENOME])
+            tasks[number] = sampler_task(self.problem, parts, plan.widths, "solver", plan)
+        numbers_of = {task.key: number for number, task in tasks.items()}
+
+        def failed(task: Task, error: InputError) -> None:
+            number = numbers_of[task.key]
+            self.failures[number] = str(error)
+            self.stage(f"no sampler is fitted to trial {number}: {error}")
+
+        found = find_or_learn(self.problem, list(tasks.values()), self.stage, self.check_interrupt, failed)
+        return {number: found[task.key] for number, task in tasks.items() if task.key in found}
 
     def _lacks(self, proposal: Proposal) -> bool:
         """Return whether the study has no result of a fitted plan."""

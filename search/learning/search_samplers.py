@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from stepfront.errors import InputError
+from stepfront.errors import InputError, first_line
 from stepfront.search.execution.placement import remote_options
+from stepfront.search.execution.worker import reason_of
 from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -17,6 +20,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
 from stepfront.trainers.config import BEST, LEARNT
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.learning_settings import SamplerKind
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
@@ -37,15 +41,16 @@ def samplers_of_search(
     if sampler.learnt is None:
         return {}
     counts, records = problem.encoding.step_counts, read_search_samplers(directory)
-    lacking = [count for count in counts if count not in records]
-    tasks = [sampler_task(problem, costs, (1.0,) * count, sampler.learnt) for count in lacking]
-    records |= zip(lacking, find_or_learn(problem, tasks, stage), strict=True)
+    parts = worker_parts(problem, costs)
+    tasks = {n: sampler_task(problem, parts, (1.0,) * n, sampler.learnt) for n in counts if n not in records}
+    found = find_or_learn(problem, list(tasks.values()), stage)
+    records |= {count: found[task.key] for count, task in tasks.items()}
     return {count: records[count] for count in counts}
 
 
 def sampler_task(
     problem: SearchProblem,
-    costs: dict[float, WidthCost],
+    parts: EvaluatorParts,
     widths: tuple[float, ...],
     learnt: SamplerKind,
     own: Plan | None = None,
@@ -58,39 +63,61 @@ def sampler_task(
         learning = learning.model_copy(update={"solvers": (solver,)})
     given = () if any_solver or settings.sampler.times == LEARNT else ((solver, settings.sampler.grid),)
     hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*given, *SAMPLERS)
-    return Task(worker_parts(problem, costs), widths, learnt, learning, settings.evaluation.images, hand, own)
+    return Task(parts, widths, learnt, learning, settings.evaluation.images, hand, own)
+
+
+def _end(task: Task, error: InputError) -> None:
+    raise error
 
 
 def find_or_learn(
-    problem: SearchProblem, tasks: Sequence[Task], stage: Stage, check_interrupt: Callable[[], None] = lambda: None
-) -> list[SamplerRecord]:
-    """Return the record of each task: from beside the supernet, or learnt on workers and put there."""
+    problem: SearchProblem,
+    tasks: Sequence[Task],
+    stage: Stage,
+    check_interrupt: Callable[[], None] = lambda: None,
+    on_failure: Callable[[Task, InputError], None] = _end,
+) -> dict[str, SamplerRecord]:
+    """Return the records by the keys of their tasks: from beside the supernet, or learnt on workers and put there.
+
+    All tasks have the same parts.  `on_failure` is called with a task that fails and the reason in one line, and its
+    record is left out; by default, the error ends the others.
+    """
     kept = KeptSamplers(problem.supernet.local, problem.supernet.uri)
     records = {task.key: found for task in tasks if (found := kept.find(task)) is not None}
     missing = [task for task in tasks if task.key not in records]
     if missing:
         workers = problem.settings.workers
-        run = ray.remote(**remote_options(workers))(_run)
-        waiting = {run.remote(task): task for task in missing}
+        run, parts = ray.remote(**remote_options(workers))(_run), ray.put(missing[0].parts)
+        waiting = {run.remote(parts, _without_parts(task)): task for task in missing}
         while waiting:
             what = "measuring solvers" if missing[0].learnt == "closed_form" else "learning samplers"
             stage(f"{what}, {len(missing) - len(waiting)} of {len(missing)} done")
             while not (ready := ray.wait(list(waiting), num_returns=1, timeout=1)[0]):
                 check_interrupt()
             task = waiting.pop(ready[0])
-            records[task.key] = _result(ready[0])
-            kept.keep(task, records[task.key])
-    return [records[task.key] for task in tasks]
+            try:
+                records[task.key] = _result(ready[0])
+            except InputError as error:
+                on_failure(task, error)
+            else:
+                kept.keep(task, records[task.key])
+    return records
 
 
 def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
+    """Return what a worker has learnt.  Raises InputError with the reason in one line where it has not."""
     try:
         return ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):  # one line, without the worker's traceback
+    except ray.exceptions.RayError as error:  # it raised, died, or ran out of memory
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from None
-        raise
+        raise InputError(f"learning a sampler failed: {first_line(error, reason_of(error))}") from None
 
 
-def _run(task: Task) -> SamplerRecord:
-    return task.run()
+def _without_parts(task: Task) -> dict[str, Any]:
+    """Return the other fields of a task: the parts, with the weights, travel once for all tasks."""
+    return {field.name: getattr(task, field.name) for field in fields(task) if field.name != "parts"}
+
+
+def _run(parts: EvaluatorParts, other: Mapping[str, Any]) -> SamplerRecord:
+    return Task(parts, **other).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -31,6 +32,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from tests.search import at_once
 from tests.search.at_once import workers_at_once
 from tests.search.conftest import copy_of_search, tiny_settings
 
@@ -166,11 +168,43 @@ def test_fits_in_a_search_need_a_teacher_of_enough_steps(tmp_path: Path) -> None
         tiny_settings(tmp_path, "fit.every=2", "learning.teacher_steps=5")
 
 
-def test_what_a_worker_refuses_is_one_line_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ray.exceptions.RayTaskError("run", "many\nlines", InputError("one line")).as_instanceof_cause(), "one line"),
+        (
+            ray.exceptions.RayTaskError("run", "x", RuntimeError("no memory\nmore")).as_instanceof_cause(),
+            "learning a sampler failed: RuntimeError: no memory",
+        ),
+        (ray.exceptions.OutOfMemoryError("x"), "learning a sampler failed: its worker ran out of memory"),
+        (ray.exceptions.WorkerCrashedError(), "learning a sampler failed: its worker died"),
+    ],
+)
+def test_why_a_worker_has_not_learnt_is_one_line_without_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
     def fail(task: object) -> None:
-        raise ray.exceptions.RayTaskError("run", "many\nlines", InputError("one line")).as_instanceof_cause()
+        raise error
 
     monkeypatch.setattr(search_samplers.ray, "get", fail)
     with pytest.raises(InputError) as caught:
         search_samplers._result(ray.ObjectRef.nil())
-    assert str(caught.value) == "one line"
+    assert str(caught.value) == line
+
+
+def test_the_weights_travel_to_the_workers_once(
+    begun: tuple[Path, list[str]], fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, sizes = read_search_samplers(begun[0]), list[int]()
+
+    def travelled(value: Any) -> Any:
+        sizes.append(len(ray.cloudpickle.dumps(value)))
+        return ray.cloudpickle.loads(ray.cloudpickle.dumps(value))
+
+    monkeypatch.setattr(at_once, "travelled", travelled)
+    monkeypatch.setattr(Task, "run", lambda task: records[len(task.widths)])
+    problem = load_problem(search_settings(fresh))
+    found = samplers_of_search(problem, read_costs(begun[0]), fresh / "new", lambda text: None)
+    assert found == records
+    weights = sum(array.nbytes for array in problem.weights.values())
+    assert len([size for size in sizes if size > weights]) == 1
