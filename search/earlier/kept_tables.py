@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from stepfront.addresses import is_uri
 from stepfront.arrays import Array
 from stepfront.errors import InputError
-from stepfront.files import write_atomically
+from stepfront.files import read_json, write_atomically, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.earlier.usable_plans import marked_rows, scored_trials
-from stepfront.search.records.run_directory import find_search
+from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FRONT, TRIALS
@@ -25,6 +28,8 @@ FRONT_PLANS = 16
 """Number of plans that `--from` takes from an earlier front."""
 
 _STEPS_FILE = "steps.npz"
+_NAMES = "names.json"
+"""Folders of the copies by names that earlier searches have had since."""
 
 
 def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
@@ -71,11 +76,8 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
     continued or been deleted.
     """
     kept = {}
-    for name in settings.initial_plans:
-        if not name.startswith(FRONT_OF):
-            continue
-        place = directory / "earlier" / hashlib.sha256(name.encode()).hexdigest()[:12]
-        source = Path(name.removeprefix(FRONT_OF))
+    for name in _fronts(settings):
+        place, source = _folder_of(name, settings, directory), Path(name.removeprefix(FRONT_OF))
         if not (place / TRIALS).exists() and not (place / FRONT).exists():
             _keep_steps(source, place)
         for table in (TRIALS, FRONT):
@@ -85,12 +87,44 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
     return kept
 
 
+def _fronts(settings: RunSettings) -> list[str]:
+    return [name for name in settings.initial_plans if name.startswith(FRONT_OF)]
+
+
+def _folder_of(name: str, settings: RunSettings, directory: Path) -> Path:
+    """Return the folder of the copies of an earlier search.
+
+    It is called by the name at first.  The name changes where both searches are moved together; the settings that the
+    search wrote last have the one of before.  So the new one is noted beside the folders.
+    """
+    place = directory / "earlier"
+    noted: dict[str, str] = read_json(place / _NAMES, "list of earlier searches") if (place / _NAMES).exists() else {}
+
+    def folder(known: str) -> str:
+        return noted.get(known) or hashlib.sha256(known.encode()).hexdigest()[:12]
+
+    written = written_settings(directory)
+    if not (place / folder(name)).exists() and written is not None:
+        at = _from_the_run(name, settings)
+        before = next((one for one in _fronts(written) if _from_the_run(one, written) == at), name)
+        if (place / folder(before)).exists():
+            noted[name] = folder(before)
+            write_json(place / _NAMES, noted)
+    return place / folder(name)
+
+
+def _from_the_run(name: str, settings: RunSettings) -> str:
+    """Return the path of an earlier search relative to the run, which stays where both are moved together."""
+    path = name.removeprefix(FRONT_OF)
+    return path if is_uri(settings.directory) else os.path.relpath(path, settings.run_directory)
+
+
 @dataclass(frozen=True)
 class EarlierSteps:
     """What the steps of an earlier search met.
 
-    `half_log_snr` [N] belongs to `times` [N] ascending, `gap` [steps, widths] to `gap_half_log_snr` [steps]; a search
-    without a gap table has an empty one.
+    `half_log_snr` [N] belongs to `times` [N] ascending, `gap` [steps, widths] to `gap_half_log_snr` [steps] and
+    `widths`; a search without a gap table of widths has an empty one.
     """
 
     name: str
@@ -122,16 +156,13 @@ def _keep_steps(source: Path, place: Path) -> None:
         return
     schedule = noise_schedule(settings.diffusion)
     times = np.arange(schedule.steps, dtype=np.float64)
-    widths = np.array(settings.network.widths)
-    gap, grid = _gap_of(source), time_grid(schedule, settings.sampler.grid, settings.sampler.steps)
-    if gap.shape != (len(grid), len(widths)):  # that of variants has other columns
-        gap = np.zeros((0, len(widths)))
+    gap, at, widths = _gap_of(source, settings)
     arrays = {
         "name": np.array(settings.name),
         "times": times,
         "half_log_snr": schedule.half_log_snr(times),
         "gap": gap,
-        "gap_half_log_snr": schedule.half_log_snr(np.asarray(grid))[: len(gap)],
+        "gap_half_log_snr": schedule.half_log_snr(at),
         "widths": widths,
     }
 
@@ -143,9 +174,22 @@ def _keep_steps(source: Path, place: Path) -> None:
     write_atomically(place / _STEPS_FILE, write)
 
 
-def _gap_of(source: Path) -> Array:
+def _gap_of(source: Path, settings: RunSettings) -> tuple[Array, Array, Array]:
+    """Return the gap table [steps, widths] of the search in `source`, its times and its widths; empty where unknown.
+
+    Columns of steps that run more or less than a width are left out.
+    """
     try:
         with np.load(source / "gap.npz", allow_pickle=False) as stored:
-            return np.asarray(stored["gap"], dtype=np.float64)
-    except (OSError, ValueError, KeyError, EOFError):
-        return np.zeros((0, 0))
+            found = {name: stored[name] for name in stored}
+        gap = np.asarray(found["gap"], dtype=np.float64)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        gap, found = np.zeros((0, 0)), {}
+    if {"times", "widths", "marks"} <= found.keys() and (plain := found["marks"] == "").any():
+        return gap[:, plain], found["times"], found["widths"][plain]
+    # A table of an earlier version does not say what it is of: it is used where the settings leave no doubt.
+    grid = np.array(time_grid(noise_schedule(settings.diffusion), settings.sampler.grid, settings.sampler.steps))
+    widths = np.array(settings.network.widths)
+    if settings.sampler.learnt or settings.space.variants or gap.shape != (len(grid), len(widths)):
+        return np.zeros((0, len(widths))), grid[:0], widths
+    return gap, grid, widths

@@ -110,9 +110,9 @@ _MEASURE_AGAIN = "delete it, and `stepfront resume` measures the widths again"
 
 def ensure_gap_table(problem: SearchProblem, directory: Path) -> None:
     """Measure the gap table of a search on a worker and store it, unless it is stored already."""
-    key = problem.gap_inputs.key
-    if read_gap_table(directory, key) is None:
-        write_gap_table(directory, key, measure_gap(problem))
+    inputs = problem.gap_inputs
+    if read_gap_table(directory, inputs.key) is None:
+        write_gap_table(directory, inputs, measure_gap(problem))
 
 
 def ensure_step_errors(problem: SearchProblem, directory: Path) -> None:

@@ -43,6 +43,11 @@ class GapInputs:
             made_from += (runs_text(self.variants),)
         return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
+    @property
+    def columns(self) -> tuple[Variant, ...]:
+        """Return what the columns are of."""
+        return self.variants or tuple(map(Variant, self.card.network.widths))
+
     def measure(self, device: torch.device) -> np.ndarray:
         """Compute the table [steps, variants] on a device."""
         return supernet_gap(self.card, self.weights, self.times, self.images, self.labels, device, self.variants)
@@ -54,6 +59,12 @@ def read_gap_table(directory: Path, key: str) -> np.ndarray | None:
     return None if stored is None else stored.get("gap")
 
 
-def write_gap_table(directory: Path, key: str, gap: np.ndarray) -> None:
-    """Write the gap table of a search directory."""
-    write_arrays(directory / GAP_FILE, key, {"gap": gap})
+def write_gap_table(directory: Path, inputs: GapInputs, gap: np.ndarray) -> None:
+    """Write the gap table of a search directory, with the times of its rows and the variants of its columns."""
+    columns = inputs.columns
+    names = {
+        "times": np.array(inputs.times, dtype=np.float64),
+        "widths": np.array([variant.width for variant in columns]),
+        "marks": np.array([variant.mark for variant in columns], dtype=np.str_),
+    }
+    write_arrays(directory / GAP_FILE, inputs.key, {"gap": gap, **names})
