@@ -115,10 +115,9 @@ def _ray(settings: RunSettings) -> str:
 
 
 def _storage(settings: RunSettings) -> str:
-    from stepfront.search.study.optuna_storage import open_storage
+    from stepfront.search.study.optuna_storage import opened_storage
 
-    with tempfile.TemporaryDirectory() as scratch:
-        storage = open_storage(settings.storage, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, opened_storage(settings.storage, Path(scratch)) as storage:
         return f"{settings.storage or 'SQLite'} can be written ({len(storage.get_all_studies())} studies)"
 
 

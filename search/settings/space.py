@@ -169,7 +169,9 @@ class BudgetSettings(Settings):
     """When a search ends: at the first limit that it reaches."""
 
     trials: int | None = Field(120, ge=1, description="number of evaluations, failed ones and fits included")
-    minutes: float | None = Field(None, gt=0, description="running time of the search, without pauses")
+    minutes: float | None = Field(
+        None, gt=0, description="running time of all sessions, with fits and the noise of scores"
+    )
     tflops: float | None = Field(None, gt=0, description="network FLOPs of all evaluations and of fits, in 1e12")
     patience: int | None = Field(
         None, ge=1, description="generations in a row without growth of the hypervolume beyond noise"

@@ -102,31 +102,37 @@ def close_storage(storage: BaseStorage) -> None:
         storage.engine.dispose()
 
 
-def read_study(url: str | None, directory: Path) -> tuple[dict[str, Any], list[FrozenTrial]]:
-    """Return the attributes of a search's study, and its trials by number.  Raises InputError when there is none."""
-    storage, name = open_storage(url, directory), study_name(url, directory)
+@contextlib.contextmanager
+def opened_storage(url: str | None, directory: Path) -> Iterator[BaseStorage]:
+    """Open a storage, as `open_storage`, for the block, and close its connections afterwards."""
+    storage = open_storage(url, directory)
     try:
-        study = storage.get_study_id_from_name(name)
-        trials = storage.get_all_trials(study, deepcopy=False)
-        return storage.get_study_user_attrs(study), sorted(trials, key=lambda trial: trial.number)
-    except KeyError:
-        raise InputError(
-            f"there is no study of the search in {directory}: the search never began, or the settings name "
-            "another storage"
-        ) from None
+        yield storage
     finally:
         close_storage(storage)
+
+
+def read_study(url: str | None, directory: Path) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    """Return the attributes of a search's study, and its trials by number.  Raises InputError when there is none."""
+    with opened_storage(url, directory) as storage:
+        try:
+            study = storage.get_study_id_from_name(study_name(url, directory))
+            trials = storage.get_all_trials(study, deepcopy=False)
+            return storage.get_study_user_attrs(study), sorted(trials, key=lambda trial: trial.number)
+        except KeyError:
+            raise InputError(
+                f"there is no study of the search in {directory}: the search never began, or the settings name "
+                "another storage"
+            ) from None
 
 
 def study_attributes(url: str | None, directory: Path) -> dict[str, Any]:
     """Return the attributes of a search's study; none where there is no study."""
-    storage = open_storage(url, directory)
-    try:
-        return storage.get_study_user_attrs(storage.get_study_id_from_name(study_name(url, directory)))
-    except KeyError:
-        return {}
-    finally:
-        close_storage(storage)
+    with opened_storage(url, directory) as storage:
+        try:
+            return storage.get_study_user_attrs(storage.get_study_id_from_name(study_name(url, directory)))
+        except KeyError:
+            return {}
 
 
 def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
@@ -134,19 +140,15 @@ def finished_numbers(url: str | None, directory: Path) -> set[int] | None:
 
     Raises InputError when a database does not answer.
     """
-    storage = None
     try:
-        storage = open_storage(url, directory)
-        found = storage.get_all_trials(storage.get_study_id_from_name(study_name(url, directory)), deepcopy=False)
+        with opened_storage(url, directory) as storage:
+            found = storage.get_all_trials(storage.get_study_id_from_name(study_name(url, directory)), deepcopy=False)
     except KeyError:
         return set()
     except Exception as error:  # a damaged file may raise any error of sqlite3, SQLAlchemy or json
         if is_file(url) and any(map(_is_damage, chain(error))):
             return None
         raise InputError(f"the search's storage can't be read: {root_cause(error)}") from error
-    finally:
-        if storage is not None:
-            close_storage(storage)
     # The result is written before the state, so a crash between the two lost nothing.
     return {trial.number for trial in found if trial.state.is_finished() or RESULT in trial.user_attrs}
 
@@ -223,13 +225,11 @@ def _earlier_name(url: str | None, directory: Path) -> str:
     except InputError:  # a new search, or damaged facts
         return ""
     name = f"{directory.parent.name}-{hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]}"
-    storage = open_storage(url, directory)
-    try:
-        found = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ID_ATTRIBUTE)
-    except KeyError:  # no study has that name
-        return ""
-    finally:
-        close_storage(storage)
+    with opened_storage(url, directory) as storage:
+        try:
+            found = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(ID_ATTRIBUTE)
+        except KeyError:  # no study has that name
+            return ""
     return name if found == identity else ""
 
 
@@ -289,8 +289,11 @@ def _is_one_database(one: str | None, other: str | None) -> bool:
 def delete_study(url: str | None, directory: Path) -> None:
     """Delete a search's study from a shared database, so that a new one of the same name can begin."""
     name = study_name(url, directory)
-    if name != OWN_STUDY and name in optuna.get_all_study_names(open_storage(url, directory)):
-        optuna.delete_study(study_name=name, storage=open_storage(url, directory))
+    if name == OWN_STUDY:
+        return
+    with opened_storage(url, directory) as storage:
+        if name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
 
 
 def cut_torn_line(path: Path) -> None:

@@ -138,6 +138,20 @@ def test_no_pause_begins_where_the_budget_ends(tmp_path: Path) -> None:
     assert len(search(make_ledger("memory", tmp_path, limits=Limits(trials=12)), every=2).fit_rounds.rounds) == 0
 
 
+def test_the_minutes_of_a_budget_are_those_of_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now, fit = [100.0], Learner.fit
+
+    def takes_an_hour(self: Learner, numbers: Sequence[int]) -> list[Fit]:
+        now[0] += 3600
+        return fit(self, numbers)
+
+    monkeypatch.setattr("stepfront.search.study.clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Learner, "fit", takes_an_hour)
+    ledger = search(make_ledger("memory", tmp_path, limits=Limits(seconds=3600)), every=2)
+    assert [one.at for one in ledger.fit_rounds.rounds] == [12]
+    assert (ledger.searched, ledger.elapsed) == (12, 3600)
+
+
 @pytest.mark.parametrize(
     ("chosen", "own_fid", "improves"),
     [

@@ -110,6 +110,27 @@ def test_a_database_file_that_was_cut_short_is_refused_in_one_line(tmp_path: Pat
     assert storage.DATABASE_FILE in str(raised.value)
 
 
+@pytest.mark.parametrize("verb", ["read_study", "study_attributes", "finished_numbers", "delete_study"])
+def test_what_looks_into_a_database_closes_its_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    name = study_name(url, tmp_path / "search")
+    run(make_ledger("memory", tmp_path, storage=open_storage(url, tmp_path), name=name), most=1)
+    opened: list[object] = []
+    closed: list[object] = []
+
+    def opens(url: str | None, directory: Path) -> object:
+        opened.append(open_storage(url, directory))
+        return opened[-1]
+
+    monkeypatch.setattr(storage, "open_storage", opens)
+    monkeypatch.setattr(storage, "close_storage", closed.append)
+    getattr(storage, verb)(url, tmp_path / "search")
+    assert len(opened) == 1  # a server has few
+    assert closed == opened
+
+
 def test_a_search_in_a_database_keeps_its_study_when_it_is_moved(tmp_path: Path) -> None:
     (tmp_path / "run" / "search").mkdir(parents=True)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
