@@ -23,7 +23,6 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.learning_settings import LearningSettings, SamplerKind
-from stepfront.trainers.metrics.fid import Reference
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
@@ -39,14 +38,6 @@ NOT_FINITE = 1e9
 
 Score = Callable[[Plan], float]
 """Returns the FID of a plan."""
-
-
-def judged_on(reference: Reference) -> str:
-    """Return a digest of the images that FID compares with: of the data, or of statistics of unknown images.
-
-    Not of all statistics, whose last digits differ between devices.
-    """
-    return reference.data_fingerprint or reference.content
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ class Task:
         content: list[Any] = [
             *(VERSION, card.digest, self.widths, self.learnt, settings_json(self.settings)),
             *(settings_json(card.diffusion), card.label_counts),
-            *(self.images, self.hand, judged_on(parts.reference), parts.engine.precision),
+            *(self.images, self.hand, parts.reference.images, parts.engine.precision),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
         if parts.decoder is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import read_json, write_json
-from stepfront.search.learning.chosen import Task, judged_on
+from stepfront.search.learning.chosen import Task
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 
 MADE_FOR = "made_for"
@@ -69,7 +69,7 @@ def _made_for(task: Task) -> dict[str, Any]:
         "part of the sampler": task.learnt,
         "set of solvers": sorted({solver for solver, _ in task.hand}),
         "guidance": parts.sampler.guidance,
-        "data set": judged_on(parts.reference)[:16],
+        "data set": parts.reference.images[:16],
     }
 
 

@@ -107,6 +107,14 @@ class Reference:
         """Return the sha256 of mean and covariance, which differs between two references of one name."""
         return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()
 
+    @property
+    def images(self) -> str:
+        """Return a digest of the images: that of their data set, or `content` where they are unknown.
+
+        Unlike the statistics of known images, it is the same on every device.
+        """
+        return self.data_fingerprint or self.content
+
     def distance(self, moments: Moments) -> float:
         """Return the Frechet distance of `moments` to this reference."""
         factor = moments.factor
