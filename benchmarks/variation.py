@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +21,17 @@ from benchmarks.enumerate import enumerate_plans
 from benchmarks.markdown import markdown
 from benchmarks.problem import load_problem
 from benchmarks.search import TableScore, reference_point, shares
+from stepfront.arrays import Array
 from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
 from stepfront.search.pareto import front_indices, hypervolume
 
 RANDOM = {"random": 20}
+
+BUDGET = 400
+"""Evaluations of a search."""
+
+IMAGES = 512
+"""Images per score."""
 
 
 @contextmanager
@@ -45,10 +52,36 @@ def gene_wise(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -
     return np.where(rng.random(len(first)) < 0.5, first, second)
 
 
+def row_cells(curves: Sequence[Array], gflops: Sequence[Array]) -> dict[str, str]:
+    """Return the cells of a variant, of its shares of the true hypervolume and costs per image, [evaluations] per seed.
+
+    `to 99%` counts evaluations, and `network TFLOPs` what their networks compute.
+    """
+    middle = np.median(np.array(curves), axis=0)
+    reached = [(curve >= 0.99).argmax() if (curve >= 0.99).any() else None for curve in curves]
+    spent = [each.cumsum() * IMAGES / 1000 for each in gflops]
+    counts = [np.inf if at is None else at + 1 for at in reached]
+    tflops = [np.inf if at is None else each[at] for at, each in zip(reached, spent, strict=True)]
+    return {
+        **{f"at {n}": f"{middle[n - 1]:.3f}" for n in (50, 100, 200)},
+        **_quartiles("to 99%", counts, max(map(len, curves)), ".0f"),
+        **_quartiles("network TFLOPs to 99%", tflops, float(np.median([each[-1] for each in spent])), ".2f"),
+    }
+
+
+def _quartiles(name: str, values: Sequence[float], most: float, digits: str) -> dict[str, str]:
+    """Return the median of `values`, infinite where `most` was not enough, and their quartiles."""
+    words = [
+        format(value, digits) if np.isfinite(value) else f"> {most:{digits}}"
+        for value in np.percentile(values, (25, 50, 75), method="higher")
+    ]
+    return {f"{name}, median": words[1], f"{name}, quartiles": f"{words[0]} to {words[2]}"}
+
+
 def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
-    """Yield one row per variant: median shares of the true hypervolume, and median evaluations to 99% of it."""
-    table = enumerate_plans(run, 6, 18, 512, work)
-    problem = load_problem(run, 6, 18, 512)
+    """Yield one row per variant: median shares of the true hypervolume, and what 99% of it takes."""
+    table = enumerate_plans(run, 6, 18, IMAGES, work)
+    problem = load_problem(run, 6, 18, IMAGES)
     lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
     score = TableScore(problem.encoding, lookup)
     reference = reference_point(score, problem.encoding)
@@ -61,19 +94,13 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
         settings: VariationSettings | None = None,
         screen: ScreenSettings = methods.NO_SCREEN,
     ) -> dict[str, str]:
-        curves = []
-        for seed in range(seeds):
-            scores = methods.ours(problem.plan_source(seed), score, 400, seed, wanted, settings, screen)
-            curves.append(shares(scores, reference, volume))
-        reached = [int(np.argmax(c >= 0.99)) + 1 if (c >= 0.99).any() else 401 for c in curves]
-        middle = np.median(np.array(curves), axis=0)
-        print(f"{name}: {np.median(reached):.0f}", flush=True)
-        return {
-            "variant": name,
-            **{f"at {n}": f"{middle[n - 1]:.3f}" for n in (50, 100, 200)},
-            "to 99%, median": f"{np.median(reached):.0f}",
-            "quartiles": f"{np.percentile(reached, 25):.0f}-{np.percentile(reached, 75):.0f}",
-        }
+        found = [
+            methods.ours(problem.plan_source(seed), score, BUDGET, seed, wanted, settings, screen)
+            for seed in range(seeds)
+        ]
+        cells = row_cells([shares(scores, reference, volume) for scores in found], [s[:, 1] for s in found])
+        print(f"{name}: {cells}", flush=True)
+        return {"variant": name, **cells}
 
     yield row("random first generation, defaults otherwise, no screening", RANDOM)
     for value in (0.3, 0.7, 0.9):
@@ -117,7 +144,8 @@ def main() -> None:
     text = (
         f"# Variation, initial plans and screening\n\nMade by `make bench-variation` on {time.strftime('%Y-%m-%d')}, on"
         f" the enumerated space of [bench-search.md](bench-search.md); {given.seeds} seeds; shares of"
-        " the true hypervolume.\n\n"
+        " the true hypervolume. `network TFLOPs` is what the networks of the evaluations to 99% compute: what a search"
+        " costs.\n\n"
     )
     (given.docs / "bench-variation.md").write_text(text + markdown(table) + "\n", encoding="utf-8")
 
