@@ -70,6 +70,7 @@ def ours(
         screening,
         neighbours=screen.neighbours,
         lead=screening.lead if screening is not None and screening.has_earlier else None,
+        climb=screen.steps_of_climb,
     )
     ledger = Ledger(
         InMemoryStorage(),

@@ -89,6 +89,7 @@ PEERS = (
     Peer("ours, without screening", partial(_ours, OURS, methods.NO_SCREEN)),
     Peer("ours, level coding", partial(_ours, OURS, ScreenSettings(coding="level"))),
     Peer("ours, optimistic gain", partial(_ours, OURS, ScreenSettings(acquisition="optimistic"))),
+    Peer("ours, no climb", partial(_ours, OURS, ScreenSettings(climb=0))),
     Peer("ours, no neighbours", partial(_ours, OURS, ScreenSettings(neighbours=0))),
     Peer("ours, screening before 0.2", partial(_ours, OURS, BEFORE)),
     Peer("Optuna GPSampler", _optuna(_gp, NONE), 3, 100),

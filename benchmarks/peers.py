@@ -233,8 +233,9 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
   with n. In the column `... at n network TFLOPs` all methods have spent as much as {FULL_EVALUATIONS} evaluations
   of the full width. `-`: the method was not run so far.
 - `ms per proposal`: CPU time of one thread, models and storage included. Evaluations cost nothing here.
-- `ours, level coding` to `ours, no neighbours` change one setting of `screen` each. `screening before 0.2` has
-  the earlier defaults of all three: `coding: level`, `acquisition: optimistic`, `neighbours: 0`.
+- `ours, level coding` to `ours, no neighbours` change one setting of `screen` each; without neighbours there is no
+  climb either. `screening before 0.2` has the earlier defaults: `coding: level`, `acquisition: optimistic`,
+  `neighbours: 0`.
 - Optuna's samplers run as shipped, on integers (NSGA-II on categories, as documented), and are charged for plans that
   they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs on fewer
   seeds, and for 100 evaluations.

@@ -95,8 +95,9 @@ class _Timed:
         initial = make_initial_plans(defaults.initial_plans, source)
         screen = defaults.screen
         sampler = BlockNSGAII(
-            encoding, defaults.variation, 0, initial, screen.offspring, screening, neighbours=screen.neighbours
-        )
+            encoding, defaults.variation, 0, initial, screen.offspring, screening, neighbours=screen.neighbours,
+            climb=screen.steps_of_climb,
+        )  # fmt: skip
         self._ledger = Ledger(
             storage,
             sampler,

@@ -42,7 +42,8 @@ class BlockNSGAII(GenomeSampler):
     """Propose the `initial` plans in their order, then children of the elite that are `affordable`.
 
     With a `screen`, `offspring` children are made per proposal and the screen chooses one.  It also chooses among up to
-    `neighbours` plans one change away from the Pareto front.
+    `neighbours` plans one change away from the Pareto front.  From the chosen plan, the screen climbs: it compares the
+    plan with up to as many plans one change away from it, and moves to the best of them, `climb` times at most.
 
     With a `lead`, what earlier searches learnt chooses in place of the initial plans' order, among these and the
     neighbours of the front.  Where it does not choose, plans of earlier fronts come last.
@@ -59,11 +60,12 @@ class BlockNSGAII(GenomeSampler):
         affordable: Callable[[Levels], bool] = lambda levels: True,
         neighbours: int = 0,
         lead: Lead | None = None,
+        climb: int = 0,
     ) -> None:
         self.encoding, self.variation, self.seed = encoding, variation, seed
         self.initial, self.population = list(initial), variation.population
         self.offspring, self.screen, self._affordable = offspring, screen, affordable
-        self._most_neighbours, self._lead = neighbours, lead
+        self._most_neighbours, self._lead, self._most_climb = neighbours, lead, climb
         own = [plan.origin for plan in self.initial if not plan.origin.startswith(FRONT_OF)]
         self._first_generation = len(own) if set(own) - {"uniform"} else len(self.initial)
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
@@ -78,11 +80,12 @@ class BlockNSGAII(GenomeSampler):
             return first
         children = self._children(rng, self.elite(study, archive), seen)
         if self.screen is not None and self._most_neighbours:
-            children += self._neighbours(rng, archive, {*seen, *(child.genome for _, child in children)})
+            children += self._around_front(rng, archive, {*seen, *(child.genome for _, child in children)})
         if not children:
             return self._any_unseen(seen)
-        chosen = 0 if self.screen is None or len(children) == 1 else self.screen([levels for levels, _ in children])
-        return children[chosen][1]
+        if self.screen is None or len(children) == 1:
+            return children[0][1]
+        return self._climbed(rng, children[self.screen([levels for levels, _ in children])], self.screen, seen)
 
     def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
         """Return the next plan of the first generation; None after it.
@@ -98,7 +101,7 @@ class BlockNSGAII(GenomeSampler):
             return None
         known = {*seen, *(plan.genome for plan in left)}
         plans = [(self.encoding.unpack(plan.genome), plan) for plan in left]
-        plans += self._neighbours(rng, archive, known) if archive.complete else []
+        plans += self._around_front(rng, archive, known) if archive.complete else []
         chosen = self._lead([levels for levels, _ in plans])
         if chosen is not None:
             return plans[chosen][1]
@@ -139,22 +142,46 @@ class BlockNSGAII(GenomeSampler):
                 break
         return children
 
-    def _neighbours(
+    def _around_front(
         self, rng: np.random.Generator, archive: TrialArchive, seen: set[str]
     ) -> list[tuple[Levels, Proposal]]:
         """Return new affordable plans one change away from a point of the front, a random part of too many."""
-        parents = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
+        front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
+        points = [(self._unpack(trial.user_attrs[GENOME]), (trial.number,)) for trial in front]
+        return self._neighbours(rng, points, "neighbour", seen)
+
+    def _climbed(
+        self, rng: np.random.Generator, start: tuple[Levels, Proposal], screen: Screen, seen: set[str]
+    ) -> Proposal:
+        """Return the plan that single changes lead to, from the start on, each the one that the screen prefers."""
+        levels, proposal = start
+        for _ in range(self._most_climb):
+            near = self._neighbours(rng, [(levels, proposal.parents)], "climb", {*seen, proposal.genome})
+            chosen = screen([levels, *(other for other, _ in near)])
+            if chosen == 0:
+                break
+            levels, proposal = near[chosen - 1]
+        return proposal
+
+    def _neighbours(
+        self,
+        rng: np.random.Generator,
+        points: Sequence[tuple[Levels, tuple[int, ...]]],
+        origin: str,
+        seen: set[str],
+    ) -> list[tuple[Levels, Proposal]]:
+        """Return new affordable plans one change away from points, given with their parents; of many a random part."""
         each = count_neighbours(self.encoding)
-        changes = np.arange(len(parents) * each)
+        changes = np.arange(len(points) * each)
         if len(changes) > self._most_neighbours:
             changes = np.sort(rng.choice(len(changes), self._most_neighbours, replace=False))
         found: dict[str, tuple[Levels, Proposal]] = {}
-        for number in changes:
-            parent = parents[number // each]
-            levels = neighbour(self._unpack(parent.user_attrs[GENOME]), self.encoding, int(number % each))
+        for number in changes.tolist():
+            point, parents = points[number // each]
+            levels = neighbour(point, self.encoding, number % each)
             genome = self.encoding.pack(levels)
             if genome not in seen and genome not in found and self._affordable(levels):
-                found[genome] = levels, Proposal(genome, "neighbour", (parent.number,))
+                found[genome] = levels, Proposal(genome, origin, parents)
         return list(found.values())
 
     def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> tuple[Levels, Proposal]:

@@ -55,6 +55,7 @@ def open_ledger(problem: SearchProblem, costs: dict[float, WidthCost], directory
         affordable=affordability(problem, costs),
         neighbours=settings.screen.neighbours,
         lead=screening.lead if screening is not None and screening.has_earlier else None,
+        climb=settings.screen.steps_of_climb,
     )
     budget = settings.budget
     steps = len(problem.times)

@@ -139,6 +139,12 @@ class ScreenSettings(Settings):
     neighbours: int = Field(
         100, ge=0, description="plans one change away from a point of the front that are screened beside the children"
     )
+    climb: int = Field(
+        4,
+        ge=0,
+        description="most single changes from the chosen plan on, each to the plan that the screening prefers; with "
+        "proxy model alone",
+    )
     coding: Literal["level", "thermometer"] = Field(
         "thermometer",
         description="features of a plan in proxy model. level: one number per unit; thermometer: one per unit and "
@@ -152,6 +158,11 @@ class ScreenSettings(Settings):
     least_tau: float = Field(
         0.5, ge=-1, le=1, description="Kendall's tau of proxy and FID below which the proxy is not used"
     )
+
+    @property
+    def steps_of_climb(self) -> int:
+        """The most changes of a climb: none with a proxy that may take an evaluation's time for each plan."""
+        return self.climb if self.proxy == "model" else 0
 
 
 class FitSettings(Settings):

@@ -27,7 +27,7 @@ _TRIAL = (
     Column(
         "origin",
         "text",
-        "what made it: an initial plan's kind, crossover, mutation, neighbour, random, or fit",
+        "what made it: an initial plan's kind, crossover, mutation, neighbour, climb, random, or fit",
         True,
     ),
     Column("parents", "integers", "trials whose plans were combined"),

@@ -70,6 +70,35 @@ def test_a_screen_chooses_among_neighbours_of_the_front_too() -> None:
         assert (next(both) != next(both)).sum() == 1
 
 
+def test_the_chosen_plan_climbs_to_one_that_no_single_change_improves() -> None:
+    target = np.arange(10) % (ENCODING.highest + 1)
+
+    def nearest(children: Sequence[np.ndarray]) -> int:
+        return int(np.argmin([(levels != target).sum() for levels in children]))
+
+    def distances(climb: int) -> list[int]:
+        sampler = BlockNSGAII(
+            ENCODING,
+            VariationSettings(population=6),
+            1,
+            INITIAL,
+            offspring=4,
+            screen=nearest,
+            neighbours=40,
+            climb=climb,
+        )
+        ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=len(INITIAL) + 1)))
+        assert (ledger.trials[-1].user_attrs["origin"] == "climb") == (climb > 0)
+        return [int((ENCODING.unpack(t.user_attrs["genome"]) != target).sum()) for t in ledger.trials]
+
+    start, far = distances(0)[-1], distances(20)
+    assert start > 3
+    assert far[-1] == 0
+    # Each step of a climb is one change.
+    assert [distances(climb)[-1] for climb in (1, 2, 3)] == [start - 1, start - 2, start - 3]
+    assert far[:-1] == distances(0)[:-1]
+
+
 def led(choose: Callable[[Sequence[np.ndarray]], int | None], trials: int) -> list[str]:
     """Return the origins of a search whose initial plans come partly from an earlier front, and are led by `choose`."""
     own = [Proposal(genome, "uniform") for genome in ("0" * 10, "1" * 10)] + [Proposal("0000011111", "gap")]
