@@ -119,15 +119,17 @@ def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataF
     kinds = confirm.assign(sampler=confirm.get("sampler", "")).groupby(["kind", "plan", "sampler"], sort=False)
     means = pd.DataFrame(
         [
-            {"kind": kind, "plan": plan, "trial": part["trial"].iloc[0], "label": part["label"].iloc[0]}
+            {"kind": kind, "plan": plan, "sampler": sampler, "trial": part["trial"].iloc[0]}
+            | {"label": part["label"].iloc[0]}
             | {"gflops": float(part["gflops"].iloc[0]), "fid": float(part["fid"].mean())}
-            for (kind, plan, _), part in kinds
+            for (kind, plan, sampler), part in kinds
         ],
-        columns=["kind", "plan", "trial", "label", "gflops", "fid"],
+        columns=["kind", "plan", "sampler", "trial", "label", "gflops", "fid"],
     )
-    baselines = baselines[baselines["method"] != "samplers"]  # plans of other samplers have runs like the front's own
+    # Plans of other samplers have runs like the search's own.
+    baselines = baselines[baselines["method"] != "samplers"]
     methods = dict(zip(baselines["plan"], baselines["method"], strict=True))
-    means["method"] = means["plan"].map(methods).astype(object)
+    means["method"] = means["plan"].where(means["sampler"] == "").map(methods).astype(object)
     is_baseline = means["kind"].isin(["baseline", "sampler"])
     means.loc[is_baseline, "method"] = means.loc[is_baseline, "label"]
     scored = means[means["method"].notna()]

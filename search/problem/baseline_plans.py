@@ -94,7 +94,7 @@ SAMPLER_STEPS = 7
 
 @dataclass(frozen=True)
 class FullWidthSampler:
-    """A plan at full width, and its solver and grid where they are not those of the settings."""
+    """A plan at full width, and its solver and grid where it does not run on the search's own sampler."""
 
     plan: Plan
     name: str
@@ -103,8 +103,9 @@ class FullWidthSampler:
 def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
     """Return full width with the best solvers and grids, and some numbers of steps up to the settings'.
 
-    The settings' own solver and grid come first; a solver that adds noise is left out.  Of plans with equal
-    coefficients only the first is returned.
+    The search's own sampler comes first; a solver that adds noise is left out.  Of plans with equal coefficients only
+    the first is returned.  Where samplers are learnt, these are the search's own, and the settings' solver and grid are
+    named as any others: a name and runs stand for one plan.
     """
     own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
     steps = sorted({int(n) for n in np.geomspace(min(3, own.steps), own.steps, SAMPLER_STEPS).round()})
@@ -116,7 +117,7 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
         coefficients = find_solver(solver)(schedule, torch.from_numpy(times.copy()))
         if coefficients.noise.any():
             continue  # a solver that adds noise
-        name = "" if (solver, grid) == (own.solver, own.grid) else f"{solver}, {grid} grid"
+        name = "" if not learnt and (solver, grid) == (own.solver, own.grid) else f"{solver}, {grid} grid"
         plan = Plan(tuple(map(float, times)), (1.0,) * count, solver, grid=grid)
         # Two solvers may be one and the same for few steps.
         same = (plan.times, str(coefficients.states.tolist()), str(coefficients.clean.tolist()))

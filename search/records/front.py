@@ -59,7 +59,7 @@ def mark_used(confirmed: pd.DataFrame) -> pd.DataFrame:
     which most plans have scores, and of several such the largest.  Of their noise seeds those are used that all plans
     have: seeds that a few plans have more, for a claim, would tear means apart.
     """
-    plans = confirmed.groupby("images")["plan"].nunique()
+    plans = confirmed.drop_duplicates(["images", *_identity(confirmed)]).groupby("images").size()
     used = confirmed["images"] == max(plans.index, key=lambda images: (plans[images], images))
     seeds = [set(rows["noise_seed"]) for _, rows in confirmed[used].groupby(_identity(confirmed))]
     common = set.intersection(*seeds)

@@ -27,8 +27,13 @@ def plan_columns(plan: Plan) -> dict[str, Any]:
         "times": list(plan.times),
         "solver": plan.solver,
         "grid": plan.grid,
-        "learnt": plan.weights if plan.learnt is None else plan.learnt.digest,
+        "learnt": learnt_of(plan),
     }
+
+
+def learnt_of(plan: Plan) -> str:
+    """Return the digest of what was learnt for the plan, a sampler or weights; empty where nothing was."""
+    return plan.weights if plan.learnt is None else plan.learnt.digest
 
 
 NO_SAMPLERS: Mapping[str, LearntSampler] = MappingProxyType({})

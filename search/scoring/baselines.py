@@ -116,12 +116,12 @@ def _methods_of(problem: SearchProblem, wanted: Sequence[str] | None) -> Sequenc
 
 
 def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:
-    """Return whether some full-width sampler has no row in baselines.parquet."""
+    """Return whether some full-width sampler has no row in baselines.parquet, or one of another name."""
     baselines = read_optional_table(directory / BASELINES)
     rows = baselines[baselines["method"] == SAMPLERS]
     learnt = read_samplers(directory)
-    scored = {_key(plan_of_row(row, learnt)) for _, row in rows.iterrows()}
-    return any(_key(sampler.plan) not in scored for sampler in full_width_samplers(problem))
+    scored = {(_key(plan_of_row(row, learnt)), row["sampler"]) for _, row in rows.iterrows()}
+    return any((_key(sampler.plan), sampler.name) not in scored for sampler in full_width_samplers(problem))
 
 
 def score_samplers(problem: SearchProblem, directory: Path, scorer: PlanScorer, on_result: OnResult) -> None:

@@ -8,7 +8,6 @@ from these scores alone.  Seeds are added for plans near the claim (search/claim
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -19,18 +18,17 @@ from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
-from stepfront.search.records.learnt_samplers import read_samplers
-from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
+from stepfront.search.records.plan_rows import learnt_of
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
-from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, score_samplers
+from stepfront.search.scoring.baselines import lacks_samplers, score_samplers
 from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey
+from stepfront.search.scoring.plans_to_confirm import plan_key, plans_by_key, plans_to_confirm
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
 from stepfront.search.storage.lock import directory_lock
-from stepfront.tables.parquet import read_optional_table, read_table, write_table
-from stepfront.tables.schema import BASELINES, BESIDE_FID, CONFIRM, VERSUS
-from stepfront.tables.search_tables import read_snapshot
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import BESIDE_FID, CONFIRM
 from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
@@ -39,6 +37,7 @@ FIRST_SEED = 1_000_000
 IDENTITY = ["plan", "sampler"]
 SCORES = [
     *IDENTITY,
+    "learnt",
     "noise_seed",
     "images",
     "fid",
@@ -96,11 +95,12 @@ class _Confirmed:
         columns = [*SCORES, *self._own]
         scores = (pd.DataFrame(columns=columns) if stored is None else stored).reindex(columns=columns)
         # The table has a row per kind: the full width may be on the front as well.
-        self._scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
+        scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
+        self._scores = scores[self._of_these_plans(scores)]
 
     def score_until_decided(self, rules: Rules) -> None:
         """Score all plans on the first look's seeds, and those near the claim on more, until there are none."""
-        plans: dict[PlanKey, Plan] = {_key(row): row["_plan"] for row in self._rows}
+        plans = plans_by_key(self._rows)
         wanted = set(plans)
         for look in rules.looks:
             self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
@@ -133,11 +133,24 @@ class _Confirmed:
             same &= scores["fid_infinity"].notna()
         for name in self._own:
             same &= scores[name].notna()
-        full = self._problem.card.network.widths[-1]
-        blurs = {_key(row) for row in self._rows if row["_plan"].runs_only(full)}
-        wanted = pd.MultiIndex.from_frame(scores[IDENTITY]).isin(blurs)
+        wanted = pd.MultiIndex.from_frame(scores[IDENTITY]).isin(list(self._full_width()))
         same &= scores[list(BLURRED)].notna().all(axis=1) | ~wanted
         return set(scores.loc[same, [*IDENTITY, "noise_seed"]].itertuples(index=False, name=None))
+
+    def _full_width(self) -> dict[PlanKey, Plan]:
+        full = self._problem.card.network.widths[-1]
+        return {plan_key(row): row["_plan"] for row in self._rows if row["_plan"].runs_only(full)}
+
+    def _of_these_plans(self, scores: pd.DataFrame) -> pd.Series:
+        """Return which scores are of today's plans.
+
+        Tables without the column `learnt` may have scores of the settings' solver and grid under the name of the
+        sampler that was learnt for full width.
+        """
+        learnt = {key: learnt_of(plan) for key, plan in self._full_width().items()}
+        named = zip(*(scores[name] for name in (*IDENTITY, "learnt")), strict=True)
+        own = [learnt.get((plan, sampler), found) == found for plan, sampler, found in named]
+        return pd.Series(own, scores.index, dtype=bool)
 
     def _write(self) -> pd.DataFrame:
         """Write and return the table; kind, label and trial are the current ones, of plans that are still wanted."""
@@ -145,60 +158,3 @@ class _Confirmed:
         table = mark_used(now.merge(self._scores, on=IDENTITY)).assign(features=self._problem.features.name)
         write_table(table, self._directory / CONFIRM)
         return table
-
-
-def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
-    """Return one row per plan: the settings' full width, the front, full-width samplers and the best baselines.
-
-    The last ones are the plans that fitted points of the front ran on before: what fitting gained is against them.
-    """
-    snapshot = read_snapshot(directory)
-    full, own = problem.uniform_plan(1.0), own_sampler(problem.settings)
-    samplers, learnt = _samplers(directory), read_samplers(directory)
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-
-    def add(kind: str, label: str, trial: int | None, row: pd.Series) -> None:
-        cost = {"gflops": float(row["gflops"]), "latency_ms": float(row["latency_ms"]), "fid_search": float(row["fid"])}
-        entry: dict[str, Any] = {"kind": kind, "label": label, "trial": trial, "plan": str(row["plan"])}
-        sampler = str(row.get("sampler") or "") or sampler_name(row, own)
-        entry |= {"sampler": sampler, "_plan": plan_of_row(row, learnt)} | cost
-        rows.setdefault((*_key(entry), kind if kind in ("full", "sampler") else ""), entry)
-
-    complete = snapshot.trials[snapshot.trials["state"] == "complete"]
-    plain = on_own_sampler(complete[complete["origin"] != "fit"], own)
-    for _, row in plain[plain["plan"] == full.runs].iterrows():
-        add("full", "full width", int(row["trial"]), row)
-    if not rows:  # the search had no such trial
-        same = samplers[(samplers["plan"] == full.runs) & (samplers["sampler"] == "")]
-        for _, row in same.iterrows():
-            add("full", "full width", None, row)
-    for _, row in snapshot.front.iterrows():
-        add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
-    for _, row in samplers.loc[samplers.groupby(samplers["widths"].map(len))["fid"].idxmin()].iterrows():
-        add("sampler", SAMPLERS, None, row)
-    for _, row in _best_baselines(directory).iterrows():
-        add("baseline", str(row["method"]), None, row)
-    parents = {int(row["parents"][0]) for _, row in snapshot.front.iterrows() if row["origin"] == "fit"}
-    for _, row in complete[complete["trial"].isin(parents)].iterrows():
-        add("parent", f"trial {row['trial']}", int(row["trial"]), row)
-    return list(rows.values())
-
-
-def _key(row: dict[str, Any]) -> PlanKey:
-    return row["plan"], row["sampler"]
-
-
-def _samplers(directory: Path) -> pd.DataFrame:
-    baselines = read_optional_table(directory / BASELINES)
-    return baselines[baselines["method"] == SAMPLERS]
-
-
-def _best_baselines(directory: Path) -> pd.DataFrame:
-    """Return the uniform plans, and each other baseline that is the best at some front point's cost."""
-    baselines = read_optional_table(directory / BASELINES)
-    baselines = baselines[baselines["method"] != SAMPLERS]
-    if not (directory / VERSUS).exists():
-        return baselines[baselines["method"] == "uniform"]
-    versus = read_table(directory / VERSUS)
-    best = baselines["plan"].isin(set(versus["baseline_plan"].dropna()))
-    return baselines[best | (baselines["method"] == "uniform")].drop_duplicates("plan")

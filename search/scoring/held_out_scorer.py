@@ -18,6 +18,7 @@ from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
 from stepfront.search.problem.evaluator_parts import load_real_features, with_scores, worker_parts
 from stepfront.search.problem.problem import SearchProblem
+from stepfront.search.records.plan_rows import learnt_of
 from stepfront.tables.schema import BESIDE_FID
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.metrics.features import Judge
@@ -81,10 +82,11 @@ class HeldOutScorer:
         pairs = [(plan, seed) for _, plan, seed in jobs]
         rows = []
         evaluations = self.plan_scorer.score(pairs, self.images, self._on_result)
-        for ((plan, sampler), _, seed), evaluation in zip(jobs, evaluations, strict=True):
+        for ((plan, sampler), run, seed), evaluation in zip(jobs, evaluations, strict=True):
             if evaluation.error:
                 raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
-            row = {"plan": plan, "sampler": sampler, "noise_seed": seed, "images": self.images, "fid": evaluation.fid}
+            row = {"plan": plan, "sampler": sampler, "learnt": learnt_of(run), "noise_seed": seed}
+            row |= {"images": self.images, "fid": evaluation.fid}
             row |= {name: getattr(evaluation, name) for name in (*BESIDE_FID, "real_images", "fid_infinity")}
             row |= {name: getattr(evaluation, name) for name in SECOND_JUDGE}
             rows.append(row | {"second_digest": self.second_digest} | dict(evaluation.scores))

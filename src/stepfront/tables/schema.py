@@ -109,7 +109,7 @@ _WITHIN_NOISE = Column(
 _LABEL = Column("label", "text", "knee, best, cheapest, several with commas, or empty", True)
 
 _METHOD = Column("method", "text", "name of the baseline", True)
-_SAMPLER = Column("sampler", "text", "solver and grid, where they are not those of the settings", fill="")
+_SAMPLER = Column("sampler", "text", "solver and grid, where the plan is not on the search's own sampler", fill="")
 
 _TABLES = (
     Table(
@@ -185,6 +185,7 @@ _TABLES = (
             Column("trial", "number", "number of the trial; NaN for a baseline"),
             Column("plan", "text", "widths as runs in sampling order", True),
             _SAMPLER,
+            Column("learnt", "text", "digest of the sampler or the weights that were learnt for the plan", fill=""),
             Column("gflops", "number", "GFLOPs of the plan per image"),
             Column("latency_ms", "number", "milliseconds of the plan per image"),
             Column("fid_search", "number", "FID that the search had", True),

@@ -15,14 +15,16 @@ from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.claims.claim import CLAIM_KEYS
-from stepfront.search.config import save_settings, settings_from
+from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.baselines import SAMPLERS
+from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
+from stepfront.search.scoring.plans_to_confirm import plans_by_key
 from stepfront.search.scoring.second_judge import load_second_judge
 from stepfront.tables.parquet import write_table
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
 from tests.search.conftest import TINY, copy_of_search, tiny_settings
 
@@ -222,3 +224,62 @@ def test_samplers_are_deterministic_and_distinct(fresh: Path) -> None:
     assert {sampler.plan.solver for sampler in samplers} == {"ddim", *(solver for solver, _ in CHOSEN)}
     assert len({(sampler.plan.solver, sampler.plan.times) for sampler in samplers}) == len(samplers)
     assert len(samplers) <= (1 + len(CHOSEN)) * 4
+
+
+def learning_settings(place: Path) -> RunSettings:
+    """Return settings whose solver and grid are among the hand samplers, and whose plans run on learnt ones."""
+    return tiny_settings(place, "sampler.times=learnt", "sampler.solver=unipc_2", "sampler.grid=quadratic")
+
+
+def test_a_hand_sampler_at_full_width_is_not_named_as_the_learnt_one_of_as_many_steps(fresh: Path) -> None:
+    problem = load_problem(learning_settings(fresh))
+    times = tuple(np.linspace(900, 10, 6))
+    learnt = replace(problem, samplers={6: LearntSampler("unipc_2", times, times)})
+    samplers = full_width_samplers(learnt)
+    assert [sampler.plan.learnt for sampler in samplers if not sampler.name] == [learnt.samplers[6]]
+    names = [(sampler.plan.runs, sampler.name) for sampler in samplers]
+    assert len(set(names)) == len(names)
+    assert ("6x1.00", "unipc_2, quadratic grid") in names
+
+
+def test_two_plans_of_one_name_are_refused(fresh: Path) -> None:
+    plan = load_problem(tiny_settings(fresh)).uniform_plan(1.0)
+    row = {"plan": plan.runs, "sampler": "", "_plan": plan}
+    assert plans_by_key([row, dict(row)]) == {("6x1.00", ""): plan}
+    with pytest.raises(InputError, match=r"two plans to confirm are called 6x1\.00, and differ in times, solver"):
+        plans_by_key([row, row | {"_plan": replace(plan, solver="unipc_2")}])
+
+
+def test_scores_of_full_width_on_another_sampler_than_todays_are_taken_again(confirmed: Path, tmp_path: Path) -> None:
+    """Before the column `learnt`, a hand sampler's scores could stand under the name of the learnt one."""
+    directory = copy_of_search(confirmed, tmp_path)
+    path = directory / "confirm.parquet"
+    table = pd.read_parquet(path)
+    full = (table["plan"] == "6x1.00") & (table["sampler"] == "")
+    write_table(table.assign(learnt=table["learnt"].mask(full, "a digest"), fid=table["fid"].mask(full, 0.0)), path)
+    totals: list[int] = []
+    run_confirmation(directory, None, None, lambda done, total: totals.append(total))
+    assert set(totals) == {2}  # one plan on two seeds
+    again = pd.read_parquet(path)
+    columns = ["kind", "plan", "sampler", "noise_seed", "learnt", "fid"]
+    pd.testing.assert_frame_equal(
+        *(each[columns].sort_values(columns[:4], ignore_index=True) for each in (again, table))
+    )
+    write_table(table.drop(columns="learnt"), path)  # a search without learnt samplers has no such scores
+    totals.clear()
+    run_confirmation(directory, None, None, lambda done, total: totals.append(total))
+    assert not totals
+
+
+def test_full_width_samplers_that_were_named_otherwise_are_named_again(confirmed: Path, tmp_path: Path) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    path = directory / "baselines.parquet"
+    table = pd.read_parquet(path)
+    named = table["sampler"] == "unipc_2, quadratic grid"
+    assert named.any()
+    write_table(table.assign(sampler=table["sampler"].mask(named, "")), path)
+    problem = load_problem(find_search(directory)[1])
+    assert lacks_samplers(problem, directory)
+    run_confirmation(directory, None, None)
+    assert not lacks_samplers(problem, directory)
+    assert pd.read_parquet(path)["sampler"].tolist() == table["sampler"].tolist()
