@@ -1,8 +1,9 @@
 """Make the claim of a search: what its cheapest plan of equal quality saves.
 
 Equal quality is non-inferiority on every judge: the plan is worse than the reference by less than the margin.  The
-reference is the best full-width sampler, of any solver and grid, that costs no more than the settings' own plan at full
-width.  Each judge has its own: what is best on one may be poor on the other, and a plan as poor would pass.
+reference is the best confirmed plan at full width that costs no more than the settings' own: of any solver and grid,
+learnt, fitted to a point of the front, or with weights fitted to it.  What helps the front helps full width, too.  Each
+judge has its own reference: what is best on one may be poor on the other, and a plan as poor would pass.
 
 Every point of the front that is tested is one more chance of a false claim.  So points are tested in a fixed sequence,
 from the dearest to the cheapest, and the first that fails ends the test (Maurer, Hothorn & Lehmacher 1995; Westfall &
@@ -27,8 +28,6 @@ from stepfront.search.claims.noninferiority import ERROR, Difference, level_of_e
 ENOUGH_JUDGES = 2
 SEQUENCE = "fixed sequence, from the dearest to the cheapest"
 """How a claim corrects for the number of points, in words."""
-FULL_WIDTH = ("full", "sampler")
-"""Kinds of confirmed plans that run full width at every step: the settings' own, and other samplers."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,7 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
         return None
     # Equal sums in another order are equal to rounding only.
     limit = plain.cost(rules.cost) * (1 + 1e-9)
-    full_width = [plan for plan in plans if plan.kind in FULL_WIDTH and plan.cost(rules.cost) <= limit]
-    full_width = [plan for plan in full_width if len(plan.scores)]
+    full_width = _full_width_within(limit, plans, rules.cost)
     best = _best_of_each(full_width, rules)
     cheaper = [p for p in plans if p.kind == "front" and p.cost(rules.cost) < plain.cost(rules.cost) / (1 + 1e-9)]
     points = [
@@ -160,6 +158,18 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
         _compared([(plan, best) for plan in full_width], rules),
         next(iter(_compared([(replace(best.plans[0], scores=best.blurred), best)], rules)), None),
     )
+
+
+def _full_width_within(limit: float, plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPlan]:
+    """Return the plans at full width of at most that cost, each once.
+
+    Whatever confirmed them counts: a front point on a sampler that was fitted to it is a full-width sampler, too.
+    """
+    found: dict[tuple[str, str], ConfirmedPlan] = {}
+    for plan in plans:
+        if plan.is_full_width and plan.cost(cost) <= limit and len(plan.scores):
+            found.setdefault(plan.key, plan)
+    return list(found.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,8 @@ from stepfront.arrays import Array
 
 SCORES = ("fid", "second_fid")
 """Columns with the score of each judge; the first judge is the one that the search used."""
+FULL_WIDTH_RUNS = r"(\d+xskip )*\d+x1\.00( \d+x(1\.00|skip))*"
+"""Texts of plans that run full width, which is 1.00, at every step that they take."""
 BLURRED = ("blurred_fid", "second_blurred_fid")
 """Columns with the score of each judge after a blur."""
 FEATURES = ("features", "second_features")
@@ -39,6 +42,11 @@ class ConfirmedPlan:
     def key(self) -> tuple[str, str]:
         """Return what tells two plans apart."""
         return self.plan, self.sampler
+
+    @property
+    def is_full_width(self) -> bool:
+        """Return whether every step that is taken runs full width without marks, on whatever sampler."""
+        return self.kind in ("full", "sampler") or re.fullmatch(FULL_WIDTH_RUNS, self.plan) is not None
 
     def cost(self, name: str) -> float:
         """Return the cost by its name, `gflops` or `latency_ms`."""

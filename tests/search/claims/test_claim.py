@@ -10,6 +10,7 @@ import pytest
 
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.search.claims.claim import CLAIM_KEYS, Rules, Standing, compare_plans, make_claim
+from stepfront.search.claims.confirmed_plans import ConfirmedPlan
 from tests.search.claims.scores import scored
 
 RULES = Rules(0.05, (5,))
@@ -141,6 +142,45 @@ def test_the_reference_is_the_best_full_width_sampler_that_costs_no_more() -> No
     assert not claim["holds"]
     dearer = better.assign(gflops=5.0)
     assert make_claim(standing(point, dearer), 64)["holds"]
+
+
+FITTED_AND_CHEAPER = (
+    scored("front", "4x1.00", 2.0, 3.0, sampler="fit 1a2b"),
+    scored("front", "quick", 2.0, 3.0, sampler="fit 3c4d"),
+)
+
+
+def test_full_width_on_a_fitted_sampler_is_what_widths_are_held_against() -> None:
+    """A front whose full-width point and whose narrower one both run on samplers of their own."""
+    claim = make_claim(standing(*FITTED_AND_CHEAPER), 64)
+    assert (claim["plan"], claim["flops_saved"]) == ("quick", 0.5)
+    assert (claim["best_full_width"]["plan"], claim["best_full_width"]["sampler"]) == ("4x1.00", "fit 1a2b")
+    assert claim["flops_saved_against_best_full_width"] == pytest.approx(1 - 2.0 / 2.4)
+
+
+@pytest.mark.parametrize(("kind", "sampler"), [("front", "fit 1a2b"), ("front", "ddim, edm grid"), ("baseline", "")])
+def test_the_best_plan_at_full_width_is_the_reference_whatever_confirmed_it(kind: str, sampler: str) -> None:
+    better = scored(kind, "6x1.00", 1.5, 2.5, sampler=sampler)
+    found = standing(scored("front", "few FLOPs", 2.0, 3.0), better)
+    assert [plan.key for plan in found.references] == [("6x1.00", sampler)] * 2
+    # As good as the settings' own is not enough; full width in fewer steps may be claimed itself.
+    assert make_claim(found, 64)["plan"] == ("6x1.00" if kind == "front" else "few FLOPs")
+    assert make_claim(found, 64)["holds"] is (kind == "front")
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [("20x1.00", True), ("2x1.00 1xskip 3x1.00", True), ("1xskip 3x1.00", True), ("3xskip", False)]
+    + [(text, False) for text in ("20x1.00u", "4x1.00 4x1.00r", "4x1.00d2", "4x1.00 2x0.50", "4x0.50")],
+)
+def test_full_width_has_no_marks_and_no_other_width(text: str, full: bool) -> None:
+    plan = ConfirmedPlan("front", text, "fit 1a2b", 1, 1.0, 1.0, pd.DataFrame())
+    assert plan.is_full_width is full
+
+
+def test_a_front_point_that_is_full_width_is_listed_once() -> None:
+    twice = scored("sampler", "4x1.00", 2.0, 3.0, sampler="a"), scored("front", "4x1.00", 2.0, 3.0, sampler="a")
+    assert [each.plan.key for each in standing(*twice).samplers] == [("4x1.00", "a"), ("full", "")]
 
 
 def test_each_judge_has_its_own_best_full_width_sampler() -> None:
