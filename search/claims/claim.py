@@ -38,11 +38,18 @@ class Rules:
     """Share of the reference's score."""
     looks: tuple[int, ...]
     cost: str = "gflops"
+    other_looks: int = 0
+    """Looks that were taken at other numbers of images."""
+
+    @property
+    def all_looks(self) -> int:
+        """Return how many looks there are to correct for."""
+        return len(self.looks) + self.other_looks
 
     @property
     def level(self) -> float:
         """Return the level of each interval."""
-        return level_of_each(len(self.looks))
+        return level_of_each(self.all_looks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +260,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
             "points": SEQUENCE,
             "tested": len(tested),
             "of": len(standing.points),
-            "looks": f"Bonferroni over {len(rules.looks)}",
+            "looks": f"Bonferroni over {rules.all_looks}",
             "error": ERROR,
         },
     }
@@ -264,6 +271,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "more_may_help": shown is not None and standing.sees_blur and shown.is_near(rules.margin),
         "level": rules.level,
         "looks": list(rules.looks),
+        "looks_at_other_images": rules.other_looks,
         "full": _plan_facts(standing.plain),
         "best_full_width": None if cheapest is None else _plan_facts(cheapest),
     }

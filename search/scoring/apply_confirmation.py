@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot
 
 
-def apply_confirmation(directory: Path, settings: RunSettings, looks: tuple[int, ...] | None = None) -> None:
+def apply_confirmation(directory: Path, settings: RunSettings, looks: Sequence[int] = ()) -> None:
     """Rewrite front.parquet, and the claim in search.json, from the confirmed scores on disk, if there are any.
 
-    `looks` are the numbers of seeds at which the claim may be tested; the default are those of the last confirmation.
+    `looks` are further numbers of seeds at which the claim may be tested, beside those of earlier confirmations.
     """
     confirmed = read_confirmed(directory)
     if confirmed is None:
@@ -35,7 +35,7 @@ def apply_confirmation(directory: Path, settings: RunSettings, looks: tuple[int,
     used = confirmed[confirmed["used"]]
     write_table(with_confirmation(snapshot.front, used, objectives, own_sampler(settings)), directory / FRONT)
     facts = dict(snapshot.facts)
-    rules = Rules(settings.confirm.margin, looks or _looks_before(facts, settings), objectives.cost)
+    rules = rules_of(facts, settings, int(used["images"].iloc[0]), looks)
     facts["savings"] = claim_of(confirmed, used, rules)
     write_json(directory / FACTS_FILE, facts)
 
@@ -52,6 +52,15 @@ def claim_of(confirmed: pd.DataFrame, used: pd.DataFrame, rules: Rules) -> dict[
     return make_claim(standing, images) | {"disagreements": find_disagreements(used)}
 
 
-def _looks_before(facts: Mapping[str, Any], settings: RunSettings) -> tuple[int, ...]:
-    looks = (facts.get("savings") or {}).get("looks")
-    return tuple(looks) if looks else plan_looks(settings.confirm.seeds, settings.confirm.max_seeds)
+def rules_of(facts: Mapping[str, Any], settings: RunSettings, images: int, looks: Sequence[int] = ()) -> Rules:
+    """Return the rules of a claim from scores of that many images, with `looks` beside those of earlier claims.
+
+    Seeds and noise are the same at every confirmation.  So whoever confirms again until a claim holds has taken a look
+    each time, and all of them count.
+    """
+    confirm, before = settings.confirm, facts.get("savings") or {}
+    earlier, others = before.get("looks") or (), int(before.get("looks_at_other_images") or 0)
+    if before.get("images") != images:
+        earlier, others = (), others + len(earlier)
+    taken = sorted({*earlier, *looks}) or plan_looks(confirm.seeds, confirm.max_seeds)
+    return Rules(confirm.margin, tuple(taken), Objectives.of_settings(settings).cost, others)

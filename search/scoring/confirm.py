@@ -20,13 +20,14 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.plan_rows import learnt_of
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import apply_confirmation
+from stepfront.search.scoring.apply_confirmation import apply_confirmation, rules_of
 from stepfront.search.scoring.baselines import lacks_samplers, score_samplers
 from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey
 from stepfront.search.scoring.plans_to_confirm import plan_key, plans_by_key, plans_to_confirm
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
 from stepfront.search.storage.lock import directory_lock
+from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import BESIDE_FID, CONFIRM
 from stepfront.trainers.diffusion.plan import Plan
@@ -78,8 +79,8 @@ def run_confirmation(
         with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
             if lacks_samplers(problem, directory):
                 score_samplers(problem, directory, scorer.plan_scorer, lambda _, done, total: on_result(done, total))
-            rules = Rules(settings.confirm.margin, looks, settings.evaluation.objectives[1])
-            _Confirmed(directory, problem, scorer).score_until_decided(rules)
+            rules = rules_of(read_facts(directory), settings, images, looks)
+            _Confirmed(directory, problem, scorer).score_until_decided(rules, seeds)
         apply_confirmation(directory, settings, looks)
     return directory
 
@@ -98,11 +99,11 @@ class _Confirmed:
         scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
         self._scores = scores[self._of_these_plans(scores)]
 
-    def score_until_decided(self, rules: Rules) -> None:
-        """Score all plans on the first look's seeds, and those near the claim on more, until there are none."""
+    def score_until_decided(self, rules: Rules, seeds: int) -> None:
+        """Score all plans on `seeds` seeds, and those near the claim on more, until there are none."""
         plans = plans_by_key(self._rows)
         wanted = set(plans)
-        for look in rules.looks:
+        for look in (each for each in rules.looks if each >= seeds):
             self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
             table = self._write()
             standing = compare_plans(table[table["images"] == self._scorer.images], rules)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.apply_confirmation import rules_of
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.plans_to_confirm import plans_by_key
@@ -174,6 +176,32 @@ def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched_copy: Pat
     again = pd.read_parquet(searched_copy / "confirm.parquet")
     assert sorted(again[same].to_numpy().tolist()) == sorted(confirmed[same].to_numpy().tolist())
     assert json.loads((searched_copy / "search.json").read_text())["savings"] == claim
+
+
+def test_looks_of_earlier_confirmations_count(tmp_path: Path) -> None:
+    settings, facts = tiny_settings(tmp_path, "confirm.seeds=5", "confirm.max_seeds=15"), dict[str, Any]()
+    for seeds, counted in (((5, 10, 15), 3), ((20,), 4), ((5, 10, 15), 4), ((25,), 5)):
+        rules = rules_of(facts, settings, 1024, seeds)
+        assert rules.all_looks == counted
+        assert rules.level == pytest.approx(1 - 0.05 / counted)
+        facts = {"savings": {"images": 1024, "looks": list(rules.looks)}}
+    assert rules_of(facts, settings, 1024).looks == (5, 10, 15, 20, 25)  # nothing new was looked at
+    more = rules_of(facts, settings, 4096, (5,))
+    assert (more.looks, more.all_looks) == ((5,), 6)
+    # Claims of 0.1 had no looks.
+    assert rules_of({"savings": {"claimed": True}}, settings, 1024).looks == (5, 10, 15)
+    assert rules_of({"savings": None}, settings, 1024).other_looks == 0
+
+
+def test_a_confirmation_on_more_seeds_is_one_more_look_and_scores_all_plans_on_them(
+    confirmed: Path, tmp_path: Path
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    run_confirmation(directory, None, 3)
+    claim = json.loads((directory / "search.json").read_text())["savings"]
+    assert (claim["looks"], claim["level"]) == ([2, 3], pytest.approx(0.975))
+    assert claim["correction"]["looks"] == "Bonferroni over 2"
+    assert (pd.read_parquet(directory / "front.parquet")["confirm_seeds"] == 3).all()
 
 
 def test_the_same_judge_twice_is_refused(searched_copy: Path) -> None:
