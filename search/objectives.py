@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stepfront.arrays import Array
+from stepfront.search.settings.scoring import parse_constraint
 
 if TYPE_CHECKING:
     from stepfront.search.config import RunSettings
@@ -56,3 +57,15 @@ class Objectives:
         """Return the rows' objectives [N, M] as they are minimised; `columns` are other columns with their values."""
         values = table[list(columns or self.names)].to_numpy(dtype=np.float64)
         return values * np.array([self.sign(name) for name in self.names], dtype=np.float64)
+
+
+def violations(table: pd.DataFrame, constraints: Sequence[str]) -> Array:
+    """Return by how much each row breaks constraints such as `gflops <= 2.0`, summed, [N]; 0 where it keeps all.
+
+    It is NaN where a value is missing.
+    """
+    total = np.zeros(len(table))
+    for name, sign, bound in map(parse_constraint, constraints):
+        values = table[name].to_numpy(dtype=np.float64) if name in table else np.full(len(table), np.nan)
+        total += np.maximum(0.0, values - bound if sign == "<=" else bound - values)
+    return total

@@ -127,12 +127,12 @@ def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataF
         columns=["kind", "plan", "sampler", "trial", "label", "gflops", "fid"],
     )
     # Plans of other samplers have runs like the search's own.
-    baselines = baselines[baselines["method"] != "samplers"]
+    all_baselines, baselines = baselines, baselines[baselines["method"] != "samplers"]
     methods = dict(zip(baselines["plan"], baselines["method"], strict=True))
     means["method"] = means["plan"].where(means["sampler"] == "").map(methods).astype(object)
     is_baseline = means["kind"].isin(["baseline", "sampler"])
     means.loc[is_baseline, "method"] = means.loc[is_baseline, "label"]
-    scored = means[means["method"].notna()]
+    scored = means[means["method"].notna() & ~_breaks_constraint(means, all_baselines)]
     found = []
     for point in rows(means[means["kind"] == "front"].sort_values("gflops")):
         affordable = scored[scored["gflops"] <= point.gflops * (1 + 1e-9)]
@@ -143,6 +143,16 @@ def confirmed_versus(confirm: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataF
                 | {"baseline": best["method"], "baseline_gflops": best["gflops"], "baseline_fid": best["fid"]}
             )
     return pd.DataFrame(found)
+
+
+def _breaks_constraint(plans: pd.DataFrame, baselines: pd.DataFrame) -> pd.Series:
+    """Return which plans are baselines that break a constraint of the search, which it could not have proposed."""
+    if "violation" not in baselines:
+        return pd.Series(False, index=plans.index)
+    broken = baselines[baselines["violation"] > 0]
+    keys = set(zip(broken["plan"], broken["sampler"], strict=True))
+    named = zip(plans["plan"], plans["sampler"], strict=True)
+    return pd.Series([key in keys for key in named], plans.index, dtype=bool)
 
 
 def _spent(method: Any) -> str:

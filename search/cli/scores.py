@@ -183,7 +183,7 @@ def baselines(
     from stepfront.search.cli.tables.scores import methods_table
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.scoring.baselines import run_baselines
-    from stepfront.search.scoring.versus import advice
+    from stepfront.search.scoring.versus import advice, versus_on_own_sampler
     from stepfront.search.storage.run_location import open_for_writing
     from stepfront.tables.parquet import read_table
     from stepfront.tables.schema import METHOD_SCORES, VERSUS
@@ -199,7 +199,7 @@ def baselines(
         publish_step(settings, output)
     scored = read_table(directory / METHOD_SCORES).sort_values("share", ascending=False)
     versus = read_table(directory / VERSUS)
-    hint = advice(versus, settings)
+    hint = advice(versus_on_own_sampler(directory, settings), settings)
     output.message()
     output.message(methods_table(scored))
     if hint:

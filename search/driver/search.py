@@ -133,7 +133,7 @@ def run_search(
                         _evaluate_trials(writer, view, stage, check_interrupt, observers)
                 writer.write_steps(writer.write())
                 if (directory / METHOD_SCORES).exists():  # an extended search: its baselines are scored already
-                    write_comparison_with_baselines(directory)
+                    write_comparison_with_baselines(directory, settings)
                 _score_samplers(writer, stage, hint)
     return directory
 

@@ -23,7 +23,7 @@ from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.initial_plans.plan_kinds import PlanSource
-from stepfront.search.objectives import Objectives
+from stepfront.search.objectives import Objectives, violations
 from stepfront.search.problem.baseline_plans import (
     DEEP_CACHE,
     INTERVAL,
@@ -41,7 +41,7 @@ from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation
-from stepfront.search.scoring.versus import write_comparison_with_baselines
+from stepfront.search.scoring.versus import SAMPLERS, write_comparison_with_baselines
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.views import evaluated_row
 from stepfront.tables.parquet import read_optional_table, read_table, write_table
@@ -52,9 +52,6 @@ from stepfront.trainers.inference.cost import WidthCost, plan_gflops
 
 METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_steps", "ddsm")
 """Methods that get as many evaluations as the search had."""
-
-SAMPLERS = "samplers"
-"""Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
 
 POSSIBLE = (SAMPLERS, *METHODS, DEEP_CACHE, INTERVAL)
 
@@ -89,7 +86,7 @@ def run_baselines(
                 for method in methods:
                     table.add(method, count, source, on_result)
         table.save()
-        write_comparison_with_baselines(directory)
+        write_comparison_with_baselines(directory, settings)
         apply_confirmation(directory, settings)
     return directory
 
@@ -146,7 +143,7 @@ def ensure_sampler_scores(
         PlanScorer(LoadEvaluator(worker_parts(problem, costs), shared), settings.workers, limit) as scorer,
     ):
         score_samplers(problem, directory, scorer, lambda method, done, total: on_result())
-    write_comparison_with_baselines(directory)
+    write_comparison_with_baselines(directory, settings)
 
 
 class _BaselinesTable:
@@ -226,8 +223,11 @@ class _BaselinesTable:
         """Write all scores so far."""
         rows = [row for method in POSSIBLE for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
         frame = pd.DataFrame([{"sampler": ""} | row for row in rows])
-        own = Objectives.of_settings(self._problem.settings).scores
-        write_table(frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler", *own]), self._directory / BASELINES)
+        settings = self._problem.settings
+        own = Objectives.of_settings(settings).scores
+        frame = frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler", *own])
+        broken = np.nan_to_num(violations(frame, settings.evaluation.constraints))
+        write_table(frame.assign(violation=broken), self._directory / BASELINES)
 
 
 def _or_worst(fid: float) -> float:

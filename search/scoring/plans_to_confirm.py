@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from stepfront.errors import InputError
+from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
-from stepfront.search.scoring.baselines import SAMPLERS
 from stepfront.search.scoring.held_out_scorer import PlanKey
-from stepfront.tables.parquet import read_optional_table, read_table
-from stepfront.tables.schema import BASELINES, VERSUS
+from stepfront.search.scoring.versus import SAMPLERS, versus_on_own_sampler
+from stepfront.tables.parquet import read_optional_table
+from stepfront.tables.schema import BASELINES
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 
@@ -49,7 +50,7 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
         add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
     for _, row in samplers.loc[samplers.groupby(samplers["widths"].map(len))["fid"].idxmin()].iterrows():
         add("sampler", SAMPLERS, None, row)
-    for _, row in _best_baselines(directory).iterrows():
+    for _, row in _best_baselines(directory, problem.settings).iterrows():
         add("baseline", str(row["method"]), None, row)
     parents = {int(row["parents"][0]) for _, row in snapshot.front.iterrows() if row["origin"] == "fit"}
     for _, row in complete[complete["trial"].isin(parents)].iterrows():
@@ -81,12 +82,13 @@ def _samplers(directory: Path) -> pd.DataFrame:
     return baselines[baselines["method"] == SAMPLERS]
 
 
-def _best_baselines(directory: Path) -> pd.DataFrame:
-    """Return the uniform plans, and each other baseline that is the best at some front point's cost."""
+def _best_baselines(directory: Path, settings: RunSettings) -> pd.DataFrame:
+    """Return the uniform plans, and each other baseline that is the best at some front point's cost.
+
+    Full width on other samplers has rows of its own, and does not count here.
+    """
     baselines = read_optional_table(directory / BASELINES)
     baselines = baselines[baselines["method"] != SAMPLERS]
-    if not (directory / VERSUS).exists():
-        return baselines[baselines["method"] == "uniform"]
-    versus = read_table(directory / VERSUS)
-    best = baselines["plan"].isin(set(versus["baseline_plan"].dropna()))
+    compared = versus_on_own_sampler(directory, settings)
+    best = baselines["plan"].isin(set(compared["baseline_plan"].dropna()))
     return baselines[best | (baselines["method"] == "uniform")].drop_duplicates("plan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,52 @@ import numpy as np
 import pandas as pd
 
 from stepfront.search.config import RunSettings
-from stepfront.search.objectives import Objectives
+from stepfront.search.objectives import Objectives, violations
 from stepfront.search.pareto import front_indices, hypervolume
-from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import BASELINES, METHOD_SCORES, VERSUS
 from stepfront.tables.search_tables import read_snapshot
 
+SAMPLERS = "samplers"
+"""Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
 
-def write_comparison_with_baselines(directory: Path) -> None:
+
+def write_comparison_with_baselines(directory: Path, settings: RunSettings) -> None:
     """Write methods.parquet and versus.parquet from the search's trials, front and baselines."""
+    constraints = settings.evaluation.constraints
     snapshot = read_snapshot(directory)
     baselines = read_table(directory / BASELINES)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
-    write_table(methods_table(complete, baselines, snapshot.facts), directory / METHOD_SCORES)
+    write_table(methods_table(complete, baselines, snapshot.facts, constraints), directory / METHOD_SCORES)
     cost = Objectives.of_facts(snapshot.facts).cost
-    write_table(versus(snapshot.front, baselines, cost), directory / VERSUS)
+    write_table(versus(snapshot.front, baselines, cost, constraints), directory / VERSUS)
 
 
-def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per method: its evaluations, its hypervolume and its share of all methods' hypervolume."""
-    objectives, everything = Objectives.of_facts(facts), pd.concat([complete, baselines])
+def versus_on_own_sampler(directory: Path, settings: RunSettings) -> pd.DataFrame:
+    """Return the table of `versus` without the baseline `samplers`, which hides the others where it wins.
+
+    It is empty where the search has no baselines.
+    """
+    snapshot, baselines = read_snapshot(directory), read_optional_table(directory / BASELINES)
+    others = baselines[baselines["method"] != SAMPLERS]
+    return versus(snapshot.front, others, Objectives.of_facts(snapshot.facts).cost, settings.evaluation.constraints)
+
+
+def methods_table(
+    complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mapping[str, Any], constraints: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return one row per method: its evaluations, its hypervolume and its share of all methods' hypervolume.
+
+    Plans that break a constraint are evaluations, and have no hypervolume.
+    """
+    objectives = Objectives.of_facts(facts)
+    everything = _keeping(pd.concat([complete, baselines]), constraints)
     reference = _reference_point(facts, objectives, everything)
     methods = [("search", complete), *((str(name), rows) for name, rows in baselines.groupby("method", sort=False))]
     union = hypervolume(_front_scores(everything, objectives), reference)
     rows = []
     for name, table in methods:
-        volume = hypervolume(_front_scores(table, objectives), reference)
+        volume = hypervolume(_front_scores(_keeping(table, constraints), objectives), reference)
         rows.append(
             {
                 "method": name,
@@ -50,12 +70,14 @@ def methods_table(complete: pd.DataFrame, baselines: pd.DataFrame, facts: Mappin
     return pd.DataFrame(rows)
 
 
-def versus(front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops") -> pd.DataFrame:
+def versus(
+    front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops", constraints: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return for each front point the best baseline at equal or lower `cost`, which is the search's own objective.
 
-    The baseline's columns are empty where none is as cheap.
+    The baseline's columns are empty where none that keeps the constraints is as cheap.
     """
-    rows = []
+    rows, baselines = [], _keeping(baselines, constraints)
     for _, point in front.iterrows():
         # A baseline's cost is the same sum in another order: equal means equal to rounding.
         affordable = baselines[baselines[cost] <= point[cost] * (1 + 1e-9)]
@@ -75,6 +97,11 @@ def versus(front: pd.DataFrame, baselines: pd.DataFrame, cost: str = "gflops") -
     return pd.DataFrame(rows)
 
 
+def _keeping(table: pd.DataFrame, constraints: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that keep the constraints of the search; rows of baselines say nothing of them."""
+    return table[violations(table, constraints) == 0]
+
+
 def _plan_text(baseline: pd.Series) -> str:
     """Return a baseline's plan, with its sampler where that is not the settings' own."""
     sampler = baseline.get("sampler")
@@ -82,7 +109,7 @@ def _plan_text(baseline: pd.Series) -> str:
 
 
 def advice(compared: pd.DataFrame, settings: RunSettings) -> str | None:
-    """Return what a next search should try, given the table of `versus`; None where the baselines suggest nothing."""
+    """Return what a next search should try, given `versus_on_own_sampler`; None where the baselines suggest nothing."""
     beaten = int(((compared["baseline_method"] == "fewer_steps") & (compared["baseline_fid"] < compared["fid"])).sum())
     if not beaten or settings.space.skip == "even":
         return None

@@ -29,6 +29,9 @@ def test_a_point_that_is_a_baseline_itself_is_one_for_the_others() -> None:
     assert (itself["baseline"], itself["baseline_fid"] - itself["fid"]) == ("fewer_steps", 0.0)
     assert (other["baseline"], other["baseline_fid"]) == ("fewer_steps", 4.0)
     assert confirmed_versus(confirm, baselines.iloc[:0])["baseline_fid"].tolist() == [6.0, 6.0]
+    # Nor is one that breaks a constraint of the search.
+    breaking = baselines.assign(violation=[0.5, 0.0], sampler="")
+    assert confirmed_versus(confirm, breaking)["baseline_fid"].tolist() == [6.0, 6.0]
     # The same runs on a sampler that was fitted to them are no baseline.
     fitted = confirm.assign(sampler=["fit 1a2b", "", ""])
     assert set(confirmed_versus(fitted, baselines)["baseline_fid"]) == {6.0}
