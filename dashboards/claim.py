@@ -70,13 +70,13 @@ def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def unconfirmed_sentence(front: pd.DataFrame, where: str) -> str:
-    """Return how many front points came after the confirmation, and what to do; "" where all or none are confirmed."""
+    """Return how many front points have no confirmed score, and what to do; "" where all or none are confirmed."""
     confirmed = front["fid_confirmed"].notna() if "fid_confirmed" in front else pd.Series(False, index=front.index)
     if confirmed.all() or not confirmed.any():
         return ""
     return (
-        f"{int((~confirmed).sum())} of {plural(len(front), 'front point')} came after the confirmation, and the claim "
-        f"does not know them: `stepfront confirm {where}` scores them and makes the claim anew."
+        f"{int((~confirmed).sum())} of {plural(len(front), 'front point')} came after the confirmation or failed in "
+        f"it, and the claim does not know them: `stepfront confirm {where}` scores them and makes the claim anew."
     )
 
 

@@ -214,7 +214,8 @@ class Search:
     def confirm(self, *, images: int | None = None, seeds: int | None = None, progress: Progress = True) -> Search:
         """Score the front again on held-out noise seeds; both numbers default to the settings.
 
-        Raises InputError for fewer than 2 seeds, and when a plan can't be scored.
+        A plan that can't be scored on each seed is left out, with a warning.  Raises InputError for fewer than 2 seeds,
+        and when no plan can be scored.
         """
         from stepfront.search.scoring.confirm import run_confirmation
 

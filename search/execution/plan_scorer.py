@@ -58,11 +58,13 @@ class PlanScorer:
         plans: Sequence[tuple[Plan, int]],
         images: int,
         on_result: Callable[[int, int], None] = lambda done, total: None,
+        on_score: Callable[[int, Evaluation], None] = lambda index, evaluation: None,
     ) -> list[Evaluation]:
         """Return the evaluations of (plan, noise seed) pairs, in their order, on as many workers as fit.
 
         As in a search, another worker tries a failed plan again.  After the last attempt, its evaluation has the reason
-        of the failure and no score.  Raises InputError when no worker starts.
+        of the failure and no score.  `on_score` gets each as it arrives, with its place in the list: what was paid for
+        can be kept when the list is interrupted.  Raises InputError when no worker starts.
         """
         self._plans, self._images, self._results = plans, images, {}
         self._pending = [(index, 1) for index in reversed(range(len(plans)))]
@@ -72,6 +74,7 @@ class PlanScorer:
             self._start()
         while len(self._results) < len(plans):
             if self._advance():
+                on_score(*next(reversed(self._results.items())))
                 on_result(len(self._results), len(plans))
         return [self._results[i] for i in range(len(plans))]
 

@@ -206,6 +206,7 @@ class _BaselinesTable:
             done = len(rows)
             scored = self._rows("ddsm", plans, lambda d, t, done=done: on_result("ddsm", done + d, count))  # type: ignore[misc]
             rows += scored
+            self._by_method["ddsm"] = list(rows)  # an interruption keeps them
             search.tell([(_or_worst(row["fid"]), row["gflops"] / full) for row in scored])
         return rows
 
@@ -214,10 +215,23 @@ class _BaselinesTable:
         missing = list({_key(plan): plan for plan in plans if _key(plan) not in self._scored}.values())
         if missing:
             jobs = [(plan, evaluation.noise_seed) for plan in missing]
-            results = self._scorer.score(jobs, evaluation.images, on_result)
-            for plan, result in zip(missing, results, strict=True):
-                self._scored[_key(plan)] = evaluated_row(plan, result)
+            try:
+                self._scorer.score(
+                    jobs,
+                    evaluation.images,
+                    on_result,
+                    lambda i, result: self._scored.update({_key(missing[i]): evaluated_row(missing[i], result)}),
+                )
+            except BaseException:
+                self._keep_scored(method, plans)
+                raise
         return [dict(self._scored[_key(plan)]) | {"method": method} for plan in plans]
+
+    def _keep_scored(self, method: str, plans: Sequence[Plan]) -> None:
+        """Write what an interrupted method has scored, beside what it had before."""
+        rows = [self._scored[_key(plan)] | {"method": method} for plan in plans if _key(plan) in self._scored]
+        self._by_method[method] = [*self._by_method.get(method, []), *rows]
+        self.save()
 
     def save(self) -> None:
         """Write all scores so far."""

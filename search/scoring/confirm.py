@@ -7,7 +7,10 @@ from these scores alone.  Seeds are added for plans near the claim (search/claim
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,6 +37,9 @@ from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
 """First noise seed of confirmations (the search's own is added), far from any that a search uses."""
+
+LEAST_PAUSE = 10.0
+"""Least seconds between two writes of the table while plans are scored."""
 
 IDENTITY = ["plan", "sampler"]
 SCORES = [
@@ -63,8 +69,9 @@ def run_confirmation(
 
     `images` and `seeds` default to the search's settings.  Scores that exist with as many images are reused, so a
     second call costs nothing; scores of other numbers of images stay beside them.  `on_judge` is called while the
-    second judge's features are trained.  Raises InputError for fewer than 2
-    seeds, for too few images, when both judges are the same, and when a plan cannot be scored.
+    second judge's features are trained.  A plan that cannot be scored on each seed is left out, with a warning.  Raises
+    InputError for fewer than 2 seeds, for too few images, when both judges are the same, and when no plan can be
+    scored.
     """
     directory, settings = find_search(path)
     images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
@@ -98,28 +105,51 @@ class _Confirmed:
         # The table has a row per kind: the full width may be on the front as well.
         scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
         self._scores = scores[self._of_these_plans(scores)]
+        self._new: list[dict[str, Any]] = []
+        self._next_write = time.monotonic() + LEAST_PAUSE
+        self._left_out: dict[PlanKey, str] = {}
 
     def score_until_decided(self, rules: Rules, seeds: int) -> None:
         """Score all plans on `seeds` seeds, and those near the claim on more, until there are none."""
         plans = plans_by_key(self._rows)
         wanted = set(plans)
         for look in (each for each in rules.looks if each >= seeds):
+            wanted -= self._left_out.keys()
             self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
             table = self._write()
             standing = compare_plans(table[table["images"] == self._scorer.images], rules)
             wanted = set() if standing is None else standing.near()
             if not wanted:
-                return
+                break
+        for (plan, sampler), reason in self._left_out.items():
+            name = f"{plan} ({sampler})" if sampler else plan
+            logging.getLogger("stepfront").warning(
+                "the plan %s is left out of the confirmation: %s; confirm again to try it once more", name, reason
+            )
 
     def _score(self, plans: dict[PlanKey, Plan], seeds: int) -> None:
         first = FIRST_SEED + self._problem.settings.evaluation.noise_seed
         done = self._done()
         jobs = [(key, plan, first + i) for key, plan in plans.items() for i in range(seeds)]
         jobs = [(key, plan, seed) for key, plan, seed in jobs if (*key, seed) not in done]
-        if jobs:
-            # A new score replaces an old one.
-            parts = [part for part in (self._scores, pd.DataFrame(self._scorer.score(jobs))) if len(part)]
-            self._scores = pd.concat(parts).drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
+        if not jobs:
+            return
+        try:
+            self._left_out |= self._scorer.score(jobs, self._keep)
+        except BaseException:
+            self._write()  # also when interrupted: what was scored is not scored again
+            raise
+        if self._left_out and not self._new and self._scores.empty:
+            (plan, _), reason = next(iter(self._left_out.items()))
+            raise InputError(f"no plan could be confirmed; the reason for {plan}: {reason}")
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Keep a new score, and write all from time to time: a driver may be killed."""
+        self._new.append(row)
+        if time.monotonic() > self._next_write:
+            begin = time.monotonic()
+            self._write()
+            self._next_write = time.monotonic() + max(LEAST_PAUSE, 50 * (time.monotonic() - begin))
 
     def _done(self) -> set[tuple[str, str, int]]:
         """Return plans and seeds that need no new score.
@@ -154,8 +184,21 @@ class _Confirmed:
         return pd.Series(own, scores.index, dtype=bool)
 
     def _write(self) -> pd.DataFrame:
-        """Write and return the table; kind, label and trial are the current ones, of plans that are still wanted."""
+        """Write and return the table; kind, label and trial are the current ones, of plans that are still wanted.
+
+        A plan that failed on a seed has no scores of as many images: those of its other seeds would flatter it.
+        """
+        # A new score replaces an old one.
+        parts = [part for part in (self._scores, pd.DataFrame(self._new)) if len(part)]
+        if not parts:
+            return self._scores
+        self._scores = pd.concat(parts).drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
+        self._new.clear()
+        failed = pd.MultiIndex.from_frame(self._scores[IDENTITY]).isin(list(self._left_out))
+        self._scores = self._scores[~(failed & (self._scores["images"] == self._scorer.images))]
         now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in self._rows])
-        table = mark_used(now.merge(self._scores, on=IDENTITY)).assign(features=self._problem.features.name)
-        write_table(table, self._directory / CONFIRM)
+        table = now.merge(self._scores, on=IDENTITY)
+        if len(table):
+            table = mark_used(table).assign(features=self._problem.features.name)
+            write_table(table, self._directory / CONFIRM)
         return table

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from stepfront.errors import InputError
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.shared_prefixes import shared_prefixes
@@ -21,6 +20,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.plan_rows import learnt_of
 from stepfront.tables.schema import BESIDE_FID
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.metrics.features import Judge
 
 OnResult: TypeAlias = Callable[[int, int], None]
@@ -77,17 +77,26 @@ class HeldOutScorer:
         shared = self._stack.enter_context(shared_prefixes(settings.workers))
         return self._stack.enter_context(PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit))
 
-    def score(self, jobs: Sequence[tuple[PlanKey, Plan, int]]) -> list[dict[str, Any]]:
-        """Return one row per (key, plan, noise seed).  Raises InputError when a plan cannot be scored."""
-        pairs = [(plan, seed) for _, plan, seed in jobs]
-        rows = []
-        evaluations = self.plan_scorer.score(pairs, self.images, self._on_result)
-        for ((plan, sampler), run, seed), evaluation in zip(jobs, evaluations, strict=True):
+    def score(
+        self, jobs: Sequence[tuple[PlanKey, Plan, int]], on_row: Callable[[dict[str, Any]], None]
+    ) -> dict[PlanKey, str]:
+        """Score each (key, plan, noise seed); give `on_row` its row as soon as it has one.
+
+        Returns why plans could not be scored on some seed; empty where all could.
+        """
+        failed: dict[PlanKey, str] = {}
+
+        def on_score(index: int, evaluation: Evaluation) -> None:
+            key, plan, seed = jobs[index]
             if evaluation.error:
-                raise InputError(f"cannot confirm the plan {plan}: {evaluation.error}")
-            row = {"plan": plan, "sampler": sampler, "learnt": learnt_of(run), "noise_seed": seed}
+                failed.setdefault(key, evaluation.error)
+                return
+            row = {"plan": key[0], "sampler": key[1], "learnt": learnt_of(plan), "noise_seed": seed}
             row |= {"images": self.images, "fid": evaluation.fid}
             row |= {name: getattr(evaluation, name) for name in (*BESIDE_FID, "real_images", "fid_infinity")}
             row |= {name: getattr(evaluation, name) for name in SECOND_JUDGE}
-            rows.append(row | {"second_digest": self.second_digest} | dict(evaluation.scores))
-        return rows
+            on_row(row | {"second_digest": self.second_digest} | dict(evaluation.scores))
+
+        pairs = [(plan, seed) for _, plan, seed in jobs]
+        self.plan_scorer.score(pairs, self.images, self._on_result, on_score)
+        return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
@@ -27,6 +29,8 @@ from stepfront.search.scoring.plans_to_confirm import plans_by_key
 from stepfront.search.scoring.second_judge import load_second_judge
 from stepfront.tables.parquet import write_table
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
 from tests.search.conftest import TINY, copy_of_search, tiny_settings
 
@@ -176,6 +180,76 @@ def test_seeds_are_added_up_to_the_most_for_near_points_alone(searched_copy: Pat
     again = pd.read_parquet(searched_copy / "confirm.parquet")
     assert sorted(again[same].to_numpy().tolist()) == sorted(confirmed[same].to_numpy().tolist())
     assert json.loads((searched_copy / "search.json").read_text())["savings"] == claim
+
+
+def forget(directory: Path, plans: Sequence[str]) -> pd.DataFrame:
+    """Remove the confirmed scores of plans of the search's own sampler; return the table as it was."""
+    table = pd.read_parquet(directory / "confirm.parquet")
+    write_table(table[~table["plan"].isin(plans) | (table["sampler"] != "")], directory / "confirm.parquet")
+    return table
+
+
+def change_results(monkeypatch: pytest.MonkeyPatch, changed: Callable[[Plan, int, Evaluation], Evaluation]) -> None:
+    """Let what workers return of a plan and a noise seed go through a function."""
+    score = PlanScorer.score
+
+    def scoring(self: PlanScorer, plans: Any, images: int, on_result: Any, on_score: Any) -> list[Evaluation]:
+        return score(self, plans, images, on_result, lambda i, found: on_score(i, changed(*plans[i], found)))
+
+    monkeypatch.setattr(PlanScorer, "score", scoring)
+
+
+SCORED = ["kind", "plan", "sampler", "noise_seed", "fid", "second_fid"]
+
+
+def test_an_interrupted_confirmation_keeps_what_it_has_scored(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    plans = pd.read_parquet(directory / "front.parquet")["plan"].tolist()[:2]
+    before = forget(directory, plans)
+    seen: list[str] = []
+
+    def interrupt(plan: Plan, seed: int, found: Evaluation) -> Evaluation:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(plan.runs)
+        return found
+
+    with monkeypatch.context() as patch:
+        change_results(patch, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_confirmation(directory, None, None)
+    totals: list[int] = []
+    run_confirmation(directory, None, None, lambda done, total: totals.append(total))
+    assert totals == [1]  # two plans on two seeds each, and three of the scores are kept
+    again = pd.read_parquet(directory / "confirm.parquet")
+    pd.testing.assert_frame_equal(*(each[SCORED].sort_values(SCORED, ignore_index=True) for each in (again, before)))
+
+
+def test_a_plan_that_fails_on_one_seed_is_left_out_and_named(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    bad, good = pd.read_parquet(directory / "front.parquet")["plan"].tolist()[:2]
+    before = forget(directory, [bad, good])
+
+    def fail(plan: Plan, seed: int, found: Evaluation) -> Evaluation:
+        return replace(found, error="not finite") if (plan.runs, seed) == (bad, FIRST_SEED + 1) else found
+
+    with monkeypatch.context() as patch:
+        change_results(patch, fail)
+        run_confirmation(directory, None, None)
+    assert f"the plan {bad} is left out of the confirmation: not finite" in caplog.text
+    scores = pd.read_parquet(directory / "confirm.parquet")
+    assert set(before["plan"]) - set(scores["plan"]) <= {bad}
+    assert not len(scores[(scores["plan"] == bad) & (scores["sampler"] == "")])
+    front = pd.read_parquet(directory / "front.parquet").set_index("plan")
+    assert np.isnan(front.loc[bad, "fid_confirmed"])
+    assert np.isfinite(front.loc[good, "fid_confirmed"])
+    run_confirmation(directory, None, None)  # it is tried again
+    again = pd.read_parquet(directory / "confirm.parquet")
+    pd.testing.assert_frame_equal(*(each[SCORED].sort_values(SCORED, ignore_index=True) for each in (again, before)))
 
 
 def test_looks_of_earlier_confirmations_count(tmp_path: Path) -> None:
