@@ -31,7 +31,7 @@ from stepfront.search.records.within_noise import mark_within_noise
 from stepfront.search.scoring.proxy_agreement import correlations, proxies_table
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.views import progress_table, trials_table
-from stepfront.tables.parquet import read_table, write_table
+from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import ADAPTATION, BASELINES, FRONT, GAP, PROGRESS, PROXY_SCORES, SENSITIVITY, TRIALS
 from stepfront.tables.search_tables import Snapshot
 from stepfront.trainers.inference.cost import WidthCost
@@ -61,13 +61,21 @@ class TableWriter:
         facts["earlier"] = self._earlier_weights.facts(trials)
         write_table(proxies.assign(features=self.problem.features.name), self.directory / PROXY_SCORES)
         self._copy_adaptation()
-        if not (self.directory / BASELINES).exists():
-            write_table(_uniform_baselines(trials), self.directory / BASELINES)
+        self._add_uniform_baselines(trials)
         write_table(trials, self.directory / TRIALS)
         write_table(front, self.directory / FRONT)
         write_table(progress, self.directory / PROGRESS)
         write_json(self.directory / FACTS_FILE, facts)
         return Snapshot(trials, progress, front, facts)
+
+    def _add_uniform_baselines(self, trials: pd.DataFrame) -> None:
+        path = self.directory / BASELINES
+        with contextlib.suppress(InputError):  # a damaged table of baselines stops no search; doctor names it
+            baselines = read_optional_table(path)
+            missing = missing_uniform_plans(trials, baselines)
+            if len(missing) or not path.exists():
+                parts = [part for part in (baselines, missing) if len(part)] or [missing]
+                write_table(pd.concat(parts, ignore_index=True), path)
 
     def _copy_adaptation(self) -> None:
         """Copy what the supernet's second stage cost and gained, so that a report of the search alone shows it."""
@@ -119,6 +127,11 @@ class TableWriter:
         return proxies_table(trials, gap_score(encoding, self.problem.gap), self._plan_features, encoding.unpack)
 
 
-def _uniform_baselines(trials: pd.DataFrame) -> pd.DataFrame:
+def missing_uniform_plans(trials: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """Return the uniform plans that the search has scored and its baselines lack.
+
+    A search may add some late: when it continues, when one that failed is tried again, and with more steps.
+    """
     uniform = trials[(trials["origin"] == "uniform") & (trials["state"] == "complete")]
-    return uniform.assign(method="uniform").reset_index(drop=True)
+    known = baselines.loc[baselines["method"] == "uniform", "plan"]
+    return uniform[~uniform["plan"].isin(known)].assign(method="uniform", sampler="")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.search.driver.write_tables import TableWriter
+from stepfront.search.driver.write_tables import TableWriter, missing_uniform_plans
 from stepfront.search.pareto import front_indices
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.records.plan_rows import plan_of_row
@@ -48,6 +48,23 @@ def test_no_table_is_written_that_could_be_ahead_of_the_study(tmp_path: Path) ->
     with pytest.raises(OSError, match="the disk is full"):
         writer.write()
     assert not list(tmp_path.iterdir())
+
+
+def test_uniform_plans_that_come_late_join_the_baselines(searched: Path) -> None:
+    """A first write may know two of them: after an interruption, with more steps, or where one is tried again."""
+    trials = read_table(searched / "trials.parquet")
+    uniform = trials.loc[trials["origin"] == "uniform", "trial"].tolist()
+    assert len(uniform) >= 2
+    kept = read_table(searched / "baselines.parquet")
+    assert kept.loc[kept["method"] == "uniform", "trial"].tolist() == uniform
+    first = missing_uniform_plans(trials.head(uniform[0] + 1), kept.head(0))
+    assert first["trial"].tolist() == uniform[:1]
+    late = missing_uniform_plans(trials, first)
+    assert late["trial"].tolist() == uniform[1:]
+    assert set(late["method"]) == {"uniform"}
+    # A plan that `stepfront baselines` scored for itself is there already.
+    assert missing_uniform_plans(trials, first.assign(trial=-1))["trial"].tolist() == uniform[1:]
+    assert not len(missing_uniform_plans(trials, pd.concat([first, late])))
 
 
 def test_tables_have_the_promised_columns_and_agree(searched: Path) -> None:
