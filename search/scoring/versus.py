@@ -48,9 +48,9 @@ def methods_table(
 
     Plans that break a constraint are evaluations, and have no hypervolume.
     """
-    objectives = Objectives.of_facts(facts)
-    everything = _keeping(pd.concat([complete, baselines]), constraints)
-    reference = _reference_point(facts, objectives, everything)
+    objectives, scored = Objectives.of_facts(facts), pd.concat([complete, baselines])
+    everything = _keeping(scored, constraints)
+    reference = _reference_point(facts, objectives, everything if len(everything) else scored)
     methods = [("search", complete), *((str(name), rows) for name, rows in baselines.groupby("method", sort=False))]
     union = hypervolume(_front_scores(everything, objectives), reference)
     rows = []

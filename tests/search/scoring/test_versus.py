@@ -62,6 +62,8 @@ def test_plans_that_break_a_constraint_have_no_hypervolume_and_are_no_best_basel
     assert table["evaluations"].tolist() == [2, 2]
     assert table["share"].tolist() == [1.0, 1.0]
     assert (methods_table(trials, baselines, facts)["hypervolume"] == 12 + (6 - 1) * (4 - 3)).all()
+    nothing = methods_table(trials, baselines, {"objectives": ["fid", "gflops"]}, ["gflops <= 0.5"])
+    assert nothing["hypervolume"].tolist() == [0.0, 0.0]  # no plan keeps them
     front = pd.DataFrame({"trial": [1], "gflops": [4.0], "fid": [3.0]})
     assert versus(front, baselines, "gflops", ["gflops <= 2.0"])["baseline_plan"].tolist() == ["a"]
     assert versus(front, baselines, "gflops")["baseline_plan"].tolist() == ["b"]
