@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, str] = {
         search/ground search/settings trainers/ground ground""",  # more budget, and larger spaces
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
         search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
-        trainers/diffusion tables ground""",
+        trainers/diffusion trainers/evaluation tables ground""",
     "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
         search/ground trainers/adaptation trainers/evaluation trainers/inference trainers/diffusion trainers/networks
         trainers/ground ground""",
