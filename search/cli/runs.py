@@ -38,13 +38,14 @@ def quickstart(set_: Overrides = None, fresh: Fresh = False) -> None:
     The steps are: train, search, confirm and report.
     """
     from stepfront.search.config import each_once, settings_from
+    from stepfront.search.execution.ray_session import one_session
     from stepfront.search.presets import preset
     from stepfront.search.storage.run_location import local_settings
 
     output, given = Output(), settings_from(preset("digits"), each_once(set_ or []))
     with local_settings(given, trains=True) as (settings, _):
         train_step(settings, fresh, output)
-    with local_settings(given) as (settings, location):
+    with local_settings(given) as (settings, location), one_session():
         search_step(settings, fresh, location, output)
         confirm_step(settings.search_directory, None, None, output)
         publish_step(settings, output)

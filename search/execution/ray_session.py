@@ -10,6 +10,7 @@ import site
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,28 @@ def ray_session(workers: WorkerSettings) -> Iterator[None]:
     except Exception as error:
         where = f"{workers.address} (workers.address)" if workers.address else "this machine"
         raise InputError(f"no Ray cluster at {where}: {first_line(error)}") from error
+    if (kept := _KEPT.get()) is not None:
+        kept.callback(ray.shutdown)
+        yield
+        return
     try:
         yield
     finally:
         ray.shutdown()
+
+
+_KEPT: ContextVar[contextlib.ExitStack | None] = ContextVar("kept", default=None)
+
+
+@contextlib.contextmanager
+def one_session() -> Iterator[None]:
+    """Let the sessions within the block be one: a cluster that the first of them begins stays until the end."""
+    with contextlib.ExitStack() as kept:
+        before = _KEPT.set(kept)
+        try:
+            yield
+        finally:
+            _KEPT.reset(before)
 
 
 def _connect(workers: WorkerSettings) -> None:

@@ -12,8 +12,16 @@ import pytest
 import ray
 
 from stepfront.environment import SOURCE_ROOT
+from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.ray_private import DriverPath
-from stepfront.search.execution.ray_session import ENVIRONMENT, import_path, short_folder, token_without_home
+from stepfront.search.execution.ray_session import (
+    ENVIRONMENT,
+    import_path,
+    one_session,
+    ray_session,
+    short_folder,
+    token_without_home,
+)
 
 
 def test_workers_import_a_checkout_from_where_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +41,28 @@ def test_workers_that_ray_starts_ahead_can_be_used_and_import_the_checkout(clust
     assert not ray.get_runtime_context().runtime_env
     worker = ray.remote(num_cpus=0.1)(lambda: os.environ.get("PYTHONPATH", ""))
     assert ray.get(worker.remote()) == import_path(SOURCE_ROOT).get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+def test_sessions_within_one_share_the_cluster_that_the_first_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    alive = lambda: done.count("begun") > done.count("ended")  # noqa: E731
+    for name, call in (
+        ("_connect", lambda workers: done.append("begun")),
+        ("ray.is_initialized", alive),
+        ("ray.shutdown", lambda: done.append("ended")),
+    ):
+        monkeypatch.setattr(f"stepfront.search.execution.ray_session.{name}", call)
+    with one_session():
+        assert done == []  # nothing is begun before it is needed
+        for _ in range(2):
+            with ray_session(WorkerSettings()):
+                assert done == ["begun"]
+    assert done == ["begun", "ended"]
+    with pytest.raises(KeyboardInterrupt), one_session(), ray_session(WorkerSettings()):
+        raise KeyboardInterrupt
+    with ray_session(WorkerSettings()):
+        assert alive()
+    assert done == ["begun", "ended"] * 3
 
 
 def test_importing_the_executor_changes_no_environment() -> None:
