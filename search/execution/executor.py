@@ -15,7 +15,8 @@ from ray import tune
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import slots_now, worker_resources
 from stepfront.search.execution.tune_searcher import FirstFree, Job, LedgerSearcher, OnResult, OnStep, Watch
-from stepfront.search.execution.worker import EvaluationWorker, Load
+from stepfront.search.execution.tune_worker import EvaluationWorker
+from stepfront.search.execution.worker import Load
 from stepfront.search.study.ledger import Ledger
 
 

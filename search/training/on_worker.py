@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+import torch
+from ray.util.queue import Queue
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.trainers.data import ImageData
+from stepfront.trainers.devices import pick_device
 from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.checkpoints import CheckpointStore
@@ -62,6 +65,23 @@ class Work:
                 data = load_images(self.settings.data) if self.images is None else ray.get(self.images)
             with _folder_on_worker(self.directory, self.store) as directory:
                 train_share(self.settings, data, directory, _Reporter(send), self.store, group)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of several trainings at once, as a worker receives it; `messages` are for the driver."""
+
+    number: int
+    work: Work
+    gpus: bool
+    messages: Queue
+
+
+def train_task(task: Task) -> None:
+    """Take the steps of one training, on a worker."""
+    torch.set_num_threads(max(1, int(task.work.settings.workers.cpus)))
+    group = Group(device=pick_device("cuda" if task.gpus else "cpu"))
+    task.work.train(group, lambda state: task.messages.put((task.number, state)))
 
 
 def put_images(data: ImageData) -> ray.ObjectRef | None:

@@ -23,7 +23,7 @@ from stepfront.search.config import RunSettings, WorkerSettings
 from stepfront.search.execution.placement import remote_options, slots_now, slots_of_node
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.worker import reason_of
-from stepfront.search.training.on_worker import Work, put_images
+from stepfront.search.training.on_worker import Task, Work, put_images, train_task
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.training.checkpoints import CheckpointStore
@@ -88,23 +88,6 @@ def named(name: str) -> Iterator[None]:
         raise InputError(f"{name}: {error}") from None
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a worker receives."""
-
-    number: int
-    work: Work
-    gpus: bool
-    messages: Queue
-
-
-def _train(task: _Task) -> None:
-    """Take the steps of one training, on a worker."""
-    torch.set_num_threads(max(1, int(task.work.settings.workers.cpus)))
-    group = Group(device=pick_device("cuda" if task.gpus else "cpu"))
-    task.work.train(group, lambda state: task.messages.put((task.number, state)))
-
-
 class _Run:
     """The tasks of several trainings, and what is known of them."""
 
@@ -113,7 +96,7 @@ class _Run:
         workers = _placed(jobs[0].settings, ray.cluster_resources().get("GPU", 0.0))
         slots_now(workers)  # refuses workers that could never start
         # A lost worker is noticed here, so that its losses are counted and reported.
-        self._remote = ray.remote(**remote_options(workers), max_retries=0)(_train)
+        self._remote = ray.remote(**remote_options(workers), max_retries=0)(train_task)
         self._gpus = workers.gpus > 0
         self._images = put_images(data)
         self._messages = Queue(actor_options={"num_cpus": 0})
@@ -156,7 +139,7 @@ class _Run:
     def _start(self, number: int) -> None:
         job = self._jobs[number]
         work = Work.of(job.settings, self._images, job.directory, job.store)
-        self._running[self._remote.remote(_Task(number, work, self._gpus, self._messages))] = number
+        self._running[self._remote.remote(Task(number, work, self._gpus, self._messages))] = number
 
     def _forward_reports(self) -> None:
         for number, state in self._messages.get_nowait_batch(self._messages.qsize()):

@@ -21,7 +21,8 @@ from ray.tune.search import Searcher
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import slots_now
 from stepfront.search.execution.tune_searcher import Job, LedgerSearcher
-from stepfront.search.execution.worker import EvaluationError, EvaluationWorker, Load
+from stepfront.search.execution.tune_worker import EvaluationWorker
+from stepfront.search.execution.worker import EvaluationError, Load
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.worker_measurements import measure_widths
 from stepfront.search.study.ledger import Ledger

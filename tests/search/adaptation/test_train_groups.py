@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
@@ -29,28 +27,10 @@ from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.trainer import TrainingReport
+from tests.search.training.deadly_images import Deadly
 
 SHORT = ("adapt.groups.by=times", "adapt.steps=4", "training.samples_every=0", "training.checkpoint_every=2")
 AT_ONCE = "workers.count=2"
-
-
-class Deadly:
-    """Images whose first reader in another process is killed, once, when it has read for some steps."""
-
-    def __init__(self, images: np.ndarray, mark: Path, steps: int) -> None:
-        self.images, self.shape, self.mark = images, images.shape, mark
-        self.driver, self.left = os.getpid(), 3 * steps
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        if os.getpid() != self.driver:
-            self.left -= 1
-            if self.left < 0 and not self.mark.exists():
-                self.mark.write_text(str(os.getpid()))
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.images[rows]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from stepfront.search.problem.load import load_problem
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.inference.cost import count_width
 from tests.search.conftest import tiny_settings
+from tests.search.execution.travelling import STATE, Sharing
 
 NODES = ["one", "other"]
-STATE = np.arange(1000, dtype=np.float32)
 
 
 def test_the_index_keeps_to_its_limit_a_node_and_lets_the_stalest_go() -> None:
@@ -69,22 +67,6 @@ def test_what_lay_on_a_node_that_is_gone_is_forgotten_when_another_comes() -> No
     assert index.longest("new", ["a"]) == (0, ["of new"], 0)
 
 
-class Worker:
-    """A process of its own that offers and looks up."""
-
-    def __init__(self, shared: NodePrefixes) -> None:
-        self.shared = shared
-
-    def offer(self, key: str) -> int:
-        features = (STATE + 3, STATE + 4)
-        self.shared.offer([(key, (STATE, {}, {}, ())), (key + "+", (STATE + 1, {}, {3: STATE + 2}, features))])
-        return os.getpid()
-
-    def longest(self, keys: list[str]) -> Any:
-        found = self.shared.longest(keys)
-        return found and (found[0], deepcopy(found[1]))
-
-
 @pytest.fixture
 def shared(cluster: None) -> Iterator[NodePrefixes]:
     with shared_prefixes(WorkerSettings(count=2)) as made:
@@ -93,7 +75,7 @@ def shared(cluster: None) -> Iterator[NodePrefixes]:
 
 
 def worker_of(shared: NodePrefixes) -> Any:
-    return ray.remote(Worker).options(num_cpus=0.1).remote(shared)
+    return ray.remote(Sharing).options(num_cpus=0.1).remote(shared)
 
 
 def found_by(worker: Any, keys: list[str]) -> Any:

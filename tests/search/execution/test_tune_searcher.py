@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -18,13 +15,15 @@ from stepfront.search.config import WorkerSettings
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.tune_searcher import Job, LedgerSearcher, PacketSize
-from stepfront.search.execution.worker import EvaluationError, EvaluationWorker
+from stepfront.search.execution.tune_worker import EvaluationWorker
+from stepfront.search.execution.worker import EvaluationError
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.load import load_problem
 from stepfront.search.study.ledger import Asked
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import tiny_settings
+from tests.search.execution.travelling import Troubled
 
 
 class Counting:
@@ -226,7 +225,7 @@ class Recorder:
 
 
 def worker_with(load: Recorder, monkeypatch: pytest.MonkeyPatch) -> EvaluationWorker:
-    monkeypatch.setattr("stepfront.search.execution.worker.worker_name", lambda: "w")
+    monkeypatch.setattr("stepfront.search.execution.tune_worker.worker_name", lambda: "w")
     worker = EvaluationWorker.__new__(EvaluationWorker)  # Tune's own part needs a session
     worker.setup({}, load)
     return worker
@@ -252,27 +251,6 @@ def test_a_worker_begins_nothing_after_a_failure_and_sends_what_came_before(monk
 
 
 # --- with Tune --------------------------------------------------------------------------------------------------------
-
-
-class Troubled:
-    """An evaluator that notes each beginning in a file; one plan raises, and the 20th beginning kills the process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self) -> Callable[[Plan, int, int], Evaluation]:
-        def evaluate(plan: Plan, images: int, noise_seed: int) -> Evaluation:
-            with open(self.folder / "begun", "a") as file:
-                file.write(f"{plan.widths}\n")
-            if plan.widths == (0.5,) * 6:
-                raise RuntimeError("on fire")
-            if len((self.folder / "begun").read_text().splitlines()) >= 20 and not (self.folder / "died").exists():
-                (self.folder / "died").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(0.02)
-            return Evaluation(10 - sum(plan.widths), sum(plan.widths), 1.0, "made up", images, noise_seed, 0.02)
-
-        return evaluate
 
 
 class Packets:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 
 from stepfront.errors import InputError
@@ -24,27 +21,11 @@ from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, trainin
 from stepfront.trainers.training.checkpoints import CheckpointStore
 from stepfront.trainers.training.trainer import TrainingReport, train_supernet
 from tests.search.conftest import tiny_settings
+from tests.search.training.deadly_images import Deadly
 
 TWO = ("training.workers=2", "workers.cpus=0.5")
 ONE = ("training.workers=1", "workers.cpus=0.5")
 """A group of one: each of a group is a process to start, and some facts don't depend on their number."""
-
-
-class Deadly:
-    """Images whose reader of a rank is killed, once, when it has read for `steps` steps."""
-
-    def __init__(self, images: np.ndarray, mark: Path, steps: int, rank: int = 1) -> None:
-        self.images, self.shape, self.mark, self.left, self.rank = images, images.shape, mark, 3 * steps, rank
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        self.left -= 1
-        if self.left < 0 and dist.is_initialized() and dist.get_rank() == self.rank and not self.mark.exists():
-            self.mark.write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.images[rows]
 
 
 def weights_of(directory: Path) -> dict[str, torch.Tensor]:
@@ -77,7 +58,7 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
 ) -> None:
     settings, data, directory, _ = unbroken
     mark, seen = tmp_path / "killed", list[TrainingReport]()
-    deadly = replace(data, images=Deadly(data.images, mark, steps=8))
+    deadly = replace(data, images=Deadly(data.images, mark, steps=8, rank=1))
     # The checkpoints are on a file system of pyarrow's: the new group has nothing else to continue from.
     uri = f"file://{tmp_path}/store"
     chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
