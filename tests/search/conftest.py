@@ -20,7 +20,8 @@ TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"format": "digits", "limit": 300},
     "network": {"base": 8, "multipliers": [1, 2], "widths": [0.25, 0.5, 1.0]},
-    "training": {"steps": 12, "batch": 16, "warmup": 2, "checkpoint_every": 5, "held_out_images": 32},
+    "training": {"steps": 12, "batch": 16, "warmup": 2, "checkpoint_every": 5, "held_out_images": 32}
+    | {"samples_every": 0},  # drawing them takes as long as the steps
     "features": {"name": "classifier", "classifier_epochs": 1, "examine": "skip"},
     "sampler": {"solver": "ddim", "grid": "trailing", "steps": 6},
     "space": {"stages": 3, "skip": False},

@@ -55,8 +55,9 @@ CPU = torch.device("cpu")
 
 def on_latents(directory: Path, *overrides: str) -> RunSettings:
     """Return the tiny run on latents of the autoencoder in `directory`, whose channels have no scale of their own."""
-    own = (f"data.autoencoder={directory / 'autoencoder'}", f"data.cache={directory / 'cache'}")
-    return tiny_settings(directory, *own, "data.flip=true", "budget.trials=5", "tracking.uri=null", *overrides)
+    given = (f"data.autoencoder={directory / 'autoencoder'}", f"data.cache={directory / 'cache'}")
+    own = (*given, "data.flip=true", "training.samples_every=9")  # one grid, at the end
+    return tiny_settings(directory, *own, "budget.trials=5", *overrides)
 
 
 @pytest.fixture(scope="module")

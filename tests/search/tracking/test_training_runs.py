@@ -35,6 +35,9 @@ def settings(tmp_path: Path, empty_store: Path) -> RunSettings:
     return tiny_settings(tmp_path, own_store(tmp_path, empty_store))
 
 
+GRIDS = {"samples_every": 1}
+
+
 def train(settings: RunSettings, killed_at: int | None = None, fresh: bool = False) -> None:
     def report(state: TrainingReport) -> None:
         if state.step == killed_at:
@@ -50,6 +53,7 @@ def runs(settings: RunSettings) -> list[Any]:
 
 
 def test_one_run_has_the_series_of_an_interrupted_and_continued_training(settings: RunSettings) -> None:
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=GRIDS)})
     with pytest.raises(KilledError):
         train(settings, killed_at=7)
     (cut,) = runs(settings)

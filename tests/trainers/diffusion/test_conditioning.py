@@ -309,6 +309,7 @@ def test_the_gap_is_that_of_the_conditional_prediction(supernet: Supernet, digit
 def settings(conditional: bool = True, **training: object) -> TrainerSettings:
     classes = CLASSES if conditional else None
     given = {"steps": 12, "batch": 4, "checkpoint_every": 5, "held_out_images": 16, "device": "cpu", "warmup": 4}
+    given["samples_every"] = 3  # at the end alone: a grid takes longer than the steps between two
     return TrainerSettings(
         network=NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2, classes=classes),
         training=TrainingSettings.model_validate(given | training),

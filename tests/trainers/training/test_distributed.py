@@ -3,78 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from stepfront.trainers.config import DataSettings, TrainerSettings
-from stepfront.trainers.data import ImageData, load_data
+from stepfront.trainers.config import TrainerSettings
+from stepfront.trainers.data import ImageData
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE
 from stepfront.trainers.training.distributed import Group
-from stepfront.trainers.training.trainer import TrainingReport, begin_training, train_share, train_supernet
+from stepfront.trainers.training.trainer import TrainingReport, begin_training, train_supernet
 from stepfront.trainers.training_settings import TrainingSettings
+from tests.trainers.training.one_of_two import late_by_more_than_a_step_may_take, one_of_two, recording
 from tests.trainers.training.test_trainer import settings
-
-
-class Recording:
-    """Images that remember which of them were read."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images, self.shape, self.read = images, images.shape, list[list[int]]()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        self.read.append(rows.tolist())
-        return self.images[rows]
-
-
-def recording(data: ImageData) -> tuple[ImageData, Recording]:
-    images = Recording(data.images)
-    return replace(data, images=images), images
-
-
-def one_of_two(rank: int, directory: Path, chosen: TrainerSettings) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=2)
-    data, images = recording(load_data(DataSettings()))
-    seen: list[int] = []
-
-    def report(state: TrainingReport) -> None:
-        seen.append(state.step)
-
-    train_share(chosen, data, directory, report, None, Group(rank, 2))
-    (directory / f"{rank}.json").write_text(json.dumps({"read": images.read, "reported": seen}))
-    dist.destroy_process_group()
-
-
-def late_by_more_than_a_step_may_take(rank: int, directory: Path) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    patience = timedelta(seconds=3)
-    (directory / f"begun-{rank}").touch()
-    while not (directory / f"begun-{1 - rank}").exists():  # however long a busy machine takes to start a process
-        time.sleep(0.01)
-    dist.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=2, timeout=patience)
-    group = Group(rank, 2)
-    with group.together(60):
-        time.sleep(4 * rank)
-    group.check_same(3)
-    (directory / f"{rank}").touch()
-    dist.destroy_process_group()
 
 
 def test_processes_wait_for_one_that_decodes_its_images_first(tmp_path: Path) -> None:
@@ -102,7 +49,7 @@ def test_two_processes_compute_the_steps_of_one(digits: ImageData, tmp_path: Pat
     alone, images = recording(digits)
     train_supernet(chosen, alone, tmp_path / "one")
     assert begin_training(chosen, digits, tmp_path / "two") == 0
-    mp.spawn(one_of_two, (tmp_path / "two", chosen), nprocs=2)
+    mp.spawn(one_of_two, (tmp_path / "two", chosen, digits), nprocs=2)
     told = [json.loads((tmp_path / "two" / f"{rank}.json").read_text()) for rank in range(2)]
     assert [first + second for first, second in zip(told[0]["read"], told[1]["read"], strict=True)] == images.read
     assert [len(part["read"][0]) for part in told] == [2, 3]
@@ -185,7 +132,7 @@ def reports(chosen: TrainerSettings, digits: ImageData, directory: Path) -> list
 
 
 def test_checkpoints_are_reported_with_throughput_rate_and_samples(digits: ImageData, tmp_path: Path) -> None:
-    seen = reports(settings(steps=7, checkpoint_every=3, decay=False), digits, tmp_path)
+    seen = reports(settings(steps=7, checkpoint_every=3, decay=False, samples_every=1), digits, tmp_path)
     assert [state.step for state in seen if state.saved] == [3, 6, 7]
     for state in seen:
         assert (state.samples is not None) == state.saved

@@ -34,6 +34,7 @@ NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2
 
 def settings(network: dict[str, Any] | None = None, flip: bool = False, **training: Any) -> TrainerSettings:
     defaults = {"steps": 12, "batch": 4, "checkpoint_every": 5, "held_out_images": 16, "device": "cpu", "warmup": 4}
+    defaults["samples_every"] = 0  # a grid of four widths takes longer than the steps between two
     return TrainerSettings(
         data=DataSettings(flip=flip),
         network=NETWORK.model_copy(update=network or {}),
