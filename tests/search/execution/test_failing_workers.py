@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,41 +21,45 @@ from stepfront.search.problem.load import load_problem
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.conftest import tiny_settings
+from tests.search.execution.travelling import FailingLoad
 
 
-class FailingLoad:
-    """A worker whose evaluations raise, return nonsense, stop for ever or kill the process, by the plan."""
+@dataclass(frozen=True)
+class Scored:
+    """The score of a plan by a worker, the one that it should be, and the seconds until it was there."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __call__(self):  # type: ignore[no-untyped-def]
-        def evaluate(plan: Plan, images: int, noise_seed: int) -> Evaluation:
-            fid = {0.25: float("nan"), 0.5: 3.0, 1.0: 1.0}[plan.widths[0]]
-            if plan.widths == (0.5,) * 6:
-                raise RuntimeError("the network is on fire")
-            if plan.widths == (1.0,) * 6 and not self.mark.exists():
-                self.mark.write_text("died once")
-                os.kill(os.getpid(), signal.SIGKILL)
-            mixed = plan.widths[0] != 0.25 and len(set(plan.widths)) > 1
-            if mixed and not (stopped := self.mark.with_suffix(".stopped")).exists():
-                stopped.write_text(str(plan.widths))
-                os.kill(os.getpid(), signal.SIGSTOP)  # hangs so hard that nothing in the process can notice
-            return Evaluation(fid, float(sum(plan.widths)), 1.0, "made", images, noise_seed)
-
-        return evaluate
+    there: Evaluation
+    here: Evaluation
+    seconds: float
 
 
-def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None) -> None:
+@pytest.fixture(scope="module")
+def scored(trained: Path, cluster: None) -> Scored:
+    """Return what a worker of the real evaluator scores; it starts as the failing ones do."""
+    settings = tiny_settings(trained)
+    problem = load_problem(settings)
+    costs = load_or_measure_costs(problem, settings.search_directory)
+    load = LoadEvaluator(local_parts(problem, costs, 1))
+    plan, begin = problem.uniform_plan(0.5), time.monotonic()
+    with PlanScorer(load, settings.workers, limit=300) as scorer:
+        (there,) = scorer.score([(plan, 5)], 16)
+    return Scored(there, load()(plan, 16, 5), time.monotonic() - begin)
+
+
+def test_the_real_evaluator_travels(scored: Scored) -> None:
+    assert (scored.there.fid, scored.there.paired) == (scored.here.fid, scored.here.paired)
+    assert not scored.here.error
+
+
+def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None, scored: Scored) -> None:
     basic = ("budget.trials=9", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.count=2")
     settings = tiny_settings(fresh, *basic, "workers.packet_seconds=0", "workers.attempts=2")
     problem = load_problem(settings)
     costs = load_or_measure_costs(problem, settings.search_directory)
     ledger = open_ledger(problem, costs, settings.search_directory)
     job = Job(problem.plan_of, 8, 0)
-    run_trials(
-        ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit=30
-    )  # longer than a process takes to start
+    limit = max(10, 3 * scored.seconds)  # longer than a process takes to start
+    run_trials(ledger, FailingLoad(fresh / "mark"), job, settings.workers, lambda: None, limit)
     assert ledger.finished == 9
     results = {trial.user_attrs["genome"]: result_of(trial) for trial in ledger.trials}
     assert results["222"]["fid"] == 1.0  # killed once, tried again
@@ -89,19 +93,6 @@ def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -
         assert set(map(id, scorer._all())) == there  # they stay for the next list
     assert [e.fid for e in [*scored, *again]] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0, 1.0]
     assert "on fire" in scored[1].error
-
-
-def test_the_real_evaluator_travels(trained: Path, cluster: None) -> None:
-    settings = tiny_settings(trained)
-    problem = load_problem(settings)
-    costs = load_or_measure_costs(problem, settings.search_directory)
-    load = LoadEvaluator(local_parts(problem, costs, 1))
-    plan = problem.uniform_plan(0.5)
-    with PlanScorer(load, settings.workers, limit=300) as scorer:
-        (there,) = scorer.score([(plan, 5)], 16)
-    here = load()(plan, 16, 5)
-    assert (there.fid, there.paired) == (here.fid, here.paired)
-    assert not here.error
 
 
 def test_a_cluster_of_one_listens_on_loopback_alone(cluster: None) -> None:
