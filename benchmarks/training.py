@@ -39,8 +39,8 @@ FIRST = "sandwich"
 UNDIVIDED_STAGE = "second stage: undivided"
 
 RULES: dict[str, dict[str, Any]] = {
-    FIRST: {"rule": "sandwich"},
-    "sandwich, distill 0.25": {"rule": "sandwich", "distill": 0.25},
+    FIRST: {},
+    "sandwich, distill 0.25": {"distill": 0.25},
     "one random width a step": {"rule": "single"},
 }
 """Trainings of a supernet by a name for the table; the first one's network FLOPs are those of all."""
@@ -114,14 +114,6 @@ def train(training: Training, data: ImageData, folder: Path) -> None:
     stage.finish(directory)
 
 
-def by_sandwich_steps(settings: TrainerSettings, data: ImageData, steps: int | None) -> TrainerSettings:
-    """Return settings of so many steps by the sandwich rule; by default those of the settings' own network FLOPs."""
-    shape = data.channels, data.resolution
-    sandwich = settings.model_copy(update={"training": settings.training.model_copy(update=RULES[FIRST])})
-    own = settings.training.steps * step_macs(settings, *shape) / step_macs(sandwich, *shape)
-    return _with_steps(sandwich, steps or round(own))
-
-
 def _with_steps(settings: TrainerSettings, steps: int) -> TrainerSettings:
     return settings.model_copy(update={"training": settings.training.model_copy(update={"steps": steps})})
 
@@ -157,8 +149,8 @@ def page(scores: pd.DataFrame, fits: pd.DataFrame, given: argparse.Namespace, st
         "that one, but for second stages: they start from it, and each has the FLOPs of "
         f"{extra:,} further sandwich steps, in all its groups together. The one of the undivided "
         "supernet decides what groups are worth. Groups are by log-SNR. Merging takes the groups that are trained, so "
-        "its minutes are those of the merging alone. "
-        "`alone`: `stepfront train --plain WIDTH`, so the four widths together take four times the FLOPs. "
+        "its minutes are those of the merging alone. `alone`: `stepfront train CONFIG` with `--plain WIDTH`, so the "
+        "four widths together take four times the FLOPs. "
         f"FID of {given.images:,} images against the training images, mean of three noise seeds and {given.seeds} "
         f"training seeds (± the standard error over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths "
         "are columns, and lower is better.",
@@ -170,7 +162,8 @@ def page(scores: pd.DataFrame, fits: pd.DataFrame, given: argparse.Namespace, st
             parts.append(f"## FID by {judge}, {number} steps\n\n{table}")
     parts.append(
         "## Weights fitted to a plan\n\n"
-        "`stepfront fit --weights`: the first supernet's weights, trained further at the plan's own times and widths, "
+        "As by `stepfront fit` with `--weights`: the first supernet's weights, trained further at the plan's own times "
+        "and widths, "
         f"with the network FLOPs of {extra:,} sandwich steps, the teacher's passes included; beside the same FLOPs "
         f"spent on all widths (`{UNDIVIDED_STAGE}`). Each plan has weights of its own."
     )
@@ -219,9 +212,7 @@ def main() -> None:
     """Train, score and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--supernet", choices=SUPERNETS, default="digits")
-    parser.add_argument(
-        "--steps", type=int, help="sandwich steps of the supernet; default: as many as cost what its settings do"
-    )
+    parser.add_argument("--steps", type=int, help="sandwich steps of the supernet; default: those of its settings")
     parser.add_argument("--extra", type=int, help="sandwich steps of second stages; default: half of the first's")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--images", type=int, default=1024, help="images per score")
@@ -230,8 +221,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     given = parser.parse_args()
     base = settings_of(given.supernet, given.data)
-    data = load_data(base.data)
-    base = by_sandwich_steps(base, data, given.steps)
+    base, data = _with_steps(base, given.steps or base.training.steps), load_data(base.data)
     folder = given.runs / f"{given.supernet}-{base.training.steps}"
     judges = folder / "judges"
     if not judges.exists():

@@ -12,8 +12,6 @@ from benchmarks import plan_fits
 from benchmarks.plan_fits import FITTED, SUPERNET, UNDIVIDED, fit_steps, fit_table, measure_fits
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import ensure_supernet, settings_of
-from benchmarks.training import by_sandwich_steps
-from stepfront.trainers.baselines.plain_network import step_macs
 from stepfront.trainers.data import load_data
 
 
@@ -48,15 +46,3 @@ def test_each_plan_is_scored_on_the_weights_given_and_on_its_own(
     assert len(fids) == 3
     assert (fids[SUPERNET] == fids[UNDIVIDED]).all()
     assert (fids[SUPERNET] != fids[FITTED]).all()
-
-
-def test_sandwich_steps_cost_what_the_settings_do() -> None:
-    settings = settings_of("digits")
-    assert settings.training.rule == "single"
-    data = load_data(settings.data)
-    by_sandwich = by_sandwich_steps(settings, data, None)
-    shape = data.channels, data.resolution
-    costs = [each.training.steps * step_macs(each, *shape) for each in (settings, by_sandwich)]
-    assert by_sandwich.training.rule == "sandwich"
-    assert costs[1] == pytest.approx(costs[0], rel=1e-3)
-    assert by_sandwich_steps(settings, data, 400).training.steps == 400

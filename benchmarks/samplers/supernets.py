@@ -21,16 +21,22 @@ DATA = Path("../shared/data")
 
 Change = dict[str, dict[str, Any]]
 
+SANDWICH = {"rule": "sandwich"}
+"""The rule of the supernets that the pages were measured on; the presets have trained by another since."""
+
 SUPERNETS: dict[str, tuple[str, Change]] = {
     # name: settings file, and what differs from it
-    "digits": ("digits.yaml", {}),
-    "fashion-mnist-16": ("fashion_mnist.yaml", {"data": {"path": "fashion-mnist"}}),
+    "digits": ("digits.yaml", {"training": SANDWICH | {"steps": 1500}}),
+    "fashion-mnist-16": (
+        "fashion_mnist.yaml",
+        {"data": {"path": "fashion-mnist"}, "training": SANDWICH | {"steps": 3000}},
+    ),
     "fashion-mnist-28": (
         "fashion_mnist.yaml",
         {
             "data": {"path": "fashion-mnist", "size": None},
             "network": {"attention": [7]},
-            "training": {"steps": 4000, "batch": 128},
+            "training": SANDWICH | {"steps": 4000, "batch": 128},
         },
     ),
     "cifar10-small": (
