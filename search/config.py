@@ -31,7 +31,7 @@ from stepfront.trainers.config import SamplerSettings, TrainerSettings
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.training_settings import LARGEST_SEED, AdaptSettings
 from stepfront.trainers.validation import Settings, validate
-from stepfront.trainers.variant import depth_problem
+from stepfront.trainers.variant import Variant, depth_problem
 
 __all__ = [
     "BudgetSettings",
@@ -171,12 +171,8 @@ class RunSettings(TrainerSettings):
                 )
             if problem := depth_problem(variant, self.network.depths):
                 raise ValueError(f"space.variants has {variant}: {problem}")
-            if not variant.guided and (classes is None or guidance in (0, 1)):
-                why = "the network has no classes" if classes is None else f"sampler.guidance is {guidance:g}"
-                raise ValueError(
-                    f"space.variants has {variant}, which turns guidance off (u), and {why}: no step is guided; leave "
-                    "it out"
-                )
+            if problem := _guidance_problem(variant, classes, guidance):
+                raise ValueError(f"space.variants has {variant}, {problem}")
         return self
 
     @model_validator(mode="after")
@@ -230,6 +226,22 @@ class RunSettings(TrainerSettings):
     def search_directory(self) -> Path:
         """Return the folder in which the search keeps everything."""
         return self.run_directory / "search"
+
+
+def _guidance_problem(variant: Variant, classes: int | None, guidance: float) -> str:
+    """Return why a step can't be guided as a variant says, where the sampler's scale is `guidance`; empty if it can."""
+    if variant.guided and variant.scale is None:
+        return ""
+    if classes is None or guidance in (0, 1):
+        does = "which turns guidance off (u)" if not variant.guided else "which guides at a scale of its own (g)"
+        why = "the network has no classes" if classes is None else f"sampler.guidance is {guidance:g}"
+        advice = "leave it out"
+        if classes is not None and variant.scale is not None:
+            advice = "set sampler.guidance to one of the scales, and write 1.0u for a step without guidance"
+        return f"{does}, and {why}: no step is guided; {advice}"
+    if variant.scale == guidance:
+        return f"and sampler.guidance is {guidance:g}: write {variant._replace(scale=None)}, which runs at that scale"
+    return ""
 
 
 def _local(place: str) -> Path:

@@ -8,14 +8,17 @@ A step's variant is a width, written `1.00`, with marks:
   arXiv 2312.00858).
 - `u`, unguided: the step is one call of the conditional network.  A guided one is two; a plan that guides some of its
   steps has a guidance interval (arXiv 2404.07724).
+- `g3`, in the place of `u`: the step is guided at scale 3.  Guided steps without it are at the sampler's own scale.
 
 Deep features are of full depth, so `d` and `r` can't be combined.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from itertools import groupby
 from typing import NamedTuple
 
@@ -24,9 +27,11 @@ from stepfront.errors import InputError
 SKIP = 0.0
 """The width of a step that is not taken."""
 
-_MARK = r"(d[1-9]\d*u?|ru?|u)?"
-_RUN = re.compile(rf"([1-9]\d*)x(skip|(\d*\.?\d+){_MARK})")
-_VARIANT = re.compile(rf"(\d*\.?\d+){_MARK}")
+_NUMBER = r"\d*\.?\d+"
+_GUIDANCE = rf"(?:u|g{_NUMBER})"
+_MARK = rf"(d[1-9]\d*{_GUIDANCE}?|r{_GUIDANCE}?|{_GUIDANCE})?"
+_RUN = re.compile(rf"([1-9]\d*)x(skip|({_NUMBER}){_MARK})")
+_VARIANT = re.compile(rf"({_NUMBER}){_MARK}")
 
 
 class Size(NamedTuple):
@@ -43,19 +48,21 @@ class Size(NamedTuple):
 class Variant(NamedTuple):
     """What a step runs: a width (`SKIP` where it is not taken), its reuse of features, its guidance, and a depth.
 
-    `depth` is None at full depth.
+    `depth` is None at full depth.  `scale` is the step's own scale of guidance; None where it is the sampler's.
     """
 
     width: float
     reuse: bool = False
     guided: bool = True
     depth: int | None = None
+    scale: float | None = None
 
     @property
     def mark(self) -> str:
-        """Return what follows the width in texts, such as `r`, `ru` or `d2u`; empty for most."""
+        """Return what follows the width in texts, such as `r`, `ru`, `d2u` or `g1.5`; empty for most."""
         depth = "" if self.depth is None else f"d{self.depth}"
-        return depth + "r" * self.reuse + "u" * (not self.guided)
+        scale = "" if self.scale is None else f"g{_digits(self.scale)}"
+        return depth + "r" * self.reuse + ("u" if not self.guided else scale)
 
     @property
     def size(self) -> Size:
@@ -67,8 +74,14 @@ class Variant(NamedTuple):
         """Return the variant that computes all levels."""
         return self._replace(reuse=False)
 
+    def scale_at(self, guidance: float) -> float:
+        """Return the scale of guidance of the step, on a sampler whose own is `guidance`; 1 where it is unguided."""
+        if not self.guided:
+            return 1.0
+        return guidance if self.scale is None else self.scale
+
     def __str__(self) -> str:
-        """Return the text, such as `0.50`, `1.00ru` or `skip`; more than two digits where a width needs them."""
+        """Return the text, such as `0.50`, `1.00rg3` or `skip`; more than two digits where a width needs them."""
         if self.width == SKIP:
             return "skip"
         short = f"{self.width:.2f}"
@@ -77,13 +90,29 @@ class Variant(NamedTuple):
 
 def marked(width: float, mark: str) -> Variant:
     """Return the variant of a width and a mark (`is_mark`)."""
-    depth = mark.rstrip("ru").removeprefix("d")
-    return Variant(width, "r" in mark, "u" not in mark, int(depth) if depth else None)
+    others, _, scale = mark.partition("g")
+    depth = others.rstrip("ru").removeprefix("d")
+    own = float(scale) if scale else None
+    return Variant(width, "r" in others, "u" not in others, int(depth) if depth else None, own)
 
 
 def is_mark(text: str) -> bool:
     """Return whether a text may follow a width; the empty one may."""
-    return re.fullmatch(_MARK, text) is not None
+    return re.fullmatch(_MARK, text) is not None and not _scale_problem(marked(1.0, text))
+
+
+def _digits(number: float) -> str:
+    """Return a number without an exponent, such as `3` or `1.5`; reading it gives the number back."""
+    return format(Decimal(repr(float(number))), "f").removesuffix(".0")
+
+
+def _scale_problem(variant: Variant) -> str:
+    """Return why a step can't be guided at its own scale; empty where it can, or has none."""
+    if variant.scale == 1:
+        return f"scale 1 is the conditional prediction alone; write {variant._replace(guided=False, scale=None)}"
+    if variant.scale is not None and not 0 < variant.scale < math.inf:
+        return f"a step's own scale of guidance is a finite number above 0; write {variant._replace(scale=3.0)}"
+    return ""
 
 
 def parse_variant(text: str) -> Variant:
@@ -91,10 +120,13 @@ def parse_variant(text: str) -> Variant:
     match = _VARIANT.fullmatch(text)
     if match is None:
         raise InputError(
-            f"{text!r} is not a variant; write a width and, after it, r (reuse), u (unguided) or ru, or d2 (depth "
-            "2, without r) or d2u, such as 1.0r"
+            f"{text!r} is not a variant; write a width and, after it, r (reuse), u (unguided) or g3 (guided at scale "
+            "3, a number above 0), ru or rg3, or d2 (depth 2, without r), d2u or d2g3, such as 1.0r"
         )
-    return marked(float(match[1]), match[2] or "")
+    variant = marked(float(match[1]), match[2] or "")
+    if problem := _scale_problem(variant):
+        raise InputError(f"{text!r} is not a variant: {problem}")
+    return variant
 
 
 def runs_text(steps: Iterable[float | Variant]) -> str:
@@ -111,12 +143,16 @@ def parse_variants(text: str) -> tuple[Variant, ...]:
         if match is None:
             raise InputError(
                 f"{word!r} in the plan {text!r} is not a run; runs look like 12x0.50 or 3xskip, and 4x1.00r (reuse), "
-                "4x1.00u (unguided) or 4x1.00ru, and 4x1.00d2 (depth 2, without r) or 4x1.00d2u"
+                "4x1.00u (unguided) or 4x1.00ru, 4x1.00g3 (guided at scale 3) or 4x1.00rg3, and 4x1.00d2 (depth 2, "
+                "without r), 4x1.00d2u or 4x1.00d2g3"
             )
         width = SKIP if match[2] == "skip" else float(match[3])
         if match[3] is not None and width == SKIP:
             raise InputError(f"{word!r} in the plan {text!r} has width 0; write 3xskip for steps that are not taken")
-        variants += [marked(width, match[4] or "")] * int(match[1])
+        variant = marked(width, match[4] or "")
+        if problem := _scale_problem(variant):
+            raise InputError(f"{word!r} in the plan {text!r} is not a run: {problem}")
+        variants += [variant] * int(match[1])
     return tuple(variants)
 
 
@@ -128,7 +164,7 @@ def has_marks(text: str) -> bool:
 def parse_runs(text: str) -> tuple[float, ...]:
     """Return the widths per step from run lengths.  Raises InputError for a text with marks, or without run lengths."""
     if has_marks(text):
-        raise InputError(f"the plan {text!r} has marks, r, u or d; give widths alone, such as 12x0.50")
+        raise InputError(f"the plan {text!r} has marks, r, u, g or d; give widths alone, such as 12x0.50")
     return tuple(variant.width for variant in parse_variants(text))
 
 

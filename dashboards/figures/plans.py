@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MARK_NAMES = {"r": "r: reuses features", "u": "u: unguided"}
-_MARK = re.compile(r"d\d+|r|u")
+_MARK = re.compile(r"d\d+|r|u|g[\d.]+")
 SKIP_COLOUR = "#EDEDED"
 MOST_LABELS = 40
 MOST_CELLS = 100_000  # half a megabyte of page
-_RUN = re.compile(r"(\d+)x(?:skip|[\d.]+)((?:d\d+)?[ru]*)")
+_RUN = re.compile(r"(\d+)x(?:skip|[\d.]+)((?:d\d+)?r?(?:u|g[\d.]+)?)")
 MOST_CROSSED_STEPS = 100  # a cross in a narrower cell would be invisible
 
 
@@ -58,9 +58,15 @@ def plans_data(tables: SearchTables) -> PlansData:
 
 
 def step_marks(plan: str) -> list[str]:
-    """Return what is behind the width of each step of a plan's text, such as r, u, ru or d2; nothing for most."""
+    """Return what is behind the width of each step of a plan's text, such as r, u, ru, g3 or d2; nothing for most."""
     runs = [_RUN.fullmatch(word) for word in str(plan).split()]
     return [run[2] for run in runs if run is not None for _ in range(int(run[1]))]
+
+
+def _mark_name(mark: str) -> str:
+    """Return the entry of the legend of one mark."""
+    kinds = {"d": "depth", "g": "guidance of scale"}
+    return MARK_NAMES.get(mark) or f"{mark}: {kinds[mark[0]]} {mark[1:]}"
 
 
 def width_colours(levels: list[float]) -> list[str]:
@@ -103,7 +109,7 @@ def plans_figure(data: PlansData) -> Figure:
     if data.marks and steps <= MOST_CROSSED_STEPS:
         figure.add_trace(_letters(data.marks))
         marks = {one for _, _, mark in data.marks for one in _MARK.findall(mark)}
-        for name in sorted(MARK_NAMES.get(one, f"{one}: depth {one[1:]}") for one in marks):
+        for name in sorted(map(_mark_name, marks)):
             figure.add_trace(_legend_entry(name, "rgba(0,0,0,0)"))
     for value, colour in zip(values, colours, strict=True):
         if value or len(skipped):

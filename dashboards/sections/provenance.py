@@ -29,7 +29,7 @@ FACTS = {
     "gflops_decode": "GFLOPs to decode an image, not in a plan's GFLOPs",
     "latency_ms_decode": "ms to decode an image, not in a plan's latency",
     "widths": "widths",
-    "variants": "variants of a step (r: reuses features, u: unguided, d2: depth 2)",
+    "variants": "variants of a step (r: reuses features, u: unguided, g3: guidance of scale 3, d2: depth 2)",
     "encoding": "encoding",
     "skip": "skipped steps allowed",
     "reference_point": "reference point (GFLOPs, FID)",

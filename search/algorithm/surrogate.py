@@ -96,6 +96,8 @@ class PlanFeatures:
         marks = [np.array([v.reuse for v in variants]), np.array([not v.guided for v in variants])]
         depths = sorted({v.depth for v in variants if v.depth is not None})
         marks += [np.array([v.depth == depth for v in variants]) for depth in depths]
+        scales = sorted({v.scale for v in variants if v.scale is not None})
+        marks += [np.array([v.scale == scale for v in variants]) for scale in scales]
         return [mark.astype(np.float64) for mark in marks if mark.any()]
 
     @cached_property

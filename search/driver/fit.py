@@ -24,6 +24,8 @@ from stepfront.tables.points import pick_point
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.variant import SKIP, parse_variants
 
+_MARKED = "reuses features, is unguided, has a scale of guidance of its own or has less depth at some steps"
+
 
 def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[Fit]:
     """Learn the sampler of a front point, or of all with `front`; each that helps becomes a trial of origin `fit`.
@@ -59,10 +61,7 @@ def fit_point_weights(path: Path, point: str, steps: int, stage: Stage, command:
         row = pick_point(read_snapshot(directory).front, point)
         number = _fitted_to(row)
         if _is_marked(row):
-            raise InputError(
-                f"trial {number} reuses features, is unguided or has less depth at some steps, and weights are fitted "
-                "to widths alone; give another --point"
-            )
+            raise InputError(f"trial {number} {_MARKED}, and weights are fitted to widths alone; give another --point")
         stage("reading supernet, images and features")
         problem = load_problem_of_search(settings, directory)
         costs = load_or_measure_costs(problem, directory)
@@ -96,10 +95,10 @@ def _why_not(row: pd.Series) -> str:
     if SKIP in row["widths"]:
         return "leaves out steps, and a fitted sampler has one time per step that runs"
     if _is_marked(row):
-        return "reuses features, is unguided or has less depth at some steps, and a sampler is fitted to widths alone"
+        return f"{_MARKED}, and a sampler is fitted to widths alone"
     return ""
 
 
 def _is_marked(row: pd.Series) -> bool:
-    """Return whether a plan has steps that run more than a width: reuse, no guidance, or less depth."""
+    """Return whether a plan has steps that run more than a width: reuse, guidance of its own or none, or less depth."""
     return any(variant.mark for variant in parse_variants(str(row["plan"])))

@@ -214,7 +214,8 @@ def _steps(plan: Plan, problem: SearchProblem) -> list[dict[str, Any]]:
         {"number": taken, "time": run.network_times[i], "width": plan.widths[taken]}
         | ({} if groups[i] is None else {"group": groups[i]})
         | ({} if (depth := plan.variants[taken].depth) is None else {"depth": depth})
-        | ({} if plan.variants[taken].guided else {"guided": False})
+        | ({} if run.variants[i].guided else {"guided": False})
+        | ({} if run.variants[i].scale is None else {"guidance": run.variants[i].scale})
         | ({"reuse": True} if run.variants[i].reuse else {})
         | ({"hands_out": True} if run.reads_features(i + 1) and not run.variants[i].reuse else {})
         | _conversion(problem.card.diffusion, run.network_times[i])

@@ -85,7 +85,12 @@ class SearchProblem:
                     f"space.variants has {variant}, and this network has no level boundary to reuse features at; "
                     "possible: the families unet, spectral and ode with two or more multipliers, or variants without r"
                 )
-        return tuple(sorted(listed, key=lambda v: (costs[v.width].gflops_of(v), v.width)))
+
+        def order(v: Variant) -> tuple[float, ...]:
+            # Scales of guidance cost alike; the last level is full width at the sampler's own.
+            return costs[v.width].gflops_of(v), v.width, v.scale is None, v.scale or 0.0
+
+        return tuple(sorted(listed, key=order))
 
     @cached_property
     def times(self) -> tuple[float, ...]:

@@ -86,7 +86,9 @@ def _choose_engine_on_worker(problem: SearchProblem, batch: int) -> _Chosen | st
     labels = problem.held_out_labels(np.arange(batch) % len(problem.data.held_out_images))
 
     # Not in the worker's function: cloudpickle would take the word `classes` in it for the module torch.classes.
-    scale, null = settings.sampler.guidance, card.network.classes
+    # Predictions are compared at the largest scale, which amplifies most what an engine changes.
+    scale = max(variant.scale_at(settings.sampler.guidance) for variant in problem.variants if variant.guided)
+    null = card.network.classes
     reusing = sorted({variant.width for variant in problem.variants if variant.reuse})
     shallower = sorted({variant.size for variant in problem.variants if variant.depth is not None})
 

@@ -34,8 +34,8 @@ class SpaceSettings(Settings):
     variants: tuple[str, ...] | None = Field(
         None,
         description="what a step chooses from: widths, and widths with the marks r (reuse deep features of the last "
-        "full step), u (unguided) and d1, d2, ... (a depth of network.depths), such as [0.5, 0.5d1, 1.0, 1.0r]; null: "
-        "all widths at full depth",
+        "full step), u (unguided), g3 (guided at scale 3 in place of sampler.guidance) and d1, d2, ... (a depth of "
+        "network.depths), such as [0.5, 0.5d1, 1.0, 1.0r]; null: all widths at full depth",
     )
     solvers: (
         Annotated[tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...], Field(max_length=MOST_CHOICES)] | None

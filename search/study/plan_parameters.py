@@ -21,7 +21,7 @@ STEPS = "steps"
 
 
 WIDTH_NAMES = tuple(f"width_quarter_{number}" for number in range(1, QUARTERS + 1))
-REUSED, UNGUIDED, SHALLOW = "reused", "unguided", "shallow"
+REUSED, UNGUIDED, SHALLOW, OWN_SCALE = "reused", "unguided", "shallow", "own_scale"
 """Shares of the steps that have a mark.  One each: in SQLite, a parameter costs as much as a tenth of a proposal."""
 
 
@@ -29,6 +29,7 @@ MARKS: dict[str, Callable[[Variant], bool]] = {
     REUSED: lambda variant: variant.reuse,
     UNGUIDED: lambda variant: not variant.guided,
     SHALLOW: lambda variant: variant.depth is not None,
+    OWN_SCALE: lambda variant: variant.scale is not None,
 }
 
 

@@ -209,6 +209,8 @@ def plan_params(row: pd.Series, settings: RunSettings) -> dict[str, Any]:
         found["unguided_steps"] = sum(not variant.guided for variant in variants)
         if any(variant.depth is not None for variant in settings.space.listed):
             found["shallow_steps"] = sum(variant.depth is not None for variant in variants)
+        if any(variant.scale is not None for variant in settings.space.listed):
+            found["own_scale_steps"] = sum(variant.scale is not None for variant in variants)
     # The widths of the plan's text are rounded; its marks are not.
     steps = [f"{width:g}{variant.mark}" for width, variant in zip(widths, variants, strict=True)]
     return found | dict(zip(width_names(count), shown_steps(steps, count), strict=True))

@@ -130,6 +130,17 @@ def test_the_heat_map_names_each_width_and_skip(tables: SearchTables) -> None:
     assert [edge for edge, _ in figure.data[0].colorscale] == [0.0, 0.25, 0.25, 0.75, 0.75, 1.0]
 
 
+def test_the_heat_map_shows_and_explains_the_marks_of_steps(tables: SearchTables) -> None:
+    plan = "2x1.00g1.5 1x1.00rg3 1x0.50d2u 1xskip 1x1.00r"
+    front = tables.front.iloc[:1].assign(widths=[np.array([1.0, 1.0, 1.0, 0.5, 0.0, 1.0])], plan=[plan])
+    data = plans_data(replace(tables, front=front))
+    assert data.marks == ((0, 0, "g1.5"), (0, 1, "g1.5"), (0, 2, "rg3"), (0, 3, "d2u"), (0, 5, "r"))
+    explained = [trace.name for trace in plans_figure(data).data if trace.name and ":" in trace.name]
+    assert explained == [
+        *("d2: depth 2", "g1.5: guidance of scale 1.5", "g3: guidance of scale 3", "r: reuses features", "u: unguided")
+    ]
+
+
 def test_hypervolume_has_a_line_a_baseline_method(tables: SearchTables) -> None:
     data = hypervolume_data(tables)
     assert list(data.methods) == ["two_cut", "monotone", "one_cut", "random", "uniform"]

@@ -16,6 +16,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
+from stepfront.trainers.inference.prefix_cache import Prefixes
 from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.variant import (
@@ -34,6 +35,7 @@ SCHEDULE = noise_schedule(DiffusionSettings())
 TIMES = tuple(map(float, time_grid(SCHEDULE, "trailing", 5)))
 CPU, SHAPE, CLASSES = torch.device("cpu"), (1, 8, 8), 10
 R, U, RU = Variant(1.0, reuse=True), Variant(1.0, guided=False), Variant(1.0, True, False)
+G3 = Variant(1.0, scale=3.0)
 Make = Callable[..., Supernet]
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -46,6 +48,9 @@ Make = Callable[..., Supernet]
         ((Variant(1.0), U, U, R._replace(width=0.375)), "1x1.00 2x1.00u 1x0.375r"),
         ((Variant(0.3125), RU, Variant(SKIP), Variant(SKIP)), "1x0.3125 1x1.00ru 2xskip"),
         ((Variant(0.5, depth=12), Variant(0.5, depth=1), U._replace(depth=2)), "1x0.50d12 1x0.50d1 1x1.00d2u"),
+        ((G3, G3, Variant(0.5, scale=1.5), R._replace(scale=0.75)), "2x1.00g3 1x0.50g1.5 1x1.00rg0.75"),
+        ((Variant(0.5, depth=2, scale=12.0), Variant(0.5, scale=1e-7)), "1x0.50d2g12 1x0.50g0.0000001"),
+        ((Variant(1.0, scale=1 / 3), Variant(1.0, scale=1e20)), f"1x1.00g{1 / 3!r} 1x1.00g1{'0' * 20}"),
     ],
 )
 def test_variants_read_as_people_write_them_and_back(variants: tuple[Variant, ...], text: str) -> None:
@@ -71,7 +76,7 @@ def test_runs_of_no_steps_and_widths_of_zero_are_refused(text: str) -> None:
 
 
 def test_a_text_of_widths_alone_has_no_marks() -> None:
-    with pytest.raises(InputError, match="has marks, r, u or d; give widths alone"):
+    with pytest.raises(InputError, match="has marks, r, u, g or d; give widths alone"):
         parse_runs("2x1.00 1x1.00r")
 
 
@@ -79,6 +84,28 @@ def test_one_variant_is_a_width_and_its_marks() -> None:
     assert (parse_variant("0.5"), parse_variant("1.0r"), parse_variant("1ru")) == (Variant(0.5), R, RU)
     with pytest.raises(InputError, match=r"'1\.0x' is not a variant; write a width"):
         parse_variant("1.0x")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("1.0g1", r": scale 1 is the conditional prediction alone; write 1\.00u$"),
+        ("1.0rg1.00", r": scale 1 is the conditional prediction alone; write 1\.00ru$"),
+        ("1.0g0", r": a step's own scale of guidance is a finite number above 0; write 1\.00g3$"),
+        (f"1.0g{'9' * 400}", r": a step's own scale of guidance is a finite number above 0; write 1\.00g3$"),
+        *(
+            (f"1.0{mark}", r"; .*g3 \(guided at scale 3")
+            for mark in ("g", "g-3", "gx", "gu", "g3u", "ug3", "g3r", "g1e3")
+        ),
+    ],
+)
+def test_what_is_no_scale_of_guidance_is_refused_in_one_line(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"is not a variant{message}") as caught:
+        parse_variant(given)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=f"in the plan .* is not a run{message}") as caught:
+        parse_variants(f"2x1.00 2x{given}")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_plan_of_widths_alone_has_no_marks_and_one_with_marks_is_another_plan() -> None:
@@ -106,6 +133,7 @@ def test_a_plan_of_widths_alone_has_no_marks_and_one_with_marks_is_another_plan(
         ("2xskip 2x1.00r", "step 3 no full step is before it", "2xskip 1x1.00 1x1.00r"),
         ("1x1.00 1xskip 2x1.00r 1x1.00ru 1x1.00r", "", ""),
         ("1x1.00u 3x1.00ru", "", ""),
+        ("1x1.00 1x1.00rg3 1x1.00ru 1x1.00g2 1x1.00r", "", ""),
         ("1x1.00 1x1.00d2 2x1.00r", "step 3 the last full step is 1.00d2", "1x1.00 1x1.00d2 1x1.00 1x1.00r"),
     ],
 )  # fmt: skip
@@ -125,6 +153,8 @@ def test_impossible_marks_are_refused() -> None:
         Plan((2.0, 1.0), (1.0, 1.0), marks=("r",))
     with pytest.raises(InputError, match="'x' is not a mark"):
         Plan((2.0, 1.0), (1.0, 1.0), marks=("", "x"))
+    with pytest.raises(InputError, match="'g1' is not a mark"):
+        Plan.of((2.0, 1.0), (Variant(1.0, scale=1.0), Variant(1.0)))
     with pytest.raises(InputError, match="none at a skipped step"):
         Plan((2.0, 1.0), (1.0, SKIP), marks=("", "r"))
 
@@ -234,6 +264,44 @@ def test_under_guidance_both_calls_keep_features_and_an_unguided_step_takes_thos
     torch.testing.assert_close(found.double(), x, rtol=1e-5, atol=1e-4)
 
 
+@torch.inference_mode()
+def test_each_step_is_guided_at_its_own_scale_as_in_the_loop_that_one_would_write(conditional: Sampler) -> None:
+    """Classifier-free guidance with a scale per step, on the features of the last full step where a step reuses."""
+    network, condition = conditional.denoisers[1.0], conditional.condition
+    assert condition is not None
+    label = torch.from_numpy(condition.labels(range(4)))
+    labels = {"none": torch.full_like(label, CLASSES), "label": label}
+    x, deep = torch.from_numpy(conditional.noise.initial(range(4))).double(), {}
+    for step, (scale, reuses) in enumerate([(5.0, False), (0.5, True), (2.0, False), (1.0, True), (3.25, True)]):
+        t, made = torch.full((4,), TIMES[step]), {}
+        for name, each in labels.items():
+            if reuses:
+                made[name] = network.reusing(deep[name], x.float(), t, each)  # type: ignore[attr-defined]
+            else:
+                made[name], deep[name] = network.with_features(x.float(), t, each)  # type: ignore[attr-defined]
+        x = ddim(x, (1 - scale) * made["none"].double() + scale * made["label"].double(), step)
+    found = sampled(conditional, "1x1.00g5 1x1.00rg0.5 1x1.00 1x1.00ru 1x1.00rg3.25")
+    torch.testing.assert_close(found.double(), x, rtol=1e-5, atol=1e-4)
+    assert (found - sampled(conditional, "1x1.00 1x1.00r 1x1.00 1x1.00ru 1x1.00r")).abs().max() > 1e-2
+
+
+def test_the_scale_of_the_sampler_is_that_of_all_steps_without_their_own(conditional: Sampler) -> None:
+    assert conditional.condition is not None
+    at_3 = replace(conditional, condition=replace(conditional.condition, guidance=3.0))
+    assert torch.equal(sampled(conditional, "2x1.00g3 3x0.50g3"), sampled(at_3, "2x1.00 3x0.50"))
+    assert torch.equal(sampled(at_3, "5x1.00g2"), sampled(conditional, "5x1.00"))
+
+
+def test_states_of_other_scales_are_apart_in_the_prefix_cache(conditional: Sampler) -> None:
+    texts = ("1x1.00 1x1.00g3 3x1.00", "1x1.00 1x1.00g3.5 3x1.00", "1x1.00 1x1.00u 3x1.00", "5x1.00")
+    runs = [conditional.prepare(Plan.of(TIMES, parse_variants(text))) for text in texts]
+    assert len({run.prefix_key(1) for run in runs}) == 1
+    assert len({run.prefix_key(2) for run in runs}) == 4
+    cached = replace(conditional, prefixes=Prefixes(10**6))
+    for text in texts:
+        assert torch.equal(sampled(cached, text), sampled(conditional, text))
+
+
 def test_a_state_holds_features_only_where_the_next_step_reuses_them(conditional: Sampler) -> None:
     run = conditional.prepare(Plan.of(TIMES, parse_variants("1x1.00 1x1.00r 1x1.00u 1x1.00ru 1x0.50")))
     state, held = conditional.start(range(2)), []
@@ -250,6 +318,12 @@ def test_guidance_can_be_turned_off_only_where_it_is_on(plain: Sampler, conditio
     unguided = replace(conditional, condition=replace(conditional.condition, guidance=1.0))
     with pytest.raises(InputError, match=r"turns guidance off at a step \(u\), and no step is guided at this scale"):
         sampled(unguided, "4x1.00 1x1.00u")
+    with pytest.raises(
+        InputError, match=r"has another scale of guidance at a step \(g\), and the network has no classes"
+    ):
+        sampled(plain, "4x1.00 1x1.00g3")
+    with pytest.raises(InputError, match=r"at a step \(g\), and no step is guided at this scale; leave out the g"):
+        sampled(unguided, "4x1.00 1x1.00g3")
 
 
 def test_a_network_without_levels_refuses_reuse(network: NetworkSettings, random_supernet: Make) -> None:

@@ -71,10 +71,12 @@ class Condition:
         drawn = generator.random(images.stop - 4 * first)[images.start - 4 * first :]
         return np.searchsorted(np.cumsum(self.counts) / sum(self.counts), drawn, side="right")
 
-    def denoiser(self, network: Conditional, images: range, device: torch.device, is_guided: bool = True) -> Denoiser:
-        """Return the network with the labels of these images filled in; one call per step where it is not guided."""
-        scale = self.guidance if is_guided else 1.0
-        return guided(network, torch.from_numpy(self.labels(images)).to(device), len(self.counts), scale)
+    def denoiser(
+        self, network: Conditional, images: range, device: torch.device, scale: float | None = None
+    ) -> Denoiser:
+        """Return the network with the labels of these images filled in, guided at its own scale or another one."""
+        labels = torch.from_numpy(self.labels(images)).to(device)
+        return guided(network, labels, len(self.counts), self.guidance if scale is None else scale)
 
 
 def make_condition(

@@ -82,8 +82,8 @@ class Plan:
 
     @property
     def switches_guidance(self) -> bool:
-        """Return whether some step is unguided."""
-        return not all(variant.guided for variant in self.variants)
+        """Return whether some step is unguided, or has a scale of guidance of its own."""
+        return any(not variant.guided or variant.scale is not None for variant in self.variants)
 
     def on_times(self, times: Sequence[float], solver: str, learnt: LearntSampler | None = None) -> Plan:
         """Return a plan of the same variants on other times."""
@@ -106,8 +106,8 @@ class Plan:
         for width, mark in zip(self.widths, self.marks, strict=True):
             if not is_mark(mark) or (mark and width == SKIP):
                 raise InputError(
-                    f"{mark!r} is not a mark of a step; possible: r, u, ru, d1, d1u and other depths, and none at a "
-                    "skipped step"
+                    f"{mark!r} is not a mark of a step; possible: r, u, ru, d1, d1u and other depths, g3, rg3, d1g3 "
+                    "and other scales, and none at a skipped step"
                 )
         if problem := reuse_problem(self.variants):
             raise InputError(f"the plan {self.runs}: {problem}")

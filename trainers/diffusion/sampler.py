@@ -122,7 +122,9 @@ class Sampler:
         find_solver(plan.solver)
         if plan.switches_guidance and (self.condition is None or calls_per_step(self.condition.guidance) == 1):
             why = "the network has no classes" if self.condition is None else "no step is guided at this scale"
-            raise InputError(f"the plan {plan.runs} turns guidance off at a step (u), and {why}; leave out the u")
+            off = any(not variant.guided for variant in plan.variants)
+            does, mark = ("turns guidance off", "u") if off else ("has another scale of guidance", "g")
+            raise InputError(f"the plan {plan.runs} {does} at a step ({mark}), and {why}; leave out the {mark}")
         for variant in plan.variants:
             if variant.reuse:
                 check_splits(self.denoisers[variant.width], f"the plan {plan.runs}")
@@ -160,6 +162,7 @@ class Sampler:
         network = FeatureCalls(own, deep if variant.reuse else (), keeps)
         predict: Network = network
         if self.condition is not None:
-            predict = self.condition.denoiser(network, images, self.device, variant.guided)
+            scale = variant.scale_at(self.condition.guidance)
+            predict = self.condition.denoiser(network, images, self.device, scale)
         eps = predict(state.x, run.time(position, len(state.x), self.device))
         return eps, (state.deep if variant.reuse else network.kept) if keeps else ()

@@ -109,7 +109,7 @@ def supernet_gap(
     """Return the gap table of a supernet; `labels` [N] are those of the images, for a class-conditional one.
 
     With `variants`, the columns are of these: a size's own, and for reuse what it adds.  The loss is of conditional
-    predictions, so an unguided variant has the column of the guided one.
+    predictions, so variants that differ in guidance alone have equal columns.
     """
     supernet = supernet_from_weights(card, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}).to(device)
     # The full depth, infinite here, is the last of each width.

@@ -81,7 +81,8 @@ class PlanPipeline(DiffusionPipeline):
         num_inference_steps: the plan's own number of steps; any other is refused.
         class_labels: the class of all images or of each (default: drawn as often as in the training data).  Where the
             network reads text, it is the number of one of the prompts, `unet.config.texts`.
-        guidance_scale: scale of guidance by the class at the plan's guided steps (default: that of the search).
+        guidance_scale: scale of guidance by the class at the plan's guided steps, but those that have a scale of their
+            own (default: that of the search).
         generator: source of the noise, one or one per image; `seed` instead gives the images of `sample.py --seed` and
             `stepfront sample --seed`.
         output_type: pil, np (float32 [N, H, W, C] in [0, 1]), pt (float32 [N, C, H, W] in [0, 1]) or, where there is an
@@ -102,7 +103,7 @@ class PlanPipeline(DiffusionPipeline):
         steps = list(zip(self.scheduler.config.steps, self.scheduler.timesteps, strict=True))
         deep: dict[str, Tensor] = {}
         for step, time in self.progress_bar(steps):
-            now = scale if step.get("guided", True) else 1.0
+            now = step.get("guidance", scale) if step.get("guided", True) else 1.0
             predicted = self._predict(self.scheduler.scale_model_input(x, time), time, step, labels, now, deep)
             noise = self._noise(count, generator, seed, step["number"] + 1) if self.scheduler.draws_noise() else None
             x = self.scheduler.step(predicted, time, x, noise=noise).prev_sample
@@ -122,13 +123,19 @@ class PlanPipeline(DiffusionPipeline):
         """Return the predicted noise [N, C, H, W]; `deep` has the features of the last full step by kind of call."""
         if labels is None:
             return self._call(x, time, step, None, deep, "label")
-        if scale == 1.0:
+        # Where guidance_scale is 1 or 0, steps of other scales may still reuse the features of both calls.
+        both = self._has_own_scales() and step.get("hands_out") and step.get("guided", True)
+        if scale == 1.0 and not both:
             return self._call(x, time, step, labels, deep, "label")
         null = torch.full_like(labels, len(self.scheduler.config.label_counts))
         unconditional = self._call(x, time, step, null, deep, "null")
         if scale == 0.0 and not step.get("hands_out"):  # an unguided step may reuse those of the call with the label
             return unconditional
         return unconditional + scale * (self._call(x, time, step, labels, deep, "label") - unconditional)
+
+    def _has_own_scales(self) -> bool:
+        """Return whether some steps of the plan have scales of guidance of their own."""
+        return any("guidance" in step for step in self.scheduler.config.steps)
 
     def _call(
         self, x: Tensor, time: Tensor, step: dict[str, Any], labels: Tensor | None, deep: dict[str, Tensor], kind: str

@@ -25,7 +25,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     """The steps of a plan, in the order in which they are taken.
 
     Where there are classes, it also holds the scale of guidance that the plan was searched with, and how often each
-    class occurs in the training data.
+    class occurs in the training data.  A step with `guidance` has a scale of its own.
     """
 
     order = 1

@@ -21,7 +21,7 @@ Where the networks have classes, `condition` holds how often each label is drawn
 
     eps = eps_null + scale (eps_label - eps_null)
 
-A step with `guided` false has scale 1: one call, with the label.
+A step with `guided` false has scale 1: one call, with the label.  One with `guidance` has that scale.
 
 A step with `reuse` runs the outermost level of the network alone, on the deep features of the last step without.
 """
@@ -223,17 +223,22 @@ class Point:
 
     def _noise_in(self, x: Tensor, step: dict[str, Any], labels: Tensor | None, calls: Calls) -> Tensor:
         network = calls.of_step(self.networks[_key(step)], step)
-        conversion, guided = step.get("conversion"), step.get("guided", True)
+        conversion, scale = step.get("conversion"), self._scale(step)
         if conversion is None:
-            return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, guided)
+            return self._predict(network, x, torch.full((len(x),), step["time"], device=self.device), labels, scale)
         told = torch.full((len(x),), conversion["told"], device=self.device)
-        output = self._predict(network, conversion["scale"] * x, told, labels, guided)
+        output = self._predict(network, conversion["scale"] * x, told, labels, scale)
         return conversion["of_x"] * x + conversion["of_output"] * output
 
-    def _predict(self, network: Network, x: Tensor, t: Tensor, labels: Tensor | None, guided: bool) -> Tensor:
+    def _scale(self, step: dict[str, Any]) -> float:
+        """Return the scale of guidance of a step; 1 without classes."""
+        if "condition" not in self.plan or not step.get("guided", True):
+            return 1.0
+        return float(step.get("guidance", self.plan["condition"]["guidance"]))
+
+    def _predict(self, network: Network, x: Tensor, t: Tensor, labels: Tensor | None, scale: float) -> Tensor:
         if labels is None:
             return network(x, t)
-        scale = self.plan["condition"]["guidance"] if guided else 1.0
         null = len(self.plan["condition"]["counts"])
         if scale == 1.0:
             return network(x, t, labels)

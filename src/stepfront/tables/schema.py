@@ -36,7 +36,7 @@ _TRIAL = (
         "plan",
         "text",
         "widths as runs in sampling order, such as 12x0.50 8x1.00; r behind a width: reuses deep features, "
-        "u: unguided, d2: depth 2",
+        "u: unguided, g3: guidance of scale 3, d2: depth 2",
         True,
     ),
     Column("widths", "numbers", "width per step, in sampling order; 0 where the step is skipped", True),

@@ -125,6 +125,9 @@ def test_the_model_sees_marks_apart_from_narrower_widths() -> None:
     assert plain.shape == (1, 5)
     deep = PlanFeatures(Stages(4, (1.0, 0.5, 1.0, 1.0), False, 4, ("d1", "", "d2", "")), gap[:, :4])([np.arange(4)])
     assert deep[0, 4:12].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    scaled = Stages(4, (1.0,) * 4, False, 4, ("g4", "u", "g1.5", ""))
+    found = PlanFeatures(scaled, gap[:, :4])([np.array([0, 2, 3, 1])])
+    assert found[0, 4:16].tolist() == [*(0.0, 0.0, 0.0, 1.0), *(0.0, 1.0, 0.0, 0.0), *(1.0, 0.0, 0.0, 0.0)], "u, 1.5, 4"
 
 
 def test_the_floor_of_the_gap_is_a_share_of_the_worst_variants() -> None:

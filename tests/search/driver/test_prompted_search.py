@@ -76,7 +76,7 @@ def test_its_points_are_sampled_and_reported(searched: Path) -> None:
     assert draw_report(searched).exists()
 
 
-@pytest.mark.parametrize("runs", ["2x1.00u 4x1.00", "1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru"])
+@pytest.mark.parametrize("runs", ["2x1.00u 4x1.00", "1x1.00 1x1.00r 1x1.00rg5 1x1.00ru 1x1.00u 1x1.00ru"])
 def test_a_plan_goes_out_as_a_pipeline_of_diffusers(
     searched: Path, tmp_path: Path, diffusers_programs: None, runs: str
 ) -> None:

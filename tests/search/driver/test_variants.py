@@ -37,7 +37,7 @@ from stepfront.trainers.inference.cost import plan_gflops, plan_latency_ms
 from stepfront.trainers.variant import parse_variants
 from tests.search.conftest import Silent, copy_of_search, tiny_settings
 
-VARIANTS = "space.variants=[0.5, 1.0, 1.0r, 1.0u, 1.0ru]"
+VARIANTS = "space.variants=[0.5, 1.0, 1.0r, 1.0u, 1.0ru, 1.0g4]"
 
 
 def settings_in(directory: Path, trials: int) -> RunSettings:
@@ -60,6 +60,7 @@ def test_trials_run_variants_and_cost_what_their_calls_do(searched: Path) -> Non
     assert (trials["state"] == "complete").all()
     assert any("r" in plan for plan in trials["plan"])
     assert any("u" in plan for plan in trials["plan"])
+    assert any("g4" in plan for plan in trials["plan"])
     assert costs[1.0].reuse_latency_ms is not None
     assert costs[1.0].reuse_latency_spread is not None
     assert costs[0.5].reuse_latency_ms is None, "0.5r is not in the space"
@@ -71,7 +72,7 @@ def test_trials_run_variants_and_cost_what_their_calls_do(searched: Path) -> Non
         calls = sum(1 + variant.guided for variant in parse_variants(row["plan"]))
         assert row["calls"] + row["calls_saved"] == calls * row["images"]
     facts = read_snapshot(searched).facts
-    assert sorted(facts["variants"]) == ["0.50", "1.00", "1.00r", "1.00ru", "1.00u"]
+    assert sorted(facts["variants"]) == ["0.50", "1.00", "1.00g4", "1.00r", "1.00ru", "1.00u"]
 
 
 def test_a_trial_scored_again_has_its_score(searched: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_search_begun_from_it_says_which_plans_it_leaves_out(searched: Path, f
     settings = tiny_settings(fresh, f"initial_plans={{uniform: 1, 'front:{searched}': 8}}", "budget.trials=4")
     run_search(settings, False, Silent(), said.append)
     (line,) = [line for line in said if "front points of" in line]
-    assert line.endswith("with steps that this space lacks (1.00r, 1.00ru, 1.00u)")
+    assert line.endswith("with steps that this space lacks (1.00g4, 1.00r, 1.00ru, 1.00u)")
     assert f"of {len(read_snapshot(searched).front)} front points" in line
     said.clear()
     run_search(extended_settings(fresh / "tiny" / "search", 2, None, None), False, Silent(), said.append)
@@ -153,8 +154,12 @@ def test_an_exported_plan_guides_the_steps_that_the_search_guided(searched: Path
     assert calls == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("text", ["1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru", "2x0.50 1x1.00 1x1.00ru 1x1.00 1x1.00r"])
-def test_an_exported_program_reuses_features_as_the_search_did(searched: Path, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["1x1.00 2x1.00r 1x1.00ru 1x1.00u 1x1.00ru", "2x0.50g3 1x1.00 1x1.00ru 1x1.00g4 1x1.00r"]
+)
+def test_an_exported_program_reuses_features_and_guides_as_the_search_did(
+    searched: Path, tmp_path: Path, text: str
+) -> None:
     problem, snapshot = load_problem_of_search(find_search(searched)[1], searched), read_snapshot(searched)
     plan = problem.plan(parse_variants(text))
     write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)

@@ -36,7 +36,9 @@ PLANS = {
     "classes": Plan(TIMES, WIDTHS, "ddpm"),
     "reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x1.00 2x1.00r"), "ddim"),  # deep features
     "guided reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x0.50ru 1x1.00u 1x1.00ru"), "ddim"),
+    "own scales": Plan.of(TIMES, parse_variants("1x0.50 1x0.50rg4 1x0.50ru 1x1.00g0.5 1x1.00"), "ddim"),
 }
+WITH_CLASSES = ("classes", "guided reuse", "own scales")
 COUNTS = (1, 0, 4)
 
 WITHOUT_STEPFRONT = """
@@ -55,11 +57,11 @@ sys.meta_path.insert(0, Refuse())
 
 def make_point(name: str, directory: Path) -> FrontPoint:
     """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""
-    classes, plan = 3 if name in ("classes", "guided reuse") else None, PLANS.get(name, PLANS["plain"])
+    classes, plan = 3 if name in WITH_CLASSES else None, PLANS.get(name, PLANS["plain"])
     sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
     network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
     diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
-    channels = {"classes": 3, "guided reuse": 3, "latents": 2}.get(name, 1)
+    channels = 2 if name == "latents" else classes or 1
     supernet = Supernet(network, channels, 8, diffusion).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
-from stepfront.trainers.variant import Size
+from stepfront.trainers.variant import Size, parse_variants
 from tests.search.export.conftest import PLANS, TIMES
 
 
@@ -48,8 +48,8 @@ def test_the_program_gives_the_images_of_the_sampler(points: dict[str, FrontPoin
 
 
 def at_one_width(point: FrontPoint) -> FrontPoint:
-    """Return the point with a plan of one width: exporting a network takes seconds."""
-    return replace(point, plan=Plan(TIMES, (0.5,) * len(TIMES), "ddpm"))
+    """Return the point with a plan of one width at several scales of guidance: exporting a network takes seconds."""
+    return replace(point, plan=Plan.of(TIMES, parse_variants("1x0.50u 1x0.50g4 2x0.50 1x0.50g1.5"), "ddpm"))
 
 
 class Refused(torch.nn.Module):

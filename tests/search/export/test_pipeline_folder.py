@@ -44,7 +44,7 @@ def says(call):
     except ValueError as error:
         return str(error)
 
-for name in ("plain", "noisy", "flow", "learnt", "reuse", "guided reuse", "classes"):
+for name in ("plain", "noisy", "flow", "learnt", "reuse", "guided reuse", "own scales", "classes"):
     pipeline = load(name)
     pictures = pipeline(batch_size=8, seed=3).images
     out[name] = np.stack([np.asarray(picture) for picture in pictures])
@@ -59,6 +59,10 @@ reusing = load("guided reuse")
 for scale in (0.0, 1.0, 4.0):
     images = reusing(4, seed=3, class_labels=2, guidance_scale=scale, output_type="pt").images
     out[f"reuse at {scale}"] = images.numpy()
+own = load("own scales")
+for scale in (0.0, 1.0, 5.0):
+    images = own(4, seed=3, class_labels=2, guidance_scale=scale, output_type="pt").images
+    out[f"own scales at {scale}"] = images.numpy()
 os.chdir(folder)
 for name in ("plain", "classes"):  # as the card says
     card = Path(name, "README.md").read_text()
@@ -158,6 +162,19 @@ def test_reused_features_are_those_of_the_call_with_the_same_label(made: tuple[P
     point.plan["condition"]["guidance"] = 1e-9
     expected = point.sample([3] * 4, range(4), [2] * 4)
     np.testing.assert_allclose(out["reuse at 0.0"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-3)
+
+
+@pytest.mark.parametrize(("scale", "in_program"), [(0.0, 1e-9), (1.0, 1 + 1e-9), (5.0, 5.0)])
+def test_another_guidance_leaves_the_scales_of_steps(
+    made: tuple[Path, dict[str, Any]], scale: float, in_program: float
+) -> None:
+    """At scale 0 or 1 a step has one call, and a later one of scale 4 reuses the features of both."""
+    folder, out = made
+    point = Point(folder / "programs" / "own scales", "cpu")
+    point.plan["condition"]["guidance"] = in_program
+    expected = point.sample([3] * 4, range(4), [2] * 4)
+    assert [step.get("guidance") for step in point.plan["steps"]] == [None, 4.0, None, 0.5, None]
+    np.testing.assert_allclose(out[f"own scales at {scale}"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-3)
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("torch.float16", 0.002), ("torch.bfloat16", 0.01)])

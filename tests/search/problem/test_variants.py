@@ -52,6 +52,11 @@ def settings(*overrides: str) -> RunSettings:
         ("[1.0, 0.5r]", r"0\.50r reuses features of 0\.50, which is not among them"),
         ("[1.0, 1.00]", r"1\.00 is given twice"),
         ("[1.0, 1.0u]", r"1\.00u, which turns guidance off \(u\), and the network has no classes"),
+        ("[1.0, 1.0g3]", r"1\.00g3, which guides at a scale of its own \(g\), and the network has no classes"),
+        ("[1.0, 1.0g-3]", r"'1\.0g-3' is not a variant; write a width and, after it, .* g3 \(guided at scale 3"),
+        ("[1.0, 1.0g1]", r"scale 1 is the conditional prediction alone; write 1\.00u"),
+        ("[1.0, 1.0g3, 1.0g3.0]", r"1\.00g3 is given twice"),
+        ("[1.0, 1.0rg3]", r"1\.00rg3 reuses features of 1\.00g3, which is not among them"),
     ],
 )
 def test_impossible_variants_are_refused_in_one_line(given: str, message: str) -> None:
@@ -78,8 +83,27 @@ def test_a_step_chooses_from_as_many_as_a_genome_has_letters() -> None:
 def test_guidance_off_needs_guidance() -> None:
     with pytest.raises(InputError, match=r"sampler\.guidance is 1: no step is guided"):
         settings("network.classes=10", "space.variants=[1.0, 1.0u]")
+    with pytest.raises(
+        InputError, match=r"guidance is 1: no step is guided; set sampler\.guidance to one of the scales"
+    ):
+        settings("network.classes=10", "space.variants=[1.0, 1.0g3]")
     found = settings("network.classes=10", "sampler.guidance=2.0", "space.variants=[0.5, 1, 1.0u]")
     assert found.space.listed == (Variant(0.5), Variant(1.0), Variant(1.0, guided=False))
+
+
+def test_the_scale_of_the_sampler_is_not_written_at_a_step() -> None:
+    guided = ("network.classes=10", "sampler.guidance=2.0")
+    with pytest.raises(
+        InputError, match=r"0\.50g2, and sampler\.guidance is 2: write 0\.50, which runs at that"
+    ) as caught:
+        settings(*guided, "space.variants=[0.5g2, 1.0]")
+    assert "\n" not in str(caught.value)
+    found = settings(*guided, "space.variants=[0.5, 1.0, 1.0g3, 0.5g1.5]")
+    assert found.space.listed[2:] == (Variant(1.0, scale=3.0), Variant(0.5, scale=1.5))
+    scales = [f"1.0g{2 + number}" for number in range(1, 36)]
+    assert len(settings(*guided, f"space.variants={['1.0', *scales]}").space.listed) == 36
+    with pytest.raises(InputError, match=r"space\.variants: it has 37 variants; give at most 36"):
+        settings(*guided, f"space.variants={['1.0', *scales, '1.0g99']}")
 
 
 def test_a_network_without_levels_is_refused_before_anything_is_written(trained: Path) -> None:
@@ -98,6 +122,20 @@ def test_levels_ascend_in_counted_cost(trained: Path) -> None:
     assert each == sorted(each)
     assert problem.variants[-1] == Variant(1.0)
     assert load_problem(tiny_settings(trained)).variants == (Variant(0.25), Variant(0.5), Variant(1.0))
+
+
+def test_scales_of_guidance_cost_two_calls_and_lie_below_the_samplers_own(trained: Path) -> None:
+    guided = ("network.classes=10", "sampler.guidance=2.0")
+    variants = "space.variants=[1.0, 1.0g4, 1.0g1.5, 0.5g4, 0.5, 1.0u]"
+    problem = replace(load_problem(tiny_settings(trained)), settings=settings(*guided, variants))
+    assert [str(v) for v in problem.variants] == ["0.50g4", "0.50", "1.00u", "1.00g1.5", "1.00g4", "1.00"]
+    cost = WidthCost(width=1.0, macs=5, parameters=2, latency_ms=3.0, calls=2, reuse_macs=1, reuse_latency_ms=0.5)
+    own = Variant(1.0, scale=4.0)
+    for variant in (own, own._replace(reuse=True)):
+        plain = variant._replace(scale=None)
+        assert cost.gflops_of(variant) == cost.gflops_of(plain)
+        assert cost.ms_of(variant) == cost.ms_of(plain)
+        assert cost.calls_of(variant) == 2
 
 
 def test_a_price_is_the_cost_of_the_plan(trained: Path) -> None:
@@ -169,6 +207,8 @@ def test_a_row_of_a_table_gives_its_plan_back(trained: Path) -> None:
     other = problem.plan(plan.widths)
     assert plan_of_row(pd.Series(plan_columns(plan))) == plan
     assert plan_of_row(pd.Series(plan_columns(other))) == other
+    scaled = problem.plan(parse_variants("2x1.00g3 1x1.00rg1.5 1x0.25g0.3333333333333333 2x1.00"))
+    assert plan_of_row(pd.Series(plan_columns(scaled))) == scaled
     assert differing_share(pd.Series(plan_columns(plan)), pd.Series(plan_columns(other))) == pytest.approx(1 / 6)
 
 

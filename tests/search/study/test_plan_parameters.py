@@ -15,6 +15,7 @@ from stepfront.search.objectives import Objectives
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.plan_parameters import (
     REUSED,
+    OWN_SCALE,
     SHALLOW,
     STEPS,
     UNGUIDED,
@@ -62,6 +63,8 @@ def test_marks_are_described_by_their_share_of_the_steps() -> None:
     assert UNGUIDED not in plain
     deep = trial_parameters(Stages(8, (1.0, 1.0), False, 8, ("d2", "")), "00110011")["params"]
     assert deep[SHALLOW] == 0.5
+    scaled = trial_parameters(Stages(8, (1.0, 1.0, 1.0), False, 8, ("u", "g3", "")), "00112211")["params"]
+    assert (scaled[OWN_SCALE], scaled[UNGUIDED]) == (4 / 8, 2 / 8)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "memory"])

@@ -262,6 +262,10 @@ def test_a_trial_shows_the_marks_of_its_steps(settings: RunSettings) -> None:
         **{"steps": 5, "reusing_steps": 2, "unguided_steps": 3},
         **{"w00": "1u", "w01": "1", "w02": "1ru", "w03": "1ru", "w04": "0.625", "w05": "0"},
     }
+    scaled = made | {"plan": "1x1.00u 2x1.00g3 1x1.00rg1.5 1x0.62 1xskip"}
+    scales = listed.model_copy(update={"variants": ("0.625", "1.0", "1.0u", "1.0g3", "1.0g1.5", "1.0rg1.5")})
+    params = plan_params(pd.Series(scaled), six.model_copy(update={"space": scales}))
+    assert [params[name] for name in ("own_scale_steps", "unguided_steps", "w01", "w03")] == [3, 1, "1g3", "1rg1.5"]
     plain = plan_params(pd.Series({"plan": "6x0.50", "widths": [0.5] * 6}), six)
     assert plain.pop("steps") == 6
     assert set(plain.values()) == {"0.5"}
