@@ -162,11 +162,6 @@ def weights_of_plan(problem: SearchProblem, plan: Plan) -> Mapping[str, np.ndarr
 def _check_form_fits(family: str, plan: str, form: str) -> None:
     """Raise InputError for a network that can't be written in this form, and for steps that it can't run then."""
     variants = parse_variants(plan)
-    if form == "onnx" and any(variant.depth is not None for variant in variants):
-        raise InputError(
-            f"cannot export the plan {plan} as onnx, which was not tried with depths (d); possible: front points "
-            "without d, or --as torch-export"
-        )
     if form in FORMS and form != "program" and any(variant.reuse for variant in variants):
         others = {"unet": ", or --as program or pipeline", PROMPTED: ", or --as pipeline"}.get(family, "")
         raise InputError(

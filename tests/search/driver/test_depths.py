@@ -93,8 +93,6 @@ def test_an_exported_program_runs_the_depths_of_its_plan(searched: Path, tmp_pat
     plan = problem.plan(parse_variants("4x0.50d1 2x0.50"))
     with pytest.raises(InputError, match="possible: unet, or --as torch-export"):
         write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path)
-    with pytest.raises(InputError, match=r"4x0\.50d1 2x0\.50 as onnx, which was not tried with depths \(d\); possible"):
-        write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path, "onnx")
     content = write_point(problem, snapshot.facts, snapshot.front.iloc[0], plan, tmp_path, "torch-export")
     assert [network["file"] for network in content["networks"]] == ["width-0.5-depth-1.pt2", "width-0.5.pt2"]
     assert [step.get("depth") for step in content["steps"]] == [1, 1, 1, 1, None, None]

@@ -55,13 +55,8 @@ sys.meta_path.insert(0, Refuse())
 """How a program begins that may use nothing of stepfront, as in an environment with diffusers and torch alone."""
 
 
-def make_point(name: str, directory: Path) -> FrontPoint:
-    """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""
-    classes, plan = 3 if name in WITH_CLASSES else None, PLANS.get(name, PLANS["plain"])
-    sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
-    network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
-    diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
-    channels = 2 if name == "latents" else classes or 1
+def make_random_supernet(network: NetworkSettings, channels: int, diffusion: DiffusionSettings) -> Supernet:
+    """Return a supernet of 8x8 images with random weights."""
     supernet = Supernet(network, channels, 8, diffusion).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -69,6 +64,17 @@ def make_point(name: str, directory: Path) -> FrontPoint:
             spread = 0.3 if weights.ndim == 1 else weights[0].numel() ** -0.5
             shift = "norm" in key and key.endswith("weight")
             weights.copy_(spread * torch.randn(weights.shape, generator=generator) + shift)
+    return supernet
+
+
+def make_point(name: str, directory: Path) -> FrontPoint:
+    """Return a point of 8x8 images: grey without classes, in color with them, of two channels for `latents`."""
+    classes, plan = 3 if name in WITH_CLASSES else None, PLANS.get(name, PLANS["plain"])
+    sizes = {"base": 8, "multipliers": (1, 2), "attention": (8,), "groups": 4, "group_channels": 2}
+    network = NetworkSettings(**sizes, widths=(0.25, 0.5, 1.0), classes=classes)  # type: ignore[arg-type]
+    diffusion = DiffusionSettings(prediction="flow" if name == "flow" else "epsilon")
+    channels = 2 if name == "latents" else classes or 1
+    supernet = make_random_supernet(network, channels, diffusion)
     counts = COUNTS if classes else ()
     card = save_supernet(supernet, directory, diffusion, "digits", "f" * 64, label_counts=counts)
     sampler = SimpleNamespace(clip=name == "noisy", guidance=2.5 if classes else 1.0)

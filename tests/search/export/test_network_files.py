@@ -11,18 +11,20 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
-from stepfront.search.export.exported.sample import Point
+from stepfront.search.export.exported.sample import Point, load_network
 from stepfront.search.export.network_files import check_form, write_network
 from stepfront.search.export.program import FrontPoint, write_point
+from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import to_pixels
 from stepfront.trainers.diffusion.conditioning import make_condition
 from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.network_settings import DitSettings, NetworkSettings
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.variant import Size, parse_variants
-from tests.search.export.conftest import PLANS, TIMES
+from tests.search.export.conftest import PLANS, TIMES, make_random_supernet
 
 
 def images(point: FrontPoint, folder: Path, form: str) -> np.ndarray:
@@ -73,13 +75,46 @@ def test_torch_exports_programs_give_the_same_images(points: dict[str, FrontPoin
 
 
 def test_onnx_files_give_the_same_images_up_to_rounding(points: dict[str, FrontPoint], tmp_path: Path) -> None:
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed; pip install {library}")
+    needs_onnx()
     point = at_one_width(points["classes"])
     expected = images(point, tmp_path / "weights", "program")
     found = images(point, tmp_path / "onnx", "onnx")
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def needs_onnx() -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed; pip install {library}")
+
+
+SMALL = {"base": 8, "multipliers": (1, 2), "attention": (), "blocks": 1, "groups": 4, "group_channels": 2}
+
+
+@pytest.mark.parametrize(
+    ("network", "depth"),
+    [
+        (NetworkSettings(family="ode", inner_steps=2, depths=(1, 2), **SMALL | {"multipliers": (1,)}), 1),  # type: ignore[arg-type]
+        (NetworkSettings(family="dit", depths=(1, 2), classes=3, dit=DitSettings(hidden=16, depth=2, heads=4)), 1),
+        (NetworkSettings(family="spectral", **SMALL), None),  # type: ignore[arg-type]
+    ],
+    ids=lambda given: getattr(given, "family", ""),
+)
+def test_onnx_knows_the_other_families_and_their_depths(
+    network: NetworkSettings, depth: int | None, tmp_path: Path
+) -> None:
+    needs_onnx()
+    supernet, size = make_random_supernet(network, 1, DiffusionSettings()), Size(0.5, depth)
+    label = () if network.classes is None else (torch.tensor([0, 2, 3]),)
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    given = (x, torch.tensor([0.0, 500.5, 999.0]), *label)
+    examples = tuple(torch.zeros_like(tensor[:2]) for tensor in given)
+    entry = write_network(supernet.backbone(*size), examples, size, "onnx", tmp_path)
+    assert entry["file"] == ("width-0.5.onnx" if depth is None else f"width-0.5-depth-{depth}.onnx")
+    expected = supernet.subnet(*size)(*given)
+    found = load_network(tmp_path / entry["file"], entry, {}, torch.device("cpu"))(*given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert float((expected - supernet.subnet(0.5)(*given)).abs().max()) > 1e-3 or depth is None
 
 
 def test_what_onnx_lacks_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

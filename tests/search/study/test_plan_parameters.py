@@ -14,8 +14,8 @@ from stepfront.search.algorithm.trials import GENOME
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.plan_parameters import (
-    REUSED,
     OWN_SCALE,
+    REUSED,
     SHALLOW,
     STEPS,
     UNGUIDED,
