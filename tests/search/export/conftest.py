@@ -21,6 +21,7 @@ from stepfront.trainers.networks.supernet_files import save_supernet
 from stepfront.trainers.variant import parse_variants
 
 TIMES, WIDTHS = (950.0, 700.0, 450.0, 200.5, 0.0), (0.5, 1.0, 0.0, 0.25, 1.0)
+LITTLE_NOISE = (300.0, 220.0, 150.0, 80.5, 0.0)  # begun there, and clipped, half of the pixels are grey
 LEARNT = LearntSampler(
     "dpmpp_2m",
     (900.0, 500.5, 99.0),
@@ -36,7 +37,7 @@ PLANS = {
     "classes": Plan(TIMES, WIDTHS, "ddpm"),
     "reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x1.00 2x1.00r"), "ddim"),  # deep features
     "guided reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x0.50ru 1x1.00u 1x1.00ru"), "ddim"),
-    "own scales": Plan.of(TIMES, parse_variants("1x0.50 1x0.50rg4 1x0.50ru 1x1.00g0.5 1x1.00"), "ddim"),
+    "own scales": Plan.of(LITTLE_NOISE, parse_variants("1x0.50 1x0.50rg4 1x0.50ru 1x1.00g0.5 1x1.00"), "ddim"),
 }
 WITH_CLASSES = ("classes", "guided reuse", "own scales")
 COUNTS = (1, 0, 4)
@@ -77,7 +78,7 @@ def make_point(name: str, directory: Path) -> FrontPoint:
     supernet = make_random_supernet(network, channels, diffusion)
     counts = COUNTS if classes else ()
     card = save_supernet(supernet, directory, diffusion, "digits", "f" * 64, label_counts=counts)
-    sampler = SimpleNamespace(clip=name == "noisy", guidance=2.5 if classes else 1.0)
+    sampler = SimpleNamespace(clip=name in ("noisy", "own scales"), guidance=2.5 if classes else 1.0)
     problem: Any = SimpleNamespace(
         card=card,
         weights={key: value.numpy() for key, value in supernet.widest.state_dict().items()},

@@ -175,6 +175,9 @@ def test_another_guidance_leaves_the_scales_of_steps(
     expected = point.sample([3] * 4, range(4), [2] * 4)
     assert [step.get("guidance") for step in point.plan["steps"]] == [None, 4.0, None, 0.5, None]
     np.testing.assert_allclose(out[f"own scales at {scale}"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-3)
+    for step in point.plan["steps"]:
+        step.pop("guidance", None)
+    assert np.abs(point.sample([3] * 4, range(4), [2] * 4).astype(int) - expected).max() > 10
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("torch.float16", 0.002), ("torch.bfloat16", 0.01)])
