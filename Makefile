@@ -19,9 +19,10 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)  ## train, search, confirm and report on digits
 	$(BIN)/stepfront quickstart
 
-test: $(READY)  ## run all tests (2 processes) and print the total time
+PROCESSES ?= 2
+test: $(READY)  ## run all tests and print the total time (PROCESSES=2 at once)
 	@rm -rf .pytest_cache; start=$$(date +%s); code=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=20 || code=$$?; \
 	seconds=$$(($$(date +%s) - start)); echo "make test: $$((seconds / 60)) min $$((seconds % 60)) s in total"; \
 	mkdir -p .pytest_cache; echo $$code > .pytest_cache/exit-code; exit $$code
 
