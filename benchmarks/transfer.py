@@ -44,6 +44,9 @@ EARLIER_TRIALS = 120
 COLD, COLD_FIRST = "cold", "cold, with the screening of 0.1"
 """Names of the rows without earlier searches."""
 
+NOISE = "cold, of another seed (noise)"
+"""Name of the row of the cold searches, each beside those of the other seeds."""
+
 REVERSED, UNRELATED = "reversed", ("unrelated-1", "unrelated-2", "unrelated-3")
 """Names of the controls, made of the table of the data itself: its steps in reverse order, which mislead, and all its
 coefficients exchanged at random, so that nothing is left of it but their sizes."""
@@ -246,9 +249,16 @@ def measure(tables: Tables, seeds: int, trials: int, only: str = "") -> tuple[di
     names = sorted(tables.by_name)
     for data in (name for name in names if only in name):
         cold = [tables.run(Comparison(data), seed) for seed in range(seeds)]
+        compared = [
+            (kind, name, [tables.run(comparison, seed) for seed in range(seeds)], cold)
+            for kind, name, comparison in comparisons(names, data)
+        ]
+        if seeds > 1:
+            others = [one for shift in range(1, seeds) for one in (*cold[shift:], *cold[:shift])]
+            compared.insert(1, (NOISE, NOISE, others, cold * (seeds - 1)))
         rows = []
-        for kind, name, comparison in comparisons(names, data):
-            cells, found = row(name, [tables.run(comparison, seed) for seed in range(seeds)], cold, trials)
+        for kind, name, runs, references in compared:
+            cells, found = row(name, runs, references, trials)
             rows.append(cells)
             ratios.setdefault(kind, []).append(found)
         sections[data] = pd.DataFrame(rows)
@@ -291,6 +301,7 @@ screening.
 
 Each ratio compares a search with the cold one of the same seed: the evaluations to that search's hypervolume after
 {given.trials} evaluations, divided by what it needed itself. `never`: not reached in {tables.budget} evaluations.
+`{NOISE}` compares each cold search with those of the other seeds, so it is what chance alone does.
 `network TFLOPs` is what the networks of those evaluations compute.
 
 Goal: half in the median, and never above 1.1.

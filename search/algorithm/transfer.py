@@ -3,7 +3,8 @@
 Each earlier search gives a prior mean of log FID.  A model with it learns the residuals of the new trials, and one
 model has no prior.  They are mixed by weights in the manner of RGPE (Feurer et al. 2018, arXiv 1802.02219): in how many
 bootstrap samples of the trials a model ranks them best, each trial predicted without itself.  An earlier search whose
-ranks do not hold on the new trials therefore loses its weight.
+ranks do not hold on the new trials therefore loses its weight.  Many poor models would win some samples by chance, so
+one that is clearly worse than the model without a prior has none at all, as in that paper.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class TransferModel:
     def __init__(self, earlier: int) -> None:
         self._earlier = earlier
         self._members = [Surrogate() for _ in range(1 + earlier)]
-        self._lines: list[tuple[float, float]] = []
+        self._lines: list[tuple[Array, Array]] = []
         self.weights: Array = np.full(1 + earlier, 1 / (1 + earlier))
         """Weights of the model without a prior, and of those with each earlier search's."""
 
@@ -45,14 +46,15 @@ class TransferModel:
         logs = np.log(np.maximum(fid, 1e-9))
         # Lines are fitted when kernels are, so that a resumed search has the same.
         count = kernel_trials(len(logs))
-        self._lines = [_line(prior[:count], logs[:count]) for prior in priors.T]
+        self._lines = [_line(_sums(prior[:count], logs[:count]).sum(axis=1)) for prior in priors.T]
         means = self._means(priors)
-        without = np.array(
-            [
-                mean + member.learn(own, np.exp(logs - mean), worth)
-                for mean, member in zip(means, self._members, strict=True)
-            ]
+        residuals = np.array(
+            [member.learn(own, np.exp(logs - mean), worth) for mean, member in zip(means, self._members, strict=True)]
         )
+        # A line that knows a trial's score would flatter the models that have one.
+        for mean, prior in zip(means[1:], priors.T, strict=True):
+            mean[:count] = left_out_means(prior[:count], logs[:count])
+        without = means + residuals
         self.weights = rank_weights(without, logs)
         return self.weights @ without
 
@@ -74,18 +76,34 @@ class TransferModel:
         return np.array([np.zeros(len(priors)), *lines])
 
 
-def _line(prior: Array, logs: Array) -> tuple[float, float]:
-    """Return offset and slope from prior to log FID, by ridge regression towards slope 1; a slope is not negative."""
-    centred, target = prior - prior.mean(), logs - logs.mean()
-    ridge = 0.1 * len(prior) * 0.25
-    slope = max(0.0, float((centred @ target + ridge) / (centred @ centred + ridge)))
-    return float(logs.mean() - slope * prior.mean()), slope
+def left_out_means(prior: Array, logs: Array) -> Array:
+    """Return what the line from prior [N] to log FID [N] says of each trial when it is fitted to the others, [N]."""
+    sums = _sums(prior, logs)
+    offset, slope = _line(sums.sum(axis=1, keepdims=True) - sums)
+    return np.asarray(offset + slope * prior)
+
+
+def _sums(prior: Array, logs: Array) -> Array:
+    """Return each trial's part of the sums that a line is fitted from, [5, N]."""
+    return np.array([np.ones_like(prior), prior, logs, prior**2, prior * logs])
+
+
+def _line(sums: Array) -> tuple[Array, Array]:
+    """Return offset and slope from prior to log FID, by ridge regression towards slope 1; a slope is not negative.
+
+    `sums` [5, ...] are those of `_sums` over the trials of each line.
+    """
+    count, priors, logs, squares, products = sums
+    ridge = 0.1 * count * 0.25
+    slope = np.maximum(0.0, (products - priors * logs / count + ridge) / (squares - priors**2 / count + ridge))
+    return (logs - slope * priors) / count, slope
 
 
 def rank_weights(predicted: Array, true: Array) -> Array:
     """Return the weight of each model [M]: the share of bootstrap samples in which it misranks the fewest pairs.
 
-    `predicted` [M, N] is leave-one-out, `true` [N].  Models that tie share a sample.
+    `predicted` [M, N] is leave-one-out, `true` [N].  Models that tie share a sample.  One whose median number of
+    misranked pairs is above the 95th percentile of the first model's, which has no prior, has no weight.
     """
     known = np.isfinite(predicted).all(axis=0)
     predicted, true = predicted[:, known], true[known]
@@ -94,6 +112,7 @@ def rank_weights(predicted: Array, true: Array) -> Array:
     rng = np.random.default_rng(len(true))
     counts = rng.multinomial(len(true), np.full(len(true), 1 / len(true)), SAMPLES).astype(np.float64)
     losses = np.array([_misranked(row, true, counts) for row in predicted])
+    losses[np.median(losses, axis=1) > np.percentile(losses[0], 95)] = np.inf
     best = losses <= losses.min(axis=0) + 1e-9
     return np.asarray((best / best.sum(axis=0)).mean(axis=1))
 

@@ -9,7 +9,13 @@ from benchmarks import methods
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels, Stages
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate
-from stepfront.search.algorithm.transfer import TransferModel, fit_earlier_model, make_model, rank_weights
+from stepfront.search.algorithm.transfer import (
+    TransferModel,
+    fit_earlier_model,
+    left_out_means,
+    make_model,
+    rank_weights,
+)
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import RunSettings, ScreenSettings
 from stepfront.search.initial_plans.plan_kinds import PlanSource
@@ -47,6 +53,26 @@ def test_the_weight_of_a_model_is_how_often_it_ranks_best() -> None:
     weights = rank_weights(np.array([noisy, better, np.zeros(12)]), true)
     assert weights.sum() == pytest.approx(1)
     assert weights[1] > 0.9
+
+
+def test_many_models_that_know_nothing_do_not_win_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=14)
+    own, unrelated = true + rng.normal(0, 0.3, 14), rng.normal(size=(30, 14))
+    assert rank_weights(np.array([own, *unrelated]), true).tolist() == [1.0, *[0.0] * 30]
+
+
+def test_a_line_is_judged_on_trials_that_it_was_not_fitted_to() -> None:
+    rng = np.random.default_rng(0)
+    prior = rng.normal(size=9)
+    true = 3 + 1.5 * prior + rng.normal(0, 0.3, 9)
+    for at, found in enumerate(left_out_means(prior, true)):
+        others = np.arange(9) != at
+        # Ridge regression towards slope 1 is least squares with one more row.
+        ridge = np.sqrt(0.1 * 8 * 0.25)
+        rows = np.vstack([np.column_stack([np.ones(8), prior[others]]), [0.0, ridge]])
+        offset, slope = np.linalg.lstsq(rows, np.append(true[others], ridge), rcond=None)[0]
+        assert found == pytest.approx(offset + slope * prior[at])
 
 
 def test_an_earlier_search_makes_few_trials_enough() -> None:
