@@ -28,10 +28,9 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
     if method == INTERVAL:
         return interval_plans(problem, count)
     if method == "fewer_steps":
-        # Their cost is their number; the largest, with all steps, is always among them.
-        steps = np.linspace(settings.sampler.steps, 1, min(count, settings.sampler.steps)).round()
         # Where samplers are learnt, only the numbers of steps that have one.
-        return [problem.plan((1.0,) * n) for n in sorted(map(int, steps)) if not learnt or n in learnt]
+        possible = sorted(learnt) or range(1, settings.sampler.steps + 1)
+        return [problem.plan((1.0,) * n) for n in spread_evenly(possible, count)]
     families: dict[str, Callable[[PlanSource, int], Sequence[Levels]]] = {
         "uniform": lambda s, n: [np.full(s.encoding.units, level) for level in range(s.encoding.highest + 1)],
         "one_cut": lambda s, n: list(cut_plans(s.encoding, 1)),
@@ -42,6 +41,12 @@ def baseline_plans(method: str, count: int, problem: SearchProblem, source: Plan
     }
     chosen = spread_by_cost(families[method](source, count), count, source)
     return [problem.plan(source.encoding.step_variants(levels)) for levels in chosen]
+
+
+def spread_evenly(possible: Sequence[int], count: int) -> list[int]:
+    """Return at most `count` of the values, evenly spread in their order; the last is always among them."""
+    places = np.linspace(len(possible), 1, min(count, len(possible))).round().astype(int)
+    return [possible[place - 1] for place in reversed(places)]
 
 
 DEEP_CACHE, INTERVAL = "deepcache", "guidance_interval"

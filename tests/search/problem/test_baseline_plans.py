@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from stepfront.search.algorithm.encodings import Stages, run_bounds
 from stepfront.search.initial_plans.plan_kinds import PlanSource
-from stepfront.search.problem.baseline_plans import cut_plans, random_levels
+from stepfront.search.problem.baseline_plans import cut_plans, random_levels, spread_evenly
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -32,3 +34,20 @@ def test_random_plans_have_even_marginals(units: int, count: int) -> None:
     assert len({tuple(p) for p in plans}) == count
     # Four standard errors of a uniform level's mean.
     assert np.abs(plans.mean(axis=0) - 1.5).max() < 4 * np.sqrt(1.25 / count)
+
+
+@pytest.mark.parametrize(
+    ("possible", "count", "expected"),
+    [
+        (range(2, 21, 2), 10, list(range(2, 21, 2))),  # learnt samplers: each of them, the cheapest included
+        (range(2, 21, 2), 100, list(range(2, 21, 2))),
+        (range(2, 21, 2), 4, [2, 8, 14, 20]),
+        ((3, 5, 20), 2, [3, 20]),
+        ((3, 5, 20), 1, [20]),
+        (range(1, 7), 3, [1, 4, 6]),
+    ],
+)
+def test_fewer_steps_are_spread_over_the_numbers_that_have_a_sampler(
+    possible: Sequence[int], count: int, expected: list[int]
+) -> None:
+    assert spread_evenly(possible, count) == expected
