@@ -26,6 +26,9 @@ from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
 MUST_AGREE = {"dataset": "data sets", "fingerprint": "data", "features": "features", "images": "numbers of images"}
 """Facts that must agree where FIDs are compared, each with the words for it."""
 
+MUST_NOT_DIFFER = {"features_digest": "features"}
+"""Facts that must agree where they are known; searches of older versions lack them."""
+
 STEPPED = "Lower left is better. Each line shows the best FID that its search found at or below the cost."
 
 
@@ -66,7 +69,10 @@ def unlike(searches: Sequence[SearchTables]) -> str:
 
     FIDs compare only where images, features and number of samples are the same.
     """
-    return ", ".join(word for key, word in MUST_AGREE.items() if len({_fact(t, key) for t in searches}) > 1)
+    words = [word for key, word in MUST_AGREE.items() if len({_fact(t, key) for t in searches}) > 1]
+    known = {key: {t.facts[key] for t in searches if key in t.facts} for key in MUST_NOT_DIFFER}
+    words += [word for key, word in MUST_NOT_DIFFER.items() if len(known[key]) > 1]
+    return ", ".join(dict.fromkeys(words))
 
 
 def _fact(tables: SearchTables, key: str) -> str:
@@ -75,10 +81,14 @@ def _fact(tables: SearchTables, key: str) -> str:
 
 def comparable_groups(searches: Sequence[SearchTables]) -> list[list[SearchTables]]:
     """Return the searches in groups whose FIDs can be compared with each other, in the order given."""
-    groups: dict[tuple[str, ...], list[SearchTables]] = {}
+    groups: list[list[SearchTables]] = []
     for tables in searches:
-        groups.setdefault(tuple(_fact(tables, key) for key in MUST_AGREE), []).append(tables)
-    return list(groups.values())
+        alike = next((group for group in groups if not unlike([*group, tables])), None)
+        if alike is None:
+            groups.append([tables])
+        else:
+            alike.append(tables)
+    return groups
 
 
 def _warning(searches: Sequence[SearchTables]) -> str:

@@ -107,6 +107,7 @@ def _what_is_searched(problem: SearchProblem, costs: dict[float, WidthCost], dir
         "fingerprint": problem.data.fingerprint,
         "supernet_digest": problem.card.digest,
         "features": problem.features.name,
+        "features_digest": problem.features.digest,
         "images": settings.evaluation.images,
         "noise_seed": settings.evaluation.noise_seed,
         "steps": settings.sampler.steps,

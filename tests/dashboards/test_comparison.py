@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepfront.dashboards.comparison import parents_section
+from stepfront.dashboards.comparison import comparable_groups, parents_section, unlike
 from stepfront.dashboards.differing_settings import differing_settings
 from stepfront.dashboards.figures import attainment_data, attainment_figure, hypervolume_shares, relative_data
 from stepfront.dashboards.html.page import MOST_BYTES
@@ -104,6 +104,16 @@ def test_fids_that_cannot_be_compared_never_share_an_axis(make_search: Callable[
     assert not {"attainment", "relative"} & set(figures)
     captions = re.findall(r"<figcaption>(.*?) Lower left", page.read_text(encoding="utf-8"))
     assert captions == ["a, b.", "c."], "a figure of one line has no legend"
+
+
+def test_networks_of_one_name_that_differ_keep_fids_apart(make_search: Callable[..., Path]) -> None:
+    a, b, c, unknown = (read_tables(make_search(name)) for name in "abcd")
+    for tables, digest in ((a, "one"), (b, "another"), (c, "one")):  # such as those of two seeds
+        tables.facts["features_digest"] = digest
+    assert unlike([a, b]) == "features"
+    assert comparable_groups([a, b, c]) == [[a, c], [b]]
+    assert unlike([a, unknown]) == "", "searches of older versions do not know their network"
+    assert comparable_groups([unknown, a, b]) == [[unknown, a], [b]]
 
 
 def test_the_settings_in_which_searches_differ_are_shown(make_search: Callable[..., Path], tmp_path: Path) -> None:

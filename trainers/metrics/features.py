@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class PackedFeatures:
         """The name of the features in tables."""
         return f"{self.settings.name} against {self.against}" if self.against else self.settings.name
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the content, which differs between two networks of one name."""
         return hashlib.sha256(self.content).hexdigest()

@@ -155,6 +155,7 @@ class _Facts(_Shape):
     fingerprint: str | None = None
     supernet_digest: str | None = None
     features: str | None = None
+    features_digest: str | None = None
     images: int | None = None
     noise_seed: int | None = None
     steps: int | None = None
