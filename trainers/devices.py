@@ -81,6 +81,20 @@ def choose_threads(device: torch.device) -> str:
     )
 
 
+class ThreadWatch:
+    """Chooses threads again while something long runs, as other programs may begin meanwhile: fewer, never more."""
+
+    def __init__(self, device: torch.device, every: float = 20.0) -> None:
+        self._device, self._every, self._next = device, every, time.monotonic() + every
+
+    def look(self) -> str:
+        """Choose the threads where `every` seconds have passed since the last choice; return as `choose_threads`."""
+        if time.monotonic() < self._next:
+            return ""
+        self._next = time.monotonic() + self._every
+        return choose_threads(self._device)
+
+
 def _seconds(threads: int) -> float:
     """Return the median time of a small training step, forward and backward, with a number of threads."""
     torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.devices import choose_threads, device_of_driver
+from stepfront.trainers.devices import ThreadWatch, choose_threads, device_of_driver
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
@@ -61,7 +61,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             if problem := mlflow.problem():
                 stage(f"MLflow is not written: {problem}; the training goes on without it")
             stage("training the supernet")
-            card = train_or_continue(settings, data, directory, report, log)
+            card = train_or_continue(settings, data, directory, report, log, stage)
         warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
         judge = prepare_judge(data, settings.features, directory, device)
@@ -120,18 +120,26 @@ def _delete_training(settings: RunSettings, data: ImageData, directory: Path) ->
 
 
 def train_or_continue(
-    settings: RunSettings, data: ImageData, directory: Path, report: Report, log: TrainingLog
+    settings: RunSettings,
+    data: ImageData,
+    directory: Path,
+    report: Report,
+    log: TrainingLog,
+    stage: Stage = lambda text: None,
 ) -> SupernetCard:
     """Train a supernet in `directory` from its last checkpoint, and record it in `log`."""
-    store = checkpoint_store(settings, data)
+    store, workers = checkpoint_store(settings, data), settings.training.workers
+    threads = ThreadWatch(device_of_driver(settings.training.device, workers))
 
     def log_and_report(state: TrainingReport) -> None:
         log.add(state)
         report(state)
+        if workers == 1 and (line := threads.look()):
+            stage(line)
 
     log.complete()
     try:
-        if settings.training.workers == 1:
+        if workers == 1:
             return train_supernet(settings, data, directory, log_and_report, store)
         from stepfront.search.training.distributed_training import train_on_cluster
 

@@ -39,3 +39,20 @@ def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(devices, "_seconds", lambda threads: pytest.fail("it was measured"))
     assert devices.choose_threads(CPU) == ""
     assert torch.get_num_threads() == 4
+
+
+def test_threads_are_chosen_again_where_other_programs_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    now = [0.0]
+    monkeypatch.setattr(devices.time, "monotonic", lambda: now[0])
+    busy = {4: 10.0, 2: 9.0, 1: 1.0}
+    monkeypatch.setattr(devices, "_seconds", busy.__getitem__)
+    watch = devices.ThreadWatch(CPU, every=20.0)
+    assert watch.look() == ""
+    assert torch.get_num_threads() == 4
+    now[0] = 21.0
+    assert "4 threads are 10.0 times slower than 1, so 1 of 4 are used" in watch.look()
+    assert torch.get_num_threads() == 1
+    now[0] = 60.0
+    assert watch.look() == "", "threads that were given up are not taken again"
+    assert torch.get_num_threads() == 1
