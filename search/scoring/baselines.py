@@ -223,7 +223,7 @@ class _BaselinesTable:
                     lambda i, result: self._scored.update({_key(missing[i]): evaluated_row(missing[i], result)}),
                 )
             except BaseException:
-                self._keep_scored(method, plans)
+                self._keep_scored(method, missing)
                 raise
         return [dict(self._scored[_key(plan)]) | {"method": method} for plan in plans]
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.scoring.baselines import METHODS, run_baselines
+from stepfront.search.scoring.baselines import METHODS, _BaselinesTable, run_baselines
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import TRIAL_COLUMNS
+from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
 from tests.made_up_run import write_made_up_run
 from tests.search.cli.test_cli import call
+from tests.search.conftest import tiny_settings
 
 
 def test_baselines_at_equal_evaluations(searched_copy: Path) -> None:
@@ -42,3 +50,27 @@ def test_wrong_methods_name_those_of_the_space(methods: str, tmp_path: Path, mon
     code, _, error = call(monkeypatch, capsys, "baselines", str(run), "--methods", methods)
     assert code == 2
     assert error.endswith("possible: samplers, uniform, one_cut, two_cut, monotone, random, gap, fewer_steps, ddsm\n")
+
+
+def test_an_interrupted_method_keeps_what_it_has_scored(tmp_path: Path) -> None:
+    plans, asked = [Plan((3.0, 2.0, 1.0), (width,) * 3) for width in (0.25, 0.5, 1.0)], []
+    problem: Any = SimpleNamespace(settings=tiny_settings(tmp_path, "evaluation.constraints=['gflops <= 2.0']"))
+
+    class Interrupted:
+        """Scores the second of the plans that it is asked for, and is interrupted."""
+
+        def score(self, jobs: Any, images: int, on_result: Any, on_score: Callable[[int, Evaluation], None]) -> None:
+            asked.append([plan.runs for plan, _ in jobs])
+            on_score(1, Evaluation(5.0, 3.0, 1.0, "classifier", images, 0))
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        scorer: Any = Interrupted()
+        table = _BaselinesTable(problem, {}, tmp_path, pd.DataFrame(columns=list(TRIAL_COLUMNS)), scorer)
+        with pytest.raises(KeyboardInterrupt):
+            table._rows("random", plans, lambda done, total: None)
+    assert asked == [["3x0.25", "3x0.50", "3x1.00"], ["3x0.25", "3x1.00"]]
+    kept = read_table(tmp_path / "baselines.parquet")
+    assert kept["plan"].tolist() == ["3x0.50", "3x1.00"]
+    assert set(kept["method"]) == {"random"}
+    assert set(kept["violation"]) == {1.0}
