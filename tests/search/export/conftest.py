@@ -37,7 +37,7 @@ PLANS = {
     "classes": Plan(TIMES, WIDTHS, "ddpm"),
     "reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x1.00 2x1.00r"), "ddim"),  # deep features
     "guided reuse": Plan.of(TIMES, parse_variants("1x0.50 1x0.50r 1x0.50ru 1x1.00u 1x1.00ru"), "ddim"),
-    "own scales": Plan.of(LITTLE_NOISE, parse_variants("1x0.50 1x0.50rg4 1x0.50ru 1x1.00g0.5 1x1.00"), "ddim"),
+    "own scales": Plan.of(LITTLE_NOISE, parse_variants("1x0.50 1x0.50rg40 1x0.50ru 1x1.00g12.5 1x1.00"), "ddim"),
 }
 WITH_CLASSES = ("classes", "guided reuse", "own scales")
 COUNTS = (1, 0, 4)

@@ -168,12 +168,12 @@ def test_reused_features_are_those_of_the_call_with_the_same_label(made: tuple[P
 def test_another_guidance_leaves_the_scales_of_steps(
     made: tuple[Path, dict[str, Any]], scale: float, in_program: float
 ) -> None:
-    """At scale 0 or 1 a step has one call, and a later one of scale 4 reuses the features of both."""
+    """At scale 0 or 1 a step has one call, and a later one of scale 40 reuses the features of both."""
     folder, out = made
     point = Point(folder / "programs" / "own scales", "cpu")
     point.plan["condition"]["guidance"] = in_program
     expected = point.sample([3] * 4, range(4), [2] * 4)
-    assert [step.get("guidance") for step in point.plan["steps"]] == [None, 4.0, None, 0.5, None]
+    assert [step.get("guidance") for step in point.plan["steps"]] == [None, 40.0, None, 12.5, None]
     np.testing.assert_allclose(out[f"own scales at {scale}"].transpose(0, 2, 3, 1) * 255, expected, atol=0.5 + 1e-3)
     for step in point.plan["steps"]:
         step.pop("guidance", None)
