@@ -274,7 +274,8 @@ def main() -> None:
     parser.add_argument("--sampled-images", type=int, default=128)
     given = parser.parse_args()
     if not (given.run / "supernet" / "supernet.json").exists():
-        subprocess.run([sys.executable, "-m", "stepfront", "train", "configs/digits.yaml"], check=True)
+        as_measured = ["--set", "training.rule=sandwich", "--set", "training.steps=1500"]
+        subprocess.run([sys.executable, "-m", "stepfront", "train", "configs/digits.yaml", *as_measured], check=True)
     given.work.mkdir(parents=True, exist_ok=True)
     small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
     draw({method.name: curves[method.name] for method in METHODS}, given.docs / "bench-search.svg")

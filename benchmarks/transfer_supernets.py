@@ -47,6 +47,8 @@ def train_half(name: str, source: Path, runs: Path) -> None:
             f"data.path={path}",
             "data.size=8",
             "data.limit=8000",
+            "training.rule=sandwich",  # as the pages were measured
+            "training.steps=1500",
             "data.labels=map",
             "features.name=degradations",
             "tracking.uri=null",

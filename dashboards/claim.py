@@ -76,7 +76,7 @@ def unconfirmed_sentence(front: pd.DataFrame, where: str) -> str:
         return ""
     return (
         f"{int((~confirmed).sum())} of {plural(len(front), 'front point')} came after the confirmation or failed in "
-        f"it, and the claim does not know them: `stepfront confirm {where}` scores them and makes the claim anew."
+        f"it, and the claim does not know them: `stepfront confirm {where}` scores them and makes a new claim."
     )
 
 

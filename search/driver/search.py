@@ -125,7 +125,7 @@ def run_search(
                         stage("measuring the noise of scores")
                     expect_noise(ledger, problem, ensure_score_noise(problem, costs, directory))
                     if unwritten := mlflow.problem():
-                        stage(f"MLflow is not written: {unwritten}; the search goes on without it")
+                        stage(f"MLflow is not written: {unwritten}; the search continues without it")
                     if not ledger.finished:
                         _report_left_out(problem, stage)
                     stage("searching")

@@ -59,7 +59,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         else:
             save_settings(settings, directory / SETTINGS_FILE)
             if problem := mlflow.problem():
-                stage(f"MLflow is not written: {problem}; the training goes on without it")
+                stage(f"MLflow is not written: {problem}; the training continues without it")
             stage("training the supernet")
             card = train_or_continue(settings, data, directory, report, log, stage)
         warn_of(log.close(finished=True))

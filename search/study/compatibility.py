@@ -118,4 +118,4 @@ def _may_differ(key: str, stored: Any, given: Any) -> bool:
 
 def _hint(key: str, stored: Any, given: Any) -> str:
     larger = key in _SPACE[:2] and _may_differ(key, stored, given)
-    return "; `stepfront extend SEARCH --set` goes on in a larger space" if larger else ""
+    return "; `stepfront extend SEARCH --set` continues in a larger space" if larger else ""

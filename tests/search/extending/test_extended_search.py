@@ -87,5 +87,5 @@ def test_a_space_without_some_plan_is_refused_and_nothing_is_written(searched: P
     assert "\n" not in str(no.value)
     assert {path: path.read_bytes() for path in before if path.exists()} == before
     larger = extended_settings(directory, 6, None, None, CHANGES)
-    with pytest.raises(InputError, match="`stepfront extend SEARCH --set` goes on in a larger space"):
+    with pytest.raises(InputError, match="`stepfront extend SEARCH --set` continues in a larger space"):
         run_search(larger, False, Silent(), lambda text: None)  # as `stepfront search CONFIG` would

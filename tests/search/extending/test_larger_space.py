@@ -204,7 +204,7 @@ def test_other_scores_and_unasked_spaces_are_refused(tmp_path: Path) -> None:
     small, large = make_problem(), make_problem(**{"space.variants": "null"})
     storage = InMemoryStorage()
     run(small, make_ledger(small, storage, 4))
-    with pytest.raises(InputError, match="`stepfront extend SEARCH --set` goes on in a larger space"):
+    with pytest.raises(InputError, match="`stepfront extend SEARCH --set` continues in a larger space"):
         make_ledger(large, storage, 8)
     other = make_problem(**{"sampler.solver": "unipc_2"})
     with pytest.raises(InputError, match="this search was begun with sampler"):
