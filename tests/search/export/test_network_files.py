@@ -124,6 +124,6 @@ def test_what_onnx_lacks_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch
         return None if name in ("onnx", "onnxscript") else found(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", hide)
-    with pytest.raises(InputError, match=r"^--as onnx needs onnx and onnxscript; pip install 'stepfront\[onnx\]'"):
+    with pytest.raises(InputError, match=r"^--as onnx needs onnx and onnxscript; pip install onnx onnxscript, or"):
         check_form("onnx")
     check_form("torch-export")
