@@ -39,7 +39,7 @@ class Rules:
     looks: tuple[int, ...]
     cost: str = "gflops"
     other_looks: int = 0
-    """Looks that were taken at other numbers of images."""
+    """Looks of other confirmations of the search, at other numbers of seeds or images."""
 
     @property
     def all_looks(self) -> int:
@@ -87,6 +87,8 @@ class Standing:
     samplers: list[Comparison]
     blurred: Comparison | None = None
     """The references' images after a blur beside themselves; None where they were not scored."""
+    lacking: str = ""
+    """Full-width plans that could be a reference and have no scores, with the reasons."""
 
     @property
     def sees_blur(self) -> bool:
@@ -95,6 +97,11 @@ class Standing:
         A test that lets the blurred copy pass as equal shows nothing of any plan: it lacks assay sensitivity (ICH E10).
         """
         return self.blurred is None or not self.blurred.holds(self.rules.margin)
+
+    @property
+    def can_show(self) -> bool:
+        """Return whether a test can show anything: no possible reference is missing, and the judges see a blur."""
+        return self.sees_blur and not self.lacking
 
     def claimed(self) -> Comparison | None:
         """Return the cheapest point before the first that fails, from the dearest down; None where the dearest fails.
@@ -106,12 +113,12 @@ class Standing:
     def tested(self) -> list[Comparison]:
         """Return the points that were tested, dearest first; the last is the first that fails, where one does.
 
-        None is tested where the judges do not see a blur.
+        None is tested where the test could not show anything.
         """
-        return self.points[::-1][: len(self._passing()) + 1] if self.sees_blur else []
+        return self.points[::-1][: len(self._passing()) + 1] if self.can_show else []
 
     def _passing(self) -> list[Comparison]:
-        if not self.sees_blur:
+        if not self.can_show:
             return []
         return list(takewhile(lambda each: each.holds(self.rules.margin), reversed(self.points)))
 
@@ -131,17 +138,18 @@ class Standing:
         """
         margin, cheapest = self.rules.margin, self.cheapest_sampler()
         open_points = list(takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points)))
-        if not self.sees_blur or not open_points:
+        if not self.can_show or not open_points:
             return set()
         cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
         near = [each for each in [*open_points, *cheaper] if each.is_near(margin)]
         return {plan.key for each in near for plan in (each.plan, *each.references)}
 
 
-def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
+def compare_plans(confirmed: pd.DataFrame, rules: Rules, lacking: str = "") -> Standing | None:
     """Return all confirmed plans beside the references; None where full width was not confirmed.
 
-    The reference of a judge has the least mean score on it over the seeds of the first look.
+    The reference of a judge has the least mean score on it over the seeds of the first look.  `lacking` are full-width
+    plans that could be one and have no scores.
     """
     plans = read_plans(confirmed)
     plain = next((plan for plan in plans if plan.kind == "full"), None)
@@ -164,6 +172,7 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules) -> Standing | None:
         _compared(points, rules),
         _compared([(plan, best) for plan in full_width], rules),
         next(iter(_compared([(replace(best.plans[0], scores=best.blurred), best)], rules)), None),
+        lacking,
     )
 
 
@@ -256,6 +265,7 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "seeds": 0 if shown is None else shown.seeds,
         "images": images,
         "blurred_reference": _blurred_facts(standing),
+        "lacking": standing.lacking,
         "correction": {
             "points": SEQUENCE,
             "tested": len(tested),
@@ -268,10 +278,10 @@ def make_claim(standing: Standing, images: int) -> dict[str, Any]:
         "trial": None if shown is None else shown.plan.trial,
         "sampler": "" if shown is None else shown.plan.sampler,
         "gflops": None if shown is None else shown.plan.gflops,
-        "more_may_help": shown is not None and standing.sees_blur and shown.is_near(rules.margin),
+        "more_may_help": shown is not None and standing.can_show and shown.is_near(rules.margin),
         "level": rules.level,
         "looks": list(rules.looks),
-        "looks_at_other_images": rules.other_looks,
+        "other_looks": rules.other_looks,
         "full": _plan_facts(standing.plain),
         "best_full_width": None if cheapest is None else _plan_facts(cheapest),
     }
@@ -290,6 +300,7 @@ CLAIM_KEYS = (
     "seeds",
     "images",
     "blurred_reference",
+    "lacking",
     "correction",
 )
 """What `stepfront claim --json` prints of a claim."""

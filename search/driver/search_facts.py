@@ -74,6 +74,7 @@ def search_facts(
         ],
         "noise": noise.facts if noise else None,
         "savings": before.get("savings"),
+        **({"looks": before["looks"]} if "looks" in before else {}),
         "recorded": [
             place
             for place, folder in (("search", directory), ("supernet", problem.supernet.local))

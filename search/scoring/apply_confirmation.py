@@ -2,65 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stepfront.files import write_json
-from stepfront.search.claims.claim import Rules, compare_plans, make_claim
+from stepfront.search.claims.claim import Rules, Standing, make_claim
 from stepfront.search.claims.disagreement import find_disagreements
-from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.front import read_confirmed, with_confirmation
 from stepfront.search.records.plan_rows import own_sampler
 from stepfront.search.records.run_directory import FACTS_FILE
+from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot
 
+Look = tuple[int, int]
+"""Images per score, 0 where they are not known, and noise seeds."""
 
-def apply_confirmation(directory: Path, settings: RunSettings, looks: Sequence[int] = ()) -> None:
-    """Rewrite front.parquet, and the claim in search.json, from the confirmed scores on disk, if there are any.
 
-    `looks` are further numbers of seeds at which the claim may be tested, beside those of earlier confirmations.
+def begin_looks(directory: Path, settings: RunSettings, images: int, seeds: Sequence[int]) -> Rules:
+    """Write down, before anything is scored, at which numbers of seeds a confirmation may look; return its rules.
+
+    Seeds and noise are the same at every confirmation.  So whoever confirms again until a claim holds has taken a look
+    each time, and all of them count: also those of confirmations that were interrupted.
+    """
+    facts = read_facts(directory)
+    looks = looks_taken(facts) | {(images, each) for each in seeds}
+    kept = [list(look) for look in sorted(looks)]
+    if facts.get("looks") != kept:
+        write_json(directory / FACTS_FILE, facts | {"looks": kept})
+    cost = Objectives.of_settings(settings).cost
+    return Rules(settings.confirm.margin, tuple(seeds), cost, len(looks) - len(seeds))
+
+
+def looks_taken(facts: Mapping[str, Any]) -> set[Look]:
+    """Return the looks of all confirmations of a search; those of earlier versions are part of its claim."""
+    if "looks" in facts:
+        return {(images, seeds) for images, seeds in facts["looks"]}
+    before = facts.get("savings") or {}
+    known = {(int(before["images"]), seeds) for seeds in before.get("looks") or ()}
+    return known | {(0, number) for number in range(before.get("looks_at_other_images") or 0)}
+
+
+def apply_confirmation(directory: Path, settings: RunSettings, images: int, standing: Standing | None) -> None:
+    """Rewrite front.parquet from the confirmed scores on disk, and the claim in search.json from the standing.
+
+    The claim stays as it is where front and report use the scores of another number of images.
     """
     confirmed = read_confirmed(directory)
     if confirmed is None:
         return
     snapshot = read_snapshot(directory)
-    objectives = Objectives.of_facts(snapshot.facts)
     used = confirmed[confirmed["used"]]
+    objectives = Objectives.of_facts(snapshot.facts)
     write_table(with_confirmation(snapshot.front, used, objectives, own_sampler(settings)), directory / FRONT)
-    facts = dict(snapshot.facts)
-    rules = rules_of(facts, settings, int(used["images"].iloc[0]), looks)
-    facts["savings"] = claim_of(confirmed, used, rules)
-    write_json(directory / FACTS_FILE, facts)
-
-
-def claim_of(confirmed: pd.DataFrame, used: pd.DataFrame, rules: Rules) -> dict[str, Any] | None:
-    """Return the claim as JSON values; None where full width was not confirmed.
-
-    The claim is made from all seeds of the number of images that front and report use.
-    """
-    images = int(used["images"].iloc[0])
-    standing = compare_plans(confirmed[confirmed["images"] == images], rules)
-    if standing is None:
-        return None
-    return make_claim(standing, images) | {"disagreements": find_disagreements(used)}
-
-
-def rules_of(facts: Mapping[str, Any], settings: RunSettings, images: int, looks: Sequence[int] = ()) -> Rules:
-    """Return the rules of a claim from scores of that many images, with `looks` beside those of earlier claims.
-
-    Seeds and noise are the same at every confirmation.  So whoever confirms again until a claim holds has taken a look
-    each time, and all of them count.
-    """
-    confirm, before = settings.confirm, facts.get("savings") or {}
-    earlier, others = before.get("looks") or (), int(before.get("looks_at_other_images") or 0)
-    if before.get("images") != images:
-        earlier, others = (), others + len(earlier)
-    taken = sorted({*earlier, *looks}) or plan_looks(confirm.seeds, confirm.max_seeds)
-    return Rules(confirm.margin, tuple(taken), Objectives.of_settings(settings).cost, others)
+    shown = int(used["images"].iloc[0])
+    if shown != images:
+        logging.getLogger("stepfront").warning(
+            "front and claim stay those of %d images, at which more plans have scores; --images %d confirms them again",
+            shown,
+            shown,
+        )
+        return
+    claim = None if standing is None else make_claim(standing, images) | {"disagreements": find_disagreements(used)}
+    write_json(directory / FACTS_FILE, dict(snapshot.facts) | {"savings": claim})

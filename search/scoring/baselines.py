@@ -40,7 +40,6 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import apply_confirmation
 from stepfront.search.scoring.versus import SAMPLERS, write_comparison_with_baselines
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.views import evaluated_row
@@ -87,7 +86,6 @@ def run_baselines(
                     table.add(method, count, source, on_result)
         table.save()
         write_comparison_with_baselines(directory, settings)
-        apply_confirmation(directory, settings)
     return directory
 
 

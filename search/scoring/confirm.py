@@ -7,7 +7,9 @@ from these scores alone.  Seeds are added for plans near the claim (search/claim
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from stepfront.errors import InputError
-from stepfront.search.claims.claim import Rules, compare_plans
+from stepfront.search.claims.claim import Rules, Standing, compare_plans
 from stepfront.search.claims.confirmed_plans import BLURRED
 from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.problem.load import load_problem_of_search
@@ -23,7 +25,7 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
 from stepfront.search.records.plan_rows import learnt_of
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import apply_confirmation, rules_of
+from stepfront.search.scoring.apply_confirmation import apply_confirmation, begin_looks, looks_taken
 from stepfront.search.scoring.baselines import lacks_samplers, score_samplers
 from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey
 from stepfront.search.scoring.plans_to_confirm import plan_key, plans_by_key, plans_to_confirm
@@ -69,9 +71,9 @@ def run_confirmation(
 
     `images` and `seeds` default to the search's settings.  Scores that exist with as many images are reused, so a
     second call costs nothing; scores of other numbers of images stay beside them.  `on_judge` is called while the
-    second judge's features are trained.  A plan that cannot be scored on each seed is left out, with a warning.  Raises
-    InputError for fewer than 2 seeds, for too few images, when both judges are the same, and when no plan can be
-    scored.
+    second judge's features are trained.  A plan that cannot be scored on each seed is left out, with a warning.  Only
+    the end of a call makes a claim: an interruption leaves the one before.  Raises InputError for fewer than 2 seeds,
+    for too few images, when both judges are the same, and when no plan can be scored.
     """
     directory, settings = find_search(path)
     images, seeds = images or settings.confirm.images, seeds or settings.confirm.seeds
@@ -86,9 +88,9 @@ def run_confirmation(
         with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
             if lacks_samplers(problem, directory):
                 score_samplers(problem, directory, scorer.plan_scorer, lambda _, done, total: on_result(done, total))
-            rules = rules_of(read_facts(directory), settings, images, looks)
-            _Confirmed(directory, problem, scorer).score_until_decided(rules, seeds)
-        apply_confirmation(directory, settings, looks)
+            rules = begin_looks(directory, settings, images, looks)
+            standing = _Confirmed(directory, problem, scorer).score_until_decided(rules)
+        apply_confirmation(directory, settings, images, standing)
     return directory
 
 
@@ -107,41 +109,79 @@ class _Confirmed:
         self._scores = scores[self._of_these_plans(scores)]
         self._new: list[dict[str, Any]] = []
         self._next_write = time.monotonic() + LEAST_PAUSE
+        self._table = self._scores
+        self._first = FIRST_SEED + problem.settings.evaluation.noise_seed
+        self._looks = {seeds for images, seeds in looks_taken(read_facts(directory)) if images == scorer.images}
         self._left_out: dict[PlanKey, str] = {}
+        self._kept: dict[PlanKey, int] = {}
 
-    def score_until_decided(self, rules: Rules, seeds: int) -> None:
-        """Score all plans on `seeds` seeds, and those near the claim on more, until there are none."""
-        plans = plans_by_key(self._rows)
+    def score_until_decided(self, rules: Rules) -> Standing | None:
+        """Score all plans on the seeds of the first look, and those near the claim on more, until there are none.
+
+        Returns how all plans stand; None where the settings' own full width could not be scored.
+        """
+        plans, standing = plans_by_key(self._rows), None
         wanted = set(plans)
-        for look in (each for each in rules.looks if each >= seeds):
-            wanted -= self._left_out.keys()
+        for look in rules.looks:
             self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
-            table = self._write()
-            standing = compare_plans(table[table["images"] == self._scorer.images], rules)
-            wanted = set() if standing is None else standing.near()
+            self._write()
+            standing = self._standing(rules)
+            wanted = (set() if standing is None else standing.near()) - self._left_out.keys()
             if not wanted:
                 break
-        for (plan, sampler), reason in self._left_out.items():
-            name = f"{plan} ({sampler})" if sampler else plan
+        for key, reason in self._left_out.items():
             logging.getLogger("stepfront").warning(
-                "the plan %s is left out of the confirmation: %s; confirm again to try it once more", name, reason
+                "the plan %s is left out of the confirmation: %s; confirm again to try it once more",
+                _name(key),
+                reason,
             )
+        return standing
+
+    def _standing(self, rules: Rules) -> Standing | None:
+        """Compare the plans that have all seeds of the first look; the scores of others would flatter them."""
+        done = self._done()
+        complete = {key for key in plans_by_key(self._rows) if self._count(key, done) >= rules.looks[0]}
+        if self._left_out and not complete:
+            (plan, _), reason = next(iter(self._left_out.items()))
+            raise InputError(f"no plan could be confirmed; the reason for {plan}: {reason}")
+        table = self._table
+        of_images = table[table["images"] == self._scorer.images]
+        keys = zip(of_images["plan"], of_images["sampler"], of_images["noise_seed"], strict=True)
+        valid = [key[:2] in complete and key in done for key in keys]
+        return compare_plans(of_images[valid], rules, self._lacking(complete, rules.cost))
+
+    def _lacking(self, complete: set[PlanKey], cost: str) -> str:
+        """Return which full-width plan without scores could be a claim's reference, and why it has none, or "".
+
+        Without the best of them, a claim would be easier.
+        """
+        # Equal sums in another order are equal to rounding only.
+        limit = max((row[cost] for row in self._rows if row["kind"] == "full"), default=math.inf) * (1 + 1e-9)
+        full = self._full_width()
+        missing = [
+            plan_key(row) for row in self._rows if plan_key(row) in full.keys() - complete and row[cost] <= limit
+        ]
+        return "; ".join(f"{_name(key)}: {self._left_out.get(key, 'no scores')}" for key in dict.fromkeys(missing))
+
+    def _count(self, key: PlanKey, done: set[tuple[str, str, int]]) -> int:
+        """Return on how many seeds a plan has scores before the first on which it has none."""
+        return next(i for i in itertools.count() if (*key, self._first + i) not in done)
 
     def _score(self, plans: dict[PlanKey, Plan], seeds: int) -> None:
-        first = FIRST_SEED + self._problem.settings.evaluation.noise_seed
         done = self._done()
-        jobs = [(key, plan, first + i) for key, plan in plans.items() for i in range(seeds)]
+        jobs = [(key, plan, self._first + i) for key, plan in plans.items() for i in range(seeds)]
         jobs = [(key, plan, seed) for key, plan, seed in jobs if (*key, seed) not in done]
         if not jobs:
             return
         try:
-            self._left_out |= self._scorer.score(jobs, self._keep)
+            failed = self._scorer.score(jobs, self._keep)
         except BaseException:
             self._write()  # also when interrupted: what was scored is not scored again
             raise
-        if self._left_out and not self._new and self._scores.empty:
-            (plan, _), reason = next(iter(self._left_out.items()))
-            raise InputError(f"no plan could be confirmed; the reason for {plan}: {reason}")
+        self._left_out |= failed
+        for key in failed:
+            count = self._count(key, done)
+            self._kept[key] = max((look for look in self._looks if look <= count), default=0)
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Keep a new score, and write all from time to time: a driver may be killed."""
@@ -183,22 +223,29 @@ class _Confirmed:
         own = [learnt.get((plan, sampler), found) == found for plan, sampler, found in named]
         return pd.Series(own, scores.index, dtype=bool)
 
-    def _write(self) -> pd.DataFrame:
-        """Write and return the table; kind, label and trial are the current ones, of plans that are still wanted.
+    def _write(self) -> None:
+        """Write the table; kind, label and trial are the current ones, of plans that are still wanted.
 
-        A plan that failed on a seed has no scores of as many images: those of its other seeds would flatter it.
+        A plan that failed on a seed keeps the scores of looks that it has all seeds of: others would flatter it.
         """
         # A new score replaces an old one.
         parts = [part for part in (self._scores, pd.DataFrame(self._new)) if len(part)]
         if not parts:
-            return self._scores
+            return
         self._scores = pd.concat(parts).drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
         self._new.clear()
-        failed = pd.MultiIndex.from_frame(self._scores[IDENTITY]).isin(list(self._left_out))
-        self._scores = self._scores[~(failed & (self._scores["images"] == self._scorer.images))]
+        kept = [
+            images != self._scorer.images or seed < self._first + self._kept.get((plan, sampler), seed)
+            for plan, sampler, seed, images in self._scores[_ONE_SCORE].itertuples(index=False, name=None)
+        ]
+        self._scores = self._scores[kept]
         now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in self._rows])
         table = now.merge(self._scores, on=IDENTITY)
         if len(table):
-            table = mark_used(table).assign(features=self._problem.features.name)
-            write_table(table, self._directory / CONFIRM)
-        return table
+            self._table = mark_used(table).assign(features=self._problem.features.name)
+            write_table(self._table, self._directory / CONFIRM)
+
+
+def _name(key: PlanKey) -> str:
+    plan, sampler = key
+    return f"{plan} ({sampler})" if sampler else plan

@@ -76,6 +76,7 @@ class _Claim(_Shape):
     looks: list[int] | None = None
     correction: _Correction | None = None
     blurred_reference: _Blurred | None = None
+    lacking: str | None = None
     best_full_width: _Sampler | None = None
     disagreements: _Disagreements | None = None
 
@@ -178,6 +179,7 @@ class _Facts(_Shape):
     width_costs: list[dict[str, Any]] | None = None
     noise: _Noise | None = None
     savings: dict[str, Any] | None = None
+    looks: list[list[int]] | None = None
     scores: list[_Score] | None = None
     recorded: list[str] | None = None
     parent_searches: list[str] | None = None

@@ -13,17 +13,18 @@ import pandas as pd
 import pytest
 from safetensors.torch import load, save
 
+from stepfront.dashboards.claim import claim_sentence
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
-from stepfront.files import write_text
+from stepfront.files import write_json, write_text
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import rules_of
-from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers
+from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken
+from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, run_baselines
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.plans_to_confirm import plans_by_key
 from stepfront.search.scoring.second_judge import load_second_judge
@@ -253,29 +254,117 @@ def test_a_plan_that_fails_on_one_seed_is_left_out_and_named(
 
 
 def test_looks_of_earlier_confirmations_count(tmp_path: Path) -> None:
-    settings, facts = tiny_settings(tmp_path, "confirm.seeds=5", "confirm.max_seeds=15"), dict[str, Any]()
-    for seeds, counted in (((5, 10, 15), 3), ((20,), 4), ((5, 10, 15), 4), ((25,), 5)):
-        rules = rules_of(facts, settings, 1024, seeds)
-        assert rules.all_looks == counted
+    settings = tiny_settings(tmp_path, "confirm.seeds=5", "confirm.max_seeds=15")
+    write_json(tmp_path / "search.json", {})
+    for images, seeds, counted in (
+        (1024, (5, 10, 15), 3),
+        (1024, (20,), 4),
+        (1024, (5, 10, 15), 4),
+        (1024, (25,), 5),
+        (4096, (5,), 6),
+    ):
+        rules = begin_looks(tmp_path, settings, images, seeds)
+        assert (rules.looks, rules.all_looks) == (seeds, counted)
         assert rules.level == pytest.approx(1 - 0.05 / counted)
-        facts = {"savings": {"images": 1024, "looks": list(rules.looks)}}
-    assert rules_of(facts, settings, 1024).looks == (5, 10, 15, 20, 25)  # nothing new was looked at
-    more = rules_of(facts, settings, 4096, (5,))
-    assert (more.looks, more.all_looks) == ((5,), 6)
+
+
+def test_looks_of_earlier_versions_count() -> None:
+    before = {"images": 1024, "looks": [5, 10], "looks_at_other_images": 2}
+    assert looks_taken({"savings": before}) == {(1024, 5), (1024, 10), (0, 0), (0, 1)}
     # Claims of 0.1 had no looks.
-    assert rules_of({"savings": {"claimed": True}}, settings, 1024).looks == (5, 10, 15)
-    assert rules_of({"savings": None}, settings, 1024).other_looks == 0
+    assert looks_taken({"savings": {"claimed": True}}) == looks_taken({"savings": None}) == looks_taken({}) == set()
 
 
-def test_a_confirmation_on_more_seeds_is_one_more_look_and_scores_all_plans_on_them(
-    confirmed: Path, tmp_path: Path
-) -> None:
+def claim_in(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "search.json").read_text())["savings"])
+
+
+def test_a_confirmation_looks_at_its_own_numbers_of_seeds_alone_and_all_count(confirmed: Path, tmp_path: Path) -> None:
     directory = copy_of_search(confirmed, tmp_path)
     run_confirmation(directory, None, 3)
-    claim = json.loads((directory / "search.json").read_text())["savings"]
-    assert (claim["looks"], claim["level"]) == ([2, 3], pytest.approx(0.975))
+    claim = claim_in(directory)
+    assert (claim["looks"], claim["level"]) == ([3], pytest.approx(0.975))
     assert claim["correction"]["looks"] == "Bonferroni over 2"
     assert (pd.read_parquet(directory / "front.parquet")["confirm_seeds"] == 3).all()
+    # The reference is the best over the seeds of this call, not over the fewer ones of the first.
+    scores = pd.read_parquet(directory / "confirm.parquet").query("kind in ('full', 'sampler')")
+    best = scores.groupby(["plan", "sampler"])["fid"].mean().idxmin()
+    assert (claim["reference"]["plan"], claim["reference"]["sampler"]) == best
+    called: list[int] = []
+    run_confirmation(directory, None, None, lambda done, total: called.append(done))
+    assert not called
+    claim = claim_in(directory)
+    assert (claim["looks"], claim["level"]) == ([2], pytest.approx(0.975))
+
+
+def test_an_interrupted_first_confirmation_makes_no_claim(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    facts = json.loads((directory / "search.json").read_text())
+    write_json(directory / "search.json", facts | {"savings": None, "looks": []})
+    table = pd.read_parquet(directory / "confirm.parquet")
+    write_table(table[table["kind"] != "sampler"], directory / "confirm.parquet")
+
+    def interrupt(plan: Plan, seed: int, found: Evaluation) -> Evaluation:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        change_results(patch, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_confirmation(directory, None, 4)
+    run_baselines(directory, ["uniform"], None)
+    facts = json.loads((directory / "search.json").read_text())
+    assert facts.get("savings") is None
+    assert facts["looks"] == [[32, 4]]
+
+
+def test_no_claim_is_made_where_a_full_width_sampler_could_not_be_scored(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    table = pd.read_parquet(directory / "confirm.parquet")
+    plan, sampler = table.loc[table["kind"] == "sampler", ["plan", "sampler"]].iloc[-1]
+    own = (table["plan"] == plan) & (table["sampler"] == sampler)
+    write_table(table[~own], directory / "confirm.parquet")
+    with monkeypatch.context() as patch:
+        change_results(patch, lambda plan, seed, found: replace(found, error="out of memory"))
+        run_confirmation(directory, None, None)
+    claim = claim_in(directory)
+    assert (claim["holds"], claim["flops_saved"], claim["more_may_help"]) == (False, None, False)
+    assert "out of memory" in claim["lacking"]
+    text = claim_sentence(claim)
+    assert f"{plan} ({sampler}): out of memory" in text if sampler else f"{plan}: out of memory" in text
+    run_confirmation(directory, None, None)
+    assert claim_in(directory) == claim_in(confirmed)
+
+
+def test_a_failure_on_an_added_seed_keeps_the_scores_of_complete_looks(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    change(directory, "confirm.max_seeds=4", "confirm.margin=0.2")
+    first = pd.read_parquet(directory / "confirm.parquet")
+    with monkeypatch.context() as patch:
+        change_results(
+            patch, lambda plan, seed, found: replace(found, error="broken") if seed == FIRST_SEED + 3 else found
+        )
+        run_confirmation(directory, None, None)
+    again = pd.read_parquet(directory / "confirm.parquet")
+    pd.testing.assert_frame_equal(*(each[SCORED].sort_values(SCORED, ignore_index=True) for each in (again, first)))
+    claim = claim_in(directory)
+    assert (claim["seeds"], claim["lacking"]) == (2, "")
+    assert json.loads((directory / "search.json").read_text())["looks"] == [[32, 2], [32, 4]]
+
+
+def test_a_confirmation_that_scores_nothing_is_an_error_beside_other_numbers_of_images(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    change_results(monkeypatch, lambda plan, seed, found: replace(found, error="broken"))
+    with pytest.raises(InputError, match=r"no plan could be confirmed; the reason for .*: broken"):
+        run_confirmation(directory, 48, None)
+    assert claim_in(directory) == claim_in(confirmed)
 
 
 def test_the_same_judge_twice_is_refused(searched_copy: Path) -> None:
