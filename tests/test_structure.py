@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
-    "search/mlflow_runs": "search/ground ground",
+    "search/mlflow_runs": "search/ground tables ground",
     "search/observers": "search/ground trainers/ground tables ground",
     "search/jobs": "search/records search/storage search/ground trainers/networks trainers/ground ground",
     "search/records": "search/storage search/ground trainers/diffusion trainers/networks trainers/ground tables ground",

@@ -120,6 +120,8 @@ def _show(output: Output, parts: Sequence[Part]) -> None:
         if part.study:
             stays = f"  stays there: {part.kept}" if part.kept else ""
             output.message(f"study     in {shown(part.study)}{stays}", indent=10)
+        if part.runs_of:
+            output.message(f"note      its runs in MLflow are those of {part.runs_of}, and stay", indent=10)
     search = parts[-1].directory.absolute().parent / "search"
     if [part.kind for part in parts] == ["supernet"] and search.is_dir():
         output.message(f"note      the search in {search} needs this supernet to continue", indent=10)

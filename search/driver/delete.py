@@ -12,8 +12,9 @@ from typing import Literal
 
 from stepfront.addresses import is_uri, shown
 from stepfront.errors import InputError
+from stepfront.search.mlflow_runs.copies import original_of_runs
 from stepfront.search.mlflow_runs.delete_runs import delete_runs
-from stepfront.search.mlflow_runs.written import WrittenRun, WrittenSearch, WrittenTraining
+from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenRun, WrittenSearch, WrittenTraining
 from stepfront.search.records.run_directory import resume_settings, tracking_of_supernet
 from stepfront.search.records.run_list import bytes_in
 from stepfront.search.storage.lock import directory_lock
@@ -49,6 +50,8 @@ class Part:
     """Address of the database that holds its study; empty where the study is a file in the directory."""
     kept: str = ""
     """Why the study stays in that database; empty where it is the part's own and is deleted."""
+    runs_of: str = ""
+    """The folder whose MLflow runs those of this copy are, which stay; empty where they are its own."""
 
 
 def find_parts(place: str) -> list[Part]:
@@ -78,14 +81,30 @@ def _part(kind: Literal["search", "supernet"], directory: Path) -> Part | None:
     # `search --fresh` leaves the name of a study that it has deleted.
     begun = BEGUN if SETTINGS_FILE in names else BEGUN | {NAME_FILE}
     if directory.name == kind and (directory / "lock").is_file() and names <= begun:
-        return Part(kind, directory, bytes_in(directory))
+        return Part(kind, directory, bytes_in(directory), runs_of=_runs_of(kind, directory))
     if not any((directory / sign).is_file() for sign in SIGNS[kind]):
         return None
+    runs_of = _runs_of(kind, directory)
     if kind == "supernet":
-        return Part(kind, directory, bytes_in(directory))
+        return Part(kind, directory, bytes_in(directory), runs_of=runs_of)
     ours = (directory / FACTS_FILE).is_file() or (directory / SETTINGS_FILE).is_file()
     database = _database(directory)
-    return Part(kind, directory, bytes_in(directory), database, foreign_study(database, directory)) if ours else None
+    kept = foreign_study(database, directory) if ours else ""
+    return Part(kind, directory, bytes_in(directory), database, kept, runs_of) if ours else None
+
+
+def _runs_of(kind: Literal["search", "supernet"], directory: Path) -> str:
+    with contextlib.suppress(InputError):
+        note = WrittenSearch if kind == "search" else WrittenTraining
+        return str(original_of_runs(directory, note, _tracking(kind, directory)) or "")
+    return ""
+
+
+def _tracking(kind: Literal["search", "supernet"], directory: Path) -> str | None:
+    """Return the address of MLflow in the settings of a search or a supernet."""
+    if kind == "supernet":
+        return tracking_of_supernet(directory)
+    return resume_settings(directory, checked=False).tracking.uri
 
 
 def _database(search: Path) -> str:
@@ -99,13 +118,14 @@ def _database(search: Path) -> str:
 def delete_parts(parts: Sequence[Part], mlflow: bool) -> int:
     """Delete the parts, and the run's folder where nothing else is in it; return how many MLflow runs were deleted.
 
-    Raises InputError, before any folder is deleted, when a driver works in one of them, or when the database of a
-    study or MLflow can't be reached.
+    Raises InputError, before any folder is deleted, when a driver works in one of them, when the database of a study
+    or MLflow can't be reached, or when it is not known which run of MLflow a part has.
     """
     with contextlib.ExitStack() as held:
         for part in parts:
             held.enter_context(directory_lock(part.directory))
-        count = sum(_delete_from_mlflow(part) for part in parts) if mlflow else 0
+        known = [found for part in parts if (found := _runs_in_mlflow(part))] if mlflow else []
+        count = sum(delete_runs(uri, note.experiment_id, note.run_id) for uri, note in known)
         for part in parts:
             if part.study and not part.kept:
                 delete_study(part.study, part.directory)
@@ -117,14 +137,26 @@ def delete_parts(parts: Sequence[Part], mlflow: bool) -> int:
     return count
 
 
-def _delete_from_mlflow(part: Part) -> int:
-    uri: str | None
+def _runs_in_mlflow(part: Part) -> tuple[str, WrittenRun] | None:
+    """Return the store and the run of a part; None where it has none, or that of the folder it was copied from."""
+    if part.runs_of:
+        return None
+    uri = _tracking(part.kind, part.directory)
+    if uri is None:
+        return None
     note: WrittenRun
-    if part.kind == "search":
-        uri, note = resume_settings(part.directory, checked=False).tracking.uri, WrittenSearch.read(part.directory)
-    else:
-        uri, note = tracking_of_supernet(part.directory), WrittenTraining.read(part.directory)
-    return 0 if uri is None or not note.run_id else delete_runs(uri, note.experiment_id, note.run_id)
+    try:
+        note = (WrittenSearch if part.kind == "search" else WrittenTraining).read_strictly(part.directory)
+    except InputError:
+        made = part.directory / (FACTS_FILE if part.kind == "search" else TRAINING)
+        if (part.directory / NOTE_FILE).exists() or made.exists():
+            again = f"write it again: stepfront sync {part.directory}; or delete" if part.kind == "search" else "delete"
+            raise InputError(
+                f"{part.directory / NOTE_FILE} is missing or damaged, so its runs in MLflow are not known, and nothing "
+                f"was deleted; {again} without --mlflow"
+            ) from None
+        return None
+    return (uri, note) if note.run_id else None
 
 
 def _delete_folder(directory: Path) -> None:

@@ -137,5 +137,6 @@ def _log_to_mlflow(settings: RunSettings, directory: Path, finished: bool, mend:
     problem = mirror.close(snapshot, directory, finished, _note(directory))
     if not mirror.written.run_id:
         return problem, ""
-    link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, search_id_of(snapshot.facts))
+    search_id = mirror.written.id_in_mlflow(search_id_of(snapshot.facts))
+    link = ui_link(server_address(mirror.uri), mirror.written.experiment_id, search_id)
     return problem, link if server_address(mirror.uri) == mirror.uri else f"stepfront ui {settings.run_directory}"

@@ -29,6 +29,7 @@ from stepfront.search.extending.larger_space import check_larger
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
 from stepfront.search.learning.search_samplers import samplers_of_search
+from stepfront.search.mlflow_runs.copies import keep_own_note, read_own_note
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.observers.observing import Observers
 from stepfront.search.problem.costs import (
@@ -85,7 +86,8 @@ def run_search(
     with directory_lock(directory):
         if not fresh:
             check_format(directory)
-        mlflow = StoreCheck(settings, WrittenSearch.read(directory), trains=False)
+        own = read_own_note(directory, WrittenSearch, settings.tracking.uri)
+        mlflow = StoreCheck(settings, own, trains=False)
         stage("reading supernet, images and features")
         problem = load_problem(settings, reading_progress(stage), encoding_progress(stage))
         warn_of_bias(problem)
@@ -113,6 +115,7 @@ def run_search(
                 closing(open_ledger(problem, costs, directory, extend)) as ledger,
             ):
                 write_search_samplers(directory, samplers)
+                keep_own_note(directory, WrittenSearch, settings.tracking.uri)
                 save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
                 if ledger.enter_space() and len(ledger.complete):

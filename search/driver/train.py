@@ -9,6 +9,7 @@ from stepfront.checksums import begin_record
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
+from stepfront.search.mlflow_runs.copies import keep_own_note, read_own_note
 from stepfront.search.mlflow_runs.written import WrittenTraining
 from stepfront.search.problem.user_parts import check_second_features
 from stepfront.search.records.run_directory import SETTINGS_FILE
@@ -42,7 +43,8 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         raise InputError(f"a network of family {PROMPTED} is searched as it is, not trained: stepfront search CONFIG")
     directory = settings.supernet_directory
     with directory_lock(directory):
-        mlflow = StoreCheck(settings, WrittenTraining.read(directory), trains=True)
+        own = read_own_note(directory, WrittenTraining, settings.tracking.uri)
+        mlflow = StoreCheck(settings, own, trains=True)
         data = read_to_train(settings, None if fresh else directory, stage)
         device = device_of_driver(settings.training.device, settings.training.workers)
         if fresh:  # only now: a mistake in the settings must not delete what exists
@@ -57,6 +59,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             check_autoencoder(card, settings.data.autoencoder, None if space is None else space.digest, directory)
             _check_same_training(card, settings, directory)
         else:
+            keep_own_note(directory, WrittenTraining, settings.tracking.uri)
             save_settings(settings, directory / SETTINGS_FILE)
             if problem := mlflow.problem():
                 stage(f"MLflow is not written: {problem}; the training continues without it")

@@ -31,6 +31,7 @@ from stepfront.search.mlflow_runs.client import (
     make_client,
     tracking_uri,
 )
+from stepfront.search.mlflow_runs.copies import read_own_note
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.states import explained, is_refusal
 from stepfront.search.mlflow_runs.written import WrittenSearch, WrittenTraining
@@ -77,7 +78,7 @@ def register_point(path: Path, point: str, name: str | None = None) -> Registere
     front = read_snapshot(directory).front
     row = pick_point(front, point)
     uri = tracking_uri(settings.tracking.uri)
-    written = WrittenSearch.read(directory)
+    written = read_own_note(directory, WrittenSearch, uri)
     if uri is None:
         raise InputError(
             "MLflow tracking is disabled for this search (tracking.uri: null), so there is nothing to register"

@@ -61,7 +61,10 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 @dataclass
 class WrittenSearch(WrittenRun):
-    """Hold, per trial, its child run, rank, row of the table, label and confirmed scores; and how many evaluations."""
+    """Hold, per trial, its child run, rank, row of the table, label and confirmed scores; and how many evaluations.
+
+    `own_id` is the id in MLflow of a search that was copied by hand; empty where that is the search's own.
+    """
 
     children: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
@@ -69,6 +72,15 @@ class WrittenSearch(WrittenRun):
     labels: dict[str, str] = field(default_factory=dict)
     confirmed: dict[str, dict[str, float]] = field(default_factory=dict)
     evaluations: int = 0
+    own_id: str = ""
+
+    def forget(self) -> None:
+        """Forget the runs; a copy keeps its id in every store."""
+        vars(self).update(vars(WrittenSearch(own_id=self.own_id)))
+
+    def id_in_mlflow(self, search_id: str) -> str:
+        """Return the id by which the search is found in MLflow."""
+        return self.own_id or search_id
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 from stepfront.errors import InputError
 from stepfront.search.mlflow_runs.client import tracking_uri
+from stepfront.search.mlflow_runs.copies import read_own_note
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.records.run_directory import find_search
 from stepfront.tables.facts import read_facts, search_id_of
@@ -25,7 +26,7 @@ def parent_searches(facts: Mapping[str, Any]) -> list[dict[str, str]]:
             search_id = search_id_of(read_facts(directory))
         except (InputError, KeyError):
             continue
-        written = WrittenSearch.read(directory)
+        written = read_own_note(directory, WrittenSearch, settings.tracking.uri)
         parents.append(
             {"name": settings.name, "search_id": search_id, "uri": tracking_uri(settings.tracking.uri) or ""}
             | {"experiment_id": written.experiment_id, "run_id": written.run_id}

@@ -13,6 +13,7 @@ from pathlib import Path
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import tracking_uri
+from stepfront.search.mlflow_runs.copies import read_own_note
 from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.tracking.search_runs import SearchRuns
@@ -24,7 +25,7 @@ class SearchMirror:
 
     def __init__(self, settings: RunSettings, directory: Path, mend: bool = False) -> None:
         """Restore, with `mend`, what was deleted in MLflow."""
-        self.written = WrittenSearch.read(directory)
+        self.written = read_own_note(directory, WrittenSearch, settings.tracking.uri)
         self.uri = tracking_uri(settings.tracking.uri)
         self._directory = directory
         self._writer = BackgroundWriter(self.uri, lambda client: SearchRuns(client, settings, self.written, mend))

@@ -51,7 +51,7 @@ class SearchRuns:
         """Return the parent run, found or begun, and note which trials the store has."""
         # A killed driver may have written more than it noted, so the store is asked once.
         if self._run is None:
-            run, found = find_or_begin(self._client, self._written, _start(self._settings, snapshot.facts), self._mend)
+            run, found = find_or_begin(self._client, self._written, self._start(snapshot.facts), self._mend)
             if found:
                 self._trials.find(snapshot.trials, bool(snapshot.facts.get("earlier_spaces")))
                 # The driver may have been killed after it wrote the history, and before it noted that.
@@ -92,7 +92,7 @@ class SearchRuns:
         """Write the ranks, labels, view, note and files of a search, and end its run."""
         run = self.find(snapshot)
         self._trials.finish(snapshot)
-        self._save_view(search_id_of(snapshot.facts))
+        self._save_view(self._id_of(snapshot.facts))
         parents = parent_searches(snapshot.facts)
         same_store = [p for p in parents if p["run_id"] and p["uri"] == tracking_uri(self._settings.tracking.uri)]
         tags = {"mlflow.note.content": run_note(snapshot, summary, same_store)}
@@ -118,6 +118,12 @@ class SearchRuns:
         self._client.log_text(run.run_id, plain.round(4).to_json(orient="split", index=False), _TABLE)
         run.end("FINISHED" if finished else "KILLED")
 
+    def _id_of(self, facts: Mapping[str, Any]) -> str:
+        return self._written.id_in_mlflow(search_id_of(facts))
+
+    def _start(self, facts: Mapping[str, Any]) -> RunStart:
+        return _start(self._settings, facts, self._id_of(facts))
+
     def _save_view(self, search_id: str) -> None:
         if not view_is_known():
             logging.getLogger("stepfront").warning(
@@ -131,7 +137,7 @@ class SearchRuns:
         self._client.set_experiment_tag(self._written.experiment_id, *tag)
 
 
-def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
+def _start(settings: RunSettings, facts: Mapping[str, Any], search_id: str) -> RunStart:
     # MLflow refuses to change a parameter, so only what a resumed search keeps is one.
     names = ("dataset", "features", "steps", "solver", "guidance", "encoding", "widths", "variants")
     profile = {"features": facts.get("features"), "images_per_score": facts.get("images")}
@@ -142,7 +148,7 @@ def _start(settings: RunSettings, facts: Mapping[str, Any]) -> RunStart:
         experiment=search_experiment(settings),
         artifacts=artifact_folder(settings.tracking.uri),
         name=settings.name,
-        identity={"kind": "search", "search_id": search_id_of(facts)},
+        identity={"kind": "search", "search_id": search_id},
         tags={"mlflow.runColor": SEARCH_COLOUR} | context_tags(str(facts.get("command") or "")) | tags,
         params={name: facts[name] for name in names if facts.get(name) is not None},
         dataset=dataset_input(settings, str(facts.get("dataset")), facts.get("fingerprint"), "search", profile),

@@ -24,6 +24,7 @@ from stepfront.search.mlflow_runs.client import (
     make_client,
     tracking_uri,
 )
+from stepfront.search.mlflow_runs.copies import read_own_note
 from stepfront.search.mlflow_runs.open_client import set_environment
 from stepfront.search.mlflow_runs.states import explained
 from stepfront.search.mlflow_runs.written import WrittenSearch
@@ -76,7 +77,8 @@ def open_ui(path: Path, host: str, port: int, show: Callable[[str], None]) -> No
             "MLflow tracking is disabled for this search (tracking.uri: null), so there is nothing to show"
         )
     check_store_exists(uri)
-    written, search_id = WrittenSearch.read(directory), search_id_of(read_snapshot(directory).facts)
+    written = read_own_note(directory, WrittenSearch, uri)
+    search_id = written.id_in_mlflow(search_id_of(read_snapshot(directory).facts))
     if not written.run_id:
         raise InputError(f"the search in {directory} is not in MLflow yet; run `stepfront sync {path}` first")
     _check_run(uri, written.run_id, path)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import artifact_folder
+from stepfront.search.mlflow_runs.copies import read_own_note
 from stepfront.search.mlflow_runs.mlflow_run import RunStart, dataset_input, find_or_begin, finite_metrics
 from stepfront.search.mlflow_runs.run_context import context_tags
 from stepfront.search.mlflow_runs.written import WrittenTraining
@@ -41,7 +42,7 @@ class TrainingRun:
         self, client: MlflowClient, settings: RunSettings, data: ImageData, directory: Path, parent: str = ""
     ) -> None:
         self._client, self._directory = client, directory
-        written = WrittenTraining.read(directory)
+        written = read_own_note(directory, WrittenTraining, settings.tracking.uri)
         written.training_id = written.training_id or uuid.uuid4().hex[:12]
         written.save(directory)  # before the run is made: a driver killed in between finds it by this id
         self._run, _ = find_or_begin(client, written, _start(settings, data, written.training_id))
@@ -110,7 +111,7 @@ class AdaptationRun:
         base: SupernetCard,
     ) -> None:
         self._client, self._directory = client, directory
-        written = WrittenTraining.read(directory)
+        written = read_own_note(directory, WrittenTraining, settings.tracking.uri)
         written.training_id = written.training_id or uuid.uuid4().hex[:12]
         written.save(directory)  # before the run is made: a driver killed in between finds it by this id
         tags = {"dataset": base.data_name, "fingerprint": base.data_fingerprint}

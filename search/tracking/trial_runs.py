@@ -82,9 +82,10 @@ class TrialRuns:
         """Write the trials that are missing, and which trials joined or left the front."""
         self._context = self._context or context_tags(str(snapshot.facts.get("command") or ""))
         ranks, before = domination_ranks(snapshot.trials, self._objectives), self._written.ranks
+        search_id = self._written.id_in_mlflow(search_id_of(snapshot.facts))
         for _, row in snapshot.trials.iterrows():
             if str(row["trial"]) not in self._written.children:
-                self._write_child(search_id_of(snapshot.facts), row, ranks.get(str(row["trial"])))
+                self._write_child(search_id, row, ranks.get(str(row["trial"])))
         # Ranks behind the front change by the hundred as it moves: `finish` writes them once.
         self._write_ranks({trial: rank for trial, rank in ranks.items() if (rank == 0) != (before.get(trial) == 0)})
 
