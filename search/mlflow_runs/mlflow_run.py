@@ -17,7 +17,7 @@ from stepfront.search.mlflow_runs.written import WrittenRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import DatasetInput, Metric, Run
 
 MAX_PARAM_CHARACTERS = 5900
 """Characters of a parameter's value; MLflow takes 6,000."""
@@ -97,7 +97,7 @@ def find_or_begin(
         noted = get_existing(lambda: client.get_run(written.run_id))
         if noted is not None and start.identity.items() <= noted.data.tags.items():
             ensure_active(client, noted, mend)
-            return MlflowRun(client, written.run_id), True
+            return _complete(client, noted, start), True
         written.forget()
     experiment = usable_experiment(client, start.experiment, mend)
     written.experiment_id = (
@@ -109,12 +109,26 @@ def find_or_begin(
     if found:
         ensure_active(client, found[0], mend)
         written.run_id = found[0].info.run_id
-        return MlflowRun(client, written.run_id), True
+        return _complete(client, found[0], start), True
     run = MlflowRun.begin(client, written.experiment_id, start.name, {**start.identity, **start.tags})
     written.run_id = run.run_id
-    run.log(start.metrics, start.params)
-    client.log_inputs(run.run_id, [start.dataset])
+    _log_start(run, start)
     return run, False
+
+
+def _log_start(run: MlflowRun, start: RunStart) -> None:
+    run.log(start.metrics, start.params)
+    run.client.log_inputs(run.run_id, [start.dataset])
+
+
+def _complete(client: MlflowClient, found: Run, start: RunStart) -> MlflowRun:
+    """Return a found run; one without parameters or data gets what it begins with: a driver was killed there."""
+    run = MlflowRun(client, found.info.run_id)
+    if start.params and not found.data.params:
+        _log_start(run, start)
+    elif found.inputs is not None and not found.inputs.dataset_inputs:
+        client.log_inputs(run.run_id, [start.dataset])
+    return run
 
 
 def finite_metrics(values: Mapping[Any, Any], step: int = 0, milliseconds: int | None = None) -> list[Metric]:

@@ -97,7 +97,12 @@ def try_a_run(client: MlflowClient, name: str) -> str:
 
 def is_refusal(error: Exception) -> bool:
     """Return whether MLflow, or a server before it, refused because of the user's permissions."""
-    return getattr(error, "error_code", "") == "PERMISSION_DENIED" or "403" in str(error)[:200]
+    return getattr(error, "error_code", "") == "PERMISSION_DENIED" or _has_status(403, str(error))
+
+
+def _has_status(status: int, text: str) -> bool:
+    """Return whether an error names a status of HTTP: a number by itself, and no part of an id."""
+    return re.search(rf"(?<![\w.:/-]){status}(?![\w/-])", text[:200]) is not None
 
 
 def _no_permission(name: str) -> InputError:
@@ -121,9 +126,9 @@ def explained(error: BaseException, uri: str | None) -> str:
     if "Failed to establish a new connection" in text or "Failed to resolve" in text:
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)  # the rest names each layer of the HTTP library
         return f"no answer{f' ({cause[1].strip()})' if cause else ''}; start the server, or correct tracking.uri"
-    if status == "PERMISSION_DENIED" or "403" in text[:200]:
+    if status == "PERMISSION_DENIED" or _has_status(403, text):
         return f"no permission for the experiment; {OWN_EXPERIMENT}"
-    if status in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or "401" in text[:200]:
+    if status in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or _has_status(401, text):
         return "it asks for a log-in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if "readonly database" in text or "unable to open database file" in text:
         return f"{file or 'the database'} can't be written by this user; give another tracking.uri, or null"

@@ -115,7 +115,7 @@ class SearchRuns:
             self._client.log_artifacts(run.run_id, str(artifacts / "images"), "images")
         plain = snapshot.trials.drop(columns=["times", "widths", "parents"])
         # MLflow's log_table would append the trials to those of the last call.
-        self._client.log_text(run.run_id, plain.round(4).to_json(orient="split", index=False), _TABLE)
+        self._client.log_text(run.run_id, plain.to_json(orient="split", index=False, double_precision=15), _TABLE)
         run.end("FINISHED" if finished else "KILLED")
 
     def _id_of(self, facts: Mapping[str, Any]) -> str:

@@ -62,7 +62,9 @@ class TrialRuns:
         while True:
             page = self._client.search_runs([self._written.experiment_id], query, max_results=1000, page_token=token)
             for run in page:
-                trial = run.data.tags["trial"]
+                trial = run.data.tags.get("trial")
+                if trial is None:  # a run that a user nested here
+                    continue
                 other = trial in rows and _is_other(run.data.params, rows[trial], extended)
                 # A run that a killed driver left open is written again from its row.  So is one of another plan: the
                 # study was continued from an older copy of itself.
@@ -77,6 +79,10 @@ class TrialRuns:
             if not token:
                 break
         self._written.children = children
+        # A child that was deleted in MLflow is written again, and with it all that it held.
+        for held in (self._written.ranks, self._written.rows, self._written.labels, self._written.confirmed):
+            for trial in held.keys() - children.keys():
+                del held[trial]
 
     def write(self, snapshot: Snapshot) -> None:
         """Write the trials that are missing, and which trials joined or left the front."""
@@ -177,8 +183,12 @@ def table_rows(trials: pd.DataFrame, ranks: Mapping[str, int], cost: str) -> dic
 
 
 def rounded_metrics(values: Mapping[Any, Any], step: int = 0) -> list[Metric]:
-    """Return the finite values as metrics of four significant digits, as people read them."""
-    return finite_metrics({key: float(f"{value:.4g}") for key, value in values.items()}, step)
+    """Return the finite values as metrics of four significant digits, as people read them; whole numbers stay."""
+    return finite_metrics({key: _rounded(float(value)) for key, value in values.items()}, step)
+
+
+def _rounded(value: float) -> float:
+    return value if value.is_integer() else float(f"{value:.4g}")
 
 
 def _is_other(params: Mapping[str, str], row: Mapping[Any, Any], extended: bool) -> bool:

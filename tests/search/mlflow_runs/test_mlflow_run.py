@@ -51,6 +51,23 @@ def test_a_run_is_found_by_its_note_or_its_tags_and_begun_once(settings: RunSett
     assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["digits"]
 
 
+def test_a_run_whose_first_request_failed_gets_what_it_begins_with(
+    settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, written = make_client(settings.tracking.uri), WrittenRun()
+    for name, noted in (("log_batch", written), ("log_inputs", WrittenRun())):
+        given = start(settings, name)
+        with monkeypatch.context() as broken:
+            broken.setattr(client, name, lambda *given, **named: pytest.fail("gone"))
+            with pytest.raises(pytest.fail.Exception):
+                find_or_begin(client, noted, given)
+        run, found = find_or_begin(client, noted, given)
+        content = client.get_run(run.run_id)
+        assert found
+        assert content.data.params == {"long": "x" * MAX_PARAM_CHARACTERS}
+        assert len(content.inputs.dataset_inputs) == 1
+
+
 def test_the_note_of_another_run_or_of_another_store_is_not_believed(settings: RunSettings, tmp_path: Path) -> None:
     client, written = make_client(settings.tracking.uri), WrittenSearch()
     first, _ = find_or_begin(client, written, start(settings, "a"))

@@ -15,7 +15,13 @@ from stepfront.files import write_text
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import check_store_exists, make_client, make_writing_client
 from stepfront.search.mlflow_runs.local_store import create_store
-from stepfront.search.mlflow_runs.states import check_experiment, ensure_active, explained, usable_experiment
+from stepfront.search.mlflow_runs.states import (
+    check_experiment,
+    ensure_active,
+    explained,
+    is_refusal,
+    usable_experiment,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,6 +104,10 @@ def test_a_store_of_another_version_or_half_made_has_a_remedy(store: Path, damag
 def test_errors_of_servers_have_remedies() -> None:
     assert "tracking.experiment" in explained(RuntimeError("response: 403 Permission denied"), "http://server")
     assert "MLFLOW_TRACKING_USERNAME" in explained(RuntimeError("API request failed with error code 401"), "http://s")
+    for text in ("Run with id=5b40317e401 not found", "no /runs/403/tags", "no answer of s:401"):
+        assert explained(RuntimeError(text), "http://s") == text
+        assert not is_refusal(RuntimeError(text))
+    assert is_refusal(RuntimeError("failed with error code 403 != 200"))
     unreachable = RuntimeError(
         "API request to http://s:4030/api failed with HTTPConnectionPool(host='s', port=4030): Max retries "
         "exceeded with url: /api (Caused by NewConnectionError(Failed to establish a "

@@ -23,7 +23,7 @@ from stepfront.search.mlflow_runs.written import WrittenSearch
 from stepfront.search.pareto import domination_rank
 from stepfront.search.tracking.search_mirror import SearchMirror
 from stepfront.search.tracking.search_runs import SearchRuns, run_note
-from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, plan_params, shown_steps
+from stepfront.search.tracking.trial_runs import AT_FULL_QUALITY, plan_params, rounded_metrics, shown_steps
 from stepfront.tables.search_tables import Snapshot
 
 
@@ -141,6 +141,37 @@ def test_a_driver_killed_before_it_noted_anything_down_writes_nothing_twice(
     assert left_open.info.run_id not in {run.info.run_id for run in found}
     for name in ("hypervolume", "best_fid"):
         assert [point.step for point in client.get_metric_history(written.run_id, name)] == list(range(1, 9))
+
+
+def test_a_child_that_was_deleted_in_mlflow_is_written_again_with_all_that_it_held(
+    settings: RunSettings, tmp_path: Path
+) -> None:
+    whole = made_up_search(6)
+    trial = int(whole.front["trial"].iloc[0])
+    front = whole.front.assign(fid_confirmed=12.345)
+    facts = dict(whole.facts) | {"savings": {"trial": trial, "holds": True}}
+    snapshot = Snapshot(whole.trials.assign(fid=whole.trials["fid"] / 1e6), whole.progress, front, facts)
+
+    def sync() -> tuple[WrittenSearch, dict[int, Any]]:
+        mirror = SearchMirror(settings, tmp_path)
+        assert mirror.close(snapshot, tmp_path / "none", True) == ""
+        runs = children(settings, mirror.written)
+        return mirror.written, {int(run.data.tags["trial"]): run for run in runs if "trial" in run.data.tags}
+
+    written, before = sync()
+    client = make_client(settings.tracking.uri)
+    client.delete_run(before[trial].info.run_id)
+    client.create_run(written.experiment_id, tags={"mlflow.parentRunId": written.run_id})  # a user's own
+    _, after = sync()
+    assert after.keys() == before.keys()
+    assert after[trial].info.run_id != before[trial].info.run_id
+    assert {"fid_confirmed", "table_row", "domination_rank"} <= after[trial].data.metrics.keys()
+    assert after[trial].data.metrics == before[trial].data.metrics
+    assert AT_FULL_QUALITY in after[trial].data.tags["point"]
+    table = json.loads(Path(client.download_artifacts(written.run_id, "trials.json", str(tmp_path))).read_text())
+    shown = [row[table["columns"].index("fid")] for row in table["data"]]
+    assert shown == pytest.approx(snapshot.trials["fid"].tolist(), rel=1e-6)
+    assert [metric.value for metric in rounded_metrics({"a": 12_345, "b": 0.123456})] == [12_345, 0.1235]
 
 
 def test_what_is_written_again_is_there_once(
