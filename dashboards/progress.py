@@ -69,7 +69,7 @@ class _Progress:
         if draws_live(self._console):
             self._live.update(view(), refresh=True)
             return
-        now, tenth = self._clock(), 10 * done // max(total, 1)
+        now, tenth = self._clock(), 10 * done // total if total else 0
         if self._said is None or now - self._said[0] >= QUIET_SECONDS or tenth > self._said[1]:
             self._said = (now, tenth)
             print_event(self._console, line)
@@ -91,16 +91,19 @@ class SearchProgress(_Progress):
     ) -> None:
         """Show the search after a trial.
 
+        `total` is 0 where the budget has no number of trials: then neither a share nor the remaining time is known.
         `front` holds its points, cheapest first, `hypervolume` its values so far, `seconds` the wall clock.
         The reason in `first_failure` is printed once.
         """
         if first_failure and not self._failure_printed:
             self._failure_printed = True
             print_event(self._console, f"a trial failed: {first_failure}")
-        remaining = self._pace.remaining(done, total, seconds)
-        left = MISSING if remaining is None else duration(remaining)
-        parts = [f"{done}/{total} trials", f"{failed} failed", plural(workers, "worker"), f"{duration(seconds)} so far"]
-        parts.append(f"{left} left")
+        trials = f"{done}/{total} trials" if total else plural(done, "trial")
+        parts = [trials, f"{failed} failed", plural(workers, "worker"), f"{duration(seconds)} so far"]
+        if total:
+            remaining = self._pace.remaining(done, total, seconds)
+            parts.append(f"{MISSING if remaining is None else duration(remaining)} left")
+        told = ", ".join(parts)
         if hypervolume:
             parts.append(f"hypervolume {significant(hypervolume[-1], 4)}")
         if front:
@@ -108,7 +111,8 @@ class SearchProgress(_Progress):
 
         def view() -> RenderableType:
             course = f"hypervolume {sparkline(hypervolume)} {significant(hypervolume[-1], 4)}" if hypervolume else ""
-            return Group(_bar(done, total), wrapping(", ".join(parts[:5])), wrapping(course), live_table(front))
+            bar = [_bar(done, total)] if total else []
+            return Group(*bar, wrapping(told), wrapping(course), live_table(front))
 
         self._show(done, total, ", ".join(parts), view)
 

@@ -57,6 +57,23 @@ def test_a_line_says_how_far_how_good_and_how_long() -> None:
     )
 
 
+def test_a_search_without_a_number_of_trials_has_neither_share_nor_remaining_time() -> None:
+    console, out = plain()
+    clock = Clock()
+    with SearchProgress(console, clock) as progress:
+        for done in range(1, 7):
+            progress.update(done, 0, 0, [], [], 1, 10.0 * done)
+        clock.now = 10.0
+        progress.update(7, 0, 0, [], [], 1, 70.0)
+    lines = [line[TIME:] for line in out.getvalue().splitlines()]
+    assert lines == ["1 trial, 0 failed, 1 worker, 10 s so far", "7 trials, 0 failed, 1 worker, 1 min 10 s so far"]
+    out = io.StringIO()
+    with SearchProgress(Console(file=out, force_terminal=True, width=100), Clock()) as progress:
+        progress.update(6, 0, 0, BEST, [1.0, 8.0], 4, 600.0)
+    assert "6 trials, 0 failed, 4 workers, 10 min so far" in out.getvalue()
+    assert "%" not in out.getvalue()
+
+
 def test_the_reason_of_the_first_failure_is_printed_once() -> None:
     console, out = plain()
     with SearchProgress(console, Clock()) as progress:

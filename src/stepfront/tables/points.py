@@ -16,8 +16,9 @@ MOST_SHOWN = 10
 def pick_point(front: pd.DataFrame, point: str) -> pd.Series:
     """Return a front point by label (knee, best, cheapest), trial number, or query such as `fid<=12`.
 
-    `fid<=X` is the cheapest point at least that good; `gflops<=X` the best point at most that expensive.  Raises
-    InputError when the front has no such point.
+    `fid<=X` is the cheapest point at least that good; `gflops<=X` the best point at most that expensive.  Queries read
+    the confirmed FID where every point has one, and never return a point that its confirmation took off the front.
+    Raises InputError when the front has no such point.
     """
     if not len(front):
         raise InputError("the front is empty")
@@ -43,7 +44,11 @@ def _query(front: pd.DataFrame, point: str, column: str, order: str) -> pd.Serie
         bound = float(point.partition("<=")[2])
     except ValueError:
         raise InputError(f"{point!r} is not a query; queries look like 'fid<=12' or 'gflops<=1.5'") from None
-    rows = front[front[column] <= bound]
-    if not len(rows):
-        raise InputError(f"no front point has {column} <= {bound:g}; the least is {front[column].min():.4g}")
-    return rows.sort_values(order).iloc[0]
+    confirmed = front["fid_confirmed"].notna().all()
+    front = front[front["belongs"].astype(bool)]
+    values = front.assign(fid=front["fid_confirmed"]) if confirmed else front  # as the labels knee and best
+    found = values[values[column] <= bound]
+    if not len(found):
+        name = f"a confirmed {column}" if confirmed and column == "fid" else column
+        raise InputError(f"no front point has {name} <= {bound:g}; the least is {values[column].min():.4g}")
+    return front.loc[found.sort_values(order).index[0]]
