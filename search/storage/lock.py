@@ -10,7 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stepfront.beside import is_alive
 from stepfront.errors import InputError
+
+LOOK_SECONDS = 1.0
+"""What `is_in_use` takes a lock for is over by then: it holds the lock for an instant, and leaves no name."""
 
 
 class InUseError(InputError):
@@ -21,7 +25,8 @@ class InUseError(InputError):
 def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock DIRECTORY/NAME; the directory is created when missing.
 
-    Raises InUseError, which names the other process, when the lock is not free after `wait_seconds`.
+    Raises InUseError, which names the other process, when the lock is not free after `wait_seconds`.  Where it names
+    none that lives here, it waits LOOK_SECONDS at least.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -29,6 +34,7 @@ def directory_lock(directory: Path, name: str = "lock", wait_seconds: float = 0)
         raise InputError(f"can't make the folder {directory}: {error.strerror or error}") from None
     # A file of its own: some versions of filelock empty the lock's file at each attempt.
     holder = directory / f".{name}.holder"
+    wait_seconds = max(wait_seconds, 0 if _holder_lives(holder) else LOOK_SECONDS)
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(FileLock(directory / name).acquire(timeout=wait_seconds))
@@ -61,6 +67,11 @@ def is_in_use(directory: Path, name: str = "lock") -> bool:
 def _remove(holder: Path) -> None:
     with contextlib.suppress(OSError):
         holder.unlink()
+
+
+def _holder_lives(holder: Path) -> bool:
+    pid = _read(holder)
+    return pid.isdigit() and is_alive(int(pid))
 
 
 def _read(holder: Path) -> str:

@@ -25,7 +25,7 @@ def remove_left_parts(path: Path) -> None:
     with contextlib.suppress(OSError):
         for left in [one for one in os.scandir(path.parent) if one.name.startswith(start)]:
             match = _PART.fullmatch(left.name)
-            if match is not None and match[1] == _host() and not _is_alive(int(match[2])):
+            if match is not None and match[1] == _host() and not is_alive(int(match[2])):
                 if left.is_dir(follow_symlinks=False):
                     shutil.rmtree(left.path, ignore_errors=True)
                 else:
@@ -41,7 +41,8 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether this machine has a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from stepfront.search.storage.lock import InUseError, clear_directory, directory_lock
+from stepfront.search.storage.lock import InUseError, clear_directory, directory_lock, is_in_use
 
 HOLD = """
 import sys, pathlib
@@ -53,6 +54,17 @@ def test_a_lock_is_waited_for(holder: subprocess.Popen[str], tmp_path: Path) -> 
     threading.Timer(0.3, holder.kill).start()
     with directory_lock(tmp_path, wait_seconds=60):
         assert holder.wait(60) != 0  # it was killed, and held the lock until then
+
+
+def test_a_look_at_the_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
+    with directory_lock(tmp_path):
+        pass
+    (tmp_path / ".lock.holder").write_text(f"{2**22 + 1}\n")  # left by a killed process: Linux numbers none so high
+    look = FileLock(tmp_path / "lock", thread_local=False)
+    look.acquire()  # as is_in_use does, which names no holder
+    threading.Timer(0.2, look.release, [True]).start()
+    with directory_lock(tmp_path):
+        assert is_in_use(tmp_path)
 
 
 def test_a_directory_is_cleared_of_all_but_its_lock(tmp_path: Path) -> None:
