@@ -53,6 +53,11 @@ class Objectives:
         """Return -1 where higher values are better, else 1: the value times this is minimised."""
         return -1 if name in self.higher else 1
 
+    def others(self, points: Array) -> Array:
+        """Return the columns of `points` [N, M] beside FID and the cost that the front is ordered by: [N, M - 2]."""
+        kept: Array = points[:, [name not in ("fid", self.cost) for name in self.names]]
+        return kept
+
     def minimised(self, table: pd.DataFrame, columns: Sequence[str] | None = None) -> Array:
         """Return the rows' objectives [N, M] as they are minimised; `columns` are other columns with their values."""
         values = table[list(columns or self.names)].to_numpy(dtype=np.float64)

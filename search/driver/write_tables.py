@@ -115,7 +115,8 @@ class TableWriter:
         evaluation = self.problem.settings.evaluation
         objectives = Objectives.of_settings(self.problem.settings)
         front = front_table(trials, objectives)
-        front = mark_within_noise(front, read_score_noise(self.directory, evaluation), objectives.cost)
+        others = objectives.others(objectives.minimised(front))
+        front = mark_within_noise(front, read_score_noise(self.directory, evaluation), objectives.cost, others)
         confirmed = read_confirmed(self.directory)
         if confirmed is None:
             return front

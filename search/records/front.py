@@ -103,7 +103,7 @@ def with_confirmation(
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
-        front = mark_by_confirmation(front, by_trial, objectives.cost)
+        front = mark_by_confirmation(front, by_trial, objectives.cost, objectives.others(points))
     return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives.cost)
 
 

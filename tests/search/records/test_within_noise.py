@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stepfront.search.objectives import Objectives
 from stepfront.search.records.score_noise import ScoreNoise
 from stepfront.search.records.within_noise import differing_share, mark_by_confirmation, mark_within_noise
 from stepfront.trainers.variant import runs_text
@@ -64,3 +65,16 @@ def test_confirmed_points_are_judged_by_their_differences_seed_by_seed() -> None
     assert list(mixed["within_noise"]) == [-1, 7, -1, 5]  # d, not confirmed, keeps what the search says
     unchanged = mark_by_confirmation(front().assign(within_noise=5), {}, "gflops")
     assert list(unchanged["within_noise"]) == [5] * 4
+
+
+def test_a_cheaper_point_that_is_worse_in_another_objective_equals_none() -> None:
+    objectives = Objectives(("fid", "gflops", "mine"), frozenset({"mine"}))
+    table = front().assign(mine=[1.0, 9.0, 2.0, 2.0])
+    others = objectives.others(objectives.minimised(table))
+    assert others.tolist() == [[-1.0], [-9.0], [-2.0], [-2.0]]
+    assert list(mark_within_noise(table, noise(0.1), "gflops", others)["within_noise"]) == [-1, -1, -1, 9]
+    assert list(mark_within_noise(table, noise(0.4), "gflops", others)["within_noise"]) == [-1, -1, 3, 3]
+    equal = pd.DataFrame({"noise_seed": [1, 2, 3], "fid": [2.0, 2.1, 1.9]})
+    by_trial = {7: equal, 3: equal, 4: equal}
+    marked = mark_by_confirmation(table.assign(within_noise=-1), by_trial, "gflops", others[[0, 1, 3]])
+    assert list(marked["within_noise"]) == [-1, -1, -1, 3]
