@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from stepfront.dashboards.figures.front import is_a_line
 from stepfront.dashboards.figures.style import DASHES, LINE_COLOURS, axis, layout
 from stepfront.dashboards.formatting import decimal, percent, short_plan, significant
 from stepfront.tables.search_tables import SearchTables, rows
@@ -91,7 +92,7 @@ def comparison_figure(fronts: dict[str, pd.DataFrame], relative: bool = False, f
             go.Scatter(
                 x=front.gflops,
                 y=front.fid,
-                mode="lines+markers",
+                mode="lines+markers" if is_a_line(front) else "markers",
                 line={"color": colour, "width": 2, "shape": "hv", "dash": dash},
                 marker={"color": colour, "size": 8},
                 name=name,

@@ -63,10 +63,20 @@ def front_data(tables: SearchTables, most_trials: int = MOST_TRIALS) -> FrontDat
 
 
 def non_dominated(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials that no other one equals or beats in both gflops and fid, cheapest first."""
+    """Return the feasible trials that no other such one equals or beats in both gflops and fid, cheapest first."""
+    if "violation" in trials:
+        trials = trials[trials.violation <= 0]
     ordered = trials.sort_values(["gflops", "fid"])
     best_before = ordered.fid.cummin().shift(fill_value=np.inf)
     return ordered[ordered.fid < best_before]
+
+
+def is_a_line(front: pd.DataFrame) -> bool:
+    """Return whether FID falls with cost, as on a front of these two alone.
+
+    With three objectives some points are on the front for another score, and lie above any line.
+    """
+    return bool((front.sort_values("gflops").fid.diff().dropna() <= 0).all())
 
 
 def front_figure(data: FrontData) -> Figure:
@@ -183,8 +193,8 @@ def _front(frame: pd.DataFrame, final: bool) -> Scatter:
     hover = _trial_hover(frame) if final else [f"trial {trial}" for trial in frame.trial]
     marker = {"color": FRONT, "size": 9}
     trace = _points(frame, name="front", marker=marker, text=hover, visible=final, customdata=frame.trial.tolist())
-    if not (frame.sort_values("gflops").fid.diff().dropna() <= 0).all():
-        return trace  # of three objectives: points that are on the front for another score are above any line
+    if not is_a_line(frame):
+        return trace
     # "hv": at each cost, the line shows the best FID at or below it.
     return trace.update(mode="lines+markers", line={"color": FRONT, "width": 2, "shape": "hv"})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stepfront.dashboards.figures.front import FrontData, extent, front_data
+from stepfront.dashboards.figures.front import FrontData, extent, front_data, is_a_line
 from stepfront.dashboards.figures.style import FRONT, FULL, MUTED, axis_type, method_mark
 from stepfront.dashboards.formatting import method_name
 from stepfront.files import write_atomically
@@ -56,7 +56,8 @@ def _draw(axes: Axes, data: FrontData) -> None:
     if not data.moments:
         return
     front = data.moments[-1].front
-    axes.step(front.gflops, front.fid, where="post", color=FRONT, linewidth=1.8, zorder=4)
+    if is_a_line(front):
+        axes.step(front.gflops, front.fid, where="post", color=FRONT, linewidth=1.8, zorder=4)
     axes.plot(front.gflops, front.fid, "o", color=FRONT, markersize=5.5, label="front", zorder=5)
     confirmed = front[front.fid_confirmed.notna()]
     if len(confirmed):

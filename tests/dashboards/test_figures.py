@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from stepfront.dashboards.figures import (
     attainment_data,
@@ -29,6 +30,7 @@ from stepfront.dashboards.figures import (
     save_front_picture,
 )
 from stepfront.dashboards.figures.front import non_dominated
+from stepfront.dashboards.figures.picture import _draw
 from stepfront.dashboards.figures.style import METHOD_MARKS, axis_type, decade_ticks
 from stepfront.dashboards.score_figures.proxies import kendall_tau, proxies_data, proxy_figure
 from stepfront.dashboards.sections.front import front_section
@@ -45,6 +47,19 @@ def tables(search: Path) -> SearchTables:
 def test_non_dominated_keeps_the_first_of_equals() -> None:
     trials = pd.DataFrame({"gflops": [3.0, 1.0, 2.0, 2.0, 1.0, 4.0], "fid": [5.0, 9.0, 7.0, 7.0, 8.0, 6.0]})
     assert non_dominated(trials).index.tolist() == [4, 2, 0]
+    assert non_dominated(trials.assign(violation=[0, 0, 3.0, 0, 0.5, 0])).index.tolist() == [1, 3, 0]
+
+
+def test_a_front_of_three_objectives_is_drawn_as_points(tables: SearchTables) -> None:
+    rising = tables.front.assign(fid=tables.front.fid.to_numpy()[::-1])
+    drawn = comparison_figure({"two": tables.front, "three": rising})
+    assert [trace.mode for trace in drawn.data] == ["lines+markers", "markers"]
+    lines = {}
+    for front in (tables.front, rising):
+        axes = Figure().add_subplot()
+        _draw(axes, front_data(replace(tables, front=front)))
+        lines[front is rising] = [line.get_drawstyle() for line in axes.lines].count("steps-post")
+    assert lines == {False: 1, True: 0}
 
 
 def test_the_moments_hold_every_trial_once_and_the_front_of_their_time(tables: SearchTables) -> None:
