@@ -22,7 +22,8 @@ import_app = typer.Typer(
     epilog="Example: stepfront import diffusers ddpm-cifar10-32 --out runs/ddpm/start",
 )
 CONFIG_FILE = "config.yaml"
-FORMS = ("program", "torch-export", "onnx", "pipeline", "unet2d", "dit")
+FULL_WIDTH_ALONE = ("unet2d", "dit")
+FORMS = ("program", "torch-export", "onnx", "pipeline", *FULL_WIDTH_ALONE)
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="directory to create")]
 Widths = Annotated[str, typer.Option(help="widths of the supernet, comma-separated, ascending, the last is 1")]
@@ -159,10 +160,12 @@ def export(
         raise InputError(f"cannot export as {form!r}; possible: {', '.join(FORMS)}")
     if license_name is not None and form != "pipeline":
         raise InputError(f"--license {license_name} is for the model card of --as pipeline; --as {form} has none")
+    if form in FULL_WIDTH_ALONE and point != "knee":
+        raise InputError(f"--as {form} exports full width alone, and no front point; leave out --point {point}")
     local = open_for_reading(search).local
     if form == "pipeline":
         _export_pipeline(local, point, out, license_name or "unknown")
-    elif form in ("unet2d", "dit"):
+    elif form in FULL_WIDTH_ALONE:
         _export_model(local, out, form)
     else:
         _export_program(local, point, out, form)

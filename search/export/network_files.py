@@ -61,7 +61,7 @@ def write_network(
     path = out / f"width-{size.width:g}{''.join(f'-{name}-{number}' for name, number in more.items())}{suffix}"
     try:
         write_atomically(path, lambda beside: write(network, inputs, beside, most))
-    except OSError:  # of the disk
+    except (InputError, OSError):  # of the disk
         raise
     except Exception as error:  # torch has many
         raise InputError(f"{path.stem}: this network can't be written as {form}: {first_line(error)}") from None
@@ -82,6 +82,8 @@ def write_decoder(packed: PackedDecoder, out: Path) -> dict[str, Any]:
     latents = (torch.zeros(2, space.channels, space.resolution, space.resolution),)
     try:
         write_atomically(path, lambda beside: _write_program(decoder.module, latents, beside, MOST_DECODED))
+    except (InputError, OSError):  # of the disk
+        raise
     except Exception as error:  # torch.export has many
         raise InputError(f"torch.export can't trace the decoder of this {packed.kind}: {first_line(error)}") from None
     shape = [space.image_channels, space.image_resolution, space.image_resolution]

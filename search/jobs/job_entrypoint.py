@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from stepfront.errors import InputError
+from stepfront.files import write_atomically
 from stepfront.search.config import load_settings
 from stepfront.search.storage.run_location import local_settings
 from stepfront.trainers.networks.card import CARD_FILE, read_card
@@ -40,8 +41,15 @@ def place_supernet(sent: Path, directory: Path) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
     # The card last: a directory without it counts as empty.
     for path in sorted(supernet_files(sent), key=lambda path: path.name == CARD_FILE):
-        shutil.copyfile(path, directory / path.name)
+        _copy(path, directory / path.name)
     return True
+
+
+def _copy(file: Path, place: Path) -> None:
+    def write(beside: Path) -> None:
+        shutil.copyfile(file, beside)
+
+    write_atomically(place, write)
 
 
 def differing_versions(requirements: str) -> list[str]:

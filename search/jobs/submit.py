@@ -27,6 +27,7 @@ from stepfront.files import write_text
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.jobs.client import LABEL, jobs_client
 from stepfront.search.jobs.job_entrypoint import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
+from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.records.versions import SEARCH_ID
 from stepfront.trainers.validation import settings_json, validate
 
@@ -108,15 +109,20 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
     second = settings.confirm.features
     paths |= {"confirm.features.path": second.path, "confirm.features.reference": second.reference}
+    paths["training.start"] = settings.training.start
     for key, path in paths.items():
-        if path is not None and "://" not in path and not path.startswith("/"):
-            raise InputError(
-                f"{key} {path!r} would be in the job's temporary folder; give a path of the cluster's head, such as "
-                f"--set {key}=/shared/stepfront"
-            )
+        if _would_be_lost(path):
+            raise _lost(key, path, f"--set {key}=/shared/stepfront")
+    if re.match(r"sqlite[^:/]*:///(?!/)", settings.storage or ""):
+        raise _lost("storage", settings.storage, "--set storage=sqlite:////shared/stepfront.db")
+    for name in settings.initial_plans:
+        if name.startswith(FRONT_OF) and _would_be_lost(name.removeprefix(FRONT_OF)):
+            raise _lost("initial_plans", name, f"{FRONT_OF}/shared/stepfront/digits")
     changes: dict[str, Any] = {
         "workers": settings_json(settings.workers) | {"address": settings.workers.address or "auto"}
     }
+    if _would_be_lost(settings.data.cache) and not is_uri(settings.directory):
+        changes["data"] = settings_json(settings.data) | {"cache": f"{settings.directory}/cache"}
     uri = settings.tracking.uri
     if uri is not None and re.match(r"sqlite:///(?!/)", uri):
         if is_uri(settings.directory):
@@ -127,6 +133,17 @@ def on_cluster(settings: RunSettings) -> RunSettings:
         file = f"sqlite:///{settings.directory}/mlflow.db"
         changes["tracking"] = settings_json(settings.tracking) | {"uri": file}
     return validate(RunSettings, settings_json(settings) | changes)
+
+
+def _would_be_lost(path: str | None) -> bool:
+    """Return whether a path would lie in the job's temporary folder."""
+    return path is not None and "://" not in path and not path.startswith("/")
+
+
+def _lost(key: str, given: str | None, example: str) -> InputError:
+    return InputError(
+        f"{key} {given!r} would be in the job's temporary folder; give a path of the cluster's head, such as {example}"
+    )
 
 
 def pack(settings: RunSettings, folder: Path, supernet: Path | None = None) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ def test_diffusers_is_never_imported_at_the_start() -> None:
 WRONG_EXPORT = {
     "family": (("--as", "dit"), "unet can't be a DiTTransformer2DModel; possible for it: --as unet2d or pipeline"),
     "form": (("--as", "jpg"), "cannot export as 'jpg'; possible: program, torch-export, onnx, pipeline, unet2d"),
+    "point": (("--as", "unet2d", "--point", "best"), "--as unet2d exports full width alone, and no front point; leave"),
     "licence": (("--license", "mit"), "--license mit is for the model card of --as pipeline; --as program has none"),
     "norms": (("--as", "unet2d"), "the group norms of this network have 2, 4, 6, 8 groups; a UNet2DModel has one"),
 }

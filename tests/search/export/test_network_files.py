@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from stepfront.errors import InputError
+from stepfront.search.export import network_files
 from stepfront.search.export.exported.sample import Point, load_network
-from stepfront.search.export.network_files import check_form, write_network
+from stepfront.search.export.network_files import check_form, write_decoder, write_network
 from stepfront.search.export.program import FrontPoint, write_point
 from stepfront.trainers.config import DiffusionSettings
 from stepfront.trainers.data import to_pixels
@@ -21,6 +25,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
+from stepfront.trainers.latents.decoder import PackedDecoder
 from stepfront.trainers.network_settings import DitSettings, NetworkSettings
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.variant import Size, parse_variants
@@ -64,6 +69,25 @@ def test_a_network_that_can_not_be_traced_is_one_line(tmp_path: Path) -> None:
         write_network(Refused(), (torch.ones(2, 1, 4, 4), torch.zeros(2)), Size(0.5), "torch-export", tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("written", ["network", "decoder"])
+def test_a_full_disk_is_not_called_a_fault_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(network_files, "_write_program", full)
+    monkeypatch.setitem(network_files.FORMS, "torch-export", (full, ".pt2"))
+    space = SimpleNamespace(channels=1, resolution=4)
+    packed = SimpleNamespace(space=space, kind="AutoencoderKL", unpack=lambda device: SimpleNamespace(module=None))
+    calls = {
+        "network": lambda: write_network(Refused(), (torch.ones(2, 1, 4, 4),), Size(0.5), "torch-export", tmp_path),
+        "decoder": lambda: write_decoder(cast(PackedDecoder, packed), tmp_path),
+    }
+    with pytest.raises(InputError, match=r"^can't write .*: No space left on device"):
+        calls[written]()
 
 
 def test_torch_exports_programs_give_the_same_images(points: dict[str, FrontPoint], tmp_path: Path) -> None:

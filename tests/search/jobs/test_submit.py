@@ -22,7 +22,7 @@ from stepfront.search.config import load_settings, settings_from
 from stepfront.search.jobs.client import find_token, jobs_client
 from stepfront.search.jobs.job_entrypoint import differing_versions, place_supernet
 from stepfront.search.jobs.submit import entrypoint, on_cluster, pack, pinned_requirements, submit_job
-from stepfront.trainers.networks.card import read_card
+from stepfront.trainers.networks.card import CARD_FILE, read_card
 from tests.search.conftest import tiny_settings
 
 SHARED = {"name": "mine", "directory": "/shared/runs"}
@@ -77,6 +77,10 @@ def test_settings_are_made_those_of_the_head() -> None:
     there = on_cluster(settings_from(SHARED))
     assert there.workers.address == "auto"
     assert there.tracking.uri == "sqlite:////shared/runs/mlflow.db"
+    assert there.data.cache == "/shared/runs/cache"
+    database = ["storage=sqlite:////shared/a.db", "data.cache=/fast/cache", "initial_plans={'front:/shared/x': 4}"]
+    given = on_cluster(settings_from(SHARED, database))
+    assert (given.storage, given.data.cache) == ("sqlite:////shared/a.db", "/fast/cache")
     kept = on_cluster(settings_from(SHARED, ["tracking.uri=http://mlflow:5000", "workers.address=head:6379"]))
     assert (kept.tracking.uri, kept.workers.address) == ("http://mlflow:5000", "head:6379")
 
@@ -88,6 +92,9 @@ def test_settings_are_made_those_of_the_head() -> None:
         ("supernet=runs/x/supernet", "supernet"),
         ("data={format: idx, path: data/fashion}", "data.path"),
         ("features={name: inception, path: inception.pt}", "features.path"),
+        ("storage=sqlite:///optuna.db", "storage"),
+        ("training.start=runs/x/supernet", "training.start"),
+        ("initial_plans={'front:runs/x': 4, uniform: 2}", "initial_plans"),
     ],
 )
 def test_a_path_that_would_go_with_the_job_is_refused(override: str, key: str) -> None:
@@ -125,6 +132,26 @@ def test_a_supernet_travels_without_its_training_state_and_is_never_replaced(tra
     write_text(card, card.read_text().replace(digest, "0" * len(digest)))
     with pytest.raises(InputError, match="holds another supernet than the one that was sent"):
         place_supernet(other, there)
+
+
+def test_a_job_that_is_killed_while_it_places_a_supernet_leaves_none(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copyfile
+
+    def killed(source: Path, place: Path) -> None:
+        copy(source, place)
+        if source.name == CARD_FILE:
+            place.write_bytes(source.read_bytes()[:20])
+            raise KeyboardInterrupt
+
+    there = tmp_path / "supernet"
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        place_supernet(trained / "tiny" / "supernet", there)
+    assert not (there / CARD_FILE).exists()
+    monkeypatch.undo()
+    assert place_supernet(trained / "tiny" / "supernet", there)
 
 
 def test_the_token_is_found_where_ray_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
