@@ -103,6 +103,7 @@ def with_confirmation(
         belongs = np.ones(len(front), dtype=bool)
         belongs[np.flatnonzero(scored)] = domination_rank(points) == 0
         front["belongs"] = belongs
+        by_trial = {trial: by_trial[trial] for trial in front.loc[scored, "trial"]}  # a row each in `points`
         front = mark_by_confirmation(front, by_trial, objectives.cost, objectives.others(points))
     return label_front(front, "fid_confirmed" if scored.all() else "fid", objectives.cost)
 
