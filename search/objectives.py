@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COSTS = ("gflops", "latency_ms")
 
+ROUNDING = 1e-9
+"""Share of a cost below which two sums of the same numbers may differ."""
+
 
 @dataclass(frozen=True)
 class Objectives:
@@ -64,6 +67,15 @@ class Objectives:
         return values * np.array([self.sign(name) for name in self.names], dtype=np.float64)
 
 
+def excess(value: float, sign: str, bound: float) -> float:
+    """Return by how much a value breaks a constraint `<= bound` or `>= bound`; 0 or less where it keeps it.
+
+    Equal sums in another order are equal to rounding only, so a value within rounding of the bound is at the bound.
+    """
+    beyond = value - bound if sign == "<=" else bound - value
+    return 0.0 if abs(beyond) <= ROUNDING * abs(bound) else beyond
+
+
 def violations(table: pd.DataFrame, constraints: Sequence[str]) -> Array:
     """Return by how much each row breaks constraints such as `gflops <= 2.0`, summed, [N]; 0 where it keeps all.
 
@@ -72,5 +84,5 @@ def violations(table: pd.DataFrame, constraints: Sequence[str]) -> Array:
     total = np.zeros(len(table))
     for name, sign, bound in map(parse_constraint, constraints):
         values = table[name].to_numpy(dtype=np.float64) if name in table else np.full(len(table), np.nan)
-        total += np.maximum(0.0, values - bound if sign == "<=" else bound - values)
+        total += np.maximum(0.0, [excess(value, sign, bound) for value in values])
     return total

@@ -9,6 +9,7 @@ import numpy as np
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import parse_constraint
+from stepfront.search.objectives import excess
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.inference.cost import WidthCost, steps_latency_ms
 
@@ -56,10 +57,7 @@ def affordability(
         _check_possible(encoding, name, sign, bound, prices[name])
 
     def keeps(levels: Levels) -> bool:
-        return all(
-            prices[name](levels) <= bound if sign == "<=" else prices[name](levels) >= bound
-            for name, sign, bound in limits
-        )
+        return all(excess(prices[name](levels), sign, bound) <= 0 for name, sign, bound in limits)
 
     return keeps
 
@@ -72,7 +70,7 @@ def _check_possible(encoding: Encoding, name: str, sign: str, bound: float, pric
         extreme = min(price(np.full(encoding.units, level)) for level in range(encoding.highest + 1))
         which = "cheapest variant at every step"
     # With skip a plan may be cheaper than any uniform plan; none is more expensive than the widest.
-    if (extreme > bound and not encoding.skip) if sign == "<=" else extreme < bound:
+    if excess(extreme, sign, bound) > 0 and not (sign == "<=" and encoding.skip):
         raise InputError(
             f"no plan keeps the constraint {name} {sign} {bound:g}: the {which} has {extreme:.4g}; "
             "change evaluation.constraints"

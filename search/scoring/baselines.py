@@ -7,8 +7,9 @@ versus.parquet (one row per front point).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,14 @@ from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.versus import SAMPLERS, write_comparison_with_baselines
+from stepfront.search.scoring.write_pause import WritePause
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.views import evaluated_row
 from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import BASELINES, TRIAL_COLUMNS
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.inference.cost import WidthCost, plan_gflops
 
 METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_steps", "ddsm")
@@ -184,9 +187,9 @@ class _BaselinesTable:
         """Score full width with every sampler."""
         samplers = full_width_samplers(self._problem)
         plans = [sampler.plan for sampler in samplers]
-        rows = self._rows(SAMPLERS, plans, lambda d, t: on_result(SAMPLERS, d, t))
-        named = zip(rows, samplers, strict=True)
-        self._by_method[SAMPLERS] = [row | {"sampler": sampler.name} for row, sampler in named]
+        names = {_key(sampler.plan): sampler.name for sampler in samplers}
+        rows = self._rows(SAMPLERS, plans, lambda d, t: on_result(SAMPLERS, d, t), names)
+        self._by_method[SAMPLERS] = rows
         self.save()
 
     def _ddsm(self, count: int, source: PlanSource, on_result: OnResult) -> list[dict[str, Any]]:
@@ -208,28 +211,40 @@ class _BaselinesTable:
             search.tell([(_or_worst(row["fid"]), row["gflops"] / full) for row in scored])
         return rows
 
-    def _rows(self, method: str, plans: Sequence[Plan], on_result: Callable[[int, int], None]) -> list[dict[str, Any]]:
-        evaluation = self._problem.settings.evaluation
-        missing = list({_key(plan): plan for plan in plans if _key(plan) not in self._scored}.values())
-        if missing:
-            jobs = [(plan, evaluation.noise_seed) for plan in missing]
-            try:
-                self._scorer.score(
-                    jobs,
-                    evaluation.images,
-                    on_result,
-                    lambda i, result: self._scored.update({_key(missing[i]): evaluated_row(missing[i], result)}),
-                )
-            except BaseException:
-                self._keep_scored(method, missing)
-                raise
-        return [dict(self._scored[_key(plan)]) | {"method": method} for plan in plans]
+    def _rows(
+        self,
+        method: str,
+        plans: Sequence[Plan],
+        on_result: Callable[[int, int], None],
+        names: Mapping[tuple[Any, ...], str] = MappingProxyType({}),
+    ) -> list[dict[str, Any]]:
+        """Return a row per plan, scored where it has none; `names` are names of samplers by the plans' keys.
 
-    def _keep_scored(self, method: str, plans: Sequence[Plan]) -> None:
-        """Write what an interrupted method has scored, beside what it had before."""
-        rows = [self._scored[_key(plan)] | {"method": method} for plan in plans if _key(plan) in self._scored]
-        self._by_method[method] = [*self._by_method.get(method, []), *rows]
-        self.save()
+        From time to time, and when interrupted, what is scored is written beside what the method had before.
+        """
+        evaluation = self._problem.settings.evaluation
+        missing = {_key(plan): plan for plan in plans if _key(plan) not in self._scored}
+        keys, before, pause = list(missing), self._by_method.get(method, []), WritePause()
+
+        def row_of(key: tuple[Any, ...]) -> dict[str, Any]:
+            return self._scored[key] | {"method": method} | ({"sampler": names[key]} if key in names else {})
+
+        def write() -> None:
+            self._by_method[method] = [*before, *(row_of(key) for key in keys if key in self._scored)]
+            self.save()
+
+        def on_score(i: int, result: Evaluation) -> None:
+            self._scored[keys[i]] = evaluated_row(missing[keys[i]], result)
+            pause.write(write)
+
+        if missing:
+            jobs = [(plan, evaluation.noise_seed) for plan in missing.values()]
+            try:
+                self._scorer.score(jobs, evaluation.images, on_result, on_score)
+            except BaseException:
+                write()
+                raise
+        return [row_of(_key(plan)) for plan in plans]
 
     def save(self) -> None:
         """Write all scores so far."""

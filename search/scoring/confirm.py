@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer
 from stepfront.search.scoring.plans_to_confirm import plan_key, plans_by_key, plans_to_confirm
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
+from stepfront.search.scoring.write_pause import WritePause
 from stepfront.search.storage.lock import directory_lock
 from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import write_table
@@ -39,9 +39,6 @@ from stepfront.trainers.diffusion.plan import Plan
 
 FIRST_SEED = 1_000_000
 """First noise seed of confirmations (the search's own is added), far from any that a search uses."""
-
-LEAST_PAUSE = 10.0
-"""Least seconds between two writes of the table while plans are scored."""
 
 IDENTITY = ["plan", "sampler"]
 SCORES = [
@@ -108,7 +105,7 @@ class _Confirmed:
         scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
         self._scores = scores[self._of_these_plans(scores)]
         self._new: list[dict[str, Any]] = []
-        self._next_write = time.monotonic() + LEAST_PAUSE
+        self._pause = WritePause()
         self._table = self._scores
         self._first = FIRST_SEED + problem.settings.evaluation.noise_seed
         self._looks = {seeds for images, seeds in looks_taken(read_facts(directory)) if images == scorer.images}
@@ -186,10 +183,7 @@ class _Confirmed:
     def _keep(self, row: dict[str, Any]) -> None:
         """Keep a new score, and write all from time to time: a driver may be killed."""
         self._new.append(row)
-        if time.monotonic() > self._next_write:
-            begin = time.monotonic()
-            self._write()
-            self._next_write = time.monotonic() + max(LEAST_PAUSE, 50 * (time.monotonic() - begin))
+        self._pause.write(self._write)
 
     def _done(self) -> set[tuple[str, str, int]]:
         """Return plans and seeds that need no new score.

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
 from stepfront.search.config import parse_constraint
-from stepfront.search.objectives import Objectives
+from stepfront.search.objectives import Objectives, excess
 from stepfront.search.optuna_internals import set_storage_id, storage_id
 from stepfront.search.study.optuna_storage import close_storage, sync_storage
 from stepfront.search.study.outages import retry_during_outage
@@ -154,11 +154,11 @@ class TrialStore:
 
     def _store_constraints(self, trial: FrozenTrial, result: Mapping[str, Any]) -> None:
         for name, sign, bound in self.constraints:
-            key, excess = f"{name} {sign} {bound:g}", result[name] - bound if sign == "<=" else bound - result[name]
+            key, beyond = f"{name} {sign} {bound:g}", excess(result[name], sign, bound)
             if key not in trial.constraints:
                 live = optuna.trial.Trial(self.study, storage_id(trial))
-                retry_during_outage(partial(live.set_constraint, key, excess))
-                trial.set_constraint(key, excess)
+                retry_during_outage(partial(live.set_constraint, key, beyond))
+                trial.set_constraint(key, beyond)
 
     def _set_state(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
         # A finished trial means that the answer of an earlier attempt was lost: there is no other writer.

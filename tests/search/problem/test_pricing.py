@@ -40,7 +40,8 @@ def test_a_constraint_on_cost_decides_before_any_evaluation(trained: Path) -> No
     keeps = affordability(problem, costs)
     prices = level_prices(problem, costs)
     for levels in map(np.array, np.ndindex(3, 3, 3)):
-        assert keeps(levels) == (prices["gflops"](levels) <= limit)
+        assert keeps(levels) == (prices["gflops"](levels) <= limit * (1 + 1e-9))
+    assert keeps(np.array([1, 1, 1]))  # the plan whose cost is the limit, summed in another order
     problem, costs = problem_with_costs(trained, "evaluation.constraints=['latency_ms >= 7']")
     with pytest.raises(InputError, match=r"the widest uniform plan has 6; change evaluation\.constraints"):
         affordability(problem, costs)

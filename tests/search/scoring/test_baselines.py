@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
+from stepfront.search.problem.baseline_plans import full_width_samplers
+from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring import write_pause
 from stepfront.search.scoring.baselines import METHODS, _BaselinesTable, run_baselines
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import TRIAL_COLUMNS
@@ -74,3 +78,30 @@ def test_an_interrupted_method_keeps_what_it_has_scored(tmp_path: Path) -> None:
     assert kept["plan"].tolist() == ["3x0.50", "3x1.00"]
     assert set(kept["method"]) == {"random"}
     assert set(kept["violation"]) == {1.0}
+
+
+def test_samplers_are_written_with_their_names_as_their_scores_arrive(
+    searched_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_pause, "LEAST_PAUSE", 0.0)
+    problem = load_problem_of_search(find_search(searched_copy)[1], searched_copy)
+    (searched_copy / "baselines.parquet").unlink()
+    names = [sampler.name for sampler in full_width_samplers(problem)]
+    path, written = searched_copy / "baselines.parquet", list[list[str]]()
+
+    class Slow:
+        """Scores the last plan and the first, and is interrupted."""
+
+        def score(self, jobs: Any, images: int, on_result: Any, on_score: Callable[[int, Evaluation], None]) -> None:
+            for i in (len(jobs) - 1, 0):
+                on_score(i, Evaluation(5.0, 3.0, 1.0, "classifier", images, 0))
+                written.append(read_table(path)["sampler"].tolist())
+            raise KeyboardInterrupt
+
+    none, scorer = pd.DataFrame(columns=list(TRIAL_COLUMNS)), cast(Any, Slow())
+    table = _BaselinesTable(problem, {}, searched_copy, none, scorer)
+    with pytest.raises(KeyboardInterrupt):
+        table.add_samplers(lambda *told: None)
+    assert names[-1]
+    assert written[0] == [names[-1]]
+    assert read_table(path)["sampler"].tolist() == [names[0], names[-1]]

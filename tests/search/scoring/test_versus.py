@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stepfront.search.config import settings_from
-from stepfront.search.objectives import violations
+from stepfront.search.objectives import excess, violations
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.versus import advice, methods_table, versus, versus_on_own_sampler
 from stepfront.tables.parquet import write_table
@@ -49,6 +49,16 @@ def test_violations_are_summed_over_the_constraints() -> None:
     found = violations(table, ["gflops <= 2.0", "fid >= 6"])
     assert found.tolist() == pytest.approx([1.0, 1.0, np.nan], nan_ok=True)
     assert violations(table, ()).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_sum_in_another_order_keeps_the_constraint_that_it_meets_exactly() -> None:
+    bound, sums = 0.1 + 0.2 + 0.3, [0.1 + 0.2 + 0.3, 0.1 + (0.2 + 0.3), 0.7, 0.5]
+    assert sums[0] != sums[1]
+    table = pd.DataFrame({"gflops": sums})
+    for limit in sums[:2]:
+        assert violations(table, [f"gflops <= {limit!r}"]).tolist() == pytest.approx([0.0, 0.0, 0.7 - bound, 0.0])
+        assert violations(table, [f"gflops >= {limit!r}"]).tolist() == pytest.approx([0.0, 0.0, 0.0, bound - 0.5])
+        assert [excess(each, "<=", limit) <= 0 for each in sums] == [True, True, False, True]
 
 
 def test_plans_that_break_a_constraint_have_no_hypervolume_and_are_no_best_baseline() -> None:
