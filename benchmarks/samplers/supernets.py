@@ -55,7 +55,7 @@ SUPERNETS: dict[str, tuple[str, Change]] = {
             "data": {"format": "folder", "path": "cifar10-jpg/cifar10-jpg.zip", "size": 16},
             "network": {"base": 16, "multipliers": [1, 2, 2], "blocks": 1, "attention": [4], "dropout": 0.0}
             | {"group_channels": 4, "skips": "segment", "frequencies": "plain"},
-            "training": {"steps": 1000, "batch": 64, "lr": 2.0e-3, "warmup": 100, "decay": True, "ema": 0.99},
+            "training": {"steps": 1500, "batch": 64, "lr": 2.0e-3, "warmup": 100, "decay": True, "ema": 0.99},
         },
     ),
 }

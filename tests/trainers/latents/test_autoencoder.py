@@ -130,7 +130,7 @@ def test_what_is_no_autoencoder_is_refused(tiny: Path, tmp_path: Path) -> None:
 
 def test_missing_diffusers_is_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs diffusers.*pip install 'stepfront\[latents\]'"):
+    with pytest.raises(InputError, match=r"needs diffusers.*pip install 'diffusers>=0.36'"):
         load_autoencoder(tiny)
 
 
