@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -54,7 +55,10 @@ SCORES = [
     "second_digest",
 ]
 
-_ONE_SCORE = [*IDENTITY, "noise_seed", "images"]
+Row: TypeAlias = dict[str, Any]
+"""A plan to confirm: its kind, label, trial and costs, and the plan itself as `_plan`."""
+Score: TypeAlias = dict[str, Any]
+"""The scores of a plan on one noise seed: the values of SCORES, and of the user's own scores."""
 
 
 def run_confirmation(
@@ -86,41 +90,113 @@ def run_confirmation(
             if lacks_samplers(problem, directory):
                 score_samplers(problem, directory, scorer.plan_scorer, lambda _, done, total: on_result(done, total))
             rules = begin_looks(directory, settings, images, looks)
-            standing = _Confirmed(directory, problem, scorer).score_until_decided(rules)
+            standing = _Confirmation(directory, problem, scorer).score_until_decided(rules)
         apply_confirmation(directory, settings, images, standing)
     return directory
 
 
-class _Confirmed:
-    """The table of confirmed scores, and the plans that belong into it."""
+class _ConfirmedScores:
+    """The confirmed scores of a search, one per plan, sampler, noise seed and number of images."""
+
+    def __init__(
+        self, directory: Path, problem: SearchProblem, scorer: HeldOutScorer, plans: Mapping[PlanKey, Plan]
+    ) -> None:
+        self._path, self._problem, self._scorer = directory / CONFIRM, problem, scorer
+        self._own = [score.name for score in problem.settings.scores]
+        self._first = FIRST_SEED + problem.settings.evaluation.noise_seed
+        full = problem.card.network.widths[-1]
+        self._learnt = {key: learnt_of(plan) for key, plan in plans.items() if plan.runs_only(full)}
+        self._scores: dict[tuple[str, str, int, int], Score] = {}
+        stored = read_confirmed(directory)
+        if stored is not None:
+            for score in stored.reindex(columns=[*SCORES, *self._own]).to_dict("records"):
+                if self._is_of_todays_plan(score):
+                    self.add(score)
+
+    def add(self, score: Mapping[Any, Any]) -> None:
+        """Add a score, in place of the one that the plan has for the same seed and number of images, if any."""
+        self._scores[score["plan"], score["sampler"], score["noise_seed"], score["images"]] = dict(score)
+
+    def count(self, key: PlanKey) -> int:
+        """Return on how many seeds a plan has scores before the first on which it has none."""
+        return next(count for count in itertools.count() if not self._has(key, self._first + count))
+
+    def missing(self, key: PlanKey, seeds: int) -> list[int]:
+        """Return those of the first `seeds` noise seeds on which a plan needs a score."""
+        return [seed for seed in range(self._first, self._first + seeds) if not self._has(key, seed)]
+
+    def keep(self, key: PlanKey, seeds: int) -> None:
+        """Remove the scores of a plan at today's number of images, except those of its first `seeds` seeds."""
+        for plan, sampler, seed, images in list(self._scores):
+            if (plan, sampler, images) == (*key, self._scorer.images) and seed >= self._first + seeds:
+                del self._scores[plan, sampler, seed, images]
+
+    def of(self, rows: Sequence[Row], complete: Container[PlanKey]) -> pd.DataFrame:
+        """Return the table of the rows' plans, with the scores that those in `complete` have at today's images."""
+        valid = [
+            score
+            for (plan, sampler, seed, images), score in self._scores.items()
+            if images == self._scorer.images and (plan, sampler) in complete and self._has((plan, sampler), seed)
+        ]
+        return self._table(rows, valid)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write confirm.parquet: all scores of the rows' plans; kind, label, trial and costs are those of the rows."""
+        table = self._table(rows, self._scores.values())
+        if len(table):
+            write_table(mark_used(table), self._path)
+
+    def _table(self, rows: Sequence[Row], scores: Iterable[Score]) -> pd.DataFrame:
+        plans = pd.DataFrame([{name: value for name, value in row.items() if name != "_plan"} for row in rows])
+        found = pd.DataFrame(scores, columns=[*SCORES, *self._own])
+        return plans.merge(found, on=IDENTITY).assign(features=self._problem.features.name)
+
+    def _has(self, key: PlanKey, seed: int) -> bool:
+        """Return whether a plan has a score on a seed, with all that today's settings ask for.
+
+        KID and others depend on the number of real images, and the second score on its judge.  Plans of full width
+        alone need scores of blurred images, too, which old tables lack.
+        """
+        score = self._scores.get((*key, seed, self._scorer.images))
+        if score is None or score["real_images"] != self._scorer.real_images:
+            return False
+        if score["second_digest"] != self._scorer.second_digest:
+            return False
+        wanted = ["second_fid", *self._own]
+        wanted += ["fid_infinity"] if self._problem.settings.confirm.extrapolate else []
+        wanted += BLURRED if key in self._learnt else []
+        return all(pd.notna(score[name]) for name in wanted)
+
+    def _is_of_todays_plan(self, score: Mapping[Any, Any]) -> bool:
+        """Return whether a stored score is of the plan that has its name today.
+
+        Tables without the column `learnt` may have scores of the settings' solver and grid under the name of the
+        sampler that was learnt for full width.
+        """
+        found = score["learnt"]
+        return bool(self._learnt.get((score["plan"], score["sampler"]), found) == found)
+
+
+class _Confirmation:
+    """Scores the plans of a search on held-out seeds, and more seeds of those near the claim."""
 
     def __init__(self, directory: Path, problem: SearchProblem, scorer: HeldOutScorer) -> None:
-        self._directory, self._problem, self._scorer = directory, problem, scorer
+        self._problem, self._scorer = problem, scorer
         self._rows = plans_to_confirm(directory, problem)
-        stored = read_confirmed(directory)
-        self._own = [score.name for score in problem.settings.scores]
-        columns = [*SCORES, *self._own]
-        scores = (pd.DataFrame(columns=columns) if stored is None else stored).reindex(columns=columns)
-        # The table has a row per kind: the full width may be on the front as well.
-        scores = scores.drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
-        self._scores = scores[self._of_these_plans(scores)]
-        self._new: list[dict[str, Any]] = []
-        self._pause = WritePause()
-        self._table = self._scores
-        self._first = FIRST_SEED + problem.settings.evaluation.noise_seed
+        self._plans = plans_by_key(self._rows)
+        self._scores = _ConfirmedScores(directory, problem, scorer, self._plans)
         self._looks = {seeds for images, seeds in looks_taken(read_facts(directory)) if images == scorer.images}
         self._left_out: dict[PlanKey, str] = {}
-        self._kept: dict[PlanKey, int] = {}
+        self._pause = WritePause()
 
     def score_until_decided(self, rules: Rules) -> Standing | None:
         """Score all plans on the seeds of the first look, and those near the claim on more, until there are none.
 
         Returns how all plans stand; None where the settings' own full width could not be scored.
         """
-        plans, standing = plans_by_key(self._rows), None
-        wanted = set(plans)
+        wanted, standing = set(self._plans), None
         for look in rules.looks:
-            self._score({key: plan for key, plan in plans.items() if key in wanted}, look)
+            self._score(wanted, look)
             self._write()
             standing = self._standing(rules)
             wanted = (set() if standing is None else standing.near()) - self._left_out.keys()
@@ -134,110 +210,52 @@ class _Confirmed:
             )
         return standing
 
+    def _score(self, wanted: Container[PlanKey], seeds: int) -> None:
+        """Score the wanted plans on those of the first `seeds` seeds on which they have no score.
+
+        A plan that fails keeps the scores of the last look of which it has all: scores of fewer seeds flatter it.
+        """
+        plans = {key: plan for key, plan in self._plans.items() if key in wanted}
+        jobs = [(key, plan, seed) for key, plan in plans.items() for seed in self._scores.missing(key, seeds)]
+        if not jobs:
+            return
+        before = {key: self._scores.count(key) for key in plans}
+        try:
+            failed = self._scorer.score(jobs, self._add)
+        except BaseException:
+            self._write()  # also when interrupted: what was scored is not scored again
+            raise
+        self._left_out |= failed
+        for key in failed:
+            self._scores.keep(key, max((look for look in self._looks if look <= before[key]), default=0))
+
+    def _add(self, score: Score) -> None:
+        """Add a new score, and write all from time to time: a driver may be killed."""
+        self._scores.add(score)
+        self._pause.write(self._write)
+
+    def _write(self) -> None:
+        self._scores.write(self._rows)
+
     def _standing(self, rules: Rules) -> Standing | None:
         """Compare the plans that have all seeds of the first look; the scores of others would flatter them."""
-        done = self._done()
-        complete = {key for key in plans_by_key(self._rows) if self._count(key, done) >= rules.looks[0]}
+        complete = {key for key in self._plans if self._scores.count(key) >= rules.looks[0]}
         if self._left_out and not complete:
             (plan, _), reason = next(iter(self._left_out.items()))
             raise InputError(f"no plan could be confirmed; the reason for {plan}: {reason}")
-        table = self._table
-        of_images = table[table["images"] == self._scorer.images]
-        keys = zip(of_images["plan"], of_images["sampler"], of_images["noise_seed"], strict=True)
-        valid = [key[:2] in complete and key in done for key in keys]
-        return compare_plans(of_images[valid], rules, self._lacking(complete, rules.cost))
+        return compare_plans(self._scores.of(self._rows, complete), rules, self._lacking(complete, rules.cost))
 
-    def _lacking(self, complete: set[PlanKey], cost: str) -> str:
+    def _lacking(self, complete: Container[PlanKey], cost: str) -> str:
         """Return which full-width plan without scores could be a claim's reference, and why it has none, or "".
 
         Without the best of them, a claim would be easier.
         """
         # Equal sums in another order are equal to rounding only.
         limit = max((row[cost] for row in self._rows if row["kind"] == "full"), default=math.inf) * (1 + 1e-9)
-        full = self._full_width()
-        missing = [
-            plan_key(row) for row in self._rows if plan_key(row) in full.keys() - complete and row[cost] <= limit
-        ]
-        return "; ".join(f"{_name(key)}: {self._left_out.get(key, 'no scores')}" for key in dict.fromkeys(missing))
-
-    def _count(self, key: PlanKey, done: set[tuple[str, str, int]]) -> int:
-        """Return on how many seeds a plan has scores before the first on which it has none."""
-        return next(i for i in itertools.count() if (*key, self._first + i) not in done)
-
-    def _score(self, plans: dict[PlanKey, Plan], seeds: int) -> None:
-        done = self._done()
-        jobs = [(key, plan, self._first + i) for key, plan in plans.items() for i in range(seeds)]
-        jobs = [(key, plan, seed) for key, plan, seed in jobs if (*key, seed) not in done]
-        if not jobs:
-            return
-        try:
-            failed = self._scorer.score(jobs, self._keep)
-        except BaseException:
-            self._write()  # also when interrupted: what was scored is not scored again
-            raise
-        self._left_out |= failed
-        for key in failed:
-            count = self._count(key, done)
-            self._kept[key] = max((look for look in self._looks if look <= count), default=0)
-
-    def _keep(self, row: dict[str, Any]) -> None:
-        """Keep a new score, and write all from time to time: a driver may be killed."""
-        self._new.append(row)
-        self._pause.write(self._write)
-
-    def _done(self) -> set[tuple[str, str, int]]:
-        """Return plans and seeds that need no new score.
-
-        KID and others depend on the number of real images, and the second score on its judge.  Plans of full width
-        alone have scores of blurred images, too, which old tables lack.
-        """
-        scores, scorer = self._scores, self._scorer
-        same = (scores["images"] == scorer.images) & (scores["real_images"] == scorer.real_images)
-        same &= (scores["second_digest"] == scorer.second_digest) & scores["second_fid"].notna()
-        if self._problem.settings.confirm.extrapolate:
-            same &= scores["fid_infinity"].notna()
-        for name in self._own:
-            same &= scores[name].notna()
-        wanted = pd.MultiIndex.from_frame(scores[IDENTITY]).isin(list(self._full_width()))
-        same &= scores[list(BLURRED)].notna().all(axis=1) | ~wanted
-        return set(scores.loc[same, [*IDENTITY, "noise_seed"]].itertuples(index=False, name=None))
-
-    def _full_width(self) -> dict[PlanKey, Plan]:
         full = self._problem.card.network.widths[-1]
-        return {plan_key(row): row["_plan"] for row in self._rows if row["_plan"].runs_only(full)}
-
-    def _of_these_plans(self, scores: pd.DataFrame) -> pd.Series:
-        """Return which scores are of today's plans.
-
-        Tables without the column `learnt` may have scores of the settings' solver and grid under the name of the
-        sampler that was learnt for full width.
-        """
-        learnt = {key: learnt_of(plan) for key, plan in self._full_width().items()}
-        named = zip(*(scores[name] for name in (*IDENTITY, "learnt")), strict=True)
-        own = [learnt.get((plan, sampler), found) == found for plan, sampler, found in named]
-        return pd.Series(own, scores.index, dtype=bool)
-
-    def _write(self) -> None:
-        """Write the table; kind, label and trial are the current ones, of plans that are still wanted.
-
-        A plan that failed on a seed keeps the scores of looks that it has all seeds of: others would flatter it.
-        """
-        # A new score replaces an old one.
-        parts = [part for part in (self._scores, pd.DataFrame(self._new)) if len(part)]
-        if not parts:
-            return
-        self._scores = pd.concat(parts).drop_duplicates(_ONE_SCORE, keep="last", ignore_index=True)
-        self._new.clear()
-        kept = [
-            images != self._scorer.images or seed < self._first + self._kept.get((plan, sampler), seed)
-            for plan, sampler, seed, images in self._scores[_ONE_SCORE].itertuples(index=False, name=None)
-        ]
-        self._scores = self._scores[kept]
-        now = pd.DataFrame([{k: v for k, v in row.items() if k != "_plan"} for row in self._rows])
-        table = now.merge(self._scores, on=IDENTITY)
-        if len(table):
-            self._table = mark_used(table).assign(features=self._problem.features.name)
-            write_table(self._table, self._directory / CONFIRM)
+        possible = [row for row in self._rows if row["_plan"].runs_only(full) and row[cost] <= limit]
+        missing = dict.fromkeys(plan_key(row) for row in possible if plan_key(row) not in complete)
+        return "; ".join(f"{_name(key)}: {self._left_out.get(key, 'no scores')}" for key in missing)
 
 
 def _name(key: PlanKey) -> str:
