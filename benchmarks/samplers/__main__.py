@@ -1,8 +1,8 @@
 """Compare samplers on trained supernets: python -m benchmarks.samplers [--supernet NAME] [--train] [--processes 8].
 
 Measures what is missing in runs/NAME, task by task in processes, and writes docs/bench-solvers.md,
-docs/bench-sampler.md and its figure from all supernets that have scores.  `--minutes` ends it in time; another call
-continues.
+docs/bench-sampler.md and its figure from all supernets that have scores.  One `--supernet NAME` alone has pages of its
+own, docs/bench-solvers-NAME.md and docs/bench-sampler-NAME.md.  `--minutes` ends it in time; another call continues.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.samplers.supernets import DATA, SUPERNETS
 from benchmarks.samplers.tasks import Task, measurements, preparations, run_task
+from stepfront.errors import InputError
 
 WITHOUT_LEARNING = ("fashion-mnist-16",)
 """Supernets on which hand samplers alone are compared."""
@@ -26,7 +27,12 @@ WITHOUT_LEARNING = ("fashion-mnist-16",)
 def main() -> None:
     """Measure what is missing, and write the pages."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.samplers", description=__doc__)
-    parser.add_argument("--supernet", choices=SUPERNETS, action="append", help="default: those that are trained")
+    parser.add_argument(
+        "--supernet",
+        choices=SUPERNETS,
+        action="append",
+        help="may be repeated; default: those that are trained; one alone has pages of its own",
+    )
     parser.add_argument("--train", action="store_true", help="train the supernets that are missing")
     parser.add_argument("--stop-training", action="store_true", help="take interrupted trainings as they are")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs/NAME/supernet")
@@ -45,7 +51,11 @@ def main() -> None:
     if given.docs != Path():
         from benchmarks.samplers.pages import write_pages
 
-        write_pages(given.runs, given.docs)
+        only = given.supernet[0] if given.supernet and len(set(given.supernet)) == 1 else None
+        try:
+            write_pages(given.runs, given.docs, only)
+        except InputError as error:
+            parser.exit(2, f"{error}\n")
 
 
 class Measurement:

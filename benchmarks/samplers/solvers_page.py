@@ -20,11 +20,14 @@ SHOWN = 16
 """Pairs in the table of all judges."""
 
 
-def solvers_page(tables: dict[str, pd.DataFrame], made: str, notes: str) -> str:
-    """Return the text of the page."""
+def solvers_page(
+    tables: dict[str, pd.DataFrame], made: str, notes: str, others: str = "", only: str | None = None
+) -> str:
+    """Return the text of the page, of `only` one supernet or of all; `others` is a line that links other pages."""
     tables = {name: closed_forms(table) for name, table in tables.items()}
     tables = {name: table for name, table in tables.items() if len(table)}
-    parts = ["# Solvers and time grids", made, INTRODUCTION, notes, "## Which to take", chosen(tables)]
+    title = "# Solvers and time grids" + (f": {only}" if only else "")
+    parts = [title, made, INTRODUCTION, notes, others, "## Which to take", chosen(tables) if tables else NOTHING]
     for name, table in tables.items():
         parts += [f"## {name}", facts(table)]
         for judge in judges_of(table):
@@ -39,6 +42,8 @@ search; the others see other things. A judge's table has the best grid of each s
 of all judges has the distance as a multiple of the best pair's at that number of steps, geometric mean over the
 judges."""
 
+NOTHING = "No number of steps has scores of all hand samplers yet."
+
 
 def chosen(tables: dict[str, pd.DataFrame]) -> str:
     """Return the hand samplers over all supernets, and what follows for the default."""
@@ -51,12 +56,15 @@ def chosen(tables: dict[str, pd.DataFrame]) -> str:
     numbers = ["best's", "default"]
     place = list(ranked.index).index(default) + 1
     verdict = "the best" if place == 1 else f"number {place} of {len(ranked)}; the best is `{ranked.index[0]}`"
+    mean, worst, over = "judges and supernets", "on any supernet\nat any number of steps", "Over all of these the"
+    if len(tables) == 1:
+        mean, worst, over = "judges", "at any number of steps", "The"
     return "\n\n".join(
         [
             f"The hand samplers on {', '.join(tables)}:\nmultiples of the best one's distance, geometric mean over "
-            "judges and supernets; `worst` is the largest on any supernet\nat any number of steps.",
+            f"{mean}; `worst` is the largest {worst}.",
             markdown(rounded(ranked)),
-            f"Over all of these the default, `{default}`, is {verdict}. Per number of steps:",
+            f"{over} default, `{default}`, is {verdict}. Per number of steps:",
             markdown(best.assign(**rounded(best[numbers]))),
         ]
     )

@@ -15,9 +15,9 @@ from stepfront.trainers.sampler_learning.starts import SAMPLERS
 HAND = [f"{solver}, {grid}" for solver, grid in SAMPLERS]
 
 
-def read_tables(runs: Path) -> dict[str, pd.DataFrame]:
-    """Return the rows of each supernet that has scores, by its name."""
-    tables = {name: collected(runs, name) for name in SUPERNETS}
+def read_tables(runs: Path, only: str | None = None) -> dict[str, pd.DataFrame]:
+    """Return the rows of each supernet that has scores, or of `only` one, by its name."""
+    tables = {name: collected(runs, name) for name in SUPERNETS if only in (None, name)}
     return {name: table for name, table in tables.items() if len(table)}
 
 
@@ -57,7 +57,7 @@ def hand_samplers(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the hand samplers, per plan on the noise seeds that all of them share."""
     hand = table[table["sampler"].isin(HAND)]
     kept = [_on_shared_seeds(rows, len(HAND)) for _, rows in hand.groupby("plan", sort=False)]
-    return pd.concat(kept, ignore_index=True)
+    return pd.concat(kept, ignore_index=True) if kept else hand
 
 
 def _on_shared_seeds(rows: pd.DataFrame, samplers: int) -> pd.DataFrame:
