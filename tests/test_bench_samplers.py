@@ -1,106 +1,100 @@
-"""The pages of benchmarks/samplers: one supernet alone has pages of its own, which presume no other."""
+"""The comparison of samplers: what compares with what, the order of its tasks, and a supernet measured in tiny form."""
 
 from __future__ import annotations
 
-from itertools import product
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks.samplers import pages
-from benchmarks.samplers.pages import write_pages
-from benchmarks.samplers.rows import LEARNT, all_pairs
-from benchmarks.samplers.tables import HAND
-from stepfront.errors import InputError
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.samplers.judges import few_pixels
+from benchmarks.samplers.learnt_page import shares
+from benchmarks.samplers.rows import all_pairs
+from benchmarks.samplers.supernets import SUPERNETS, settings_of
+from benchmarks.samplers.tables import HAND, closed_forms, over_supernets, relative
+from benchmarks.samplers.tasks import measurements, preparations
 
-PAGES = {"bench-sampler.md", "bench-sampler.svg", "bench-solvers.md"}
-
-
-def write_rows(runs: Path, name: str, learnt: bool = True, seconds: float = 30) -> None:
-    """Write scores of two numbers of steps: each sampler has one more than the one before it."""
-    samplers = [f"{solver}, {grid}" for solver, grid in all_pairs()] + list(LEARNT if learnt else ())
-    rows = []
-    for (i, sampler), steps, seed in product(enumerate(samplers), (4, 8), (0, 1)):
-        row = {"plan": f"{steps}x1.00", "steps": steps, "sampler": sampler, "seed": seed, "images": 64}
-        row |= {"solver": sampler.split(",")[0], "grid": sampler.split(" ")[-1], "device": "cpu, 1 thread"}
-        row |= {"torch": "2", "FD degradations": 1.0 + i, "FD classifier": 2.0 + i}
-        if sampler in LEARNT:
-            row |= {"start": "ddim", "held_out": 0.1, "start_held_out": 0.2, "train": 0.1, "used": steps == 4}
-            row |= {"calls": 10, "seconds": seconds}
-        rows.append(row)
-    folder = runs / name / "bench-samplers"
-    folder.mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(folder / "hand.parquet")
+ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pages, "supernet_line", lambda runs, name: f"{name}: images.")
-    monkeypatch.setattr("benchmarks.samplers.learnt_page.gaussians", lambda: "In closed form.")
-    return tmp_path / "runs"
+def scores(pairs: list[str], steps: int, seeds: int, distance: float = 1.0) -> list[dict[str, object]]:
+    return [
+        {"plan": f"{steps}x1.00", "steps": steps, "sampler": pair, "seed": seed, "FD a": distance * (1 + number)}
+        for seed in range(seeds)
+        for number, pair in enumerate(pairs)
+    ]
 
 
-def test_one_supernet_alone_leaves_the_joint_pages(runs: Path, tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    write_rows(runs, "digits")
-    write_rows(runs, "cifar10-16")
-    write_pages(runs, docs)
-    joint = {path.name: path.read_text() for path in docs.iterdir()}
-    assert joint.keys() == PAGES
-    assert "cifar10-16" in joint["bench-sampler.md"]
-    assert "In closed form." in joint["bench-sampler.md"]
-    write_pages(runs, docs, "cifar10-16")
-    assert {name: (docs / name).read_text() for name in PAGES} == joint
-    own = {name.replace(".", "-cifar10-16.") for name in PAGES}
-    assert {path.name for path in docs.iterdir()} == PAGES | own
-    for name in own:
-        text = (docs / name).read_text()
-        assert "cifar10-16" in text or name.endswith("svg")
-        assert "digits" not in text
-        assert "supernets and" not in text
-    learnt = (docs / "bench-sampler-cifar10-16.md").read_text()
-    assert "(bench-sampler-cifar10-16.svg)" in learnt
-    assert "python -m benchmarks.samplers --supernet cifar10-16" in learnt
-    assert "In closed form." not in learnt
-    assert "Of 6 learnings, the distance to the teacher's images falls in 6" in learnt
-    assert "would use 3\n" in learnt
-    assert "GPU" not in learnt
+def test_only_what_has_equal_seeds_compares() -> None:
+    everything = [f"{solver}, {grid}" for solver, grid in all_pairs()]
+    table = pd.DataFrame(
+        scores(everything, 5, 2)
+        + scores(HAND, 5, 3)[2 * len(HAND) :]  # a third seed of the hand samplers alone
+        + scores(HAND, 8, 2)[:-1]  # interrupted in the second seed
+        + scores(HAND, 10, 1)[:-1]  # interrupted in the first
+        + [{"plan": "2x0.50 3x1.00", "steps": 5, "sampler": HAND[0], "seed": 0, "FD a": 1.0}]
+        + [{"plan": "5x1.00", "steps": 5, "sampler": "learnt solver", "seed": 0, "FD a": 1.0}]
+    )
+    kept = closed_forms(table)
+    assert kept.groupby(["steps", "seed"]).size().to_dict() == {
+        (5, 0): len(everything),
+        (5, 1): len(everything),
+        (8, 0): len(HAND),
+    }
 
 
-def test_the_joint_pages_link_those_of_one(runs: Path, tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    write_rows(runs, "digits")
-    write_pages(runs, docs)
-    assert "page of its own" not in (docs / "bench-sampler.md").read_text()
-    write_pages(runs, docs, "digits")
-    write_pages(runs, docs)
-    for page in ("bench-sampler", "bench-solvers"):
-        assert f"[digits]({page}-digits.md)" in (docs / f"{page}.md").read_text()
-        assert f"[{page}.md]({page}.md)" in (docs / f"{page}-digits.md").read_text()
+def test_the_relative_distance_is_the_geometric_mean_over_judges_and_supernets() -> None:
+    table = pd.DataFrame(scores(HAND, 5, 1)).assign(**{"FD b": 4.0})
+    found = relative(table)
+    assert found[HAND[0], 5] == 1.0
+    assert found[HAND[3], 5] == pytest.approx(2.0)  # 4 times by one judge, equal by the other
+    ranked = over_supernets({"one": table, "two": table.assign(**{"FD b": 1.0})})
+    assert list(ranked.index) == HAND
+    assert ranked.loc[HAND[3], "all"] == pytest.approx(2.0)
+    assert ranked.loc[HAND[5], "worst"] == pytest.approx(np.sqrt(6.0))
 
 
-def test_pages_can_be_written_before_all_is_measured(runs: Path, tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    with pytest.raises(InputError, match=r"no scores in .*digits"):
-        write_pages(runs, docs, "digits")
-    write_rows(runs, "digits", learnt=False)
-    write_pages(runs, docs, "digits")
-    assert "Nothing has been learnt on digits" in (docs / "bench-sampler-digits.md").read_text()
-    file = runs / "digits" / "bench-samplers" / "hand.parquet"
-    table = pd.read_parquet(file)
-    table[table["sampler"] == HAND[-1]].to_parquet(file)
-    write_pages(runs, docs, "digits")
-    assert "No number of steps has scores of all hand samplers" in (docs / "bench-solvers-digits.md").read_text()
+def test_a_share_is_the_best_learnt_of_the_best_hand_sampler() -> None:
+    scored = pd.DataFrame({5: {HAND[0]: 4.0, HAND[1]: 2.0, "learnt times": 3.0, "learnt solver": 1.0}})
+    assert shares(scored).to_dict() == {5: 0.5}
 
 
-def test_shares_and_multiples_of_one_supernet(runs: Path, tmp_path: Path) -> None:
-    """The samplers' scores are 1, 2, ...: the first pair is best, and the first learnt one follows all pairs."""
-    write_rows(runs, "digits")
-    write_pages(runs, tmp_path, "digits")
-    pairs = len(all_pairs())
-    share = f"{(1 + pairs) / 1:.2f}"
-    assert f"| digits | degradations | {share} | {share} |" in (tmp_path / "bench-sampler-digits.md").read_text()
-    second = np.sqrt(2 * 3 / 2)
-    assert f"| {HAND[1]} | {second:.2f} | {second:.2f} |" in (tmp_path / "bench-solvers-digits.md").read_text()
+def test_every_plan_is_measured_once_and_learnt_ones_after_the_hand_samplers() -> None:
+    tasks = list(measurements("digits"))
+    assert len({task.file for task in tasks}) == len(tasks)
+    assert [task.rank for task in tasks] == list(range(len(tasks)))
+    hand = {task.plan for task in tasks if task.kind == "hand"}
+    assert {"3x1.00", "50x1.00", "2x0.50 3x1.00"} <= hand
+    assert {task.plan for task in tasks if task.kind == "learnt solver"} == hand - {"50x1.00"}
+    assert all(task.prepares for task in preparations("digits"))
+
+
+@pytest.mark.parametrize("name", SUPERNETS)
+def test_the_supernets_have_the_settings_of_their_configs(name: str) -> None:
+    settings = settings_of(name, Path("data"))
+    assert settings.network.widths == (0.25, 0.5, 0.75, 1.0)
+    assert settings.network.base == (32 if name == "cifar10-small" else 16)
+    assert settings.training.steps >= 1500
+
+
+def test_pixels_of_larger_images_are_means_of_squares() -> None:
+    images = torch.arange(28.0 * 28).reshape(1, 1, 28, 28)
+    assert few_pixels(images).shape == (1, 196)
+    assert few_pixels(images)[0, 0] == pytest.approx((0 + 1 + 28 + 29) / 4 / 127.5 - 1)
+    assert few_pixels(torch.zeros(2, 3, 32, 32)).shape == (2, 192)
+    assert few_pixels(torch.zeros(2, 1, 8, 8)).shape == (2, 64)
+
+
+def test_the_command_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
+    code = """
+import sys
+import benchmarks.samplers.__main__, benchmarks.samplers.tasks
+print([name for name in sys.modules if name in ("ray", "optuna", "mlflow") or name.startswith("stepfront.search")])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.strip() == "[]", ended.stderr
