@@ -36,7 +36,7 @@ from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem, load_problem_of_search, with_samplers
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import fitted_weights, read_samplers, read_search_samplers
-from stepfront.search.records.plan_rows import WEIGHTS
+from stepfront.search.records.plan_rows import fitted_weights_of
 from stepfront.search.records.run_directory import resume_settings
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.ledger import Ledger
@@ -253,8 +253,8 @@ class _Inspection:
         snapshot = read_snapshot(self.directory)
         rebuilt = trials_table(self.ledger, self.problem.plan_of, read_samplers(self.directory))
         for digest in rebuilt["learnt"]:
-            if str(digest).startswith(WEIGHTS):
-                fitted_weights(self.directory, str(digest))
+            if weights := fitted_weights_of(str(digest)):
+                fitted_weights(self.directory, weights)
         if len(rebuilt) != len(snapshot.trials):
             counts = f"{len(snapshot.trials)} trials, the study {len(rebuilt)}"
             raise InputError(f"{TRIALS} has {counts}; {self._remedy}")

@@ -14,7 +14,7 @@ from stepfront.search.cli.terminal import AsJson, Output, Search, json_rows
 
 if TYPE_CHECKING:
     from stepfront.search.fitting.plans import Fit
-    from stepfront.search.fitting.weights import WeightFit
+    from stepfront.search.fitting.weights import SamplerFit, WeightFit
     from stepfront.search.records.learnt_samplers import SamplerRecord
 
 
@@ -65,22 +65,38 @@ def fit(
         int | None,
         typer.Option(min=1, metavar="STEPS", help="fit the weights to the plan instead, by this many training steps"),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN",
+            help="with --weights: fit those of a full-width sampler, best or a plan such as 11x1.00, not of a point",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a sampler, or the weights, to the plan of a front point.
 
     Learns times and coefficients, and compares them with solvers and grids made by hand.  The best becomes a new trial
     of the same cost where it is better than the point's own sampler.  Weights are trained at the plan's own times, with
-    full width as teacher; they become a new trial in any case.
+    full width as teacher; they become a new trial in any case.  With --baseline they are those of a full-width sampler,
+    which the next confirmation scores beside the front: the same help for both.
     """
-    from stepfront.search.driver.fit import fit_point_weights, fit_points
+    from stepfront.search.driver.fit import fit_point_weights, fit_points, fit_sampler_weights
     from stepfront.search.records.run_directory import find_search
     from stepfront.search.storage.run_location import open_for_writing
 
+    if baseline is not None and weights is None:
+        raise InputError("--baseline fits weights to a full-width sampler: give --weights STEPS, too")
     output = Output(as_json)
     with open_for_writing(search) as location:
         directory, settings = find_search(location.local)
         command = f"stepfront fit {search} --point {point}"
+        if baseline is not None and weights is not None:
+            beside = fit_sampler_weights(location.local, baseline, weights, output.stage(settings.name))
+            output.message(f"\n{_sampler_line(beside)}")
+            if as_json:
+                output.json({"directory": str(directory), "weights": _weights_json(beside)})
+            return
         if weights is not None:
             stage = output.stage(settings.name)
             made = fit_point_weights(location.local, point, weights, stage, f"{command} --weights {weights}")
@@ -108,7 +124,17 @@ def _weights_line(fit: WeightFit) -> str:
     )
 
 
-def _weights_json(fit: WeightFit) -> dict[str, Any]:
+def _sampler_line(fit: SamplerFit) -> str:
+    """Return what fitting the weights of a full-width sampler brought and took, in one line."""
+    name = f"{fit.plan} ({fit.sampler})" if fit.sampler else fit.plan
+    return (
+        f"{name}, FID {fit.fid:.3g}: FID {fit.new_fid:.3g} on {fit.digest} (held-out loss of the plan's calls "
+        f"{fit.loss_before:.4f} -> {fit.loss_after:.4f}; training took {fit.tflops:.3g} TFLOPs and "
+        f"{fit.seconds:.0f} s); `stepfront confirm` scores it beside the front"
+    )
+
+
+def _weights_json(fit: WeightFit | SamplerFit) -> dict[str, Any]:
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(fit).items()}
 
 

@@ -13,14 +13,19 @@ from stepfront.search.driver.reading_progress import reading_progress
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.fitting.plans import Fit, Fitting
-from stepfront.search.fitting.weights import WeightFit, WeightFitting
+from stepfront.search.fitting.weights import SamplerFit, WeightFit, WeightFitting
 from stepfront.search.learning.search_samplers import Stage
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.versus import SAMPLERS
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import recorded_study
+from stepfront.tables.parquet import read_optional_table
 from stepfront.tables.points import pick_point
+from stepfront.tables.schema import BASELINES
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.variant import SKIP, parse_variants
 
@@ -67,9 +72,38 @@ def fit_point_weights(path: Path, point: str, steps: int, stage: Stage, command:
         costs = load_or_measure_costs(problem, directory)
         with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
             progress = reading_progress(stage, what="fitting the weights")
-            fit = WeightFitting(problem, costs, directory, ledger, stage, progress).fit(number, steps)
+            fit = WeightFitting(problem, costs, directory, stage, progress).fit(ledger, number, steps)
             TableWriter(problem, ledger, costs, directory, command).write()
     return fit
+
+
+def fit_sampler_weights(path: Path, plan: str, steps: int, stage: Stage) -> SamplerFit:
+    """Fit the weights to a full-width sampler of the baseline `samplers`: of `plan`, such as 11x1.00, or the best.
+
+    The next confirmation scores it beside the front, as help that the front has.  Raises InputError where the search
+    has no such baseline, and where weights can't be fitted.
+    """
+    directory, settings = find_search(path)
+    with directory_lock(directory), ray_session(settings.workers):
+        row = _best_sampler(directory, plan)
+        stage("reading supernet, images and features")
+        problem = load_problem_of_search(settings, directory)
+        costs = load_or_measure_costs(problem, directory)
+        progress = reading_progress(stage, what="fitting the weights")
+        fitting = WeightFitting(problem, costs, directory, stage, progress)
+        chosen = plan_of_row(row, read_samplers(directory))
+        return fitting.fit_sampler(chosen, str(row["sampler"]), float(row["fid"]), steps)
+
+
+def _best_sampler(directory: Path, plan: str) -> pd.Series:
+    """Return the full-width sampler of least FID by the search's own score: of a plan, or of all with `best`."""
+    baselines = read_optional_table(directory / BASELINES)
+    samplers = baselines[baselines["method"] == SAMPLERS]
+    found = samplers if plan == "best" else samplers[samplers["plan"] == plan]
+    if not len(found):
+        plans = ", ".join(["best", *samplers["plan"].drop_duplicates()]) if len(samplers) else "none is scored yet"
+        raise InputError(f"no full-width sampler {plan} among the baselines of {directory}; possible: {plans}")
+    return found.sort_values("fid").iloc[0]
 
 
 def _points(front: pd.DataFrame, point: str) -> list[int]:

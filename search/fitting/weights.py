@@ -12,19 +12,22 @@ from typing import Any
 import torch
 
 from stepfront.errors import InputError
+from stepfront.files import write_json
 from stepfront.search.algorithm.trials import GENOME, Proposal, is_fit, result_of
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.costs import evaluation_limit
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import find_weights, write_weights
+from stepfront.search.records.learnt_samplers import SCORED, WEIGHTS_FOLDER, find_weights, write_weights
+from stepfront.search.records.plan_rows import plan_columns
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.adaptation.plan_weights import check_fits, fit_weights
 from stepfront.trainers.devices import choose_threads
 from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
+from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
@@ -50,41 +53,85 @@ class WeightFit:
 
 
 @dataclass(frozen=True)
+class SamplerFit:
+    """A full-width sampler, and the same on weights that were fitted to it; else as `WeightFit`."""
+
+    plan: str
+    sampler: str
+    """Empty for the search's own."""
+    fid: float
+    new_fid: float
+    digest: str
+    loss_before: float
+    loss_after: float
+    tflops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class WeightFitting:
-    """Fits weights to trials of an open study, in this process, and scores them on a worker.  Needs a `ray_session`."""
+    """Fits weights to plans of a search, in this process, and scores them on a worker.  Needs a `ray_session`."""
 
     problem: SearchProblem
     costs: dict[float, WidthCost]
     directory: Path
-    ledger: Ledger
     stage: Callable[[str], None]
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with the training steps that are done, and all."""
 
-    def fit(self, number: int, steps: int) -> WeightFit:
-        """Fit the weights to the plan of a trial by `steps` training steps.
+    def fit(self, ledger: Ledger, number: int, steps: int) -> WeightFit:
+        """Fit the weights to the plan of a trial of an open study by `steps` training steps.
 
         An interrupted training is repeated by the next call, which ends with the same weights; weights that are
-        there are not trained again.  Raises InputError for a trial that is itself a fit, or whose plan runs on a
-        learnt sampler.
+        there are not trained again.  Raises InputError for a trial that is itself a fit.
         """
-        supernet, trial = self._supernet(), self.ledger.trials[number]
-        check_fits(supernet)
+        trial = ledger.trials[number]
+        if is_fit(trial):
+            raise InputError(f"trial {number} runs on a fitted sampler or fitted weights; give another --point")
         plan = self.problem.plan_of(trial.user_attrs[GENOME])
-        if is_fit(trial) or plan.learnt is not None:
-            raise InputError(f"trial {number} runs on a learnt sampler or fitted weights; give another --point")
-        deciding = self._deciding(number, steps)
-        digest, facts = find_weights(self.directory, deciding) or self._train(supernet, plan, deciding)
-        new = self._score(Proposal(trial.user_attrs[GENOME], "fit", (number,), digest), replace(plan, weights=digest))
-        scores = [result_of(self.ledger.trials[one]).get("fid") for one in (number, new)]
+        digest, facts = self._trained(plan, {"parent": number}, steps)
+        proposal = Proposal(trial.user_attrs[GENOME], "fit", (number,), digest)
+        found = ledger.fit_of(proposal)
+        if found is None or not found.state.is_finished():
+            new = ledger.add_fit(proposal, self._score(replace(plan, weights=digest)))
+        else:
+            new = int(found.number)
+        scores = [result_of(ledger.trials[one]).get("fid") for one in (number, new)]
         old_fid, new_fid = (math.nan if score is None else float(score) for score in scores)
-        costs = (facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds"))
-        return WeightFit(number, old_fid, new, new_fid, digest, *costs)
+        return WeightFit(number, old_fid, new, new_fid, digest, *_costs(facts))
 
-    def _deciding(self, number: int, steps: int) -> dict[str, Any]:
-        """Return what decides the weights."""
+    def fit_sampler(self, plan: Plan, sampler: str, fid: float, steps: int) -> SamplerFit:
+        """Fit the weights to a full-width sampler, a baseline, as `fit` does to a trial.
+
+        The record of the weights keeps its row, which confirmations read.  `fid` is its score without the fit.
+        """
+        named = {"plan": plan.runs, "sampler": sampler, "times": list(plan.times), "solver": plan.solver}
+        digest, facts = self._trained(plan, named, steps)
+        if SCORED not in facts:
+            fitted = replace(plan, weights=digest)
+            evaluation = self._score(fitted)
+            if evaluation.error:
+                raise InputError(f"{plan.runs} on fitted weights could not be scored: {evaluation.error}")
+            scores = {name: getattr(evaluation, name) for name in ("fid", "gflops", "latency_ms")}
+            name = ", ".join(filter(None, (sampler, f"fit {digest}")))
+            facts[SCORED] = plan_columns(fitted) | {"sampler": name} | scores
+            write_json(self.directory / WEIGHTS_FOLDER / f"{digest}.json", facts)
+        return SamplerFit(plan.runs, sampler, fid, float(facts[SCORED]["fid"]), digest, *_costs(facts))
+
+    def _trained(self, plan: Plan, of: dict[str, Any], steps: int) -> tuple[str, dict[str, Any]]:
+        """Return the digest of a plan's weights, and their record; they are trained unless the search has them.
+
+        `of` says which plan it is.
+        """
+        supernet = self._supernet()
+        check_fits(supernet)
+        deciding = of | self._deciding(steps)
+        return find_weights(self.directory, deciding) or self._train(supernet, plan, deciding)
+
+    def _deciding(self, steps: int) -> dict[str, Any]:
+        """Return what decides the weights, beside the plan."""
         training, adapt = self.problem.settings.training, self.problem.settings.adapt
-        facts = {"parent": number, "steps": steps, "supernet": self.problem.card.digest}
+        facts: dict[str, Any] = {"steps": steps, "supernet": self.problem.card.digest}
         if self.problem.card.network.classes is not None:
             facts["without_labels"] = self._without_labels
         return facts | {"lr": adapt.lr, "warmup": adapt.warmup, "batch": training.batch, "seed": training.seed}
@@ -124,18 +171,19 @@ class WeightFitting:
         macs = sum(len(times) / total * 3 * self.costs[width].macs for width, times in calls.items())
         return 2e-12 * images * (macs + self.costs[1.0].macs)
 
-    def _score(self, proposal: Proposal, plan: Plan) -> int:
-        """Score the plan on the search's own noise and number of images; return the number of its trial."""
-        found = self.ledger.fit_of(proposal)
-        if found is not None and found.state.is_finished():
-            return int(found.number)
+    def _score(self, plan: Plan) -> Evaluation:
+        """Score the plan on the search's own noise and number of images."""
         self.stage("scoring the plan on the fitted weights")
         settings = self.problem.settings
         images, seed = settings.evaluation.images, settings.evaluation.noise_seed
         limit = evaluation_limit(settings, self.costs, images)
         with PlanScorer(LoadEvaluator(worker_parts(self.problem, self.costs)), settings.workers, limit) as scorer:
             (evaluation,) = scorer.score([(plan, seed)], images, lambda done, total: None)
-        return self.ledger.add_fit(proposal, evaluation)
+        return evaluation
+
+
+def _costs(facts: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds"))
 
 
 def _calls(plan: Plan, problem: SearchProblem) -> dict[float, tuple[float, ...]]:

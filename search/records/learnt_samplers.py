@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER, WEIGHTS_FOLDER = "samplers", "weights"
+SCORED = "scored"
+"""The key of the row of a full-width sampler in the record of the weights that were fitted to it."""
 _INDEX = "index.json"
 
 
@@ -178,6 +180,13 @@ def find_weights(directory: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[
         if file.with_suffix(".safetensors").exists() and all(facts.get(key) == wanted[key] for key in wanted):
             return file.stem, facts
     return None
+
+
+def fitted_samplers(directory: Path) -> list[dict[str, Any]]:
+    """Return the full-width samplers whose weights were fitted: a row each, with plan, sampler, cost and FID."""
+    files = sorted((directory / WEIGHTS_FOLDER).glob(f"{WEIGHTS}*.json"))
+    rows = [read_json(file, "record of fitted weights").get(SCORED) for file in files]
+    return [row for row in rows if row]
 
 
 def fitted_weights(directory: Path, digest: str) -> dict[str, np.ndarray]:

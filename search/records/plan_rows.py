@@ -32,8 +32,16 @@ def plan_columns(plan: Plan) -> dict[str, Any]:
 
 
 def learnt_of(plan: Plan) -> str:
-    """Return the digest of what was learnt for the plan, a sampler or weights; empty where nothing was."""
-    return plan.weights if plan.learnt is None else plan.learnt.digest
+    """Return the digests of what was learnt for the plan: weights that were fitted to it, then its sampler; or "".
+
+    A plan whose sampler was learnt, or measured for its number of steps, may run on fitted weights, too.
+    """
+    return " ".join(filter(None, (plan.weights, plan.learnt.digest if plan.learnt else "")))
+
+
+def fitted_weights_of(learnt: str) -> str:
+    """Return the digest of fitted weights among those of the column `learnt`; empty where there is none."""
+    return learnt.split(" ")[0] if learnt.startswith(WEIGHTS) else ""
 
 
 NO_SAMPLERS: Mapping[str, LearntSampler] = MappingProxyType({})
@@ -44,9 +52,9 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
 
     Raises InputError when the row's learnt sampler is missing.
     """
-    digest = str(row.get("learnt") or "")
-    weights = digest if digest.startswith(WEIGHTS) else ""
-    digest = "" if weights else digest
+    digests = str(row.get("learnt") or "")
+    weights = fitted_weights_of(digests)
+    digest = digests.removeprefix(weights).strip()
     if digest and digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None

@@ -11,7 +11,7 @@ import pandas as pd
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.learnt_samplers import fitted_samplers, read_samplers
 from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
 from stepfront.search.scoring.held_out_scorer import PlanKey
 from stepfront.search.scoring.versus import SAMPLERS, versus_on_own_sampler
@@ -24,7 +24,8 @@ from stepfront.trainers.diffusion.plan import Plan
 def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, Any]]:
     """Return one row per plan: the settings' full width, the front, full-width samplers and the best baselines.
 
-    The last ones are the plans that fitted points of the front ran on before: what fitting gained is against them.
+    Full-width samplers are the best per number of steps, and those that weights were fitted to.  The last ones are the
+    plans that fitted points of the front ran on before: what fitting gained is against them.
     """
     snapshot = read_snapshot(directory)
     full, own = problem.uniform_plan(1.0), own_sampler(problem.settings)
@@ -50,6 +51,8 @@ def plans_to_confirm(directory: Path, problem: SearchProblem) -> list[dict[str, 
         add("front", str(row["label"]) or f"trial {row['trial']}", int(row["trial"]), row)
     for _, row in samplers.loc[samplers.groupby(samplers["widths"].map(len))["fid"].idxmin()].iterrows():
         add("sampler", SAMPLERS, None, row)
+    for fit in fitted_samplers(directory):
+        add("sampler", SAMPLERS, None, pd.Series(fit))
     for _, row in _best_baselines(directory, problem.settings).iterrows():
         add("baseline", str(row["method"]), None, row)
     parents = {int(row["parents"][0]) for _, row in snapshot.front.iterrows() if row["origin"] == "fit"}

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, Proposal, is_fit, result_of
 from stepfront.search.pareto import front_size_history
-from stepfront.search.records.plan_rows import NO_SAMPLERS, fitted, plan_columns
+from stepfront.search.records.plan_rows import NO_SAMPLERS, fitted, fitted_weights_of, plan_columns
 from stepfront.search.study.ledger import Ledger
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import PART_SECONDS, TRIAL_COLUMNS, TRIALS
@@ -122,6 +122,7 @@ def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str,
     found = {}
     for row in trials.to_dict("records"):
         learnt = str(row.get("learnt") or "") if row["origin"] == "fit" else ""
+        learnt = fitted_weights_of(learnt) or learnt  # beside weights, the sampler is that of the genome
         proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]), learnt)
         result = {"error": str(row["error"]), "elapsed": _json_value(row["elapsed"])}
         if row["state"] == "complete":

@@ -70,7 +70,7 @@ _TRIAL = (
     Column(
         "learnt",
         "text",
-        "digest of the sampler learnt for the plan, in samplers/, or of weights fitted to it, in weights/",
+        "digests of weights fitted to the plan, in weights/, and of the sampler learnt for it, in samplers/",
         fill="",
     ),
 )

@@ -8,23 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from stepfront.errors import InputError
 from stepfront.search.checks.integrity import check_search
+from stepfront.search.cli.main import app
 from stepfront.search.driver import fit as driver_fit
-from stepfront.search.driver.fit import fit_point_weights
+from stepfront.search.driver.fit import fit_point_weights, fit_sampler_weights
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.program import write_point
 from stepfront.search.fitting import weights
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.baselines import _BaselinesTable
+from stepfront.search.scoring.baselines import SAMPLERS, _BaselinesTable
+from stepfront.search.scoring.confirm import run_confirmation
+from stepfront.tables.parquet import read_table
+from stepfront.tables.schema import BASELINES, CONFIRM
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
+from tests.search.conftest import do_search
 
 
 def quiet(text: str) -> None:
@@ -79,6 +86,48 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(
     ):
         write_point(problem, before.facts, point, plan, tmp_path / "again")
     assert any(fit.digest in str(finding) for finding in check_search(searched_copy))
+
+
+def test_on_a_measured_sampler_weights_are_fitted_to_a_point_and_to_full_width(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = do_search(fresh, "sampler.solver=best", "evaluation.samplers=true", "budget.trials=4")
+    fit = fit_point_weights(directory, "best", 2, quiet)
+    beside = fit_sampler_weights(directory, "best", 2, quiet)
+    problem, learnt = load_problem_of_search(find_search(directory)[1], directory), read_samplers(directory)
+    row = read_snapshot(directory).trials.set_index("trial").loc[fit.new_trial]
+    plan = plan_of_row(row, learnt)
+    own = problem.samplers[len(plan.widths)]
+    assert (plan.weights, plan.learnt, row["learnt"]) == (fit.digest, own, f"{fit.digest} {own.digest}")
+    evaluator, at = make_evaluator(problem, directory), (int(row["images"]), int(row["noise_seed"]))
+    assert evaluator(plan, *at).fid == row["fid"] == fit.new_fid
+    assert not [finding for finding in check_search(directory) if not finding.usable]
+
+    baselines = read_table(directory / BASELINES)
+    best = baselines[baselines["method"] == SAMPLERS].sort_values("fid").iloc[0]
+    assert (beside.plan, beside.sampler, beside.fid) == (best["plan"], best["sampler"], best["fid"])
+    on_weights = replace(plan_of_row(best, learnt), weights=beside.digest)
+    assert evaluator(on_weights, *at).fid == beside.new_fid != beside.fid
+
+    run_confirmation(directory, None, None)
+    confirmed = read_table(directory / CONFIRM)
+    samplers = confirmed[confirmed["kind"] == "sampler"].drop_duplicates(["plan", "sampler"])
+    name = ", ".join(filter(None, (beside.sampler, f"fit {beside.digest}")))
+    pair = samplers[(samplers["plan"] == beside.plan) & samplers["sampler"].isin([beside.sampler, name])]
+    assert sorted(pair["fid_search"]) == sorted((beside.fid, beside.new_fid))
+    scored = confirmed[(confirmed["plan"] == beside.plan) & (confirmed["sampler"] == name)]
+    seed = int(scored["noise_seed"].iloc[0])
+    assert evaluator(on_weights, at[0], seed).fid == scored["fid"].iloc[0]
+
+    monkeypatch.setattr(weights, "fit_weights", None)
+    assert fit_sampler_weights(directory, beside.plan, 2, quiet).digest == beside.digest
+
+
+def test_a_full_width_sampler_that_is_not_there_is_refused_in_one_line(searched: Path) -> None:
+    with pytest.raises(InputError, match=r"no full-width sampler 5x1.00 among .*possible: none is scored yet"):
+        fit_sampler_weights(searched, "5x1.00", 2, quiet)
+    ended = CliRunner().invoke(app, ["fit", str(searched), "--baseline", "best"])
+    assert "give --weights STEPS" in str(ended.exception)
 
 
 def test_weights_are_trained_at_no_time_that_a_plan_skips(searched: Path) -> None:
