@@ -6,9 +6,10 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import ray
 
+from benchmarks.sleeping import Gate, Sleeping
 from benchmarks.speed_networks import Row, at_least, at_most
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver import search as search_driver
@@ -24,42 +26,18 @@ from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.execution.worker import Evaluate, LoadEvaluator
+from stepfront.search.execution.worker import Load, LoadEvaluator
 from stepfront.search.presets import preset
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_supernet
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import TRIALS
-from stepfront.trainers.diffusion.plan import Plan
-from stepfront.trainers.evaluation import Evaluation
-from stepfront.trainers.evaluator import EvaluatorParts
-from stepfront.trainers.inference.prefix_cache import Shared
 from stepfront.trainers.networks.card import read_card
 from stepfront.trainers.validation import settings_json, validate
 
 GATE_SECONDS = 500.0
 """Seconds after the start of a search for which its sleeping workers wait for the last of them."""
-
-
-class Simulated:
-    """Loader of an evaluator that sleeps for `seconds` and makes up a score; `paired` is when it began."""
-
-    seconds = 0.0
-
-    def __init__(self, parts: EvaluatorParts, shared: Shared | None = None) -> None:
-        self._seconds, self._costs = self.seconds, {w: 2e-9 * cost.macs for w, cost in parts.costs.items()}
-
-    def __call__(self) -> Evaluate:
-        return self.evaluate
-
-    def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-        began = time.time()
-        time.sleep(self._seconds)
-        shares = np.array(plan.widths) * np.linspace(0.5, 1.5, len(plan.widths))
-        gflops = sum(self._costs[width] for width in plan.widths)
-        fid = 10 - 9 * float(shares.mean()) * len(shares) / (2 + len(shares))
-        return Evaluation(fid, gflops, gflops, "made up", images, noise_seed, self._seconds, paired=began)
 
 
 class Clock:
@@ -90,7 +68,9 @@ def settings_of(run: Path, directory: Path, **groups: dict[str, Any]) -> RunSett
 
 
 @contextmanager
-def searched(run: Path, load: type | None = None, **groups: dict[str, Any]) -> Iterator[tuple[Path, Clock]]:
+def searched(
+    run: Path, load: Callable[..., Load] | None = None, **groups: dict[str, Any]
+) -> Iterator[tuple[Path, Clock]]:
     """Run a complete search, tables and MLflow included, in a folder that is deleted; `load` replaces the evaluator."""
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
@@ -141,7 +121,7 @@ def driver(run: Path, quick: bool) -> list[Row]:
         groups: dict[str, dict[str, Any]] = {"budget": {"trials": trials}, "workers": {"engine": "plain"}}
         if genes == 1000:
             groups |= {"sampler": {"steps": 1000}, "space": {"encoding": "steps"}, "training": {"held_out_images": 16}}
-        with searched(run, Simulated, **groups) as (_, clock):
+        with searched(run, Sleeping, **groups) as (_, clock):
             wall, busy = (1000 * np.diff(np.array(seconds)) for seconds in (clock.wall, clock.busy))
         first, last = (slice(0, window) if quick else slice(50, 150)), slice(len(wall) - window, None)
         details = f"mean over {trials} trials; of it {busy.mean():.0f} ms of the driver's processor"
@@ -172,22 +152,12 @@ def utilisation(run: Path, workers: int, seconds: float, each: int, **settings: 
     The time is from the moment when all had begun until one had nothing more to do; NaN if the latter came first.
     """
 
-    class Sleeping(Simulated):
-        gate, latest = "", 0.0
-
-        def evaluate(self, plan: Plan, images: int, noise_seed: int) -> Evaluation:
-            # All wait until the last is there: two cores that start many workers would handle the first few's results
-            # for so long that the last would come after the budget was used.
-            (Path(self.gate) / str(os.getpid())).touch()
-            while len(os.listdir(self.gate)) < workers and time.time() < self.latest:
-                time.sleep(0.1)
-            return super().evaluate(plan, images, noise_seed)
-
-    Sleeping.seconds, Sleeping.latest = seconds, time.time() + GATE_SECONDS
     placed = {"count": workers, "cpus": 0.01, "engine": "plain"} | settings
     groups = {"budget": {"trials": workers * each}, "workers": placed}
-    with tempfile.TemporaryDirectory() as Sleeping.gate, searched(run, Sleeping, **groups) as (directory, clock):
-        trials = trials_of(directory)
+    with tempfile.TemporaryDirectory() as gate:
+        load = partial(Sleeping, seconds=seconds, gate=Gate(gate, workers, time.time() + GATE_SECONDS))
+        with searched(run, load, **groups) as (directory, clock):
+            trials = trials_of(directory)
     first, last = workers, len(clock.busy) - 1
     driver_ms = 1000 * (clock.busy[last] - clock.busy[first]) / (last - first)
     rate = (last - first) / (clock.wall[last] - clock.wall[first])
@@ -319,7 +289,7 @@ def _growth(run: Path, counts: tuple[int, ...]) -> pd.DataFrame:
         with ray_session(settings.workers):
             costs = load_or_measure_costs(problem, directory)
         ledger = open_ledger(problem, costs, directory)
-        score = Simulated(local_parts(problem, costs, 1)).evaluate
+        score = Sleeping(local_parts(problem, costs, 1))()
         asks: list[float] = []
         tells: list[float] = []
         for done in range(1, counts[-1] + 1):

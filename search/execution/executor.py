@@ -16,7 +16,7 @@ from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import slots_now, worker_resources
 from stepfront.search.execution.tune_searcher import FirstFree, Job, LedgerSearcher, OnResult, OnStep, Watch
 from stepfront.search.execution.tune_worker import EvaluationWorker
-from stepfront.search.execution.worker import Load
+from stepfront.search.execution.worker import Load, StoredLoad
 from stepfront.search.study.ledger import Ledger
 
 
@@ -45,7 +45,8 @@ def run_trials(
 
 def _run_tune(searcher: LedgerSearcher, load: Load, workers: WorkerSettings, limit: float, on_step: OnStep) -> None:
     trainable = tune.with_resources(
-        tune.with_parameters(EvaluationWorker, load=load), tune.PlacementGroupFactory([worker_resources(workers)])
+        tune.with_parameters(EvaluationWorker, load=StoredLoad(load)),
+        tune.PlacementGroupFactory([worker_resources(workers)]),
     )
     scratch = tempfile.mkdtemp(prefix="stepfront-tune-")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

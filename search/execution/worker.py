@@ -10,14 +10,16 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
-from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
-from stepfront.trainers.inference.prefix_cache import Shared
+
+if TYPE_CHECKING:
+    from stepfront.trainers.evaluator import EvaluatorParts
+    from stepfront.trainers.inference.prefix_cache import Shared
 
 Evaluate = Callable[[Plan, int, int], Evaluation]
 """Evaluates a plan: plan, images, noise seed -> evaluation."""
@@ -39,7 +41,20 @@ class LoadEvaluator:
             _ = parts.second.reference.triangle
 
     def __call__(self) -> Evaluate:
+        from stepfront.trainers.evaluator import Evaluator  # torch: a worker is there before it has that
+
         return Evaluator(self.parts, self.shared)
+
+
+class StoredLoad:
+    """A load in Ray's object store, which a worker gets, with all imports of it, at its first evaluation."""
+
+    def __init__(self, load: Load) -> None:
+        self._reference = ray.put(load)
+
+    def __call__(self) -> Evaluate:
+        load: Load = ray.get(self._reference)
+        return load()
 
 
 class EvaluationError(Exception):
