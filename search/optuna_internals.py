@@ -6,6 +6,8 @@ check.
 
 from __future__ import annotations
 
+from typing import Any
+
 from optuna._hypervolume import compute_hypervolume
 from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
 from optuna.study._multi_objective import _fast_non_domination_rank as fast_non_domination_rank
@@ -20,6 +22,7 @@ __all__ = [
     "fast_non_domination_rank",
     "set_storage_id",
     "storage_id",
+    "storage_tables",
 ]
 
 
@@ -31,3 +34,10 @@ def storage_id(trial: FrozenTrial) -> int:
 def set_storage_id(trial: FrozenTrial, value: int) -> None:
     """Set the id that the storage gave to a trial; `create_trial` leaves a placeholder."""
     trial._trial_id = value
+
+
+def storage_tables() -> Any:
+    """Return the module with the tables of a storage in a database; the public storage only reads and writes them."""
+    from optuna.storages._rdb import models  # imports SQLAlchemy
+
+    return models

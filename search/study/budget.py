@@ -1,7 +1,8 @@
-"""Compare what a search has used with the limits at which it ends."""
+"""Measure the time that a search has run, and compare what it has used with the limits at which it ends."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.search.algorithm.fit_rounds import FitRounds, learning_tflops
 from stepfront.search.algorithm.trials import RESULT, result_of
-from stepfront.search.study.clock import SearchClock
 from stepfront.search.study.optuna_storage import read_study
 from stepfront.search.study.progress import FrontProgress
 
@@ -37,6 +37,31 @@ class Usage:
     trials: int
     seconds: float
     tflops: float
+
+
+class SearchClock:
+    """Count seconds from where the session before stopped, `before`."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._begin = time.monotonic()
+        self.continue_from(before)
+
+    def continue_from(self, seconds: float) -> None:
+        """Set the time of all earlier sessions, which is also the last one stamped."""
+        self._before = self._last = seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the search has run, over all its sessions."""
+        return self._before + time.monotonic() - self._begin
+
+    def stamp(self) -> float:
+        """Return the elapsed seconds, to the millisecond and later than at any call before.
+
+        Stamps order the results of a search, also across a resume.
+        """
+        self._last = max(round(self.elapsed, 3), round(self._last + 1e-3, 3))
+        return self._last
 
 
 class Budget:

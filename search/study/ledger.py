@@ -27,8 +27,7 @@ from stepfront.search.algorithm.trials import (
     result_of,
 )
 from stepfront.search.objectives import Objectives
-from stepfront.search.study.budget import Budget, Limits
-from stepfront.search.study.clock import SearchClock
+from stepfront.search.study.budget import Budget, Limits, SearchClock
 from stepfront.search.study.compatibility import SPEC, EarlierGenomes, StudySpec, check_compatible
 from stepfront.search.study.optuna_storage import ID_ATTRIBUTE, OWN_STUDY
 from stepfront.search.study.progress import FrontProgress, ReferencePoint

@@ -23,6 +23,7 @@ from stepfront.errors import InputError, first_line
 from stepfront.files import free_name, write_text
 from stepfront.search.algorithm.trials import RESULT
 from stepfront.search.records.run_directory import written_settings
+from stepfront.search.study.one_writer_storage import OneWriterStorage
 from stepfront.search.study.outages import chain, root_cause
 from stepfront.sqlite_files import client_url, sqlite_file, sqlite_url
 from stepfront.tables.facts import read_facts, search_id_of
@@ -62,7 +63,7 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
         if url.startswith("postgresql://"):  # SQLAlchemy's default driver differs between versions
             url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-        storage = RDBStorage(url, engine_kwargs=options)
+        storage = OneWriterStorage(url, engine_kwargs=options)
         if named is None:
             _sync_on_demand(storage)
         return storage

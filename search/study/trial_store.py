@@ -156,8 +156,10 @@ class TrialStore:
         for name, sign, bound in self.constraints:
             key, beyond = f"{name} {sign} {bound:g}", excess(result[name], sign, bound)
             if key not in trial.constraints:
-                live = optuna.trial.Trial(self.study, storage_id(trial))
-                retry_during_outage(partial(live.set_constraint, key, beyond))
+                # Optuna keeps them as attributes, and a live trial, which could set one, reads itself twice for it.
+                attributes = create_trial(state=TrialState.RUNNING, constraints={key: beyond}).system_attrs
+                for own, value in attributes.items():
+                    retry_during_outage(partial(self.storage.set_trial_system_attr, storage_id(trial), own, value))
                 trial.set_constraint(key, beyond)
 
     def _set_state(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:

@@ -145,7 +145,7 @@ def test_the_minutes_of_a_budget_are_those_of_pauses_too(monkeypatch: pytest.Mon
         now[0] += 3600
         return fit(self, numbers)
 
-    monkeypatch.setattr("stepfront.search.study.clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stepfront.search.study.budget.time.monotonic", lambda: now[0])
     monkeypatch.setattr(Learner, "fit", takes_an_hour)
     ledger = search(make_ledger("memory", tmp_path, limits=Limits(seconds=3600)), every=2)
     assert [one.at for one in ledger.fit_rounds.rounds] == [12]
