@@ -21,13 +21,13 @@ import ray
 from benchmarks.sleeping import Gate, Sleeping
 from benchmarks.speed_networks import Row, at_least, at_most
 from stepfront.search.config import RunSettings, settings_from
-from stepfront.search.driver import search as search_driver
 from stepfront.search.driver.open_ledger import open_ledger
 from stepfront.search.driver.search import run_search
 from stepfront.search.driver.search_report import SearchReport
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.worker import Load, LoadEvaluator
 from stepfront.search.presets import preset
+from stepfront.search.problem import evaluator_parts
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_supernet
@@ -75,7 +75,7 @@ def searched(
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
         settings = settings_of(run, Path(scratch), **groups)
-        with patch.object(search_driver, "LoadEvaluator", load or LoadEvaluator):
+        with patch.object(evaluator_parts, "LoadEvaluator", load or LoadEvaluator):
             yield run_search(settings, False, clock, lambda text: None), clock
 
 
@@ -103,7 +103,7 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
 
     few, told, _ = made()
     many, details_of_many, rate = made(count=8, cpus=0.25)
-    with patch.object(search_driver, "shared_prefixes", lambda workers: nullcontext()):
+    with patch.object(evaluator_parts, "shared_prefixes", lambda workers: nullcontext()):
         alone, _, rate_alone = made(count=8, cpus=0.25)
     details_of_many += f"; {alone:.2f} of the calls where each worker has only its own states; sharing completes "
     details_of_many += f"{rate / rate_alone:.2f} times as many plans' work per time"

@@ -22,9 +22,7 @@ from stepfront.search.execution.interrupt import interruptible
 from stepfront.search.execution.placement import slots_now, worker_count
 from stepfront.search.execution.prometheus import Gauges
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.execution.shared_prefixes import shared_prefixes
 from stepfront.search.execution.tune_searcher import Job
-from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.extending.larger_space import check_larger
 from stepfront.search.fitting.pauses import FitPauses
 from stepfront.search.fitting.plans import Fitting
@@ -36,11 +34,10 @@ from stepfront.search.problem.costs import (
     add_latencies,
     ensure_gap_table,
     ensure_step_errors,
-    evaluation_limit,
     load_or_measure_costs,
 )
 from stepfront.search.problem.decoder_cost import ensure_decoder_cost
-from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.evaluator_parts import worker_load
 from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bias, with_samplers
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
@@ -192,14 +189,11 @@ def _evaluate_trials(
         check_interrupt()
         records.gauges.queue(ledger)
 
-    parts = worker_parts(problem, costs)
     job = Job(problem.plan_of, settings.evaluation.images, settings.evaluation.noise_seed)
-    limit = evaluation_limit(settings, costs, settings.evaluation.images)
     fitting = Fitting(problem, costs, writer.directory, ledger, stage, check_interrupt)
     pauses = FitPauses(fitting, settings.fit, settings.variation.population)
     try:
-        with shared_prefixes(settings.workers) as shared:
-            load = LoadEvaluator(parts, shared)
+        with worker_load(problem, costs, settings.evaluation.images) as (load, limit):
             pauses.schedule()
             while True:
                 if not pauses.due:  # a search that was interrupted in a pause begins with it

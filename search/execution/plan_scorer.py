@@ -12,7 +12,7 @@ import ray
 from stepfront.errors import InputError
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import remote_options, slots_now, worker_count
-from stepfront.search.execution.worker import ListWorker, Load, end_worker, reason_of
+from stepfront.search.execution.worker import ListWorker, Load, end_worker, overdue, reason_of
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 
@@ -132,7 +132,7 @@ class PlanScorer:
                 self._pending.append((running.index, running.attempt + 1))
                 return False
             late = time.monotonic() - running.since > self._limit
-            reason = f"it took longer than {self._limit:.0f} s" if late else reason_of(error)
+            reason = overdue(self._limit) if late else reason_of(error)
             seed, nothing = self._plans[running.index][1], float("nan")
             self._results[running.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
             return True

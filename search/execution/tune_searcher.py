@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import worker_count
 from stepfront.search.execution.ray_private import actor_of, error_of
-from stepfront.search.execution.worker import EvaluationError, end_worker, evaluation_error, reason_of
+from stepfront.search.execution.worker import EvaluationError, end_worker, evaluation_error, overdue, reason_of
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -261,8 +261,7 @@ class Watch(tune.Callback):
 
     def _report(self, trial: Any) -> None:
         if trial.trial_id in self._overdue:
-            reason = f"it took longer than {self._limit:.0f} s (workers.limit_minutes)"
-            self._searcher.on_trial_lost(trial.trial_id, reason)
+            self._searcher.on_trial_lost(trial.trial_id, overdue(self._limit))
             return
         try:
             error = error_of(trial)

@@ -121,6 +121,11 @@ def reason_of(error: BaseException | None) -> str:
     return "its worker died"
 
 
+def overdue(limit: float) -> str:
+    """Return why an evaluation failed whose worker was ended after `limit` seconds."""
+    return f"it took longer than {limit:.0f} s (workers.limit_minutes)"
+
+
 def end_worker(actor: Any) -> None:
     """End a worker at once."""
     with contextlib.suppress(Exception):  # it may have ended already

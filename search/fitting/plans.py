@@ -9,12 +9,9 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
-from stepfront.search.execution.plan_scorer import PlanScorer
-from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
-from stepfront.search.problem.costs import evaluation_limit
-from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.evaluator_parts import plan_scorer, worker_parts
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SamplerRecord, write_sampler
 from stepfront.search.study.ledger import Ledger
@@ -107,9 +104,7 @@ class Fitting:
     def _evaluations(self, records: Sequence[SamplerRecord]) -> list[Evaluation]:
         if not records:
             return []
-        settings = self.problem.settings
-        evaluation = settings.evaluation
+        evaluation = self.problem.settings.evaluation
         jobs = [(Plan(r.sampler.times, r.widths, r.sampler.solver, r.sampler), evaluation.noise_seed) for r in records]
-        limit = evaluation_limit(settings, self.costs, evaluation.images)
-        with PlanScorer(LoadEvaluator(worker_parts(self.problem, self.costs)), settings.workers, limit) as scorer:
+        with plan_scorer(self.problem, self.costs, evaluation.images) as scorer:
             return scorer.score(jobs, evaluation.images, lambda done, total: self.check_interrupt())

@@ -14,10 +14,7 @@ import torch
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.algorithm.trials import GENOME, Proposal, is_fit, result_of
-from stepfront.search.execution.plan_scorer import PlanScorer
-from stepfront.search.execution.worker import LoadEvaluator
-from stepfront.search.problem.costs import evaluation_limit
-from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.evaluator_parts import plan_scorer
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SCORED, WEIGHTS_FOLDER, find_weights, write_weights
 from stepfront.search.records.plan_rows import plan_columns
@@ -174,12 +171,10 @@ class WeightFitting:
     def _score(self, plan: Plan) -> Evaluation:
         """Score the plan on the search's own noise and number of images."""
         self.stage("scoring the plan on the fitted weights")
-        settings = self.problem.settings
-        images, seed = settings.evaluation.images, settings.evaluation.noise_seed
-        limit = evaluation_limit(settings, self.costs, images)
-        with PlanScorer(LoadEvaluator(worker_parts(self.problem, self.costs)), settings.workers, limit) as scorer:
-            (evaluation,) = scorer.score([(plan, seed)], images, lambda done, total: None)
-        return evaluation
+        evaluation = self.problem.settings.evaluation
+        with plan_scorer(self.problem, self.costs, evaluation.images) as scorer:
+            (scored,) = scorer.score([(plan, evaluation.noise_seed)], evaluation.images)
+        return scored
 
 
 def _costs(facts: dict[str, Any]) -> tuple[float, ...]:

@@ -122,11 +122,3 @@ def ensure_step_errors(problem: SearchProblem, directory: Path) -> None:
     key = problem.step_error_inputs.key
     if read_step_errors(directory, key) is None:
         write_step_errors(directory, key, measure_step_errors(problem))
-
-
-def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
-    """Return the seconds after which an evaluation of `images` images counts as hung."""
-    if settings.workers.limit_minutes is not None:
-        return 60 * settings.workers.limit_minutes
-    latency = 0.0 if costs[1.0].latency_ms is None else 1e-3 * costs[1.0].step_ms * settings.sampler.steps * images
-    return 600 + 20 * latency

@@ -1,14 +1,18 @@
-"""Assemble what an evaluator of plans needs, on a worker or in this process."""
+"""Assemble what an evaluator of plans needs, on a worker or in this process, and start the workers that score lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
+from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.execution.shared_prefixes import shared_prefixes
+from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_fitted_weights
 from stepfront.search.settings.own_scores import KID, ScoreSettings
@@ -22,6 +26,39 @@ from stepfront.trainers.metrics.user_scores import UserScore
 
 CPU_BATCH = 256
 """Images per network call on a CPU, where more are no faster."""
+
+
+@contextlib.contextmanager
+def plan_scorer(
+    problem: SearchProblem, costs: dict[float, WidthCost], images: int, parts: EvaluatorParts | None = None
+) -> Iterator[PlanScorer]:
+    """Provide workers that score lists of plans on up to `images` images.
+
+    Needs a Ray session.  They have the parts of the search's own workers, or those that are given.
+    """
+    with (
+        worker_load(problem, costs, images, parts) as (load, limit),
+        PlanScorer(load, problem.settings.workers, limit) as scorer,
+    ):
+        yield scorer
+
+
+@contextlib.contextmanager
+def worker_load(
+    problem: SearchProblem, costs: dict[float, WidthCost], images: int, parts: EvaluatorParts | None = None
+) -> Iterator[tuple[LoadEvaluator, float]]:
+    """Provide what workers load, with the prefixes that they share, and the seconds that an evaluation may take."""
+    with shared_prefixes(problem.settings.workers) as shared:
+        load = LoadEvaluator(worker_parts(problem, costs) if parts is None else parts, shared)
+        yield load, evaluation_limit(problem.settings, costs, images)
+
+
+def evaluation_limit(settings: RunSettings, costs: dict[float, WidthCost], images: int) -> float:
+    """Return the seconds after which an evaluation of `images` images counts as hung."""
+    if settings.workers.limit_minutes is not None:
+        return 60 * settings.workers.limit_minutes
+    latency = 0.0 if costs[1.0].latency_ms is None else 1e-3 * costs[1.0].step_ms * settings.sampler.steps * images
+    return 600 + 20 * latency
 
 
 def worker_parts(problem: SearchProblem, costs: dict[float, WidthCost]) -> EvaluatorParts:

@@ -21,8 +21,6 @@ from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.config import RunSettings
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.execution.shared_prefixes import shared_prefixes
-from stepfront.search.execution.worker import LoadEvaluator
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.objectives import Objectives, violations
 from stepfront.search.problem.baseline_plans import (
@@ -33,8 +31,8 @@ from stepfront.search.problem.baseline_plans import (
     methods_by_variants,
     variant_methods,
 )
-from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs, read_costs
-from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.costs import load_or_measure_costs, read_costs
+from stepfront.search.problem.evaluator_parts import plan_scorer
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.plan_source import make_plan_source
 from stepfront.search.problem.problem import SearchProblem
@@ -79,11 +77,7 @@ def run_baselines(
         with ray_session(settings.workers):
             costs = load_or_measure_costs(problem, directory)
             source = make_plan_source(problem, costs, problem.encoding_of_widths)
-            limit = evaluation_limit(settings, costs, settings.evaluation.images)
-            with (
-                shared_prefixes(settings.workers) as shared,
-                PlanScorer(LoadEvaluator(worker_parts(problem, costs), shared), settings.workers, limit) as scorer,
-            ):
+            with plan_scorer(problem, costs, settings.evaluation.images) as scorer:
                 table = _BaselinesTable(problem, costs, directory, snapshot.trials, scorer)
                 for method in methods:
                     table.add(method, count, source, on_result)
@@ -137,14 +131,9 @@ def ensure_sampler_scores(
     """
     if not lacks_samplers(problem, directory):
         return
-    settings = problem.settings
-    limit = evaluation_limit(settings, costs, settings.evaluation.images)
-    with (
-        shared_prefixes(settings.workers) as shared,
-        PlanScorer(LoadEvaluator(worker_parts(problem, costs), shared), settings.workers, limit) as scorer,
-    ):
+    with plan_scorer(problem, costs, problem.settings.evaluation.images) as scorer:
         score_samplers(problem, directory, scorer, lambda method, done, total: on_result())
-    write_comparison_with_baselines(directory, settings)
+    write_comparison_with_baselines(directory, problem.settings)
 
 
 class _BaselinesTable:

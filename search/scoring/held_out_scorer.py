@@ -12,10 +12,8 @@ from typing import Any, Self, TypeAlias
 
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
-from stepfront.search.execution.shared_prefixes import shared_prefixes
-from stepfront.search.execution.worker import LoadEvaluator
-from stepfront.search.problem.costs import evaluation_limit, load_or_measure_costs
-from stepfront.search.problem.evaluator_parts import load_real_features, with_scores, worker_parts
+from stepfront.search.problem.costs import load_or_measure_costs
+from stepfront.search.problem.evaluator_parts import load_real_features, plan_scorer, with_scores, worker_parts
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.plan_rows import learnt_of
 from stepfront.tables.schema import BESIDE_FID
@@ -73,9 +71,8 @@ class HeldOutScorer:
         costs = load_or_measure_costs(self._problem, self._directory)
         parts = replace(worker_parts(self._problem, costs), real=self._real, second=self._judge)
         parts = with_scores(replace(parts, extrapolate=settings.confirm.extrapolate), self._problem, settings.scores)
-        limit = evaluation_limit(settings, costs, max(self.images, settings.evaluation.images))
-        shared = self._stack.enter_context(shared_prefixes(settings.workers))
-        return self._stack.enter_context(PlanScorer(LoadEvaluator(parts, shared), settings.workers, limit))
+        images = max(self.images, settings.evaluation.images)
+        return self._stack.enter_context(plan_scorer(self._problem, costs, images, parts))
 
     def score(
         self, jobs: Sequence[tuple[PlanKey, Plan, int]], on_row: Callable[[dict[str, Any]], None]

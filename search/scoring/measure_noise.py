@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepfront.search.execution.plan_scorer import PlanScorer
-from stepfront.search.execution.shared_prefixes import shared_prefixes
-from stepfront.search.execution.worker import LoadEvaluator
-from stepfront.search.problem.costs import evaluation_limit
-from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.evaluator_parts import plan_scorer
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.score_noise import ScoreNoise, read_score_noise, repeat_seeds, write_score_noise
 from stepfront.trainers.inference.cost import WidthCost
@@ -28,11 +24,9 @@ def ensure_score_noise(problem: SearchProblem, costs: dict[float, WidthCost], di
     if (stored := read_score_noise(directory, settings.evaluation)) is not None:
         return stored
     plans = [problem.uniform_plan(width) for width in (widths[-1], widths[(len(widths) - 1) // 2])]
-    images, limit = settings.evaluation.images, evaluation_limit(settings, costs, settings.evaluation.images)
-    with shared_prefixes(settings.workers) as shared:
-        load = LoadEvaluator(worker_parts(problem, costs), shared)
-        with PlanScorer(load, settings.workers, limit) as scorer:
-            scored = scorer.score([(plan, seed) for plan in plans for seed in seeds], images)
+    images = settings.evaluation.images
+    with plan_scorer(problem, costs, images) as scorer:
+        scored = scorer.score([(plan, seed) for plan in plans for seed in seeds], images)
     if any(evaluation.error for evaluation in scored):
         return None
     fid = tuple(tuple(one.fid for one in scored[i * len(seeds) : (i + 1) * len(seeds)]) for i in range(len(plans)))
