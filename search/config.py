@@ -28,7 +28,7 @@ from stepfront.search.settings.space import (
 from stepfront.search.settings.workers import TrackingSettings, WorkerSettings
 from stepfront.search.settings.yaml_reader import read_yaml_file, yaml_of
 from stepfront.trainers.config import SamplerSettings, TrainerSettings
-from stepfront.trainers.learning_settings import LearningSettings
+from stepfront.trainers.learning_settings import LearningSettings, no_features
 from stepfront.trainers.training_settings import LARGEST_SEED, AdaptSettings
 from stepfront.trainers.validation import Settings, validate
 from stepfront.trainers.variant import Variant, depth_problem
@@ -99,6 +99,11 @@ class RunSettings(TrainerSettings):
     search_seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the search's random choices")
 
     _address = field_validator("storage")(only_address)
+
+    @property
+    def learns(self) -> bool:
+        """Whether samplers are learnt before the search or within it."""
+        return self.sampler.learnt not in (None, "closed_form") or self.fit.every > 0
 
     @field_validator("initial_plans")
     @classmethod
@@ -187,6 +192,8 @@ class RunSettings(TrainerSettings):
                 f"learning.teacher_steps {self.learning.teacher_steps} is below sampler.steps {self.sampler.steps}; "
                 "a teacher needs as many steps at least"
             )
+        if self.learns and self.learning.compares_features and self.learning.features.name is None:
+            raise ValueError(no_features(self.learning.distance))
         return self
 
     @model_validator(mode="after")

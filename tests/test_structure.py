@@ -61,7 +61,8 @@ MAY_IMPORT: dict[str, str] = {
         search/ground trainers/adaptation trainers/evaluation trainers/inference trainers/diffusion trainers/networks
         trainers/ground ground""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
-        trainers/sampler_learning trainers/inference trainers/diffusion trainers/networks trainers/ground ground""",
+        trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion trainers/networks
+        trainers/data trainers/ground ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
         trainers/network_families trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/earlier

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from stepfront.plugins import SOLVERS
+from stepfront.errors import InputError
+from stepfront.plugins import FEATURES, SOLVERS, is_import_path
 from stepfront.trainers.training_settings import LARGEST_SEED
 from stepfront.trainers.validation import Settings
 
@@ -15,6 +16,38 @@ Learnt = Literal["times", "network_times", "solver"]
 
 SamplerKind = Literal["closed_form"] | Learnt
 """Which sampler a plan gets: the best solver and grid made by hand, or what is learnt of one."""
+
+
+class DistanceFeatures(Settings):
+    """The network that images are compared by while a sampler is learnt, with `distance: features` and `both`."""
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        description="feature set by name, as in `features.name` (not auto); with `path`: what its network is called; "
+        "null: none",
+    )
+    path: str | None = Field(
+        None,
+        description="feature file, such as TorchScript (.pt): its forward takes images in [-1, 1], gives one row per "
+        "image, and lets gradients through",
+    )
+
+    @model_validator(mode="after")
+    def _name_fits(self) -> Self:
+        name, path = self.name, self.path
+        if name is None and path is not None:
+            raise ValueError("features from a file need a name of their own, such as lpips")
+        if name is None or (path is None and is_import_path(name)):
+            return self
+        if path is not None and name in {"auto", *FEATURES.ours}:
+            raise ValueError("features from a file need a name of their own, such as lpips")
+        try:
+            if path is None:
+                FEATURES.check(name)
+        except InputError:
+            raise ValueError(f"features {name!r} need a path; without one possible: {FEATURES.possible}") from None
+        return self
 
 
 class LearningSettings(Settings):
@@ -55,9 +88,9 @@ class LearningSettings(Settings):
     distance: Literal["root", "squared", "features", "both"] = Field(
         "root",
         description="distance to the teacher's image. root: root of the mean squared error, which outliers sway less; "
-        "squared: the mean squared error; features: of a feature network, never the one of the scores; both: squared "
-        "and features",
+        "squared: the mean squared error; features: of the network in `learning.features`; both: squared and features",
     )
+    features: DistanceFeatures = DistanceFeatures()
     solvers: tuple[Annotated[str, AfterValidator(SOLVERS.check)], ...] = Field(
         (),
         description="solvers to start from, on all grids; empty: in a search, its own solver and grid and the six "
@@ -71,3 +104,16 @@ class LearningSettings(Settings):
         1024, gt=0, description="memory for the activations of one gradient step, above which they are computed twice"
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the learning noise and of the order of the pairs")
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether the distance needs a feature network."""
+        return self.distance in ("features", "both")
+
+
+def no_features(distance: str) -> str:
+    """Return the line that refuses a distance without a network to compare images by."""
+    return (
+        f"learning.distance: {distance} needs a network to compare images by; name one that does not score the search, "
+        "such as learning.features={name: lpips, path: lpips.pt}, or set learning.distance=root"
+    )

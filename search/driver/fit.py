@@ -14,19 +14,22 @@ from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.fitting.weights import SamplerFit, WeightFit, WeightFitting
+from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.search_samplers import Stage
 from stepfront.search.problem.costs import load_or_measure_costs
 from stepfront.search.problem.load import load_problem_of_search
+from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
-from stepfront.search.records.plan_rows import plan_of_row
+from stepfront.search.records.plan_rows import fitted_weights_of, plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.second_judge import check_not_second_judge
 from stepfront.search.scoring.versus import SAMPLERS
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import recorded_study
 from stepfront.tables.parquet import read_optional_table
 from stepfront.tables.points import pick_point
 from stepfront.tables.schema import BASELINES
-from stepfront.tables.search_tables import read_snapshot
+from stepfront.tables.search_tables import Snapshot, read_snapshot
 from stepfront.trainers.variant import SKIP, parse_variants
 
 _MARKED = "reuses features, is unguided, has a scale of guidance of its own or has less depth at some steps"
@@ -40,9 +43,10 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
     """
     directory, settings = find_search(path)
     with directory_lock(directory), ray_session(settings.workers):
-        numbers = _points(read_snapshot(directory).front, point)
+        numbers = _points(read_snapshot(directory), point)
         stage("reading supernet, images and features")
         problem = load_problem_of_search(settings, directory)
+        check_distance(problem)
         costs = load_or_measure_costs(problem, directory)
         with recorded_study(settings.storage, directory), closing(open_ledger(problem, costs, directory)) as ledger:
             fitting = Fitting(problem, costs, directory, ledger, stage)
@@ -56,15 +60,15 @@ def fit_points(path: Path, point: str, stage: Stage, command: str = "") -> list[
 def fit_point_weights(path: Path, point: str, steps: int, stage: Stage, command: str = "") -> WeightFit:
     """Fit the weights to the plan of a front point by `steps` training steps; the result is a trial of origin `fit`.
 
-    A fitted trial stands for the one that it was fitted to.  Raises InputError when there is no such point, and where
-    weights can't be fitted to it.
+    A trial on fitted weights stands for the one that they were fitted to; one on a fitted sampler keeps it.  Raises
+    InputError when there is no such point, and where weights can't be fitted to it.
     """
     directory, settings = find_search(path)
     with directory_lock(directory), ray_session(settings.workers):
         if point == "front":
             raise InputError("weights are fitted to one point at a time; give --point knee or a trial's number")
         row = pick_point(read_snapshot(directory).front, point)
-        number = _fitted_to(row)
+        number = int(row["parents"][0] if fitted_weights_of(str(row["learnt"])) else row["trial"])
         if _is_marked(row):
             raise InputError(f"trial {number} {_MARKED}, and weights are fitted to widths alone; give another --point")
         stage("reading supernet, images and features")
@@ -106,13 +110,21 @@ def _best_sampler(directory: Path, plan: str) -> pd.Series:
     return found.sort_values("fid").iloc[0]
 
 
-def _points(front: pd.DataFrame, point: str) -> list[int]:
+def check_distance(problem: SearchProblem) -> None:
+    """Raise InputError where the features that samplers learn to match can't be had, or are the second judge's."""
+    features = distance_features(problem)
+    if features is not None:
+        check_not_second_judge(problem, features)
+
+
+def _points(snapshot: Snapshot, point: str) -> list[int]:
     """Return the trials to fit.  Raises InputError for a point that can't be fitted.
 
     A fitted trial stands for the one that it was fitted to: the call that made it can be repeated.
     """
+    front = snapshot.front
     rows = front if point == "front" and len(front) else pick_point(front, point).to_frame().T
-    reasons = {_fitted_to(row): _why_not(row) for _, row in rows.iterrows()}
+    reasons = {_fitted_to(row, snapshot.trials): _why_not(row) for _, row in rows.iterrows()}
     numbers = [number for number, reason in reasons.items() if not reason]
     if not numbers:
         number, reason = next(iter(reasons.items()))
@@ -120,8 +132,11 @@ def _points(front: pd.DataFrame, point: str) -> list[int]:
     return numbers
 
 
-def _fitted_to(row: pd.Series) -> int:
-    return int(row["parents"][0] if row["origin"] == "fit" else row["trial"])
+def _fitted_to(row: pd.Series, trials: pd.DataFrame) -> int:
+    """Return the trial that the search proposed; weights may be fitted to a plan on a fitted sampler."""
+    while row["origin"] == "fit":
+        row = trials[trials["trial"] == row["parents"][0]].iloc[0]
+    return int(row["trial"])
 
 
 def _why_not(row: pd.Series) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stepfront.checksums import begin_record
 from stepfront.search.config import RunSettings, save_settings
+from stepfront.search.driver.fit import check_distance
 from stepfront.search.driver.open_ledger import check_continues, check_nothing_lost, expect_noise, open_ledger
 from stepfront.search.driver.reading_progress import Stage, encoding_progress, reading_progress
 from stepfront.search.driver.search_report import SearchReport, View
@@ -90,6 +91,8 @@ def run_search(
         warn_of_bias(problem)
         check_user_scores(settings, problem.data)
         check_second_features(settings, problem.data, problem.supernet.local / FOLDER)
+        if settings.learns:
+            check_distance(problem)
         if extend:
             check_larger(problem, directory)
         with ray_session(settings.workers):

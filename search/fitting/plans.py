@@ -10,6 +10,7 @@ from pathlib import Path
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
 from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
 from stepfront.search.problem.evaluator_parts import plan_scorer, worker_parts
 from stepfront.search.problem.problem import SearchProblem
@@ -68,10 +69,10 @@ class Fitting:
 
     def _learnt(self, numbers: Sequence[int]) -> dict[int, SamplerRecord]:
         """Return the record of each trial whose learning does not fail."""
-        parts, tasks = worker_parts(self.problem, self.costs), {}
+        parts, features, tasks = worker_parts(self.problem, self.costs), distance_features(self.problem), {}
         for number in numbers:
             plan = self.problem.plan_of(self.ledger.trials[number].user_attrs[GENOME])
-            tasks[number] = sampler_task(self.problem, parts, plan.widths, "solver", plan)
+            tasks[number] = sampler_task(self.problem, parts, plan.widths, "solver", plan, features)
         numbers_of = {task.key: number for number, task in tasks.items()}
 
         def failed(task: Task, error: InputError) -> None:

@@ -109,6 +109,7 @@ def on_cluster(settings: RunSettings) -> RunSettings:
     paths |= {"features.path": settings.features.path, "features.reference": settings.features.reference}
     second = settings.confirm.features
     paths |= {"confirm.features.path": second.path, "confirm.features.reference": second.reference}
+    paths["learning.features.path"] = settings.learning.features.path
     paths["training.start"] = settings.training.start
     for key, path in paths.items():
         if _would_be_lost(path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stepfront.search.learning.distance_features import open_for_gradients
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import make_condition
@@ -23,6 +24,7 @@ from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import noise_schedule
 from stepfront.trainers.evaluator import Evaluator, EvaluatorParts
 from stepfront.trainers.learning_settings import LearningSettings, SamplerKind
+from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.lesson import OnProgress
@@ -46,6 +48,7 @@ class Task:
 
     It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are
     those of each score that decides between them.  `own` is the plan on its sampler so far, which is scored as well.
+    `features` are those that the distance compares; None where it compares pixels.
     """
 
     parts: EvaluatorParts
@@ -55,19 +58,23 @@ class Task:
     images: int
     hand: tuple[tuple[str, str], ...]
     own: Plan | None = None
+    features: PackedFeatures | None = None
 
     @property
     def key(self) -> str:
         """Return a digest of all that the result depends on, 16 hexadecimal digits."""
         parts, card = self.parts, self.parts.card
+        settings = {name: value for name, value in settings_json(self.settings).items() if name != "features"}
         content: list[Any] = [
-            *(VERSION, card.digest, self.widths, self.learnt, settings_json(self.settings)),
+            *(VERSION, card.digest, self.widths, self.learnt, settings),
             *(settings_json(card.diffusion), card.label_counts),
             *(self.images, self.hand, parts.reference.images, parts.engine.precision),
             *(parts.features.name, parts.features.digest, parts.sampler.clip, parts.sampler.guidance),
         ]
         if parts.decoder is not None:
             content.append(parts.decoder.space.digest)
+        if self.features is not None:
+            content += ["features of the distance", self.features.digest]
         if self.own is not None:
             content += [self.own.solver, self.own.times, self.own.learnt and self.own.learnt.digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -123,6 +130,7 @@ class Task:
         gflops = {width: cost.step_gflops / cost.calls for width, cost in self.parts.costs.items()}
         result = learn_sampler(
             *(sampler, self.widths, self.learnt, self.settings),
+            features=None if self.features is None else open_for_gradients(self.features, sampler.device),
             call_gflops=gflops,
             starts=starts,
             on_progress=on_progress,

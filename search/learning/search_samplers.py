@@ -14,6 +14,7 @@ from stepfront.errors import InputError, first_line
 from stepfront.search.execution.placement import remote_options
 from stepfront.search.execution.worker import reason_of
 from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.problem import SearchProblem
@@ -23,6 +24,7 @@ from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluator import EvaluatorParts
 from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.learning_settings import SamplerKind
+from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.sampler_learning.starts import GRIDS, SAMPLERS
 
 Stage = Callable[[str], None]
@@ -41,8 +43,9 @@ def samplers_of_search(
     if sampler.learnt is None:
         return {}
     counts, records = problem.encoding.step_counts, read_search_samplers(directory)
-    parts = worker_parts(problem, costs)
-    tasks = {n: sampler_task(problem, parts, (1.0,) * n, sampler.learnt) for n in counts if n not in records}
+    parts, missing = worker_parts(problem, costs), [n for n in counts if n not in records]
+    features = distance_features(problem) if missing and sampler.learnt != "closed_form" else None
+    tasks = {n: sampler_task(problem, parts, (1.0,) * n, sampler.learnt, features=features) for n in missing}
     found = find_or_learn(problem, list(tasks.values()), stage)
     records |= {count: found[task.key] for count, task in tasks.items()}
     return {count: records[count] for count in counts}
@@ -54,8 +57,12 @@ def sampler_task(
     widths: tuple[float, ...],
     learnt: SamplerKind,
     own: Plan | None = None,
+    features: PackedFeatures | None = None,
 ) -> Task:
-    """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one."""
+    """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one.
+
+    `features` are those of the distance, as `distance_features` returns them.
+    """
     settings, solver = problem.settings, problem.settings.sampler.solver
     learning = settings.learning
     any_solver = solver in (BEST, LEARNT)
@@ -63,7 +70,7 @@ def sampler_task(
         learning = learning.model_copy(update={"solvers": (solver,)})
     given = () if any_solver or settings.sampler.times == LEARNT else ((solver, settings.sampler.grid),)
     hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*given, *SAMPLERS)
-    return Task(parts, widths, learnt, learning, settings.evaluation.images, hand, own)
+    return Task(parts, widths, learnt, learning, settings.evaluation.images, hand, own, features)
 
 
 def _end(task: Task, error: InputError) -> None:
@@ -79,15 +86,16 @@ def find_or_learn(
 ) -> dict[str, SamplerRecord]:
     """Return the records by the keys of their tasks: from beside the supernet, or learnt on workers and put there.
 
-    All tasks have the same parts.  `on_failure` is called with a task that fails and the reason in one line, and its
-    record is left out; by default, the error ends the others.
+    All tasks have the same parts and features.  `on_failure` is called with a task that fails and the reason in one
+    line, and its record is left out; by default, the error ends the others.
     """
     kept = KeptSamplers(problem.supernet.local, problem.supernet.uri)
     records = {task.key: found for task in tasks if (found := kept.find(task)) is not None}
     missing = [task for task in tasks if task.key not in records]
     if missing:
         workers = problem.settings.workers
-        run, parts = ray.remote(**remote_options(workers))(_run), ray.put(missing[0].parts)
+        run = ray.remote(**remote_options(workers))(_run)
+        parts = ray.put((missing[0].parts, missing[0].features))
         waiting = {run.remote(parts, _without_parts(task)): task for task in missing}
         while waiting:
             what = "measuring solvers" if missing[0].learnt == "closed_form" else "learning samplers"
@@ -115,9 +123,10 @@ def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
 
 
 def _without_parts(task: Task) -> dict[str, Any]:
-    """Return the other fields of a task: the parts, with the weights, travel once for all tasks."""
-    return {field.name: getattr(task, field.name) for field in fields(task) if field.name != "parts"}
+    """Return the other fields of a task: the parts and features, with their weights, travel once for all tasks."""
+    return {field.name: getattr(task, field.name) for field in fields(task) if field.name not in ("parts", "features")}
 
 
-def _run(parts: EvaluatorParts, other: Mapping[str, Any]) -> SamplerRecord:
-    return Task(parts, **other).run()
+def _run(shared: tuple[EvaluatorParts, PackedFeatures | None], other: Mapping[str, Any]) -> SamplerRecord:
+    parts, features = shared
+    return Task(parts, **other, features=features).run()

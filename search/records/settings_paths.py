@@ -40,7 +40,8 @@ def with_paths(settings: RunSettings, change: Change, change_written: Change | N
     def changed_features(features: Features) -> Features:
         return features.model_copy(update={"path": changed(features.path), "reference": changed(features.reference)})
 
-    data, tracking = settings.data, settings.tracking
+    data, tracking, learning = settings.data, settings.tracking, settings.learning
+    compared_by = learning.features.model_copy(update={"path": changed(learning.features.path)})
     return settings.model_copy(
         update={
             "supernet": changed(settings.supernet),
@@ -53,6 +54,7 @@ def with_paths(settings: RunSettings, change: Change, change_written: Change | N
             ),
             "features": changed_features(settings.features),
             "confirm": settings.confirm.model_copy(update={"features": changed_features(settings.confirm.features)}),
+            "learning": learning.model_copy(update={"features": compared_by}),
             "initial_plans": {changed_front(name): count for name, count in settings.initial_plans.items()},
             "storage": changed_file(settings.storage),
             "tracking": tracking.model_copy(update={"uri": changed_file(tracking.uri)}),

@@ -8,7 +8,7 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.trainers.metrics.features import Judge
+from stepfront.trainers.metrics.features import Judge, PackedFeatures
 from stepfront.trainers.metrics.judges import are_the_same, check_judge, prepare_judge
 
 FOLDER = "second_judge"
@@ -39,6 +39,19 @@ def load_second_judge(problem: SearchProblem, progress: Callable[[int, int], Non
             f"{problem.features.name!r}; a claim needs two: give others, or confirm.features.name=auto"
         )
     return judge
+
+
+def check_not_second_judge(problem: SearchProblem, features: PackedFeatures) -> None:
+    """Check that the second judge is independent of features that samplers learn to match; it is made where missing.
+
+    Raises InputError where it is the same, and as `load_second_judge` does.
+    """
+    judge = load_second_judge(problem)
+    if are_the_same(judge.features, features, problem.data):
+        raise InputError(
+            f"the second judge, confirm.features {judge.features.name!r}, is what samplers learn to match, "
+            f"learning.features {features.name!r}; give one of them another network"
+        )
 
 
 def check_images(problem: SearchProblem, judge: Judge, images: int) -> None:

@@ -50,6 +50,8 @@ def open_feature_file(name: str, content: bytes, suffix: str, device: torch.devi
             number = _number_format(exported)
             return lambda levels: exported(_signed(levels).to(number))
         scripted = torch.jit.load(BytesIO(content), map_location=device).eval()
+        for weight in scripted.parameters():  # it has no requires_grad_ of its own
+            weight.requires_grad_(False)
     except InputError as error:
         raise InputError(f"the file of features {name!r} is {error}") from None
     except Exception as error:  # all loaders raise a wide range
