@@ -21,9 +21,9 @@ def learning_section(tables: SearchTables) -> str:
     """Return figures and tables of learnt samplers; "" where none was learnt."""
     records = [one for one in tables.facts.get("learning") or [] if isinstance(one, dict)]
     if not records:
-        return ""
+        return _confirmed(tables)
     if all(one.get("learnt") == "closed_form" for one in records):
-        return _measured(records, tables.fid_name)
+        return _measured(records, tables.fid_name) + _confirmed(tables)
     return _times(tables) + _gains(records, tables.fid_name) + _confirmed(tables)
 
 
@@ -126,7 +126,9 @@ def confirmed_gains(tables: SearchTables) -> pd.DataFrame:
 
 
 def _chosen_samplers(tables: SearchTables) -> dict[int, str]:
-    """Return, by trial, the solver and grid of those that do not run on the search's own, as confirm.parquet has it."""
+    """Return, by trial, the sampler of those that do not run on the search's own, as confirm.parquet has it."""
     own = f"{tables.facts.get('solver')}, {tables.facts.get('grid')} grid"
     texts = zip(tables.trials["trial"], sampler_texts(tables.trials), strict=False)  # no texts: plans can't choose
-    return {int(trial): text for trial, text in texts if text != own}
+    found = {int(trial): text for trial, text in texts if text != own}
+    fits = [trial for trial in rows(tables.trials) if getattr(trial, "origin", "") == "fit"]
+    return found | {int(trial.trial): f"fit {trial.learnt}" for trial in fits}  # weights fitted after a sampler

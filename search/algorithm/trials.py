@@ -21,7 +21,7 @@ ORIGIN, PARENTS = "origin", "parents"
 """The trial attributes that say which operator made the genome, and from which trials."""
 
 LEARNT = "learnt"
-"""The trial attribute that holds the digest of a fitted sampler; most trials have none."""
+"""The trial attribute that holds the digest of a fitted sampler, or of weights; most trials have none."""
 
 RESULT = "result"
 """The trial attribute that holds the recorded result: scores, or the reason for a failure."""
@@ -35,11 +35,11 @@ class Proposal:
     origin: str
     parents: tuple[int, ...] = field(default=())
     learnt: str = ""
-    """Digest of the sampler that was fitted to the plan; empty where the plan runs on the search's own."""
+    """Digest of the sampler or the weights that were fitted to the plan; empty where it runs on the search's own."""
 
 
 def is_fit(trial: FrozenTrial) -> bool:
-    """Return whether a trial's plan runs on a sampler that was fitted to it, not on the search's own."""
+    """Return whether a trial's plan runs on a sampler or weights that were fitted to it, not on the search's own."""
     return LEARNT in trial.user_attrs
 
 

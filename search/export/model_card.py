@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from stepfront.dashboards.claim import claim_sentence
-from stepfront.search.records.plan_rows import WEIGHTS
+from stepfront.search.records.plan_rows import fitted_weights_of
 from stepfront.trainers.latents.autoencoder import RAW
 
 EXAMPLE_FILE = "example.png"
@@ -132,10 +132,10 @@ def _claim(facts: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     return sentence
 
 
-def _learnt(digest: str) -> str:
-    if digest.startswith(WEIGHTS):
-        return ", with weights that were fitted to the plan"
-    return ", with learnt times and coefficients" if digest else ""
+def _learnt(learnt: str) -> str:
+    weights = fitted_weights_of(learnt)
+    sampler = ", with learnt times and coefficients" if learnt != weights else ""
+    return sampler + (", with weights that were fitted to the plan" if weights else "")
 
 
 def _searched(content: Mapping[str, Any], row: pd.Series) -> str:

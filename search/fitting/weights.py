@@ -13,14 +13,20 @@ import torch
 
 from stepfront.errors import InputError
 from stepfront.files import write_json
-from stepfront.search.algorithm.trials import GENOME, Proposal, is_fit, result_of
+from stepfront.search.algorithm.trials import GENOME, LEARNT, Proposal, result_of
 from stepfront.search.problem.evaluator_parts import plan_scorer
 from stepfront.search.problem.problem import SearchProblem
-from stepfront.search.records.learnt_samplers import SCORED, WEIGHTS_FOLDER, find_weights, write_weights
-from stepfront.search.records.plan_rows import plan_columns
+from stepfront.search.records.learnt_samplers import (
+    SCORED,
+    WEIGHTS_FOLDER,
+    find_weights,
+    read_samplers,
+    write_weights,
+)
+from stepfront.search.records.plan_rows import fitted, learnt_of, plan_columns
 from stepfront.search.study.ledger import Ledger
-from stepfront.trainers.adaptation.plan_weights import check_fits, fit_weights
-from stepfront.trainers.devices import choose_threads
+from stepfront.trainers.adaptation.plan_weights import Call, check_fits, fit_weights
+from stepfront.trainers.devices import choose_threads, device_of_driver
 from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
@@ -67,7 +73,10 @@ class SamplerFit:
 
 @dataclass(frozen=True)
 class WeightFitting:
-    """Fits weights to plans of a search, in this process, and scores them on a worker.  Needs a `ray_session`."""
+    """Fits weights to plans of a search, in this process, and scores them on a worker.
+
+    It trains on the device of `training`.  Needs a `ray_session`.
+    """
 
     problem: SearchProblem
     costs: dict[float, WidthCost]
@@ -80,17 +89,22 @@ class WeightFitting:
         """Fit the weights to the plan of a trial of an open study by `steps` training steps.
 
         An interrupted training is repeated by the next call, which ends with the same weights; weights that are
-        there are not trained again.  Raises InputError for a trial that is itself a fit.
+        there are not trained again.  The plan keeps its sampler, also one that was fitted to it.  Raises InputError for
+        a trial on fitted weights.
         """
         trial = ledger.trials[number]
-        if is_fit(trial):
-            raise InputError(f"trial {number} runs on a fitted sampler or fitted weights; give another --point")
-        plan = self.problem.plan_of(trial.user_attrs[GENOME])
+        own = self.problem.plan_of(trial.user_attrs[GENOME])
+        plan = fitted(own, trial.user_attrs.get(LEARNT, ""), read_samplers(self.directory))
+        if plan.weights:
+            raise InputError(f"trial {number} runs on fitted weights; give another --point")
         digest, facts = self._trained(plan, {"parent": number}, steps)
-        proposal = Proposal(trial.user_attrs[GENOME], "fit", (number,), digest)
+        plan = replace(plan, weights=digest)
+        proposal = Proposal(
+            trial.user_attrs[GENOME], "fit", (number,), digest if plan.learnt == own.learnt else learnt_of(plan)
+        )
         found = ledger.fit_of(proposal)
         if found is None or not found.state.is_finished():
-            new = ledger.add_fit(proposal, self._score(replace(plan, weights=digest)))
+            new = ledger.add_fit(proposal, self._score(plan))
         else:
             new = int(found.number)
         scores = [result_of(ledger.trials[one]).get("fid") for one in (number, new)]
@@ -143,29 +157,31 @@ class WeightFitting:
         steps, settings = int(deciding["steps"]), self.problem.settings
         drop = {"drop_labels": self._without_labels}
         settings = settings.model_copy(update={"training": settings.training.model_copy(update=drop)})
-        if line := choose_threads(torch.device("cpu")):
+        device = device_of_driver(settings.training.device, settings.training.workers)
+        if line := choose_threads(device):
             self.stage(line)
         self.stage(f"fitting the weights to {plan.runs}: {steps:,} steps")
         begin, calls = time.monotonic(), _calls(plan, self.problem)
-        fitted = fit_weights(supernet, settings, settings.adapt, self.problem.data, calls, steps, self.progress)
+        given = (supernet, settings, settings.adapt, self.problem.data, calls, steps, self.progress)
+        made = fit_weights(*given, device=device)
         facts: dict[str, Any] = deciding | {
             "plan": plan.runs,
-            "loss_before": fitted.loss_before,
-            "loss_after": fitted.loss_after,
-            "tflops": self._tflops(calls, fitted.images),
+            "loss_before": made.loss_before,
+            "loss_after": made.loss_after,
+            "tflops": self._tflops(calls, made.images),
             "seconds": time.monotonic() - begin,
         }
-        weights = {name: value.detach().contiguous() for name, value in fitted.supernet.widest.state_dict().items()}
+        weights = {name: value.detach().contiguous() for name, value in made.supernet.widest.state_dict().items()}
         return write_weights(self.directory, weights, facts), facts
 
     def _supernet(self) -> Supernet:
         weights = {name: torch.from_numpy(array.copy()) for name, array in self.problem.weights.items()}
         return supernet_from_weights(self.problem.card, weights)
 
-    def _tflops(self, calls: dict[float, tuple[float, ...]], images: int) -> float:
+    def _tflops(self, calls: dict[float, tuple[Call, ...]], images: int) -> float:
         """Return the network FLOPs of training on so many images: three passes, and one of the teacher."""
         total = sum(map(len, calls.values()))
-        macs = sum(len(times) / total * 3 * self.costs[width].macs for width, times in calls.items())
+        macs = sum(len(each) / total * 3 * self.costs[width].macs for width, each in calls.items())
         return 2e-12 * images * (macs + self.costs[1.0].macs)
 
     def _score(self, plan: Plan) -> Evaluation:
@@ -181,10 +197,10 @@ def _costs(facts: dict[str, Any]) -> tuple[float, ...]:
     return tuple(facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds"))
 
 
-def _calls(plan: Plan, problem: SearchProblem) -> dict[float, tuple[float, ...]]:
-    """Return the times at which a plan runs each width."""
+def _calls(plan: Plan, problem: SearchProblem) -> dict[float, tuple[Call, ...]]:
+    """Return the calls of a plan by width."""
     run = PlanRun(plan, noise_schedule(problem.card.diffusion))
-    found: dict[float, tuple[float, ...]] = {}
-    for variant, at in zip(run.variants, run.network_times, strict=True):
-        found[variant.width] = (*found.get(variant.width, ()), at)
+    found: dict[float, tuple[Call, ...]] = {}
+    for position, variant, told in zip(run.taken, run.variants, run.network_times, strict=True):
+        found[variant.width] = (*found.get(variant.width, ()), Call(plan.times[position], told))
     return found

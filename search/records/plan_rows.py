@@ -44,6 +44,10 @@ def fitted_weights_of(learnt: str) -> str:
     return learnt.split(" ")[0] if learnt.startswith(WEIGHTS) else ""
 
 
+def _sampler_of(learnt: str) -> str:
+    return learnt.removeprefix(fitted_weights_of(learnt)).strip()
+
+
 NO_SAMPLERS: Mapping[str, LearntSampler] = MappingProxyType({})
 
 
@@ -53,8 +57,7 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
     Raises InputError when the row's learnt sampler is missing.
     """
     digests = str(row.get("learnt") or "")
-    weights = fitted_weights_of(digests)
-    digest = digests.removeprefix(weights).strip()
+    weights, digest = fitted_weights_of(digests), _sampler_of(digests)
     if digest and digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {row['plan']} is missing from samplers/")
     learnt = samplers[digest] if digest else None
@@ -65,19 +68,19 @@ def plan_of_row(row: pd.Series, samplers: Mapping[str, LearntSampler] = NO_SAMPL
     return Plan(times, widths, str(row["solver"]), learnt, grid, marks if any(marks) else (), weights)
 
 
-def fitted(plan: Plan, digest: str, samplers: Mapping[str, LearntSampler]) -> Plan:
-    """Return the plan on the sampler or the weights that were fitted to it; without a digest, the plan as it is.
+def fitted(plan: Plan, learnt: str, samplers: Mapping[str, LearntSampler]) -> Plan:
+    """Return the plan on the sampler and weights that `learnt_of` names; where it names none, the plan as it is.
 
     Raises InputError when the sampler is missing.
     """
+    weights, digest = fitted_weights_of(learnt), _sampler_of(learnt)
+    plan = replace(plan, weights=weights)
     if not digest:
         return plan
-    if digest.startswith(WEIGHTS):
-        return replace(plan, weights=digest)
     if digest not in samplers:
         raise InputError(f"the learnt sampler {digest} of the plan {plan.runs} is missing from samplers/")
-    learnt = samplers[digest]
-    return plan.on_times(learnt.times, learnt.solver, learnt)
+    sampler = samplers[digest]
+    return plan.on_times(sampler.times, sampler.solver, sampler)
 
 
 def own_sampler(settings: RunSettings) -> tuple[str, str] | None:

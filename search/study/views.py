@@ -119,11 +119,15 @@ def _learning_before(ledger: Ledger) -> np.ndarray:
 
 def recorded_trials(trials: pd.DataFrame) -> dict[int, tuple[Proposal, dict[str, Any]]]:
     """Return the proposal and the result of each trial in a table, as `Ledger.restore` takes them."""
-    found = {}
+    found, fits = {}, set(trials["trial"][trials["origin"] == "fit"])
     for row in trials.to_dict("records"):
-        learnt = str(row.get("learnt") or "") if row["origin"] == "fit" else ""
-        learnt = fitted_weights_of(learnt) or learnt  # beside weights, the sampler is that of the genome
-        proposal = Proposal(str(row["genome"]), str(row["origin"]), tuple(int(n) for n in row["parents"]), learnt)
+        learnt, parents = (
+            str(row.get("learnt") or "") if row["origin"] == "fit" else "",
+            tuple(map(int, row["parents"])),
+        )
+        if fits.isdisjoint(parents):  # else the weights are beside a sampler that was fitted, not that of the genome
+            learnt = fitted_weights_of(learnt) or learnt
+        proposal = Proposal(str(row["genome"]), str(row["origin"]), parents, learnt)
         result = {"error": str(row["error"]), "elapsed": _json_value(row["elapsed"])}
         if row["state"] == "complete":
             own = [str(name) for name in row if name not in TRIAL_COLUMNS]

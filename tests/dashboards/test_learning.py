@@ -77,6 +77,10 @@ def test_what_fitting_gained_is_the_change_of_the_means_on_both_judges() -> None
     chosen = tables(front=front, confirm=confirm, trials=trials)
     chosen.facts.update(solver="ddim", grid="leading")
     assert confirmed_gains(chosen)["fid_before"].tolist() == [9.0]
+    # Weights that were fitted to a plan on a fitted sampler: its scores are those before.
+    twice = trials.assign(genome="222", origin="fit", learnt=["z", ""])
+    both = pd.concat([confirm, pd.DataFrame([("3x1.00", "fit z", 5.0, 5.0)], columns=confirm.columns)])
+    assert confirmed_gains(tables(front=front, confirm=both, trials=twice))["fid_before"].tolist() == [5.0]
 
 
 def test_measured_samplers_are_a_table_and_nothing_is_said_of_learning() -> None:

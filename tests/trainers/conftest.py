@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stepfront.testing.gaussians import TwoGaussians
-from stepfront.trainers.config import DataSettings
+from stepfront.trainers.config import DataSettings, DiffusionSettings
 from stepfront.trainers.data import ImageData, load_data
 from stepfront.trainers.network_settings import NetworkSettings
 from stepfront.trainers.networks.supernet import Supernet
@@ -36,8 +36,14 @@ def network() -> NetworkSettings:
 def random_supernet() -> Callable[..., Supernet]:
     """Return a supernet in which every parameter is random."""
 
-    def make(settings: NetworkSettings, image_channels: int = 1, resolution: int = 8, seed: int = 0) -> Supernet:
-        supernet = Supernet(settings, image_channels, resolution).eval()
+    def make(
+        settings: NetworkSettings,
+        image_channels: int = 1,
+        resolution: int = 8,
+        seed: int = 0,
+        diffusion: DiffusionSettings | None = None,
+    ) -> Supernet:
+        supernet = Supernet(settings, image_channels, resolution, diffusion).eval()
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, weights in supernet.named_parameters():

@@ -50,7 +50,7 @@ from stepfront.trainers.training.sandwich import (
 from stepfront.trainers.training.starting_weights import start_from
 from stepfront.trainers.training.state import TrainingState, initial_supernet, state_of
 from stepfront.trainers.training.teacher import MOST_IMAGES, Teacher, weights_of_data
-from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients
+from stepfront.trainers.training.width_gradients import SpectralTerm, WidthGradients, training_autocast
 from stepfront.trainers.validation import settings_json
 from stepfront.trainers.variant import Size
 
@@ -249,9 +249,7 @@ class _Training:
         return SpectralTerm(factor, weights_of_data(self._data.of_network(MOST_IMAGES)).to(self._device))
 
     def _autocast(self) -> torch.autocast:
-        precision, on_gpu = self._settings.training.precision, self._device.type == "cuda"
-        enabled = precision == "bfloat16" or (precision == "auto" and on_gpu)
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+        return training_autocast(self._settings.training, self._device)
 
     @property
     def teacher_digest(self) -> str | None:

@@ -25,7 +25,7 @@ from stepfront.trainers.networks.layers import parameter_segments, shared_views
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
 from stepfront.trainers.training.teacher import spectral_errors
-from stepfront.trainers.training_settings import TrainingEngine
+from stepfront.trainers.training_settings import TrainingEngine, TrainingSettings
 from stepfront.trainers.variant import Size
 
 
@@ -56,6 +56,12 @@ class SpectralTerm(NamedTuple):
 
     factor: float
     weights: Tensor
+
+
+def training_autocast(training: TrainingSettings, device: torch.device) -> torch.autocast:
+    """Return the precision that networks run at in a training on a device: bfloat16, or none of its own."""
+    enabled = training.precision == "bfloat16" or (training.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 class WidthGradients:

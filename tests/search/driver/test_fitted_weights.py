@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,24 +12,29 @@ import torch
 from typer.testing import CliRunner
 
 from stepfront.errors import InputError
+from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.cli.main import app
 from stepfront.search.driver import fit as driver_fit
-from stepfront.search.driver.fit import fit_point_weights, fit_sampler_weights
+from stepfront.search.driver.fit import fit_point_weights, fit_points, fit_sampler_weights
 from stepfront.search.driver.publish import make_evaluator, sample_pixels
 from stepfront.search.export.exported.sample import Point
 from stepfront.search.export.program import write_point
 from stepfront.search.fitting import weights
+from stepfront.search.learning import search_samplers
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
-from stepfront.search.records.learnt_samplers import read_samplers
+from stepfront.search.records.learnt_samplers import SamplerRecord, read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import SAMPLERS, _BaselinesTable
 from stepfront.search.scoring.confirm import run_confirmation
+from stepfront.search.study.views import recorded_trials
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import BASELINES, CONFIRM
-from stepfront.tables.search_tables import read_snapshot
+from stepfront.tables.search_tables import Snapshot, read_snapshot
+from stepfront.trainers.adaptation.plan_weights import Call
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 from tests.search.conftest import do_search
@@ -74,7 +80,7 @@ def test_fitted_weights_are_a_trial_that_is_scored_sampled_and_exported(
         untrained.setattr(weights, "fit_weights", None)
         assert fit_point_weights(searched_copy, str(fit.trial), 2, quiet) == fit
         taken = before.front[before.front["trial"] == fit.trial].assign(
-            trial=fit.new_trial, origin="fit", parents=[[fit.trial]]
+            trial=fit.new_trial, origin="fit", parents=[[fit.trial]], learnt=fit.digest
         )
         as_front = replace(before, front=taken)
         untrained.setattr(driver_fit, "read_snapshot", lambda directory: as_front)
@@ -133,7 +139,57 @@ def test_a_full_width_sampler_that_is_not_there_is_refused_in_one_line(searched:
 def test_weights_are_trained_at_no_time_that_a_plan_skips(searched: Path) -> None:
     problem = load_problem_of_search(find_search(searched)[1], searched)
     calls = weights._calls(Plan((999.0, 600.0, 300.0, 100.0), (0.5, 0.0, 1.0, 0.5), "ddim"), problem)
-    assert calls == {0.5: (999.0, 100.0), 1.0: (300.0,)}
+    assert calls == {0.5: (Call(999.0, 999.0), Call(100.0, 100.0)), 1.0: (Call(300.0, 300.0),)}
+
+
+def test_weights_are_trained_on_the_noise_of_a_learnt_sampler_s_times_and_told_its_own(searched: Path) -> None:
+    problem = load_problem_of_search(find_search(searched)[1], searched)
+    sampler = LearntSampler("ddim", (900.0, 300.0), (880.0, 310.0))
+    assert weights._calls(Plan(sampler.times, (0.5, 1.0), "ddim", sampler), problem) == {
+        0.5: (Call(900.0, 880.0),),
+        1.0: (Call(300.0, 310.0),),
+    }
+
+
+def test_weights_keep_a_fitted_sampler_with_corrections(
+    searched_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = plan_of_row(read_snapshot(searched_copy).front.iloc[-1])
+    steps, told = range(len(parent.widths)), tuple(time - 0.5 for time in parent.times)
+    states = tuple(tuple(0.01 * (i == j) for j in steps) for i in steps)
+    sampler = LearntSampler("ddim", parent.times, told, states=states)
+    figures: dict[str, Any] = {"fid": 1.0, "start_fid": 2.0, "own_fid": 3.0, "train": 1.0, "held_out": 1.0}
+    known = (sampler, parent.widths, "learnt", "solver", "ddim", sampler.times)
+    record = SamplerRecord(*known, calls=1, tflops=1.0, seconds=1.0, **figures)
+    monkeypatch.setattr(search_samplers, "_run", lambda parts, other: record)
+    (made,) = fit_points(searched_copy, "best", quiet)
+    shown = [made.new_trial]
+
+    def with_front(path: Path) -> Snapshot:
+        found = read_snapshot(path)
+        return replace(found, front=found.trials[found.trials["trial"].isin(shown)])
+
+    monkeypatch.setattr(driver_fit, "read_snapshot", with_front)
+    fit = fit_point_weights(searched_copy, str(made.new_trial), 2, quiet)
+    shown.append(fit.new_trial)
+    trials, samplers = read_snapshot(searched_copy).trials, read_samplers(searched_copy)
+    row = trials.set_index("trial").loc[fit.new_trial]
+    plan = plan_of_row(row, samplers)
+    assert (plan.learnt, plan.weights, list(row["parents"])) == (sampler, fit.digest, [made.new_trial])
+    problem = load_problem_of_search(find_search(searched_copy)[1], searched_copy)
+    evaluator = make_evaluator(problem, searched_copy)
+    assert evaluator(plan, int(row["images"]), int(row["noise_seed"])).fid == fit.new_fid
+    point = read_snapshot(searched_copy).front.iloc[-1]
+    content = write_point(problem, read_snapshot(searched_copy).facts, point, plan, tmp_path / "point")
+    assert [step["time"] for step in content["steps"]] == list(told)
+    images = np.moveaxis(Point(tmp_path / "point", "cpu").sample([3] * 4, range(4)), 3, 1)
+    assert np.array_equal(images, sample_pixels(evaluator, plan, 4, 3))
+
+    assert fit_point_weights(searched_copy, str(fit.new_trial), 2, quiet) == fit
+    assert fit_points(searched_copy, str(fit.new_trial), quiet) == [made]  # all stand for what the search proposed
+    proposal = recorded_trials(trials)[fit.new_trial][0]
+    assert proposal == Proposal(row["genome"], "fit", (made.new_trial,), f"{fit.digest} {sampler.digest}")
+    assert not [finding for finding in check_search(searched_copy) if not finding.usable]
 
 
 def test_what_weights_cannot_be_fitted_to_is_refused_in_one_line(searched_copy: Path) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from stepfront.errors import InputError
-from stepfront.trainers.adaptation.plan_weights import FittedWeights, check_fits, fit_weights
-from stepfront.trainers.config import TrainerSettings
+from stepfront.trainers.adaptation.plan_weights import Call, FittedWeights, check_fits, fit_weights
+from stepfront.trainers.config import DiffusionSettings, Prediction, TrainerSettings
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.network_settings import PROMPTED, NetworkSettings
+from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule
 from stepfront.trainers.training.batches import NoisyBatch
@@ -20,14 +21,17 @@ from stepfront.trainers.training.width_gradients import WidthGradients
 from stepfront.trainers.training_settings import AdaptSettings, TrainingSettings
 
 NETWORK = NetworkSettings(base=8, multipliers=(1, 2), groups=4, group_channels=2, widths=(0.5, 1.0))
-CALLS = {0.5: (900.0, 700.0, 400.0), 1.0: (100.0,)}
+TIMES = {0.5: (900.0, 700.0, 400.0), 1.0: (100.0,)}
+CALLS = {width: tuple(Call(time, time) for time in times) for width, times in TIMES.items()}
 MakeSupernet = Callable[..., Supernet]
 
 
-def fitted(supernet: Supernet, data: ImageData, seed: int = 0, steps: int = 6) -> FittedWeights:
+def fitted(
+    supernet: Supernet, data: ImageData, seed: int = 0, steps: int = 6, calls: dict[float, tuple[Call, ...]] = CALLS
+) -> FittedWeights:
     training = TrainingSettings(batch=8, seed=seed, ema=0, held_out_images=32)
-    settings = TrainerSettings(network=NETWORK, training=training)
-    return fit_weights(supernet, settings, AdaptSettings(lr=3e-3, warmup=1), data, CALLS, steps)
+    settings = TrainerSettings(network=NETWORK, training=training, diffusion=supernet.diffusion)
+    return fit_weights(supernet, settings, AdaptSettings(lr=3e-3, warmup=1), data, calls, steps)
 
 
 def state(supernet: Supernet) -> dict[str, Tensor]:
@@ -48,9 +52,9 @@ def test_each_width_learns_noise_and_teacher_at_its_own_times(
     supernet = random_supernet(NETWORK)
     before = state(supernet)
     fit = fitted(supernet, digits)
-    schedule, times = noise_schedule(supernet.diffusion), {width: set[float]() for width in CALLS}
+    schedule, times = noise_schedule(supernet.diffusion), {width: set[float]() for width in TIMES}
     for width, batch, target, share in seen:
-        assert share == len(batch.x) / 8 == len(CALLS[width]) / 4
+        assert share == len(batch.x) / 8 == len(TIMES[width]) / 4
         times[width] |= set(batch.t.tolist())
         alpha, sigma = (f(batch.t.double())[:, None, None, None] for f in (schedule.alpha, schedule.sigma))
         x0 = (batch.x - sigma * batch.target) / alpha  # images lie within [-1, 1], and noise does not
@@ -58,13 +62,16 @@ def test_each_width_learns_noise_and_teacher_at_its_own_times(
         with torch.no_grad():
             taught = supernet(batch.x, batch.t, 1.0)
         torch.testing.assert_close(target, (batch.target + taught) / 2)
-    assert times == {width: set(own) for width, own in CALLS.items()}
+    assert times == {width: set(own) for width, own in TIMES.items()}
     assert fit.images == 6 * 8
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
 
 
-def test_the_loss_at_the_plan_s_times_falls(digits: ImageData, random_supernet: MakeSupernet) -> None:
-    supernet = random_supernet(NETWORK)
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample", "flow", "edm"])
+def test_the_loss_at_the_plan_s_times_falls(
+    digits: ImageData, random_supernet: MakeSupernet, prediction: Prediction
+) -> None:
+    supernet = random_supernet(NETWORK, diffusion=DiffusionSettings(prediction=prediction))
     fit = fitted(supernet, digits, steps=20)
     assert fit.loss_after < fit.loss_before
     x0 = torch.from_numpy(digits.held_out_images[digits.held_out_sample(32)]).float() / 127.5 - 1
@@ -72,13 +79,38 @@ def test_the_loss_at_the_plan_s_times_falls(digits: ImageData, random_supernet: 
         torch.randn(x0.shape, generator=torch.Generator().manual_seed(5)),
         noise_schedule(supernet.diffusion),
     )
-    for width, times in CALLS.items():
+    for width, times in TIMES.items():
         t = torch.tensor(times).repeat(32)
         x, noise = x0.repeat_interleave(len(times), 0), eps.repeat_interleave(len(times), 0)
         alpha, sigma = (f(t.double()).float()[:, None, None, None] for f in (schedule.alpha, schedule.sigma))
         with torch.no_grad():
             old, new = (one(alpha * x + sigma * noise, t, width) - noise for one in (supernet, fit.supernet))
         assert new.square().mean() < old.square().mean()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample", "flow", "edm"])
+def test_a_target_is_the_output_that_gives_the_noise_where_the_network_is_told_another_time(
+    digits: ImageData, random_supernet: MakeSupernet, monkeypatch: pytest.MonkeyPatch, prediction: Prediction
+) -> None:
+    diffusion = DiffusionSettings(prediction=prediction)
+    seen: list[tuple[NoisyBatch, Tensor]] = []
+    monkeypatch.setattr(WidthGradients, "add", lambda self, width, batch, goal, share: seen.append((batch, goal)))
+    supernet = random_supernet(NETWORK, diffusion=diffusion)
+    calls = {1.0: (Call(400.0, 380.5),)}
+    fitted(supernet, digits, steps=1, calls=calls)
+    ((batch, goal),) = seen
+    time, told = torch.tensor([400.0, 380.5], dtype=torch.float64)
+    schedule = noise_schedule(diffusion)
+    at = conversion(diffusion, schedule.half_log_snr(told), told)
+    torch.testing.assert_close(batch.t.double(), at.told.expand(len(batch.t)), rtol=1e-6, atol=0)
+    x = batch.x.double() / at.scale
+    noise = at.of_x * x + at.of_output * batch.target.double()
+    x0 = (x - schedule.sigma(time) * noise) / schedule.alpha(time)
+    assert x0.abs().max() < 1 + 1e-3  # images lie within [-1, 1], and noise does not
+    with torch.no_grad():
+        taught = supernet(x.float(), time.float().expand(len(x)), 1.0)
+    mixed = at.of_x * x + at.of_output * goal.double()
+    torch.testing.assert_close(mixed, (noise + taught.double()) / 2, rtol=1e-3, atol=1e-4)
 
 
 def test_equal_seeds_give_equal_weights(digits: ImageData, random_supernet: MakeSupernet) -> None:
