@@ -57,7 +57,7 @@ def ours(
         screen,
         encoding,
         lambda: PlanFeatures(encoding, source.gap(), tuple(earlier), screen.coding),
-        lambda levels: [unit * float((encoding.lengths * source.width_costs[levels]).sum())],
+        lambda plans: unit * (encoding.lengths * source.width_costs[plans]).sum(axis=1, keepdims=True),
     )
     plans = make_initial_plans(initial, source)
     uniform = [plan for plan in plans if plan.origin == "uniform"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def _predicted(features: Array, fid: Array, known: Array, others: Array, floor: 
     model.learn(features[known], fid[known], lambda most: np.arange(most))
     kernel = model._kernel
     assert kernel is not None
-    kernel.k2.noise_level = max(kernel.k2.noise_level, (floor / model._scale) ** 2)
+    kernel = replace(kernel, noise=max(kernel.noise, (floor / model._scale) ** 2))
     scaled = (np.log(fid[known]) - model._mean) / model._scale
     return _Posterior(kernel, features[known], scaled)(features[others])[0]
 

@@ -90,7 +90,7 @@ class _Timed:
         defaults = RunSettings()
         features = PlanFeatures(encoding, gap)
         screening = make_screening(
-            defaults.screen, encoding, lambda: features, lambda levels: [float(self._cost[levels].sum())]
+            defaults.screen, encoding, lambda: features, lambda plans: self._cost[plans].sum(axis=1, keepdims=True)
         )
         initial = make_initial_plans(defaults.initial_plans, source)
         screen = defaults.screen

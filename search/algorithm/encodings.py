@@ -55,6 +55,10 @@ class Encoding(ABC):
     def pack(self, levels: Levels) -> str:
         """Return the genome of levels, a short text."""
 
+    def pack_all(self, plans: Levels) -> list[str]:
+        """Return the genomes of N plans' levels, given as one array [N, units]."""
+        return [self.pack(levels) for levels in plans]
+
     @abstractmethod
     def unpack(self, genome: str) -> Levels:
         """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
@@ -174,6 +178,11 @@ class Stages(Encoding):
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per stage, `-` for a skipped one."""
         return _LETTERS[levels].tobytes().decode()
+
+    def pack_all(self, plans: Levels) -> list[str]:
+        """Return the genomes of N plans' levels, given as one array [N, stages]."""
+        text = _LETTERS[plans].tobytes().decode()
+        return [text[start : start + self.units] for start in range(0, len(text), self.units)]
 
     def unpack(self, genome: str) -> Levels:
         """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""

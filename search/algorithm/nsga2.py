@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive
-from stepfront.search.algorithm.variation import count_neighbours, make_child, neighbour
+from stepfront.search.algorithm.variation import count_neighbours, make_child, neighbours
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.pareto import domination_rank, front_indices
@@ -36,6 +36,10 @@ Screen = Callable[[Sequence[Levels]], int]
 
 Lead = Callable[[Sequence[Levels]], int | None]
 """Return the index of the plan to evaluate while earlier searches are trusted; None where they are not."""
+
+
+_Point = tuple[Levels, tuple[int, ...]]
+"""A plan whose neighbours are proposed, and their parents."""
 
 
 class BlockNSGAII(GenomeSampler):
@@ -70,6 +74,7 @@ class BlockNSGAII(GenomeSampler):
         self._first_generation = len(own) if set(own) - {"uniform"} else len(self.initial)
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
+        self._front: tuple[int, list[_Point]] = (-1, [])
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
 
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
@@ -78,7 +83,8 @@ class BlockNSGAII(GenomeSampler):
         rng = np.random.default_rng([self.seed, number])
         if (first := self._initial_plan(rng, archive)) is not None:
             return first
-        children = self._children(rng, self.elite(study, archive), seen)
+        # Before the first result, plans under way are better parents than none.
+        children = self._children(rng, self.elite(study, archive) or archive.under_way, seen)
         if self.screen is not None and self._most_neighbours:
             children += self._around_front(rng, archive, {*seen, *(child.genome for _, child in children)})
         if not children:
@@ -146,9 +152,11 @@ class BlockNSGAII(GenomeSampler):
         self, rng: np.random.Generator, archive: TrialArchive, seen: set[str]
     ) -> list[tuple[Levels, Proposal]]:
         """Return new affordable plans one change away from a point of the front, a random part of too many."""
-        front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
-        points = [(self._unpack(trial.user_attrs[GENOME]), (trial.number,)) for trial in front]
-        return self._neighbours(rng, points, "neighbour", seen)
+        if self._front[0] != len(archive.complete):
+            front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
+            points: list[_Point] = [(self._unpack(trial.user_attrs[GENOME]), (trial.number,)) for trial in front]
+            self._front = len(archive.complete), points
+        return self._neighbours(rng, self._front[1], "neighbour", seen)
 
     def _climbed(
         self, rng: np.random.Generator, start: tuple[Levels, Proposal], screen: Screen, seen: set[str]
@@ -166,7 +174,7 @@ class BlockNSGAII(GenomeSampler):
     def _neighbours(
         self,
         rng: np.random.Generator,
-        points: Sequence[tuple[Levels, tuple[int, ...]]],
+        points: Sequence[_Point],
         origin: str,
         seen: set[str],
     ) -> list[tuple[Levels, Proposal]]:
@@ -175,13 +183,14 @@ class BlockNSGAII(GenomeSampler):
         changes = np.arange(len(points) * each)
         if len(changes) > self._most_neighbours:
             changes = np.sort(rng.choice(len(changes), self._most_neighbours, replace=False))
+        if not len(changes):
+            return []
+        of = changes // each
+        plans = neighbours(np.array([levels for levels, _ in points])[of], changes % each, self.encoding)
         found: dict[str, tuple[Levels, Proposal]] = {}
-        for number in changes.tolist():
-            point, parents = points[number // each]
-            levels = neighbour(point, self.encoding, number % each)
-            genome = self.encoding.pack(levels)
+        for genome, levels, point in zip(self.encoding.pack_all(plans), plans, of.tolist(), strict=True):
             if genome not in seen and genome not in found and self._affordable(levels):
-                found[genome] = levels, Proposal(genome, origin, parents)
+                found[genome] = levels, Proposal(genome, origin, points[point][1])
         return list(found.values())
 
     def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> tuple[Levels, Proposal]:

@@ -65,6 +65,12 @@ class SamplerGenes(Encoding):
         letters = "".join(GENE_LETTERS[gene] for gene in levels[self.units :])
         return f"{self.plain.pack(levels[: self.units])}{GENES_MARK}{letters}"
 
+    def pack_all(self, plans: Levels) -> list[str]:
+        """Return the genomes of N plans' levels and genes, given as one array [N, units + 2]."""
+        letters = ("".join(GENE_LETTERS[gene] for gene in genes) for genes in plans[:, self.units :])
+        packed = self.plain.pack_all(plans[:, : self.units])
+        return [f"{widths}{GENES_MARK}{genes}" for widths, genes in zip(packed, letters, strict=True)]
+
     def unpack(self, genome: str) -> Levels:
         """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
         widths, mark, letters = genome.partition(GENES_MARK)

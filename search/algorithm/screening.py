@@ -18,6 +18,14 @@ from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
 from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume_gains
 
+FEWEST_TRIALS = 6
+"""Complete trials below which no proxy is used while other plans are under way: each result that is waited for costs
+as many plans without screening as there are workers.
+"""
+
+MOST_UNDER_WAY = 100
+"""Most plans under way that a model counts as evaluated; all of them join the front."""
+
 
 class SearchProgress(Protocol):
     """What a screening reads of the search so far."""
@@ -29,6 +37,10 @@ class SearchProgress(Protocol):
     def scores(self) -> Array:
         """Return the objectives of the complete trials, [N, objectives], FID first."""
 
+    @property
+    def under_way(self) -> Sequence[FrozenTrial]:
+        """The trials that were proposed and have no result, in the order of their proposals."""
+
     def front_scores(self) -> Array:
         """Return the objectives of the Pareto front, [points, objectives]."""
 
@@ -39,38 +51,49 @@ class SearchProgress(Protocol):
 class Screening:
     """Choose among children by proxies, as long as the rank correlation of each is at least `least_tau`.
 
-    There is one of FID, and one per score of a user's own that is an objective: the last of them.  `costs_of` returns a
-    child's objectives between these, which are known.
+    There is one of FID, and one per score of a user's own that is an objective: the last of them.  `costs_of` returns
+    the objectives between these, which are known, of plans [N, units]: [N, costs].  `levels_of` returns the levels of a
+    trial.
+
+    Plans under way count as evaluated with what their proxies expect of them: they join the front that gains are
+    computed against, and the model is conditioned on them, so that it is as sure near them as near a result (the
+    kriging believer of Ginsbourger et al. 2010).
     """
 
     def __init__(
         self,
         proxy: Proxy,
-        costs_of: Callable[[Levels], list[float]],
+        costs_of: Callable[[Levels], Array],
+        levels_of: Callable[[FrozenTrial], Levels],
         least_tau: float,
         others: Sequence[Proxy] = (),
         acquisition: str = "optimistic",
     ) -> None:
         self._proxies, self._costs_of, self._least_tau = (proxy, *others), costs_of, least_tau
         self._expected = acquisition == "expected"
+        self._levels_of = levels_of
+        self._known: tuple[int, Sequence[FrozenTrial], Array, Array | None] = -1, (), np.zeros((0, 0)), None
         self._learnt = 0, False
+        self._believed: dict[int, Array] = {}
         self._progress: SearchProgress | None = None
 
     def watch(self, progress: SearchProgress) -> None:
         """Set the search whose trials decide how far the proxy is trusted; it is made after the screening."""
-        self._progress = progress
+        self._progress, self._known = progress, (-1, (), np.zeros((0, 0)), None)
 
     def __call__(self, children: Sequence[Levels]) -> int:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted or can't score it."""
-        if (known := self._searched(LEAST_TRIALS)) is None:
+        if (known := self._searched(FEWEST_TRIALS if self._under_way else LEAST_TRIALS)) is None:
             return 0
         complete, scores, front, reference = known
         if not self._is_trusted(complete, scores):
             return 0
-        costs = np.array([self._costs_of(levels) for levels in children])
-        if self._expected and isinstance(self._proxies[0], ModelProxy) and scores.shape[1] == 2:
-            distribution = self._proxies[0].distribution(children)
-            return int(np.argmax(expected_hypervolume_gains(*distribution, costs[:, 0], front, reference)))
+        front = self._with_under_way(front)
+        costs = self._costs_of(np.array(children))
+        if (model := self._expecting(front)) is not None:
+            return int(
+                np.argmax(expected_hypervolume_gains(*model.distribution(children), costs[:, 0], front, reference))
+            )
         expected = [proxy.predict(children) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
@@ -95,7 +118,8 @@ class Screening:
         self._is_trusted(complete, scores)
         if model.trust[0] > 0.5:
             return None
-        costs = np.array([self._costs_of(levels) for levels in plans])
+        front = self._with_under_way(front)
+        costs = self._costs_of(np.array(plans))
         return int(np.argmax(expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference)))
 
     def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
@@ -106,17 +130,22 @@ class Screening:
         """
         if self._progress is None or (reference := self._progress.reference_point()) is None:
             return None
-        # A fitted plan's score is that of its sampler as well, which no child of it has.
-        searched = [i for i, trial in enumerate(self._progress.complete) if not is_fit(trial)]
-        if len(searched) < least:
+        every = self._progress.complete
+        if self._known[0] != len(every):
+            # A fitted plan's score is that of its sampler as well, which no child of it has.
+            searched = [i for i, trial in enumerate(every) if not is_fit(trial)]
+            own, of_own = [every[i] for i in searched], self._progress.scores()[searched]
+            self._known = len(every), own, of_own, _front_of(own, of_own) if len(own) < len(every) else None
+        _, complete, scores, front = self._known
+        if len(complete) < least:
             return None
-        complete, scores = [self._progress.complete[i] for i in searched], self._progress.scores()[searched]
-        fits = len(complete) < len(self._progress.complete)
-        return complete, scores, _front_of(complete, scores) if fits else self._progress.front_scores(), reference
+        return complete, scores, self._progress.front_scores() if front is None else front, reference
 
     def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
         """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""
-        if self._learnt[0] != len(complete):
+        given_up = self._believed.keys() - {trial.number for trial in self._under_way}
+        if self._learnt[0] != len(complete) or given_up:
+            self._believed = {}
             columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
             learnt = (
                 proxy.learn(complete, np.roll(scores, -column, axis=1))
@@ -126,12 +155,45 @@ class Screening:
             self._learnt = len(complete), all(tau >= self._least_tau for tau in learnt)
         return self._learnt[1]
 
+    @property
+    def _under_way(self) -> Sequence[FrozenTrial]:
+        return () if self._progress is None else self._progress.under_way
+
+    def _expecting(self, front: Array) -> ModelProxy | None:
+        """Return the model over whose distribution gains are expected; None where they are at what proxies predict."""
+        model = self._proxies[0]
+        return model if self._expected and isinstance(model, ModelProxy) and front.shape[1] == 2 else None
+
+    def _with_under_way(self, front: Array) -> Array:
+        """Return a front [points, objectives] together with what is expected of the plans under way.
+
+        Proxies must have learnt.  What is expected of a plan stays until they learn again.
+        """
+        new = [trial for trial in self._under_way if trial.number not in self._believed]
+        if new:
+            plans = [self._levels_of(trial) for trial in new]
+            expected = self._expected_scores(plans, self._expecting(front))
+            for proxy in self._proxies:
+                if isinstance(proxy, ModelProxy) and len(self._believed) < MOST_UNDER_WAY:
+                    proxy.believe(plans[: MOST_UNDER_WAY - len(self._believed)])
+            self._believed |= {trial.number: row for trial, row in zip(new, expected, strict=True)}
+        believed = [row for row in self._believed.values() if np.isfinite(row).all()]
+        return np.vstack([front, *believed]) if believed else front
+
+    def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
+        """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
+        costs = self._costs_of(np.array(plans))
+        if model is not None:
+            return np.column_stack([np.exp(model.distribution(plans)[0]), costs])
+        fid, *others = (proxy.predict(plans) for proxy in self._proxies)
+        return np.column_stack([fid, costs, *others])
+
 
 def make_screening(
     screen: ScreenSettings,
     encoding: Encoding,
     features: Callable[[], PlanFeatures],
-    costs_of: Callable[[Levels], list[float]],
+    costs_of: Callable[[Levels], Array],
     paired: Callable[[], ProxyScore] | None = None,
     scores: int = 0,
 ) -> Screening | None:
@@ -146,7 +208,7 @@ def make_screening(
     proxies = [proxy for proxy in made if proxy is not None]
     if len(proxies) < len(made):
         return None
-    return Screening(proxies[0], costs_of, screen.least_tau, proxies[1:], screen.acquisition)
+    return Screening(proxies[0], costs_of, inputs.levels_of, screen.least_tau, proxies[1:], screen.acquisition)
 
 
 def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:

@@ -1,22 +1,21 @@
 """Predict the FID of plans from the trials of the search itself.
 
-The model is a Gaussian process (scikit-learn's) on log FID, over the plan's levels and its summed gap.  Its kernel has
-a linear part, what a stage's width is worth by itself, and a squared exponential part, how stages depend on each other.
+The model is a Gaussian process on log FID, over the plan's levels and its summed gap.  Its kernel has a linear part,
+what a stage's width is worth by itself, and a squared exponential part, how stages depend on each other.
 The gap carries what is known before the first trial; the levels learn where FID disagrees with it.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist, pdist, squareform
 
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
@@ -66,9 +65,10 @@ class PlanFeatures:
         levels, genes = every[:, :units], every[:, units:]
         share = (levels != SKIP_LEVEL).mean(axis=1, keepdims=True)
         if isinstance(e, EvenStages):
-            levels = np.array([_filled(row) for row in levels]).reshape(levels.shape)
+            levels = _filled(levels)
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
-        gap = np.where(taken, per_unit[np.arange(e.units), levels], 0.0).sum(axis=1)
+        at = levels + per_unit.shape[1] * np.arange(e.units)  # in the table as one row, which is faster to read
+        gap = np.where(taken, per_unit.ravel().take(at), 0.0).sum(axis=1)
         # Of widths the narrowest has the largest gap; the cheapest variant may have none.
         floor = 0.01 * float((per_unit.max(axis=1) if self.encoding.marks else per_unit[:, 0]).sum())
         columns = [_stretches(values) for values in self._coded(np.where(taken, levels, 0), taken)]
@@ -86,7 +86,8 @@ class PlanFeatures:
         """Return the columns [N, units] that stand for the levels [N, units] of units that are `taken`."""
         highest = max(1, self.encoding.highest)
         if self.coding == "thermometer":
-            return [taken * (levels >= level) / np.sqrt(highest) for level in range(1, highest + 1)]
+            reached = (taken & (levels >= level) for level in range(1, highest + 1))
+            return [np.where(one, 1 / np.sqrt(highest), 0.0) for one in reached]
         return [levels / highest]
 
     @cached_property
@@ -106,9 +107,9 @@ class PlanFeatures:
 
 
 def _filled(levels: Levels) -> Levels:
-    """Return levels [units] with each skipped unit set to the level before it, whose step spans it."""
-    taken = np.flatnonzero(levels != SKIP_LEVEL)
-    return levels[taken[np.searchsorted(taken, np.arange(len(levels)), side="right") - 1]]
+    """Return levels [N, units] with each skipped unit set to the level before it, whose step spans it."""
+    before = np.maximum.accumulate(np.where(levels != SKIP_LEVEL, np.arange(levels.shape[1]), -1), axis=1)
+    return np.take_along_axis(levels, np.where(before < 0, before[:, -1:], before), axis=1)
 
 
 def _stretches(values: Array) -> Array:
@@ -157,6 +158,11 @@ class Surrogate:
         mean, deviation = self._posterior(features)
         return mean * self._scale + self._mean, deviation * self._scale
 
+    def believe(self, features: Array) -> None:
+        """Count plans [N, features] as evaluated with what the model expects of them, until `learn` is called again."""
+        assert self._posterior is not None, "call learn before believe"
+        self._posterior.believe(features)
+
     def _fit_kernel(self, x: Array, y: Array) -> Kernel:
         """Return the kernel that maximises the likelihood of the first n trials.
 
@@ -166,34 +172,123 @@ class Surrogate:
         if self._kernel is not None and count == self._fitted_on:
             return self._kernel
         first = y[:count]
-        start = (
-            ConstantKernel(1.0, (1e-3, 1e3)) * RBF(1.0, (0.1, 30.0))
-            + ConstantKernel(1.0, (1e-3, 1e3)) * DotProduct(1.0)
-            + WhiteKernel(0.05, (1e-4, 1.0))
-        )
-        scaled = (first - first.mean()) / (first.std() or 1.0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a parameter at its bound is not a mistake
-            self._kernel = GaussianProcessRegressor(start).fit(x[:count], scaled).kernel_
+        self._kernel = Kernel.fitted(x[:count], (first - first.mean()) / (first.std() or 1.0))
         self._fitted_on = count
         return self._kernel
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """height * exp(-|x - y|^2 / (2 length^2)) + slope * (x . y + offset^2) + noise.
+
+    Values, gradients and fitted parameters are those of scikit-learn's ConstantKernel, RBF, DotProduct and WhiteKernel
+    to the last bit.  Those take three times as long, mostly to copy and to check parameters.
+    """
+
+    height: float = 1.0
+    length: float = 1.0
+    slope: float = 1.0
+    offset: float = 1.0
+    noise: float = 0.05
+
+    @classmethod
+    def fitted(cls, x: Array, y: Array) -> Kernel:
+        """Return the kernel of greatest likelihood for y [N] at x [N, features] (ibid., eqs. 5.8 and 5.9)."""
+        start, bounds = (
+            np.log(astuple(cls())),
+            np.log([(1e-3, 1e3), (0.1, 30.0), (1e-3, 1e3), (1e-5, 1e5), (1e-4, 1.0)]),
+        )
+
+        def loss(logs: Array) -> tuple[float, Array]:
+            return cls(*np.exp(logs).tolist())._loss(x, y)
+
+        return cls(*np.exp(minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x).tolist())
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Return the covariances [N, M] of the process at x [N, features] with those at y [M, features]."""
+        near = np.exp(-0.5 * cdist(x / self.length, y / self.length, metric="sqeuclidean"))
+        return np.asarray(self.height * near + self.slope * (np.inner(x, y) + self.offset**2))
+
+    def among(self, x: Array) -> Array:
+        """Return the covariances [N, N] of scores at x [N, features], noise included."""
+        near, _ = self._near(x)
+        return self.height * near + self.slope * self._linear(x) + self.noise * np.eye(len(x))
+
+    def diag(self, x: Array) -> Array:
+        """Return the variance of scores at x [N, features], noise included, [N]."""
+        return self.height + self.slope * (np.einsum("ij,ij->i", x, x) + self.offset**2) + self.noise
+
+    def _near(self, x: Array) -> tuple[Array, Array]:
+        """Return the squared exponential of x with itself, and the scaled squared distances, [N, N] each."""
+        distances = pdist(x / self.length, metric="sqeuclidean")
+        near = squareform(np.exp(-0.5 * distances))
+        np.fill_diagonal(near, 1)
+        return near, squareform(distances)
+
+    def _linear(self, x: Array) -> Array:
+        return np.asarray(np.inner(x, x) + self.offset**2)
+
+    def _loss(self, x: Array, y: Array) -> tuple[float, Array]:
+        """Return the negative log likelihood of y, and its gradient by the logarithms of the parameters, [5]."""
+        (near, distances), linear, identity = self._near(x), self._linear(x), np.eye(len(x))
+        parts = self.height * near, self.slope * linear, self.noise * identity
+        covariances = parts[0] + parts[1] + parts[2]
+        covariances[np.diag_indices_from(covariances)] += 1e-10
+        try:
+            factor = cholesky(covariances, lower=True, check_finite=False)
+        except LinAlgError:
+            return np.inf, np.zeros(5)
+        weights = cho_solve((factor, True), y[:, None], check_finite=False)
+        likelihood = -0.5 * np.einsum("ik,ik->k", y[:, None], weights)
+        likelihood -= np.log(np.diag(factor)).sum()
+        likelihood -= len(x) / 2 * np.log(2 * np.pi)
+        gradients = np.empty((*covariances.shape, 5))
+        gradients[..., 0], gradients[..., 1] = parts[0], near * distances * self.height
+        gradients[..., 2], gradients[..., 3] = parts[1], 2 * self.offset**2 * self.slope
+        gradients[..., 4] = parts[2]
+        inner = np.einsum("ik,jk->ijk", weights, weights)
+        inner -= cho_solve((factor, True), identity, check_finite=False)[..., None]
+        gradient = 0.5 * np.einsum("ijl,jik->kl", inner, gradients)
+        return -float(likelihood[0]), -gradient[:, 0]
 
 
 class _Posterior:
     """Condition the process on x [N, features] and y [N] (Rasmussen & Williams 2006, algorithm 2.1).
 
-    scikit-learn's own takes three times as long per proposal, mostly for checks and for a likelihood not needed here.
+    `believe` conditions it on its own mean at further x.
     """
 
     def __init__(self, kernel: Kernel, x: Array, y: Array) -> None:
         self._kernel, self._x, self._y = kernel, x, y
         self._inverse = solve_triangular(
-            cholesky(kernel(x) + 1e-10 * np.eye(len(y)), lower=True, check_finite=False),
+            cholesky(kernel.among(x) + 1e-10 * np.eye(len(y)), lower=True, check_finite=False),
             np.eye(len(y)),
             lower=True,
             check_finite=False,
         )
         self._alpha = self._inverse.T @ (self._inverse @ y)
+        self._believed = x[:0]
+
+    def believe(self, x: Array) -> None:
+        """Condition the process on its own mean at x [M, features] as well.
+
+        Means stay as they are, so only the inverse of the Cholesky factor grows, by M rows: the block form of
+        Rasmussen & Williams 2006, eq. A.12, for a triangular matrix.
+        """
+        across = self._kernel(self._points, x)
+        below = self._inverse @ across
+        own = cholesky(self._kernel.among(x) + 1e-10 * np.eye(len(x)) - below.T @ below, lower=True, check_finite=False)
+        corner = solve_triangular(own, np.eye(len(x)), lower=True, check_finite=False)
+        known = len(self._inverse)
+        grown = np.zeros((known + len(x), known + len(x)))
+        grown[:known, :known] = self._inverse
+        grown[known:, :known] = -corner @ (below.T @ self._inverse)
+        grown[known:, known:] = corner
+        self._inverse, self._believed = grown, np.vstack([self._believed, x])
+
+    @property
+    def _points(self) -> Array:
+        return np.vstack([self._x, self._believed]) if len(self._believed) else self._x
 
     def leave_one_out(self) -> Array:
         """Return the mean at each x without its y (eq. 5.12), [N]."""
@@ -201,9 +296,9 @@ class _Posterior:
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation at x [M, features], noise included, [M] each."""
-        across = self._kernel(x, self._x)
+        across = self._kernel(x, self._points)
         variance = self._kernel.diag(x) - ((self._inverse @ across.T) ** 2).sum(axis=0)
-        return across @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
+        return across[:, : len(self._x)] @ self._alpha, np.sqrt(np.maximum(variance, 0.0))
 
 
 def kernel_trials(count: int) -> int:

@@ -67,6 +67,12 @@ class TransferModel:
         mean = self.weights @ means
         return mean, np.sqrt(self.weights @ (spread**2 + (means - mean) ** 2))
 
+    def believe(self, features: Array) -> None:
+        """Count plans [N, features] as evaluated with what each model expects of them, until `learn` is called."""
+        own, _ = self._split(features)
+        for member in self._members:
+            member.believe(own)
+
     def _split(self, features: Array) -> tuple[Array, Array]:
         return features[:, : -self._earlier], features[:, -self._earlier :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,35 +55,49 @@ def violation_of(trial: FrozenTrial) -> float:
 
 
 class TrialArchive:
-    """What a proposal depends on: all genomes so far, and the complete trials in the order of their results."""
+    """What a proposal depends on: all genomes, the complete trials in the order of their results, plans under way."""
 
     def __init__(self) -> None:
         self.fill(set(), [])
 
-    def fill(self, genomes: set[str], complete: Iterable[FrozenTrial]) -> None:
-        """Replace the content by these genomes and complete trials."""
+    def fill(self, genomes: set[str], complete: Iterable[FrozenTrial], under_way: Iterable[FrozenTrial] = ()) -> None:
+        """Replace the content by these genomes, complete trials and trials under way."""
         self.genomes = genomes
+        self._under_way = {trial.number: trial for trial in under_way}
         self.complete: list[FrozenTrial] = []
-        self._values: list[list[float]] = []
-        self._violations: list[float] = []
+        self._values, self._violations = array("d"), array("d")
         for trial in complete:
             self.add(trial)
 
     def add(self, trial: FrozenTrial) -> None:
         """Add a complete trial."""
         self.complete.append(trial)
-        self._values.append(list(trial.values))
+        self._values.extend(trial.values)
         self._violations.append(violation_of(trial))
+
+    def begin(self, trial: FrozenTrial) -> None:
+        """Count a trial as under way: it has a plan, and no result yet."""
+        self._under_way[trial.number] = trial
+
+    def end(self, trial: FrozenTrial) -> None:
+        """Count a trial as under way no more."""
+        self._under_way.pop(trial.number, None)
+
+    @property
+    def under_way(self) -> list[FrozenTrial]:
+        """The trials that workers evaluate or that wait for another attempt, in the order of their proposals."""
+        return list(self._under_way.values())
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """Objectives of the complete trials, [N, objectives]."""
-        return np.array(self._values, dtype=np.float64)
+        values = np.array(self._values)
+        return values.reshape(len(self.complete), -1) if self.complete else values
 
     @property
     def violations(self) -> NDArray[np.float64]:
         """Summed violation of the constraints by each complete trial, [N]."""
-        return np.array(self._violations, dtype=np.float64)
+        return np.array(self._violations)
 
 
 class GenomeSampler(BaseSampler):

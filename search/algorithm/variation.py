@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, run_bounds
 
@@ -35,7 +37,7 @@ def make_child(
     """
     crossed = rng.random() < crossover
     levels = _crossed(rng, first, second, encoding.units) if crossed else first.copy()
-    unchanged = bool((levels == first).all() or (levels == second).all())
+    unchanged = levels.tobytes() in (first.tobytes(), second.tobytes())
     mutated = unchanged or rng.random() < 0.5
     if mutated:
         for _ in range(int(rng.integers(1, most_mutations + 1))):
@@ -76,20 +78,54 @@ def count_neighbours(encoding: Encoding) -> int:
     return encoding.units * (encoding.highest - encoding.lowest) + sum(count - 1 for count in encoding.choices)
 
 
-def neighbour(levels: Levels, encoding: Encoding, index: int) -> Levels:
-    """Return the plan of one change, by its index below `count_neighbours`; where projected, several may be equal."""
-    others = encoding.highest - encoding.lowest
-    child, place = levels.copy(), index // max(1, others)
-    if index < encoding.units * others:
-        lowest, count, step = encoding.lowest, others + 1, index % others
-    else:
-        place, step = encoding.units, index - encoding.units * others
-        while step >= encoding.choices[place - encoding.units] - 1:
-            step -= encoding.choices[place - encoding.units] - 1
-            place += 1
-        lowest, count = 0, encoding.choices[place - encoding.units]
-    child[place] = lowest + (levels[place] - lowest + 1 + step) % count
-    return encoding.project(child)
+def neighbours(points: Levels, indices: NDArray[np.int64], encoding: Encoding) -> Levels:
+    """Return the plan of one change to each of `points` [N, units]; where projected, several may be equal: [N, units].
+
+    `indices` [N] are those of the changes, below `count_neighbours`.
+    """
+    places, steps, lowest, counts = (table[indices] for table in _changes(encoding))
+    rows, children = np.arange(len(points)), points.copy()
+    children[rows, places] = lowest + (points[rows, places] - lowest + 1 + steps) % counts
+    return project_all(children, encoding)
+
+
+@lru_cache(maxsize=8)
+def _changes(encoding: Encoding) -> NDArray[np.int64]:
+    """Return place, step, lowest level and number of levels of each single change, [4, changes]."""
+    levels = encoding.highest - encoding.lowest + 1
+    genes = [(place, encoding.lowest, levels) for place in range(encoding.units)]
+    genes += [(encoding.units + place, 0, count) for place, count in enumerate(encoding.choices)]
+    rows = [(place, step, lowest, count) for place, lowest, count in genes for step in range(count - 1)]
+    return np.array(rows, dtype=np.int64).reshape(-1, 4).T
+
+
+def project_all(plans: Levels, encoding: Encoding) -> Levels:
+    """Return the nearest valid levels of plans [N, units]: what `Encoding.project` makes of each."""
+    plain, units = encoding.of_widths, encoding.units
+    if plain.marks or not isinstance(plain, Stages):
+        return np.array([encoding.project(levels) for levels in plans]).reshape(plans.shape)
+    projected = plans.copy()
+    widths = projected[:, :units]
+    np.clip(widths, plain.lowest, plain.highest, out=widths)
+    if plain.skip:
+        widths[(widths == SKIP_LEVEL).all(axis=1), -1] = 0  # a plan has at least one step
+    if isinstance(plain, EvenStages):
+        taken = widths != SKIP_LEVEL
+        chosen = widths[taken]
+        widths[:] = SKIP_LEVEL
+        widths[_even_places(plain)[taken.sum(axis=1)]] = chosen
+    if encoding.choices:
+        np.clip(projected[:, units:], 0, np.array(encoding.choices) - 1, out=projected[:, units:])
+    return projected
+
+
+@lru_cache(maxsize=8)
+def _even_places(encoding: EvenStages) -> NDArray[np.bool_]:
+    """Return which units a plan of 0, 1, 2, ... units runs, [units + 1, units]."""
+    taken = np.zeros((encoding.units + 1, encoding.units), dtype=bool)
+    for count, row in enumerate(taken):
+        row[encoding.places(count)] = True
+    return taken
 
 
 def recombine(rng: Generator, first: Levels, second: Levels) -> Levels:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from stepfront.checksums import place_of_search
 from stepfront.errors import InputError
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
@@ -130,7 +132,7 @@ def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Sc
         problem.settings.screen,
         problem.encoding,
         lambda: make_plan_features(problem),
-        lambda levels: [prices[name](levels) for name in evaluation.objectives[1:]],
+        lambda plans: np.column_stack([prices[name].of_all(plans) for name in evaluation.objectives[1:]]),
         paired,
         len(Objectives.of_settings(problem.settings).scores),
     )

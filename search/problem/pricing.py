@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import parse_constraint
@@ -13,7 +15,16 @@ from stepfront.search.objectives import excess
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.inference.cost import WidthCost, steps_latency_ms
 
-Price = Callable[[Levels], float]
+
+@dataclass(frozen=True)
+class Price:
+    """What levels cost; `of_all` returns it for plans [N, units], [N]."""
+
+    of_all: Callable[[Levels], Array]
+
+    def __call__(self, levels: Levels) -> float:
+        """Return what the levels of one plan cost."""
+        return float(self.of_all(levels[None])[0])
 
 
 def level_prices(
@@ -29,17 +40,19 @@ def level_prices(
     def summed(each: list[float]) -> Price:
         table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
         # Genes of the sampler, behind the levels of the widths, cost nothing.
-        return lambda levels: float((lengths * table[levels[: len(lengths)]]).sum())
+        return Price(lambda plans: (lengths * table[plans[:, : len(lengths)]]).sum(axis=1))
 
-    def latency(levels: Levels) -> float:
+    def latencies(plans: Levels) -> Array:
         # A full step is slower where the next one reuses its features, so steps can't be summed one by one.
-        return steps_latency_ms(encoding.step_variants(levels), costs)
+        return np.array([steps_latency_ms(encoding.step_variants(levels), costs) for levels in plans])
 
     variants = encoding.variants
     slower = any(variant.reuse and costs[variant.width].keep_latency_ms is not None for variant in variants)
     return {
         "gflops": summed([costs[variant.width].gflops_of(variant) for variant in variants]),
-        "latency_ms": latency if slower else summed([costs[variant.width].ms_of(variant) for variant in variants]),
+        "latency_ms": Price(latencies)
+        if slower
+        else summed([costs[variant.width].ms_of(variant) for variant in variants]),
     }
 
 

@@ -289,11 +289,14 @@ class Ledger:
             )
         trial = self._store.add(proposal)
         self.archive.genomes.add(proposal.genome)
+        if not is_fit(trial):
+            self.archive.begin(trial)
         return trial
 
     def _finish(self, trial: FrozenTrial, result: Mapping[str, Any]) -> None:
         self._store.record(trial, result)
         self._queue.end(trial)
+        self.archive.end(trial)
         self.finished += 1
         if trial.state == TrialState.COMPLETE:
             self.archive.add(trial)
@@ -304,6 +307,7 @@ class Ledger:
         self.archive.fill(
             {trial.user_attrs[GENOME] for trial in self.trials},
             sorted(complete, key=lambda trial: (result_of(trial)["elapsed"], trial.number)),
+            (trial for trial in self.trials if trial.state == TrialState.RUNNING and not is_fit(trial)),
         )
         self.progress.reset()
         self.finished = sum(trial.state.is_finished() for trial in self.trials)

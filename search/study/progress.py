@@ -94,6 +94,11 @@ class FrontProgress:
         """The complete trials, in the order of their results."""
         return self._archive.complete
 
+    @property
+    def under_way(self) -> list[FrozenTrial]:
+        """The trials that were proposed and have no result, in the order of their proposals."""
+        return self._archive.under_way
+
     def reference_point(self) -> list[float] | None:
         """Return the reference point of the hypervolume, [objectives]; None while the first trials run."""
         return self._reference.value()

@@ -142,3 +142,12 @@ def test_the_study_is_optunas_with_our_sampler_which_has_no_parameters() -> None
     assert ledger.study.sampler is ledger.sampler
     with pytest.raises(ValueError, match="no parameter 'width'"):
         ledger.study.ask().suggest_float("width", 0, 1)
+
+
+def test_before_the_first_result_plans_under_way_are_the_parents() -> None:
+    ledger = make_ledger("memory", Path())
+    for _ in range(12):
+        ledger.ask()
+    children = ledger.trials[len(INITIAL) :]
+    assert {trial.user_attrs["origin"] for trial in children} <= {"crossover", "mutation"}
+    assert all(trial.user_attrs["parents"] for trial in children)

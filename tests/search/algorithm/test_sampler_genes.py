@@ -10,7 +10,7 @@ from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, Eve
 from stepfront.search.algorithm.proxies import gap_score
 from stepfront.search.algorithm.sampler_genes import SamplerGenes, make_plan_encoding
 from stepfront.search.algorithm.surrogate import PlanFeatures
-from stepfront.search.algorithm.variation import change_gene, count_neighbours, make_child, neighbour
+from stepfront.search.algorithm.variation import change_gene, count_neighbours, make_child, neighbours
 from stepfront.search.config import SpaceSettings
 from stepfront.trainers.config import SamplerSettings
 
@@ -121,5 +121,5 @@ def test_a_space_of_samplers_alone_has_neighbours() -> None:
     plan = np.array([0, 0, 0, 0, 0, 0, 0])
     count = count_neighbours(encoding)
     assert count == len(SOLVERS) - 1 + len(GRIDS) - 1
-    found = {tuple(neighbour(plan, encoding, index)) for index in range(count)}
+    found = set(map(tuple, neighbours(np.tile(plan, (count, 1)), np.arange(count), encoding)))
     assert found == {(0,) * 5 + pair for pair in ((1, 0), (2, 0), (0, 1))}

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from stepfront.plugins import PROXIES
 from stepfront.search.algorithm.encodings import Stages
@@ -14,7 +14,7 @@ from stepfront.search.algorithm.proxies import ModelProxy, ProxyInputs, find_pro
 from stepfront.search.algorithm.screening import Screening, best_child, make_screening
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
-from stepfront.search.pareto import front_indices, hypervolume
+from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume
 
 
 def test_the_child_that_adds_most_hypervolume_is_picked() -> None:
@@ -39,6 +39,7 @@ class Progress:
 
     def __init__(self, trials: int) -> None:
         self.complete: list[FrozenTrial] = [create_trial(values=[1.0, 1.0]) for _ in range(trials)]
+        self.running: list[FrozenTrial] = []
 
     def scores(self) -> np.ndarray:
         return np.ones((len(self.complete), 2))
@@ -48,6 +49,24 @@ class Progress:
 
     def reference_point(self) -> list[float] | None:
         return [4.0, 4.0]
+
+    @property
+    def under_way(self) -> list[FrozenTrial]:
+        return self.running
+
+
+def one(plans: np.ndarray) -> np.ndarray:
+    """Return the cost 1 of each plan."""
+    return np.ones((len(plans), 1))
+
+
+def by_sum(plans: np.ndarray) -> np.ndarray:
+    """Return a cost of each plan that grows with its levels."""
+    return 1.0 + plans.sum(axis=1, keepdims=True)
+
+
+def levels_of(trial: FrozenTrial) -> np.ndarray:
+    return np.array(trial.user_attrs["levels"])
 
 
 class FixedProxy:
@@ -68,7 +87,7 @@ class FixedProxy:
     [(0.5, LEAST_TRIALS, 1), (0.4, LEAST_TRIALS, 0), (np.nan, LEAST_TRIALS, 0), (0.9, LEAST_TRIALS - 1, 0)],
 )
 def test_a_proxy_chooses_only_while_its_correlation_is_known_and_high(tau: float, trials: int, chosen: int) -> None:
-    screening = Screening(FixedProxy(tau), lambda levels: [1.0], 0.5)
+    screening = Screening(FixedProxy(tau), one, levels_of, 0.5)
     children = [np.array([0]), np.array([1])]
     assert screening(children) == 0  # before it watches a search
     screening.watch(Progress(trials))
@@ -102,7 +121,7 @@ def test_the_expected_gain_weighs_what_the_optimistic_gain_takes_for_granted() -
     chosen = {}
     for acquisition in ("optimistic", "expected"):
         proxy = KnownDistribution()
-        screening = Screening(proxy, lambda levels: [2.0], 0.5, acquisition=acquisition)
+        screening = Screening(proxy, lambda plans: 2 * one(plans), levels_of, 0.5, acquisition=acquisition)
         screening.watch(Progress(LEAST_TRIALS))
         chosen[acquisition] = screening(children)
         assert screening(children) == chosen[acquisition]
@@ -141,7 +160,7 @@ def test_fitted_plans_teach_neither_the_screening_nor_what_leads_the_first_gener
     for progress in (everything, own):
         features = PlanFeatures(encoding, gap, (lambda asked: -np.asarray(asked).sum(axis=1) / 4,))
         model = ModelProxy(features, lambda trial: encoding.unpack(trial.user_attrs["genome"]))
-        screening = Screening(model, lambda levels: [1.0 + float(levels.sum())], -1.0, acquisition="expected")
+        screening = Screening(model, by_sum, levels_of, -1.0, acquisition="expected")
         assert screening.has_earlier
         complete = progress.complete
         for count in range(4, len(complete) + 1):
@@ -168,7 +187,7 @@ class PartlyUnknown(FixedProxy):
 
 @pytest.mark.parametrize(("scores", "chosen"), [([np.nan, 3.9, 1.0], 0), ([3.9, np.nan, 1.0], 2)])
 def test_a_first_child_that_the_proxy_can_not_score_is_evaluated(scores: list[float], chosen: int) -> None:
-    screening = Screening(PartlyUnknown(scores), lambda levels: [1.0], 0.5)
+    screening = Screening(PartlyUnknown(scores), one, levels_of, 0.5)
     screening.watch(Progress(LEAST_TRIALS))
     assert screening([np.array([level]) for level in range(3)]) == chosen
 
@@ -182,5 +201,63 @@ def test_proxies_of_own_scores_are_told_so() -> None:
 
     with patch("stepfront.search.algorithm.screening.find_proxy", lambda name: make):
         features = PlanFeatures(encoding, np.ones((4, 2)))
-        make_screening(ScreenSettings(), encoding, lambda: features, lambda levels: [1.0], scores=2)
+        make_screening(ScreenSettings(), encoding, lambda: features, one, scores=2)
     assert told == [True, False, False]
+
+
+class ByLevel(FixedProxy):
+    """A proxy that expects an FID of 1.0 of level 0 and of 2.5 of level 1."""
+
+    def predict(self, children: object) -> np.ndarray:
+        return np.where(np.array(children)[:, 0] == 0, 1.0, 2.5)
+
+
+def test_of_two_equal_plans_the_one_that_is_not_under_way_is_chosen() -> None:
+    # Beside the front (3, 3), below (4, 4), the plans (1.0, 2.5) and (2.5, 1.0) add 3 * 1.5 - 1 each.
+    plans = [np.array([0]), np.array([1])]
+    screening, progress = Screening(ByLevel(0.9), lambda p: np.where(p == 0, 2.5, 1.0), levels_of, 0.5), Progress(20)
+    screening.watch(progress)
+    assert screening(plans) == 0
+    for level in (0, 1):
+        progress.running = [create_trial(state=TrialState.RUNNING, user_attrs={"levels": [level]})]
+        progress.running[0].number = level
+        assert screening(plans) == 1 - level
+    progress.running = []  # it failed
+    assert screening(plans) == 0
+
+
+@pytest.mark.parametrize(("trials", "under_way", "chosen"), [(6, 0, 0), (6, 1, 1), (5, 1, 0), (LEAST_TRIALS, 0, 1)])
+def test_with_plans_under_way_fewer_trials_are_enough(trials: int, under_way: int, chosen: int) -> None:
+    screening, progress = (
+        Screening(ByLevel(0.9), lambda p: np.where(p == 0, 3.9, 1.0), levels_of, 0.5),
+        Progress(trials),
+    )
+    progress.running = [create_trial(state=TrialState.RUNNING, user_attrs={"levels": [0]})] * under_way
+    screening.watch(progress)
+    assert screening([np.array([0]), np.array([1])]) == chosen
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_model_that_counts_a_plan_as_evaluated_expects_nothing_more_of_it(earlier: bool) -> None:
+    encoding, gap = Stages(4, (0.5, 1.0), False, 4), np.array([[1.0, 0.0]] * 4)
+    models = (lambda asked: -np.asarray(asked).sum(axis=1) / 4,) if earlier else ()
+    model = ModelProxy(PlanFeatures(encoding, gap, models), lambda t: encoding.unpack(t.user_attrs["genome"]))
+    progress = Learning(encoding, 9)
+    progress.complete = [trial for trial in progress.complete if "learnt" not in trial.user_attrs]
+    known = {trial.user_attrs["genome"] for trial in progress.complete}
+    plans = [np.array(bits) for bits in np.ndindex(2, 2, 2, 2) if encoding.pack(np.array(bits)) not in known]
+    model.learn(progress.complete, progress.scores())
+    costs, reference = by_sum(np.array(plans))[:, 0], [6.0, 6.0]
+
+    def gains(front: np.ndarray) -> np.ndarray:
+        return expected_hypervolume_gains(*model.distribution(plans), costs, front, reference)
+
+    front = np.array([[5.0, 5.0]])
+    before, (mean, deviation) = gains(front), model.distribution(plans)
+    first = int(np.argmax(before))
+    model.believe([plans[first]])
+    after = gains(np.vstack([front, [np.exp(mean[first]), costs[first]]]))
+    np.testing.assert_allclose(model.distribution(plans)[0], mean, rtol=1e-9)
+    assert (model.distribution(plans)[1] <= deviation + 1e-12).all()
+    assert after[first] < 0.05 * before[first]
+    assert (after <= before + 1e-12).all()

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.gaussian_process.kernels import Sum as SumOfKernels
 
 from stepfront.search.algorithm.encodings import Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
-from stepfront.search.algorithm.surrogate import MOST_STRETCHES, MOST_TRIALS, PlanFeatures, Surrogate, last_refit
+from stepfront.search.algorithm.surrogate import (
+    MOST_STRETCHES,
+    MOST_TRIALS,
+    Kernel,
+    PlanFeatures,
+    Surrogate,
+    last_refit,
+)
 
 ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)
 GAP = np.linspace(1, 3, 20)[:, None] * (3 - np.arange(4))
@@ -28,11 +39,56 @@ def unranked(most: int) -> np.ndarray:
     raise AssertionError("few trials are all learnt")
 
 
+def of_scikit_learn(kernel: Kernel) -> SumOfKernels:
+    """Return the same kernel of scikit-learn, with the bounds of a fit."""
+    near = ConstantKernel(kernel.height, (1e-3, 1e3)) * RBF(kernel.length, (0.1, 30.0))
+    linear = ConstantKernel(kernel.slope, (1e-3, 1e3)) * DotProduct(kernel.offset)
+    return near + linear + WhiteKernel(kernel.noise, (1e-4, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_kernel_and_its_fit_are_those_of_scikit_learn() -> None:
+    x, y = PlanFeatures(ENCODING, GAP)(draw(30)), np.log(list(map(fid_of, draw(30))))
+    y = (y - y.mean()) / y.std()
+    theirs = GaussianProcessRegressor(of_scikit_learn(Kernel())).fit(x, y).kernel_
+    ours = Kernel.fitted(x, y)
+    np.testing.assert_allclose(np.log(astuple(ours)), theirs.theta, rtol=1e-6)
+    unseen = PlanFeatures(ENCODING, GAP)(draw(20, seed=3))
+    kernel = of_scikit_learn(ours)
+    np.testing.assert_allclose(ours.among(x), kernel(x), rtol=1e-12)
+    np.testing.assert_allclose(ours(unseen, x), kernel(unseen, x), rtol=1e-12)
+    np.testing.assert_allclose(ours.diag(unseen), kernel.diag(unseen), rtol=1e-12)
+
+
+def test_to_believe_plans_is_to_learn_the_models_own_means() -> None:
+    features, fid = PlanFeatures(ENCODING, GAP)(draw(30)), np.array(list(map(fid_of, draw(30))))
+    believed, unseen = (PlanFeatures(ENCODING, GAP)(draw(6, seed=seed)) for seed in (1, 2))
+    model = Surrogate()
+    model.learn(features, fid, unranked)
+    before, means = model.predict(unseen), model.predict(believed)[0]
+    model.believe(believed[:2])
+    model.believe(believed[2:])
+    assert model._kernel is not None
+    logs = np.log(fid)
+    mean, scale = logs.mean(), logs.std()
+    y = (np.concatenate([logs, means]) - mean) / scale
+    whole = GaussianProcessRegressor(of_scikit_learn(model._kernel), optimizer=None)
+    expected, deviation = whole.fit(np.vstack([features, believed]), y).predict(unseen, return_std=True)
+    found = model.predict(unseen)
+    np.testing.assert_allclose(found, [expected * scale + mean, deviation * scale], rtol=1e-6)
+    np.testing.assert_allclose(found[0], before[0], rtol=1e-12)
+    assert (found[1] < before[1]).all()
+    # They count until the next result.
+    model.learn(features, fid, unranked)
+    assert np.array_equal(model.predict(unseen), before)
+
+
 def test_leaving_one_out_is_what_a_model_without_that_trial_says() -> None:
     features, fid = PlanFeatures(ENCODING, GAP)(draw(30)), np.array(list(map(fid_of, draw(30))))
     model = Surrogate()
     without = model.learn(features, fid, unranked)
-    kernel = model._kernel
+    assert model._kernel is not None
+    kernel = of_scikit_learn(model._kernel)
     logs = np.log(fid)
     mean, scale = logs.mean(), logs.std()
     for i in (0, 7, 29):

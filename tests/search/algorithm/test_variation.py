@@ -14,8 +14,9 @@ from stepfront.search.algorithm.variation import (
     exchange,
     make_child,
     mutations_of,
-    neighbour,
+    neighbours,
     one_point,
+    project_all,
     shift_boundary,
     thin,
     two_point,
@@ -136,10 +137,15 @@ def test_exchange_keeps_the_cost_in_cuts_too() -> None:
         assert macs[encoding.project(exchange(rng, levels, encoding))].sum() == macs[levels].sum()
 
 
+def all_neighbours(levels: np.ndarray, encoding: Encoding) -> np.ndarray:
+    count = count_neighbours(encoding)
+    return neighbours(np.tile(levels, (count, 1)), np.arange(count), encoding)
+
+
 @pytest.mark.parametrize("encoding", [Stages(8, (0.25, 0.5, 1.0), False, 4), Stages(8, (0.25, 0.5, 1.0), True, 4)])
 def test_neighbours_are_all_plans_of_one_change(encoding: Encoding) -> None:
     levels = np.array([0, 2, 1, 1])
-    found = [neighbour(levels, encoding, index) for index in range(count_neighbours(encoding))]
+    found = all_neighbours(levels, encoding)
     assert len(found) == 4 * (3 if encoding.skip else 2)
     assert len({encoding.pack(each) for each in found}) == len(found)
     assert all((each != levels).sum() == 1 for each in found)
@@ -148,5 +154,24 @@ def test_neighbours_are_all_plans_of_one_change(encoding: Encoding) -> None:
 def test_neighbours_change_genes_of_the_sampler_too() -> None:
     encoding = SamplerGenes(Stages(4, (0.5, 1.0), False, 2), ("ddim", "unipc_2"), ("trailing", "quadratic", "leading"))
     levels = np.array([0, 1, 1, 0])
-    found = {tuple(map(int, neighbour(levels, encoding, i))) for i in range(count_neighbours(encoding))}
+    found = {tuple(map(int, each)) for each in all_neighbours(levels, encoding)}
     assert found == {(1, 1, 1, 0), (0, 0, 1, 0), (0, 1, 0, 0), (0, 1, 1, 1), (0, 1, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        Stages(8, (0.25, 0.5, 1.0), True, 6),
+        EvenStages(8, (0.25, 0.5, 1.0), 6),
+        Cuts(8, (0.25, 0.5, 1.0), True, 2),
+        Stages(8, (0.5, 1.0, 1.0), True, 6, ("", "", "r")),
+        SamplerGenes(EvenStages(8, (0.25, 0.5, 1.0), 5), ("ddim", "unipc_2"), ("trailing", "quadratic")),
+    ],
+)
+def test_many_plans_are_projected_and_packed_as_each_is(encoding: Encoding) -> None:
+    rng = np.random.default_rng(0)
+    plans = rng.integers(-2, 4, (200, encoding.units + len(encoding.choices)))
+    plans[0] = -1
+    projected = project_all(plans, encoding)
+    assert np.array_equal(projected, [encoding.project(levels) for levels in plans])
+    assert encoding.pack_all(projected) == [encoding.pack(levels) for levels in projected]

@@ -140,3 +140,24 @@ def test_a_space_that_is_used_up_ends_the_search() -> None:
     assert sorted(t.user_attrs[GENOME] for t in ledger.trials) == sorted(
         f"{a}{b}{c}" for a in "01" for b in "01" for c in "01"
     )
+
+
+def test_plans_without_a_result_are_under_way(tmp_path: Path) -> None:
+    ledger = make_ledger("sqlite", tmp_path, attempts=2)
+
+    def under_way() -> list[int]:
+        return [trial.number for trial in ledger.progress.under_way]
+
+    asked = [ledger.ask() for _ in range(4)]
+    assert under_way() == [0, 1, 2, 3]
+    assert asked[1] is not None
+    ledger.tell(1, score(asked[1]), "w")
+    ledger.fail(2, "its worker died")  # it waits for another attempt
+    assert under_way() == [0, 2, 3]
+    ledger.add_fit(Proposal("3" * 10, "fit", (1,), "abc"), score(asked[1]))
+    assert under_way() == [0, 2, 3]
+    ledger = make_ledger("sqlite", tmp_path, attempts=2)
+    assert under_way() == [0, 2, 3]
+    assert [again.number for again in (ledger.ask(), ledger.ask(), ledger.ask()) if again is not None] == [0, 2, 3]
+    ledger.fail(2, "again")
+    assert under_way() == [0, 3]
