@@ -19,6 +19,9 @@ OURS = DEFAULTS.initial_plans
 NONE: Mapping[str, int] = {}
 BEFORE = ScreenSettings(coding="level", acquisition="optimistic", neighbours=0)
 
+IN_FLIGHT = (2, 4, 16, 64)
+"""Numbers of plans that are always under way in the rows for several workers."""
+
 Runner = Callable[[PlanSource, methods.Score, int, int], Array]
 
 
@@ -40,9 +43,15 @@ class Peer:
 
 
 def _ours(
-    initial: Mapping[str, int], screen: ScreenSettings, source: PlanSource, score: methods.Score, budget: int, seed: int
+    initial: Mapping[str, int],
+    screen: ScreenSettings,
+    source: PlanSource,
+    score: methods.Score,
+    budget: int,
+    seed: int,
+    in_flight: int = 1,
 ) -> Array:
-    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, screen)
+    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, screen, in_flight)
 
 
 def _random(source: PlanSource, score: methods.Score, budget: int, seed: int) -> Array:
@@ -85,6 +94,10 @@ def _with_initial(
 
 PEERS = (
     Peer("ours, default", partial(_ours, OURS, DEFAULTS.screen)),
+    *(
+        Peer(f"ours, default, {count} plans under way", partial(_ours, OURS, DEFAULTS.screen, in_flight=count))
+        for count in IN_FLIGHT
+    ),
     Peer("ours, random first generation", partial(_ours, RANDOM, DEFAULTS.screen)),
     Peer("ours, without screening", partial(_ours, OURS, methods.NO_SCREEN)),
     Peer("ours, level coding", partial(_ours, OURS, ScreenSettings(coding="level"))),

@@ -233,6 +233,8 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
   with n. In the column `... at n network TFLOPs` all methods have spent as much as {FULL_EVALUATIONS} evaluations
   of the full width. `-`: the method was not run so far.
 - `ms per proposal`: CPU time of one thread, models and storage included. Evaluations cost nothing here.
+- `n plans under way`: n plans are always without a result, as with n workers of equal speed. In all other rows a
+  result is known before the next plan is proposed.
 - `ours, level coding` to `ours, no neighbours` change one setting of `screen` each; without neighbours there is no
   climb either. `screening before 0.2` has the earlier defaults: `coding: level`, `acquisition: optimistic`,
   `neighbours: 0`.
