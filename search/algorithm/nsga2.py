@@ -91,7 +91,9 @@ class BlockNSGAII(GenomeSampler):
             return self._any_unseen(seen)
         if self.screen is None or len(children) == 1:
             return children[0][1]
-        return self._climbed(rng, children[self.screen([levels for levels, _ in children])], self.screen, seen)
+        return self._climbed(
+            rng, children[self.screen(np.array([levels for levels, _ in children]))], self.screen, seen
+        )
 
     def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
         """Return the next plan of the first generation; None after it.
@@ -165,7 +167,7 @@ class BlockNSGAII(GenomeSampler):
         levels, proposal = start
         for _ in range(self._most_climb):
             near = self._neighbours(rng, [(levels, proposal.parents)], "climb", {*seen, proposal.genome})
-            chosen = screen([levels, *(other for other, _ in near)])
+            chosen = screen(np.array([levels, *(other for other, _ in near)]))
             if chosen == 0:
                 break
             levels, proposal = near[chosen - 1]

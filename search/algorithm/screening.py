@@ -89,7 +89,7 @@ class Screening:
         if not self._is_trusted(complete, scores):
             return 0
         front = self._with_under_way(front)
-        costs = self._costs_of(np.array(children))
+        costs = self._costs_of(np.asarray(children))
         if (model := self._expecting(front)) is not None:
             return int(
                 np.argmax(expected_hypervolume_gains(*model.distribution(children), costs[:, 0], front, reference))
@@ -119,7 +119,7 @@ class Screening:
         if model.trust[0] > 0.5:
             return None
         front = self._with_under_way(front)
-        costs = self._costs_of(np.array(plans))
+        costs = self._costs_of(np.asarray(plans))
         return int(np.argmax(expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference)))
 
     def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
@@ -182,7 +182,7 @@ class Screening:
 
     def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
         """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
-        costs = self._costs_of(np.array(plans))
+        costs = self._costs_of(np.asarray(plans))
         if model is not None:
             return np.column_stack([np.exp(model.distribution(plans)[0]), costs])
         fid, *others = (proxy.predict(plans) for proxy in self._proxies)

@@ -33,8 +33,8 @@ LONGEST_PACKET = 5.0
 """Seconds that the plans of a packet take together, where there are many workers."""
 
 SECONDS_PER_WORKER = 0.25
-"""The same per worker: a few workers don't keep the driver busy, and each plan under way is one that proposals do not
-know (docs/bench-search.md)."""
+"""The same per worker: a few workers don't keep the driver busy, and each plan under way costs about one evaluation,
+since proposals know what is expected of it, not its result (docs/search.md)."""
 
 _LAST = 16
 """Number of results whose median is the time per evaluation; the first of a worker may include compiling."""
@@ -80,7 +80,7 @@ class PacketSize:
     def plans(self, slots: int, known: int, remaining: int | None) -> int:
         """Return the number of plans in the next packet of a search with `slots` workers and `known` results.
 
-        No more plans are under way than there are results, and the last `remaining` ones are for all workers alike.
+        No more plans are under way than there are results, which all that is believed of them rests on, and the last `remaining` ones are for all workers alike.
         """
         if slots < 2 or not self._seconds:
             return 1  # with one worker, a search must be the same at every run
