@@ -20,6 +20,8 @@ from stepfront.search.config import SpaceSettings
 from stepfront.trainers.variant import SKIP, Variant, marked, repaired
 
 Levels = NDArray[np.int64]
+Plans = Sequence[Levels] | Levels
+"""Levels of several plans, [N, units]; those that are one array are read fastest."""
 
 SKIP_LEVEL = -1
 GENE_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"

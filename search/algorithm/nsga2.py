@@ -31,8 +31,8 @@ from stepfront.search.records.settings_paths import FRONT_OF
 
 _TRIES = 200
 
-Screen = Callable[[Sequence[Levels]], int]
-"""Return the index of the child to evaluate among several."""
+Screen = Callable[[Levels], int]
+"""Return the index of the child to evaluate among several, [N, units]."""
 
 Lead = Callable[[Sequence[Levels]], int | None]
 """Return the index of the plan to evaluate while earlier searches are trusted; None where they are not."""

@@ -21,7 +21,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from stepfront.arrays import Array
 from stepfront.plugins import PROXIES
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
+from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Plans
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import TransferModel, make_model
 from stepfront.search.algorithm.trials import GENOME, result_of
@@ -120,7 +120,7 @@ class ModelProxy:
         mean, deviation = self.distribution(children)
         return np.exp(mean - deviation) if self._of_fid else mean - deviation
 
-    def distribution(self, children: Sequence[Levels]) -> tuple[Array, Array]:
+    def distribution(self, children: Plans) -> tuple[Array, Array]:
         """Return mean and standard deviation of each child's log FID, [N] each; of another score, without the log."""
         return self._model.predict(self._features(children))
 

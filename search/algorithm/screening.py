@@ -10,7 +10,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.algorithm.encodings import Encoding, Levels, Plans
 from stepfront.search.algorithm.proxies import ModelProxy, Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.algorithm.transfer import LEAST_LEAD
@@ -81,7 +81,7 @@ class Screening:
         """Set the search whose trials decide how far the proxy is trusted; it is made after the screening."""
         self._progress, self._known = progress, (-1, (), np.zeros((0, 0)), None)
 
-    def __call__(self, children: Sequence[Levels]) -> int:
+    def __call__(self, children: Plans) -> int:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted or can't score it."""
         if (known := self._searched(FEWEST_TRIALS if self._under_way else LEAST_TRIALS)) is None:
             return 0
@@ -94,7 +94,7 @@ class Screening:
             return int(
                 np.argmax(expected_hypervolume_gains(*model.distribution(children), costs[:, 0], front, reference))
             )
-        expected = [proxy.predict(children) for proxy in self._proxies]
+        expected = [proxy.predict(list(children)) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
         return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference)

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist, squareform
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
+from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Plans
 
 Worth = Callable[[int], NDArray[np.int64]]
 """Return ranks of all trials [N] that tell the given number apart; the trials of smallest rank are learned."""
@@ -52,7 +52,7 @@ class PlanFeatures:
     earlier: tuple[EarlierModel, ...] = ()
     coding: str = "level"
 
-    def __call__(self, plans: Sequence[Levels]) -> Array:
+    def __call__(self, plans: Plans) -> Array:
         """Return the features [N, features] of N plans' levels.
 
         They are the mean level of each stretch, half the log gap, and the predictions of earlier searches.  With skip,
@@ -79,7 +79,10 @@ class PlanFeatures:
         columns += [_stretches(np.where(taken, marks[levels], 0.0)) for marks in self._marks]
         chosen = [genes[:, [i]] == np.arange(count) for i, count in enumerate(self.encoding.choices) if count > 1]
         columns += [one.astype(np.float64) for one in chosen]
-        known = [0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)), *(model(plans) for model in self.earlier)]
+        known = [
+            0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)),
+            *(model(list(plans)) for model in self.earlier),
+        ]
         return np.column_stack([*columns, *known])
 
     def _coded(self, levels: Levels, taken: NDArray[np.bool_]) -> list[Array]:

@@ -80,7 +80,8 @@ class PacketSize:
     def plans(self, slots: int, known: int, remaining: int | None) -> int:
         """Return the number of plans in the next packet of a search with `slots` workers and `known` results.
 
-        No more plans are under way than there are results, which all that is believed of them rests on, and the last `remaining` ones are for all workers alike.
+        No more plans are under way than there are results, on which all that is believed of them rests.  The last
+        `remaining` ones are for all workers alike.
         """
         if slots < 2 or not self._seconds:
             return 1  # with one worker, a search must be the same at every run
