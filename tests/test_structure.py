@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, str] = {
         trainers/ground ground""",
     "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion trainers/networks
-        trainers/data trainers/ground ground""",
+        trainers/data trainers/ground dashboards/formatting ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
         trainers/network_families trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/earlier

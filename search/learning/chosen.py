@@ -7,13 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from stepfront.search.learning.distance_features import open_for_gradients
+from stepfront.search.learning.unfinished import Unfinished
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.diffusion.conditioning import make_condition
@@ -27,7 +28,6 @@ from stepfront.trainers.learning_settings import LearningSettings, SamplerKind
 from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
-from stepfront.trainers.sampler_learning.lesson import OnProgress
 from stepfront.trainers.sampler_learning.pairs import learning_seed
 from stepfront.trainers.sampler_learning.starts import ClosedForm, different_forms
 from stepfront.trainers.validation import settings_json
@@ -48,7 +48,8 @@ class Task:
 
     It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are
     those of each score that decides between them.  `own` is the plan on its sampler so far, which is scored as well.
-    `features` are those that the distance compares; None where it compares pixels.
+    `features` are those that the distance compares; None where it compares pixels.  `unfinished` has what an
+    interrupted call has done.
     """
 
     parts: EvaluatorParts
@@ -59,6 +60,7 @@ class Task:
     hand: tuple[tuple[str, str], ...]
     own: Plan | None = None
     features: PackedFeatures | None = None
+    unfinished: Unfinished = field(default_factory=Unfinished)
 
     @property
     def key(self) -> str:
@@ -79,33 +81,37 @@ class Task:
             content += [self.own.solver, self.own.times, self.own.learnt and self.own.learnt.digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def run(self, on_progress: OnProgress = lambda progress: None) -> SamplerRecord:
+    def run(self) -> SamplerRecord:
         """Learn the sampler and return it, or the best closed form where that scores at least as well or is asked for.
 
         Closed forms are ranked by FID on noise of its own: the nearest to the teacher's images need not look best.  A
         learnt sampler is chosen where its held-out distance and its FID are both smaller than the best one's.
+        An interrupted call is continued, and ends with the same sampler.
         """
         begin = time.monotonic()
         if self.parts.threads:
             torch.set_num_threads(self.parts.threads)
         score, sampler = self._scorer(), self._sampler()
         forms = different_forms(sampler.schedule, len(self.widths), self.hand)
-        scores = {form: score(self._on(form.sampler())) for form in forms}
+        scores = {form: self._kept_score(form.name, self._on(form.sampler()), score) for form in forms}
         starts = sorted(forms, key=lambda form: scores[form])[: self.settings.starts]
-        own_fid = None if self.own is None else score(self.own)
+        own_fid = None if self.own is None else self._kept_score("own", self.own, score)
         if self.learnt == "closed_form":
             record = self._measured(starts[0], scores[starts[0]])
         else:
-            record = self._learnt_from(sampler, starts, scores[starts[0]], score, on_progress)
+            record = self._learnt_from(sampler, starts, scores[starts[0]], score)
         images = self.images * (len(forms) + (self.own is not None) + (record.fid is not None))
         costs = [self.parts.costs[width] for width in self.widths]
         return replace(
             record,
             calls=record.calls + images * sum(cost.calls for cost in costs),
             tflops=record.tflops + images * sum(cost.step_gflops for cost in costs) / 1e3,
-            seconds=time.monotonic() - begin,
+            seconds=record.seconds + time.monotonic() - begin,
             own_fid=own_fid,
         )
+
+    def _kept_score(self, name: str, plan: Plan, score: Score) -> float:
+        return self.unfinished.score(name, lambda: score(plan))
 
     def _measured(self, form: ClosedForm, fid: float) -> SamplerRecord:
         """Return the record of a closed form, without what measuring it took."""
@@ -123,9 +129,13 @@ class Task:
         )
 
     def _learnt_from(
-        self, sampler: Sampler, starts: Sequence[ClosedForm], start_fid: float, score: Score, on_progress: OnProgress
+        self, sampler: Sampler, starts: Sequence[ClosedForm], start_fid: float, score: Score
     ) -> SamplerRecord:
-        """Learn from closed forms, the best one first, and return the record; `calls` and `tflops` are of learning."""
+        """Learn from closed forms, the best one first, and return the record.
+
+        `calls` and `tflops` are of learning, and `seconds` those that interrupted calls have spent on it.
+        """
+        begin, state = time.monotonic(), self.unfinished.descents
         assert self.learnt != "closed_form", "there is something to learn"
         gflops = {width: cost.step_gflops / cost.calls for width, cost in self.parts.costs.items()}
         result = learn_sampler(
@@ -133,8 +143,11 @@ class Task:
             features=None if self.features is None else open_for_gradients(self.features, sampler.device),
             call_gflops=gflops,
             starts=starts,
-            on_progress=on_progress,
+            on_progress=self.unfinished.report,
+            state=state,
+            depends_on="" if state is None else state.stem,  # the key of this task
         )
+        earlier = max(0.0, result.seconds - (time.monotonic() - begin))
         fid = score(self._on(result.sampler))
         helps = result.better and fid < start_fid
         return SamplerRecord(
@@ -152,7 +165,7 @@ class Task:
             start_fid=start_fid,
             calls=result.calls,
             tflops=result.gflops / 1e3,
-            seconds=result.seconds,
+            seconds=earlier,
         )
 
     def _on(self, sampler: LearntSampler) -> Plan:

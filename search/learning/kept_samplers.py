@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import read_json, write_json
 from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.unfinished import Unfinished
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 
 MADE_FOR = "made_for"
@@ -55,6 +57,15 @@ class KeptSamplers:
             FileStore(self.uri).write_json(f"{FOLDER}/{path.name}", json.loads(json.dumps(content)))
         except InputError as error:
             _log.warning("%s; other machines learn this sampler again, here it is in %s", error, path)
+
+    def unfinished(self, task: Task) -> Unfinished:
+        """Return where an interrupted learning of a task is kept: nowhere for a supernet at a URI."""
+        if self.uri is not None:
+            return Unfinished()
+        folder = self._path(task).with_suffix(".unfinished")
+        with contextlib.suppress(OSError):  # a folder that can only be read keeps nothing
+            folder.mkdir(parents=True, exist_ok=True)
+        return Unfinished(folder)
 
     def _path(self, task: Task) -> Path:
         return self.local / FOLDER / f"{task.key}.json"

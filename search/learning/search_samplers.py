@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import ray
 
 from stepfront.errors import InputError, first_line
-from stepfront.search.execution.placement import remote_options
+from stepfront.search.config import WorkerSettings
+from stepfront.search.execution.placement import remote_options, worker_count
 from stepfront.search.execution.worker import reason_of
 from stepfront.search.learning.chosen import Task
 from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.kept_samplers import KeptSamplers
+from stepfront.search.learning.unfinished import ProgressReport
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SamplerRecord, read_search_samplers
@@ -91,25 +94,41 @@ def find_or_learn(
     """
     kept = KeptSamplers(problem.supernet.local, problem.supernet.uri)
     records = {task.key: found for task in tasks if (found := kept.find(task)) is not None}
-    missing = [task for task in tasks if task.key not in records]
-    if missing:
-        workers = problem.settings.workers
-        run = ray.remote(**remote_options(workers))(_run)
-        parts = ray.put((missing[0].parts, missing[0].features))
-        waiting = {run.remote(parts, _without_parts(task)): task for task in missing}
-        while waiting:
-            what = "measuring solvers" if missing[0].learnt == "closed_form" else "learning samplers"
-            stage(f"{what}, {len(missing) - len(waiting)} of {len(missing)} done")
-            while not (ready := ray.wait(list(waiting), num_returns=1, timeout=1)[0]):
-                check_interrupt()
-            task = waiting.pop(ready[0])
-            try:
-                records[task.key] = _result(ready[0])
-            except InputError as error:
-                on_failure(task, error)
-            else:
-                kept.keep(task, records[task.key])
+    missing = [replace(task, unfinished=kept.unfinished(task)) for task in tasks if task.key not in records]
+    for task, done in _done(missing, problem.settings.workers, stage, check_interrupt):
+        try:
+            records[task.key] = _result(done)
+        except InputError as error:
+            on_failure(task, error)
+        else:
+            kept.keep(task, records[task.key])
+            task.unfinished.remove()
+    for record in records.values():
+        if record.refusal:
+            stage(record.refusal)
     return records
+
+
+def _done(
+    missing: Sequence[Task], workers: WorkerSettings, stage: Stage, check_interrupt: Callable[[], None]
+) -> Iterator[tuple[Task, ray.ObjectRef[SamplerRecord]]]:
+    """Let workers learn, and yield each task when it has ended; its remaining time is reported meanwhile."""
+    if not missing:
+        return
+    run, begin, seconds = ray.remote(**remote_options(workers))(_run), time.monotonic(), list[float]()
+    parts = ray.put((missing[0].parts, missing[0].features))
+    waiting = {run.remote(parts, _without_parts(task)): task for task in missing}
+    what = "measuring solvers" if missing[0].learnt == "closed_form" else "learning samplers"
+    count = worker_count(workers)
+    report = ProgressReport(what, stage, count)
+    while waiting:
+        stage(f"{what}, {len(missing) - len(waiting)} of {len(missing)} done")
+        while not (ready := ray.wait(list(waiting), num_returns=1, timeout=1)[0]):
+            check_interrupt()
+            report.look([task.unfinished for task in waiting.values()], seconds)
+        yield waiting.pop(ready[0]), ready[0]
+        ended = len(missing) - len(waiting)
+        seconds = [(time.monotonic() - begin) * min(count, ended) / ended] * ended
 
 
 def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
@@ -128,5 +147,9 @@ def _without_parts(task: Task) -> dict[str, Any]:
 
 
 def _run(shared: tuple[EvaluatorParts, PackedFeatures | None], other: Mapping[str, Any]) -> SamplerRecord:
-    parts, features = shared
-    return Task(parts, **other, features=features).run()
+    task = Task(shared[0], **other, features=shared[1])
+    try:
+        return task.run()
+    except InputError:  # it would fail again in the same way
+        task.unfinished.remove()
+        raise

@@ -65,6 +65,15 @@ class SamplerRecord:
         return self.own_fid is None or self.chosen_fid < self.own_fid
 
     @property
+    def refusal(self) -> str:
+        """Return why the learnt sampler is not used, in one line with its figures; empty where it is, or none was."""
+        if self.chosen == "learnt" or self.fid is None or self.held_out is None or self.start_held_out is None:
+            return ""
+        pairs = (("held-out distance", self.held_out, self.start_held_out), ("FID", self.fid, self.start_fid))
+        reasons = [f"{what} {own:.4g} is not below {best:.4g}" for what, own, best in pairs if not own < best]
+        return f"{runs_text(self.widths)} keeps {self.start}: the learnt sampler's {' and its '.join(reasons)}"
+
+    @property
     def steps(self) -> int:
         """Return the number of steps."""
         return len(self.widths)

@@ -36,7 +36,7 @@ def save_descent(path: Path, key: str, descent: Descent, seconds: float, calls: 
         "calls": sorted(calls.items()),
     }
     metadata = {"key": key, "facts": json.dumps(facts)}
-    write_atomically(path, lambda beside: save_file(tensors, beside, metadata))
+    write_atomically(path, lambda beside: save_file(tensors, beside, metadata), recorded=False)
 
 
 def restore_descent(path: Path, key: str, descent: Descent) -> tuple[dict[float, int], float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from torch import Tensor
 
 from stepfront.errors import InputError
 from stepfront.files import write_json
@@ -32,6 +33,8 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search, resume_settings
 from stepfront.tables.search_tables import read_snapshot
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.sampler_learning import learn
+from stepfront.trainers.sampler_learning.distances import Distance, squared_error
 from tests.search import at_once
 from tests.search.at_once import workers_at_once
 from tests.search.conftest import copy_of_search, tiny_settings
@@ -119,6 +122,25 @@ def test_a_search_that_is_refused_leaves_samplers_and_tables_as_they_were(elsewh
         run_search(search_settings(elsewhere.parents[1], "sampler.steps=3"), False, NoView(), stages.append)
     assert [(elsewhere / name).read_bytes() for name in kept] == before
     assert not any("samplers" in stage for stage in stages)  # refused before the long work
+
+
+def test_learning_that_diverges_leaves_samplers_and_tables_as_they_were(
+    begun: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of_search(begun[0], tmp_path)
+    kept = (*directory.glob("samplers/*"), *directory.parent.glob("supernet/samplers/*"), *directory.glob("*.parquet"))
+    before = {file: file.read_bytes() for file in kept}
+    assert len([file for file in before if file.parent.name == "samplers"]) >= 7  # of three, twice, and the index
+
+    def not_a_number(name: str, targets: Tensor, features: object) -> Distance:
+        return lambda images, others: squared_error(images, others) * float("nan")
+
+    monkeypatch.setattr(learn, "make_distance", not_a_number)
+    larger = extended_settings(directory, 2, None, None, ["sampler.steps=8", "space.stages=4"])
+    with pytest.raises(InputError, match="learning diverged at iteration 0: the distance is nan"):
+        run_search(larger, False, NoView(), lambda text: None, extend=True)
+    after = (*directory.glob("samplers/*"), *directory.parent.glob("supernet/samplers/*"), *directory.glob("*.parquet"))
+    assert {file: file.read_bytes() for file in after} == before
 
 
 def test_a_missing_sampler_is_named(tmp_path: Path) -> None:

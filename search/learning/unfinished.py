@@ -1,0 +1,105 @@
+"""Keep what an interrupted learning has done so far, and how far it is, until its sampler is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepfront.dashboards.formatting import duration
+from stepfront.errors import InputError
+from stepfront.files import write_text
+from stepfront.trainers.sampler_learning.lesson import LearningProgress
+
+SCORES, PROGRESS = "scores.json", "progress.json"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A folder that holds the state of one learning: scores of closed forms, descents, and how far it is.
+
+    Without a folder nothing is kept: a worker on another machine may not see that of the driver.
+    """
+
+    folder: Path | None = None
+
+    @property
+    def descents(self) -> Path | None:
+        """The folder for the states of descents; None where nothing is kept."""
+        return self.folder if self.folder is not None and self.folder.is_dir() else None
+
+    def score(self, name: str, measure: Callable[[], float]) -> float:
+        """Return the score of this name: that of an interrupted call, or else measured now and kept."""
+        known = self._read(SCORES)
+        if name not in known:
+            known |= {name: measure()}
+            self._write(SCORES, known)
+        return float(known[name])
+
+    def report(self, progress: LearningProgress) -> None:
+        """Keep how far learning is, for the driver to read."""
+        found = {"phase": progress.phase, "done": progress.done, "remaining": progress.remaining}
+        self._write(PROGRESS, found | {"seconds": progress.seconds})
+
+    def progress(self) -> LearningProgress | None:
+        """Return how far learning is; None where nothing is known."""
+        found = self._read(PROGRESS)
+        try:
+            return LearningProgress(found["phase"], found["done"], found["seconds"], found["remaining"])
+        except KeyError:
+            return None
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads((self.folder / name).read_text(encoding="utf-8")) if self.folder else {}
+            return content if isinstance(content, dict) else {}
+        return {}
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        if (folder := self.descents) is None:
+            return
+        with contextlib.suppress(InputError):  # what can't be kept is measured again
+            write_text(folder / name, json.dumps(content), recorded=False)
+
+
+def remaining_seconds(running: Sequence[LearningProgress | None], ended: Sequence[float], workers: int) -> float:
+    """Return about how long several learnings still take on so many workers; NaN where nothing is known yet.
+
+    `running` are those that have not ended, None where nothing is known of one: it is expected to take as long as the
+    others.  `ended` are the seconds of those that have.
+    """
+    known = [p for p in running if p is not None and math.isfinite(p.remaining)]
+    totals = [*ended, *(p.seconds + p.remaining for p in known)]
+    if not totals:
+        return math.nan
+    left = [p.remaining for p in known] + [sum(totals) / len(totals)] * (len(running) - len(known))
+    return max(max(left, default=0.0), sum(left) / workers)
+
+
+class ProgressReport:
+    """Reports every so many seconds about how long several learnings still take."""
+
+    def __init__(self, what: str, stage: Callable[[str], None], workers: int, every: float = 30.0) -> None:
+        self._what, self._stage, self._workers, self._every = what, stage, workers, every
+        self._next = time.monotonic() + every
+
+    def look(self, running: Sequence[Unfinished], ended: Sequence[float]) -> None:
+        """Report where it is time to, and something is known."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._every
+        left = remaining_seconds([one.progress() for one in running], ended, self._workers)
+        if math.isfinite(left):
+            counts = f"{len(ended)} of {len(ended) + len(running)} done"
+            self._stage(f"{self._what}, {counts}, about {duration(left)} left")

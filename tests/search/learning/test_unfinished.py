@@ -1,0 +1,117 @@
+"""Learning that is interrupted, and that does not help: what is kept, and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepfront.search.learning.search_samplers import find_or_learn, sampler_task
+from stepfront.search.learning.unfinished import ProgressReport, Unfinished, remaining_seconds
+from stepfront.search.problem.costs import read_costs
+from stepfront.search.problem.evaluator_parts import worker_parts
+from stepfront.search.problem.load import load_problem
+from stepfront.search.records.learnt_samplers import SamplerRecord
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
+from stepfront.trainers.evaluator import Evaluator
+from stepfront.trainers.sampler_learning.descent import Descent
+from stepfront.trainers.sampler_learning.lesson import LearningProgress, Lesson
+from tests.search.learning.test_search_samplers import search_settings
+
+
+def counted(kind: type, name: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the calls of a method in a list of one number."""
+    calls, method = [0], getattr(kind, name)
+
+    def call(*given: Any) -> Any:
+        calls[0] += 1
+        return method(*given)
+
+    monkeypatch.setattr(kind, name, call)
+    return calls
+
+
+def test_a_killed_learning_continues_to_the_same_sampler(searched_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = load_problem(search_settings(searched_copy.parents[1]))
+    task = sampler_task(problem, worker_parts(problem, read_costs(searched_copy)), (1.0, 1.0), "network_times")
+    whole = task.run()  # without a folder nothing is kept
+    descend = Lesson.descend
+
+    def killed(self: Lesson, descent: Descent, until: int, save: Any) -> None:
+        def and_stop(descent: Descent) -> None:
+            save(descent)
+            raise KeyboardInterrupt
+
+        descend(self, descent, until, and_stop)
+
+    stages: list[str] = []
+    with monkeypatch.context() as first:
+        first.setattr(Lesson, "descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            find_or_learn(problem, [task], stages.append)
+    (folder,) = searched_copy.parent.glob("supernet/samplers/*.unfinished")
+    shown = Unfinished(folder).progress()
+    assert shown is not None
+    assert 0 < shown.done < 1
+    assert shown.remaining > 0
+    steps, scores = counted(Lesson, "step", monkeypatch), counted(Evaluator, "__call__", monkeypatch)
+    record = find_or_learn(problem, [task], stages.append)[task.key]
+    assert steps == [2]  # of four: the first two were done
+    assert scores == [1]  # of the learnt sampler: the closed forms have theirs
+    times = {"seconds": 0.0}
+    assert replace(record, **times) == replace(whole, **times)
+    assert not folder.exists()
+    if record.chosen == "closed form":
+        assert record.refusal in stages
+
+
+@pytest.mark.parametrize(
+    ("held_out", "fid", "said"),
+    [
+        (0.2, 4.0, "held-out distance 0.2 is not below 0.1"),
+        (0.05, 4.0, ""),
+        (0.05, 5.5, "FID 5.5 is not below 5"),
+        (0.2, 5.5, "held-out distance 0.2 is not below 0.1 and its FID 5.5 is not below 5"),
+    ],
+)
+def test_a_learnt_sampler_that_is_not_used_is_named_with_its_figures(held_out: float, fid: float, said: str) -> None:
+    times = (900.0, 300.0)
+    record = SamplerRecord(
+        *(LearntSampler("ddim", times, times), (1.0, 1.0), "closed form" if said else "learnt", "solver"),
+        *("ddim, edm grid", times, 5.0, 1, 1.0, 1.0, "root", 0.1, held_out, 0.1, fid),
+    )
+    assert record.refusal == (f"2x1.00 keeps ddim, edm grid: the learnt sampler's {said}" if said else "")
+
+
+def progress(seconds: float, remaining: float) -> LearningProgress:
+    return LearningProgress("learning", seconds / (seconds + remaining), seconds, remaining)
+
+
+@pytest.mark.parametrize(
+    ("running", "ended", "workers", "seconds"),
+    [
+        ([progress(30, 60)], [], 1, 60),
+        ([progress(30, 60), progress(60, 30)], [], 2, 60),  # at once: as long as the longer one
+        ([progress(30, 60), None, None], [90], 1, 240),  # those that wait take as long as the others
+        ([progress(30, 60), None, None], [90], 2, 120),
+        ([None, None], [40], 2, 40),
+    ],
+)
+def test_the_remaining_time_counts_what_runs_and_what_waits(
+    running: Sequence[LearningProgress | None], ended: Sequence[float], workers: int, seconds: float
+) -> None:
+    assert remaining_seconds(running, ended, workers) == pytest.approx(seconds)
+
+
+def test_progress_is_reported_where_something_is_known(tmp_path: Path) -> None:
+    stages: list[str] = []
+    report = ProgressReport("learning samplers", stages.append, 1, every=0.0)
+    one = Unfinished(tmp_path)
+    report.look([one], [])
+    assert stages == []
+    one.report(progress(30, 120))
+    report.look([one, Unfinished()], [])
+    assert stages == ["learning samplers, 0 of 2 done, about 4 min 30 s left"]
