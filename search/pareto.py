@@ -24,8 +24,32 @@ def domination_rank(scores: Array, penalty: Array | None = None, enough: int | N
     """
     if not len(scores):
         return np.zeros(0, dtype=np.int64)
-    ranks = fast_non_domination_rank(np.asarray(scores, dtype=np.float64), penalty=penalty, n_below=enough)
-    return np.asarray(ranks)
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape[1] == 2 and (penalty is None or (penalty <= 0).all()) and np.isfinite(scores).all():
+        return _ranks_of_two(scores, len(scores) if enough is None else enough)
+    return np.asarray(fast_non_domination_rank(scores, penalty=penalty, n_below=enough))
+
+
+def _ranks_of_two(scores: Array, enough: int) -> NDArray[np.int64]:
+    """Return the ranks [N] of finite scores [N, 2].
+
+    They are those of Optuna's function, which sorts the rows as they are; to sort them by columns is several times as
+    fast where trials are thousands.
+    """
+    order = np.lexsort((scores[:, 1], scores[:, 0]))
+    rows = scores[order]
+    first = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
+    left, best, ranks = np.flatnonzero(first), rows[first, 1], np.zeros(len(rows), dtype=np.int64)
+    wanted, rank = len(left) - min(enough, len(left)), 0
+    while len(left) > wanted:
+        least = np.minimum.accumulate(best)
+        dominated = np.concatenate([[False], least[1:] >= least[:-1]])
+        ranks[left[~dominated]] = rank
+        left, best, rank = left[dominated], best[dominated], rank + 1
+    ranks[left] = rank
+    found = np.empty(len(rows), dtype=np.int64)
+    found[order] = ranks[np.flatnonzero(first)][np.cumsum(first) - 1]
+    return found
 
 
 def front_indices(scores: Array, penalty: Array | None = None) -> NDArray[np.int64]:

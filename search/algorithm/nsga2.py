@@ -86,7 +86,7 @@ class BlockNSGAII(GenomeSampler):
         # Before the first result, plans under way are better parents than none.
         children = self._children(rng, self.elite(study, archive) or archive.under_way, seen)
         if self.screen is not None and self._most_neighbours:
-            children += self._around_front(rng, archive, {*seen, *(child.genome for _, child in children)})
+            children += self._around_front(rng, archive, {child.genome for _, child in children})
         if not children:
             return self._any_unseen(seen)
         if self.screen is None or len(children) == 1:
@@ -107,9 +107,8 @@ class BlockNSGAII(GenomeSampler):
             return left[0] if left else None
         if len(seen) >= self._first_generation:
             return None
-        known = {*seen, *(plan.genome for plan in left)}
         plans = [(self.encoding.unpack(plan.genome), plan) for plan in left]
-        plans += self._around_front(rng, archive, known) if archive.complete else []
+        plans += self._around_front(rng, archive, {plan.genome for plan in left}) if archive.complete else []
         chosen = self._lead([levels for levels, _ in plans])
         if chosen is not None:
             return plans[chosen][1]
@@ -151,14 +150,14 @@ class BlockNSGAII(GenomeSampler):
         return children
 
     def _around_front(
-        self, rng: np.random.Generator, archive: TrialArchive, seen: set[str]
+        self, rng: np.random.Generator, archive: TrialArchive, others: set[str]
     ) -> list[tuple[Levels, Proposal]]:
         """Return new affordable plans one change away from a point of the front, a random part of too many."""
         if self._front[0] != len(archive.complete):
             front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
             points: list[_Point] = [(self._unpack(trial.user_attrs[GENOME]), (trial.number,)) for trial in front]
             self._front = len(archive.complete), points
-        return self._neighbours(rng, self._front[1], "neighbour", seen)
+        return self._neighbours(rng, self._front[1], "neighbour", archive.genomes, others)
 
     def _climbed(
         self, rng: np.random.Generator, start: tuple[Levels, Proposal], screen: Screen, seen: set[str]
@@ -166,7 +165,7 @@ class BlockNSGAII(GenomeSampler):
         """Return the plan that single changes lead to, from the start on, each the one that the screen prefers."""
         levels, proposal = start
         for _ in range(self._most_climb):
-            near = self._neighbours(rng, [(levels, proposal.parents)], "climb", {*seen, proposal.genome})
+            near = self._neighbours(rng, [(levels, proposal.parents)], "climb", seen, {proposal.genome})
             chosen = screen(np.array([levels, *(other for other, _ in near)]))
             if chosen == 0:
                 break
@@ -179,8 +178,12 @@ class BlockNSGAII(GenomeSampler):
         points: Sequence[_Point],
         origin: str,
         seen: set[str],
+        others: set[str],
     ) -> list[tuple[Levels, Proposal]]:
-        """Return new affordable plans one change away from points, given with their parents; of many a random part."""
+        """Return affordable plans one change away from points, given with their parents; of many a random part.
+
+        Plans that were `seen`, and the `others` that are screened beside these, are left out.
+        """
         each = count_neighbours(self.encoding)
         changes = np.arange(len(points) * each)
         if len(changes) > self._most_neighbours:
@@ -191,7 +194,7 @@ class BlockNSGAII(GenomeSampler):
         plans = neighbours(np.array([levels for levels, _ in points])[of], changes % each, self.encoding)
         found: dict[str, tuple[Levels, Proposal]] = {}
         for genome, levels, point in zip(self.encoding.pack_all(plans), plans, of.tolist(), strict=True):
-            if genome not in seen and genome not in found and self._affordable(levels):
+            if not (genome in seen or genome in others or genome in found) and self._affordable(levels):
                 found[genome] = levels, Proposal(genome, origin, points[point][1])
         return list(found.values())
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
+from stepfront.search.optuna_internals import fast_non_domination_rank
 from stepfront.search.pareto import (
     domination_rank,
     expected_hypervolume_gains,
@@ -134,3 +135,12 @@ def test_interval_is_students() -> None:
     mean, low, high = interval(np.array([1.0, 2.0, 3.0]))
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2) x sd / sqrt(n), sd = 1
     assert (mean, low, high) == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-9)
+
+
+@pytest.mark.parametrize("enough", [None, 1, 20, 1000])
+def test_ranks_of_two_objectives_are_those_of_optuna(enough: int | None) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(size=(int(rng.integers(1, 300)), 2)).round(1 + seed % 3)  # many are equal
+        ranks = domination_rank(scores, np.zeros(len(scores)), enough)
+        assert np.array_equal(ranks, fast_non_domination_rank(scores, n_below=enough))
