@@ -51,8 +51,25 @@ def claim_sentences(savings: Mapping[str, Any], front: pd.DataFrame, where: str)
     """Return all that is said of a confirmed search `where`: its claim, disagreement, and points that came later."""
     if not savings:
         return []
-    said = claim_sentence(savings), disagreement_sentence(savings), unconfirmed_sentence(front, where)
+    said = (
+        claim_sentence(savings),
+        reach_sentence(savings),
+        disagreement_sentence(savings),
+        unconfirmed_sentence(front, where),
+    )
     return [sentence for sentence in said if sentence]
+
+
+def reach_sentence(savings: Mapping[str, Any]) -> str:
+    """Return that the reference has a number of steps that no plan of the search has; "" where some plan has it."""
+    missed = savings.get("out_of_reach")
+    if not missed:
+        return ""
+    return (
+        f"No plan of this search takes {missed['steps']} steps, as the best full-width sampler, "
+        f"{sampler_text(savings['reference'])}, does. A search with --set space.stages={missed['stages']} has such "
+        "plans."
+    )
 
 
 def claim_tile(savings: Mapping[str, Any]) -> tuple[str, str]:

@@ -185,7 +185,7 @@ def claim(search: Search, as_json: AsJson = False) -> None:
         raise InputError(CONFIRM_AGAIN)
     output = Output(as_json)
     if as_json:
-        output.json({key: savings.get(key) for key in (*CLAIM_KEYS, "disagreements")})
+        output.json({key: savings.get(key) for key in (*CLAIM_KEYS, "disagreements", "out_of_reach")})
         return
     for sentence in claim_sentences(savings, snapshot.front, str(search)):
         output.message(sentence)

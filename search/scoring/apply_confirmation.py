@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepfront.files import write_json
+from stepfront.search.algorithm.encodings import EvenStages
 from stepfront.search.claims.claim import Rules, Standing, make_claim
 from stepfront.search.claims.disagreement import find_disagreements
 from stepfront.search.config import RunSettings
@@ -19,6 +20,7 @@ from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot
+from stepfront.trainers.variant import SKIP, parse_runs
 
 Look = tuple[int, int]
 """Images per score, 0 where they are not known, and noise seeds."""
@@ -48,6 +50,26 @@ def looks_taken(facts: Mapping[str, Any]) -> set[Look]:
     return known | {(0, number) for number in range(before.get("looks_at_other_images") or 0)}
 
 
+def out_of_reach(reference: str, settings: RunSettings) -> dict[str, int] | None:
+    """Return how many steps the best full-width sampler takes, where no plan of the search's space takes as many.
+
+    With stages of several steps, plans have some numbers of steps only.  `stages` is the least number of stages above
+    the search's whose plans can take as many steps.
+    """
+    space, most = settings.space, settings.sampler.steps
+    steps = sum(width != SKIP for width in parse_runs(reference))
+    if space.skip != "even" or space.encoding != "stages" or steps in _step_counts(space.stages, most):
+        return None
+    return {
+        "steps": steps,
+        "stages": next(k for k in range(space.stages + 1, most + 1) if steps in _step_counts(k, most)),
+    }
+
+
+def _step_counts(stages: int, steps: int) -> tuple[int, ...]:
+    return EvenStages(steps, (1.0,), stages).step_counts
+
+
 def apply_confirmation(directory: Path, settings: RunSettings, images: int, standing: Standing | None) -> None:
     """Rewrite front.parquet from the confirmed scores on disk, and the claim in search.json from the standing.
 
@@ -68,5 +90,8 @@ def apply_confirmation(directory: Path, settings: RunSettings, images: int, stan
             shown,
         )
         return
-    claim = None if standing is None else make_claim(standing, images) | {"disagreements": find_disagreements(used)}
+    claim = None
+    if standing is not None:
+        claim = make_claim(standing, images) | {"disagreements": find_disagreements(used)}
+        claim["out_of_reach"] = out_of_reach(standing.references[0].plan, settings)
     write_json(directory / FACTS_FILE, dict(snapshot.facts) | {"savings": claim})

@@ -15,6 +15,7 @@ from stepfront.dashboards.claim import (
     claim_tile,
     disagreement_sentence,
     flops_saved,
+    reach_sentence,
     unconfirmed_sentence,
 )
 from stepfront.tables.search_tables import read_tables
@@ -117,6 +118,15 @@ def test_an_unconfirmed_search_has_no_sentence_and_an_older_one_is_to_be_confirm
 def test_judges_that_agree_need_no_sentence(claim: dict[str, Any]) -> None:
     assert disagreement_sentence(claim) == ""
     assert disagreement_sentence({}) == ""
+
+
+def test_a_reference_that_no_plan_of_the_space_can_be_is_named(claim: dict[str, Any]) -> None:
+    assert not reach_sentence(claim)
+    assert not reach_sentence(claim | {"out_of_reach": None})
+    assert reach_sentence(claim | {"out_of_reach": {"steps": 18, "stages": 12}}) == (
+        "No plan of this search takes 18 steps, as the best full-width sampler, 18x1.00 (dpmpp_2m, logsnr grid), does. "
+        "A search with --set space.stages=12 has such plans."
+    )
 
 
 def test_the_tile_names_margin_and_judges(claim: dict[str, Any]) -> None:

@@ -290,7 +290,7 @@ def test_scores_as_json(searched_copy: Path, monkeypatch, capsys) -> None:  # ty
     assert sentence in told
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy), "--json")
     assert code == 0
-    assert json.loads(said) == {key: claim[key] for key in (*CLAIM_KEYS, "disagreements")}
+    assert json.loads(said) == {key: claim[key] for key in (*CLAIM_KEYS, "disagreements", "out_of_reach")}
     judge = {"features", "score", "reference", "difference", "interval", "reference_plan", "reference_sampler"}
     assert set(json.loads(said)["judges"][0]) == judge
     code, said, _ = call(monkeypatch, capsys, "claim", str(searched_copy))

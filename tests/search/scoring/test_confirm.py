@@ -17,13 +17,14 @@ from stepfront.dashboards.claim import claim_sentence
 from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
+from stepfront.search.algorithm.encodings import make_encoding
 from stepfront.search.claims.claim import CLAIM_KEYS
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken
+from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken, out_of_reach
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, run_baselines
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.plans_to_confirm import plans_by_key
@@ -135,6 +136,27 @@ def test_a_confirmation_of_before_the_blur_gets_it_and_nothing_else(confirmed: P
     totals.clear()
     run_confirmation(directory, None, None, lambda done, total: totals.append(total))
     assert not totals
+
+
+@pytest.mark.parametrize(
+    ("reference", "space", "missed"),
+    [
+        ("11x1.00", "{stages: 10}", {"steps": 11, "stages": 12}),  # 2, 4, ... 20 steps; 12 stages have 11, too
+        ("3x1.00 8xskip 8x1.00", "{stages: 10}", {"steps": 11, "stages": 12}),
+        ("12x1.00", "{stages: 10}", None),
+        ("11x1.00", "{stages: 20}", None),
+        ("11x1.00", "{encoding: steps}", None),
+        ("11x1.00", "{skip: false}", None),  # there, a plan of fewer steps is none of the space at all
+    ],
+)
+def test_steps_of_the_reference_that_no_plan_takes_are_named(
+    reference: str, space: str, missed: dict[str, int] | None
+) -> None:
+    settings = settings_from({"sampler": {"steps": 20}}, [f"space={space}"])
+    assert out_of_reach(reference, settings) == missed
+    if missed is not None:
+        counts = make_encoding(settings.space.model_copy(update={"stages": missed["stages"]}), 20, (1.0,)).step_counts
+        assert missed["steps"] in counts
 
 
 def test_the_claim_is_made_against_the_best_full_width_sampler(confirmed: Path) -> None:
