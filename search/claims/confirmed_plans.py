@@ -48,6 +48,11 @@ class ConfirmedPlan:
         """Return whether every step that is taken runs full width without marks, on whatever sampler."""
         return self.kind in ("full", "sampler") or re.fullmatch(FULL_WIDTH_RUNS, self.plan) is not None
 
+    @property
+    def steps(self) -> int:
+        """Return how many steps are taken."""
+        return sum(map(int, re.findall(r"(\d+)x(?!skip)", self.plan)))
+
     def cost(self, name: str) -> float:
         """Return the cost by its name, `gflops` or `latency_ms`."""
         return self.latency_ms if name == "latency_ms" else self.gflops

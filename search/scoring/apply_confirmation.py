@@ -20,7 +20,6 @@ from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import write_table
 from stepfront.tables.schema import FRONT
 from stepfront.tables.search_tables import read_snapshot
-from stepfront.trainers.variant import SKIP, parse_runs
 
 Look = tuple[int, int]
 """Images per score, 0 where they are not known, and noise seeds."""
@@ -50,14 +49,13 @@ def looks_taken(facts: Mapping[str, Any]) -> set[Look]:
     return known | {(0, number) for number in range(before.get("looks_at_other_images") or 0)}
 
 
-def out_of_reach(reference: str, settings: RunSettings) -> dict[str, int] | None:
-    """Return how many steps the best full-width sampler takes, where no plan of the search's space takes as many.
+def out_of_reach(steps: int, settings: RunSettings) -> dict[str, int] | None:
+    """Return the steps that the best full-width sampler takes, where no plan of the search's space takes as many.
 
     With stages of several steps, plans have some numbers of steps only.  `stages` is the least number of stages above
     the search's whose plans can take as many steps.
     """
     space, most = settings.space, settings.sampler.steps
-    steps = sum(width != SKIP for width in parse_runs(reference))
     if space.skip != "even" or space.encoding != "stages" or steps in _step_counts(space.stages, most):
         return None
     return {
@@ -93,5 +91,5 @@ def apply_confirmation(directory: Path, settings: RunSettings, images: int, stan
     claim = None
     if standing is not None:
         claim = make_claim(standing, images) | {"disagreements": find_disagreements(used)}
-        claim["out_of_reach"] = out_of_reach(standing.references[0].plan, settings)
+        claim["out_of_reach"] = out_of_reach(standing.references[0].steps, settings)
     write_json(directory / FACTS_FILE, dict(snapshot.facts) | {"savings": claim})
