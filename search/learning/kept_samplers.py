@@ -62,7 +62,7 @@ class KeptSamplers:
         """Return where an interrupted learning of a task is kept: nowhere for a supernet at a URI."""
         if self.uri is not None:
             return Unfinished()
-        folder = self._path(task).with_suffix(".unfinished")
+        folder = self._path(task).with_suffix(".unfinished").absolute()  # a worker has another working directory
         with contextlib.suppress(OSError):  # a folder that can only be read keeps nothing
             folder.mkdir(parents=True, exist_ok=True)
         return Unfinished(folder)
