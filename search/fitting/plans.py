@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
 from stepfront.search.problem.evaluator_parts import plan_scorer, worker_parts
@@ -75,7 +75,7 @@ class Fitting:
             tasks[number] = sampler_task(self.problem, parts, plan.widths, "solver", plan, features)
         numbers_of = {task.key: number for number, task in tasks.items()}
 
-        def failed(task: Task, error: InputError) -> None:
+        def failed(task: SamplerToLearn, error: InputError) -> None:
             number = numbers_of[task.key]
             self.failures[number] = str(error)
             self.stage(f"no sampler is fitted to trial {number}: {error}")

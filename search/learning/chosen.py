@@ -43,7 +43,7 @@ Score = Callable[[Plan], float]
 
 
 @dataclass(frozen=True)
-class Task:
+class SamplerToLearn:
     """A sampler to learn: the plan's width per step, what is learnt, and all that the result depends on.
 
     It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are

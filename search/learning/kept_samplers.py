@@ -12,7 +12,7 @@ from typing import Any
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import read_json, write_json
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.unfinished import Unfinished
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 
@@ -29,7 +29,7 @@ class KeptSamplers:
     local: Path
     uri: str | None = None
 
-    def find(self, task: Task) -> SamplerRecord | None:
+    def find(self, task: SamplerToLearn) -> SamplerRecord | None:
         """Return the record of a task; None where its sampler was not learnt yet.
 
         Raises InputError when the file is damaged or holds the sampler of another task.
@@ -47,7 +47,7 @@ class KeptSamplers:
         _check_made_for(path, made_for or {"plan": list(record.widths)}, _made_for(task))
         return record
 
-    def keep(self, task: Task, record: SamplerRecord) -> None:
+    def keep(self, task: SamplerToLearn, record: SamplerRecord) -> None:
         """Write the record of a task.  A store that can't be reached costs a warning, since the local file remains."""
         path, content = self._path(task), record.to_json() | {MADE_FOR: _made_for(task)}
         write_json(path, content)
@@ -58,7 +58,7 @@ class KeptSamplers:
         except InputError as error:
             _log.warning("%s; other machines learn this sampler again, here it is in %s", error, path)
 
-    def unfinished(self, task: Task) -> Unfinished:
+    def unfinished(self, task: SamplerToLearn) -> Unfinished:
         """Return where an interrupted learning of a task is kept: nowhere for a supernet at a URI."""
         if self.uri is not None:
             return Unfinished()
@@ -67,11 +67,11 @@ class KeptSamplers:
             folder.mkdir(parents=True, exist_ok=True)
         return Unfinished(folder)
 
-    def _path(self, task: Task) -> Path:
+    def _path(self, task: SamplerToLearn) -> Path:
         return self.local / FOLDER / f"{task.key}.json"
 
 
-def _made_for(task: Task) -> dict[str, Any]:
+def _made_for(task: SamplerToLearn) -> dict[str, Any]:
     """Return what a sampler is learnt for, as people name it; the key of the task covers more."""
     parts = task.parts
     return {

@@ -15,7 +15,7 @@ from stepfront.errors import InputError, first_line
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.placement import remote_options, worker_count
 from stepfront.search.execution.worker import reason_of
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.learning.unfinished import ProgressReport
@@ -61,7 +61,7 @@ def sampler_task(
     learnt: SamplerKind,
     own: Plan | None = None,
     features: PackedFeatures | None = None,
-) -> Task:
+) -> SamplerToLearn:
     """Return the task of learning the sampler of a plan; `own` is the plan on its sampler so far, where it has one.
 
     `features` are those of the distance, as `distance_features` returns them.
@@ -73,19 +73,19 @@ def sampler_task(
         learning = learning.model_copy(update={"solvers": (solver,)})
     given = () if any_solver or settings.sampler.times == LEARNT else ((solver, settings.sampler.grid),)
     hand = tuple(product(learning.solvers, GRIDS)) if learning.solvers else (*given, *SAMPLERS)
-    return Task(parts, widths, learnt, learning, settings.evaluation.images, hand, own, features)
+    return SamplerToLearn(parts, widths, learnt, learning, settings.evaluation.images, hand, own, features)
 
 
-def _end(task: Task, error: InputError) -> None:
+def _end(task: SamplerToLearn, error: InputError) -> None:
     raise error
 
 
 def find_or_learn(
     problem: SearchProblem,
-    tasks: Sequence[Task],
+    tasks: Sequence[SamplerToLearn],
     stage: Stage,
     check_interrupt: Callable[[], None] = lambda: None,
-    on_failure: Callable[[Task, InputError], None] = _end,
+    on_failure: Callable[[SamplerToLearn, InputError], None] = _end,
 ) -> dict[str, SamplerRecord]:
     """Return the records by the keys of their tasks: from beside the supernet, or learnt on workers and put there.
 
@@ -110,8 +110,8 @@ def find_or_learn(
 
 
 def _done(
-    missing: Sequence[Task], workers: WorkerSettings, stage: Stage, check_interrupt: Callable[[], None]
-) -> Iterator[tuple[Task, ray.ObjectRef[SamplerRecord]]]:
+    missing: Sequence[SamplerToLearn], workers: WorkerSettings, stage: Stage, check_interrupt: Callable[[], None]
+) -> Iterator[tuple[SamplerToLearn, ray.ObjectRef[SamplerRecord]]]:
     """Let workers learn, and yield each task when it has ended; its remaining time is reported meanwhile."""
     if not missing:
         return
@@ -141,13 +141,13 @@ def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
         raise InputError(f"learning a sampler failed: {first_line(error, reason_of(error))}") from None
 
 
-def _without_parts(task: Task) -> dict[str, Any]:
+def _without_parts(task: SamplerToLearn) -> dict[str, Any]:
     """Return the other fields of a task: the parts and features, with their weights, travel once for all tasks."""
     return {field.name: getattr(task, field.name) for field in fields(task) if field.name not in ("parts", "features")}
 
 
 def _run(shared: tuple[EvaluatorParts, PackedFeatures | None], other: Mapping[str, Any]) -> SamplerRecord:
-    task = Task(shared[0], **other, features=shared[1])
+    task = SamplerToLearn(shared[0], **other, features=shared[1])
     try:
         return task.run()
     except InputError:  # it would fail again in the same way

@@ -68,7 +68,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """One of several trainings at once, as a worker receives it; `messages` are for the driver."""
 
     number: int
@@ -77,7 +77,7 @@ class Task:
     messages: Queue
 
 
-def train_task(task: Task) -> None:
+def train_task(task: TrainingTask) -> None:
     """Take the steps of one training, on a worker."""
     torch.set_num_threads(max(1, int(task.work.settings.workers.cpus)))
     group = Group(device=pick_device("cuda" if task.gpus else "cpu"))

@@ -23,7 +23,7 @@ from stepfront.search.config import RunSettings, WorkerSettings
 from stepfront.search.execution.placement import remote_options, slots_now, slots_of_node
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.worker import reason_of
-from stepfront.search.training.on_worker import Task, Work, put_images, train_task
+from stepfront.search.training.on_worker import TrainingTask, Work, put_images, train_task
 from stepfront.trainers.data import ImageData
 from stepfront.trainers.devices import pick_device
 from stepfront.trainers.training.checkpoints import CheckpointStore
@@ -139,7 +139,7 @@ class _Run:
     def _start(self, number: int) -> None:
         job = self._jobs[number]
         work = Work.of(job.settings, self._images, job.directory, job.store)
-        self._running[self._remote.remote(Task(number, work, self._gpus, self._messages))] = number
+        self._running[self._remote.remote(TrainingTask(number, work, self._gpus, self._messages))] = number
 
     def _forward_reports(self) -> None:
         for number, state in self._messages.get_nowait_batch(self._messages.qsize()):

@@ -11,7 +11,7 @@ from stepfront.errors import InputError
 from stepfront.search.driver import fit
 from stepfront.search.driver.fit import fit_points
 from stepfront.search.driver.search import run_search
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.tables.search_tables import read_snapshot
 from tests.search.conftest import Silent, tiny_settings
@@ -21,15 +21,15 @@ from tests.search.learning.test_search_samplers import LEARNING
 def test_a_point_that_cannot_be_fitted_is_left_out_and_the_search_goes_on(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn, failed, stages = Task.run, list[Task](), list[str]()
+    learn, failed, stages = SamplerToLearn.run, list[SamplerToLearn](), list[str]()
 
-    def run(task: Task) -> SamplerRecord:
+    def run(task: SamplerToLearn) -> SamplerRecord:
         if not failed or task.key == failed[0].key:
             failed.append(task)
             raise RuntimeError("CUDA out of memory\nTried to allocate 2 GiB")
         return learn(task)
 
-    monkeypatch.setattr(Task, "run", run)
+    monkeypatch.setattr(SamplerToLearn, "run", run)
     own = (f"supernet={trained / 'tiny' / 'supernet'}", "sampler.grid=leading", "budget.trials=8")
     fits = (LEARNING, "initial_plans={uniform: 3}", "fit={every: 1, points: 2}")
     directory = run_search(tiny_settings(tmp_path, *own, *fits), False, Silent(), stages.append)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stepfront.search.learning import chosen
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.records.learnt_samplers import SamplerRecord
 from stepfront.trainers.config import DiffusionSettings, SamplerSettings
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
@@ -60,11 +60,11 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
             seconds=1.0,
         )
 
-    monkeypatch.setattr(Task, "_evaluator", lambda self: evaluate)
+    monkeypatch.setattr(SamplerToLearn, "_evaluator", lambda self: evaluate)
     monkeypatch.setattr(chosen, "learn_sampler", learn)
-    monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
+    monkeypatch.setattr(SamplerToLearn, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
     parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
-    record = Task(parts, WIDTHS, "solver", LearningSettings(starts=2), 10, HAND).run()
+    record = SamplerToLearn(parts, WIDTHS, "solver", LearningSettings(starts=2), 10, HAND).run()
     assert asked["starts"] == [("dpmpp_2m", "quadratic"), ("unipc_2", "leading")]  # by FID; ddpm adds noise
     assert scored == ["ddim", "dpmpp_2m", "unipc_2", "unipc_2"]
     assert record.chosen == expected
@@ -80,10 +80,12 @@ def record_of_the_best() -> LearntSampler:
 
 
 def test_the_best_closed_form_is_found_without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Task, "_evaluator", lambda self: lambda plan, *rest: SimpleNamespace(fid=FIDS[plan.solver]))
-    monkeypatch.setattr(Task, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
+    monkeypatch.setattr(
+        SamplerToLearn, "_evaluator", lambda self: lambda plan, *rest: SimpleNamespace(fid=FIDS[plan.solver])
+    )
+    monkeypatch.setattr(SamplerToLearn, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
     parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=2)})
-    record = Task(parts, WIDTHS, "closed_form", LearningSettings(), 10, HAND).run()
+    record = SamplerToLearn(parts, WIDTHS, "closed_form", LearningSettings(), 10, HAND).run()
     assert record.sampler == record_of_the_best()
     assert (record.chosen, record.start_fid, record.chosen_fid) == ("closed form", 4.0, 4.0)
     assert (record.train, record.held_out, record.fid, record.distance) == (None,) * 4

@@ -13,7 +13,7 @@ import pytest
 
 from stepfront.errors import InputError
 from stepfront.file_store import FileStore
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 from stepfront.search.storage.run_location import open_for_reading, open_for_writing
@@ -33,14 +33,14 @@ def task(
     data: str = "digits",
     mean: float = 0.0,
     **of_card: Any,
-) -> Task:
+) -> SamplerToLearn:
     features = SimpleNamespace(name="random", digest="f")
     card = SimpleNamespace(**({"digest": supernet, "label_counts": (), "diffusion": DiffusionSettings()} | of_card))
     sampler, reference = SamplerSettings(guidance=guidance), Reference(np.full(1, mean), np.eye(1), 9, "", "", data)
     parts: Any = SimpleNamespace(
         card=card, features=features, sampler=sampler, decoder=None, reference=reference, engine=PLAIN
     )
-    return Task(parts, widths, "solver", LearningSettings(), 64, (("ddim", "leading"),))
+    return SamplerToLearn(parts, widths, "solver", LearningSettings(), 64, (("ddim", "leading"),))
 
 
 def record(sampler: LearntSampler = SAMPLER, widths: tuple[float, ...] = (1.0, 1.0)) -> SamplerRecord:
@@ -100,7 +100,7 @@ def test_a_sampler_chosen_on_other_images_or_labels_is_another(tmp_path: Path) -
     assert kept.find(task(mean=1e-9)) == record()  # statistics of the same images, from another device
 
 
-def precise(given: Task, precision: str) -> Task:
+def precise(given: SamplerToLearn, precision: str) -> SamplerToLearn:
     parts: Any = SimpleNamespace(**vars(given.parts) | {"engine": Engine.model_validate({"precision": precision})})
     return replace(given, parts=parts)
 
@@ -116,7 +116,7 @@ def precise(given: Task, precision: str) -> Task:
         (replace(task(), learnt="times"), "another part of the sampler"),
     ],
 )
-def test_the_sampler_of_another_task_is_refused_in_one_line(tmp_path: Path, given: Task, named: str) -> None:
+def test_the_sampler_of_another_task_is_refused_in_one_line(tmp_path: Path, given: SamplerToLearn, named: str) -> None:
     kept = KeptSamplers(tmp_path)
     kept.keep(given, record(widths=given.widths))
     place = tmp_path / FOLDER / f"{task().key}.json"

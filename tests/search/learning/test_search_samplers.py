@@ -17,7 +17,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.driver.search import run_search
 from stepfront.search.extending.extended_settings import extended_settings
 from stepfront.search.learning import search_samplers
-from stepfront.search.learning.chosen import Task
+from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.search_samplers import samplers_of_search
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.costs import read_costs
@@ -92,14 +92,14 @@ def elsewhere(begun: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest
     """Return a copy of that search on a machine whose devices learn other samplers, and that has none yet."""
     directory = copy_of_search(begun[0], tmp_path)
     shutil.rmtree(directory.parent / "supernet" / "samplers")
-    learn = Task.run
+    learn = SamplerToLearn.run
 
-    def learn_otherwise(task: Task) -> SamplerRecord:
+    def learn_otherwise(task: SamplerToLearn) -> SamplerRecord:
         record = learn(task)
         told = tuple(time + 0.25 for time in record.sampler.network_times)
         return replace(record, sampler=replace(record.sampler, network_times=told))
 
-    monkeypatch.setattr(Task, "run", learn_otherwise)
+    monkeypatch.setattr(SamplerToLearn, "run", learn_otherwise)
     return directory
 
 
@@ -224,7 +224,7 @@ def test_the_weights_travel_to_the_workers_once(
         return ray.cloudpickle.loads(ray.cloudpickle.dumps(value))
 
     monkeypatch.setattr(at_once, "travelled", travelled)
-    monkeypatch.setattr(Task, "run", lambda task: records[len(task.widths)])
+    monkeypatch.setattr(SamplerToLearn, "run", lambda task: records[len(task.widths)])
     problem = load_problem(search_settings(fresh))
     found = samplers_of_search(problem, read_costs(begun[0]), fresh / "new", lambda text: None)
     assert found == records
