@@ -85,7 +85,7 @@ def main() -> None:
             _fail(INTERRUPTED, code)
         sys.exit(code)
     except InputError as error:
-        _fail(str(error))
+        _fail(_in_words_of_user(error))
     except KeyboardInterrupt:
         _fail(INTERRUPTED, code=130)
     except InterruptedSearchError as error:
@@ -97,6 +97,14 @@ def main() -> None:
     except Exception as error:
         _fail_for(error)
         raise
+
+
+def _in_words_of_user(error: InputError) -> str:
+    """Return a user's error, in which a run at a URI is called by it and not by its local copy."""
+    from stepfront.search.storage.mirror import NotUploadedError
+    from stepfront.search.storage.run_location import named_by_uri
+
+    return str(error) if isinstance(error, NotUploadedError) else named_by_uri(str(error))
 
 
 def _fail_for(error: Exception) -> None:

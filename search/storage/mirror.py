@@ -36,6 +36,10 @@ MANIFEST, STATE = ".stepfront.json", COPY_STATE
 _log = logging.getLogger("stepfront")
 
 
+class NotUploadedError(InputError):
+    """The store took no upload.  Its message names the local copy, which holds what is missing there."""
+
+
 class SyncedFile(BaseModel):
     """A file as it was when the folder and the URI last agreed on it."""
 
@@ -77,14 +81,15 @@ class Mirror:
         """Bring the folder up to date; return whether the URI holds any file.
 
         Where another copy has uploaded since, files that changed here are moved aside, or overwritten unless
-        `keep_changed`.
+        `keep_changed`.  Where the run was deleted at the URI, the whole copy is moved aside: it would come back there.
         """
         manifest = self._store.read_json(MANIFEST) or {}
         listed = {name for name in self._store.names() if belongs_to_run(name)}
         if not listed:
-            if self._state.files:
-                _log.warning("%s is empty now; the files in %s are uploaded again", self.uri, self.folder)
+            if self._state.files and keep_changed:
+                self._move_aside(list(signatures(self.folder)), "was deleted or emptied; this machine's copy")
             self._state.version, self._state.files = manifest.get("version"), {}
+            self._write_state()
             return False
         digests = manifest.get("files", {})
         elsewhere = not manifest or self._uploaded_elsewhere(manifest)
@@ -92,7 +97,7 @@ class Mirror:
         if elsewhere:
             changed = self._changed(here)
             if keep_changed and changed:
-                self._move_aside(changed)
+                self._move_aside(changed, "was changed elsewhere; what was changed here alone")
             here = {name: one for name, one in here.items() if name not in changed}
         try:
             for name in sorted(listed, key=upload_order):
@@ -152,7 +157,8 @@ class Mirror:
                 try:
                     self.upload()
                 except InputError as error:
-                    raise InputError(f"{error}; {self._not_uploaded}, and the next command uploads it") from None
+                    text = f"{error}; {self._not_uploaded}, and the next command uploads it"
+                    raise NotUploadedError(text) from None
         finally:
             self.lease.release()
 
@@ -205,7 +211,7 @@ class Mirror:
         known = self._state.files
         return [name for name, one in now.items() if name not in known or known[name].signature != one]
 
-    def _move_aside(self, names: Sequence[str]) -> None:
+    def _move_aside(self, names: Sequence[str], why: str) -> None:
         beside = (self.folder.with_name(f"{self.folder.name}.aside-{n}") for n in itertools.count(1))
         aside = next(place for place in beside if not place.exists())
         for name in names:
@@ -213,7 +219,7 @@ class Mirror:
             for ending in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self.folder / f"{name}{ending}", aside / f"{name}{ending}")
-        _log.warning("%s was changed elsewhere; what was changed here alone is moved to %s", self.uri, aside)
+        _log.warning("%s %s is moved to %s", self.uri, why, aside)
 
     def _write_state(self) -> None:
         write_json(self.folder / STATE, self._state.model_dump() | {"uri": self.uri})

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepfront.addresses import is_uri, joined, shown, without_literal_secret
+from stepfront.checksums import COPY_STATE
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings
 from stepfront.search.storage.lease import has_lease
@@ -98,8 +101,26 @@ def copy_folder(run: str, use: str) -> Path:
     place, _, query = run.partition("?")
     above, _, name = place.rstrip("/").rpartition("/")
     digest = hashlib.sha256(f"{above}?{query}".encode()).hexdigest()[:12]
+    return _copies() / f"{digest}-{use}" / name
+
+
+def named_by_uri(text: str) -> str:
+    """Return a message with the local copies of runs called by the URIs that they are copies of."""
+    folders = re.escape(str(_copies())) + r"/[0-9a-f]{12}-(?:read|work)/"
+    return re.sub(rf"({folders}[A-Za-z0-9._-]*\w)((?:/[\w.-]*\w)*)", _uri_of_match, text)
+
+
+def _uri_of_match(found: re.Match[str]) -> str:
+    try:
+        uri = str(json.loads((Path(found[1]) / COPY_STATE).read_bytes())["uri"])
+    except (OSError, ValueError, KeyError):
+        return found[0]
+    return joined(uri, found[2][1:]) if found[2] else uri
+
+
+def _copies() -> Path:
     root = os.environ.get(CACHE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "stepfront")
-    return Path(root).expanduser().absolute() / f"{digest}-{use}" / name
+    return Path(root).expanduser().absolute()
 
 
 _EXAMPLE = "s3://bucket/runs/digits"

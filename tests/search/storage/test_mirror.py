@@ -109,6 +109,23 @@ def test_the_next_command_uploads_what_a_killed_driver_left(uri: str, machine: M
     assert content(uri)["trials"] == b"1 2"
 
 
+def test_a_run_that_was_deleted_at_its_uri_does_not_come_back(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"file://{tmp_path}/runs/digits"
+    with working(uri) as folder:
+        write_text(folder / "search" / "trials", "1")
+    write_text(folder / "search" / "trials", "1 2")  # of a driver that was killed before it brought them there
+    shutil.rmtree(tmp_path / "runs" / "digits")
+    with working(uri) as folder:
+        assert not (folder / "search" / "trials").exists()
+        write_text(folder / "search" / "settings", "new")
+    assert content(uri) == {"search/settings": b"new"}
+    aside = folder.with_name("digits.aside-1")
+    assert (aside / "search" / "trials").read_text() == "1 2"
+    assert f"{uri} was deleted or emptied; this machine's copy is moved to {aside}" in caplog.text
+
+
 def test_a_folder_that_was_put_there_by_hand_can_be_worked_in(machine: Machine, tmp_path: Path) -> None:
     by_hand = tmp_path / "bucket" / "runs" / "digits"
     write_text(by_hand / "supernet" / "supernet.json", "{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +14,13 @@ from typer.testing import CliRunner
 from stepfront.addresses import is_uri, joined
 from stepfront.errors import InputError
 from stepfront.files import write_text
-from stepfront.search.cli.main import app
+from stepfront.search.cli.main import app, main
 from stepfront.search.driver.search import run_search
 from stepfront.search.storage.run_location import (
     RunLocation,
     copy_folder,
     local_settings,
+    named_by_uri,
     open_for_reading,
     open_for_writing,
 )
@@ -56,6 +58,27 @@ def test_messages_name_the_uri_without_its_password_and_not_the_copy(
     assert str(RunLocation(tmp_path, "s3://me:hunter2@bucket/runs")) == "s3://me:***@bucket/runs"
     with pytest.raises(InputError, match="holds a password"):
         open_for_reading("s3://me:hunter2@bucket/runs")
+
+
+def test_errors_of_the_command_name_the_uri_and_not_its_copy(
+    uri: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_for_writing(uri) as location:
+        write_text(location.local / "search" / "settings.yaml", "name: digits\n")
+    for verb in ("front", "confirm", "claim", "export"):
+        more = ["--out", str(location.local.parent / "out")] if verb == "export" else []
+        monkeypatch.setattr(sys, "argv", ["stepfront", verb, uri, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert uri in said
+        assert str(location.local.parents[1]) not in said
+    copy = f"{location.local}/search/front.parquet"
+    assert named_by_uri(f"{copy} is damaged.") == f"{joined(uri, 'search/front.parquet')} is damaged."
+    assert named_by_uri(f"{location.local.parent}/other/a and {location.local.name}") == (
+        f"{location.local.parent}/other/a and {location.local.name}"
+    )
 
 
 def test_a_plain_folder_is_its_own_copy(tmp_path: Path) -> None:
