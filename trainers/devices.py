@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -57,42 +58,37 @@ def seed_generators(device: torch.device, seed: int) -> None:
             torch.cuda.manual_seed(seed)
 
 
-def choose_threads(device: torch.device) -> str:
-    """Use fewer threads where all cores are much slower than one or half of them, and return a line that says so.
+class ThreadWatch:
+    """Chooses how many threads a long computation of this process uses, and chooses again while it runs.
 
     Threads that wait for each other spin, so a training on all cores of a machine on which something else runs can be
-    ten times slower than on one.  A short convolution is timed.  Nothing happens on a GPU, and where OMP_NUM_THREADS is
-    set; the line is empty then, and where all cores serve.
+    ten times slower than on one.  A short convolution is timed on all cores, half of them and one.  Threads are only
+    given up, never taken back.  Nothing happens on a GPU, and where OMP_NUM_THREADS is set.
     """
-    cores = torch.get_num_threads()
-    if device.type != "cpu" or cores == 1 or os.environ.get("OMP_NUM_THREADS"):
-        return ""
-    seconds = {threads: _seconds(threads) for threads in dict.fromkeys([cores, max(1, cores // 2), 1])}
-    best = min(seconds, key=lambda threads: seconds[threads])
-    if seconds[cores] < _CLEARLY_SLOWER * seconds[best]:
-        best = cores
-    torch.set_num_threads(best)
-    if best == cores:
-        return ""
-    times = seconds[cores] / seconds[best]
-    return (
-        f"the machine is busy: {cores} threads are {times:.1f} times slower than {best}, so {best} of {cores} are used "
-        "(OMP_NUM_THREADS overrides this)"
-    )
 
+    def __init__(self, device: torch.device, say: Callable[[str], None], every: float = 20.0) -> None:
+        self._device, self._say, self._every = device, say, every
+        self._next = -math.inf
 
-class ThreadWatch:
-    """Chooses threads again while something long runs, as other programs may begin meanwhile: fewer, never more."""
-
-    def __init__(self, device: torch.device, every: float = 20.0) -> None:
-        self._device, self._every, self._next = device, every, time.monotonic() + every
-
-    def look(self) -> str:
-        """Choose the threads where `every` seconds have passed since the last choice; return as `choose_threads`."""
+    def look(self) -> None:
+        """Choose the threads at the first call and every `every` seconds; say so where some are given up."""
         if time.monotonic() < self._next:
-            return ""
+            return
         self._next = time.monotonic() + self._every
-        return choose_threads(self._device)
+        cores = torch.get_num_threads()
+        if self._device.type != "cpu" or cores == 1 or os.environ.get("OMP_NUM_THREADS"):
+            return
+        seconds = {threads: _seconds(threads) for threads in dict.fromkeys([cores, max(1, cores // 2), 1])}
+        best = min(seconds, key=lambda threads: seconds[threads])
+        if seconds[cores] < _CLEARLY_SLOWER * seconds[best]:
+            best = cores
+        torch.set_num_threads(best)
+        if best < cores:
+            times = seconds[cores] / seconds[best]
+            self._say(
+                f"the machine is busy: {cores} threads are {times:.1f} times slower than {best}, so {best} of {cores} "
+                "are used (OMP_NUM_THREADS overrides this)"
+            )
 
 
 def _seconds(threads: int) -> float:

@@ -12,10 +12,10 @@ from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
 from stepfront.search.adaptation.gain import AdaptationLog, gflops_of_group
-from stepfront.search.adaptation.train_groups import complete_log, train_groups
+from stepfront.search.adaptation.train_groups import train_groups
 from stepfront.search.config import RunSettings, load_settings, save_settings
 from stepfront.search.driver.reading_progress import Stage
-from stepfront.search.driver.train import read_to_train
+from stepfront.search.driver.train import own_threads, read_to_train
 from stepfront.search.records.run_directory import GROUPS_FOLDER, SETTINGS_FILE, find_supernet
 from stepfront.search.scoring.second_judge import FOLDER
 from stepfront.search.storage.lock import clear_directory, directory_lock
@@ -100,8 +100,10 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         if groups.parent != directory:
             held.enter_context(directory_lock(groups.parent))
         at_once = trainings_at_once(settings, settings.adapt.groups.count)
-        data = read_to_train(settings, None, stage, at_once)
-        device = device_of_driver(settings.training.device, max(settings.training.workers, at_once))
+        data = read_to_train(settings, None, stage)
+        workers = max(settings.training.workers, at_once)
+        device = device_of_driver(settings.training.device, workers)
+        threads = own_threads(device, workers, stage)
         second = SecondStage.checked(settings, settings.adapt, data, source, groups)
         space = None if data.latents is None else data.latents.space
         check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
@@ -113,7 +115,7 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         if (directory / CARD_FILE).exists():
             card = _checked(read_card(directory), second, directory)
             for group in second.folders:
-                complete_log(group, settings, data, log.parent)
+                log.groups.complete(group, settings, data)
             log.finish(card)
             return Adapted(directory, card, False)
         second.keep_state()
@@ -121,7 +123,7 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         for line in _announcement(second, source):
             stage(line)
         try:
-            train_groups(second.trainings(), at_once, data, fresh, report, stage, log.parent)
+            train_groups(second.trainings(), at_once, data, fresh, report, stage, log.groups, threads)
         except BaseException:
             log.interrupt()
             raise

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from stepfront.checksums import changed_since_written
+from stepfront.search.adaptation.group_logs import GroupLogs
 from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.background import BackgroundWriter
 from stepfront.search.mlflow_runs.client import tracking_uri
 from stepfront.search.mlflow_runs.written import WrittenTraining
-from stepfront.search.tracking.training_log import ParentRun, warn_of
 from stepfront.search.tracking.training_runs import AdaptationRuns, training_params
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import ADAPTATION, TRAINING
@@ -42,17 +42,16 @@ def gflops_of_group(second: Stage) -> float:
 
 
 class AdaptationLog:
-    """Record a second stage: adaptation.parquet, and the run in MLflow that those of the groups are nested below."""
+    """Record a second stage: adaptation.parquet, and the run in MLflow that those of the groups are nested below.
+
+    `groups` are the logs of the groups.
+    """
 
     def __init__(self, second: Stage, settings: RunSettings, directory: Path) -> None:
         self._second, self._directory = second, directory
         self._runs = AdaptationRuns(settings, _params(settings), directory, second.card)
         self._writer = BackgroundWriter(tracking_uri(settings.tracking.uri), self._runs.open)
-
-    @property
-    def parent(self) -> ParentRun:
-        """What finds or begins the run, for those of the groups."""
-        return self._runs.run_id
+        self.groups = GroupLogs(self._runs.run_id)
 
     def interrupt(self) -> None:
         """End the run as one that was interrupted, where it was begun."""
@@ -67,7 +66,7 @@ class AdaptationLog:
             write_table(gain_table(self._second, card), path)
         table = read_table(path)
         self._writer.start(lambda run: run.write(table))
-        warn_of(self._writer.wait(120), "adapt")
+        self.groups.wait(self._writer.wait)
 
 
 def gain_table(second: Stage, card: SupernetCard) -> pd.DataFrame:

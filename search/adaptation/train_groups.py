@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from stepfront.errors import InputError
-from stepfront.search.config import RunSettings, load_settings, save_settings
+from stepfront.search.adaptation.group_logs import GroupLogs
+from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.driver.reading_progress import Stage
 from stepfront.search.driver.train import checkpoint_store, train_or_continue
 from stepfront.search.records.run_directory import SETTINGS_FILE
-from stepfront.search.tracking.training_log import ParentRun, TrainingLog, no_parent, warn_of
+from stepfront.search.tracking.training_log import TrainingLog
 from stepfront.search.training.parallel_trainings import Job, named, train_at_once
 from stepfront.trainers.adaptation.second_stage import GroupTraining
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.networks.card import CARD_FILE
+from stepfront.trainers.devices import ThreadWatch
 from stepfront.trainers.training.checkpoint_file import CHECKPOINT_FILE, step_of
 from stepfront.trainers.training.trainer import Report, TrainingReport
 
@@ -35,50 +36,64 @@ def train_groups(
     fresh: bool,
     report: Report,
     stage: Stage,
-    parent: ParentRun = no_parent,
+    logs: GroupLogs | None = None,
+    threads: ThreadWatch | None = None,
 ) -> None:
     """Train the groups that are not trained yet, `at_once` at most at a time, each from its last checkpoint.
 
-    `report` gets the steps of all.  `fresh` forgets checkpoints that training.checkpoints holds.  `parent` finds the
-    run in MLflow below which the groups' are nested.  Raises InputError that names the group where the training of one
-    fails.
+    `report` gets the steps of all.  `fresh` forgets checkpoints that training.checkpoints holds.  `logs` opens and ends
+    the groups' logs.  `threads` are those of this process, where it trains itself.  Raises InputError that names the
+    group where the training of one fails.
     """
+    logs = logs or GroupLogs()
     progress, begun = _Progress(trainings, report), []
     for one in trainings:
         if one.done:
             stage(f"{_name(one)}: is trained")
-            complete_log(one.directory, one.settings, data, parent)
+            logs.complete(one.directory, one.settings, data)
         else:
-            begun.append(_begin(one, data, fresh, parent))
+            begun.append(_begin(one, data, fresh, logs))
     if not begun:
         return
     with _with_names_of_adapt():
         if at_once == 1:
-            _one_after_the_other(begun, data, progress, stage)
+            _one_after_the_other(begun, data, progress, stage, logs, threads)
         else:
-            _at_once(begun, at_once, data, progress, stage)
+            _at_once(begun, at_once, data, progress, stage, logs)
 
 
-def _one_after_the_other(groups: Sequence[_Begun], data: ImageData, progress: _Progress, stage: Stage) -> None:
+def _one_after_the_other(
+    groups: Sequence[_Begun],
+    data: ImageData,
+    progress: _Progress,
+    stage: Stage,
+    logs: GroupLogs,
+    threads: ThreadWatch | None,
+) -> None:
     for group in groups:
         stage(group.name)
         with named(group.name):
             of_all = progress.of(group.training.number)
-            train_or_continue(group.settings, data, group.training.directory, of_all, group.log)
-        warn_of(group.log.close(finished=True), "adapt")
+            train_or_continue(group.settings, data, group.training.directory, of_all, group.log, threads)
+        logs.end(group.log)
 
 
-def _at_once(groups: Sequence[_Begun], most: int, data: ImageData, progress: _Progress, stage: Stage) -> None:
+def _at_once(
+    groups: Sequence[_Begun], most: int, data: ImageData, progress: _Progress, stage: Stage, logs: GroupLogs
+) -> None:
     cpus = groups[0].settings.workers.cpus
     stage(f"{len(groups)} groups on Ray, up to {most} at once, {cpus:g} CPUs each")
-    logs = {group.name: group.log for group in groups}
+    under_way = {group.name: group.log for group in groups}
+    for log in under_way.values():
+        log.complete()
     try:
         for job in train_at_once([_job(group, data, progress) for group in groups], most, data):
             stage(f"{job.name}: trained")
-            warn_of(logs.pop(job.name).close(finished=True), "adapt")
+            logs.end(under_way.pop(job.name))
     except BaseException:
-        for log in logs.values():
-            log.close(finished=False, timeout=10)
+        ending = time.monotonic() + 10
+        for log in under_way.values():
+            log.close(finished=False, timeout=max(0.0, ending - time.monotonic()))
         raise
 
 
@@ -94,27 +109,14 @@ class _Begun:
         return _name(self.training)
 
 
-def _begin(training: Training, data: ImageData, fresh: bool, parent: ParentRun) -> _Begun:
+def _begin(training: Training, data: ImageData, fresh: bool, logs: GroupLogs) -> _Begun:
     settings = training.settings
     settings = settings.model_copy(update={"name": f"{settings.name}.group-{training.number}"})
     if fresh and (store := checkpoint_store(settings, data)) is not None:
         store.delete()
     training.directory.mkdir(parents=True, exist_ok=True)
     save_settings(settings, training.directory / SETTINGS_FILE)
-    log = TrainingLog(settings, data, training.directory, parent)
-    log.complete()
-    return _Begun(training, settings, log)
-
-
-def complete_log(group: Path, settings: RunSettings, data: ImageData, parent: ParentRun) -> None:
-    """Write what table and MLflow lack of a trained group, since a call that was interrupted or a server that was away.
-
-    Its run has the name that it was begun with; it is written where `settings` say that MLflow is.
-    """
-    if not (group / CARD_FILE).exists() or not (group / SETTINGS_FILE).exists():
-        return
-    own = load_settings(group / SETTINGS_FILE).model_copy(update={"tracking": settings.tracking})
-    warn_of(TrainingLog(own, data, group, parent).close(finished=True), "adapt")
+    return _Begun(training, settings, logs.open(settings, data, training.directory))
 
 
 def _job(group: _Begun, data: ImageData, progress: _Progress) -> Job:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from stepfront.addresses import resolved
 from stepfront.checksums import begin_record
 from stepfront.errors import InputError
@@ -19,7 +21,7 @@ from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.training_log import TrainingLog, warn_of
 from stepfront.trainers.baselines.plain_network import plain_settings
 from stepfront.trainers.data import ImageData
-from stepfront.trainers.devices import ThreadWatch, choose_threads, device_of_driver
+from stepfront.trainers.devices import ThreadWatch, device_of_driver
 from stepfront.trainers.diffusion.conditioning import check_classes
 from stepfront.trainers.latents.load_images import load_images
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
@@ -47,6 +49,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         mlflow = StoreCheck(settings, own, trains=True)
         data = read_to_train(settings, None if fresh else directory, stage)
         device = device_of_driver(settings.training.device, settings.training.workers)
+        threads = own_threads(device, settings.training.workers, stage)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
         begin_record(directory)
@@ -64,7 +67,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
             if problem := mlflow.problem():
                 stage(f"MLflow is not written: {problem}; the training continues without it")
             stage("training the supernet")
-            card = train_or_continue(settings, data, directory, report, log, stage)
+            card = train_or_continue(settings, data, directory, report, log, threads)
         warn_of(log.close(finished=True))
         stage("preparing features and reference statistics")
         judge = prepare_judge(data, settings.features, directory, device)
@@ -73,24 +76,31 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
     return card, not done
 
 
-def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage, at_once: int = 1) -> ImageData:
-    """Return the images of the settings, checked before anything is written or deleted; choose the threads.
+def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage) -> ImageData:
+    """Return the images of the settings, checked before anything is written or deleted.
 
-    Where several trainings run `at_once`, workers train, and this process needs neither device nor threads.  Features
-    of the user's own are tried in `judges`; None: in a temporary folder.  Raises InputError where the images can't be
-    read, judged, or trained on with the settings' classes.
+    Features of the user's own are tried in `judges`; None: in a temporary folder.  Raises InputError where the images
+    can't be read, judged, or trained on with the settings' classes.
     """
     stage("reading the images")
     data = load_images(settings.data, reading_progress(stage), encoding=encoding_progress(stage))
     for line in [data.report.headline, *data.report.guesses]:
         stage(line)
-    workers = max(settings.training.workers, at_once)
-    device = device_of_driver(settings.training.device, workers)
-    if workers == 1 and (line := choose_threads(device)):
-        stage(line)
     _check_judges(settings, data, judges)
     check_classes(data, settings.network.image_classes)
     return data
+
+
+def own_threads(device: torch.device, workers: int, stage: Stage) -> ThreadWatch | None:
+    """Choose the threads of a process that trains itself, and return what chooses them again; None where workers train.
+
+    `stage` gets a line where threads are given up.
+    """
+    if workers > 1:
+        return None
+    threads = ThreadWatch(device, stage)
+    threads.look()
+    return threads
 
 
 def _check_judges(settings: RunSettings, data: ImageData, directory: Path | None) -> None:
@@ -128,21 +138,23 @@ def train_or_continue(
     directory: Path,
     report: Report,
     log: TrainingLog,
-    stage: Stage = lambda text: None,
+    threads: ThreadWatch | None = None,
 ) -> SupernetCard:
-    """Train a supernet in `directory` from its last checkpoint, and record it in `log`."""
-    store, workers = checkpoint_store(settings, data), settings.training.workers
-    threads = ThreadWatch(device_of_driver(settings.training.device, workers))
+    """Train a supernet in `directory` from its last checkpoint, and record it in `log`.
+
+    `threads` are those of this process, where it trains itself.
+    """
+    store = checkpoint_store(settings, data)
 
     def log_and_report(state: TrainingReport) -> None:
         log.add(state)
         report(state)
-        if workers == 1 and (line := threads.look()):
-            stage(line)
+        if threads is not None:
+            threads.look()
 
     log.complete()
     try:
-        if workers == 1:
+        if settings.training.workers == 1:
             return train_supernet(settings, data, directory, log_and_report, store)
         from stepfront.search.training.distributed_training import train_on_cluster
 

@@ -26,7 +26,7 @@ from stepfront.search.records.learnt_samplers import (
 from stepfront.search.records.plan_rows import fitted, learnt_of, plan_columns
 from stepfront.search.study.ledger import Ledger
 from stepfront.trainers.adaptation.plan_weights import Call, check_fits, fit_weights
-from stepfront.trainers.devices import choose_threads, device_of_driver
+from stepfront.trainers.devices import ThreadWatch, device_of_driver
 from stepfront.trainers.diffusion.conditioning import calls_per_step
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.plan_run import PlanRun
@@ -158,11 +158,16 @@ class WeightFitting:
         drop = {"drop_labels": self._without_labels}
         settings = settings.model_copy(update={"training": settings.training.model_copy(update=drop)})
         device = device_of_driver(settings.training.device, settings.training.workers)
-        if line := choose_threads(device):
-            self.stage(line)
+        threads = ThreadWatch(device, self.stage)
+        threads.look()
         self.stage(f"fitting the weights to {plan.runs}: {steps:,} steps")
         begin, calls = time.monotonic(), _calls(plan, self.problem)
-        given = (supernet, settings, settings.adapt, self.problem.data, calls, steps, self.progress)
+
+        def progress(done: int, total: int) -> None:
+            threads.look()
+            self.progress(done, total)
+
+        given = (supernet, settings, settings.adapt, self.problem.data, calls, steps, progress)
         made = fit_weights(*given, device=device)
         facts: dict[str, Any] = deciding | {
             "plan": plan.runs,

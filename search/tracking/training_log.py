@@ -68,15 +68,17 @@ class TrainingLog:
     def close(self, finished: bool, timeout: float = 120) -> str:
         """Bring MLflow in line and end the run, and return the problem, if any.
 
-        `timeout`, in seconds, is for the checkpoint that is being written and again for the end.
+        `timeout`, in seconds, is for the checkpoint that is being written and, where that was written, again for the
+        end.
         """
         self.complete()
         if not self._path.exists():
             return ""
         status = "FINISHED" if finished else "KILLED"
-        self._writer.wait(timeout)
-        if not self._writer.busy:
-            self._writer.start(lambda run: run.update(self._table(), status))
+        problem = self._writer.wait(timeout)
+        if self._writer.busy:
+            return problem
+        self._writer.start(lambda run: run.update(self._table(), status))
         return self._writer.wait(timeout)
 
     def complete(self) -> None:

@@ -29,15 +29,16 @@ def test_fewer_threads_are_used_where_all_cores_are_clearly_slower(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(devices, "_seconds", seconds.__getitem__)
-    line = devices.choose_threads(CPU)
+    said: list[str] = []
+    devices.ThreadWatch(CPU, said.append).look()
     assert torch.get_num_threads() == chosen
-    assert line == "" if chosen == 4 else f"so {chosen} of 4 are used" in line
+    assert not said if chosen == 4 else f"so {chosen} of 4 are used" in said[0]
 
 
 def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setattr(devices, "_seconds", lambda threads: pytest.fail("it was measured"))
-    assert devices.choose_threads(CPU) == ""
+    devices.ThreadWatch(CPU, lambda line: pytest.fail(line)).look()
     assert torch.get_num_threads() == 4
 
 
@@ -45,14 +46,22 @@ def test_threads_are_chosen_again_where_other_programs_begin(monkeypatch: pytest
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     now = [0.0]
     monkeypatch.setattr(devices.time, "monotonic", lambda: now[0])
-    busy = {4: 10.0, 2: 9.0, 1: 1.0}
+    busy = {4: 1.0, 2: 1.0, 1: 1.0}
     monkeypatch.setattr(devices, "_seconds", busy.__getitem__)
-    watch = devices.ThreadWatch(CPU, every=20.0)
-    assert watch.look() == ""
+    said: list[str] = []
+    watch = devices.ThreadWatch(CPU, said.append, every=20.0)
+    watch.look()
     assert torch.get_num_threads() == 4
+    for threads in list(busy):
+        busy[threads] = {4: 10.0, 2: 9.0, 1: 1.0}[threads]
+    now[0] = 19.0
+    watch.look()
+    assert not said, "they are chosen every 20 seconds"
     now[0] = 21.0
-    assert "4 threads are 10.0 times slower than 1, so 1 of 4 are used" in watch.look()
+    watch.look()
+    assert "4 threads are 10.0 times slower than 1, so 1 of 4 are used" in said.pop()
     assert torch.get_num_threads() == 1
     now[0] = 60.0
-    assert watch.look() == "", "threads that were given up are not taken again"
+    watch.look()
+    assert not said, "threads that were given up are not taken again"
     assert torch.get_num_threads() == 1
