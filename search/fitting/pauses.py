@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,7 +42,8 @@ class FitPauses:
     def run(self) -> list[Fit]:
         """Fit samplers to some points of the front, and record them and what learning took.
 
-        A point whose learning fails is left out, and no later pause fits it: learning would fail again.
+        A point whose learning fails is left out, and no later pause fits it: learning would fail again.  One that
+        failed for a reason that may pass, such as a lost worker, may be fitted in a later pause.
         """
         ledger = self.fitting.ledger
         rounds = ledger.fit_rounds
@@ -51,8 +52,18 @@ class FitPauses:
         now = rounds.under_way
         assert now is not None, "it has just begun"
         fits = self.fitting.fit(now.points)
+        self._forget(self.fitting.lost)
         rounds.end(sum(fit.record.tflops for fit in fits))
         return fits
+
+    def _forget(self, lost: set[int]) -> None:
+        """Let a later pause fit the points that were lost in the one under way."""
+        if lost:
+            rounds = self.fitting.ledger.fit_rounds
+            now = rounds.rounds[-1]
+            rounds.rounds[-1] = replace(now, points=tuple(number for number in now.points if number not in lost))
+            names = ", ".join(f"trial {number}" for number in sorted(lost))
+            self.fitting.stage(f"fitting failed for a reason that may pass; a later pause fits again: {names}")
 
     def _points(self) -> list[int]:
         """Return front points without a fit, cheapest first, as many as settings and budget allow."""

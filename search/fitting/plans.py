@@ -9,9 +9,10 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
+from stepfront.search.fitting.failures import has_failed_in_passing, needs_score
 from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.distance_features import distance_features
-from stepfront.search.learning.search_samplers import Stage, find_or_learn, sampler_task
+from stepfront.search.learning.search_samplers import LostWorkerError, Stage, find_or_learn, sampler_task
 from stepfront.search.problem.evaluator_parts import plan_scorer, worker_parts
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import SamplerRecord, write_sampler
@@ -47,12 +48,15 @@ class Fitting:
     check_interrupt: Callable[[], None] = lambda: None
     failures: dict[int, str] = field(default_factory=dict)
     """Why learning failed, by trial: those have no `Fit`."""
+    lost: set[int] = field(default_factory=set)
+    """Trials of the last call whose fit failed because of a lost worker or the like, and may not fail again."""
 
     def fit(self, numbers: Sequence[int]) -> list[Fit]:
         """Fit a sampler to each of the trials; what an interrupted call has learnt and recorded is kept.
 
         A trial whose learning fails is reported and left out.
         """
+        self.lost.clear()
         learnt = self._learnt(numbers)
         trials, records = [self.ledger.trials[number] for number in learnt], list(learnt.values())
         for record in records:
@@ -62,8 +66,13 @@ class Fitting:
             for trial, record in zip(trials, records, strict=True)
         ]
         self._score(
-            [(p, record) for p, record in zip(proposals, records, strict=True) if record.improves and self._lacks(p)]
+            [
+                (proposal, record)
+                for proposal, record in zip(proposals, records, strict=True)
+                if record.improves and needs_score(self.ledger, proposal, self.stage)
+            ]
         )
+        self.lost.update(p.parents[0] for p in proposals if has_failed_in_passing(self.ledger, p))
         fits = [Fit(t.number, float(result_of(t)["fid"]), r) for t, r in zip(trials, records, strict=True)]
         return [self._with_trial(fit, proposal) for fit, proposal in zip(fits, proposals, strict=True)]
 
@@ -78,15 +87,12 @@ class Fitting:
         def failed(task: SamplerToLearn, error: InputError) -> None:
             number = numbers_of[task.key]
             self.failures[number] = str(error)
+            if isinstance(error, LostWorkerError):
+                self.lost.add(number)
             self.stage(f"no sampler is fitted to trial {number}: {error}")
 
         found = find_or_learn(self.problem, list(tasks.values()), self.stage, self.check_interrupt, failed)
         return {number: found[task.key] for number, task in tasks.items() if task.key in found}
-
-    def _lacks(self, proposal: Proposal) -> bool:
-        """Return whether the study has no result of a fitted plan."""
-        found = self.ledger.fit_of(proposal)
-        return found is None or not found.state.is_finished()
 
     def _with_trial(self, fit: Fit, proposal: Proposal) -> Fit:
         found = self.ledger.fit_of(proposal) if fit.record.improves else None

@@ -14,6 +14,7 @@ import torch
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.algorithm.trials import GENOME, LEARNT, Proposal, result_of
+from stepfront.search.fitting.failures import needs_score
 from stepfront.search.problem.evaluator_parts import plan_scorer
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import (
@@ -103,7 +104,7 @@ class WeightFitting:
             trial.user_attrs[GENOME], "fit", (number,), digest if plan.learnt == own.learnt else learnt_of(plan)
         )
         found = ledger.fit_of(proposal)
-        if found is None or not found.state.is_finished():
+        if found is None or needs_score(ledger, proposal, self.stage):
             new = ledger.add_fit(proposal, self._score(plan))
         else:
             new = int(found.number)

@@ -34,6 +34,10 @@ Stage = Callable[[str], None]
 """Called with what is being done."""
 
 
+class LostWorkerError(InputError):
+    """A worker that learnt a sampler was lost, which may not happen again."""
+
+
 def samplers_of_search(
     problem: SearchProblem, costs: dict[float, WidthCost], directory: Path, stage: Stage
 ) -> dict[int, SamplerRecord]:
@@ -132,13 +136,17 @@ def _done(
 
 
 def _result(done: ray.ObjectRef[SamplerRecord]) -> SamplerRecord:
-    """Return what a worker has learnt.  Raises InputError with the reason in one line where it has not."""
+    """Return what a worker has learnt.  Raises InputError with the reason in one line where it has not.
+
+    LostWorkerError where that is no fault of the task.
+    """
     try:
         return ray.get(done)
     except ray.exceptions.RayError as error:  # it raised, died, or ran out of memory
         if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from None
-        raise InputError(f"learning a sampler failed: {first_line(error, reason_of(error))}") from None
+        kind = InputError if isinstance(error, ray.exceptions.RayTaskError) else LostWorkerError
+        raise kind(f"learning a sampler failed: {first_line(error, reason_of(error))}") from None
 
 
 def _without_parts(task: SamplerToLearn) -> dict[str, Any]:

@@ -35,6 +35,9 @@ from stepfront.search.study.trial_queue import ATTEMPT, TrialQueue, attempt_of
 from stepfront.search.study.trial_store import TrialStore
 from stepfront.trainers.evaluation import Evaluation
 
+NOT_FINITE = "not finite"
+"""How the reason of a failure begins where a score is not finite, which it is at every attempt."""
+
 HOPELESS = 8
 """Failed trials, with no complete one, after which a search ends."""
 
@@ -119,8 +122,13 @@ class Ledger:
         self._finish(trial, result | {"worker": worker, "elapsed": self._clock.stamp()})
 
     def add_fit(self, proposal: Proposal, evaluation: Evaluation) -> int:
-        """Record a fitted plan and its evaluation as a trial, and return its number; a recorded one stays as it is."""
-        trial = self.fit_of(proposal) or self._add(proposal)
+        """Record a fitted plan and its evaluation as a trial, and return its number.
+
+        A plan with scores keeps them.  A failed trial stays as it is, and the plan gets another one.
+        """
+        trial = self.fit_of(proposal)
+        if trial is None or trial.state == TrialState.FAIL:
+            trial = self._add(proposal)
         problem = self._problem_of(evaluation)
         if problem and not trial.state.is_finished():  # not to the queue, whose workers know genomes alone
             self._finish(trial, {"error": problem, "elapsed": self._clock.stamp()})
@@ -129,9 +137,13 @@ class Ledger:
         return int(trial.number)
 
     def fit_of(self, proposal: Proposal) -> FrozenTrial | None:
-        """Return the trial of the proposal's genome on the same fitted sampler; None where there is none."""
+        """Return the trial of the proposal's genome on the same fitted sampler; None where there is none.
+
+        Of several, all but the last have failed.
+        """
         wanted = (proposal.genome, proposal.learnt)
-        return next((t for t in self.trials if (t.user_attrs[GENOME], t.user_attrs.get(LEARNT)) == wanted), None)
+        found = (t for t in reversed(self.trials) if (t.user_attrs[GENOME], t.user_attrs.get(LEARNT)) == wanted)
+        return next(found, None)
 
     def fail(self, number: int, reason: str) -> None:
         """Let a trial that its worker did not finish wait for another attempt; the last attempt fails it."""
@@ -279,7 +291,7 @@ class Ledger:
         scores = [evaluation.value(name) for name in self.objectives]
         if all(math.isfinite(score) for score in scores):
             return ""
-        return "not finite: " + ", ".join(f"{n} {score}" for n, score in zip(self.objectives, scores, strict=True))
+        return f"{NOT_FINITE}: " + ", ".join(f"{n} {score}" for n, score in zip(self.objectives, scores, strict=True))
 
     def _add(self, proposal: Proposal) -> FrozenTrial:
         if self._spec.left is not None:

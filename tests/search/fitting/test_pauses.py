@@ -119,6 +119,86 @@ def test_a_fit_that_was_asked_and_not_recorded_is_recorded_under_its_number(tmp_
     assert (again.finished, len(again.trials), again.searched) == (3, 3, 2)
 
 
+class Scorer(Fitting):
+    """Fitting whose samplers are learnt at once; scores are those of `evaluations`, in their order."""
+
+    evaluations: list[Evaluation]
+
+    def _learnt(self, numbers: Sequence[int]) -> dict[int, SamplerRecord]:
+        records: Any = {n: SimpleNamespace(tflops=0.0, sampler=sampler_of(n), improves=True) for n in numbers}
+        return dict(records)
+
+    def _evaluations(self, records: Sequence[SamplerRecord]) -> list[Evaluation]:
+        return [self.evaluations.pop(0) for _ in records]
+
+
+def sampler_of(number: int) -> LearntSampler:
+    return LearntSampler("ddim", (900.0 - number,), (900.0 - number,))
+
+
+def evaluation(fid: float, error: str = "") -> Evaluation:
+    return Evaluation(fid, 2.0, 1.0, "made", 100, 0, error=error)
+
+
+def scorer(ledger: Ledger, stages: list[str], *evaluations: Evaluation) -> Scorer:
+    problem: Any = SimpleNamespace(plan_of=lambda genome: SimpleNamespace(widths=ENCODING.unpack(genome), marks=()))
+    fitting = Scorer(problem, {}, Path(), ledger, stages.append)
+    object.__setattr__(fitting, "evaluations", list(evaluations))
+    return fitting
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_fit_that_failed_for_a_passing_reason_is_scored_again_by_the_next_call(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepfront.search.fitting.plans.write_sampler", lambda directory, record: None)
+    ledger, stages = run(make_ledger(kind, tmp_path), most=1), list[str]()
+    lost = scorer(ledger, stages, evaluation(float("nan"), "its worker died"))
+    (first,) = lost.fit([0])
+    assert (first.new_trial, lost.lost) == (1, {0})
+    assert np.isnan(first.new_fid)
+    ledger.close()
+    again = make_ledger(kind, tmp_path)  # by another call of stepfront fit
+    (second,) = scorer(again, stages, evaluation(3.0)).fit([0])
+    assert (second.new_trial, second.new_fid, again.failed) == (2, 3.0, 1)
+    assert "trial 1 failed (its worker died); its plan is scored again, as a new trial" in stages
+    (third,) = scorer(again, stages).fit([0])  # it has a score, and is not scored a third time
+    assert (third.new_trial, third.new_fid, len(again.trials)) == (2, 3.0, 3)
+
+
+def test_a_fit_whose_score_is_not_finite_stays_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepfront.search.fitting.plans.write_sampler", lambda directory, record: None)
+    ledger = run(make_ledger("sqlite", tmp_path), most=1)
+    fitting = scorer(ledger, [], evaluation(float("nan")))
+    assert [fitting.fit([0])[0].new_trial for _ in range(2)] == [1, 1]
+    assert not fitting.lost
+
+
+def test_points_whose_worker_was_lost_are_fitted_in_the_next_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[int] = []
+    fit = Learner.fit
+
+    def loses_its_first(self: Learner, numbers: Sequence[int]) -> list[Fit]:
+        self.lost.clear()
+        if not lost:
+            lost.append(numbers[0])
+            self.lost.add(numbers[0])
+        return fit(self, [number for number in numbers if number not in self.lost])
+
+    monkeypatch.setattr(Learner, "fit", loses_its_first)
+    kept = make_ledger("sqlite", tmp_path)
+    first, *later = search(kept, every=1, points=3).fit_rounds.rounds
+    assert lost[0] not in first.points
+    assert len(first.points) == 2
+    assert sum(lost[0] in one.points for one in later) <= 1
+    front = [one.number for one in kept.complete]
+    assert lost[0] in front
+    kept.close()
+    assert make_ledger("sqlite", tmp_path).fit_rounds.rounds == [first, *later]
+
+
 def test_a_fit_without_a_score_is_a_failed_trial_and_waits_for_no_worker(tmp_path: Path) -> None:
     ledger = run(make_ledger("sqlite", tmp_path), most=1)
     proposal = Proposal(ledger.trials[0].user_attrs[GENOME], "fit", (0,), "digest")

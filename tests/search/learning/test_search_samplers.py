@@ -45,6 +45,23 @@ LEARNING = (
 )
 
 
+def test_a_lost_worker_is_told_from_a_task_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(error: Exception) -> None:
+        def get(done: object) -> None:
+            raise error
+
+        monkeypatch.setattr(search_samplers.ray, "get", get)
+
+    done: Any = None
+    raising(ray.exceptions.WorkerCrashedError())
+    with pytest.raises(search_samplers.LostWorkerError, match=r"^learning a sampler failed: its worker died$"):
+        search_samplers._result(done)
+    raising(ray.exceptions.RayTaskError("run", "", ValueError("not a width")))
+    with pytest.raises(InputError, match="ValueError: not a width") as failed:
+        search_samplers._result(done)
+    assert not isinstance(failed.value, search_samplers.LostWorkerError)
+
+
 class NoView:
     def update(self, report: object) -> None:
         pass
