@@ -112,10 +112,10 @@ def _luck(tables: SearchTables) -> list[str]:
     if luck is None:
         return [f"On held-out noise seeds, {stayed}."]
     if luck <= 0:
-        return [f"On held-out noise seeds the front lost nothing to full width, so its gain was not luck; {stayed}."]
+        return [f"On held-out noise seeds the front's mean FID rose no more than full width's; {stayed}."]
     return [
-        f"On held-out noise seeds the front's FID rose by {decimal(luck)} more than full width's, which was luck; "
-        f"{stayed}."
+        f"On held-out noise seeds the front's mean FID rose by {decimal(luck)} more than full width's, an estimate of "
+        f"the luck in its scores; {stayed}."
     ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optuna.trial import TrialState
-
 from stepfront.search.algorithm.trials import Proposal, result_of
 from stepfront.search.study.ledger import NOT_FINITE, Ledger
 
@@ -27,5 +25,5 @@ def needs_score(ledger: Ledger, proposal: Proposal, stage: Callable[[str], None]
 def has_failed_in_passing(ledger: Ledger, proposal: Proposal) -> bool:
     """Return whether the last trial of a fitted plan failed, and might not fail again."""
     found = ledger.fit_of(proposal)
-    failed = found is not None and found.state == TrialState.FAIL
-    return failed and not str(result_of(found).get("error", "")).startswith(NOT_FINITE)
+    error = "" if found is None else str(result_of(found).get("error") or "")
+    return bool(error) and not error.startswith(NOT_FINITE)
