@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
@@ -23,7 +25,7 @@ from stepfront.search.storage.run_location import open_for_reading
 from stepfront.search.training.parallel_trainings import trainings_at_once
 from stepfront.tables.schema import ADAPTATION, TRAINING
 from stepfront.trainers.adaptation.second_stage import STATE_FILE, SecondStage, check_base
-from stepfront.trainers.devices import device_of_driver
+from stepfront.trainers.devices import ThreadWatch, device_of_driver
 from stepfront.trainers.metrics.judges import prepare_judge
 from stepfront.trainers.networks.card import CARD_FILE, SupernetCard, check_autoencoder, read_card
 from stepfront.trainers.networks.supernet_files import WEIGHTS_FILE
@@ -99,40 +101,79 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
         groups = directory / GROUPS_FOLDER if fresh else _groups_folder(settings)
         if groups.parent != directory:
             held.enter_context(directory_lock(groups.parent))
-        at_once = trainings_at_once(settings, settings.adapt.groups.count)
-        data = read_to_train(settings, None, stage)
-        workers = max(settings.training.workers, at_once)
-        device = device_of_driver(settings.training.device, workers)
-        threads = own_threads(device, workers, stage)
-        second = SecondStage.checked(settings, settings.adapt, data, source, groups)
-        space = None if data.latents is None else data.latents.space
-        check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
+        second, machine = _prepare(settings, source, groups, stage)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             clear_directory(directory)
         begin_record(directory)
         second.check_state()
         log = AdaptationLog(second, settings, directory)
         if (directory / CARD_FILE).exists():
-            card = _checked(read_card(directory), second, directory)
-            for group in second.folders:
-                log.groups.complete(group, settings, data)
-            log.finish(card)
-            return Adapted(directory, card, False)
+            return Adapted(directory, _complete(second, settings, directory, log), False)
         second.keep_state()
         save_settings(settings, directory / SETTINGS_FILE)
         for line in _announcement(second, source):
             stage(line)
-        try:
-            train_groups(second.trainings(), at_once, data, fresh, report, stage, log.groups, threads)
-        except BaseException:
-            log.interrupt()
-            raise
-        stage("merging the groups" if settings.adapt.merge else "joining the groups")
-        _copy_judges(source, directory)
-        prepare_judge(data, settings.features, directory, device)
-        card = second.finish(directory)
-        log.finish(card)
-    return Adapted(directory, card, True)
+        return Adapted(directory, _train(second, machine, directory, fresh, report, stage, log), True)
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What a second stage trains on: so many groups at once, the driver's device, and its threads where it trains."""
+
+    at_once: int
+    device: torch.device
+    threads: ThreadWatch | None
+
+
+def _prepare(
+    settings: RunSettings, source: Path, groups: Path, stage: Stage
+) -> tuple[SecondStage[RunSettings], _Machine]:
+    """Read images and supernet, and check that they fit; nothing is written."""
+    at_once = trainings_at_once(settings, settings.adapt.groups.count)
+    workers = max(settings.training.workers, at_once)
+    data = read_to_train(settings, None, stage)
+    device = device_of_driver(settings.training.device, workers)
+    threads = own_threads(device, workers, stage)
+    second = SecondStage.checked(settings, settings.adapt, data, source, groups)
+    space = None if data.latents is None else data.latents.space
+    check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
+    return second, _Machine(at_once, device, threads)
+
+
+def _complete(
+    second: SecondStage[RunSettings], settings: RunSettings, directory: Path, log: AdaptationLog
+) -> SupernetCard:
+    """Return the card of the supernet that the stage has made; write what tables and MLflow lack of it."""
+    card = _checked(read_card(directory), second, directory)
+    for group in second.folders:
+        log.groups.complete(group, settings, second.data)
+    log.finish(card)
+    return card
+
+
+def _train(
+    second: SecondStage[RunSettings],
+    machine: _Machine,
+    directory: Path,
+    fresh: bool,
+    report: Report,
+    stage: Stage,
+    log: AdaptationLog,
+) -> SupernetCard:
+    """Train the groups, and make the supernet of them with the features of the one that they start from."""
+    try:
+        train_groups(
+            second.trainings(), machine.at_once, second.data, fresh, report, stage, log.groups, machine.threads
+        )
+    except BaseException:
+        log.interrupt()
+        raise
+    stage("merging the groups" if second.adapt.merge else "joining the groups")
+    _copy_judges(second.base, directory)
+    prepare_judge(second.data, second.settings.features, directory, machine.device)
+    card = second.finish(directory)
+    log.finish(card)
+    return card
 
 
 def _groups_folder(settings: RunSettings) -> Path:

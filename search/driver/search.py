@@ -43,7 +43,7 @@ from stepfront.search.problem.load import check_inputs, load_problem, warn_of_bi
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.problem.user_parts import check_second_features, check_user_scores
 from stepfront.search.records.layout_version import check_format
-from stepfront.search.records.learnt_samplers import write_search_samplers
+from stepfront.search.records.learnt_samplers import SamplerRecord, write_search_samplers
 from stepfront.search.records.run_directory import SETTINGS_FILE, anchored
 from stepfront.search.scoring.baselines import ensure_sampler_scores
 from stepfront.search.scoring.measure_noise import ensure_score_noise
@@ -57,6 +57,7 @@ from stepfront.search.tracking.store_check import StoreCheck
 from stepfront.search.tracking.writer_process import MlflowProcess
 from stepfront.tables.schema import METHOD_SCORES
 from stepfront.trainers.devices import pick_device
+from stepfront.trainers.inference.cost import WidthCost
 from stepfront.trainers.latents.reconstruction import ensure_reconstruction
 
 LEAST_PAUSE = 5.0
@@ -84,61 +85,94 @@ def run_search(
     with directory_lock(directory):
         if not fresh:
             check_format(directory)
-        own = read_own_note(directory, WrittenSearch, settings.tracking.uri)
-        mlflow = StoreCheck(settings, own, trains=False)
-        stage("reading supernet, images and features")
-        problem = load_problem(settings, reading_progress(stage), encoding_progress(stage))
-        warn_of_bias(problem)
-        check_user_scores(settings, problem.data)
-        check_second_features(settings, problem.data, problem.supernet.local / FOLDER)
-        if settings.learns:
-            check_distance(problem)
+        mlflow = StoreCheck(settings, read_own_note(directory, WrittenSearch, settings.tracking.uri), trains=False)
+        problem = _load_checked(settings, stage)
         if extend:
             check_larger(problem, directory)
         with ray_session(settings.workers):
             slots_now(settings.workers)
             if fresh:  # only now: a mistake in the settings must not delete what exists
                 start_over(settings, directory)
-            begin_record(directory)
-            stage("measuring the widths")
-            costs = load_or_measure_costs(problem, directory)
-            check_nothing_lost(settings, directory)
-            check_continues(problem, costs, directory, extend)  # before anything is learnt, or replaced
-            costs = add_latencies(problem, costs, directory) if extend else costs
-            ensure_decoder_cost(problem, directory)
-            samplers = samplers_of_search(problem, costs, directory, stage)
-            problem = with_samplers(problem, samplers)
-            ensure_gap_table(problem, directory)
-            ensure_step_errors(problem, directory)
+            problem, costs, samplers = _prepare(problem, directory, extend, stage)
             with (
                 recorded_study(settings.storage, directory),
                 closing(open_ledger(problem, costs, directory, extend)) as ledger,
             ):
-                write_search_samplers(directory, samplers)
-                keep_own_note(directory, WrittenSearch, settings.tracking.uri)
-                save_settings(settings, directory / SETTINGS_FILE)
                 writer = TableWriter(problem, ledger, costs, directory, command)
-                if ledger.enter_space() and len(ledger.complete):
-                    writer.write()
-                record_judges(problem, directory)
-                _measure_floor(problem, stage)
+                _begin(writer, samplers, stage)
                 hint = f"continue with: stepfront resume {location or directory.parent}"
                 if not ledger.hopeless and (ledger.interrupted or not ledger.budget_exhausted):
-                    if settings.evaluation.noise_repeats:
-                        stage("measuring the noise of scores")
-                    expect_noise(ledger, problem, ensure_score_noise(problem, costs, directory))
-                    if unwritten := mlflow.problem():
-                        stage(f"MLflow is not written: {unwritten}; the search continues without it")
-                    if not ledger.finished:
-                        _report_left_out(problem, stage)
-                    stage("searching")
-                    with Observers(settings) as observers, interruptible(hint) as check_interrupt:
-                        _evaluate_trials(writer, view, stage, check_interrupt, observers)
-                writer.write_steps(writer.write())
-                if (directory / METHOD_SCORES).exists():  # an extended search: its baselines are scored already
-                    write_comparison_with_baselines(directory, settings)
-                _score_samplers(writer, stage, hint)
+                    _search(writer, mlflow, view, stage, hint)
+                _end(writer, stage, hint)
     return directory
+
+
+def _load_checked(settings: RunSettings, stage: Stage) -> SearchProblem:
+    """Return what is searched, with the user's own parts tried on it."""
+    stage("reading supernet, images and features")
+    problem = load_problem(settings, reading_progress(stage), encoding_progress(stage))
+    warn_of_bias(problem)
+    check_user_scores(settings, problem.data)
+    check_second_features(settings, problem.data, problem.supernet.local / FOLDER)
+    if settings.learns:
+        check_distance(problem)
+    return problem
+
+
+def _prepare(
+    problem: SearchProblem, directory: Path, extend: bool, stage: Stage
+) -> tuple[SearchProblem, dict[float, WidthCost], dict[int, SamplerRecord]]:
+    """Measure and learn what the search needs before its first trial, or find it in `directory`.
+
+    Returns the problem on its samplers, costs by width, and samplers by number of steps.
+    """
+    begin_record(directory)
+    stage("measuring the widths")
+    costs = load_or_measure_costs(problem, directory)
+    check_nothing_lost(problem.settings, directory)
+    check_continues(problem, costs, directory, extend)  # before anything is learnt, or replaced
+    costs = add_latencies(problem, costs, directory) if extend else costs
+    ensure_decoder_cost(problem, directory)
+    samplers = samplers_of_search(problem, costs, directory, stage)
+    problem = with_samplers(problem, samplers)
+    ensure_gap_table(problem, directory)
+    ensure_step_errors(problem, directory)
+    return problem, costs, samplers
+
+
+def _begin(writer: TableWriter, samplers: dict[int, SamplerRecord], stage: Stage) -> None:
+    """Write what the search begins with, now that its study is open."""
+    problem, ledger, directory = writer.problem, writer.ledger, writer.directory
+    write_search_samplers(directory, samplers)
+    keep_own_note(directory, WrittenSearch, problem.settings.tracking.uri)
+    save_settings(problem.settings, directory / SETTINGS_FILE)
+    if ledger.enter_space() and len(ledger.complete):
+        writer.write()
+    record_judges(problem, directory)
+    _measure_floor(problem, stage)
+
+
+def _search(writer: TableWriter, mlflow: StoreCheck, view: View, stage: Stage, hint: str) -> None:
+    """Evaluate trials until the budget is used."""
+    problem, ledger, settings = writer.problem, writer.ledger, writer.problem.settings
+    if settings.evaluation.noise_repeats:
+        stage("measuring the noise of scores")
+    expect_noise(ledger, problem, ensure_score_noise(problem, writer.costs, writer.directory))
+    if unwritten := mlflow.problem():
+        stage(f"MLflow is not written: {unwritten}; the search continues without it")
+    if not ledger.finished:
+        _report_left_out(problem, stage)
+    stage("searching")
+    with Observers(settings) as observers, interruptible(hint) as check_interrupt:
+        _evaluate_trials(writer, view, stage, check_interrupt, observers)
+
+
+def _end(writer: TableWriter, stage: Stage, hint: str) -> None:
+    """Write the tables of the finished search, and score full width on other samplers."""
+    writer.write_steps(writer.write())
+    if (writer.directory / METHOD_SCORES).exists():  # an extended search: its baselines are scored already
+        write_comparison_with_baselines(writer.directory, writer.problem.settings)
+    _score_samplers(writer, stage, hint)
 
 
 def start_over(settings: RunSettings, directory: Path) -> None:

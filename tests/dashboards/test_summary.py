@@ -83,7 +83,8 @@ def test_luck_is_unknown_without_full_width(tables: SearchTables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("luck", "said"), [(0.75, "rose by 0.75 more"), (-0.1, "mean FID rose no more than full width's"), ("Nearly none.", "Nearly none.")]
+    ("luck", "said"),
+    [(0.75, "rose by 0.75 more"), (-0.1, "mean FID rose no more than full width's"), ("Nearly none.", "Nearly none.")],
 )
 def test_the_luck_that_the_search_states_is_taken(tables: SearchTables, luck: float | str, said: str) -> None:
     facts = {**tables.facts, "savings": {**tables.savings, "luck": luck}}
