@@ -53,40 +53,21 @@ class PlanSource:
 
 
 def make_initial_plans(wanted: Mapping[str, int], source: PlanSource) -> list[Proposal]:
-    """Return the proposals of all kinds, without repeats; a kind may yield fewer than wanted.
-
-    Uniform plans come first, then those of earlier searches.  The other kinds take turns, in the order of `wanted`: a
-    budget that ends before all of them has plans of each kind.
-    """
+    """Return the proposals of all kinds, uniform plans first, without repeats; a kind may yield fewer than wanted."""
     proposals: dict[str, Proposal] = {}
-    kinds = {name: _Kind(name, count, source) for name, count in wanted.items() if count}
-    order = sorted(kinds, key=lambda name: (name != "uniform", not name.startswith(FRONT_OF)))
-    alone = [name for name in order if name == "uniform" or name.startswith(FRONT_OF)]
-    for turns in (*([name] for name in alone), order[len(alone) :]):
-        while turns:
-            turns = [name for name in turns if kinds[name].add_to(proposals)]
+    for name in sorted(wanted, key=lambda name: (name != "uniform", list(wanted).index(name))):
+        if not wanted[name]:
+            continue
+        added = 0
+        for levels in _levels_of(name, wanted[name], source):
+            levels = source.encoding.project(_on_a_sampler(levels, name, len(proposals), source.encoding))
+            genome = source.encoding.pack(levels)
+            widest = (levels[: source.encoding.units] == source.encoding.highest).all()
+            allowed = widest or source.affordable(levels)
+            if genome not in proposals and added < wanted[name] and allowed:
+                proposals[genome] = Proposal(genome, name)
+                added += 1
     return list(proposals.values())
-
-
-class _Kind:
-    """The plans of one kind, in their order, until there are as many as wanted."""
-
-    def __init__(self, name: str, wanted: int, source: PlanSource) -> None:
-        self._name, self._left, self._source = name, wanted, source
-        self._levels = iter(_levels_of(name, wanted, source))
-
-    def add_to(self, proposals: dict[str, Proposal]) -> bool:
-        """Add the next plan that is not there yet, by its genome; return False where there is no other."""
-        encoding = self._source.encoding
-        for levels in self._levels if self._left else ():
-            levels = encoding.project(_on_a_sampler(levels, self._name, len(proposals), encoding))
-            genome = encoding.pack(levels)
-            widest = (levels[: encoding.units] == encoding.highest).all()
-            if genome not in proposals and (widest or self._source.affordable(levels)):
-                proposals[genome] = Proposal(genome, self._name)
-                self._left -= 1
-                return True
-        return False
 
 
 def _on_a_sampler(levels: Levels, kind: str, number: int, encoding: Encoding) -> Levels:
