@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from stepfront.checksums import CHECKSUMS_FILE, begin_record
 from stepfront.errors import InputError
 from stepfront.files import write_atomically
@@ -118,10 +116,10 @@ def run_adaptation(settings: RunSettings, base: str, fresh: bool, report: Report
 
 @dataclass(frozen=True)
 class _Machine:
-    """What a second stage trains on: so many groups at once, the driver's device, and its threads where it trains."""
+    """What a second stage trains on: so many groups at once, all its workers, and the driver's own threads, if any."""
 
     at_once: int
-    device: torch.device
+    workers: int
     threads: ThreadWatch | None
 
 
@@ -132,12 +130,11 @@ def _prepare(
     at_once = trainings_at_once(settings, settings.adapt.groups.count)
     workers = max(settings.training.workers, at_once)
     data = read_to_train(settings, None, stage)
-    device = device_of_driver(settings.training.device, workers)
-    threads = own_threads(device, workers, stage)
+    threads = own_threads(settings.training.device, workers, stage)
     second = SecondStage.checked(settings, settings.adapt, data, source, groups)
     space = None if data.latents is None else data.latents.space
     check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
-    return second, _Machine(at_once, device, threads)
+    return second, _Machine(at_once, workers, threads)
 
 
 def _complete(
@@ -170,7 +167,8 @@ def _train(
         raise
     stage("merging the groups" if second.adapt.merge else "joining the groups")
     _copy_judges(second.base, directory)
-    prepare_judge(second.data, second.settings.features, directory, machine.device)
+    device = device_of_driver(second.settings.training.device, machine.workers)
+    prepare_judge(second.data, second.settings.features, directory, device)
     card = second.finish(directory)
     log.finish(card)
     return card

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from stepfront.addresses import resolved
 from stepfront.checksums import begin_record
 from stepfront.errors import InputError
@@ -49,7 +47,7 @@ def run_training(settings: RunSettings, fresh: bool, report: Report, stage: Stag
         mlflow = StoreCheck(settings, own, trains=True)
         data = read_to_train(settings, None if fresh else directory, stage)
         device = device_of_driver(settings.training.device, settings.training.workers)
-        threads = own_threads(device, settings.training.workers, stage)
+        threads = own_threads(settings.training.device, settings.training.workers, stage)
         if fresh:  # only now: a mistake in the settings must not delete what exists
             _delete_training(settings, data, directory)
         begin_record(directory)
@@ -91,14 +89,14 @@ def read_to_train(settings: RunSettings, judges: Path | None, stage: Stage) -> I
     return data
 
 
-def own_threads(device: torch.device, workers: int, stage: Stage) -> ThreadWatch | None:
+def own_threads(device: str, workers: int, stage: Stage) -> ThreadWatch | None:
     """Choose the threads of a process that trains itself, and return what chooses them again; None where workers train.
 
-    `stage` gets a line where threads are given up.
+    `device` is the name in the settings.  `stage` gets a line where threads are given up.
     """
     if workers > 1:
         return None
-    threads = ThreadWatch(device, stage)
+    threads = ThreadWatch(device_of_driver(device, workers), stage)
     threads.look()
     return threads
 

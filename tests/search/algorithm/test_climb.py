@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.trials import GENOME, Proposal
-from stepfront.search.algorithm.variation import count_neighbours, neighbour
+from stepfront.search.algorithm.variation import count_neighbours, neighbours
 from stepfront.search.config import ScreenSettings, VariationSettings
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
@@ -57,7 +58,8 @@ def climbed(encoding: Encoding, target: Levels, affordable: Callable[[Levels], b
     last = run(ledger, encoding).trials[-1]
     assert last.user_attrs["origin"] == "climb"
     levels = encoding.unpack(last.user_attrs[GENOME])
-    single = (neighbour(levels, encoding, number) for number in range(count_neighbours(encoding)))
+    each = count_neighbours(encoding)
+    single = neighbours(np.repeat(levels[None], each, axis=0), np.arange(each), encoding)
     here = np.abs(levels - target).sum()
     assert all(np.abs(other - target).sum() >= here for other in single if affordable(other)), "a change improves it"
     return levels
@@ -84,18 +86,26 @@ def test_a_search_that_climbs_ends_with_the_same_trials_after_an_interruption(
     def ledger(name: str) -> Ledger:
         gap = np.linspace(1, 0.2, 12)[:, None] * (1 - np.array(WIDTHS))
 
-        def cost(levels: Levels) -> float:
-            return float(levels[: encoding.units].sum())
+        def costs(plans: Levels) -> Array:
+            return plans[:, : encoding.units].sum(axis=1, keepdims=True).astype(float)
 
         settings = ScreenSettings(neighbours=20)
         screening = make_screening(
             *(settings, encoding, lambda: PlanFeatures(encoding, gap, (), settings.coding)),
-            lambda levels: [cost(levels)],
+            costs,
         )
         assert screening is not None
         uniform = [Proposal(encoding.pack(encoding.project(np.full(6, level))), "uniform") for level in (3, 0, 1)]
         sampler = BlockNSGAII(
-            *(encoding, SETTINGS, 1, uniform, 6, screening, lambda levels: cost(levels) <= limit),
+            *(
+                encoding,
+                SETTINGS,
+                1,
+                uniform,
+                6,
+                screening,
+                lambda levels: bool(levels[: encoding.units].sum() <= limit),
+            ),
             neighbours=20,
             climb=settings.steps_of_climb,
         )
