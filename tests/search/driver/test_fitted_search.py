@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +136,17 @@ def test_a_study_that_is_rebuilt_knows_its_pauses_and_what_learning_took(fitted:
     pd.testing.assert_frame_equal(read_snapshot(fitted).trials, before.trials)
 
 
-def test_an_empty_front_has_no_point_to_fit() -> None:
+def test_an_empty_front_has_no_point_to_fit(fitted: Path) -> None:
+    snapshot = read_snapshot(fitted)
     with pytest.raises(InputError, match="the front is empty"):
-        fit._points(pd.DataFrame(), "front")
+        fit._points(replace(snapshot, front=snapshot.front.head(0)), "front")
 
 
 def test_a_fitted_point_stands_for_the_one_that_it_was_fitted_to(fitted: Path) -> None:
-    front = read_snapshot(fitted).front
-    found = fits_of(front).iloc[0]
-    assert fit._points(front, str(found["trial"])) == [found["parents"][0]]  # so a call that was killed can be repeated
+    snapshot = read_snapshot(fitted)
+    found = fits_of(snapshot.front).iloc[0]
+    parent = found["parents"][0]
+    assert fit._points(snapshot, str(found["trial"])) == [parent]  # so a call that was killed can be repeated
 
 
 def test_a_point_that_there_is_not_is_refused_in_one_line(fitted: Path) -> None:
