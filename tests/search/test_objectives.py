@@ -122,6 +122,7 @@ class Progress:
     """A search of three objectives."""
 
     complete = [create_trial(values=[1.0, 2.0, 3.0]) for _ in range(LEAST_TRIALS)]  # noqa: RUF012
+    under_way = ()
 
     def scores(self) -> np.ndarray:
         return np.array([trial.values for trial in self.complete])
@@ -136,7 +137,9 @@ class Progress:
 @pytest.mark.parametrize(("tau", "chosen"), [(1.0, 1), (0.2, 0)])
 def test_each_score_has_a_proxy_of_its_own_and_all_must_be_trusted(tau: float, chosen: int) -> None:
     fid, accuracy = Fixed([1.0, 1.0]), Fixed([3.0, 1.0], tau)
-    screening = Screening(fid, lambda levels: [2.0], 0.5, [accuracy])
+    screening = Screening(
+        fid, lambda plans: np.full((len(plans), 1), 2.0), lambda trial: np.array([0]), 0.5, [accuracy]
+    )
     screening.watch(Progress())
     assert screening([np.array([0]), np.array([1])]) == chosen
     assert set(fid.seen) == {1.0}
