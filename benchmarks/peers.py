@@ -253,13 +253,12 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
   climb either. `screening before 0.2` has the earlier defaults: `coding: level`, `acquisition: optimistic`,
   `neighbours: 0`.
 - Optuna's samplers run as shipped, on integers (NSGA-II on categories, as documented), and are charged for plans that
-  they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs on fewer
-  seeds, and for 100 evaluations.
+  they repeat. GPSampler maximises the expected hypervolume improvement. For its time per proposal it runs for
+  100 evaluations.
 - The column `seeds` says how many seeds a row has; a median of one seed has no range.
 - BoTorch maximises qLogNEHVI over the integers by local search, with a Gaussian process of log FID and the known costs.
-  For its time per proposal it runs on fewer seeds, and for 60 evaluations. Ax is left out: it would propose by the same
-  function.
-- SMAC3 is its hyperparameter facade (random forest, ParEGO) on integers, on fewer seeds and for 60 evaluations.
+  For its time per proposal it runs for 60 evaluations. Ax is left out: it would propose by the same function.
+- SMAC3 is its hyperparameter facade (random forest, ParEGO) on integers, for 60 evaluations.
 - Syne Tune is its multi-objective regularized evolution with a population of 20; release 0.16 has no NSGA-II. It is
   charged for plans that it repeats.
 - Greedy narrowing and the gap optima have no randomness. They end when they have no more plans.
