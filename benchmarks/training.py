@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ COUNTS = (2, 4, 8)
 NUMBERS_OF_STEPS = (10, 20)
 SOLVER, GRID = "unipc_2", "quadratic"
 JUDGES = ("degradations", "classifier")
+
+COMPARISON_FILE, SCORES_FILE, FITS_FILE = "comparison.json", "scores.parquet", "fits.parquet"
+"""What the folder of a comparison holds once it is measured."""
 
 
 @dataclass(frozen=True)
@@ -129,43 +132,73 @@ def score_table(scores: pd.DataFrame, judge: str, steps: int) -> pd.DataFrame:
 
 
 def loss_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the held-out loss by training and width, and the minutes of one training."""
-    groups = scores.groupby(["training", "width"], sort=False)
-    table = groups["loss"].mean().map("{:.4f}".format).unstack("width", sort=False)
-    minutes = groups["minutes"].mean().groupby("training", sort=False).sum()
-    return table.assign(minutes=minutes.map("{:.1f}".format))
+    """Return the held-out loss by training and width, and the minutes of a seed's trainings."""
+    losses = scores.groupby(["training", "width"], sort=False)["loss"].mean()
+    # Widths that were trained together took the same minutes, once.
+    trained = scores.drop_duplicates(["training", "seed", "minutes"]).groupby(["training", "seed"], sort=False)
+    minutes = trained["minutes"].sum().groupby("training", sort=False).mean()
+    return losses.map("{:.4f}".format).unstack("width", sort=False).assign(minutes=minutes.map("{:.1f}".format))
 
 
-def page(scores: pd.DataFrame, fits: pd.DataFrame, given: argparse.Namespace, steps: int) -> str:
-    """Return docs/bench-training.md."""
-    extra = given.extra or steps // 2
-    options = (
-        f"--supernet {given.supernet} --steps {steps} --extra {extra} --seeds {given.seeds} --images {given.images}"
-    )
+@dataclass(frozen=True)
+class Comparison:
+    """What one call compares: trainings of `supernet` with the FLOPs of `steps` sandwich steps, second ones of `extra`.
+
+    Each training runs with `seeds` seeds, and each score is of `images` images.
+    """
+
+    supernet: str
+    steps: int
+    extra: int
+    seeds: int
+    images: int
+
+    @property
+    def options(self) -> str:
+        """The options of the call."""
+        return (
+            f"--supernet {self.supernet} --steps {self.steps} --extra {self.extra} --seeds {self.seeds} "
+            f"--images {self.images}"
+        )
+
+
+def page(comparisons: Mapping[Comparison, tuple[pd.DataFrame, pd.DataFrame]]) -> str:
+    """Return docs/bench-training.md, of the scores and fits of each comparison."""
+    made = time.strftime("%Y-%m-%d")
+    intro = f"""# Trainings at equal network FLOPs
+
+Made by `make bench-training`, on a CPU; the last section on {made}. Each section names its own command, and a call adds
+its section to those that lie in `--runs`.
+
+Every training of a section has the network FLOPs of its first one, by the sandwich rule. Second stages start from the
+first one's supernet, and each has the same further FLOPs, in all its groups together. The one of the undivided supernet
+decides what groups are worth. Groups are by log-SNR. Merging takes the groups that are trained, so its minutes are
+those of the merging alone. `alone`: `stepfront train CONFIG` with `--plain WIDTH`, so the four widths together take
+four times the FLOPs.
+
+FID is against the training images, mean of three noise seeds and of the training seeds (± the standard error over
+training seeds), {SOLVER} on the {GRID} grid. A supernet's widths are columns, and lower is better.
+"""
+    return "\n".join([intro, *(_section(comparison, *found) for comparison, found in comparisons.items())])
+
+
+def _section(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -> str:
+    seeds = f"{comparison.seeds} training seeds" if comparison.seeds > 1 else "one training seed"
     parts = [
-        f"# Trainings at equal network FLOPs\n\nMade by `make bench-training` (`python -m benchmarks.training {options}"
-        f"`) on {time.strftime('%Y-%m-%d')}, on a CPU.\n\n"
-        f"The supernet of {given.supernet} by {steps:,} sandwich steps; every other training has the network FLOPs of "
-        "that one, but for second stages: they start from it, and each has the FLOPs of "
-        f"{extra:,} further sandwich steps, in all its groups together. The one of the undivided "
-        "supernet decides what groups are worth. Groups are by log-SNR. Merging takes the groups that are trained, so "
-        "its minutes are those of the merging alone. `alone`: `stepfront train CONFIG` with `--plain WIDTH`, so the "
-        "four widths together take four times the FLOPs. "
-        f"FID of {given.images:,} images against the training images, mean of three noise seeds and {given.seeds} "
-        f"training seeds (± the standard error over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths "
-        "are columns, and lower is better.",
-        f"## Held-out loss of the noise prediction\n\n{markdown(loss_table(scores))}",
+        f"## {comparison.supernet}, {comparison.steps:,} steps",
+        f"By `python -m benchmarks.training {comparison.options}`: {comparison.steps:,} sandwich steps, and "
+        f"{comparison.extra:,} more in a second stage; {seeds}, {comparison.images:,} images per score.",
+        f"Held-out loss of the noise prediction:\n\n{markdown(loss_table(scores))}",
     ]
     for judge in JUDGES:
         for number in NUMBERS_OF_STEPS:
             table = markdown(score_table(scores, judge, number))
-            parts.append(f"## FID by {judge}, {number} steps\n\n{table}")
+            parts.append(f"FID by {judge}, {number} steps:\n\n{table}")
     parts.append(
-        "## Weights fitted to a plan\n\n"
-        "As by `stepfront fit` with `--weights`: the first supernet's weights, trained further at the plan's own times "
-        "and widths, "
-        f"with the network FLOPs of {extra:,} sandwich steps, the teacher's passes included; beside the same FLOPs "
-        f"spent on all widths (`{UNDIVIDED_STAGE}`). Each plan has weights of its own."
+        "Weights fitted to a plan, as by `stepfront fit` with `--weights`: the first supernet's weights, trained "
+        f"further at the plan's own times and widths, with the network FLOPs of {comparison.extra:,} sandwich steps, "
+        f"the teacher's passes included; beside the same FLOPs spent on all widths (`{UNDIVIDED_STAGE}`). Each plan "
+        "has weights of its own."
     )
     parts += [f"FID by {judge}:\n\n{markdown(fit_table(fits, judge))}" for judge in JUDGES]
     return "\n\n".join(parts) + "\n"
@@ -173,7 +206,7 @@ def page(scores: pd.DataFrame, fits: pd.DataFrame, given: argparse.Namespace, st
 
 def measure(training: Training, data: ImageData, folder: Path, judges: Path, images: int, seeds: int) -> pd.DataFrame:
     """Train and score what is missing; return a row per width, number of steps, judge and noise seed."""
-    directory, path = folder / training.folder, folder / training.folder / "scores.parquet"
+    directory, path = folder / training.folder, folder / training.folder / SCORES_FILE
     if path.exists():
         return pd.read_parquet(path)
     begin = time.monotonic()
@@ -200,12 +233,43 @@ def measure(training: Training, data: ImageData, folder: Path, judges: Path, ima
 
 def measured_fits(settings: TrainerSettings, data: ImageData, place: Path, extra: int, images: int) -> pd.DataFrame:
     """Return the scores of plans on weights of their own, and on those that are in `place`."""
-    path = place / "fits.parquet"
+    path = place / FITS_FILE
     if not path.exists():
         names = {SUPERNET: FIRST, UNDIVIDED: UNDIVIDED_STAGE}
         folders = {weights: place / Training(name, settings).folder for weights, name in names.items()}
         measure_fits(settings, data, folders, extra, (SOLVER, GRID), images).to_parquet(path)
     return pd.read_parquet(path)
+
+
+def compare(comparison: Comparison, folder: Path, data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train and score what is missing in `folder`; return the scores, and those of weights fitted to plans."""
+    base = settings_of(comparison.supernet, data)
+    base, images = _with_steps(base, comparison.steps), load_data(base.data)
+    judges = folder / "judges"
+    if not judges.exists():
+        judges.mkdir(parents=True)
+        for judge in JUDGES:
+            prepare_judge(judge, images, judges, data, torch.device("cpu"))
+    tables, fits = [], []
+    for seed in range(comparison.seeds):
+        settings, place = _with_seed(base, seed), folder / f"seed-{seed}"
+        first = place / Training(FIRST, settings).folder
+        for training in [*trainings(settings, images), *second_stages(settings, comparison.extra, first)]:
+            table = measure(training, images, place, judges, comparison.images, 3)
+            tables.append(table.assign(seed=seed))
+            print(f"seed {seed}, {training.folder}: {table['minutes'].iloc[0]:.1f} min", flush=True)
+        fits.append(measured_fits(settings, images, place, comparison.extra, comparison.images).assign(seed=seed))
+        print(f"seed {seed}: fitted to plans", flush=True)
+    return pd.concat(tables), pd.concat(fits)
+
+
+def kept(runs: Path) -> dict[Comparison, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return the comparisons that calls have measured to their end, with their scores and fits."""
+    found = {}
+    for path in sorted(runs.glob(f"*/{COMPARISON_FILE}")):
+        tables = [pd.read_parquet(path.parent / name) for name in (SCORES_FILE, FITS_FILE)]
+        found[Comparison(**json.loads(path.read_text(encoding="utf-8")))] = tables[0], tables[1]
+    return found
 
 
 def main() -> None:
@@ -220,27 +284,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-training"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     given = parser.parse_args()
-    base = settings_of(given.supernet, given.data)
-    base, data = _with_steps(base, given.steps or base.training.steps), load_data(base.data)
-    folder = given.runs / f"{given.supernet}-{base.training.steps}"
-    judges = folder / "judges"
-    if not judges.exists():
-        judges.mkdir(parents=True)
-        for judge in JUDGES:
-            prepare_judge(judge, data, judges, given.data, torch.device("cpu"))
-    tables, fits = [], []
-    for seed in range(given.seeds):
-        settings, place = _with_seed(base, seed), folder / f"seed-{seed}"
-        extra = given.extra or base.training.steps // 2
-        first = place / Training(FIRST, settings).folder
-        for training in [*trainings(settings, data), *second_stages(settings, extra, first)]:
-            table = measure(training, data, place, judges, given.images, 3)
-            tables.append(table.assign(seed=seed))
-            print(f"seed {seed}, {training.folder}: {table['minutes'].iloc[0]:.1f} min", flush=True)
-        fits.append(measured_fits(settings, data, place, extra, given.images).assign(seed=seed))
-        print(f"seed {seed}: fitted to plans", flush=True)
-    text = page(pd.concat(tables), pd.concat(fits), given, base.training.steps)
-    write_text(given.docs / "bench-training.md", text)
+    steps = given.steps or settings_of(given.supernet, given.data).training.steps
+    comparison = Comparison(given.supernet, steps, given.extra or steps // 2, given.seeds, given.images)
+    folder = given.runs / f"{given.supernet}-{steps}"
+    for name, table in zip((SCORES_FILE, FITS_FILE), compare(comparison, folder, given.data), strict=True):
+        table.to_parquet(folder / name)
+    write_text(folder / COMPARISON_FILE, json.dumps(asdict(comparison)))
+    write_text(given.docs / "bench-training.md", page(kept(given.runs)))
 
 
 def _with_seed(settings: TrainerSettings, seed: int) -> TrainerSettings:
