@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import multiprocessing
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +51,11 @@ class Method:
 def _ours(source: PlanSource, score: methods.Score, budget: int, seed: int, in_flight: int = 1) -> np.ndarray:
     settings = DEFAULTS.initial_plans, DEFAULTS.variation, DEFAULTS.screen
     return methods.ours(source, score, budget, seed, *settings, in_flight=in_flight)
+
+
+def _with_dp(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
+    initial = {"dp" if kind == "gap" else kind: count for kind, count in DEFAULTS.initial_plans.items()}
+    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, DEFAULTS.screen)
 
 
 def _unseeded(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
@@ -93,6 +97,10 @@ IN_FLIGHT = tuple(Method(f"ours, default, {n} plans in flight", partial(_ours, i
 """Two workers, two that get their next plan early, and eight of those; on the space with a known front alone."""
 
 
+DP = Method("ours, initial plans dp in place of gap", _with_dp)
+"""The dynamic programme over times and widths; on the space with a known front alone."""
+
+
 @dataclass
 class TableScore:
     """Scores looked up in an enumeration."""
@@ -123,9 +131,7 @@ def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np
     return hypervolume_history(scores, reference) / true_volume
 
 
-def enumerated(
-    run: Path, work: Path, seeds: int, budget: int
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
+def enumerated(run: Path, work: Path, seeds: int, budget: int) -> tuple[pd.DataFrame, dict[str, Curves], pd.DataFrame]:
     """Return the table of shares on the small space, the curves of each method, and the enumeration."""
     table = enumerate_plans(run, 6, 18, 512, work)
     problem = load_problem(run, 6, 18, 512)
@@ -134,16 +140,12 @@ def enumerated(
     everything = table[["fid", "gflops"]].to_numpy()
     reference = reference_point(score, problem.encoding)
     volume = hypervolume(everything[front_indices(everything)], reference)
-    curves: dict[str, list[np.ndarray]] = {}
-    spent: dict[str, list[float]] = {}
-    for method in (METHODS[0], *IN_FLIGHT, *METHODS[1:]):
-        for seed in range(seeds):
-            scores = method.run(problem.plan_source(seed), score, budget, seed)
-            curves.setdefault(method.name, []).append(_padded(shares(scores, reference, volume), budget))
-            spent.setdefault(method.name, []).append(float(scores[:100, 1].sum() * 512 / 1000))
-        print(f"6 genes: {method.name}: {np.median([c[99] for c in curves[method.name]]):.4f} at 100", flush=True)
-    rows = [_row(name, np.array(found), statistics.median(spent[name])) for name, found in curves.items()]
-    return pd.DataFrame(rows), {name: np.array(found) for name, found in curves.items()}, table
+    curves: dict[str, Curves] = {}
+    for method in (METHODS[0], *IN_FLIGHT, DP, *METHODS[1:]):
+        found = [method.run(problem.plan_source(seed), score, budget, seed) for seed in range(seeds)]
+        curves[method.name] = Curves.of(found, reference, volume, budget, 512)
+        print(f"6 genes: {method.name}: {np.median(curves[method.name].shares[:, 99]):.4f} at 100", flush=True)
+    return pd.DataFrame([_row(name, found) for name, found in curves.items()]), curves, table
 
 
 def reference_point(score: methods.Score, encoding: Encoding) -> list[float]:
@@ -156,14 +158,37 @@ def _padded(curve: np.ndarray, budget: int) -> np.ndarray:
     return np.concatenate([curve, np.full(max(0, budget - len(curve)), curve[-1])])[:budget]
 
 
-def _row(name: str, curves: np.ndarray, spent: float) -> dict[str, object]:
-    medians = np.median(curves, axis=0)
-    reached = np.array([np.argmax(c >= 0.99) + 1 if (c >= 0.99).any() else np.inf for c in curves])
-    middle = float(np.median(reached))
+@dataclass(frozen=True)
+class Curves:
+    """Shares of the true hypervolume, and network TFLOPs spent, after each evaluation: [seeds, budget] each."""
+
+    shares: np.ndarray
+    tflops: np.ndarray
+
+    @classmethod
+    def of(cls, found: Sequence[np.ndarray], reference: list[float], volume: float, budget: int, images: int) -> Curves:
+        """Return the curves of scores [N, 2] per seed, each score of so many images."""
+        reached = [_padded(shares(scores, reference, volume), budget) for scores in found]
+        spent = [_padded(np.cumsum(scores[:, 1]) * images / 1000, budget) for scores in found]
+        return cls(np.array(reached), np.array(spent))
+
+    def to(self, share: float) -> tuple[float, float]:
+        """Return the evaluations and the TFLOPs to a share, medians over seeds; infinite where it was not reached."""
+        first = [np.argmax(curve >= share) if (curve >= share).any() else None for curve in self.shares]
+        counts = [np.inf if i is None else float(i) + 1 for i in first]
+        spent = [np.inf if i is None else float(row[i]) for i, row in zip(first, self.tflops, strict=True)]
+        return float(np.median(counts)), float(np.median(spent))
+
+
+def _row(name: str, curves: Curves) -> dict[str, object]:
+    medians, budget = np.median(curves.shares, axis=0), curves.shares.shape[1]
+    counts, spent = curves.to(0.99)
     row: dict[str, object] = {"method": name}
-    row |= {f"{b}": f"{medians[b - 1]:.3f}" for b in BUDGETS if b <= curves.shape[1]}
-    row["evaluations to 99%"] = f"{middle:.0f}" if np.isfinite(middle) else f"> {curves.shape[1]}"
-    return row | {"network TFLOPs at 100": f"{spent:.2f}"}
+    row |= {f"{b}": f"{medians[b - 1]:.3f}" for b in BUDGETS if b <= budget}
+    row["evaluations to 99%"] = f"{counts:.0f}" if np.isfinite(counts) else f"> {budget}"
+    most = float(np.median(curves.tflops[:, -1]))
+    row["network TFLOPs to 99%"] = f"{spent:.2f}" if np.isfinite(spent) else f"> {most:.2f}"
+    return row | {"network TFLOPs at 100": f"{np.median(curves.tflops[:, min(100, budget) - 1]):.2f}"}
 
 
 _SAMPLED: SampledScore | None = None
@@ -216,31 +241,34 @@ def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images:
     volume = hypervolume(union[front_indices(union)], reference)
     rows = []
     for index, method in enumerate(METHODS):
-        curves = np.array([_padded(shares(found[(index, s)], reference, volume), budget) for s in range(seeds)])
-        spent = statistics.median(float(found[(index, s)][:100, 1].sum() * images / 1000) for s in range(seeds))
-        rows.append(_row(method.name, curves, spent))
+        runs = [found[(index, seed)] for seed in range(seeds)]
+        rows.append(_row(method.name, Curves.of(runs, reference, volume, budget, images)))
     return pd.DataFrame(rows)
 
 
-def draw(curves: dict[str, np.ndarray], path: Path) -> None:
-    """Draw medians and quartiles of the shares against evaluations."""
+def draw(curves: dict[str, Curves], path: Path) -> None:
+    """Draw medians and quartiles of the shares against evaluations, and against what the networks computed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.5, 5.0), layout="constrained")
+    figure = Figure(figsize=(12.5, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    left, right = figure.subplots(1, 2, sharey=True)
     colours = ["#d55e00", "#e69f00", "#cc79a7", "#000000", "#009e73", "#56b4e9", "#0072b2", "#f0e442", "#999999"]
-    for colour, (name, values) in zip(colours, curves.items(), strict=False):
-        low, middle, high = np.percentile(values, (25, 50, 75), axis=0)
-        x = np.arange(1, values.shape[1] + 1)
-        axes.plot(x, middle, color=colour, label=name, linewidth=2.2 if name.startswith("ours, d") else 1.3)
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(0.99, color="#666666", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", xlim=(10, 400), ylim=(0.85, 1.003), xlabel="FID evaluations")
-    axes.set_ylabel("hypervolume, share of the true front's")
-    axes.legend(fontsize=8, loc="lower right")
-    axes.grid(alpha=0.25)
+    for colour, (name, found) in zip(colours, curves.items(), strict=False):
+        low, middle, high = np.percentile(found.shares, (25, 50, 75), axis=0)
+        line = {"color": colour, "label": name, "linewidth": 2.2 if name.startswith("ours, d") else 1.3}
+        x = np.arange(1, found.shares.shape[1] + 1)
+        left.plot(x, middle, **line)
+        left.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        right.plot(np.median(found.tflops, axis=0), middle, **line)
+    for axes in (left, right):
+        axes.axhline(0.99, color="#666666", linewidth=0.8, linestyle=":")
+        axes.set(xscale="log", ylim=(0.85, 1.003))
+        axes.grid(alpha=0.25)
+    left.set(xlim=(10, 400), xlabel="FID evaluations", ylabel="hypervolume, share of the true front's")
+    right.set(xlabel="network TFLOPs of the evaluations", xlim=(0.3, None))
+    right.legend(fontsize=8, loc="lower right")
     figure.savefig(path, metadata={"Date": None})
 
 
