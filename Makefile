@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help quickstart test test-long test-failed test-cluster check format docs screenshots clean
-.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-transfer bench-variants bench-variation surrogate-table
+.PHONY: bench-damage bench-faults bench-gpu bench-initial-plans bench-judges bench-kills bench-networks bench-noise bench-peers bench-sampler bench-sampler-genes bench-search bench-solvers bench-speed bench-storages bench-tracking bench-training bench-training-speed bench-transfer bench-variants bench-variation surrogate-table
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,9 @@ bench-speed: $(READY)  ## compare evaluations with bare networks, and searches w
 
 bench-training: $(READY)  ## compare trainings at equal network FLOPs, and each width trained alone (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training
+
+bench-training-speed: $(READY)  ## compare a training step with the first edition's and a bare loop's (minutes; needs git history)
+	$(BIN)/python -m benchmarks.training_speed
 
 screenshots: $(READY)  ## take the pictures in docs/screenshots from runs/digits (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots

@@ -92,7 +92,7 @@ class TrainingSettings(Settings):
         "auto", description="device of the training, such as cpu or cuda. auto: a GPU where there is one"
     )
     engine: TrainingEngine = Field(
-        "plain",
+        "channels_last",
         description="how forward and backward passes are run, as in `workers.engine`; no engine changes the losses by "
         "more than rounding; the names with cuda_graphs need a GPU, and compiling takes a minute or more per width",
     )
