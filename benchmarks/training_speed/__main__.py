@@ -161,11 +161,12 @@ def _range(gains: pd.Series) -> str:
     return f"{gains.median():.2f} ({gains.min():.2f}-{gains.max():.2f})"
 
 
-def page(table: pd.DataFrame, options: str) -> str:
+def page(table: pd.DataFrame, rounds: int, steps: int) -> str:
     """Return docs/bench-training-speed.md."""
+    command, made = f"python -m benchmarks.training_speed --rounds {rounds} --steps {steps}", time.strftime("%Y-%m-%d")
     return f"""# Speed of a training step
 
-Made by `make bench-training-speed` (`python -m benchmarks.training_speed{options}`) on {time.strftime("%Y-%m-%d")}.
+Made by `make bench-training-speed` (`{command}`) on {made}.
 
 Versions: {", ".join(f"{k} {v}" for k, v in versions().items())}.
 
@@ -188,8 +189,8 @@ def main() -> None:
     """Measure all supernets whose images are there, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__)
     parser.add_argument("--against", default=FIRST_EDITION, help="commit of the first edition")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=20, help="steps per turn on digits; larger images take fewer")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10, help="steps per turn on digits; larger images take fewer")
     parser.add_argument("--supernet", choices=CASES, action="append", help="default: all")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     given = parser.parse_args()
@@ -199,7 +200,7 @@ def main() -> None:
         rounds = measure(name, given.against, given.rounds, max(1, given.steps * 64 // CASES[name][1][1] ** 2))
         rows.append(row(name, rounds))
         print(rows[-1], flush=True)
-    write_text(given.docs / "bench-training-speed.md", page(pd.DataFrame(rows), ""))
+    write_text(given.docs / "bench-training-speed.md", page(pd.DataFrame(rows), given.rounds, given.steps))
 
 
 if __name__ == "__main__":
