@@ -65,10 +65,11 @@ def reach_sentence(savings: Mapping[str, Any]) -> str:
     missed = savings.get("out_of_reach")
     if not missed:
         return ""
+    fewer = f" --set space.stages={missed['stages']}" if "stages" in missed else ""
     return (
         f"No plan of this search takes {missed['steps']} steps, as the best full-width sampler, "
-        f"{sampler_text(savings['reference'])}, does. A search with --set space.stages={missed['stages']} has such "
-        "plans."
+        f"{sampler_text(savings['reference'])}, does. A search with --set sampler.steps={missed['steps']}{fewer} has "
+        "such plans."
     )
 
 

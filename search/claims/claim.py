@@ -155,10 +155,9 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules, lacking: str = "") -> S
     plain = next((plan for plan in plans if plan.kind == "full"), None)
     if plain is None or plain.scores.empty:
         return None
-    # Equal sums in another order are equal to rounding only.
-    limit = plain.cost(rules.cost) * (1 + 1e-9)
-    full_width = _full_width_within(limit, plans, rules.cost)
+    full_width = _at_full_width(plans)
     best = _best_of_each(full_width, rules)
+    # Equal sums in another order are equal to rounding only.
     cheaper = [p for p in plans if p.kind == "front" and p.cost(rules.cost) < plain.cost(rules.cost) / (1 + 1e-9)]
     points = [
         (point, _best_of_each([plan for plan in full_width if plan.key != point.key] or full_width, rules))
@@ -176,14 +175,14 @@ def compare_plans(confirmed: pd.DataFrame, rules: Rules, lacking: str = "") -> S
     )
 
 
-def _full_width_within(limit: float, plans: Sequence[ConfirmedPlan], cost: str) -> list[ConfirmedPlan]:
-    """Return the plans at full width of at most that cost, each once.
+def _at_full_width(plans: Sequence[ConfirmedPlan]) -> list[ConfirmedPlan]:
+    """Return the plans at full width, each once, also those of more steps than the search's own.
 
     Whatever confirmed them counts: a front point on a sampler that was fitted to it is a full-width sampler, too.
     """
     found: dict[tuple[str, str], ConfirmedPlan] = {}
     for plan in plans:
-        if plan.is_full_width and plan.cost(cost) <= limit and len(plan.scores):
+        if plan.is_full_width and len(plan.scores):
             found.setdefault(plan.key, plan)
     return list(found.values())
 

@@ -94,7 +94,13 @@ def interval_plans(problem: SearchProblem, count: int) -> list[Plan]:
 
 
 SAMPLER_STEPS = 7
-"""Numbers of steps at which full-width samplers are tried, at most; evenly spread on a logarithmic scale."""
+"""Numbers of steps at which full-width samplers are tried, beside the settings' own; evenly spread on a logarithmic
+scale."""
+
+MANY_STEPS = 10
+"""Steps from which on a search's plans are compared with full width at more steps than its own, `MOST_STEPS` of them."""
+
+MOST_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,16 @@ class FullWidthSampler:
 
 
 def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
-    """Return full width with the best solvers and grids, and some numbers of steps up to the settings'.
+    """Return full width with the best solvers and grids, and some numbers of steps up to 20 or the settings'.
 
+    A search whose plans take ten steps or more is so compared with full width at more steps than its own, too.
     The search's own sampler comes first; a solver that adds noise is left out.  Of plans with equal coefficients only
     the first is returned.  Where samplers are learnt, these are the search's own, and the settings' solver and grid are
     named as any others: a name and runs stand for one plan.
     """
     own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
-    steps = sorted({int(n) for n in np.geomspace(min(3, own.steps), own.steps, SAMPLER_STEPS).round()})
+    most = max(own.steps, MOST_STEPS) if own.steps >= MANY_STEPS else own.steps
+    steps = sorted({own.steps, *(int(n) for n in np.geomspace(min(3, most), most, SAMPLER_STEPS).round())})
     found: dict[tuple[Any, ...], FullWidthSampler] = {}
     learnt = [problem.plan((1.0,) * count) for count in problem.samplers]
     hand = [] if learnt else [(own.solver, own.grid)]

@@ -52,16 +52,13 @@ def looks_taken(facts: Mapping[str, Any]) -> set[Look]:
 def out_of_reach(steps: int, settings: RunSettings) -> dict[str, int] | None:
     """Return the steps that the best full-width sampler takes, where no plan of the search's space takes as many.
 
-    With stages of several steps, plans have some numbers of steps only.  `stages` is the least number of stages above
-    the search's whose plans can take as many steps.
+    With stages of several steps, plans have some numbers of steps only.  A search whose `sampler.steps` is that number
+    has such plans; `stages` is the most stages that it can have, where these are fewer than the search's.
     """
     space, most = settings.space, settings.sampler.steps
     if space.skip != "even" or space.encoding != "stages" or steps in _step_counts(space.stages, most):
         return None
-    return {
-        "steps": steps,
-        "stages": next(k for k in range(space.stages + 1, most + 1) if steps in _step_counts(k, most)),
-    }
+    return {"steps": steps} | ({"stages": steps} if steps < space.stages else {})
 
 
 def _step_counts(stages: int, steps: int) -> tuple[int, ...]:
