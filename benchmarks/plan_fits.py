@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from benchmarks.samplers.case import FIRST_SEED, Case, open_case
-from stepfront.trainers.adaptation.plan_weights import fit_weights
+from stepfront.trainers.adaptation.plan_weights import Call, fit_weights
 from stepfront.trainers.baselines.plain_network import step_macs
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
@@ -59,7 +59,9 @@ def measure_fits(
         times = tuple(time_grid(first.schedule, sampler[1], len(widths)))
         plan = Plan(times, widths, sampler[0], grid=sampler[1])
         steps = fit_steps(widths, macs, extra * step_macs(settings, *shape))
-        calls = {width: tuple(t for t, w in zip(times, widths, strict=True) if w == width) for width in Counter(widths)}
+        calls = {
+            w: tuple(Call(t, t) for t, own in zip(times, widths, strict=True) if own == w) for w in Counter(widths)
+        }
         fitted = fit_weights(first.supernet, settings, AdaptSettings(), data, calls, steps)
         own = replace(first, supernet=fitted.supernet, _networks={})
         for name, case in {**cases, FITTED: own}.items():
