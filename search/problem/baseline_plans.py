@@ -98,9 +98,10 @@ SAMPLER_STEPS = 7
 scale."""
 
 MANY_STEPS = 10
-"""Steps from which on a search's plans are compared with full width at more steps than its own, `MOST_STEPS` of them."""
+"""Least steps of a search whose plans are compared with full width at more steps than its own."""
 
 MOST_STEPS = 20
+"""Steps at full width up to which these are compared."""
 
 
 @dataclass(frozen=True)

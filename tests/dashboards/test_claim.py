@@ -123,7 +123,8 @@ def test_judges_that_agree_need_no_sentence(claim: dict[str, Any]) -> None:
 def test_a_reference_that_no_plan_of_the_space_can_be_is_named(claim: dict[str, Any]) -> None:
     assert not reach_sentence(claim)
     assert not reach_sentence(claim | {"out_of_reach": None})
-    said = "No plan of this search takes 18 steps, as the best full-width sampler, 18x1.00 (dpmpp_2m, logsnr grid), does."
+    best = "18x1.00 (dpmpp_2m, logsnr grid)"
+    said = f"No plan of this search takes 18 steps, as the best full-width sampler, {best}, does."
     assert reach_sentence(claim | {"out_of_reach": {"steps": 18}}) == (
         f"{said} A search with --set sampler.steps=18 has such plans."
     )
