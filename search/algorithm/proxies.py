@@ -79,7 +79,8 @@ class CarriedProxy:
         """Return the FID that the regression maps each child's score to, [N]; NaN where there is no score."""
         proxy = np.array([self._score(levels) for levels in children])
         expected = np.full(len(proxy), np.nan)
-        expected[np.isfinite(proxy)] = self._fit.predict(proxy[np.isfinite(proxy)])
+        if (known := np.isfinite(proxy)).any():
+            expected[known] = self._fit.predict(proxy[known])
         return expected
 
 

@@ -1,8 +1,8 @@
 """Make the claim of a search: what its cheapest plan of equal quality saves.
 
 Equal quality is non-inferiority on every judge: the plan is worse than the reference by less than the margin.  The
-reference is the best confirmed plan at full width that costs no more than the settings' own: of any solver and grid,
-learnt, fitted to a point of the front, or with weights fitted to it.  What helps the front helps full width, too.  Each
+reference is the best confirmed plan at full width, whatever it costs: of any solver, grid and number of steps, learnt,
+fitted to a point of the front, or with weights fitted to it.  What helps the front helps full width, too.  Each
 judge has its own reference: what is best on one may be poor on the other, and a plan as poor would pass.
 
 Every point of the front that is tested is one more chance of a false claim.  So points are tested in a fixed sequence,

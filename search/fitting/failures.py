@@ -26,4 +26,4 @@ def has_failed_in_passing(ledger: Ledger, proposal: Proposal) -> bool:
     """Return whether the last trial of a fitted plan failed, and might not fail again."""
     found = ledger.fit_of(proposal)
     error = "" if found is None else str(result_of(found).get("error") or "")
-    return bool(error) and not error.startswith(NOT_FINITE)
+    return bool(error) and NOT_FINITE not in error

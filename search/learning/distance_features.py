@@ -68,8 +68,9 @@ def open_for_gradients(packed: PackedFeatures, device: torch.device) -> Differen
 def _check_gradient(packed: PackedFeatures, images: Tensor) -> None:
     images = images.clone().requires_grad_()
     rows = open_for_gradients(packed, torch.device("cpu"))(images)
-    gradient = torch.autograd.grad(rows.square().sum(), images)[0] if rows.requires_grad else torch.zeros(1)
-    if not gradient.isfinite().all() or not gradient.any():
+    found = torch.autograd.grad(rows.square().sum(), images, allow_unused=True) if rows.requires_grad else (None,)
+    gradient = found[0]
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
         raise InputError(
             f"learning.features {packed.name!r} let no gradient through, so nothing can be learnt from them; give a "
             "network whose forward takes images in [-1, 1] and does not round or detach them"

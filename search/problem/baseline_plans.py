@@ -94,7 +94,7 @@ def interval_plans(problem: SearchProblem, count: int) -> list[Plan]:
 
 
 SAMPLER_STEPS = 7
-"""Numbers of steps at which full-width samplers are tried, beside the settings' own; evenly spread on a logarithmic
+"""Numbers of steps up to the settings' at which full-width samplers are tried, at most; evenly spread on a logarithmic
 scale."""
 
 MANY_STEPS = 10
@@ -121,8 +121,8 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
     named as any others: a name and runs stand for one plan.
     """
     own, schedule = problem.settings.sampler, noise_schedule(problem.card.diffusion)
-    most = max(own.steps, MOST_STEPS) if own.steps >= MANY_STEPS else own.steps
-    steps = sorted({own.steps, *(int(n) for n in np.geomspace(min(3, most), most, SAMPLER_STEPS).round())})
+    more = [n for n in _spread(MOST_STEPS) if n > own.steps] if own.steps >= MANY_STEPS else []
+    steps = [*_spread(own.steps), *more]
     found: dict[tuple[Any, ...], FullWidthSampler] = {}
     learnt = [problem.plan((1.0,) * count) for count in problem.samplers]
     hand = [] if learnt else [(own.solver, own.grid)]
@@ -137,6 +137,11 @@ def full_width_samplers(problem: SearchProblem) -> list[FullWidthSampler]:
         same = (plan.times, str(coefficients.states.tolist()), str(coefficients.clean.tolist()))
         found.setdefault(same, FullWidthSampler(plan, name))
     return [*(FullWidthSampler(plan, "") for plan in learnt), *found.values()]
+
+
+def _spread(most: int) -> list[int]:
+    """Return numbers of steps from 3 to `most`, ascending."""
+    return sorted({int(n) for n in np.geomspace(min(3, most), most, SAMPLER_STEPS).round()})
 
 
 def cut_plans(encoding: Encoding, cuts: int) -> Iterator[Levels]:

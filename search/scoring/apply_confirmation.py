@@ -56,6 +56,8 @@ def out_of_reach(steps: int, settings: RunSettings) -> dict[str, int] | None:
     has such plans; `stages` is the most stages that it can have, where these are fewer than the search's.
     """
     space, most = settings.space, settings.sampler.steps
+    if steps > most:
+        return {"steps": steps}
     if space.skip != "even" or space.encoding != "stages" or steps in _step_counts(space.stages, most):
         return None
     return {"steps": steps} | ({"stages": steps} if steps < space.stages else {})

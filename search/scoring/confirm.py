@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -243,17 +242,15 @@ class _Confirmation:
         if self._left_out and not complete:
             (plan, _), reason = next(iter(self._left_out.items()))
             raise InputError(f"no plan could be confirmed; the reason for {plan}: {reason}")
-        return compare_plans(self._scores.of(self._rows, complete), rules, self._lacking(complete, rules.cost))
+        return compare_plans(self._scores.of(self._rows, complete), rules, self._lacking(complete))
 
-    def _lacking(self, complete: Container[PlanKey], cost: str) -> str:
+    def _lacking(self, complete: Container[PlanKey]) -> str:
         """Return which full-width plan without scores could be a claim's reference, and why it has none, or "".
 
         Without the best of them, a claim would be easier.
         """
-        # Equal sums in another order are equal to rounding only.
-        limit = max((row[cost] for row in self._rows if row["kind"] == "full"), default=math.inf) * (1 + 1e-9)
         full = self._problem.card.network.widths[-1]
-        possible = [row for row in self._rows if row["_plan"].runs_only(full) and row[cost] <= limit]
+        possible = [row for row in self._rows if row["_plan"].runs_only(full)]
         missing = dict.fromkeys(plan_key(row) for row in possible if plan_key(row) not in complete)
         return "; ".join(f"{_name(key)}: {self._left_out.get(key, 'no scores')}" for key in missing)
 

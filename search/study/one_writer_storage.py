@@ -35,7 +35,9 @@ class OneWriterStorage(RDBStorage):
         tables = self._tables
         row = tables.TrialModel(datetime_start=template_trial.datetime_start)  # as Optuna converts it to UTC
         with self.engine.begin() as connection:
-            number = connection.execute(self._count, {"study": study_id}).scalar_one()
+            number = connection.execute(self._count, {"study": study_id}).scalar_one_or_none()
+            if number is None:
+                raise KeyError("the study was deleted")  # as Optuna does; SQLite would store a trial of no study
             trial = {"study_id": study_id, "number": number, "state": template_trial.state}
             trial["datetime_start"] = row._datetime_start_utc
             made = connection.execute(sqlalchemy.insert(tables.TrialModel.__table__), trial)
@@ -95,10 +97,11 @@ class OneWriterStorage(RDBStorage):
 
     @cached_property
     def _count(self) -> Any:
-        trials = self._tables.TrialModel.__table__.c
-        return sqlalchemy.select(sqlalchemy.func.count(trials.trial_id)).where(
-            trials.study_id == sqlalchemy.bindparam("study")
-        )
+        """Count the trials of a study; there is no row where there is no study."""
+        trials, studies = self._tables.TrialModel.__table__.c, self._tables.StudyModel.__table__.c
+        study: Any = sqlalchemy.bindparam("study")
+        count = sqlalchemy.select(sqlalchemy.func.count(trials.trial_id)).where(trials.study_id == study)
+        return sqlalchemy.select(count.scalar_subquery()).where(studies.study_id == study)
 
     @cached_property
     def _end(self) -> Any:

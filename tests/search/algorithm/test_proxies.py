@@ -38,3 +38,13 @@ def test_a_carried_proxy_expects_fid_to_rise_with_the_proxy() -> None:
     assert proxy.predict([np.array([0]), np.array([1]), np.array([2]), np.array([9])]) == pytest.approx(
         [1, 2.5, 2.5, 6]
     )
+
+
+def test_plans_that_a_proxy_cannot_score_alone_have_no_expected_score() -> None:
+    """One plan under way may be asked for alone, so there may be nothing to predict."""
+    proxy = CarriedProxy(lambda levels: float("nan"), lambda trial: float(trial.number))
+    trials = [create_trial(values=[float(i)]) for i in range(3)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    proxy.learn(trials, np.arange(3.0)[:, None])
+    assert np.isnan(proxy.predict([np.zeros(2, dtype=np.int64)])).tolist() == [True]

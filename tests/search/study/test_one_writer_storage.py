@@ -57,6 +57,17 @@ def written(storage: Any) -> Any:
     return storage
 
 
+def test_a_deleted_study_gets_no_trial(tmp_path: Path) -> None:
+    """SQLite would store it, and give the study's id to the next one."""
+    storage = storage_in(tmp_path)
+    study = storage.create_new_study([StudyDirection.MINIMIZE] * 2, "one")
+    trial = create_trial(state=TrialState.RUNNING, **trial_parameters(ENCODING, "0" * 10))
+    storage.delete_study(study)
+    with pytest.raises(KeyError):
+        storage.create_new_trial(study, trial)
+    assert not storage.get_all_trials(storage.create_new_study([StudyDirection.MINIMIZE] * 2, "two"))
+
+
 def test_the_rows_are_those_of_optunas_own_storage(tmp_path: Path) -> None:
     own, optunas = (written(storage_in(tmp_path, kind)) for kind in (OneWriterStorage, RDBStorage))
     assert rows_of(own) == rows_of(optunas)
