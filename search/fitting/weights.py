@@ -38,17 +38,14 @@ from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.noise_schedule import noise_schedule
 
 
-@dataclass(frozen=True)
-class WeightFit:
-    """A trial, the new one on weights that were fitted to its plan, and what that brought and took.
+@dataclass(frozen=True, kw_only=True)
+class FitOutcome:
+    """What fitted weights brought and took; losses are of the plan's calls, on held-out images."""
 
-    `new_fid` is NaN where the new trial failed.  Losses are of the plan's calls, on held-out images.
-    """
-
-    trial: int
     fid: float
-    new_trial: int
+    """FID before the fit."""
     new_fid: float
+    """FID on the fitted weights; NaN where they could not be scored."""
     digest: str
     loss_before: float
     loss_after: float
@@ -56,20 +53,21 @@ class WeightFit:
     seconds: float
 
 
-@dataclass(frozen=True)
-class SamplerFit:
-    """A full-width sampler, and the same on weights that were fitted to it; else as `WeightFit`."""
+@dataclass(frozen=True, kw_only=True)
+class WeightFit(FitOutcome):
+    """A trial, and the new one on weights that were fitted to its plan."""
+
+    trial: int
+    new_trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerFit(FitOutcome):
+    """A full-width sampler that weights were fitted to."""
 
     plan: str
     sampler: str
     """Empty for the search's own."""
-    fid: float
-    new_fid: float
-    digest: str
-    loss_before: float
-    loss_after: float
-    tflops: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,9 @@ class WeightFitting:
             new = int(found.number)
         scores = [result_of(ledger.trials[one]).get("fid") for one in (number, new)]
         old_fid, new_fid = (math.nan if score is None else float(score) for score in scores)
-        return WeightFit(number, old_fid, new, new_fid, digest, *_costs(facts))
+        return WeightFit(
+            trial=number, new_trial=new, fid=old_fid, new_fid=new_fid, digest=digest, **_losses_and_costs(facts)
+        )
 
     def fit_sampler(self, plan: Plan, sampler: str, fid: float, steps: int) -> SamplerFit:
         """Fit the weights to a full-width sampler, a baseline, as `fit` does to a trial.
@@ -128,7 +128,10 @@ class WeightFitting:
             name = ", ".join(filter(None, (sampler, f"fit {digest}")))
             facts[SCORED] = plan_columns(fitted) | {"sampler": name} | scores
             write_json(self.directory / WEIGHTS_FOLDER / f"{digest}.json", facts)
-        return SamplerFit(plan.runs, sampler, fid, float(facts[SCORED]["fid"]), digest, *_costs(facts))
+        new_fid = float(facts[SCORED]["fid"])
+        return SamplerFit(
+            plan=plan.runs, sampler=sampler, fid=fid, new_fid=new_fid, digest=digest, **_losses_and_costs(facts)
+        )
 
     def _trained(self, plan: Plan, of: dict[str, Any], steps: int) -> tuple[str, dict[str, Any]]:
         """Return the digest of a plan's weights, and their record; they are trained unless the search has them.
@@ -199,8 +202,8 @@ class WeightFitting:
         return scored
 
 
-def _costs(facts: dict[str, Any]) -> tuple[float, ...]:
-    return tuple(facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds"))
+def _losses_and_costs(facts: dict[str, Any]) -> dict[str, float]:
+    return {name: facts[name] for name in ("loss_before", "loss_after", "tflops", "seconds")}
 
 
 def _calls(plan: Plan, problem: SearchProblem) -> dict[float, tuple[Call, ...]]:

@@ -21,6 +21,7 @@ from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.evaluation import Evaluation
 from tests.search.study.test_ledger import make_ledger, outcomes
+from tests.search.study.test_ledger import run as run_ledger
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 PLAIN = Stages(12, WIDTHS, False, 6)
@@ -29,19 +30,14 @@ SETTINGS = VariationSettings(population=6)
 
 
 def run(ledger: Ledger, encoding: Encoding, most: int = 10_000) -> Ledger:
-    """Run trials whose quality is the levels, late ones worth more; the cost is their sum."""
+    """Run trials of an encoding whose quality is the levels, late ones worth more; the cost is their sum."""
 
     def score(asked: Asked) -> Evaluation:
         levels = encoding.unpack(asked.genome)[: encoding.units]
         fid = float(((encoding.highest - levels) * np.linspace(0.5, 2, encoding.units)).sum())
         return Evaluation(fid, float(levels.sum()), 1.0, "made", 100, 0)
 
-    for _ in range(most):
-        asked = ledger.ask()
-        if asked is None:
-            break
-        ledger.tell(asked.number, score(asked), "w")
-    return ledger
+    return run_ledger(ledger, most, score)
 
 
 def climbed(encoding: Encoding, target: Levels, affordable: Callable[[Levels], bool] = lambda levels: True) -> Levels:
