@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.kept_images import PIXELS_FILE, keep_images, kept_images
 from stepfront.files import read_json, write_json
 from stepfront.trainers.config import DataSettings, TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
@@ -84,26 +84,10 @@ class Bench:
 
     def images(self) -> ImageData:
         """Load the images; the first process decodes them, later ones read their pixels."""
-        decoded = Path(self.work) / "pixels.npz"
-        if decoded.exists():
-            pixels = np.load(decoded, allow_pickle=False)
-            labels, held_out_labels = (
-                pixels[name] if len(pixels[name]) else None for name in ("labels", "held_out_labels")
-            )
-            name, fingerprint = str(pixels["name"]), str(pixels["fingerprint"])
-            return ImageData(name, pixels["images"], labels, pixels["held_out"], held_out_labels, fingerprint)
-        data = load_data(self._data_settings)
-        none = np.zeros(0, np.int64)
-        np.savez(
-            decoded,
-            images=data.images,
-            labels=none if data.labels is None else data.labels,
-            held_out=data.held_out_images,
-            held_out_labels=none if data.held_out_labels is None else data.held_out_labels,
-            name=np.array(data.name),
-            fingerprint=np.array(data.fingerprint),
-        )
-        return data
+        folder = Path(self.work)
+        if not (folder / PIXELS_FILE).exists():
+            keep_images(load_data(self._data_settings), folder)
+        return kept_images(folder)
 
     def supernet(self) -> tuple[Supernet, SupernetCard]:
         """Load the supernet that the part `training` has saved."""

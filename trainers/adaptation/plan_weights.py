@@ -80,7 +80,7 @@ def fit_weights(
     """Return the weights after `steps` steps on a device; `calls` are those of a plan by width.
 
     A step trains each width on its share of the batch, the share of the plan's calls; `training.drop_labels` is the
-    share of calls without a label.  Learning rate, warm-up, clip and precision are those of `adapt` and `training`.
+    share of calls without a label.  Learning rate and warm-up are of `adapt`; clip, precision and engine of `training`.
     Raises InputError as `check_fits` does.
     """
     check_fits(supernet)
@@ -88,12 +88,14 @@ def fit_weights(
     student.load_state_dict({name: value.clone() for name, value in supernet.state_dict().items()})
     training = settings.training.model_copy(update={"steps": steps, "lr": adapt.lr, "warmup": adapt.warmup})
     state, autocast = state_of(student, training, device), training_autocast(training, device)
-    gradients = WidthGradients(student, "plain", autocast)
+    gradients = WidthGradients(student, training.engine, autocast)
     source, images = _Source(settings, supernet, data, calls, device), 0
     before = source.loss(state.averaged)
     for step in range(steps):
+        drawn = list(source.draw(step_generator(training.seed, FIRST_STEP + step)))
+        _record(gradients, drawn, training.batch)
         state.optimizer.zero_grad(set_to_none=False)
-        for width, called in source.draw(step_generator(training.seed, FIRST_STEP + step)):
+        for width, called in drawn:
             with autocast:
                 goal = source.goal(called)
             gradients.add(width, called.batch, goal, len(called.x) / training.batch)
@@ -101,6 +103,13 @@ def fit_weights(
         state.update(training, Group())
         progress(step + 1, steps)
     return FittedWeights(state.averaged.cpu(), before, source.loss(state.averaged.to(device)), images)
+
+
+def _record(gradients: WidthGradients, drawn: list[tuple[float, _Called]], images: int) -> None:
+    """Record the passes of a step of so many images, where the engine records; the gradients are then arbitrary."""
+    for width, called in drawn:
+        if not gradients.recorded(width, called.x, called.batch.label):
+            gradients.record(width, called.batch, len(called.x) / images)
 
 
 class _Called(NamedTuple):

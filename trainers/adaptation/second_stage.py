@@ -77,24 +77,36 @@ class SecondStage(Generic[Given]):
     card: SupernetCard
     directory: Path
     groups: TimeGroups
+    device: torch.device = CPU
+    """Where held-out losses are computed."""
 
     @staticmethod
     def begin(
-        settings: Given, adapt: AdaptSettings, data: ImageData, base: Path, directory: Path
+        settings: Given,
+        adapt: AdaptSettings,
+        data: ImageData,
+        base: Path,
+        directory: Path,
+        device: torch.device = CPU,
     ) -> SecondStage[Given]:
         """Begin a second stage in `directory`, or continue the one that was begun there.
 
         Raises InputError as `checked` does, and where the directory holds a stage of another supernet or with other
         settings.
         """
-        stage = SecondStage.checked(settings, adapt, data, base, directory)
+        stage = SecondStage.checked(settings, adapt, data, base, directory, device)
         stage.check_state()
         stage.keep_state()
         return stage
 
     @staticmethod
     def checked(
-        settings: Given, adapt: AdaptSettings, data: ImageData, base: Path, directory: Path
+        settings: Given,
+        adapt: AdaptSettings,
+        data: ImageData,
+        base: Path,
+        directory: Path,
+        device: torch.device = CPU,
     ) -> SecondStage[Given]:
         """Return a second stage that can be begun in `directory`; nothing is written yet.
 
@@ -109,7 +121,7 @@ class SecondStage(Generic[Given]):
         if adapt.groups.by == "loss":
             losses = losses_by_time(supernet, settings, data, NoiseTable(schedule, CPU))
         groups = divide_times(adapt.groups, schedule, losses)
-        return SecondStage(settings, adapt, data, base, card, directory, groups)
+        return SecondStage(settings, adapt, data, base, card, directory, groups, device)
 
     @property
     def _begun_with(self) -> dict[str, Any]:
@@ -189,8 +201,9 @@ class SecondStage(Generic[Given]):
 
     def losses(self, supernet: Supernet, times: tuple[int, int] | None = None) -> Losses:
         """Return the held-out losses of a supernet at the times of a group, or at all."""
-        settings, noise = self._with_training({"times": times}), NoiseTable(noise_schedule(self.card.diffusion), CPU)
-        return held_out_losses(supernet, settings, self.data, noise, CPU)
+        settings = self._with_training({"times": times})
+        noise = NoiseTable(noise_schedule(self.card.diffusion), self.device)
+        return held_out_losses(supernet.to(self.device), settings, self.data, noise, self.device)
 
     def group_losses(self, supernet: Supernet) -> list[Losses]:
         """Return the held-out losses of a supernet at the times of each group."""
@@ -248,7 +261,7 @@ class SecondStage(Generic[Given]):
     def _save(self, supernet: Supernet, directory: Path, made_with: Mapping[str, Any]) -> SupernetCard:
         card = self.card
         facts = (card.diffusion, card.data_name, card.data_fingerprint or self.data.fingerprint, made_with)
-        return save_supernet(supernet, directory, *facts, card.label_counts, card.class_names, card.latents)
+        return save_supernet(supernet.cpu(), directory, *facts, card.label_counts, card.class_names, card.latents)
 
 
 def check_base(card: SupernetCard, settings: TrainerSettings, base: Path) -> None:

@@ -232,7 +232,7 @@ class _Training:
         training, state = self._settings.training, self.state
         for (width, depth), batches in drawn:
             for batch in batches:
-                if not gradients.recorded(width, batch, depth):
+                if not gradients.recorded(width, batch.x0, batch.label, depth):
                     share = share_of(training, state.supernet.widths, width, len(batch.x0))
                     is_taught = self._teacher is not None or (training.distills and (width, depth) != drawn[0].size)
                     gradients.record(width, self._source.noisy(batch), share, is_taught, depth)

@@ -23,7 +23,7 @@ from stepfront.trainers.inference.cuda_graph import CudaGraph
 from stepfront.trainers.inference.engine import compiled
 from stepfront.trainers.networks.layers import parameter_segments, shared_views
 from stepfront.trainers.networks.supernet import Supernet
-from stepfront.trainers.training.batches import CleanBatch, NoisyBatch
+from stepfront.trainers.training.batches import NoisyBatch
 from stepfront.trainers.training.teacher import spectral_errors
 from stepfront.trainers.training_settings import TrainingEngine, TrainingSettings
 from stepfront.trainers.variant import Size
@@ -127,9 +127,9 @@ class WidthGradients:
             return self._run(size, share, tuple(given), *given.values())
         return self._graphs[self._key(size, batch.x, batch.label)](*given.values())
 
-    def recorded(self, width: float, batch: CleanBatch, depth: int | None = None) -> bool:
-        """Return whether `add` can run on such batches; always true of an engine that records nothing."""
-        return not self._records or self._key(Size(width, depth), batch.x0, batch.label) in self._graphs
+    def recorded(self, width: float, images: Tensor, label: Tensor | None, depth: int | None = None) -> bool:
+        """Return whether `add` can run on such images [B, C, H, W]; always true of an engine that records nothing."""
+        return not self._records or self._key(Size(width, depth), images, label) in self._graphs
 
     def record(
         self, width: float, batch: NoisyBatch, share: float, is_taught: bool = False, depth: int | None = None

@@ -37,35 +37,36 @@ def fit_steps(widths: Sequence[float], macs: Mapping[float, int], extra: float) 
     return max(1, round(extra / step))
 
 
-def measure_fits(
+def measure_fit(
+    text: str,
     settings: TrainerSettings,
     data: ImageData,
     folders: Mapping[str, Path],
     extra: int,
     sampler: tuple[str, str],
     images: int,
+    device: torch.device,
 ) -> pd.DataFrame:
-    """Fit weights to each plan, and score it on the weights in `folders` and on its own, noise seed by noise seed.
+    """Fit weights to a plan, and score it on the weights in `folders` and on its own, noise seed by noise seed.
 
-    `extra` are sandwich steps, whose network FLOPs each fit has; `sampler` are solver and grid, and `images` those of a
+    `extra` are sandwich steps, whose network FLOPs the fit has; `sampler` are solver and grid, and `images` those of a
     score.
     """
-    shape, network = (data.channels, data.resolution), settings.network
+    shape, network, widths = (data.channels, data.resolution), settings.network, parse_runs(text)
     macs = {width: count_width(network, *shape, width).macs for width in network.widths}
-    cases = {name: open_case(folder, torch.device("cpu"), images) for name, folder in folders.items()}
-    first, rows = cases[SUPERNET], []
-    for text in PLANS:
-        widths = parse_runs(text)
-        times = tuple(time_grid(first.schedule, sampler[1], len(widths)))
-        plan = Plan(times, widths, sampler[0], grid=sampler[1])
-        steps = fit_steps(widths, macs, extra * step_macs(settings, *shape))
-        calls = {
-            w: tuple(Call(t, t) for t, own in zip(times, widths, strict=True) if own == w) for w in Counter(widths)
-        }
-        fitted = fit_weights(first.supernet, settings, AdaptSettings(), data, calls, steps)
-        own = replace(first, supernet=fitted.supernet, _networks={})
-        for name, case in {**cases, FITTED: own}.items():
-            rows += [{"plan": text, "weights": name} | row for row in _scores(case, plan)]
+    cases = {name: open_case(folder, device, images) for name, folder in folders.items()}
+    first = cases[SUPERNET]
+    times = tuple(time_grid(first.schedule, sampler[1], len(widths)))
+    plan = Plan(times, widths, sampler[0], grid=sampler[1])
+    steps = fit_steps(widths, macs, extra * step_macs(settings, *shape))
+    calls = {w: tuple(Call(t, t) for t, own in zip(times, widths, strict=True) if own == w) for w in Counter(widths)}
+    fitted = fit_weights(first.supernet, settings, AdaptSettings(), data, calls, steps, device=device)
+    own = replace(first, supernet=fitted.supernet, _networks={})
+    rows = [
+        {"plan": text, "weights": name} | row
+        for name, case in {**cases, FITTED: own}.items()
+        for row in _scores(case, plan)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -80,10 +81,11 @@ def fit_table(rows: pd.DataFrame, judge: str) -> pd.DataFrame:
 
     The share is the mean over training seeds, with its standard error.
     """
-    by_seed = rows[rows["judge"] == judge].groupby(["plan", "weights", "seed"], sort=False)["fid"].mean()
-    table = by_seed.unstack("weights", sort=False)
-    share = (table[FITTED] / table[UNDIVIDED]).groupby("plan", sort=False)
+    by_seed = rows[rows["judge"] == judge].groupby(["plan", "weights", "seed"])["fid"].mean()
+    table = by_seed.unstack("weights")[[SUPERNET, UNDIVIDED, FITTED]]
+    share = (table[FITTED] / table[UNDIVIDED]).groupby("plan")
     error = share.sem()
-    shares = [f"{m:.2f}" + (f" ± {error[p]:.2f}" if error[p] == error[p] else "") for p, m in share.mean().items()]
-    means = table.groupby("plan", sort=False).mean().map("{:.2f}".format)
-    return means.assign(**{"fitted / undivided": shares})
+    shares = {p: f"{m:.2f}" + (f" ± {error[p]:.2f}" if error[p] == error[p] else "") for p, m in share.mean().items()}
+    means = table.groupby("plan").mean().map("{:.2f}".format)
+    found = means.assign(**{"fitted / undivided": pd.Series(shares)}).rename_axis(columns=None)
+    return found.loc[[plan for plan in PLANS if plan in found.index] or found.index]
