@@ -140,9 +140,8 @@ def _why_none_holds(claim: Mapping[str, Any]) -> str:
     margin = percent(claim["margin"])
     if lacking := claim.get("lacking"):
         return (
-            f"No saving at equal quality is claimed (margin {margin}): not all full-width samplers could be scored on "
-            f"every held-out noise seed, and one that could not may be the best ({lacking}). `stepfront confirm` tries "
-            "again."
+            f"No saving at equal quality is claimed (margin {margin}): not all full-width samplers could be scored, "
+            f"and one that could not may be the best ({lacking}). `stepfront confirm` tries again."
         )
     if claim.get("plan") is None:
         return (

@@ -7,6 +7,7 @@ versus.parquet (one row per front point).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -39,9 +40,11 @@ from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import read_samplers
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
+from stepfront.search.scoring.held_out_scorer import PlanKey, plan_name
 from stepfront.search.scoring.versus import SAMPLERS, write_comparison_with_baselines
 from stepfront.search.scoring.write_pause import WritePause
 from stepfront.search.storage.lock import directory_lock
+from stepfront.search.study.ledger import NOT_FINITE
 from stepfront.search.study.views import evaluated_row
 from stepfront.tables.parquet import read_optional_table, read_table, write_table
 from stepfront.tables.schema import BASELINES, TRIAL_COLUMNS
@@ -54,6 +57,9 @@ METHODS = ("uniform", "one_cut", "two_cut", "monotone", "random", "gap", "fewer_
 """Methods that get as many evaluations as the search had."""
 
 POSSIBLE = (SAMPLERS, *METHODS, DEEP_CACHE, INTERVAL)
+
+MOST_NAMED = 3
+"""Most plans without a score that a warning names."""
 
 OnResult = Callable[[str, int, int], None]
 """Called with the method, its finished evaluations and all of its evaluations."""
@@ -116,10 +122,18 @@ def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:
     return any((_key(sampler.plan), sampler.name) not in scored for sampler in full_width_samplers(problem))
 
 
-def score_samplers(problem: SearchProblem, directory: Path, scorer: PlanScorer, on_result: OnResult) -> None:
-    """Add the full-width samplers to baselines.parquet, scored as the search scores its plans."""
+def score_samplers(
+    problem: SearchProblem, directory: Path, scorer: PlanScorer, on_result: OnResult
+) -> dict[PlanKey, str]:
+    """Add the full-width samplers to baselines.parquet, scored as the search scores its plans.
+
+    Returns why samplers could not be scored, such as for lack of time.  One whose score is not finite is none of them:
+    it was scored, and is no rival of any plan.
+    """
     trials = read_snapshot(directory).trials
-    _BaselinesTable(problem, read_costs(directory), directory, trials, scorer).add_samplers(on_result)
+    table = _BaselinesTable(problem, read_costs(directory), directory, trials, scorer)
+    table.add_samplers(on_result)
+    return {key: reason for key, reason in table.failed(SAMPLERS).items() if NOT_FINITE not in reason}
 
 
 def ensure_sampler_scores(
@@ -167,10 +181,11 @@ class _BaselinesTable:
             return
         if method == "ddsm":
             self._by_method[method] = self._ddsm(count, source, on_result)
-            return
-        plans = baseline_plans(method, count, self._problem, source)
-        self._by_method[method] = self._rows(method, plans, lambda d, t: on_result(method, d, t))
-        self.save()
+        else:
+            plans = baseline_plans(method, count, self._problem, source)
+            self._by_method[method] = self._rows(method, plans, lambda d, t: on_result(method, d, t))
+            self.save()
+        self._name_failed(method)
 
     def add_samplers(self, on_result: OnResult) -> None:
         """Score full width with every sampler."""
@@ -180,6 +195,24 @@ class _BaselinesTable:
         rows = self._rows(SAMPLERS, plans, lambda d, t: on_result(SAMPLERS, d, t), names)
         self._by_method[SAMPLERS] = rows
         self.save()
+        self._name_failed(SAMPLERS)
+
+    def failed(self, method: str) -> dict[PlanKey, str]:
+        """Return why plans of a method have no score, by their runs and samplers."""
+        rows = [row for row in self._by_method.get(method, []) if not np.isfinite(row["fid"])]
+        return {(str(row["plan"]), str(row.get("sampler") or "")): str(row["error"]) for row in rows}
+
+    def _name_failed(self, method: str) -> None:
+        """Warn of plans without a score: nothing is compared with them."""
+        if not (failed := self.failed(method)):
+            return
+        named = "; ".join(f"{plan_name(key)}: {reason}" for key, reason in list(failed.items())[:MOST_NAMED])
+        more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+        logging.getLogger("stepfront").warning(
+            "%d of %d plans of the baseline %s could not be scored, and nothing is compared with them (%s%s); "
+            "`stepfront baselines` tries them again",
+            *(len(failed), len(self._by_method[method]), method, named, more),
+        )
 
     def _ddsm(self, count: int, source: PlanSource, on_result: OnResult) -> list[dict[str, Any]]:
         # DDSM's genes are steps; an encoding with one gene per step is its own space.

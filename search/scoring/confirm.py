@@ -26,7 +26,7 @@ from stepfront.search.records.plan_rows import learnt_of
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation, begin_looks, looks_taken
 from stepfront.search.scoring.baselines import lacks_samplers, score_samplers
-from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey
+from stepfront.search.scoring.held_out_scorer import SECOND_JUDGE, HeldOutScorer, OnResult, PlanKey, plan_name
 from stepfront.search.scoring.plans_to_confirm import plan_key, plans_by_key, plans_to_confirm
 from stepfront.search.scoring.record_judges import record_judges
 from stepfront.search.scoring.second_judge import check_images, load_second_judge
@@ -86,10 +86,12 @@ def run_confirmation(
         record_judges(problem, directory, judge.features)
         looks = plan_looks(seeds, settings.confirm.max_seeds)
         with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
+            unscored: dict[PlanKey, str] = {}
             if lacks_samplers(problem, directory):
-                score_samplers(problem, directory, scorer.plan_scorer, lambda _, done, total: on_result(done, total))
+                given = (problem, directory, scorer.plan_scorer)
+                unscored = score_samplers(*given, lambda _, done, total: on_result(done, total))
             rules = begin_looks(directory, settings, images, looks)
-            standing = _Confirmation(directory, problem, scorer).score_until_decided(rules)
+            standing = _Confirmation(directory, problem, scorer, unscored).score_until_decided(rules)
         apply_confirmation(directory, settings, images, standing)
     return directory
 
@@ -177,10 +179,16 @@ class _ConfirmedScores:
 
 
 class _Confirmation:
-    """Scores the plans of a search on held-out seeds, and more seeds of those near the claim."""
+    """Scores the plans of a search on held-out seeds, and more seeds of those near the claim.
 
-    def __init__(self, directory: Path, problem: SearchProblem, scorer: HeldOutScorer) -> None:
-        self._problem, self._scorer = problem, scorer
+    `unscored` are full-width samplers without a score of the search's kind, with the reasons: they are not confirmed,
+    and each could be the best.
+    """
+
+    def __init__(
+        self, directory: Path, problem: SearchProblem, scorer: HeldOutScorer, unscored: Mapping[PlanKey, str]
+    ) -> None:
+        self._problem, self._scorer, self._unscored = problem, scorer, unscored
         self._rows = plans_to_confirm(directory, problem)
         self._plans = plans_by_key(self._rows)
         self._scores = _ConfirmedScores(directory, problem, scorer, self._plans)
@@ -204,7 +212,7 @@ class _Confirmation:
         for key, reason in self._left_out.items():
             logging.getLogger("stepfront").warning(
                 "the plan %s is left out of the confirmation: %s; confirm again to try it once more",
-                _name(key),
+                plan_name(key),
                 reason,
             )
         return standing
@@ -252,9 +260,5 @@ class _Confirmation:
         full = self._problem.card.network.widths[-1]
         possible = [row for row in self._rows if row["_plan"].runs_only(full)]
         missing = dict.fromkeys(plan_key(row) for row in possible if plan_key(row) not in complete)
-        return "; ".join(f"{_name(key)}: {self._left_out.get(key, 'no scores')}" for key in missing)
-
-
-def _name(key: PlanKey) -> str:
-    plan, sampler = key
-    return f"{plan} ({sampler})" if sampler else plan
+        reasons = {key: self._left_out.get(key, "no scores") for key in missing} | dict(self._unscored)
+        return "; ".join(f"{plan_name(key)}: {reason}" for key, reason in reasons.items())

@@ -33,6 +33,12 @@ SECOND_JUDGE = ("second_fid", "second_features", "blurred_fid", "second_blurred_
 """What an evaluation has where there is a second judge."""
 
 
+def plan_name(key: PlanKey) -> str:
+    """Return the name of a plan for messages."""
+    plan, sampler = key
+    return f"{plan} ({sampler})" if sampler else plan
+
+
 class HeldOutScorer:
     """Workers with both judges and features of real images, from the first score to the end of the context."""
 

@@ -13,7 +13,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.learnt_samplers import fitted_samplers, read_samplers
 from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
-from stepfront.search.scoring.held_out_scorer import PlanKey
+from stepfront.search.scoring.held_out_scorer import PlanKey, plan_name
 from stepfront.search.scoring.versus import SAMPLERS, versus_on_own_sampler
 from stepfront.tables.parquet import read_optional_table
 from stepfront.tables.schema import BASELINES
@@ -72,10 +72,10 @@ def plans_by_key(rows: Sequence[dict[str, Any]]) -> dict[PlanKey, Plan]:
     for row in rows:
         known = plans.setdefault(plan_key(row), row["_plan"])
         if known != row["_plan"]:
-            name = f"{row['plan']} ({row['sampler']})" if row["sampler"] else row["plan"]
             raise InputError(
-                f"two plans to confirm are called {name}, and differ in times, solver or what was learnt for them; "
-                "where one is a baseline that an earlier version scored, `stepfront baselines` scores it again"
+                f"two plans to confirm are called {plan_name(plan_key(row))}, and differ in times, solver or what was "
+                "learnt for them; where one is a baseline that an earlier version scored, `stepfront baselines` scores "
+                "it again"
             )
     return plans
 

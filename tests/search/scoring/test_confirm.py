@@ -369,6 +369,38 @@ def test_no_claim_is_made_where_a_full_width_sampler_could_not_be_scored(
         assert claim_in(directory) == claim_in(confirmed)
 
 
+def test_no_claim_is_made_where_a_full_width_sampler_ran_out_of_time_before_the_confirmation(
+    confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = copy_of_search(confirmed, tmp_path)
+    problem = load_problem(find_search(directory)[1])
+    late, without = full_width_samplers(problem)[-2:]
+    baselines = pd.read_parquet(directory / "baselines.parquet")
+    names = [f"{each.plan.runs} {each.name}" for each in (late, without)]
+    lost = (baselines["plan"] + " " + baselines["sampler"]).isin(names)
+    assert lost.sum() == 2
+    write_table(baselines[~lost], directory / "baselines.parquet")
+    reasons = {late.plan: "it took longer than 60 s (workers.limit_minutes)", without.plan: "the score is not finite"}
+
+    def fail(plan: Plan, seed: int, found: Evaluation) -> Evaluation:
+        if plan not in reasons or seed >= FIRST_SEED:
+            return found
+        return Evaluation(np.nan, np.nan, np.nan, "", found.images, seed, error=reasons[plan])
+
+    with monkeypatch.context() as patch:
+        change_results(patch, fail)
+        run_confirmation(directory, None, None)
+    # A sampler that makes no images is no rival; one that nobody has waited for may be the best.
+    claim = claim_in(directory)
+    assert (claim["holds"], claim["flops_saved"], claim["more_may_help"]) == (False, None, False)
+    assert claim["lacking"] == f"{late.plan.runs} ({late.name}): {reasons[late.plan]}"
+    assert claim["lacking"] in claim_sentence(claim)
+    assert "2 of" in caplog.text
+    assert f"({late.name}): {reasons[late.plan]}" in caplog.text
+    run_confirmation(directory, None, None)  # both are scored now
+    assert claim_in(directory)["lacking"] == ""
+
+
 def test_a_failure_on_an_added_seed_keeps_the_scores_of_complete_looks(
     confirmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
