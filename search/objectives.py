@@ -66,6 +66,21 @@ class Objectives:
         values = table[list(columns or self.names)].to_numpy(dtype=np.float64)
         return values * np.array([self.sign(name) for name in self.names], dtype=np.float64)
 
+    def bounds(self, constraints: Sequence[str]) -> Array:
+        """Return the interval [M, 2] that constraints leave each objective, as it is minimised; infinite without one.
+
+        A constraint on another column bounds none of them.
+        """
+        ends = np.tile([-np.inf, np.inf], (len(self.names), 1))
+        for name, sign, bound in map(parse_constraint, constraints):
+            if name in self.names:
+                row, upper = self.names.index(name), (sign == "<=") == (self.sign(name) > 0)
+                limit = self.sign(name) * bound + (1 if upper else -1) * ROUNDING * abs(bound)
+                ends[row] = (
+                    (ends[row, 0], min(ends[row, 1], limit)) if upper else (max(ends[row, 0], limit), ends[row, 1])
+                )
+        return ends
+
 
 def excess(value: float, sign: str, bound: float) -> float:
     """Return by how much a value breaks a constraint `<= bound` or `>= bound`; 0 or less where it keeps it.

@@ -94,13 +94,19 @@ def hypervolume_gains(points: Array, front: Array, reference: Sequence[float]) -
 
 
 def expected_hypervolume_gains(
-    mean: Array, deviation: Array, costs: Array, front: Array, reference: Sequence[float]
+    mean: Array,
+    deviation: Array,
+    costs: Array,
+    front: Array,
+    reference: Sequence[float],
+    within: Sequence[float] = (-np.inf, np.inf),
 ) -> Array:
     """Return the expected gain of each point [N] whose first score is log-normal and whose second is known: [N].
 
-    `mean` and `deviation` [N] are of the logarithm, `costs` [N] the second scores, `front` [F, 2].  The gain of a score
-    u falls by the height of the column at u that the point would fill, so its expectation is exact: the sum over the
-    columns [a, b] of height times E[(b - u)+] - E[(a - u)+], each as in Black and Scholes (1973).
+    `mean` and `deviation` [N] are of the logarithm, `costs` [N] the second scores, `front` [F, 2].  A first score that
+    is not `within` an interval gains nothing.  The gain of a score u falls by the height of the column at u that the
+    point would fill, so its expectation is exact: the sum over the columns [a, b] of height times E[(b - u)+] -
+    E[(a - u)+], each as in Black and Scholes (1973).
     """
     limit = np.asarray(reference, dtype=np.float64)
     front = np.asarray(front, dtype=np.float64).reshape(-1, 2)
@@ -109,11 +115,21 @@ def expected_hypervolume_gains(
     edges = np.concatenate([[0.0], front[:, 0], [limit[0]]])
     heights = np.minimum.accumulate(np.concatenate([[limit[1]], front[:, 1]]))
     spread = np.maximum(deviation, 1e-9)[:, None]
-    with np.errstate(divide="ignore"):
-        scaled = (np.log(np.maximum(edges, 0.0)) - mean[:, None]) / spread
-    means = np.exp(mean[:, None] + 0.5 * spread**2)
-    below = edges * ndtr(scaled) - means * ndtr(scaled - spread)
+    low, high = within
+    below = _expected_shortfall(edges, mean[:, None], spread, high)
+    if low > 0:  # a log-normal score is above 0 in any case
+        below = below - _expected_shortfall(edges, mean[:, None], spread, low)
     return np.nan_to_num((np.diff(below, axis=1) * np.clip(heights - costs[:, None], 0, None)).sum(axis=1))
+
+
+def _expected_shortfall(edges: Array, mean: Array, spread: Array, high: float) -> Array:
+    """Return E[(edge - u)+] over the u up to `high`, [N, edges], of log-normal u with mean and spread [N, 1]."""
+    reached = np.minimum(edges, high)
+    with np.errstate(divide="ignore"):
+        scaled = (np.log(np.maximum(reached, 0.0)) - mean) / spread
+    below = reached * ndtr(scaled) - np.exp(mean + 0.5 * spread**2) * ndtr(scaled - spread)
+    # Above `high` an edge is as far beyond each u that counts as `high` is, and by the rest.
+    return below if high >= edges[-1] else below + (edges - reached) * ndtr(scaled)
 
 
 class GrowingFront:

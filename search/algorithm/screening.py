@@ -58,6 +58,9 @@ class Screening:
     Plans under way count as evaluated with what their proxies expect of them: they join the front that gains are
     computed against, and the model is conditioned on them, so that it is as sure near them as near a result (the
     kriging believer of Ginsbourger et al. 2010).
+
+    `bounds` [objectives, 2] are the intervals that constraints leave the objectives; None where there is no constraint.
+    A plan that is expected outside joins no front, and gains nothing.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Screening:
         least_tau: float,
         others: Sequence[Proxy] = (),
         acquisition: str = "optimistic",
+        bounds: Array | None = None,
     ) -> None:
+        self._bounds = bounds
         self._proxies, self._costs_of, self._least_tau = (proxy, *others), costs_of, least_tau
         self._expected = acquisition == "expected"
         self._levels_of = levels_of
@@ -91,13 +96,11 @@ class Screening:
         front = self._with_under_way(front)
         costs = self._costs_of(np.asarray(children))
         if (model := self._expecting(front)) is not None:
-            return int(
-                np.argmax(expected_hypervolume_gains(*model.distribution(children), costs[:, 0], front, reference))
-            )
+            return self._most_expected(model, children, costs, front, reference)
         expected = [proxy.predict(list(children)) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
-        return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference)
+        return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference, self._bounds)
 
     @property
     def has_earlier(self) -> bool:
@@ -119,8 +122,15 @@ class Screening:
         if model.trust[0] > 0.5:
             return None
         front = self._with_under_way(front)
-        costs = self._costs_of(np.asarray(plans))
-        return int(np.argmax(expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference)))
+        return self._most_expected(model, plans, self._costs_of(np.asarray(plans)), front, reference)
+
+    def _most_expected(
+        self, model: ModelProxy, plans: Plans, costs: Array, front: Array, reference: Sequence[float]
+    ) -> int:
+        """Return the index of the plan with the largest expected gain; `costs` [N, 1]."""
+        within = (-np.inf, np.inf) if self._bounds is None else self._bounds[0]
+        gains = expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference, within)
+        return int(np.argmax(gains))
 
     def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
         """Return the complete trials [N] without fitted ones, their scores, their front and the reference point.
@@ -177,8 +187,10 @@ class Screening:
                 if isinstance(proxy, ModelProxy) and len(self._believed) < MOST_UNDER_WAY:
                     proxy.believe(plans[: MOST_UNDER_WAY - len(self._believed)])
             self._believed |= {trial.number: row for trial, row in zip(new, expected, strict=True)}
-        believed = [row for row in self._believed.values() if np.isfinite(row).all()]
-        return np.vstack([front, *believed]) if believed else front
+        believed = np.array([row for row in self._believed.values() if np.isfinite(row).all()])
+        if len(believed) and self._bounds is not None:
+            believed = believed[_broken(believed, self._bounds) == 0]
+        return np.vstack([front, believed]) if len(believed) else front
 
     def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
         """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
@@ -196,10 +208,11 @@ def make_screening(
     costs_of: Callable[[Levels], Array],
     paired: Callable[[], ProxyScore] | None = None,
     scores: int = 0,
+    bounds: Array | None = None,
 ) -> Screening | None:
     """Return the screening of the settings; None where every child is evaluated (see `ProxyInputs`).
 
-    `scores` is the number of a user's own scores among the objectives.
+    `scores` is the number of a user's own scores among the objectives, `bounds` what constraints leave these.
     """
     if screen.proxy == "none":
         return None
@@ -208,7 +221,8 @@ def make_screening(
     proxies = [proxy for proxy in made if proxy is not None]
     if len(proxies) < len(made):
         return None
-    return Screening(proxies[0], costs_of, inputs.levels_of, screen.least_tau, proxies[1:], screen.acquisition)
+    given = (inputs.levels_of, screen.least_tau, proxies[1:], screen.acquisition, bounds)
+    return Screening(proxies[0], costs_of, *given)
 
 
 def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:
@@ -216,9 +230,26 @@ def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:
     return scores[front_indices(scores, np.array([violation_of(trial) for trial in trials]))]
 
 
-def best_child(expected: Array, costs: Array, front: Array, reference: Sequence[float]) -> int:
+def best_child(
+    expected: Array, costs: Array, front: Array, reference: Sequence[float], bounds: Array | None = None
+) -> int:
     """Return the index of the child whose expected FID adds most hypervolume; 0 where none adds any.
 
-    `expected` [children], `costs` [children, objectives - 1], `front` [points, objectives] with FID first.
+    `expected` [children], `costs` [children, objectives - 1], `front` [points, objectives] with FID first.  A child
+    that is expected outside `bounds` [objectives, 2] adds none; while the front is empty, the nearest to
+    them is chosen.
     """
-    return int(np.argmax(hypervolume_gains(np.column_stack([expected, costs]), front, reference)))
+    points = np.column_stack([expected, costs])
+    gains = hypervolume_gains(points, front, reference)
+    if bounds is None:
+        return int(np.argmax(gains))
+    broken = np.nan_to_num(_broken(points, bounds), nan=np.inf)
+    if not len(front) and broken.all():
+        return int(np.argmin(broken))
+    return int(np.argmax(np.where(broken == 0, gains, 0.0)))
+
+
+def _broken(points: Array, bounds: Array) -> Array:
+    """Return by how much points [N, objectives] are outside of bounds [objectives, 2], summed, [N]."""
+    beyond: Array = np.maximum(0.0, np.maximum(points - bounds[:, 1], bounds[:, 0] - points)).sum(axis=1)
+    return beyond

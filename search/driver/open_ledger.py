@@ -123,6 +123,7 @@ def check_continues(
 def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Screening | None:
     """Return the screening of the settings; None where every child is evaluated."""
     evaluation, prices = problem.settings.evaluation, level_prices(problem, costs)
+    objectives = Objectives.of_settings(problem.settings)
 
     def paired() -> ProxyScore:
         evaluator = Evaluator(local_parts(problem, costs))
@@ -134,5 +135,6 @@ def _make_screening(problem: SearchProblem, costs: dict[float, WidthCost]) -> Sc
         lambda: make_plan_features(problem),
         lambda plans: np.column_stack([prices[name].of_all(plans) for name in evaluation.objectives[1:]]),
         paired,
-        len(Objectives.of_settings(problem.settings).scores),
+        len(objectives.scores),
+        objectives.bounds(evaluation.constraints) if evaluation.constraints else None,
     )

@@ -134,6 +134,16 @@ class Progress:
         return [4.0, 4.0, 4.0]
 
 
+def test_constraints_bound_the_objectives_as_they_are_minimised() -> None:
+    objectives = Objectives(("fid", "gflops", "accuracy"), frozenset({"accuracy"}))
+    bounds = objectives.bounds(["fid <= 5.0", "fid <= 4.0", "accuracy >= 0.5", "accuracy <= 0.9", "latency_ms <= 3"])
+    inf = np.inf
+    np.testing.assert_allclose(bounds, [[-inf, 4.0], [-inf, inf], [-0.9, -0.5]], rtol=1e-8)
+    # As for a trial, a value within rounding of a bound is at the bound.
+    assert bounds[2, 1] > -0.5
+    assert bounds[0, 1] > 4.0
+
+
 @pytest.mark.parametrize(("tau", "chosen"), [(1.0, 1), (0.2, 0)])
 def test_each_score_has_a_proxy_of_its_own_and_all_must_be_trusted(tau: float, chosen: int) -> None:
     fid, accuracy = Fixed([1.0, 1.0]), Fixed([3.0, 1.0], tau)

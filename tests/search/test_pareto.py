@@ -87,6 +87,20 @@ def test_expected_gains_are_the_mean_of_the_gains_over_the_distribution() -> Non
     np.testing.assert_allclose(expected, sampled, rtol=0.03)
 
 
+@pytest.mark.parametrize("within", [(-np.inf, 1.4), (0.6, np.inf), (0.7, 6.0), (0.4, 2.0)])
+def test_expected_gains_within_an_interval_are_the_mean_over_the_scores_in_it(within: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    front, reference = np.array([[0.5, 4.0], [1.0, 2.0], [3.0, 1.0]]), (5.0, 6.0)
+    mean, deviation = np.log([0.3, 0.9, 2.0, 1.5]), np.array([0.5, 0.5, 1.0, 0.6])
+    costs = np.array([5.0, 1.5, 0.5, 3.0])
+    expected = expected_hypervolume_gains(mean, deviation, costs, front, reference, within)
+    drawn = np.exp(mean + deviation * rng.normal(size=(100_000, 4)))
+    for each, cost, value in zip(drawn.T, costs, expected, strict=True):
+        gains = hypervolume_gains(np.column_stack([each, np.full(len(each), cost)]), front, reference)
+        counted = np.where((each >= within[0]) & (each <= within[1]), gains, 0.0)
+        assert value == pytest.approx(counted.mean(), abs=5 * counted.std() / np.sqrt(len(each)) + 1e-12)
+
+
 def test_expected_gains_without_spread_are_the_gains() -> None:
     rng = np.random.default_rng(1)
     points = rng.random((30, 2))

@@ -226,6 +226,56 @@ def test_of_two_equal_plans_the_one_that_is_not_under_way_is_chosen() -> None:
     assert screening(plans) == 0
 
 
+@pytest.mark.parametrize(("fid_limit", "chosen"), [(np.inf, 1), (2.0, 0)])
+def test_a_plan_under_way_that_is_expected_to_break_a_constraint_hides_no_gain(fid_limit: float, chosen: int) -> None:
+    """Nothing will be on the front where it is expected, so plans that it would dominate are still worth a trial."""
+    # Level 2 is under way.  Beside (3, 3), below (4, 4), levels 0 and 1 add 2.2 * 2.2 - 1 = 3.84 and 3 * 1.5 - 1 = 3.5.
+    # With level 2 on the front, they would add 0.7 * 2.2 = 1.54 and 1.5 * 1.5 = 2.25.
+    expected, cost = np.array([1.8, 1.0, 2.5]), np.array([[1.8], [2.5], [0.5]])
+
+    class OfLevels(FixedProxy):
+        def predict(self, children: object) -> np.ndarray:
+            return expected[np.array(children)[:, 0]]
+
+    bounds = np.array([[-np.inf, fid_limit], [-np.inf, np.inf]])
+    screening = Screening(OfLevels(0.9), lambda plans: cost[plans[:, 0]], levels_of, 0.5, bounds=bounds)
+    progress = Progress(20)
+    progress.running = [create_trial(state=TrialState.RUNNING, user_attrs={"levels": [2]})]
+    screening.watch(progress)
+    assert screening([np.array([0]), np.array([1])]) == chosen
+
+
+@pytest.mark.parametrize("acquisition", ["optimistic", "expected"])
+def test_a_child_that_is_expected_to_break_a_constraint_gains_nothing(acquisition: str) -> None:
+    class Sure(KnownDistribution):
+        """A model that is sure of both children."""
+
+        def distribution(self, children: object) -> tuple[np.ndarray, np.ndarray]:
+            return np.log([1.5, 2.5]), np.full(2, 1e-3)
+
+    chosen = []
+    for limit in (3.0, 2.0):
+        bounds = np.array([[-np.inf, limit], [-np.inf, np.inf]])
+        screening = Screening(
+            Sure(), lambda plans: np.where(plans == 0, 3.5, 0.1), levels_of, 0.5, (), acquisition, bounds
+        )
+        screening.watch(Progress(LEAST_TRIALS))
+        chosen.append(screening([np.array([0]), np.array([1])]))
+    assert chosen == [1, 0]
+
+
+def test_before_any_plan_keeps_the_constraints_the_nearest_to_them_is_chosen() -> None:
+    bounds = np.array([[-np.inf, 2.0], [-np.inf, np.inf]])
+    expected, costs, nothing = (
+        np.array([np.nan, 3.5, 2.5, 3.0]),
+        np.array([[0.1], [0.1], [3.9], [0.1]]),
+        np.zeros((0, 2)),
+    )
+    assert best_child(expected, costs, nothing, (4.0, 4.0)) == 3
+    assert best_child(expected, costs, nothing, (4.0, 4.0), bounds) == 2
+    assert best_child(np.array([2.5, 1.9]), np.array([[0.1], [3.9]]), nothing, (4.0, 4.0), bounds) == 1
+
+
 @pytest.mark.parametrize(("trials", "under_way", "chosen"), [(6, 0, 0), (6, 1, 1), (5, 1, 0), (LEAST_TRIALS, 0, 1)])
 def test_with_plans_under_way_fewer_trials_are_enough(trials: int, under_way: int, chosen: int) -> None:
     screening, progress = (
