@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive
@@ -40,6 +41,11 @@ Lead = Callable[[Sequence[Levels]], int | None]
 
 _Point = tuple[Levels, tuple[int, ...]]
 """A plan whose neighbours are proposed, and their parents."""
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 class BlockNSGAII(GenomeSampler):
@@ -79,6 +85,12 @@ class BlockNSGAII(GenomeSampler):
 
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
         """Return the proposal of this number; None when every plan of the space has been proposed."""
+        # The model's matrices are small.  Threads of BLAS that wait for each other spin, and beside busy workers a
+        # proposal takes ten times as long with two of them as with one.
+        with _blas().limit(limits=1, user_api="blas"):
+            return self._proposed(study, archive, number)
+
+    def _proposed(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
         seen = archive.genomes
         rng = np.random.default_rng([self.seed, number])
         if (first := self._initial_plan(rng, archive)) is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from optuna.samplers import BaseSampler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.trials import Proposal
@@ -151,3 +152,21 @@ def test_before_the_first_result_plans_under_way_are_the_parents() -> None:
     children = ledger.trials[len(INITIAL) :]
     assert {trial.user_attrs["origin"] for trial in children} <= {"crossover", "mutation"}
     assert all(trial.user_attrs["parents"] for trial in children)
+
+
+def test_proposals_use_one_thread_of_blas_and_leave_the_others_as_they_were() -> None:
+    within: list[set[int]] = []
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def screen(children: Sequence[np.ndarray]) -> int:
+        within.append(threads())
+        return 0
+
+    sampler = BlockNSGAII(ENCODING, VariationSettings(population=6), 1, INITIAL, offspring=4, screen=screen)
+    with threadpool_limits(2, user_api="blas"):
+        run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=30)))
+        assert threads() == {2}
+    assert within
+    assert all(each == {1} for each in within)
