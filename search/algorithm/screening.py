@@ -80,6 +80,7 @@ class Screening:
         self._known: tuple[int, Sequence[FrozenTrial], Array, Array | None] = -1, (), np.zeros((0, 0)), None
         self._learnt = 0, False
         self._believed: dict[int, Array] = {}
+        self._joined: tuple[Array | None, Array] = None, np.zeros((0, 0))
         self._progress: SearchProgress | None = None
 
     def watch(self, progress: SearchProgress) -> None:
@@ -187,10 +188,20 @@ class Screening:
                 if isinstance(proxy, ModelProxy) and len(self._believed) < MOST_UNDER_WAY:
                     proxy.believe(plans[: MOST_UNDER_WAY - len(self._believed)])
             self._believed |= {trial.number: row for trial, row in zip(new, expected, strict=True)}
-        believed = np.array([row for row in self._believed.values() if np.isfinite(row).all()])
-        if len(believed) and self._bounds is not None:
+        if not self._believed:
+            return front
+        if new or self._joined[0] is not front:
+            self._joined = front, self._joined_front(front)
+        return self._joined[1]
+
+    def _joined_front(self, front: Array) -> Array:
+        """Return the front of a front and what is expected of plans under way, those that break no constraint."""
+        believed = np.array(list(self._believed.values()))
+        believed = believed[np.isfinite(believed).all(axis=1)]
+        if self._bounds is not None:
             believed = believed[_broken(believed, self._bounds) == 0]
-        return np.vstack([front, believed]) if len(believed) else front
+        points = np.vstack([front, believed])
+        return points[front_indices(points)]
 
     def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
         """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
