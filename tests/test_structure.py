@@ -60,9 +60,9 @@ MAY_IMPORT: dict[str, str] = {
     "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
         search/ground trainers/adaptation trainers/evaluation trainers/inference trainers/diffusion trainers/networks
         trainers/ground ground""",
-    "search/learning": """search/problem search/execution search/records search/ground trainers/evaluator
+    "search/learning": """search/earlier search/problem search/execution search/records search/ground trainers/evaluator
         trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion trainers/networks
-        trainers/data trainers/ground dashboards/formatting ground""",
+        trainers/data trainers/ground dashboards/formatting tables ground""",
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
         trainers/network_families trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/earlier
@@ -155,6 +155,7 @@ MAY_IMPORT_LIBRARY: dict[str, set[str]] = {
             "search/fitting",
             "search/records",
             "search/learning",
+            "search/earlier",
             "search/training",
             "search/scoring",
             "search/export",

@@ -60,7 +60,7 @@ def _gains(records: list[dict[str, Any]], fid_name: str) -> str:
         "solver and grid made by hand. Where there is no FID before, all plans of so many steps run on the sampler."
     )
     columns = [
-        *("plan", "chosen", "best by hand", ">training distance", ">held out", ">by hand, held out"),
+        *("plan", "chosen", "best by hand", "learnt from", ">training distance", ">held out", ">by hand, held out"),
         *(">FID", ">FID by hand", ">FID before", ">calls", ">TFLOPs", ">seconds"),
     ]
     lines = [_gain(one) for one in sorted(records, key=lambda one: (int(one.get("steps", 0)), str(one.get("plan"))))]
@@ -75,6 +75,7 @@ def _gain(one: Mapping[str, Any]) -> tuple[Any, ...]:
         short_plan(str(one.get("plan")), PLAN_LENGTH),
         chosen,
         one.get("start"),
+        one.get("taken") or MISSING,
         *(significant(one.get(name)) for name in ("train", "held_out", "start_held_out")),
         *(decimal(one.get(name)) for name in ("fid", "start_fid")),
         MISSING if before is None else decimal(before),

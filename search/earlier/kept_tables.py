@@ -16,6 +16,7 @@ from stepfront.arrays import Array
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_atomically, write_json
 from stepfront.search.config import RunSettings
+from stepfront.search.earlier.earlier_samplers import keep_samplers
 from stepfront.search.earlier.usable_plans import marked_rows, scored_trials
 from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
@@ -80,6 +81,7 @@ def keep_earlier(settings: RunSettings, directory: Path) -> dict[str, Path]:
         place, source = _folder_of(name, settings, directory), Path(name.removeprefix(FRONT_OF))
         if not (place / TRIALS).exists() and not (place / FRONT).exists():
             _keep_steps(source, place)
+            keep_samplers(source, place)
         for table in (TRIALS, FRONT):
             if not (place / table).exists():
                 write_table(read_table(source / table), place / table)

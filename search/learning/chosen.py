@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from stepfront.trainers.metrics.features import PackedFeatures
 from stepfront.trainers.networks.supernet_files import supernet_from_weights
 from stepfront.trainers.sampler_learning.learn import learn_sampler
 from stepfront.trainers.sampler_learning.pairs import learning_seed
-from stepfront.trainers.sampler_learning.starts import ClosedForm, different_forms
+from stepfront.trainers.sampler_learning.result import without_nan
+from stepfront.trainers.sampler_learning.starts import ClosedForm, EarlierStart, different_forms
 from stepfront.trainers.validation import settings_json
 
 VERSION = 3
@@ -48,8 +49,8 @@ class SamplerToLearn:
 
     It travels to a worker.  `hand` are the solvers and grids that learning starts from and has to beat; `images` are
     those of each score that decides between them.  `own` is the plan on its sampler so far, which is scored as well.
-    `features` are those that the distance compares; None where it compares pixels.  `unfinished` has what an
-    interrupted call has done.
+    `features` are those that the distance compares; None where it compares pixels.  `earlier` are samplers of earlier
+    searches to learn from as well.  `unfinished` has what an interrupted call has done.
     """
 
     parts: EvaluatorParts
@@ -60,6 +61,7 @@ class SamplerToLearn:
     hand: tuple[tuple[str, str], ...]
     own: Plan | None = None
     features: PackedFeatures | None = None
+    earlier: tuple[EarlierStart, ...] = ()
     unfinished: Unfinished = field(default_factory=Unfinished)
 
     @property
@@ -79,6 +81,8 @@ class SamplerToLearn:
             content += ["features of the distance", self.features.digest]
         if self.own is not None:
             content += [self.own.solver, self.own.times, self.own.learnt and self.own.learnt.digest]
+        if self.earlier:
+            content += ["starts of earlier searches", [start.learnt.digest for start in self.earlier]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self) -> SamplerRecord:
@@ -143,6 +147,7 @@ class SamplerToLearn:
             features=None if self.features is None else open_for_gradients(self.features, sampler.device),
             call_gflops=gflops,
             starts=starts,
+            earlier=self.earlier,
             on_progress=self.unfinished.report,
             state=state,
             depends_on="" if state is None else state.stem,  # the key of this task
@@ -166,6 +171,8 @@ class SamplerToLearn:
             calls=result.calls,
             tflops=result.gflops / 1e3,
             seconds=earlier,
+            taken=result.taken,
+            tried=tuple(without_nan(asdict(one)) for one in result.tried),
         )
 
     def _on(self, sampler: LearntSampler) -> Plan:

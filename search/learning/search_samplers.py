@@ -17,6 +17,7 @@ from stepfront.search.execution.placement import remote_options, worker_count
 from stepfront.search.execution.worker import reason_of
 from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.distance_features import distance_features
+from stepfront.search.learning.earlier_starts import with_earlier_starts
 from stepfront.search.learning.kept_samplers import KeptSamplers
 from stepfront.search.learning.unfinished import ProgressReport
 from stepfront.search.problem.evaluator_parts import worker_parts
@@ -44,7 +45,8 @@ def samplers_of_search(
     """Return the samplers that the plans of a search run on, by number of steps; none without learnt ones.
 
     A search keeps those it began with: on another kind of device, learning may end with others.  Those that it lacks
-    are taken from beside the supernet, or learnt on workers and put there.  Nothing is written to `directory`.
+    are taken from beside the supernet, or learnt on workers and put there.  Those of earlier searches that this one
+    begins with are further starts.  Nothing is written to `directory`.
     """
     sampler = problem.settings.sampler
     if sampler.learnt is None:
@@ -53,6 +55,7 @@ def samplers_of_search(
     parts, missing = worker_parts(problem, costs), [n for n in counts if n not in records]
     features = distance_features(problem) if missing and sampler.learnt != "closed_form" else None
     tasks = {n: sampler_task(problem, parts, (1.0,) * n, sampler.learnt, features=features) for n in missing}
+    tasks = with_earlier_starts(problem, tasks, stage)
     found = find_or_learn(problem, list(tasks.values()), stage)
     records |= {count: found[task.key] for count, task in tasks.items()}
     return {count: records[count] for count in counts}
@@ -108,8 +111,8 @@ def find_or_learn(
             kept.keep(task, records[task.key])
             task.unfinished.remove()
     for record in records.values():
-        if record.refusal:
-            stage(record.refusal)
+        for line in filter(None, (record.carried, record.refusal)):
+            stage(line)
     return records
 
 

@@ -35,6 +35,7 @@ class SamplerRecord:
     pairs; `fid` and `start_fid` are on noise that neither learning nor search uses.  `start` is the best closed form.
     Where nothing was to be learnt, `learnt` is closed_form, and what only learning has is None.
     `own_fid` is the FID of the sampler that a fitted plan ran on before, on the same noise; None where there was none.
+    `tried` are the starts of learning as JSON values (`TriedStart`), and `taken` is the one that was learnt from.
     """
 
     sampler: LearntSampler
@@ -53,6 +54,8 @@ class SamplerRecord:
     start_held_out: float | None = None
     fid: float | None = None
     own_fid: float | None = None
+    taken: str | None = None
+    tried: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def chosen_fid(self) -> float:
@@ -74,6 +77,19 @@ class SamplerRecord:
         return f"{runs_text(self.widths)} keeps {self.start}: the learnt sampler's {' and its '.join(reasons)}"
 
     @property
+    def carried(self) -> str:
+        """Return how a sampler of an earlier search compared as a start, in one line; empty where none was tried."""
+        earlier = [one for one in self.tried if one["earlier"]]
+        by_hand = [one["first"] for one in self.tried if not one["earlier"] and one["first"] is not None]
+        if not earlier or not by_hand:
+            return ""
+        firsts = ", ".join(f"{one['name']} {_known(one['first'])}" for one in earlier)
+        return (
+            f"{runs_text(self.widths)} is learnt from {self.taken}; distance before learning: {firsts}, "
+            f"best by hand {min(by_hand):.4g}"
+        )
+
+    @property
     def steps(self) -> int:
         """Return the number of steps."""
         return len(self.widths)
@@ -86,10 +102,15 @@ class SamplerRecord:
     def from_json(content: Mapping[str, Any]) -> SamplerRecord:
         """Return the record of `to_json`.  Raises InputError when it is damaged."""
         try:
-            tuples = {name: tuple(map(float, content[name])) for name in ("widths", "start_times")}
+            tuples: dict[str, Any] = {name: tuple(map(float, content[name])) for name in ("widths", "start_times")}
+            tuples["tried"] = tuple(map(dict, content.get("tried", ())))
             return SamplerRecord(**{**content, **tuples, "sampler": LearntSampler.from_json(content["sampler"])})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a record of a learnt sampler ({error}); learn it again") from error
+
+
+def _known(distance: float | None) -> str:
+    return "not finite" if distance is None else f"{distance:.4g}"
 
 
 def learning_facts(record: SamplerRecord) -> dict[str, Any]:

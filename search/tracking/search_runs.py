@@ -20,7 +20,7 @@ from stepfront.search.tracking.parents import parent_searches
 from stepfront.search.tracking.saved_view import saved_view, view_is_known, view_tag
 from stepfront.search.tracking.trial_runs import TABLE_ROWS, TrialRuns, rounded_metrics, width_axes, width_names
 from stepfront.tables.facts import earlier_weights, search_id_of
-from stepfront.tables.samplers import sampler_texts
+from stepfront.tables.samplers import carried_samplers, sampler_texts
 from stepfront.tables.search_tables import Snapshot
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class SearchRuns:
         tags = {"mlflow.note.content": run_note(snapshot, summary, same_store)}
         if worth := earlier_weights(snapshot.facts):
             tags["earlier_searches"] = ", ".join(f"{name} {weight:.2f}" for name, weight in worth.items())
+        for name, (tried, taken) in carried_samplers(snapshot.facts).items():
+            used = f"{name}: {len(taken)} of {len(tried)}"
+            tags["earlier_samplers"] = ", ".join(filter(None, (tags.get("earlier_samplers"), used)))
         if spaces := snapshot.facts.get("earlier_spaces"):  # parameters stay those that the search began with
             tags |= {
                 "space": space_text(snapshot.facts),

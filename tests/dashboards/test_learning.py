@@ -17,7 +17,14 @@ def record(number: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a record as search.json has it; `number` is its FID, too."""
     one: dict[str, Any] = {"plan": "1x0.50 2x1.00", "steps": 3, "digest": str(number) * 16, "chosen": "learnt"}
     one |= {"times": [900.0 - number, 300.0, 9.0], "network_times": [900.0 - number, 300.0, 9.0], "fid": float(number)}
-    one |= {"start_fid": 5.0, "own_fid": None, "start": "ddim, <leading> grid", "train": 1.5, "held_out": 7.25}
+    one |= {
+        "start_fid": 5.0,
+        "own_fid": None,
+        "start": "ddim, <leading> grid",
+        "taken": "the sampler of <b>",
+        "train": 1.5,
+        "held_out": 7.25,
+    }
     one |= {"start_held_out": 9.0, "calls": 12345, "tflops": 0.25, "seconds": 61.0, "improves": True}
     return one | changes
 
@@ -49,6 +56,7 @@ def test_the_section_shows_over_fitting_and_costs_and_is_left_out_without_learni
     assert learning_section(tables()) == ""
     shown = learning_section(tables(record(2, own_fid=4.0)))
     cells = ("1.50", "7.25", "9.00", "2.00", "5.00", "4.00", "12,345", "0.250", "61", "&lt;leading&gt;")
+    assert "sampler of &lt;b&gt;" in shown
     assert [cell for cell in cells if f"{cell}</td>" not in shown and cell not in shown] == []
     closed = learning_section(tables(record(1, chosen="closed form", own_fid=4.0, improves=False)))
     assert "No learnt sampler was better" in closed

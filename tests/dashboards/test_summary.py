@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,22 @@ def test_an_earlier_search_that_had_no_model_has_a_reason_and_no_weight(tables: 
         "It started from faces (20 trials), of which it used the front alone: no model: 3 of 12 needed.",
     ]
     assert earlier_weights({"earlier": [weighed, lacking]}) == {"digits": 0.25}
+
+
+def test_the_samplers_of_an_earlier_search_are_named_where_learning_tried_them() -> None:
+    one = {"name": "digits", "search": "/runs/digits", "trials": 20, "after": [4], "weight": [0.5]}
+
+    def learnt(steps: int, taken: str, *starts: str) -> dict[str, Any]:
+        tried = [{"name": name, "first": 1.0, "least": 1.0, "earlier": name.startswith("the")} for name in starts]
+        return {"steps": steps, "taken": taken, "tried": tried}
+
+    ours, hand = "the sampler of digits", "ddim, edm grid"
+    facts = {"earlier": [one], "learning": [learnt(6, ours, hand, ours), learnt(2, hand, hand, ours), learnt(4, hand)]}
+    assert earlier_sentences(facts)[1:] == [
+        "Learning tried the samplers of digits of 2 and 6 steps as starts, and took those of 6."
+    ]
+    assert earlier_sentences(facts | {"learning": [learnt(4, hand, hand, ours)]})[1].endswith("and took none of them.")
+    assert len(earlier_sentences(facts | {"learning": [learnt(4, hand, hand)]})) == 1
 
 
 def test_judges_that_disagree_are_named(tables: SearchTables) -> None:

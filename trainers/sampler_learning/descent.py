@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.sampler_learning.parameters import Frame, Parameters, initial_parameters, learnt_names, project
 
@@ -83,9 +84,9 @@ class Descent:
         self.history.append(Check(self.iteration, train, stopping))
 
 
-def begin(name: str, frame: Frame, times: Tensor, settings: LearningSettings) -> Descent:
-    """Return the state before the first step, at closed-form `times` [N]."""
-    parameters, learnt = initial_parameters(frame, times), learnt_names(frame)
+def begin(name: str, frame: Frame, sampler: LearntSampler, settings: LearningSettings) -> Descent:
+    """Return the state before the first step, at a `sampler` with or without corrections."""
+    parameters, learnt = initial_parameters(frame, sampler), learnt_names(frame)
     tensors = parameters.tensors()
     rates = {
         "theta": settings.rate_times,

@@ -37,6 +37,10 @@ class LearningProgress:
     stopping: float = float("nan")
 
 
+class DivergedError(InputError):
+    """Learning from one start whose distance stopped being finite."""
+
+
 OnProgress = Callable[[LearningProgress], None]
 
 
@@ -89,7 +93,7 @@ class Lesson:
     def descend(self, descent: Descent, until: int, save: Callable[[Descent], None] = lambda descent: None) -> None:
         """Continue learning to iteration `until`, or until it stalls; `save` is called after each check.
 
-        Raises InputError when the distance stops being finite.
+        Raises DivergedError when the distance stops being finite.
         """
         if not descent.history:
             descent.keep_check(math.nan, self.stopping_distance(descent.averaged, descent))
@@ -121,7 +125,7 @@ class Lesson:
         loss = self.distance(images, part.target).mean()
         value = loss.item()
         if not math.isfinite(value):
-            raise InputError(
+            raise DivergedError(
                 f"learning diverged at iteration {descent.iteration}: the distance is {value}; give smaller learning "
                 "rates (learning.rate_times, learning.rate_coefficients)"
             )

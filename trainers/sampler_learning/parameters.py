@@ -16,6 +16,9 @@ from stepfront.trainers.sampler_learning.times import falling_times, logits_of, 
 MOST_SHARE = 0.97
 """Of the noisiest time: where a first time that is learnt begins, at most.  The noise there is hardly less."""
 
+MOST_LEARNT_SHARE = 0.9999
+"""The same, of a sampler that was learnt elsewhere: its first time may have moved closer."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -54,25 +57,26 @@ class Parameters:
         return Parameters(**{name: value.detach().clone() for name, value in self.tensors().items()})
 
 
-def initial_parameters(frame: Frame, times: Tensor) -> Parameters:
-    """Return the parameters of a closed-form sampler: its times, no offsets, no corrections.
+def initial_parameters(frame: Frame, sampler: LearntSampler) -> Parameters:
+    """Return the parameters of a sampler: its times, and its offsets and corrections, none for a closed form.
 
     Unless the first time is learnt, it becomes the noisiest.
     """
+    times = torch.tensor(sampler.times, dtype=torch.float64)
+    offsets = torch.tensor(sampler.network_times, dtype=torch.float64) - times
     if not frame.learn_start:
         times = torch.cat([times.new_tensor([frame.noisiest]), times[1:]])
     steps, share = len(times), times[0] / frame.noisiest
     if frame.learn_start:
-        # At the noisiest time itself the logit would be infinite.
-        share = share.clamp_max(MOST_SHARE)
+        # At the noisiest time itself the logit would be infinite.  A first time that was learnt may be close to it.
+        share = share.clamp_max(MOST_SHARE if sampler.states is None and not offsets.any() else MOST_LEARNT_SHARE)
         times = torch.minimum(times, share * frame.noisiest - frame.gap * torch.arange(steps, dtype=times.dtype))
-    return Parameters(
-        theta=logits_of(times, frame.gap),
-        first=torch.logit(share),
-        offsets=torch.zeros_like(times),
-        states=times.new_zeros(steps, steps),
-        clean=times.new_zeros(steps, steps),
+    states, clean = (
+        times.new_zeros(steps, steps) if table is None else torch.tensor(table, dtype=torch.float64)
+        for table in (sampler.states, sampler.clean)
     )
+    theta = logits_of(times, frame.gap)
+    return Parameters(theta, torch.logit(share), offsets, states, clean / frame.schedule.alpha(times))
 
 
 def learnt_names(frame: Frame) -> list[str]:

@@ -13,13 +13,34 @@ from stepfront.trainers.sampler_learning.descent import Check
 
 
 @dataclass(frozen=True)
+class TriedStart:
+    """A start of learning: the distance of the stopping pairs there, and the least after its share of iterations.
+
+    `earlier` are samplers that were learnt elsewhere.  A distance that is not finite is NaN, and so is `least` where
+    learning diverged.
+    """
+
+    name: str
+    first: float
+    least: float
+    earlier: bool = False
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> TriedStart:
+        """Return the start of its JSON values, in which null stands for NaN."""
+        first, least = (math.nan if content[name] is None else float(content[name]) for name in ("first", "least"))
+        return TriedStart(str(content["name"]), first, least, bool(content["earlier"]))
+
+
+@dataclass(frozen=True)
 class LearningResult:
     """A learnt sampler with its distances to the teacher, beside those of the closed form that it is compared with.
 
     `start` is the best closed form of all solvers and hand grids, by the training pairs.  `held_out` is the mean
     distance of pairs that nothing was chosen on, and `held_out_error` the standard error of its difference to
-    `start_held_out`.  `calls` are network calls at any width; a backward pass counts as one.  `gflops` are theirs in
-    all, NaN where the costs of the widths were not given.
+    `start_held_out`.  `tried` are all starts, and `taken` is the one that was learnt from to the end.  `calls` are
+    network calls at any width; a backward pass counts as one.  `gflops` are theirs in all, NaN where the costs of the
+    widths were not given.
     """
 
     sampler: LearntSampler
@@ -38,6 +59,8 @@ class LearningResult:
     gflops: float
     seconds: float
     history: tuple[Check, ...]
+    taken: str = ""
+    tried: tuple[TriedStart, ...] = ()
 
     @property
     def better(self) -> bool:
@@ -62,7 +85,7 @@ class LearningResult:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, without NaN."""
         content = asdict(self) | {"sampler": self.sampler.to_json(), "start": self.start.to_json()}
-        return _without_nan(content)
+        return without_nan(content)
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> LearningResult:
@@ -76,14 +99,16 @@ class LearningResult:
                 Check(c["iteration"], math.nan if c["train"] is None else c["train"], c["stopping"])
                 for c in content["history"]
             )
+            given["tried"] = tuple(map(TriedStart.from_json, content.get("tried", ())))
             return LearningResult(**given)
         except (KeyError, TypeError) as error:
             raise InputError(f"not the result of learning a sampler ({error}); learn it again") from error
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
+    """Return JSON values with null for NaN."""
     if isinstance(content, dict):
-        return {name: _without_nan(value) for name, value in content.items()}
+        return {name: without_nan(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
+        return [without_nan(value) for value in content]
     return None if isinstance(content, float) and content != content else content

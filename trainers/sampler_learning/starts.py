@@ -1,4 +1,4 @@
-"""Score the closed-form samplers that learning can start from: every deterministic solver on every hand grid."""
+"""Name what learning can start from: every deterministic solver on every hand grid, and samplers learnt elsewhere."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ class ClosedForm:
         """Return its coefficients, and the times that the network is told."""
         times = torch.tensor(self.times, dtype=torch.float64)
         return find_solver(self.solver)(schedule, times), times
+
+
+@dataclass(frozen=True)
+class EarlierStart:
+    """A sampler that was learnt elsewhere, to learn from beside the closed forms; `name` says where it comes from."""
+
+    name: str
+    learnt: LearntSampler
+
+    def sampler(self) -> LearntSampler:
+        """Return it with its corrections."""
+        return self.learnt
+
+
+Start = ClosedForm | EarlierStart
+"""What learning begins from."""
 
 
 def closed_forms(schedule: NoiseSchedule, steps: int, solvers: Iterable[str] = ()) -> list[ClosedForm]:

@@ -112,6 +112,15 @@ class _Reconstruction(_Shape):
     images: int
 
 
+class _TriedStart(_Shape):
+    """A start of learning: its distance to the teacher's images, and the least after a share of the iterations."""
+
+    name: str
+    first: float | None
+    least: float | None
+    earlier: bool
+
+
 class _Learning(_Shape):
     """What learning a sampler gained and took."""
 
@@ -123,6 +132,8 @@ class _Learning(_Shape):
     network_times: list[float]
     fid: float | None = None
     own_fid: float | None = None
+    taken: str | None = None
+    tried: list[_TriedStart] | None = None
 
 
 class _FitRound(_Shape):

@@ -1,6 +1,9 @@
-"""Name the solver and grid of the rows of a table, where plans choose theirs."""
+"""Name samplers: solver and grid of the rows of a table, and starts of learning that earlier searches gave."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -17,3 +20,21 @@ def sampler_texts(plans: pd.DataFrame) -> list[str]:
         f"{solver}, {grid} grid" if grid else f"learnt from {solver}"
         for solver, grid in zip(plans["solver"], plans["grid"], strict=True)
     ]
+
+
+def earlier_start_name(search: str) -> str:
+    """Return what a sampler of an earlier search is called among the starts of learning."""
+    return f"the sampler of {search}"
+
+
+def carried_samplers(facts: Mapping[str, Any]) -> dict[str, tuple[list[int], list[int]]]:
+    """Return, by earlier search, the numbers of steps whose learning tried its sampler, and of those that took it."""
+    learnt = [one for one in facts.get("learning") or [] if isinstance(one, dict)]
+    found = {}
+    for search in dict.fromkeys(one["name"] for one in facts.get("earlier") or []):
+        name = earlier_start_name(search)
+        tried = [one for one in learnt if any(start["name"] == name for start in one.get("tried") or [])]
+        if tried:
+            taken = [one for one in tried if one.get("taken") == name]
+            found[search] = sorted(int(one["steps"]) for one in tried), sorted(int(one["steps"]) for one in taken)
+    return found

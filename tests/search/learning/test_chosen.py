@@ -16,6 +16,8 @@ from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.learning_settings import LearningSettings
+from stepfront.trainers.sampler_learning.result import TriedStart
+from stepfront.trainers.sampler_learning.starts import EarlierStart
 
 SCHEDULE = noise_schedule(DiffusionSettings())
 HAND = (("ddim", "trailing"), ("dpmpp_2m", "quadratic"), ("unipc_2", "leading"), ("ddpm", "trailing"))
@@ -44,7 +46,8 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
         hand = plan.times == tuple(time_grid(SCHEDULE, dict(HAND)[plan.solver], 3))
         return SimpleNamespace(fid=FIDS[plan.solver] if hand else learnt_fid)
 
-    def learn(*args: Any, starts: Any, **more: Any) -> Any:
+    def learn(*args: Any, starts: Any, earlier: Any, **more: Any) -> Any:
+        asked["earlier"] = [start.name for start in earlier]
         asked["starts"] = [(start.solver, start.grid) for start in starts]
         first = starts[0]
         return SimpleNamespace(
@@ -58,13 +61,24 @@ def test_a_learnt_sampler_has_to_beat_the_best_closed_form(
             calls=9,
             gflops=5.0,
             seconds=1.0,
+            taken="the sampler of digits",
+            tried=(TriedStart(first.name, 0.5, 0.25), TriedStart("the sampler of digits", float("nan"), 0.125, True)),
         )
 
     monkeypatch.setattr(SamplerToLearn, "_evaluator", lambda self: evaluate)
     monkeypatch.setattr(chosen, "learn_sampler", learn)
     monkeypatch.setattr(SamplerToLearn, "_sampler", lambda self: SimpleNamespace(schedule=SCHEDULE))
     parts: Any = SimpleNamespace(threads=0, costs={1.0: SimpleNamespace(step_gflops=2.0, calls=1)})
-    record = SamplerToLearn(parts, WIDTHS, "solver", LearningSettings(starts=2), 10, HAND).run()
+    further = (EarlierStart("the sampler of digits", LEARNT),)
+    record = SamplerToLearn(parts, WIDTHS, "solver", LearningSettings(starts=2), 10, HAND, earlier=further).run()
+    assert asked["earlier"] == ["the sampler of digits"]
+    assert record.taken == "the sampler of digits"
+    assert [start["first"] for start in record.tried] == [0.5, None]
+    assert record.carried == (
+        "3x1.00 is learnt from the sampler of digits; distance before learning: the sampler of digits not finite, best "
+        "by hand 0.5"
+    )
+    assert SamplerRecord.from_json(json.loads(json.dumps(record.to_json()))).tried == record.tried
     assert asked["starts"] == [("dpmpp_2m", "quadratic"), ("unipc_2", "leading")]  # by FID; ddpm adds noise
     assert scored == ["ddim", "dpmpp_2m", "unipc_2", "unipc_2"]
     assert record.chosen == expected

@@ -22,6 +22,7 @@ from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.inference.engine import PLAIN, Engine
 from stepfront.trainers.learning_settings import LearningSettings
 from stepfront.trainers.metrics.fid import Reference
+from stepfront.trainers.sampler_learning.starts import EarlierStart
 
 SAMPLER = LearntSampler("ddim", (900.0, 30.5), (899.0, 31.0), ((0.1, 0.0), (0.0, 0.2)), ((0.0, 0.0), (0.3, 0.0)))
 
@@ -98,6 +99,16 @@ def test_a_sampler_chosen_on_other_images_or_labels_is_another(tmp_path: Path) -
     assert [name for name, other in others.items() if kept.find(other) is not None] == []
     assert len({other.key for other in others.values()}) == len(others)
     assert kept.find(task(mean=1e-9)) == record()  # statistics of the same images, from another device
+
+
+def test_a_sampler_learnt_from_another_start_is_another(tmp_path: Path) -> None:
+    kept, start = KeptSamplers(tmp_path), EarlierStart("the sampler of digits", SAMPLER)
+    kept.keep(task(), record())
+    assert kept.find(replace(task(), earlier=())) == record()  # the key of before
+    assert kept.find(replace(task(), earlier=(start,))) is None
+    named, other = replace(start, name="another"), replace(start, learnt=replace(SAMPLER, solver="unipc_2"))
+    keys = [replace(task(), earlier=(one,)).key for one in (start, named, other)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def precise(given: SamplerToLearn, precision: str) -> SamplerToLearn:

@@ -11,10 +11,12 @@ import pytest
 import ray
 from torch import Tensor
 
+from stepfront.dashboards.earlier import earlier_sentences
 from stepfront.errors import InputError
 from stepfront.files import write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.driver.search import run_search
+from stepfront.search.earlier.kept_tables import warm_settings
 from stepfront.search.extending.extended_settings import extended_settings
 from stepfront.search.learning import search_samplers
 from stepfront.search.learning.chosen import SamplerToLearn
@@ -102,6 +104,31 @@ def test_a_search_runs_on_learnt_samplers_and_the_next_one_reuses_them(begun: tu
     own = [s for s in full_width_samplers(load_problem_of_search(find_search(directory)[1], directory)) if not s.name]
     assert {len(s.plan.widths) for s in own} == {2, 4, 6}
     assert all(s.plan.learnt is not None for s in own)
+
+
+def test_learning_begins_with_the_samplers_of_an_earlier_search(
+    begun: tuple[Path, list[str]], trained: Path, tmp_path: Path
+) -> None:
+    earlier = copy_of_search(begun[0], tmp_path / "before")
+    records = read_search_samplers(earlier)
+    times = (900.0, 500.0, 200.0, 20.0)
+    other = replace(records[4], chosen="learnt", sampler=LearntSampler("ddim", times, times))
+    write_search_samplers(earlier, {2: replace(records[2], chosen="closed form"), 4: other, 6: records[6]})
+    shutil.copytree(trained / "tiny" / "supernet", tmp_path / "tiny" / "supernet")
+    own, stages = search_settings(tmp_path, "sampler.steps=4", "space.stages=2"), list[str]()
+    directory = run_search(warm_settings(own, [earlier]), False, NoView(), stages.append)
+    (said,) = [stage for stage in stages if stage.startswith("learnt samplers of tiny")]
+    assert said == (
+        "learnt samplers of tiny: those of 4 steps are further starts of learning; none for 2 steps, since the best "
+        "solver and grid by hand were as good there"
+    )
+    found = read_search_samplers(directory)
+    assert [start["name"] for start in found[4].tried][1:] == ["the sampler of tiny"]
+    assert found[4].carried in stages
+    assert not any(start["earlier"] for start in found[2].tried)
+    assert replace(found[2], seconds=0.0) == replace(records[2], seconds=0.0)  # as without the earlier search
+    sentence = earlier_sentences(read_snapshot(directory).facts)[-1]
+    assert sentence.startswith("Learning tried the samplers of tiny of 4 steps as starts, and took ")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stepfront.errors import InputError
+from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.diffusion.sampler import Sampler
 from stepfront.trainers.diffusion.schedule import time_grid
@@ -19,7 +20,7 @@ from stepfront.trainers.sampler_learning.lesson import LearningProgress
 from stepfront.trainers.sampler_learning.pairs import Pairs, PairSets, learning_seed
 from stepfront.trainers.sampler_learning.parameters import Frame
 from stepfront.trainers.sampler_learning.result import LearningResult
-from stepfront.trainers.sampler_learning.starts import GRIDS
+from stepfront.trainers.sampler_learning.starts import GRIDS, EarlierStart
 
 SHORT = LearningSettings(
     pairs=24, stopping_pairs=8, held_out_pairs=8, iterations=30, batch=8, check_every=5, teacher_steps=20, starts=2
@@ -108,6 +109,31 @@ def test_equal_seeds_give_equal_samplers_and_an_interruption_changes_nothing(pla
     assert other.sampler != complete.sampler
 
 
+def test_a_sampler_learnt_before_is_learnt_from_where_it_is_better(plane: Sampler) -> None:
+    cold = learn(plane)
+    warm = learn(plane, earlier=[EarlierStart("the sampler of before", cold.sampler)])
+    *by_hand, before = warm.tried
+    assert tuple(by_hand) == cold.tried
+    assert before.first < min(start.first for start in by_hand)
+    # It begins where the cold learning ended: times, offsets and corrections are the same again.
+    assert before.first == pytest.approx(min(check.stopping for check in cold.history), rel=1e-3)
+    assert warm.taken == before.name
+    assert min(start.least for start in warm.tried) == before.least
+    assert warm.start_name == cold.start_name  # what it has to beat stays the best closed form
+    assert warm.held_out < cold.held_out
+    assert LearningResult.from_json(warm.to_json()).tried == warm.tried
+
+
+@pytest.mark.parametrize("correction", [0.5, 1e30, 1e300])
+def test_a_poor_sampler_of_before_changes_nothing(plane: Sampler, correction: float) -> None:
+    table = tuple((0.0,) * i + (correction,) + (0.0,) * (3 - i) for i in range(4))
+    poor = LearntSampler("ddim", (990.0, 980.0, 970.0, 960.0), (989.0, 979.0, 969.0, 959.0), None, table)
+    cold, warm = learn(plane), learn(plane, earlier=[EarlierStart("poor", poor)])
+    assert (warm.sampler, warm.taken, warm.held_out) == (cold.sampler, cold.taken, cold.held_out)
+    assert str(warm.history) == str(cold.history)
+    assert not warm.tried[-1].least <= min(start.least for start in cold.tried)  # NaN where it diverged
+
+
 def test_progress_rises_and_the_calls_are_counted(plane: Sampler) -> None:
     seen: list[LearningProgress] = []
     result = learn(plane, on_progress=seen.append, call_gflops={1.0: 2.0})
@@ -158,7 +184,7 @@ def test_noise_of_learning_is_not_that_of_scores(plane: Sampler) -> None:
 def test_the_noise_stays_in_its_ball(plane: Sampler) -> None:
     settings = SHORT.model_copy(update={"ball": 0.01, "rate_noise": 100.0})
     frame = Frame("ddim", plane.schedule, 1.0, "times")
-    descent = begin("start", frame, torch.tensor([900.0, 300.0], dtype=torch.float64), settings)
+    descent = begin("start", frame, LearntSampler("ddim", (900.0, 300.0), (900.0, 300.0)), settings)
     noise, rows = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.arange(8)
     for _ in range(3):
         ball = NoiseBall(settings, noise, rows, descent, settings.pairs)
