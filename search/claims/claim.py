@@ -133,16 +133,23 @@ class Standing:
         """Return the plans that more seeds may decide, with the reference; none where everything is decided.
 
         Of the front points, these are the near ones from the first that fails down to the first that no seed can help.
-        Of the full-width samplers, they are the near ones that cost less than the cheapest that passes.  None is wanted
-        where no point can be claimed.
+        Of the full-width samplers, they are the near ones that cost less than the cheapest that passes: each would make
+        a saving smaller.  Where none passes, they cost no more than `plain`: a dearer one would only state a saving
+        that is larger than that against `plain`.  None is wanted where no point can be claimed.
         """
-        margin, cheapest = self.rules.margin, self.cheapest_sampler()
+        margin = self.rules.margin
         open_points = list(takewhile(lambda each: each.holds(margin) or each.is_near(margin), reversed(self.points)))
         if not self.can_show or not open_points:
             return set()
-        cheaper = self.samplers if cheapest is None else self.samplers[: self.samplers.index(cheapest)]
-        near = [each for each in [*open_points, *cheaper] if each.is_near(margin)]
+        near = [each for each in [*open_points, *self._cheaper_samplers()] if each.is_near(margin)]
         return {plan.key for each in near for plan in (each.plan, *each.references)}
+
+    def _cheaper_samplers(self) -> list[Comparison]:
+        """Return the full-width samplers that a saving would be smaller against."""
+        if (cheapest := self.cheapest_sampler()) is not None:
+            return self.samplers[: self.samplers.index(cheapest)]
+        most = self.plain.cost(self.rules.cost) * (1 + 1e-9)  # equal sums in another order are equal to rounding only
+        return [each for each in self.samplers if each.plan.cost(self.rules.cost) <= most]
 
 
 def compare_plans(confirmed: pd.DataFrame, rules: Rules, lacking: str = "") -> Standing | None:

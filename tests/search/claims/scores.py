@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 COSTS = {"full": (4.0, 8.0), "few FLOPs": (1.0, 6.0), "quick": (2.0, 3.0), "4x1.00": (2.4, 5.0), "6x1.00": (3.0, 6.5)}
+COSTS |= {"9x1.00": (5.4, 9.0), "12x1.00": (7.2, 12.0)}
 """GFLOPs and latency per plan."""
 
 

@@ -298,3 +298,18 @@ def test_scores_that_are_not_finite_are_left_out() -> None:
 
 def test_without_full_width_there_is_no_claim() -> None:
     assert compare_plans(scored("front", "quick", 2.0, 3.0), RULES) is None
+
+
+def test_seeds_are_wanted_for_samplers_dearer_than_full_width_only_where_they_make_a_saving_smaller() -> None:
+    rules, point = Rules(0.05, (5, 10)), scored("front", "few FLOPs", 1.0, 3.0)
+    near = [scored("sampler", plan, 1.04, 3.1, noise=0.2) for plan in ("4x1.00", "9x1.00")]
+    # The best sampler on both judges passes, and takes more steps: a saving is stated against it, or a cheaper one.
+    best = scored("sampler", "12x1.00", 1.0, 2.96)
+    found = standing(point, *near, best, rules=rules)
+    assert found.near() == {("4x1.00", ""), ("9x1.00", ""), ("12x1.00", "")}
+    # The judges differ on the best, and none passes: the saving is stated against full width's own steps alone.
+    best = scored("sampler", "12x1.00", 1.0, 3.6)
+    found = standing(point, *near, best, rules=rules)
+    assert found.cheapest_sampler() is None
+    assert found.near() == {("4x1.00", ""), ("12x1.00", ""), ("full", "")}
+    assert standing(point, near[1], best, rules=rules).near() == set()
