@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from stepfront.search.config import FitSettings
 from stepfront.search.fitting.plans import Fit, Fitting
 from stepfront.search.pareto import front_indices
 from stepfront.trainers.variant import SKIP
+
+MOST_TRIES = 2
+"""How often the pauses of a search fit a point whose fit fails for a reason that may pass."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class FitPauses:
         """Fit samplers to some points of the front, and record them and what learning took.
 
         A point whose learning fails is left out, and no later pause fits it: learning would fail again.  One that
-        failed for a reason that may pass, such as a lost worker, may be fitted in a later pause.
+        failed for a reason that may pass, such as a lost worker, may be fitted in a later pause, `MOST_TRIES` times in
+        all.
         """
         ledger = self.fitting.ledger
         rounds = ledger.fit_rounds
@@ -52,18 +56,12 @@ class FitPauses:
         now = rounds.under_way
         assert now is not None, "it has just begun"
         fits = self.fitting.fit(now.points)
-        self._forget(self.fitting.lost)
-        rounds.end(sum(fit.record.tflops for fit in fits))
+        lost = self.fitting.lost
+        given_up = rounds.end(sum(fit.record.tflops for fit in fits), lost, MOST_TRIES)
+        for number, reason in sorted(lost.items()):
+            what = f"given up, after {MOST_TRIES} tries" if number in given_up else "tried again in a later pause"
+            self.fitting.stage(f"the fit of trial {number} failed and is {what}: {reason}")
         return fits
-
-    def _forget(self, lost: set[int]) -> None:
-        """Let a later pause fit the points that were lost in the one under way."""
-        if lost:
-            rounds = self.fitting.ledger.fit_rounds
-            now = rounds.rounds[-1]
-            rounds.rounds[-1] = replace(now, points=tuple(number for number in now.points if number not in lost))
-            names = ", ".join(f"trial {number}" for number in sorted(lost))
-            self.fitting.stage(f"fitting failed for a reason that may pass; a later pause fits again: {names}")
 
     def _points(self) -> list[int]:
         """Return front points without a fit, cheapest first, as many as settings and budget allow."""

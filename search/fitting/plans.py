@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
-from stepfront.search.fitting.failures import has_failed_in_passing, needs_score
+from stepfront.search.fitting.failures import failure_of, may_pass, needs_score
 from stepfront.search.learning.chosen import SamplerToLearn
 from stepfront.search.learning.distance_features import distance_features
 from stepfront.search.learning.search_samplers import LostWorkerError, Stage, find_or_learn, sampler_task
@@ -48,8 +48,8 @@ class Fitting:
     check_interrupt: Callable[[], None] = lambda: None
     failures: dict[int, str] = field(default_factory=dict)
     """Why learning failed, by trial: those have no `Fit`."""
-    lost: set[int] = field(default_factory=set)
-    """Trials of the last call whose fit failed because of a lost worker or the like, and may not fail again."""
+    lost: dict[int, str] = field(default_factory=dict)
+    """Why fits of the last call failed that may not fail again, such as for a lost worker, by trial."""
 
     def fit(self, numbers: Sequence[int]) -> list[Fit]:
         """Fit a sampler to each of the trials; what an interrupted call has learnt and recorded is kept.
@@ -72,9 +72,19 @@ class Fitting:
                 if record.improves and needs_score(self.ledger, proposal, self.stage)
             ]
         )
-        self.lost.update(p.parents[0] for p in proposals if has_failed_in_passing(self.ledger, p))
+        for proposal in proposals:
+            self._note_failure(proposal)
         fits = [Fit(t.number, float(result_of(t)["fid"]), r) for t, r in zip(trials, records, strict=True)]
         return [self._with_trial(fit, proposal) for fit, proposal in zip(fits, proposals, strict=True)]
+
+    def _note_failure(self, proposal: Proposal) -> None:
+        """Note why a fitted plan has no score, where it failed."""
+        if reason := failure_of(self.ledger, proposal):
+            number = proposal.parents[0]
+            if may_pass(reason):
+                self.lost[number] = reason
+            else:
+                self.stage(f"the fit of trial {number} failed and is given up: {reason}")
 
     def _learnt(self, numbers: Sequence[int]) -> dict[int, SamplerRecord]:
         """Return the record of each trial whose learning does not fail."""
@@ -88,7 +98,7 @@ class Fitting:
             number = numbers_of[task.key]
             self.failures[number] = str(error)
             if isinstance(error, LostWorkerError):
-                self.lost.add(number)
+                self.lost[number] = str(error)
             self.stage(f"no sampler is fitted to trial {number}: {error}")
 
         found = find_or_learn(self.problem, list(tasks.values()), self.stage, self.check_interrupt, failed)

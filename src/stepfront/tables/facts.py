@@ -142,6 +142,7 @@ class _FitRound(_Shape):
     at: int
     points: list[int]
     tflops: float | None
+    lost: list[int] | None = None
 
 
 class _Earlier(_Shape):

@@ -155,7 +155,7 @@ def test_a_fit_that_failed_for_a_passing_reason_is_scored_again_by_the_next_call
     ledger, stages = run(make_ledger(kind, tmp_path), most=1), list[str]()
     lost = scorer(ledger, stages, evaluation(float("nan"), "its worker died"))
     (first,) = lost.fit([0])
-    assert (first.new_trial, lost.lost) == (1, {0})
+    assert (first.new_trial, lost.lost) == (1, {0: "its worker died"})
     assert np.isnan(first.new_fid)
     ledger.close()
     again = make_ledger(kind, tmp_path)  # by another call of stepfront fit
@@ -166,12 +166,51 @@ def test_a_fit_that_failed_for_a_passing_reason_is_scored_again_by_the_next_call
     assert (third.new_trial, third.new_fid, len(again.trials)) == (2, 3.0, 3)
 
 
-def test_a_fit_whose_score_is_not_finite_stays_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", ["", "InputError: no such file (features.py:7)"])
+def test_a_fit_that_would_fail_again_stays_failed_and_is_named(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stepfront.search.fitting.plans.write_sampler", lambda directory, record: None)
-    ledger = run(make_ledger("sqlite", tmp_path), most=1)
-    fitting = scorer(ledger, [], evaluation(float("nan")))
+    ledger, stages = run(make_ledger("sqlite", tmp_path), most=1), list[str]()
+    fitting = scorer(ledger, stages, evaluation(float("nan"), error))
     assert [fitting.fit([0])[0].new_trial for _ in range(2)] == [1, 1]
     assert not fitting.lost
+    reason = error or "not finite: fid nan, gflops 2.0"
+    assert stages[1:] == [f"the fit of trial 0 failed and is given up: {reason}"] * 2
+
+
+def test_a_fit_that_fails_each_time_is_given_up_after_two_tries_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, stages, fit = list[int](), list[str](), Learner.fit
+
+    def loses_one(self: Learner, numbers: Sequence[int]) -> list[Fit]:
+        object.__setattr__(self, "stage", stages.append)
+        self.lost.clear()
+        first = tried[0] if tried else numbers[0]
+        if first in numbers:
+            tried.append(first)
+            self.lost[first] = "learning a sampler failed: its worker died"
+        return fit(self, [number for number in numbers if number != first])
+
+    monkeypatch.setattr(Learner, "fit", loses_one)
+    # The cheapest point stays on the front, so that every pause would fit it again.
+    monkeypatch.setattr(
+        FitPauses, "_points", lambda pauses: sorted({0, 1, 2} - pauses.fitting.ledger.fit_rounds.points)
+    )
+    ledger = search(make_ledger("sqlite", tmp_path))
+    assert len(ledger.fit_rounds.rounds) > 3
+    assert tried == [0, 0]
+    assert [one.lost for one in ledger.fit_rounds.rounds[:3]] == [(0,), (0,), ()]
+    reason = "learning a sampler failed: its worker died"
+    assert stages == [
+        f"the fit of trial 0 failed and is tried again in a later pause: {reason}",
+        f"the fit of trial 0 failed and is given up, after 2 tries: {reason}",
+    ]
+    ledger.close()
+    again = make_ledger("sqlite", tmp_path).fit_rounds  # a resumed search knows it
+    assert again.tries(0) == 2
+    assert 0 in again.points
 
 
 def test_points_whose_worker_was_lost_are_fitted_in_the_next_pause(
@@ -184,7 +223,7 @@ def test_points_whose_worker_was_lost_are_fitted_in_the_next_pause(
         self.lost.clear()
         if not lost:
             lost.append(numbers[0])
-            self.lost.add(numbers[0])
+            self.lost[numbers[0]] = "its worker died"
         return fit(self, [number for number in numbers if number not in self.lost])
 
     monkeypatch.setattr(Learner, "fit", loses_its_first)
