@@ -78,6 +78,7 @@ class Screening:
         self._expected = acquisition == "expected"
         self._levels_of = levels_of
         self._known: tuple[int, Sequence[FrozenTrial], Array, Array | None] = -1, (), np.zeros((0, 0)), None
+        self._fits: list[int] = []
         self._learnt = 0, False
         self._believed: dict[int, Array] = {}
         self._joined: tuple[Array | None, Array] = None, np.zeros((0, 0))
@@ -85,7 +86,7 @@ class Screening:
 
     def watch(self, progress: SearchProgress) -> None:
         """Set the search whose trials decide how far the proxy is trusted; it is made after the screening."""
-        self._progress, self._known = progress, (-1, (), np.zeros((0, 0)), None)
+        self._progress, self._known, self._fits = progress, (-1, (), np.zeros((0, 0)), None), []
 
     def __call__(self, children: Plans) -> int:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted or can't score it."""
@@ -142,11 +143,12 @@ class Screening:
         if self._progress is None or (reference := self._progress.reference_point()) is None:
             return None
         every = self._progress.complete
-        if self._known[0] != len(every):
+        if (known := self._known[0]) != len(every):
             # A fitted plan's score is that of its sampler as well, which no child of it has.
-            searched = [i for i, trial in enumerate(every) if not is_fit(trial)]
+            self._fits += [i for i, trial in enumerate(every[max(0, known) :], max(0, known)) if is_fit(trial)]
+            searched = np.delete(np.arange(len(every)), self._fits).tolist()
             own, of_own = [every[i] for i in searched], self._progress.scores()[searched]
-            self._known = len(every), own, of_own, _front_of(own, of_own) if len(own) < len(every) else None
+            self._known = len(every), own, of_own, _front_of(own, of_own) if self._fits else None
         _, complete, scores, front = self._known
         if len(complete) < least:
             return None
