@@ -12,11 +12,21 @@ import pandas as pd
 
 from benchmarks.markdown import markdown
 from benchmarks.training.measure import GRID, JUDGES, NOISE_SEEDS, NUMBERS_OF_STEPS, SCORES_FILE, SOLVER
-from benchmarks.training.plan_fits import FITTED, UNDIVIDED, fit_table
-from benchmarks.training.trainings import ALONE, EXTRACTED, RULES, TAUGHT, UNDIVIDED_STAGE
+from benchmarks.training.plan_fits import FITTED, PLANS, UNDIVIDED, fit_table
+from benchmarks.training.trainings import ALONE, COUNTS, EXTRACTED, RULES, TAUGHT, UNDIVIDED_STAGE, stage_name
 
 COMPARISON_FILE, FITS_FILE = "comparison.json", "fits.parquet"
 """What the folder of a comparison holds once it is measured, beside the scores."""
+
+LISTED = (
+    *RULES,
+    TAUGHT,
+    EXTRACTED,
+    ALONE,
+    UNDIVIDED_STAGE,
+    *(stage_name(count, merge) for count in COUNTS for merge in (False, True)),
+)
+"""All trainings, in the order of the tables."""
 
 NARROW = 0.5
 """Widths up to this one are those that groups and fits are asked to help."""
@@ -74,9 +84,9 @@ those of the merging alone.
 
 - `{ALONE}`: `stepfront train CONFIG` with `--plain WIDTH`, so the four widths together take four times the FLOPs.
 - `narrow widths 3 times`: factors of the loss from 3 (narrowest) to 1 (full width), `training.width_weights`.
-- `{TAUGHT.replace("`", "")}`: the teacher's own training is not counted, its passes are.
-- `{EXTRACTED}`: OFA-Diffusion's order. A tenth of the supernet's FLOPs is spent on each width's own weights, and
-  the supernet has so much less that all together is equal.
+- `{TAUGHT}`: the teacher's own training is not counted, its passes are.
+- `{EXTRACTED}`: OFA-Diffusion's order. A tenth of the supernet's FLOPs is
+  spent on each width's own weights, and the supernet has so much less that all together is equal.
 
 FID is against the training images, mean of {NOISE_SEEDS} noise seeds and of the training seeds (± the standard error
 over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths are columns, and lower is better.
@@ -114,12 +124,18 @@ def _section(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -
 
 
 def _incomplete(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -> list[str]:
-    """Return a paragraph that names what has fewer seeds than the comparison; none where all are complete."""
-    seeds = scores.groupby("training", sort=False)["seed"].nunique()
-    if len(fits):
-        seeds = pd.concat([seeds, fits.groupby("plan", sort=False)["seed"].nunique().rename(lambda p: f"fit to {p}")])
-    short = [f"{name} ({number})" for name, number in seeds.items() if number < comparison.seeds]
-    return [f"The time limit left fewer seeds to: {', '.join(short)}."] if short else []
+    """Return a paragraph that names what the time limit left without scores in some seeds; none where nothing is."""
+    seeds = dict(scores.groupby(["training", "width"])["seed"].nunique().items())
+    widths = sorted(scores["width"].unique())
+    lacking: dict[str, list[str]] = {}
+    for name in LISTED:
+        short = [width for width in widths if seeds.get((name, width), 0) < comparison.seeds]
+        if short:
+            lacking[name] = [] if len(short) == len(widths) else [f"{width:g}" for width in short]
+    found = [f"`{name}`" + (f" at width {', '.join(at)}" if at else "") for name, at in lacking.items()]
+    fitted = fits.groupby("plan")["seed"].nunique() if len(fits) else {}
+    found += [f"the fit to {plan}" for plan in PLANS if fitted.get(plan, 0) < comparison.seeds]
+    return [f"The time limit left these without scores of all seeds: {'; '.join(found)}."] if found else []
 
 
 def score_table(scores: pd.DataFrame, judge: str, steps: int) -> pd.DataFrame:
@@ -147,9 +163,7 @@ def loss_table(scores: pd.DataFrame, with_minutes: bool = True) -> pd.DataFrame:
 def _by_width(cells: pd.Series) -> pd.DataFrame:
     """Return a row per training, in the order in which trainings are listed, and a column per width."""
     table = cells.unstack("width").sort_index(axis=1).fillna("")
-    listed = [*RULES, TAUGHT, EXTRACTED, ALONE]
-    place = {name: number for number, name in enumerate(listed)}
-    return table.loc[sorted(table.index, key=lambda name: (place.get(name, len(listed)), name))]
+    return table.loc[[name for name in LISTED if name in table.index]]
 
 
 def asked(scores: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:

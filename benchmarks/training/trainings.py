@@ -33,7 +33,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 ALONE = "alone"
 
-TAUGHT = "sandwich, distill 0.25 from `alone` of width 1"
+TAUGHT = "sandwich, distill 0.25 from full width alone"
 """Its teacher's own training is not counted; the teacher's passes are."""
 
 EXTRACTED = f"{SINGLE}, then each width"
@@ -45,6 +45,12 @@ UNDIVIDED_STAGE = "second stage: undivided"
 
 COUNTS = (2, 4, 8)
 """Numbers of groups of times in second stages."""
+
+
+def stage_name(count: int, merge: bool) -> str:
+    """Return the name of a second stage of so many groups."""
+    return f"second stage: {count} groups{', merged' if merge else ''}"
+
 
 NARROW_FACTOR = 3.0
 """Factor of the narrowest width's loss in `width_weights: narrow`; the widest has 1."""
@@ -99,10 +105,9 @@ def trainings(base: TrainerSettings, shape: tuple[int, int], extra: int, place: 
     for merge in (False, True):
         for count in COUNTS:
             adapt = AdaptSettings(groups=GroupSettings(count=count), steps=max(1, extra // count), merge=merge)
-            name = f"second stage: {count} groups"
-            before = Training(name, base).folder
-            needs = (first, before) if merge else (first,)
-            yield Training(f"{name}{', merged' if merge else ''}", base, adapt=adapt, needs=needs)
+            # Both forms are of the same groups, which the first one trains.
+            needs = (first, Training(stage_name(count, False), base).folder) if merge else (first,)
+            yield Training(stage_name(count, merge), base, adapt=adapt, needs=needs)
     yield from rules[2:]
     yield from _extracted(base, shape, total, place)
     teacher = {"distill": 0.25, "teacher": str(place / alone[-1].folder)}
