@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from stepfront.errors import InputError
 from stepfront.file_store import FileStore
 from stepfront.files import read_json, write_json
 from stepfront.search.learning.chosen import SamplerToLearn
-from stepfront.search.learning.unfinished import Unfinished
+from stepfront.search.learning.unfinished import Unfinished, own_folder, remove_left
 from stepfront.search.records.learnt_samplers import FOLDER, SamplerRecord
 
 MADE_FOR = "made_for"
@@ -58,14 +59,22 @@ class KeptSamplers:
         except InputError as error:
             _log.warning("%s; other machines learn this sampler again, here it is in %s", error, path)
 
-    def unfinished(self, task: SamplerToLearn) -> Unfinished:
-        """Return where an interrupted learning of a task is kept: nowhere for a supernet at a URI."""
+    @contextlib.contextmanager
+    def unfinished(self, task: SamplerToLearn) -> Iterator[Unfinished]:
+        """Provide where an interrupted learning of a task is kept: nowhere for a supernet at a URI."""
         if self.uri is not None:
-            return Unfinished()
-        folder = self._path(task).with_suffix(".unfinished").absolute()  # a worker has another working directory
-        with contextlib.suppress(OSError):  # a folder that can only be read keeps nothing
-            folder.mkdir(parents=True, exist_ok=True)
-        return Unfinished(folder)
+            yield Unfinished()
+            return
+        with own_folder(self._unfinished(task)) as own:
+            yield own
+
+    def remove_unfinished(self, task: SamplerToLearn) -> None:
+        """Delete what interrupted learnings of a task have left, and not what another process is at work on."""
+        task.unfinished.remove()
+        remove_left(self._unfinished(task))
+
+    def _unfinished(self, task: SamplerToLearn) -> Path:
+        return self._path(task).with_suffix(".unfinished").absolute()  # a worker has another working directory
 
     def _path(self, task: SamplerToLearn) -> Path:
         return self.local / FOLDER / f"{task.key}.json"

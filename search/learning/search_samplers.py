@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -101,15 +102,17 @@ def find_or_learn(
     """
     kept = KeptSamplers(problem.supernet.local, problem.supernet.uri)
     records = {task.key: found for task in tasks if (found := kept.find(task)) is not None}
-    missing = [replace(task, unfinished=kept.unfinished(task)) for task in tasks if task.key not in records]
-    for task, done in _done(missing, problem.settings.workers, stage, check_interrupt):
-        try:
-            records[task.key] = _result(done)
-        except InputError as error:
-            on_failure(task, error)
-        else:
-            kept.keep(task, records[task.key])
-            task.unfinished.remove()
+    to_learn = [task for task in tasks if task.key not in records]
+    with contextlib.ExitStack() as held:
+        missing = [replace(task, unfinished=held.enter_context(kept.unfinished(task))) for task in to_learn]
+        for task, done in _done(missing, problem.settings.workers, stage, check_interrupt):
+            try:
+                records[task.key] = _result(done)
+            except InputError as error:
+                on_failure(task, error)
+            else:
+                kept.keep(task, records[task.key])
+                kept.remove_unfinished(task)
     for record in records.values():
         for line in filter(None, (record.carried, record.refusal)):
             stage(line)

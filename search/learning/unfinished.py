@@ -7,17 +7,22 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from stepfront.dashboards.formatting import duration
 from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.trainers.sampler_learning.lesson import LearningProgress
 
-SCORES, PROGRESS = "scores.json", "progress.json"
+SCORES, PROGRESS, LOCK = "scores.json", "progress.json", "lock"
+
+MOST_AT_ONCE = 4
+"""Most learnings of one sampler at the same time that keep their states."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,37 @@ class Unfinished:
             return
         with contextlib.suppress(InputError):  # what can't be kept is measured again
             write_text(folder / name, json.dumps(content), recorded=False)
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[Unfinished]:
+    """Provide a folder for one learning, which no other process uses meanwhile.
+
+    It is `folder`, with what an interrupted learning has left there, or FOLDER-2 and so on where another process learns
+    the same.  Nothing is kept where there are `MOST_AT_ONCE` of these, and where none can be written.
+    """
+    with contextlib.ExitStack() as held:
+        for own in _folders(folder):
+            try:
+                own.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(own / LOCK).acquire(timeout=0))
+            except (Timeout, OSError):
+                continue
+            yield Unfinished(own)
+            return
+        yield Unfinished()
+
+
+def remove_left(folder: Path) -> None:
+    """Delete the folders of `own_folder` that no process uses."""
+    for own in _folders(folder):
+        if own.is_dir():
+            with contextlib.suppress(Timeout, OSError), FileLock(own / LOCK).acquire(timeout=0):
+                shutil.rmtree(own, ignore_errors=True)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, MOST_AT_ONCE + 1))]
 
 
 def remaining_seconds(running: Sequence[LearningProgress | None], ended: Sequence[float], workers: int) -> float:

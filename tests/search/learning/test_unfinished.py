@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from stepfront.files import write_text
 from stepfront.search.learning.search_samplers import find_or_learn, sampler_task
-from stepfront.search.learning.unfinished import ProgressReport, Unfinished, remaining_seconds
+from stepfront.search.learning.unfinished import (
+    MOST_AT_ONCE,
+    ProgressReport,
+    Unfinished,
+    own_folder,
+    remaining_seconds,
+    remove_left,
+)
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.evaluator_parts import worker_parts
 from stepfront.search.problem.load import load_problem
@@ -66,6 +76,67 @@ def test_a_killed_learning_continues_to_the_same_sampler(searched_copy: Path, mo
     assert not folder.exists()
     if record.chosen == "closed form":
         assert record.refusal in stages
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_two_that_learn_the_same_sampler_at_once_leave_each_other_their_states(
+    ends: bool, searched_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one, on a device of other numbers, ends or is killed while the first learns, which is killed then."""
+    problem = load_problem(search_settings(searched_copy.parents[1]))
+    task = sampler_task(problem, worker_parts(problem, read_costs(searched_copy)), (1.0, 1.0), "network_times")
+    whole, descend, at_work = task.run(), Lesson.descend, list[str]()
+    folder = searched_copy.parent / "supernet" / "samplers"
+
+    def both(self: Lesson, descent: Descent, until: int, save: Any) -> None:
+        at_work.append("first" if not at_work else "second")
+
+        def first(descent: Descent) -> None:
+            save(descent)
+            if ends:
+                find_or_learn(problem, [task], lambda text: None)
+                (folder / f"{task.key}.json").unlink()  # the third one learns it, too
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    find_or_learn(problem, [task], lambda text: None)
+            raise KeyboardInterrupt
+
+        def second(descent: Descent) -> None:
+            with torch.no_grad():
+                for tensor in descent.parameters.tensors().values():
+                    tensor += 0.01
+            save(descent)
+            if not ends:
+                raise KeyboardInterrupt
+
+        descend(self, descent, until, first if at_work[-1] == "first" else second)
+
+    with monkeypatch.context() as interleaved:
+        interleaved.setattr(Lesson, "descend", both)
+        with pytest.raises(KeyboardInterrupt):
+            find_or_learn(problem, [task], lambda text: None)
+    assert at_work[:2] == ["first", "second"]
+    steps = counted(Lesson, "step", monkeypatch)
+    record = find_or_learn(problem, [task], lambda text: None)[task.key]
+    assert steps == [2]  # of four: the first one's two were done
+    times = {"seconds": 0.0}
+    assert replace(record, **times) == replace(whole, **times)
+    assert not list(folder.glob("*.unfinished*"))  # also what the second one has left
+
+
+def test_what_is_learnt_at_once_by_too_many_or_where_nothing_can_be_written_is_not_kept(tmp_path: Path) -> None:
+    place = tmp_path / "key.unfinished"
+    with contextlib.ExitStack() as held:
+        folders = [held.enter_context(own_folder(place)).folder for _ in range(MOST_AT_ONCE + 1)]
+        assert len(set(folders)) == len(folders)
+        assert (folders[0], folders[-1]) == (place, None)
+        remove_left(place)
+        assert len(list(tmp_path.iterdir())) == MOST_AT_ONCE  # all of them are in use
+    remove_left(place)
+    assert not list(tmp_path.iterdir())
+    write_text(tmp_path / "file", "")
+    with own_folder(tmp_path / "file" / "key.unfinished") as nowhere:
+        assert nowhere.score("own", lambda: 3.0) == 3.0
 
 
 @pytest.mark.parametrize(
