@@ -66,9 +66,11 @@ def reach_sentence(savings: Mapping[str, Any]) -> str:
     if not missed:
         return ""
     fewer = f" --set space.stages={missed['stages']}" if "stages" in missed else ""
+    judge = f" on {missed['features']}" if missed.get("features") else ""
+    named = missed if "plan" in missed else savings["reference"]  # older claims ask the first judge alone
     return (
-        f"No plan of this search takes {missed['steps']} steps, as the best full-width sampler, "
-        f"{sampler_text(savings['reference'])}, does. A search with --set sampler.steps={missed['steps']}{fewer} has "
+        f"No plan of this search takes {missed['steps']} steps, as the best full-width sampler{judge}, "
+        f"{sampler_text(named)}, does. A search with --set sampler.steps={missed['steps']}{fewer} has "
         "such plans."
     )
 

@@ -49,8 +49,22 @@ def looks_taken(facts: Mapping[str, Any]) -> set[Look]:
     return known | {(0, number) for number in range(before.get("looks_at_other_images") or 0)}
 
 
+def reference_out_of_reach(standing: Standing, settings: RunSettings) -> dict[str, Any] | None:
+    """Return the reference whose number of steps no plan of the search takes, with what `out_of_reach` says of it.
+
+    Each judge has its own reference.  Of several, it is the one of most steps; `features` names its judge where the
+    judges' references differ.  None where plans take the steps of all.
+    """
+    differ, missed = len({plan.key for plan in standing.references}) > 1, list[dict[str, Any]]()
+    for judge, plan in zip(standing.judges, standing.references, strict=True):
+        if (found := out_of_reach(plan.steps, settings)) is not None:
+            named = {"plan": plan.plan, "sampler": plan.sampler} | ({"features": judge} if differ else {})
+            missed.append(found | named)
+    return max(missed, key=lambda each: int(each["steps"]), default=None)
+
+
 def out_of_reach(steps: int, settings: RunSettings) -> dict[str, int] | None:
-    """Return the steps that the best full-width sampler takes, where no plan of the search's space takes as many.
+    """Return the steps that a full-width sampler takes, where no plan of the search's space takes as many.
 
     With stages of several steps, plans have some numbers of steps only.  A search whose `sampler.steps` is that number
     has such plans; `stages` is the most stages that it can have, where these are fewer than the search's.
@@ -90,5 +104,5 @@ def apply_confirmation(directory: Path, settings: RunSettings, images: int, stan
     claim = None
     if standing is not None:
         claim = make_claim(standing, images) | {"disagreements": find_disagreements(used)}
-        claim["out_of_reach"] = out_of_reach(standing.references[0].steps, settings)
+        claim["out_of_reach"] = reference_out_of_reach(standing, settings)
     write_json(directory / FACTS_FILE, dict(snapshot.facts) | {"savings": claim})

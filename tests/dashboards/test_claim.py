@@ -131,6 +131,11 @@ def test_a_reference_that_no_plan_of_the_space_can_be_is_named(claim: dict[str, 
     assert reach_sentence(claim | {"out_of_reach": {"steps": 18, "stages": 18}}) == (
         f"{said} A search with --set sampler.steps=18 --set space.stages=18 has such plans."
     )
+    missed = {"steps": 20, "plan": "20x1.00", "sampler": "", "features": "random"}
+    assert reach_sentence(claim | {"out_of_reach": missed}) == (
+        "No plan of this search takes 20 steps, as the best full-width sampler on random, 20x1.00, does. A search with "
+        "--set sampler.steps=20 has such plans."
+    )
 
 
 def test_the_tile_names_margin_and_judges(claim: dict[str, Any]) -> None:

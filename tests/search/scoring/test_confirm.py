@@ -18,13 +18,13 @@ from stepfront.dashboards.report import write_report
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
 from stepfront.search.algorithm.encodings import make_encoding
-from stepfront.search.claims.claim import CLAIM_KEYS
+from stepfront.search.claims.claim import CLAIM_KEYS, Rules, compare_plans
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search
-from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken, out_of_reach
+from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken, out_of_reach, reference_out_of_reach
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, run_baselines
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
 from stepfront.search.scoring.plans_to_confirm import plans_by_key
@@ -34,6 +34,7 @@ from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.sampler_learning.starts import SAMPLERS as CHOSEN
+from tests.search.claims.scores import scored
 from tests.search.conftest import TINY, copy_of_search, tiny_settings
 
 
@@ -158,6 +159,25 @@ def test_steps_of_the_reference_that_no_plan_takes_are_named(
     if missed is not None:
         space = settings.space.model_copy(update={"stages": missed.get("stages", settings.space.stages)})
         assert missed["steps"] in make_encoding(space, missed["steps"], (1.0,)).step_counts
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "missed"),
+    [
+        ((1.0, 3.6), (1.5, 3.0), {"steps": 6, "plan": "6x1.00", "sampler": "", "features": "random"}),
+        ((1.5, 3.0), (1.0, 3.6), {"steps": 6, "plan": "6x1.00", "sampler": "", "features": "classifier"}),
+        ((1.5, 3.6), (1.0, 3.0), {"steps": 6, "plan": "6x1.00", "sampler": ""}),
+        ((1.0, 3.0), (1.5, 3.6), None),
+    ],
+)
+def test_the_reference_of_each_judge_is_asked_whether_plans_take_its_steps(
+    few: tuple[float, float], many: tuple[float, float], missed: dict[str, object] | None
+) -> None:
+    plans = scored("full", "full", 2.0, 4.0), scored("sampler", "4x1.00", *few), scored("sampler", "6x1.00", *many)
+    standing = compare_plans(pd.concat(plans), Rules(0.05, (5,)))
+    assert standing is not None
+    settings = settings_from({"sampler": {"steps": 4}}, ["space={stages: 2}"])
+    assert reference_out_of_reach(standing, settings) == missed
 
 
 def test_the_claim_is_made_against_the_best_full_width_sampler(confirmed: Path) -> None:
