@@ -131,7 +131,8 @@ def _prepare(
     workers = max(settings.training.workers, at_once)
     data = read_to_train(settings, None, stage)
     threads = own_threads(settings.training.device, workers, stage)
-    second = SecondStage.checked(settings, settings.adapt, data, source, groups)
+    device = device_of_driver(settings.training.device, workers)
+    second = SecondStage.checked(settings, settings.adapt, data, source, groups, device)
     space = None if data.latents is None else data.latents.space
     check_autoencoder(second.card, settings.data.autoencoder, None if space is None else space.digest, source)
     return second, _Machine(at_once, workers, threads)
