@@ -17,11 +17,12 @@ from torch import Tensor
 from stepfront.errors import InputError
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, Progress, to_float
+from stepfront.trainers.devices import own_generators, seed_generators
 from stepfront.trainers.network_settings import PROMPTED
 from stepfront.trainers.networks.prediction import conversion
 from stepfront.trainers.networks.supernet import Supernet
 from stepfront.trainers.noise_schedule import noise_schedule
-from stepfront.trainers.training.batches import NoisyBatch, step_generator
+from stepfront.trainers.training.batches import NoisyBatch, step_generator, step_seed
 from stepfront.trainers.training.distributed import Group
 from stepfront.trainers.training.state import state_of
 from stepfront.trainers.training.width_gradients import WidthGradients, training_autocast
@@ -81,9 +82,24 @@ def fit_weights(
 
     A step trains each width on its share of the batch, the share of the plan's calls; `training.drop_labels` is the
     share of calls without a label.  Learning rate and warm-up are of `adapt`; clip, precision and engine of `training`.
-    Raises InputError as `check_fits` does.
+    The global generators, which networks and dropout draw from, are left as they were.  Raises InputError as
+    `check_fits` does.
     """
     check_fits(supernet)
+    with own_generators(device):
+        return _fitted(supernet, settings, adapt, data, calls, steps, progress, device)
+
+
+def _fitted(
+    supernet: Supernet,
+    settings: TrainerSettings,
+    adapt: AdaptSettings,
+    data: ImageData,
+    calls: Mapping[float, tuple[Call, ...]],
+    steps: int,
+    progress: Progress,
+    device: torch.device,
+) -> FittedWeights:
     student = Supernet(supernet.settings, supernet.image_channels, supernet.resolution, supernet.diffusion)
     student.load_state_dict({name: value.clone() for name, value in supernet.state_dict().items()})
     training = settings.training.model_copy(update={"steps": steps, "lr": adapt.lr, "warmup": adapt.warmup})
@@ -95,6 +111,7 @@ def fit_weights(
         drawn = list(source.draw(step_generator(training.seed, FIRST_STEP + step)))
         _record(gradients, drawn, training.batch)
         state.optimizer.zero_grad(set_to_none=False)
+        seed_generators(device, step_seed(training.seed, FIRST_STEP + step) + 1)  # dropout draws from them
         for width, called in drawn:
             with autocast:
                 goal = source.goal(called)

@@ -120,6 +120,26 @@ def test_equal_seeds_give_equal_weights(digits: ImageData, random_supernet: Make
     assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_dropout_is_the_same_at_each_fit_and_leaves_the_caller_s_generator(
+    digits: ImageData, random_supernet: MakeSupernet
+) -> None:
+    supernet = random_supernet(NETWORK.model_copy(update={"dropout": 0.3}))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = fitted(supernet, digits, steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)  # whatever the caller draws meanwhile
+    same = fitted(supernet, digits, steps=2)
+    assert all(torch.equal(value, state(same.supernet)[name]) for name, value in state(first.supernet).items())
+    assert (first.loss_before, first.loss_after) == (same.loss_before, same.loss_after)
+    # It is dropout that draws: without it the weights are others.
+    without = random_supernet(NETWORK)
+    without.load_state_dict(supernet.state_dict())
+    plain = fitted(without, digits, steps=2)
+    assert plain.loss_before == first.loss_before  # of networks that drop nothing
+    assert plain.loss_after != first.loss_after
+
+
 def test_a_prompted_network_is_refused_in_one_line(random_supernet: MakeSupernet) -> None:
     supernet = random_supernet(NETWORK)
     supernet.settings = supernet.settings.model_copy(update={"family": PROMPTED})
