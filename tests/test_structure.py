@@ -81,8 +81,8 @@ MAY_IMPORT: dict[str, str] = {
     "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
         trainers/ground tables ground""",
     "search/initial_plans": "search/earlier search/algorithm search/records search/ground tables ground",
-    "search/earlier": """search/algorithm search/records search/storage search/ground trainers/diffusion
-        trainers/ground tables ground""",  # what other searches learnt
+    "search/earlier": """search/algorithm search/mlflow_runs search/records search/storage search/ground
+        trainers/diffusion trainers/ground tables ground""",  # what other searches learnt
     "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",

@@ -65,8 +65,8 @@ class LearningSettings(Settings):
     starts: int = Field(
         3,
         ge=1,
-        description="closed-form samplers that learning starts from, in a search those of the smallest FID; the best "
-        "one continues",
+        description="closed-form samplers that learning starts from, in a search those of the smallest FID; those of "
+        "earlier searches (`--from`) come on top, and the best start continues",
     )
     rate_times: float = Field(0.05, gt=0, description="learning rate of the times")
     rate_network_times: float = Field(1.0, gt=0, description="learning rate of the network's times, per 1000 times")

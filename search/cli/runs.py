@@ -116,7 +116,7 @@ def search(
             "--from",
             metavar="SEARCH",
             help="start from what an earlier search learnt, also on other data; may be repeated. auto: the search in "
-            "the folder of runs whose space is most alike",
+            "the folder of runs or in MLflow (tracking.uri) whose space is most alike",
         ),
     ] = None,
 ) -> None:
@@ -132,10 +132,10 @@ def search(
     output, given = Output(), load_settings(config, set_ or [])
     earlier = [open_for_reading(place).local for place in from_ or [] if place != AUTO]
     given = warm_settings(given, earlier)
-    if AUTO in (from_ or []):
-        given, line = auto_settings(given, fresh)
-        output.message(line)
     with local_settings(given) as (settings, location):
+        if AUTO in (from_ or []):
+            settings, line = auto_settings(settings, fresh, in_folder=location.uri is None)
+            output.message(line)
         search_step(settings, fresh, location, output)
         publish_step(settings, output)
 

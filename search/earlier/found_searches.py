@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepfront.addresses import is_uri
+from stepfront.addresses import shown
 from stepfront.errors import InputError
 from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS
 from stepfront.search.config import RunSettings
 from stepfront.search.earlier.kept_tables import check_usable, warm_settings
+from stepfront.search.earlier.searches_in_mlflow import copies_from_mlflow
 from stepfront.search.earlier.usable_plans import scored_trials, usable_plans
 from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.storage.lock import is_in_use
-from stepfront.tables.facts import read_facts
+from stepfront.tables.facts import read_facts, search_id_of
 from stepfront.tables.schema import FACTS_FILE
 from stepfront.trainers.validation import settings_json, validate
 
@@ -40,43 +43,62 @@ class FoundSearch:
     created: str
 
 
-def auto_settings(settings: RunSettings, fresh: bool = False) -> tuple[RunSettings, str]:
+def auto_settings(settings: RunSettings, fresh: bool = False, in_folder: bool = True) -> tuple[RunSettings, str]:
     """Return the settings that start from the searches found, and one line that names them.
 
-    A search that was begun keeps those that it began with, unless it starts over.
+    They are looked for in the folder of runs, unless that is a copy of a URI (`in_folder`), and in the tracking store.
+    One that does not answer is named in the line, and left out.  A search that was begun keeps those that it began
+    with, unless it starts over.  Raises InputError where there is no place to look in.
     """
     if not fresh and (begun := written_settings(settings.search_directory)) is not None:
         kept = {name: count for name, count in begun.initial_plans.items() if name.startswith(FRONT_OF)}
         changed = {"initial_plans": kept | settings.initial_plans}
         names = ", ".join(Path(name.removeprefix(FRONT_OF)).parent.name for name in kept) or "none"
         return validate(RunSettings, settings_json(settings) | changed), f"continues with the earlier searches: {names}"
-    folders = auto_folders(settings)
-    found = find_earlier(settings, folders)
+    folder, uri = Path(settings.directory) if in_folder else None, settings.tracking.uri
+    if folder is None and uri is None:
+        raise InputError(
+            "--from auto looks in a local folder of runs and in MLflow; directory is a URI and tracking.uri is null: "
+            "name the search"
+        )
+    copies, problem = copies_from_mlflow(settings, _known_ids(settings, folder))
+    found = find_earlier(settings, folder, copies)
+    in_mlflow = f"MLflow at {shown(uri)}" if uri else ""
+    before = f"{problem}; " if problem else ""
     if not found:
-        return settings, f"no earlier search in {folders[0]} that this one can start from; it starts without one"
-    names = ", ".join(f"{one.name} ({one.trials} trials)" for one in found)
-    return warm_settings(settings, [one.directory for one in found]), f"starts from {names}, found in {folders[0]}"
+        where = " or ".join(filter(None, (str(folder or ""), "" if problem else in_mlflow)))
+        return settings, f"{before}no earlier search in {where} that this one can start from; it starts without one"
+    names = ", ".join(
+        f"{one.name} ({one.trials} trials), found in {in_mlflow if one.directory in copies else folder}"
+        for one in found
+    )
+    return warm_settings(settings, [one.directory for one in found]), f"{before}starts from {names}"
 
 
-def find_earlier(settings: RunSettings, folders: list[Path]) -> list[FoundSearch]:
-    """Return the searches in `folders` that these settings can start from: the most alike first, then the newest.
+def find_earlier(settings: RunSettings, folder: Path | None, copies: Sequence[Path] = ()) -> list[FoundSearch]:
+    """Return the searches that these settings can start from: the most alike first, then the newest.
 
-    Damaged and running searches, those with too few usable trials and this search itself are left out.
+    They are those in `folder`, and the `copies` of others.  Damaged and running searches, those with too few usable
+    trials and this search itself are left out.
     """
-    found = {}
-    for folder in folders:
-        for facts in sorted(folder.glob(f"*/search/{FACTS_FILE}")) if folder.is_dir() else []:
-            if (one := _usable(facts.parent, settings)) is not None:
-                found[one.directory] = one
+    usable = (_usable(directory, settings) for directory in (*_searches_in(folder), *copies))
+    found = {one.directory: one for one in usable if one is not None}
     order = sorted(found.values(), key=lambda one: (one.alike, one.created), reverse=True)
     return order[:MOST_FOUND]
 
 
-def auto_folders(settings: RunSettings) -> list[Path]:
-    """Return the folders in which `--from auto` looks: that of this run.  Raises InputError where runs are at a URI."""
-    if is_uri(settings.directory):
-        raise InputError(f"--from auto looks in a local folder, and directory is {settings.directory}; name the search")
-    return [Path(settings.directory)]
+def _searches_in(folder: Path | None) -> list[Path]:
+    found = folder.glob(f"*/search/{FACTS_FILE}") if folder is not None and folder.is_dir() else ()
+    return sorted(facts.parent for facts in found)
+
+
+def _known_ids(settings: RunSettings, folder: Path | None) -> set[str]:
+    """Return the ids of this search and of those in the folder, which the tracking store need not be asked for."""
+    known = set()
+    for directory in (settings.search_directory, *_searches_in(folder)):
+        with contextlib.suppress(InputError):
+            known.add(search_id_of(read_facts(directory)))
+    return known
 
 
 def _usable(directory: Path, settings: RunSettings) -> FoundSearch | None:

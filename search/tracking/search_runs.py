@@ -12,6 +12,7 @@ from stepfront.search.config import RunSettings
 from stepfront.search.mlflow_runs.client import artifact_folder, tracking_uri
 from stepfront.search.mlflow_runs.mlflow_run import MlflowRun, RunStart, dataset_input, find_or_begin
 from stepfront.search.mlflow_runs.run_context import context_tags
+from stepfront.search.mlflow_runs.stored_searches import ALSO_READ, IDENTITY, space_text
 from stepfront.search.mlflow_runs.written import NOTE_FILE, WrittenSearch
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.history import series_table
@@ -114,8 +115,10 @@ class SearchRuns:
         run.log(self._changed(rounded_metrics(claim_metrics(snapshot.facts) | {"table_row": -1})), tags=tags)
         files = [path for path in sorted(artifacts.glob("*")) if path.suffix in _ARTIFACTS and path.name != NOTE_FILE]
         run.log_files(files)
-        if (artifacts / "images").is_dir():
-            self._client.log_artifacts(run.run_id, str(artifacts / "images"), "images")
+        run.log_files([artifacts / name for name in ALSO_READ if (artifacts / name).is_file()])
+        for name in ("images", *ALSO_READ):
+            if (artifacts / name).is_dir():
+                self._client.log_artifacts(run.run_id, str(artifacts / name), name)
         plain = snapshot.trials.drop(columns=["times", "widths", "parents"])
         # MLflow's log_table would append the trials to those of the last call.
         self._client.log_text(run.run_id, plain.to_json(orient="split", index=False, double_precision=15), _TABLE)
@@ -151,18 +154,12 @@ def _start(settings: RunSettings, facts: Mapping[str, Any], search_id: str) -> R
         experiment=search_experiment(settings),
         artifacts=artifact_folder(settings.tracking.uri),
         name=settings.name,
-        identity={"kind": "search", "search_id": search_id},
+        identity={"kind": "search", IDENTITY: search_id},
         tags={"mlflow.runColor": SEARCH_COLOUR} | context_tags(str(facts.get("command") or "")) | tags,
         params={name: facts[name] for name in names if facts.get(name) is not None},
         dataset=dataset_input(settings, str(facts.get("dataset")), facts.get("fingerprint"), "search", profile),
         metrics=rounded_metrics({"domination_rank": -1}),
     )
-
-
-def space_text(facts: Mapping[str, Any]) -> str:
-    """Return the space of plans in one line, the tag `space` by which alike searches are found."""
-    widths = "/".join(f"{width:g}" for width in facts.get("widths") or [])
-    return f"{facts.get('encoding')} skip={facts.get('skip')} widths={widths} steps={facts.get('steps')}"
 
 
 def claim_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
