@@ -92,7 +92,10 @@ def own_folder(folder: Path) -> Iterator[Unfinished]:
                 held.enter_context(FileLock(own / LOCK).acquire(timeout=0))
             except (Timeout, OSError):
                 continue
-            yield Unfinished(own)
+            try:
+                yield Unfinished(own)
+            finally:
+                _remove_empty(own)
             return
         yield Unfinished()
 
@@ -103,6 +106,13 @@ def remove_left(folder: Path) -> None:
         if own.is_dir():
             with contextlib.suppress(Timeout, OSError), FileLock(own / LOCK).acquire(timeout=0):
                 shutil.rmtree(own, ignore_errors=True)
+
+
+def _remove_empty(own: Path) -> None:
+    """Delete a folder in which nothing was kept; its lock is held."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in own.iterdir()} <= {LOCK}:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def _folders(folder: Path) -> list[Path]:

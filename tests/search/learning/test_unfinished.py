@@ -62,7 +62,7 @@ def test_a_killed_learning_continues_to_the_same_sampler(searched_copy: Path, mo
         first.setattr(Lesson, "descend", killed)
         with pytest.raises(KeyboardInterrupt):
             find_or_learn(problem, [task], stages.append)
-    (folder,) = searched_copy.parent.glob("supernet/samplers/*.unfinished")
+    folder = searched_copy.parent / "supernet" / "samplers" / f"{task.key}.unfinished"
     shown = Unfinished(folder).progress()
     assert shown is not None
     assert 0 < shown.done < 1
@@ -121,7 +121,7 @@ def test_two_that_learn_the_same_sampler_at_once_leave_each_other_their_states(
     assert steps == [2]  # of four: the first one's two were done
     times = {"seconds": 0.0}
     assert replace(record, **times) == replace(whole, **times)
-    assert not list(folder.glob("*.unfinished*"))  # also what the second one has left
+    assert not list(folder.glob(f"{task.key}.unfinished*"))  # also what the second one has left
 
 
 def test_what_is_learnt_at_once_by_too_many_or_where_nothing_can_be_written_is_not_kept(tmp_path: Path) -> None:
@@ -130,8 +130,10 @@ def test_what_is_learnt_at_once_by_too_many_or_where_nothing_can_be_written_is_n
         folders = [held.enter_context(own_folder(place)).folder for _ in range(MOST_AT_ONCE + 1)]
         assert len(set(folders)) == len(folders)
         assert (folders[0], folders[-1]) == (place, None)
+        Unfinished(folders[1]).score("own", lambda: 3.0)
         remove_left(place)
         assert len(list(tmp_path.iterdir())) == MOST_AT_ONCE  # all of them are in use
+    assert list(tmp_path.iterdir()) == [folders[1]]  # the others have kept nothing
     remove_left(place)
     assert not list(tmp_path.iterdir())
     write_text(tmp_path / "file", "")
