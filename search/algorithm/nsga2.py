@@ -81,6 +81,7 @@ class BlockNSGAII(GenomeSampler):
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
         self._front: tuple[int, list[_Point]] = (-1, [])
+        self._pool: tuple[int, list[tuple[Levels, Proposal]]] = (-1, [])
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
 
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
@@ -95,10 +96,7 @@ class BlockNSGAII(GenomeSampler):
         rng = np.random.default_rng([self.seed, number])
         if (first := self._initial_plan(rng, archive)) is not None:
             return first
-        # Before the first result, plans under way are better parents than none.
-        children = self._children(rng, self.elite(study, archive) or archive.under_way, seen)
-        if self.screen is not None and self._most_neighbours:
-            children += self._around_front(rng, archive, {child.genome for _, child in children})
+        children = self._candidates_of(rng, study, archive)
         if not children:
             return self._any_unseen(seen)
         if self.screen is None or len(children) == 1:
@@ -106,6 +104,24 @@ class BlockNSGAII(GenomeSampler):
         return self._climbed(
             rng, children[self.screen(np.array([levels for levels, _ in children]))], self.screen, seen
         )
+
+    def _candidates_of(
+        self, rng: np.random.Generator, study: Study, archive: TrialArchive
+    ) -> list[tuple[Levels, Proposal]]:
+        """Return new children of the elite, and neighbours of the front where they are screened.
+
+        Until another result comes, those that are left are offered again: a packet's plans are chosen among the same.
+        """
+        count, seen = len(archive.complete), archive.genomes
+        left = [pair for pair in self._pool[1] if pair[1].genome not in seen] if self._pool[0] == count else []
+        if len(left) > self.offspring:
+            return left
+        # Before the first result, plans under way are better parents than none.
+        children = self._children(rng, self.elite(study, archive) or archive.under_way, seen)
+        if self.screen is not None and self._most_neighbours:
+            children += self._around_front(rng, archive, {child.genome for _, child in children})
+        self._pool = (count, children) if self.screen is not None else (-1, [])
+        return children
 
     def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
         """Return the next plan of the first generation; None after it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import VariationSettings
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.study.budget import Limits
-from tests.search.study.test_ledger import ENCODING, INITIAL, make_ledger, run
+from tests.search.study.test_ledger import ENCODING, INITIAL, make_ledger, run, score
 
 
 @pytest.mark.parametrize("constraints", [(), ("gflops <= 12",)])
@@ -69,6 +70,27 @@ def test_a_screen_chooses_among_neighbours_of_the_front_too() -> None:
         (parent,) = (by_number[number] for number in child.user_attrs["parents"])
         both = (ENCODING.unpack(trial.user_attrs["genome"]) for trial in (child, parent))
         assert (next(both) != next(both)).sum() == 1
+
+
+def test_the_plans_of_a_packet_are_chosen_among_the_same_candidates() -> None:
+    offered: list[set[bytes]] = []
+
+    def first(children: Sequence[np.ndarray]) -> int:
+        offered.append({levels.tobytes() for levels in children})
+        return 0
+
+    sampler = BlockNSGAII(
+        ENCODING, VariationSettings(population=6), 1, INITIAL, offspring=4, screen=first, neighbours=25
+    )
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=40)), most=20)
+    offered.clear()
+    packet = [asked for _ in range(4) if (asked := ledger.ask()) is not None]
+    for before, after in pairwise(offered):
+        assert after < before
+        assert len(after) == len(before) - 1
+    ledger.tell(packet[0].number, score(packet[0]), "w")
+    ledger.ask()
+    assert not offered[-1] <= offered[0]
 
 
 def test_the_chosen_plan_climbs_to_one_that_no_single_change_improves() -> None:
