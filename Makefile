@@ -62,7 +62,7 @@ bench-sampler-genes: $(READY)  ## compare searches with and without genes for so
 bench-search: $(READY)  ## measure hypervolume against evaluations per method (about an hour the first time)
 	$(BIN)/python -m benchmarks.search
 
-bench-peers: $(READY)  ## compare the search with its peers on a published surrogate table (minutes, no supernet)
+bench-peers: $(READY)  ## compare the search with its peers on a published surrogate table (20 minutes, no supernet)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers --table digits-10
 
 surrogate-table: $(READY)  ## fit the surrogate table of bench-peers to evaluated plans (needs runs/digits)
@@ -114,8 +114,8 @@ bench-networks: $(READY)  ## train network families at equal training FLOPs (nee
 bench-noise: $(READY)  ## measure how far FID moves between noise seeds (needs runs/digits)
 	$(BIN)/python -m benchmarks.noise
 
-bench-transfer: $(READY)  ## measure what earlier searches are worth, over pairs of surrogate tables (minutes, no supernet)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer --seeds 3
+bench-transfer: $(READY)  ## measure what earlier searches are worth, over pairs of surrogate tables (20 minutes, no supernet)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
 
 bench-variants: $(READY)  ## compare fronts with and without variants of a step (an hour; needs ../shared/data/fashion-mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.step_variants
