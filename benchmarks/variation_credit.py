@@ -184,7 +184,7 @@ def _middle(values: Array) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="seeds per table without screening")
-    parser.add_argument("--screened", type=int, default=3, help="seeds per table with the default screening")
+    parser.add_argument("--screened", type=int, default=10, help="seeds per table with the default screening")
     given = parser.parse_args()
     tables = {path.stem: read_surrogate_table(path) for path in sorted(Path(TABLES).glob("*.json"))}
     for title, seeds, budget, screen, ways in (

@@ -79,7 +79,7 @@ class StoredSearches:
 
     def copy(self, search: StoredSearch, place: Path) -> bool:
         """Copy what is read of a search into the folder `place`; return whether all that is needed was there."""
-        with tempfile.TemporaryDirectory(prefix="stepfront-") as folder:
+        with tempfile.TemporaryDirectory(prefix="stepfront-", ignore_cleanup_errors=True) as folder:
             target = Path(folder)
 
             def fetch(client: MlflowClient) -> None:
