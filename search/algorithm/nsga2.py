@@ -117,7 +117,7 @@ class BlockNSGAII(GenomeSampler):
         if len(left) > self.offspring:
             return left
         # Before the first result, plans under way are better parents than none.
-        children = self._children(rng, self.elite(study, archive) or archive.under_way, seen)
+        children = self._children(rng, self.elite(study, archive) or list(archive.under_way.values()), seen)
         if self.screen is not None and self._most_neighbours:
             children += self._around_front(rng, archive, {child.genome for _, child in children})
         self._pool = (count, children) if self.screen is not None else (-1, [])

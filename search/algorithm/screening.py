@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -38,8 +38,8 @@ class SearchProgress(Protocol):
         """Return the objectives of the complete trials, [N, objectives], FID first."""
 
     @property
-    def under_way(self) -> Sequence[FrozenTrial]:
-        """The trials that were proposed and have no result, in the order of their proposals."""
+    def under_way(self) -> Mapping[int, FrozenTrial]:
+        """The trials that were proposed and have no result, by number, in the order of their proposals."""
 
     def front_scores(self) -> Array:
         """Return the objectives of the Pareto front, [points, objectives]."""
@@ -81,6 +81,7 @@ class Screening:
         self._fits: list[int] = []
         self._learnt = 0, False
         self._believed: dict[int, Array] = {}
+        self._levels: dict[int, Levels] = {}
         self._joined: tuple[Array | None, Array] = None, np.zeros((0, 0))
         self._progress: SearchProgress | None = None
 
@@ -156,7 +157,7 @@ class Screening:
 
     def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
         """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""
-        given_up = self._believed.keys() - {trial.number for trial in self._under_way}
+        given_up = self._believed.keys() - self._under_way.keys()
         if self._learnt[0] != len(complete) or given_up:
             self._believed = {}
             columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
@@ -169,8 +170,8 @@ class Screening:
         return self._learnt[1]
 
     @property
-    def _under_way(self) -> Sequence[FrozenTrial]:
-        return () if self._progress is None else self._progress.under_way
+    def _under_way(self) -> Mapping[int, FrozenTrial]:
+        return {} if self._progress is None else self._progress.under_way
 
     def _expecting(self, front: Array) -> ModelProxy | None:
         """Return the model over whose distribution gains are expected; None where they are at what proxies predict."""
@@ -182,14 +183,17 @@ class Screening:
 
         Proxies must have learnt.  What is expected of a plan stays until they learn again.
         """
-        new = [trial for trial in self._under_way if trial.number not in self._believed]
+        under_way = self._under_way
+        new = [number for number in under_way if number not in self._believed]
         if new:
-            plans = [self._levels_of(trial) for trial in new]
+            known = self._levels  # read once per plan, which stays under way over many results
+            self._levels = {n: known[n] if n in known else self._levels_of(trial) for n, trial in under_way.items()}
+            plans = [self._levels[number] for number in new]
             expected = self._expected_scores(plans, self._expecting(front))
             for proxy in self._proxies:
                 if isinstance(proxy, ModelProxy) and len(self._believed) < MOST_UNDER_WAY:
                     proxy.believe(plans[: MOST_UNDER_WAY - len(self._believed)])
-            self._believed |= {trial.number: row for trial, row in zip(new, expected, strict=True)}
+            self._believed |= dict(zip(new, expected, strict=True))
         if not self._believed:
             return front
         if new or self._joined[0] is not front:

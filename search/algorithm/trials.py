@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,9 +84,9 @@ class TrialArchive:
         self._under_way.pop(trial.number, None)
 
     @property
-    def under_way(self) -> list[FrozenTrial]:
-        """The trials that workers evaluate or that wait for another attempt, in the order of their proposals."""
-        return list(self._under_way.values())
+    def under_way(self) -> Mapping[int, FrozenTrial]:
+        """The trials that workers evaluate or that wait for another attempt, by number, in the order of proposals."""
+        return self._under_way
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -113,7 +113,8 @@ class GenomeSampler(BaseSampler):
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
         """Return the proposal of this number; None when every plan of the space has been proposed.
 
-        It is a pure function of its arguments and of the sampler's seed, so a resumed search proposes the same plans.
+        It depends on its arguments and the sampler's seed, so a resumed search proposes the same plans; and, until
+        another result comes, on what was offered before.
         """
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

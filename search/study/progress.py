@@ -95,8 +95,8 @@ class FrontProgress:
         return self._archive.complete
 
     @property
-    def under_way(self) -> list[FrozenTrial]:
-        """The trials that were proposed and have no result, in the order of their proposals."""
+    def under_way(self) -> Mapping[int, FrozenTrial]:
+        """The trials that were proposed and have no result, by number, in the order of their proposals."""
         return self._archive.under_way
 
     def reference_point(self) -> list[float] | None:

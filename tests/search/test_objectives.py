@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from optuna.trial import create_trial
+from optuna.trial import FrozenTrial, create_trial
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.screening import Screening
@@ -122,7 +122,7 @@ class Progress:
     """A search of three objectives."""
 
     complete = [create_trial(values=[1.0, 2.0, 3.0]) for _ in range(LEAST_TRIALS)]  # noqa: RUF012
-    under_way = ()
+    under_way: dict[int, FrozenTrial] = {}  # noqa: RUF012
 
     def scores(self) -> np.ndarray:
         return np.array([trial.values for trial in self.complete])

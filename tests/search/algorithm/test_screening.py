@@ -51,8 +51,8 @@ class Progress:
         return [4.0, 4.0]
 
     @property
-    def under_way(self) -> list[FrozenTrial]:
-        return self.running
+    def under_way(self) -> dict[int, FrozenTrial]:
+        return {trial.number: trial for trial in self.running}
 
 
 def one(plans: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def test_plans_without_a_result_are_under_way(tmp_path: Path) -> None:
     ledger = make_ledger("sqlite", tmp_path, attempts=2)
 
     def under_way() -> list[int]:
-        return [trial.number for trial in ledger.progress.under_way]
+        return list(ledger.progress.under_way)
 
     asked = [ledger.ask() for _ in range(4)]
     assert under_way() == [0, 1, 2, 3]
