@@ -25,8 +25,7 @@ from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.confirm import FIRST_SEED
 from stepfront.search.scoring.second_judge import load_second_judge
-from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import BASELINES
+from stepfront.tables.search_tables import read_baselines
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import plan_gflops
@@ -54,7 +53,7 @@ def main() -> None:
 
 def best_samplers(directory: Path) -> dict[str, Plan]:
     """Return the best full-width sampler of each number of steps by the search's own score, the best of all first."""
-    rows, learnt = read_table(directory / BASELINES), read_samplers(directory)
+    rows, learnt = read_baselines(directory), read_samplers(directory)
     rows = rows[rows["method"] == "samplers"].sort_values("fid").drop_duplicates("plan")
     return {str(row["plan"]): plan_of_row(row, learnt) for _, row in rows.iterrows()}
 

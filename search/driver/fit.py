@@ -26,10 +26,8 @@ from stepfront.search.scoring.second_judge import check_not_second_judge
 from stepfront.search.scoring.versus import SAMPLERS
 from stepfront.search.storage.lock import directory_lock
 from stepfront.search.study.optuna_storage import recorded_study
-from stepfront.tables.parquet import read_optional_table
 from stepfront.tables.points import pick_point
-from stepfront.tables.schema import BASELINES
-from stepfront.tables.search_tables import Snapshot, read_snapshot
+from stepfront.tables.search_tables import Snapshot, read_baselines, read_snapshot
 from stepfront.trainers.variant import SKIP, parse_variants
 
 _MARKED = "reuses features, is unguided, has a scale of guidance of its own or has less depth at some steps"
@@ -101,7 +99,7 @@ def fit_sampler_weights(path: Path, plan: str, steps: int, stage: Stage) -> Samp
 
 def _best_sampler(directory: Path, plan: str) -> pd.Series:
     """Return the full-width sampler of least FID by the search's own score: of a plan, or of all with `best`."""
-    baselines = read_optional_table(directory / BASELINES)
+    baselines = read_baselines(directory)
     samplers = baselines[baselines["method"] == SAMPLERS]
     found = samplers if plan == "best" else samplers[samplers["plan"] == plan]
     if not len(found):

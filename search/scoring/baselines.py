@@ -1,8 +1,9 @@
 """Score the baselines of a finished search, with its noise, its images and its number of evaluations.
 
 Every family is cut to as many plans as the search had evaluations.  A plan that has a score keeps it, since scores are
-deterministic.  Results: baselines.parquet (one row per plan and method), methods.parquet (one row per method) and
-versus.parquet (one row per front point).
+deterministic; one whose score is not finite has a row with the reason, which no comparison reads.  Results:
+baselines.parquet (one row per plan and method), methods.parquet (one row per method) and versus.parquet (one row per
+front point).
 """
 
 from __future__ import annotations
@@ -114,7 +115,10 @@ def _methods_of(problem: SearchProblem, wanted: Sequence[str] | None) -> Sequenc
 
 
 def lacks_samplers(problem: SearchProblem, directory: Path) -> bool:
-    """Return whether some full-width sampler has no row in baselines.parquet, or one of another name."""
+    """Return whether some full-width sampler has no row in baselines.parquet, or one of another name.
+
+    One whose score is not finite has a row: to score it again would bring nothing else.
+    """
     baselines = read_optional_table(directory / BASELINES)
     rows = baselines[baselines["method"] == SAMPLERS]
     learnt = read_samplers(directory)
@@ -133,7 +137,7 @@ def score_samplers(
     trials = read_snapshot(directory).trials
     table = _BaselinesTable(problem, read_costs(directory), directory, trials, scorer)
     table.add_samplers(on_result)
-    return {key: reason for key, reason in table.failed(SAMPLERS).items() if NOT_FINITE not in reason}
+    return {key: reason for key, reason in table.failed(SAMPLERS).items() if not _is_final(reason)}
 
 
 def ensure_sampler_scores(
@@ -204,15 +208,16 @@ class _BaselinesTable:
 
     def _name_failed(self, method: str) -> None:
         """Warn of plans without a score: nothing is compared with them."""
-        if not (failed := self.failed(method)):
-            return
-        named = "; ".join(f"{plan_name(key)}: {reason}" for key, reason in list(failed.items())[:MOST_NAMED])
-        more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-        logging.getLogger("stepfront").warning(
-            "%d of %d plans of the baseline %s could not be scored, and nothing is compared with them (%s%s); "
-            "`stepfront baselines` tries them again",
-            *(len(failed), len(self._by_method[method]), method, named, more),
-        )
+        failed = self.failed(method)
+        for final, hint in ((False, "`stepfront baselines` tries them again"), (True, "they are not tried again")):
+            reasons = [f"{plan_name(key)}: {reason}" for key, reason in failed.items() if _is_final(reason) == final]
+            if reasons:
+                more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
+                logging.getLogger("stepfront").warning(
+                    "%d of %d plans of the baseline %s could not be scored, and nothing is compared with them (%s%s); "
+                    "%s",
+                    *(len(reasons), len(self._by_method[method]), method, "; ".join(reasons[:MOST_NAMED]), more, hint),
+                )
 
     def _ddsm(self, count: int, source: PlanSource, on_result: OnResult) -> list[dict[str, Any]]:
         # DDSM's genes are steps; an encoding with one gene per step is its own space.
@@ -269,14 +274,20 @@ class _BaselinesTable:
         return [row_of(_key(plan)) for plan in plans]
 
     def save(self) -> None:
-        """Write all scores so far."""
-        rows = [row for method in POSSIBLE for row in self._by_method.get(method, []) if np.isfinite(row["fid"])]
+        """Write all scores so far, and the plans whose score is not finite."""
+        every = [row for method in POSSIBLE for row in self._by_method.get(method, [])]
+        rows = [row for row in every if np.isfinite(row["fid"]) or _is_final(str(row["error"]))]
         frame = pd.DataFrame([{"sampler": ""} | row for row in rows])
         settings = self._problem.settings
         own = Objectives.of_settings(settings).scores
         frame = frame.reindex(columns=[*TRIAL_COLUMNS, "method", "sampler", *own])
         broken = np.nan_to_num(violations(frame, settings.evaluation.constraints))
         write_table(frame.assign(violation=broken), self._directory / BASELINES)
+
+
+def _is_final(reason: str) -> bool:
+    """Return whether a plan without a score for this reason was scored: its images give no finite score."""
+    return NOT_FINITE in reason
 
 
 def _or_worst(fid: float) -> float:

@@ -15,9 +15,7 @@ from stepfront.search.records.learnt_samplers import fitted_samplers, read_sampl
 from stepfront.search.records.plan_rows import on_own_sampler, own_sampler, plan_of_row, sampler_name
 from stepfront.search.scoring.held_out_scorer import PlanKey, plan_name
 from stepfront.search.scoring.versus import SAMPLERS, versus_on_own_sampler
-from stepfront.tables.parquet import read_optional_table
-from stepfront.tables.schema import BASELINES
-from stepfront.tables.search_tables import read_snapshot
+from stepfront.tables.search_tables import read_baselines, read_snapshot
 from stepfront.trainers.diffusion.plan import Plan
 
 
@@ -81,7 +79,7 @@ def plans_by_key(rows: Sequence[dict[str, Any]]) -> dict[PlanKey, Plan]:
 
 
 def _samplers(directory: Path) -> pd.DataFrame:
-    baselines = read_optional_table(directory / BASELINES)
+    baselines = read_baselines(directory)
     return baselines[baselines["method"] == SAMPLERS]
 
 
@@ -90,7 +88,7 @@ def _best_baselines(directory: Path, settings: RunSettings) -> pd.DataFrame:
 
     Full width on other samplers has rows of its own, and does not count here.
     """
-    baselines = read_optional_table(directory / BASELINES)
+    baselines = read_baselines(directory)
     baselines = baselines[baselines["method"] != SAMPLERS]
     compared = versus_on_own_sampler(directory, settings)
     best = baselines["plan"].isin(set(compared["baseline_plan"].dropna()))

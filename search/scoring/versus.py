@@ -12,9 +12,9 @@ import pandas as pd
 from stepfront.search.config import RunSettings
 from stepfront.search.objectives import Objectives, violations
 from stepfront.search.pareto import front_indices, hypervolume
-from stepfront.tables.parquet import read_optional_table, read_table, write_table
-from stepfront.tables.schema import BASELINES, METHOD_SCORES, VERSUS
-from stepfront.tables.search_tables import read_snapshot
+from stepfront.tables.parquet import write_table
+from stepfront.tables.schema import METHOD_SCORES, VERSUS
+from stepfront.tables.search_tables import read_baselines, read_snapshot
 
 SAMPLERS = "samplers"
 """Full width with other solvers, grids and numbers of steps: the same few dozen plans for every search."""
@@ -23,8 +23,7 @@ SAMPLERS = "samplers"
 def write_comparison_with_baselines(directory: Path, settings: RunSettings) -> None:
     """Write methods.parquet and versus.parquet from the search's trials, front and baselines."""
     constraints = settings.evaluation.constraints
-    snapshot = read_snapshot(directory)
-    baselines = read_table(directory / BASELINES)
+    snapshot, baselines = read_snapshot(directory), read_baselines(directory)
     complete = snapshot.trials[snapshot.trials["state"] == "complete"]
     write_table(methods_table(complete, baselines, snapshot.facts, constraints), directory / METHOD_SCORES)
     cost = Objectives.of_facts(snapshot.facts).cost
@@ -36,7 +35,7 @@ def versus_on_own_sampler(directory: Path, settings: RunSettings) -> pd.DataFram
 
     It is empty where the search has no baselines.
     """
-    snapshot, baselines = read_snapshot(directory), read_optional_table(directory / BASELINES)
+    snapshot, baselines = read_snapshot(directory), read_baselines(directory)
     others = baselines[baselines["method"] != SAMPLERS]
     return versus(snapshot.front, others, Objectives.of_facts(snapshot.facts).cost, settings.evaluation.constraints)
 

@@ -143,7 +143,7 @@ _TABLES = (
     ),
     Table(
         BASELINES,
-        "one row per baseline's plan, with the columns of trials.parquet",
+        "one row per baseline's plan, with the columns of trials.parquet; failed where its score is not finite",
         (*with_required(_TRIAL, {"plan", "fid", "gflops", "latency_ms", "state"}), _METHOD, _SAMPLER),
     ),
     Table(

@@ -108,6 +108,14 @@ def read_snapshot(directory: Path) -> Snapshot:
     )
 
 
+def read_baselines(directory: Path) -> pd.DataFrame:
+    """Return the baselines that have a score; empty where the search has none.  Raises InputError for a damaged table.
+
+    The file also holds those whose score is not finite, so that they are scored once: they stand beside nothing.
+    """
+    return scored(read_optional_table(directory / schema.BASELINES))
+
+
 def read_tables(directory: Path) -> SearchTables:
     """Return all tables of a search.
 
@@ -126,7 +134,7 @@ def read_tables(directory: Path) -> SearchTables:
         front=read_table(directory / schema.FRONT).sort_values("gflops", ignore_index=True),
         facts=read_facts(directory),
         directory=directory,
-        baselines=read_optional_table(directory / schema.BASELINES),
+        baselines=read_baselines(directory),
         methods=read_optional_table(directory / schema.METHOD_SCORES),
         versus=read_optional_table(directory / schema.VERSUS),
         confirm=confirm[confirm["used"].astype(bool)],

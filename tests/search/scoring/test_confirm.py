@@ -15,11 +15,14 @@ from safetensors.torch import load, save
 
 from stepfront.dashboards.claim import claim_sentence
 from stepfront.dashboards.report import write_report
+from stepfront.dashboards.sections.baselines import best_samplers
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
 from stepfront.search.algorithm.encodings import make_encoding
+from stepfront.search.checks.integrity import check_search
 from stepfront.search.claims.claim import CLAIM_KEYS, Rules, compare_plans
 from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.driver.fit import fit_sampler_weights
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
@@ -27,9 +30,11 @@ from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import begin_looks, looks_taken, out_of_reach, reference_out_of_reach
 from stepfront.search.scoring.baselines import SAMPLERS, lacks_samplers, run_baselines
 from stepfront.search.scoring.confirm import FIRST_SEED, run_confirmation
-from stepfront.search.scoring.plans_to_confirm import plans_by_key
+from stepfront.search.scoring.plans_to_confirm import plans_by_key, plans_to_confirm
 from stepfront.search.scoring.second_judge import load_second_judge
+from stepfront.search.scoring.versus import write_comparison_with_baselines
 from stepfront.tables.parquet import write_table
+from stepfront.tables.search_tables import read_tables
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.evaluation import Evaluation
@@ -415,10 +420,48 @@ def test_no_claim_is_made_where_a_full_width_sampler_ran_out_of_time_before_the_
     assert (claim["holds"], claim["flops_saved"], claim["more_may_help"]) == (False, None, False)
     assert claim["lacking"] == f"{late.plan.runs} ({late.name}): {reasons[late.plan]}"
     assert claim["lacking"] in claim_sentence(claim)
-    assert "2 of" in caplog.text
-    assert f"({late.name}): {reasons[late.plan]}" in caplog.text
-    run_confirmation(directory, None, None)  # both are scored now
-    assert claim_in(directory)["lacking"] == ""
+    assert f"({late.name}): {reasons[late.plan]}); `stepfront baselines` tries them again" in caplog.text
+    assert f"{reasons[without.plan]}); they are not tried again" in caplog.text
+    caplog.clear()
+    scored = list[Plan]()
+    with monkeypatch.context() as patch:
+        change_results(patch, lambda plan, seed, found: scored.append(plan) or found)  # type: ignore[func-returns-value]
+        run_confirmation(directory, None, None)
+        assert late.plan in scored
+        assert without.plan not in scored
+        assert claim_in(directory)["lacking"] == ""
+        scored.clear()
+        run_confirmation(directory, None, None)
+    assert not scored
+    assert not lacks_samplers(problem, directory)
+    assert "tries them again" not in caplog.text
+
+
+def test_a_sampler_without_a_finite_score_stands_beside_nothing(confirmed: Path, tmp_path: Path) -> None:
+    """Also where it is the only one of its number of steps."""
+    directory = copy_of_search(confirmed, tmp_path)
+    before = read_tables(directory)
+    table = pd.read_parquet(directory / "baselines.parquet")
+    failed = (table["method"] == SAMPLERS) & (table["widths"].map(len) == table["widths"].map(len).max())
+    values = {"fid": np.nan, "state": "failed", "error": "the score is not finite"}
+    table.loc[failed, list(values)] = list(values.values())
+    write_table(table, directory / "baselines.parquet")
+    shown = read_tables(directory)
+    assert len(shown.baselines) == len(before.baselines) - failed.sum() > 0
+    best = best_samplers(shown.baselines, shown.front)
+    assert best["fid"].notna().all()
+    assert not best["steps"].isin(table.loc[failed, "widths"].map(len)).any()
+    page = write_report(directory).read_text()
+    section = page[page.index("Full width with the best solver and grid") :]
+    assert "nan" not in section[: section.index("</table>")].lower()
+    plan = str(table.loc[failed, "plan"].iloc[0])
+    with pytest.raises(InputError, match=f"no full-width sampler {plan} among"):
+        fit_sampler_weights(directory, plan, 1, lambda text: None)
+    rows = plans_to_confirm(directory, load_problem(find_search(directory)[1]))
+    assert (plan, "sampler") not in {(row["plan"], row["kind"]) for row in rows}
+    write_comparison_with_baselines(directory, find_search(directory)[1])
+    assert pd.read_parquet(directory / "versus.parquet")["baseline_fid"].notna().all()
+    assert not [finding for finding in check_search(directory) if not finding.usable]
 
 
 def test_a_failure_on_an_added_seed_keeps_the_scores_of_complete_looks(
