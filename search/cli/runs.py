@@ -134,7 +134,8 @@ def search(
     given = warm_settings(given, earlier)
     with local_settings(given) as (settings, location):
         if AUTO in (from_ or []):
-            settings, line = auto_settings(settings, fresh, in_folder=location.uri is None)
+            in_folder, stage = location.uri is None, output.stage(settings.name)
+            settings, line = auto_settings(settings, fresh, in_folder, stage)
             output.message(line)
         search_step(settings, fresh, location, output)
         publish_step(settings, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,18 @@ class FoundSearch:
     created: str
 
 
-def auto_settings(settings: RunSettings, fresh: bool = False, in_folder: bool = True) -> tuple[RunSettings, str]:
+def auto_settings(
+    settings: RunSettings,
+    fresh: bool = False,
+    in_folder: bool = True,
+    stage: Callable[[str], None] = lambda text: None,
+) -> tuple[RunSettings, str]:
     """Return the settings that start from the searches found, and one line that names them.
 
     They are looked for in the folder of runs, unless that is a copy of a URI (`in_folder`), and in the tracking store.
-    One that does not answer is named in the line, and left out.  A search that was begun keeps those that it began
-    with, unless it starts over.  Raises InputError where there is no place to look in.
+    One that does not answer is named in the line, and left out; `stage` is called with what is read of it.  A search
+    that was begun keeps those that it began with, unless it starts over.  Raises InputError where there is no place to
+    look in.
     """
     if not fresh and (begun := written_settings(settings.search_directory)) is not None:
         kept = {name: count for name, count in begun.initial_plans.items() if name.startswith(FRONT_OF)}
@@ -61,13 +67,15 @@ def auto_settings(settings: RunSettings, fresh: bool = False, in_folder: bool = 
             "--from auto looks in a local folder of runs and in MLflow; directory is a URI and tracking.uri is null: "
             "name the search"
         )
-    copies, problem = copies_from_mlflow(settings, _known_ids(settings, folder))
+    known = _ids([settings.search_directory, *_named(settings), *_searches_in(folder)])
+    copies, problem = copies_from_mlflow(settings, known, stage)
     found = find_earlier(settings, folder, copies)
     in_mlflow = f"MLflow at {shown(uri)}" if uri else ""
     before = f"{problem}; " if problem else ""
     if not found:
-        where = " or ".join(filter(None, (str(folder or ""), "" if problem else in_mlflow)))
-        return settings, f"{before}no earlier search in {where} that this one can start from; it starts without one"
+        places = " or ".join(filter(None, (str(folder or ""), "" if problem else in_mlflow)))
+        where = f" in {places}" if places else ""
+        return settings, f"{before}no earlier search{where} that this one can start from; it starts without one"
     names = ", ".join(
         f"{one.name} ({one.trials} trials), found in {in_mlflow if one.directory in copies else folder}"
         for one in found
@@ -79,9 +87,11 @@ def find_earlier(settings: RunSettings, folder: Path | None, copies: Sequence[Pa
     """Return the searches that these settings can start from: the most alike first, then the newest.
 
     They are those in `folder`, and the `copies` of others.  Damaged and running searches, those with too few usable
-    trials and this search itself are left out.
+    trials, this search itself and those that it starts from already are left out.
     """
-    usable = (_usable(directory, settings) for directory in (*_searches_in(folder), *copies))
+    named = _ids(_named(settings))
+    places = [place for place in (*_searches_in(folder), *copies) if not named & _ids([place])]
+    usable = (_usable(directory, settings) for directory in places)
     found = {one.directory: one for one in usable if one is not None}
     order = sorted(found.values(), key=lambda one: (one.alike, one.created), reverse=True)
     return order[:MOST_FOUND]
@@ -92,13 +102,18 @@ def _searches_in(folder: Path | None) -> list[Path]:
     return sorted(facts.parent for facts in found)
 
 
-def _known_ids(settings: RunSettings, folder: Path | None) -> set[str]:
-    """Return the ids of this search and of those in the folder, which the tracking store need not be asked for."""
-    known = set()
-    for directory in (settings.search_directory, *_searches_in(folder)):
+def _named(settings: RunSettings) -> list[Path]:
+    """Return the directories of the searches that the settings start from already."""
+    return [Path(name.removeprefix(FRONT_OF)) for name in settings.initial_plans if name.startswith(FRONT_OF)]
+
+
+def _ids(directories: Iterable[Path]) -> set[str]:
+    """Return the ids of searches; those that can't be read have none."""
+    found = set()
+    for directory in directories:
         with contextlib.suppress(InputError):
-            known.add(search_id_of(read_facts(directory)))
-    return known
+            found.add(search_id_of(read_facts(directory)))
+    return found
 
 
 def _usable(directory: Path, settings: RunSettings) -> FoundSearch | None:

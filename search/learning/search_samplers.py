@@ -47,7 +47,8 @@ def samplers_of_search(
 
     A search keeps those it began with: on another kind of device, learning may end with others.  Those that it lacks
     are taken from beside the supernet, or learnt on workers and put there.  Those of earlier searches that this one
-    begins with are further starts.  Nothing is written to `directory`.
+    begins with are further starts: what is needed of those searches is kept in the search's own directory.  The
+    samplers are not written to `directory`.
     """
     sampler = problem.settings.sampler
     if sampler.learnt is None:

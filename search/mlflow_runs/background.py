@@ -21,13 +21,19 @@ class BackgroundWriter(Generic[Runs]):
     """Write to the runs that `open_runs` makes of a client, one action at a time.
 
     The runs are opened at the first action, and again after a failure: what the store holds by then is not known.
-    Nothing happens where `uri` is None.  `problem` says why the last action failed; it is empty when it did not.
+    `make` gives the client: by default one for writing, which may create its store.  Nothing happens where `uri` is
+    None.  `problem` says why the last action failed; it is empty when it did not.
     """
 
-    def __init__(self, uri: str | None, open_runs: Callable[[MlflowClient], Runs]) -> None:
+    def __init__(
+        self,
+        uri: str | None,
+        open_runs: Callable[[MlflowClient], Runs],
+        make: Callable[[str], MlflowClient] = make_writing_client,
+    ) -> None:
         set_environment()
         self.problem = ""
-        self._uri, self._open_runs = uri, open_runs
+        self._uri, self._open_runs, self._make = uri, open_runs, make
         self._runs: Runs | None = None
         self._thread: threading.Thread | None = None
 
@@ -42,7 +48,7 @@ class BackgroundWriter(Generic[Runs]):
             return True
         try:
             if self._runs is None:
-                self._runs = self._open_runs(make_writing_client(self._uri))
+                self._runs = self._open_runs(self._make(self._uri))
             action(self._runs)
             self.problem = ""
         except Exception as error:  # whatever MLflow, its database or its server raises

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepfront.errors import InputError
+from stepfront.addresses import redacted
+from stepfront.errors import InputError, first_line
 from stepfront.search.mlflow_runs.background import BackgroundWriter
-from stepfront.search.mlflow_runs.client import check_store_exists, tracking_uri
+from stepfront.search.mlflow_runs.client import check_store_exists, make_client, tracking_uri
 from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-ANSWER_SECONDS, COPY_SECONDS = 10.0, 60.0
-"""How long a store is waited for: for its list of searches, and for the files of one."""
+LIST_SECONDS, ALL_SECONDS = 10.0, 60.0
+"""How long a store is waited for: for its list of searches, and for everything, the files of several with it."""
 
 MOST_LISTED = 500
 """Runs that are listed, the newest ones."""
@@ -39,25 +39,34 @@ def space_text(facts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class StoredSearch:
-    """The parent run of a search, and how many words of its space and sampler are those that were asked for."""
+    """The parent run of a search, and how many words of its space and sampler are those that were asked for.
+
+    `begun` and `ended` are in milliseconds, as MLflow counts them.
+    """
 
     name: str
     run_id: str
     experiment_id: str
     alike: int
     begun: int
+    ended: int
 
 
 class StoredSearches:
     """Reads a tracking store in a thread, and gives up where it does not answer: `problem` then says why.
 
-    `answer` and `copy` are the seconds that it may take.
+    It waits `list_seconds` for the list of searches, and `all_seconds` from its making for everything.
     """
 
-    def __init__(self, uri: str, answer: float = ANSWER_SECONDS, copy: float = COPY_SECONDS) -> None:
-        self._uri, self._answer, self._copy = tracking_uri(uri) or uri, answer, copy
-        self._reader: BackgroundWriter[MlflowClient] = BackgroundWriter(self._uri, lambda client: client)
-        self.problem = ""
+    def __init__(self, uri: str, list_seconds: float = LIST_SECONDS, all_seconds: float = ALL_SECONDS) -> None:
+        self.uri, self.problem = tracking_uri(uri) or uri, ""
+        self._list_seconds, self._until = list_seconds, time.monotonic() + all_seconds
+        self._reader: BackgroundWriter[MlflowClient] = BackgroundWriter(self.uri, lambda client: client, make_client)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the store may still take."""
+        return max(0.0, self._until - time.monotonic())
 
     def alike(self, facts: Mapping[str, Any], known: Collection[str]) -> list[StoredSearch]:
         """Return the searches that have ended, the most alike first, of equals the newest.
@@ -74,36 +83,47 @@ class StoredSearches:
             runs = client.search_runs(experiments, query, **newest) if experiments else []
             found.extend(_stored(run, facts) for run in runs if run.data.tags.get(IDENTITY) not in known)
 
-        self._read(look, self._answer)
+        self._read(look, self._list_seconds)
         return sorted(found, key=lambda one: (one.alike, one.begun), reverse=True) if not self.problem else []
 
     def copy(self, search: StoredSearch, place: Path) -> bool:
-        """Copy what is read of a search into the folder `place`; return whether all that is needed was there."""
-        with tempfile.TemporaryDirectory(prefix="stepfront-", ignore_cleanup_errors=True) as folder:
-            target = Path(folder)
+        """Copy what is read of a search into the new folder `place`; return whether all that is needed was there.
 
-            def fetch(client: MlflowClient) -> None:
+        Raises InputError, with the reason, where the store answers and the files can't be copied: other searches may
+        keep theirs elsewhere.
+        """
+        reasons: list[str] = []
+        place.mkdir()
+
+        def fetch(client: MlflowClient) -> None:
+            try:
                 there = {file.path for file in client.list_artifacts(search.run_id)}
                 if there.issuperset(NEEDED):
                     for name in (*NEEDED, *(name for name in ALSO_READ if name in there)):
-                        client.download_artifacts(search.run_id, name, str(target))
+                        client.download_artifacts(search.run_id, name, str(place))
+            except Exception as error:  # whatever the store of the files raises
+                client.get_run(search.run_id)  # raises, too, where the tracking store is away: then nothing is read
+                reasons.append(redacted(first_line(error)))
 
-            self._read(fetch, self._copy)
-            if self.problem or not all((target / name).is_file() for name in NEEDED):
-                return False
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(target, place)
-        return True
+        self._read(fetch, self.seconds_left)
+        if reasons and not self.problem:
+            raise InputError(reasons[0])
+        return not self.problem and holds_a_copy(place)
 
     def _read(self, action: Callable[[MlflowClient], None], seconds: float) -> None:
         if self.problem:
             return
         try:
-            check_store_exists(self._uri)
+            check_store_exists(self.uri)
         except InputError:  # MLflow would make it: nothing is stored yet
             return
         self._reader.start(action)
-        self.problem = self._reader.wait(seconds)
+        self.problem = self._reader.wait(min(seconds, self.seconds_left))
+
+
+def holds_a_copy(place: Path) -> bool:
+    """Return whether a folder has all files that are needed of a search."""
+    return all((place / name).is_file() for name in NEEDED)
 
 
 def _stored(run: Run, facts: Mapping[str, Any]) -> StoredSearch:
@@ -112,4 +132,5 @@ def _stored(run: Run, facts: Mapping[str, Any]) -> StoredSearch:
     theirs = [*run.data.tags.get("space", "").split(), run.data.params.get("solver", "")]
     alike = sum(one == other for one, other in zip(words, theirs, strict=False))
     info = run.info
-    return StoredSearch(info.run_name or "", info.run_id, info.experiment_id, alike, int(info.start_time or 0))
+    times = int(info.start_time or 0), int(info.end_time or 0)
+    return StoredSearch(info.run_name or "", info.run_id, info.experiment_id, alike, *times)

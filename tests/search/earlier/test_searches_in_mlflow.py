@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from benchmarks.tracking import STAGES, STEPS, made_up_search
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.earlier import searches_in_mlflow
 from stepfront.search.earlier.found_searches import auto_settings
-from stepfront.search.earlier.kept_tables import keep_earlier, read_steps
+from stepfront.search.earlier.kept_tables import keep_earlier, read_steps, warm_settings
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.stored_searches import NEEDED, StoredSearches
 from stepfront.search.records.learnt_samplers import write_search_samplers
@@ -55,6 +61,12 @@ def stored(settings: RunSettings, trials: int = 14, search_id: str = "theirs") -
     return search
 
 
+def run_of_faces(client: MlflowClient) -> Run:
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (found,) = client.search_runs(experiments, "run_name = 'faces'")
+    return found
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """Return the override of a store with two searches of another machine, whose folders are gone."""
@@ -64,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     stored(search_settings(theirs, "digits", uri, "sampler.steps=40"), search_id="newer and less alike")
     shutil.rmtree(theirs)
     client = make_client(uri.removeprefix("tracking.uri="))
-    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "run_name = 'faces'")
+    found = run_of_faces(client)
     for name, status in (("damaged", "FINISHED"), ("lacking", "FINISHED"), ("running", "RUNNING")):
         tags = found.data.tags | {"search_id": name, "mlflow.runName": name}
         run = client.create_run(found.info.experiment_id, tags=tags)
@@ -73,6 +85,23 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
             client.log_text(run.info.run_id, "name: [", file)
         client.update_run(run.info.run_id, status=status, name=name)
     return uri
+
+
+def fronts(settings: RunSettings) -> list[Path]:
+    return [Path(name.removeprefix("front:")) for name in settings.initial_plans if name.startswith("front:")]
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return the list of run ids and files that are downloaded from now on."""
+    download, done = MlflowClient.download_artifacts, list[tuple[str, str]]()
+
+    def noted(client: MlflowClient, run_id: str, path: str, dst_path: str | None = None) -> str:
+        done.append((run_id, path))
+        return download(client, run_id, path, dst_path)
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", noted)
+    return done
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +126,78 @@ def test_the_most_alike_search_of_the_store_is_copied_and_used(store: str, tmp_p
     assert parent["uri"] == ours.tracking.uri
     shutil.rmtree(tmp_path / "cache")  # what the search needs is its own
     assert keep_earlier(settings, settings.search_directory) == {name: kept}
+
+
+def test_searches_that_begin_at_once_share_one_copy_which_stays_until_its_search_has_ended_again(
+    store: str, tmp_path: Path, downloads: list[tuple[str, str]]
+) -> None:
+    ours = search_settings(tmp_path / "runs", "own", store)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: auto_settings(ours), range(4)))
+    assert all(one == found[0] for one in found)
+    (place,) = fronts(found[0][0])
+    client = make_client(ours.tracking.uri)
+    run_id = run_of_faces(client).info.run_id
+    assert downloads.count((run_id, TRIALS)) == 1
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    client.set_terminated(run_id)
+    (newer,) = fronts(auto_settings(ours)[0])
+    assert newer != place
+    assert downloads.count((run_id, TRIALS)) == 2
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+    (newer / TRIALS).unlink()
+    assert fronts(auto_settings(ours)[0]) == [newer]
+    assert downloads.count((run_id, TRIALS)) == 3
+
+
+def test_a_search_that_is_named_is_not_found_as_well(store: str, tmp_path: Path) -> None:
+    ours = search_settings(tmp_path / "runs", "own", store)
+    elsewhere = stored(search_settings(tmp_path / "elsewhere", "faces", "tracking.uri=null"))
+    shutil.copytree(elsewhere, tmp_path / "runs" / "copy" / "search")
+    settings, line = auto_settings(warm_settings(ours, [elsewhere]))
+    assert line.startswith("starts from digits (14 trials), found in MLflow")
+    assert sorted(place.parent.name for place in fronts(settings)) == ["digits", "faces"]
+
+
+def test_a_search_whose_files_lie_in_a_store_that_is_away_is_passed_over(store: str, tmp_path: Path) -> None:
+    ours, client = search_settings(tmp_path / "runs", "own", store), make_client(store.removeprefix("tracking.uri="))
+    found, uri = run_of_faces(client), ours.tracking.uri
+    away = client.create_experiment("away", artifact_location="nowhere://bucket")
+    run = client.create_run(away, tags=found.data.tags | {"search_id": "away", "mlflow.runName": "lost"})
+    client.log_param(run.info.run_id, "solver", found.data.params["solver"])
+    client.set_terminated(run.info.run_id)
+    lines: list[str] = []
+    line = auto_settings(ours, stage=lines.append)[1]
+    client.delete_run(run.info.run_id)
+    assert line.startswith(f"MLflow at {uri}: can't copy lost: Could not find a registered artifact repository")
+    assert line.endswith(f"; starts from faces (14 trials), found in MLflow at {uri}")
+    assert lines[:2] == [
+        f"looking for earlier searches in MLflow at {uri}, 60 seconds at most",
+        "reading lost, 1 of 5 searches in MLflow",
+    ]
+
+
+def test_copies_that_take_too_long_are_given_up_together(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough, begun = threading.Event(), list[str]()
+
+    def endless(client: MlflowClient, run_id: str, path: str, dst_path: str) -> None:
+        begun.append(run_id)
+        for number in range(10**6):
+            if enough.is_set():
+                return
+            Path(dst_path).mkdir(parents=True, exist_ok=True)
+            (Path(dst_path) / f"{number}").touch()
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", endless)
+    monkeypatch.setattr(searches_in_mlflow, "StoredSearches", partial(StoredSearches, all_seconds=1))
+    ours = search_settings(tmp_path / "runs", "own", store)
+    settings, line = auto_settings(ours)
+    enough.set()
+    assert settings == ours
+    assert line.startswith(f"MLflow at {ours.tracking.uri} is too slow; no earlier search in {tmp_path / 'runs'} that")
+    assert len(begun) <= 1
 
 
 def test_a_search_in_the_folder_is_not_asked_for_in_the_store(store: str, tmp_path: Path) -> None:
@@ -127,8 +228,10 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: p
     assert "hunter2" not in line
     assert line.startswith("MLflow at http://me:***@127.0.0.1:9: no answer")
     assert line.endswith(f"; no earlier search in {tmp_path} that this one can start from; it starts without one")
+    line = auto_settings(ours, in_folder=False)[1]
+    assert line.endswith("correct tracking.uri; no earlier search that this one can start from; it starts without one")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = StoredSearches(f"http://127.0.0.1:{silent.getsockname()[1]}", answer=0.2)
+        store = StoredSearches(f"http://127.0.0.1:{silent.getsockname()[1]}", list_seconds=0.2)
         assert store.alike({}, set()) == []
         assert store.problem.endswith("is too slow")
     missing = StoredSearches(f"sqlite:///{tmp_path / 'none.db'}")
