@@ -1,13 +1,11 @@
-"""The examples run, in small form: one script as a user runs it, the others in this process, and the notebook."""
+"""The examples and the notebook run, in small form and in this process."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,23 +14,11 @@ import numpy as np
 import pytest
 
 import stepfront
-from stepfront.environment import SOURCE_ROOT
 from stepfront.trainers.config import DataSettings
 from stepfront.trainers.latents.load_images import load_images
 from tests.search.at_once import workers_at_once
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-
-def run(script: str, folder: Path) -> str:
-    """Run an example as a user does, and return what it prints."""
-    path = os.pathsep.join([str(EXAMPLES), str(SOURCE_ROOT)])
-    command = [sys.executable, str(EXAMPLES / script), "--small"]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 def run_here(script: str, folder: Path) -> str:
@@ -62,7 +48,7 @@ def test_the_quickstart_leaves_a_search_and_images(finished: Path) -> None:
 
 
 def test_a_users_solver_is_searched_with(finished: Path) -> None:
-    lines = run("own_solver.py", finished).splitlines()
+    lines = run_here("own_solver.py", finished).splitlines()
     best = [line for line in lines if "GFLOPs:" in line]
     assert [line.split()[0] for line in best] == ["unipc_2", "own_solver:ddim_half"]
     search = stepfront.open_search(finished / "runs" / "own-solver-small")

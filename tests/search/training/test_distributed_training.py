@@ -54,14 +54,31 @@ def test_two_workers_end_with_the_weights_of_one_process(
 
 
 def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_one(
+    cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = tiny_settings(tmp_path, *ONE)
+    data = load_data(settings.data)
+    train_supernet(settings, data, tmp_path / "unbroken")
+    train_and_lose_a_worker(data, tmp_path / "unbroken", tmp_path, caplog, *ONE)
+
+
+@pytest.mark.long
+def test_a_group_of_which_one_worker_is_killed_ends_with_the_weights_of_an_unbroken_one(
     unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings, data, directory, _ = unbroken
+    _, data, directory, _ = unbroken
+    train_and_lose_a_worker(data, directory, tmp_path, caplog, *TWO)
+
+
+def train_and_lose_a_worker(
+    data: ImageData, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str
+) -> None:
+    """Check that a training that loses its last worker at step 8 ends with the weights in `directory`."""
     mark, seen = tmp_path / "killed", list[TrainingReport]()
-    deadly = replace(data, images=Deadly(data.images, mark, steps=8, rank=1))
     # The checkpoints are on a file system of pyarrow's: the new group has nothing else to continue from.
     uri = f"file://{tmp_path}/store"
-    chosen = tiny_settings(tmp_path, *TWO, f"training.checkpoints={uri}")
+    chosen = tiny_settings(tmp_path, *overrides, f"training.checkpoints={uri}")
+    deadly = replace(data, images=Deadly(data.images, mark, steps=8, rank=chosen.training.workers - 1))
     train_on_cluster(chosen, deadly, tmp_path / "net", seen.append, CheckpointStore(uri, training_key(chosen, data)))
     assert int(mark.read_text()) != os.getpid()  # a worker was lost indeed
     assert "a worker was lost at about step" in caplog.text
