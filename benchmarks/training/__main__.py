@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from benchmarks.kept_images import PIXELS_FILE, keep_images, kept_images
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
-from benchmarks.training.measure import JUDGES, SCORES_FILE, Setting, measured
-from benchmarks.training.page import COMPARISON_FILE, FITS_FILE, Comparison, kept, page
-from benchmarks.training.trainings import Fit, Training, fits, trainings
+from benchmarks.training.measure import JUDGES, Setting, measured
+from benchmarks.training.page import COMPARISON_FILE, Comparison, page, read_comparison, read_tables
+from benchmarks.training.trainings import Fit, Training, fits, trainings, with_training
+from stepfront.errors import InputError
 from stepfront.files import write_text
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData, load_data
@@ -41,28 +43,31 @@ class Measurement:
         in_order = [list(_parts(setting, shape)) for setting in settings]
         self._waiting = [pair for place in zip(*in_order, strict=True) for pair in place]
         self._running: dict[Future[Path], tuple[Setting, Training | Fit]] = {}
-        self._done: dict[tuple[int, str], Path] = {}
+        self._done: set[tuple[int, str]] = set()
+        self._lost: set[tuple[int, str]] = set()
+        self._pool = self._new_pool()
 
-    def run(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Run all, or as many as there is time for; return the scores of trainings, and those of fits."""
-        pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
+
+    def run(self) -> None:
+        """Run all, or as many as there is time for."""
         try:
             while self._left > 0:
                 while len(self._running) < self._processes and (following := self._next()) is not None:
-                    self._running[pool.submit(measured, *following)] = following
+                    self._running[self._pool.submit(measured, *following)] = following
                 if not self._running:
                     break
                 done, _ = wait(self._running, max(0.0, self._left), FIRST_COMPLETED)
                 for future in done:
                     self._end(future)
         finally:
-            for process in list(pool._processes.values()):
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
-        tables = [pd.read_parquet(path) for path in self._done.values()]
-        found = [[table for table in tables if column in table] for column in ("training", "plan")]
-        scores, fitted = (pd.concat(some) if some else pd.DataFrame() for some in found)
-        return scores, fitted
+            self._stop()
+
+    def _stop(self) -> None:
+        for process in list(self._pool._processes.values()):
+            process.kill()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _left(self) -> float:
@@ -75,13 +80,35 @@ class Measurement:
         return None
 
     def _end(self, future: Future[Path]) -> None:
-        setting, part = self._running.pop(future)
-        text = f"{time.monotonic() - self._begin:6.1f} s  seed {setting.seed}, {part.folder}"
+        if future not in self._running:  # lost together with another
+            return
+        setting, part = pair = self._running.pop(future)
         try:
-            self._done[setting.seed, part.folder] = future.result()
-            print(text, flush=True)
+            future.result()
+        except BrokenProcessPool:
+            self._begin_anew([pair, *self._running.values()])
         except Exception as error:  # the other trainings shall run
-            print(f"{text} failed: {type(error).__name__}: {error}", flush=True)
+            self._say(setting, part, f" failed: {type(error).__name__}: {error}")
+        else:
+            self._done.add((setting.seed, part.folder))
+            self._say(setting, part)
+
+    def _begin_anew(self, lost: Sequence[tuple[Setting, Training | Fit]]) -> None:
+        """Make new processes: one has died, and all parts that ran are lost; each of them is tried once more."""
+        for setting, part in lost:
+            key = setting.seed, part.folder
+            again = key not in self._lost
+            self._say(setting, part, f" lost its process{', and is tried again' if again else ''}")
+            if again:
+                self._lost.add(key)
+                self._waiting.insert(0, (setting, part))
+        self._running.clear()
+        self._stop()
+        self._pool = self._new_pool()
+
+    def _say(self, setting: Setting, part: Training | Fit, end: str = "") -> None:
+        seconds = time.monotonic() - self._begin
+        print(f"{seconds:6.1f} s  seed {setting.seed}, {part.folder}{end}", flush=True)
 
 
 def _parts(setting: Setting, shape: tuple[int, int]) -> Iterable[tuple[Setting, Training | Fit]]:
@@ -113,40 +140,53 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024, help="images per score")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of fashion-mnist and cifar10-jpg")
     parser.add_argument("--processes", type=int, default=1, help="processes that train side by side")
-    parser.add_argument("--minutes", type=float, default=1e6, help="time limit; what is missing then stays out")
+    parser.add_argument("--minutes", type=float, help="time limit; what is missing then stays out")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-training"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--page", action="store_true", help="write the page from what is measured already")
     given = parser.parse_args()
     if not given.page:
-        measure(given)
-    write_text(given.docs / "bench-training.md", page(kept(given.runs)))
+        try:
+            measure(given)
+        except InputError as error:
+            parser.exit(2, f"{error}\n")
+    found = read_tables(given.runs)
+    if not found:
+        parser.exit(2, f"no training is scored in {given.runs} yet; the page stays as it is\n")
+    write_text(given.docs / "bench-training.md", page(found))
 
 
 def measure(given: argparse.Namespace) -> None:
-    """Train and score what is missing, and keep the tables."""
+    """Train and score what is missing."""
     base = settings_of(given.supernet, given.data)
     steps = given.steps or base.training.steps
-    base = _with_training(base, {"steps": steps, "precision": "float32"})  # as on a CPU, whatever the device
-    device = device_name(pick_device(base.training.device))
-    comparison = Comparison(
-        given.supernet, steps, given.extra or steps // 2, given.seeds, given.images, device, given.processes
-    )
+    # As on a CPU, whatever the device.
+    base = with_training(base, {"steps": steps, "precision": "float32"})
     folder = given.runs / f"{given.supernet}-{steps}"
+    comparison = begun(given, steps, device_name(pick_device(base.training.device)), folder)
     images = prepared(base, folder, given.data)
     settings = [
-        Setting(_with_training(base, {"seed": seed}), folder, seed, given.images, comparison.extra)
+        Setting(with_training(base, {"seed": seed}), folder, seed, given.images, comparison.extra)
         for seed in range(given.seeds)
     ]
-    shape = images.channels, images.resolution
-    tables = Measurement(settings, shape, given.processes, given.minutes).run()
-    for name, table in zip((SCORES_FILE, FITS_FILE), tables, strict=True):
-        table.to_parquet(folder / name)
+    shape, minutes = (images.channels, images.resolution), math.inf if given.minutes is None else given.minutes
+    Measurement(settings, shape, given.processes, minutes).run()
+
+
+def begun(given: argparse.Namespace, steps: int, device: str, folder: Path) -> Comparison:
+    """Return the comparison of a call, which is kept in its folder; one that was begun there is continued.
+
+    Raises InputError where the scores that are there were made otherwise.
+    """
+    made = time.strftime("%Y-%m-%d")
+    own = (given.extra or steps // 2, given.seeds, given.images, device, given.processes, given.minutes, made)
+    comparison = Comparison(given.supernet, steps, *own)
+    if (earlier := read_comparison(folder)) is not None:
+        comparison.check_continues(earlier)
+        most = max(earlier.processes, given.processes)
+        comparison = replace(comparison, processes=most, seeds=max(earlier.seeds, given.seeds))
     write_text(folder / COMPARISON_FILE, json.dumps(asdict(comparison)))
-
-
-def _with_training(settings: TrainerSettings, change: dict[str, object]) -> TrainerSettings:
-    return settings.model_copy(update={"training": settings.training.model_copy(update=change)})
+    return comparison
 
 
 if __name__ == "__main__":

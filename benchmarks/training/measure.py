@@ -15,6 +15,7 @@ from benchmarks.kept_images import kept_images
 from benchmarks.samplers.case import FIRST_SEED, open_case
 from benchmarks.training.plan_fits import SUPERNET, UNDIVIDED, measure_fit
 from benchmarks.training.trainings import Fit, Training
+from stepfront.files import write_atomically
 from stepfront.trainers.adaptation.second_stage import SecondStage
 from stepfront.trainers.config import TrainerSettings
 from stepfront.trainers.data import ImageData
@@ -68,7 +69,7 @@ def measured(setting: Setting, part: Training | Fit) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         data = _images(setting.folder)
         table = _fit_scores(setting, part, data) if isinstance(part, Fit) else _scores(setting, part, data)
-        table.assign(seed=setting.seed).to_parquet(path)
+        write_atomically(path, table.assign(seed=setting.seed).to_parquet)  # a process may be ended at any time
     return path
 
 
@@ -92,7 +93,7 @@ def _scores(setting: Setting, training: Training, data: ImageData) -> pd.DataFra
     case = open_case(directory, setting.device, setting.images)
     losses = json.loads((directory / CARD_FILE).read_text(encoding="utf-8"))["made_with"]["held_out_losses"]
     rows = []
-    for width in case.supernet.widths if training.width is None else (training.own,):
+    for width in case.supernet.widths if training.width is None else (training.own_width,):
         shown = width if training.width is None else training.width
         for steps in NUMBERS_OF_STEPS:
             plan = Plan(tuple(time_grid(case.schedule, GRID, steps)), (width,) * steps, SOLVER, grid=GRID)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from benchmarks.markdown import markdown
 from benchmarks.training.measure import GRID, JUDGES, NOISE_SEEDS, NUMBERS_OF_STEPS, SCORES_FILE, SOLVER
 from benchmarks.training.plan_fits import FITTED, PLANS, UNDIVIDED, fit_table
 from benchmarks.training.trainings import ALONE, COUNTS, EXTRACTED, RULES, TAUGHT, UNDIVIDED_STAGE, stage_name
+from stepfront.errors import InputError
 
-COMPARISON_FILE, FITS_FILE = "comparison.json", "fits.parquet"
-"""What the folder of a comparison holds once it is measured, beside the scores."""
+COMPARISON_FILE = "comparison.json"
+"""What a comparison was begun with, in its folder."""
 
 LISTED = (
     *RULES,
@@ -50,32 +50,56 @@ class Comparison:
     device: str = "a CPU"
     processes: int = 1
     """How many trained side by side; with several, minutes say nothing."""
+    minutes: float | None = None
+    """The time limit; None: there was none."""
+    made: str = "2026-11-28"
 
     @property
     def options(self) -> str:
         """The options of the call."""
+        more = f" --processes {self.processes}" if self.processes > 1 else ""
+        more += "" if self.minutes is None else f" --minutes {self.minutes:g}"
         return (
             f"--supernet {self.supernet} --steps {self.steps} --extra {self.extra} --seeds {self.seeds} "
-            f"--images {self.images}"
+            f"--images {self.images}{more}"
         )
 
+    def check_continues(self, earlier: Comparison) -> None:
+        """Raise InputError where the scores of an earlier call can't stand beside those of this one."""
+        for name in ("extra", "images", "device"):
+            theirs, own = getattr(earlier, name), getattr(self, name)
+            if theirs != own:
+                raise InputError(
+                    f"this comparison was begun with {name} {theirs}, not {own}; give the same, or another --runs"
+                )
 
-def kept(runs: Path) -> dict[Comparison, Tables]:
-    """Return the comparisons that calls have measured, with their scores and fits."""
+
+def read_comparison(folder: Path) -> Comparison | None:
+    """Return the comparison that was begun in a folder; None where there is none."""
+    path = folder / COMPARISON_FILE
+    return Comparison(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def read_tables(runs: Path) -> dict[Comparison, Tables]:
+    """Return the comparisons of which trainings are scored, with all scores that are there."""
     found = {}
-    for path in sorted(runs.glob(f"*/{COMPARISON_FILE}")):
-        scores, fits = (pd.read_parquet(path.parent / name) for name in (SCORES_FILE, FITS_FILE))
-        found[Comparison(**json.loads(path.read_text(encoding="utf-8")))] = scores, fits
+    for folder in sorted(path.parent for path in runs.glob(f"*/{COMPARISON_FILE}")):
+        tables = [pd.read_parquet(path) for path in sorted(folder.glob(f"seed-*/*/{SCORES_FILE}"))]
+        scores, fits = (
+            pd.concat([pd.DataFrame(), *(table for table in tables if column in table)])
+            for column in ("training", "plan")
+        )
+        if len(scores) and (comparison := read_comparison(folder)) is not None:
+            found[comparison] = scores, fits
     return found
 
 
 def page(comparisons: Mapping[Comparison, Tables]) -> str:
     """Return docs/bench-training.md, of the scores and fits of each comparison."""
-    made = time.strftime("%Y-%m-%d")
     intro = f"""# Trainings at equal network FLOPs
 
-Made by `make bench-training`; the last section on {made}. Each section names its own command and device, and a call
-adds its section to those that lie in `--runs`.
+Made by `python -m benchmarks.training`. Each section names its options and device, and a call adds its section to those
+that lie in `--runs`. `make bench-training` compares on digits with three training seeds, which takes hours.
 
 Every training of a section has the network FLOPs of its first one, by the sandwich rule. Second stages start from the
 first one's supernet, and each has the same further FLOPs, in all its groups together. The one of the undivided supernet
@@ -96,10 +120,10 @@ over training seeds), {SOLVER} on the {GRID} grid. A supernet's widths are colum
 
 def _section(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -> str:
     seeds = f"{comparison.seeds} training seeds" if comparison.seeds > 1 else "one training seed"
-    beside = f", {comparison.processes} processes side by side" if comparison.processes > 1 else ""
     parts = [
         f"## {comparison.supernet}, {comparison.steps:,} steps",
-        f"By `python -m benchmarks.training {comparison.options}` on {comparison.device}{beside}: "
+        f"By `python -m benchmarks.training {comparison.options}` on {comparison.device}, "
+        f"{comparison.made}: "
         f"{comparison.steps:,} sandwich steps, and {comparison.extra:,} more in a second stage; {seeds}, "
         f"{comparison.images:,} images per score.",
         *_incomplete(comparison, scores, fits),
@@ -118,13 +142,13 @@ def _section(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -
         )
         parts += [f"FID by {judge}:\n\n{markdown(fit_table(fits, judge))}" for judge in JUDGES]
     parts.append(
-        f"What was asked of trainings, at 10 and 20 steps and by both judges:\n\n{markdown(asked(scores, fits))}"
+        f"What was asked of trainings, at 10 and 20 steps and by both judges:\n\n{markdown(goals_table(scores, fits))}"
     )
     return "\n\n".join(parts) + "\n"
 
 
 def _incomplete(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame) -> list[str]:
-    """Return a paragraph that names what the time limit left without scores in some seeds; none where nothing is."""
+    """Return a paragraph that names what lacks scores of some seeds; none where nothing does."""
     seeds = dict(scores.groupby(["training", "width"])["seed"].nunique().items())
     widths = sorted(scores["width"].unique())
     lacking: dict[str, list[str]] = {}
@@ -135,7 +159,7 @@ def _incomplete(comparison: Comparison, scores: pd.DataFrame, fits: pd.DataFrame
     found = [f"`{name}`" + (f" at width {', '.join(at)}" if at else "") for name, at in lacking.items()]
     fitted = fits.groupby("plan")["seed"].nunique() if len(fits) else {}
     found += [f"the fit to {plan}" for plan in PLANS if fitted.get(plan, 0) < comparison.seeds]
-    return [f"The time limit left these without scores of all seeds: {'; '.join(found)}."] if found else []
+    return [f"Without scores of all seeds, for time or for an error: {'; '.join(found)}."] if found else []
 
 
 def score_table(scores: pd.DataFrame, judge: str, steps: int) -> pd.DataFrame:
@@ -166,7 +190,7 @@ def _by_width(cells: pd.Series) -> pd.DataFrame:
     return table.loc[[name for name in LISTED if name in table.index]]
 
 
-def asked(scores: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
+def goals_table(scores: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
     """Return what was asked, the shares of FID that decide it, and in how many cells it is reached."""
     fid = scores.groupby(["training", "width", "judge", "steps"], sort=False)["fid"].mean().unstack("training")
     rows = []
@@ -182,8 +206,9 @@ def asked(scores: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
         best = narrow[stages].div(narrow[UNDIVIDED_STAGE], axis=0).min(axis=1)
         rows.append(_goal(f"the best of all groups 10 % better than undivided, widths up to {NARROW:g}", best, 0.9))
     if len(fits):
-        plans = fits.groupby(["plan", "judge", "weights"])["fid"].mean().unstack("weights")
-        both = (plans[FITTED] / plans[UNDIVIDED]).unstack("judge").max(axis=1)
+        plans = fits.groupby(["plan", "judge", "seed", "weights"])["fid"].mean().unstack("weights")
+        shares = (plans[FITTED] / plans[UNDIVIDED]).groupby(["plan", "judge"]).mean()
+        both = shares.unstack("judge").max(axis=1)
         rows.append(_goal("weights fitted to a plan 10 % better than undivided, by both judges", both, 0.9))
     return pd.DataFrame(rows)
 

@@ -60,13 +60,13 @@ NARROW_FACTOR = 3.0
 class Training:
     """One training: its name in the tables, its settings, and what it needs.
 
-    `width` is the width of the supernet that it is of (None: all), and `own` the one at which its own network has it.
+    `width` is the width of the supernet that it is of (None: all), and `own_width` what its own network calls that one.
     """
 
     name: str
     settings: TrainerSettings
     width: float | None = None
-    own: float = 1.0
+    own_width: float = 1.0
     adapt: AdaptSettings | None = None
     """The second stage that it is; None: an ordinary training."""
     needs: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def trainings(base: TrainerSettings, shape: tuple[int, int], extra: int, place: 
     yield from alone
     rates = AdaptSettings()
     more = {"steps": extra, "start": str(place / first), "lr": rates.lr, "warmup": rates.warmup}
-    yield Training(UNDIVIDED_STAGE, _with_training(base, more), needs=(first,))
+    yield Training(UNDIVIDED_STAGE, with_training(base, more), needs=(first,))
     for merge in (False, True):
         for count in COUNTS:
             adapt = AdaptSettings(groups=GroupSettings(count=count), steps=max(1, extra // count), merge=merge)
@@ -112,9 +112,9 @@ def trainings(base: TrainerSettings, shape: tuple[int, int], extra: int, place: 
     yield from _extracted(base, shape, total, place)
     teacher = {"distill": 0.25, "teacher": str(place / alone[-1].folder)}
     passes = count_width(base.network, *shape, 1.0).macs / 3
-    taught = _with_training(base, teacher)
+    taught = with_training(base, teacher)
     steps = round(total / (step_macs(taught, *shape) + passes))
-    yield Training(TAUGHT, _with_training(taught, {"steps": steps}), needs=(alone[-1].folder,))
+    yield Training(TAUGHT, with_training(taught, {"steps": steps}), needs=(alone[-1].folder,))
 
 
 def _rule(base: TrainerSettings, name: str, change: dict[str, Any], shape: tuple[int, int], total: float) -> Training:
@@ -122,17 +122,17 @@ def _rule(base: TrainerSettings, name: str, change: dict[str, Any], shape: tuple
         last = len(base.network.widths) - 1
         factors = [1 + (NARROW_FACTOR - 1) * (last - place) / last for place in range(last + 1)]
         change = {"width_weights": tuple(factors)}
-    settings = _with_training(base, change)
-    return Training(name, _with_training(settings, {"steps": round(total / step_macs(settings, *shape))}))
+    settings = with_training(base, change)
+    return Training(name, with_training(settings, {"steps": round(total / step_macs(settings, *shape))}))
 
 
 def _extracted(base: TrainerSettings, shape: tuple[int, int], total: float, place: Path) -> Iterator[Training]:
     """Yield OFA-Diffusion's training: a supernet's, then each width's own, with `total` FLOPs in all."""
     widths = base.network.widths
     share = 1 / (1 + TENTH * len(widths))
-    settings = _with_training(base, {"rule": "single"})
+    settings = with_training(base, {"rule": "single"})
     steps = max(1, round(share * total / step_macs(settings, *shape)))
-    before = Training(f"{EXTRACTED}: the supernet", _with_training(settings, {"steps": steps}), shown=False)
+    before = Training(f"{EXTRACTED}: the supernet", with_training(settings, {"steps": steps}), shown=False)
     yield before
     for width in widths:
         # Of two widths, the narrowest is drawn in all steps but one in a million.
@@ -141,11 +141,12 @@ def _extracted(base: TrainerSettings, shape: tuple[int, int], total: float, plac
         rates = AdaptSettings()
         change = {"rule": "single", "narrowest_share": 1e6, "start": str(place / before.folder), "steps": steps}
         change |= {"lr": rates.lr, "warmup": rates.warmup}
-        alone = _with_training(base.model_copy(update={"network": pair}), change)
-        yield Training(EXTRACTED, alone, width, own=width, needs=(before.folder,))
+        alone = with_training(base.model_copy(update={"network": pair}), change)
+        yield Training(EXTRACTED, alone, width, own_width=width, needs=(before.folder,))
 
 
-def _with_training(settings: TrainerSettings, change: dict[str, Any]) -> TrainerSettings:
+def with_training(settings: TrainerSettings, change: dict[str, Any]) -> TrainerSettings:
+    """Return the settings with some of the training's changed."""
     return settings.model_copy(update={"training": settings.training.model_copy(update=change)})
 
 

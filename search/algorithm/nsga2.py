@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
+from threading import Lock
 
 import numpy as np
 from optuna.study import Study
@@ -41,6 +42,10 @@ Lead = Callable[[Sequence[Levels]], int | None]
 
 _Point = tuple[Levels, tuple[int, ...]]
 """A plan whose neighbours are proposed, and their parents."""
+
+
+_ONE_AT_A_TIME = Lock()
+"""The number of threads is the process's: of two overlapping proposals, the second would keep the first one's."""
 
 
 @cache
@@ -88,7 +93,7 @@ class BlockNSGAII(GenomeSampler):
         """Return the proposal of this number; None when every plan of the space has been proposed."""
         # The model's matrices are small.  Threads of BLAS that wait for each other spin, and beside busy workers a
         # proposal takes ten times as long with two of them as with one.
-        with _blas().limit(limits=1, user_api="blas"):
+        with _ONE_AT_A_TIME, _blas().limit(limits=1, user_api="blas"):
             return self._proposed(study, archive, number)
 
     def _proposed(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
@@ -110,16 +115,24 @@ class BlockNSGAII(GenomeSampler):
     ) -> list[tuple[Levels, Proposal]]:
         """Return new children of the elite, and neighbours of the front where they are screened.
 
-        Until another result comes, those that are left are offered again: a packet's plans are chosen among the same.
+        While other plans are under way and no result has come, those that the proposal before left are offered again,
+        behind one new child: the plans of a packet are chosen among the same.  The first stays a draw of variation,
+        for screens that make no choice.
         """
         count, seen = len(archive.complete), archive.genomes
-        left = [pair for pair in self._pool[1] if pair[1].genome not in seen] if self._pool[0] == count else []
-        if len(left) > self.offspring:
-            return left
         # Before the first result, plans under way are better parents than none.
-        children = self._children(rng, self.elite(study, archive) or list(archive.under_way.values()), seen)
-        if self.screen is not None and self._most_neighbours:
-            children += self._around_front(rng, archive, {child.genome for _, child in children})
+        parents = self.elite(study, archive) or list(archive.under_way.values())
+        left = []
+        if archive.under_way and self._pool[0] == count:
+            left = [pair for pair in self._pool[1] if pair[1].genome not in seen]
+        if len(left) > self.offspring:
+            children = self._children(rng, parents, seen, 1)
+            new = {child.genome for _, child in children}
+            children += [pair for pair in left if pair[1].genome not in new]
+        else:
+            children = self._children(rng, parents, seen, self.offspring)
+            if self.screen is not None and self._most_neighbours:
+                children += self._around_front(rng, archive, {child.genome for _, child in children})
         self._pool = (count, children) if self.screen is not None else (-1, [])
         return children
 
@@ -160,9 +173,9 @@ class BlockNSGAII(GenomeSampler):
         return [archive.complete[i] for i in np.flatnonzero(ranks <= np.sort(ranks)[self.population - 1])]
 
     def _children(
-        self, rng: np.random.Generator, elite: list[FrozenTrial], seen: set[str]
+        self, rng: np.random.Generator, elite: list[FrozenTrial], seen: set[str], most: int
     ) -> list[tuple[Levels, Proposal]]:
-        """Return new affordable children, one or, where they are screened, up to `offspring`."""
+        """Return new affordable children, one or, where they are screened, up to `most`."""
         children: list[tuple[Levels, Proposal]] = []
         made: set[str] = set()
         for attempt in range(_TRIES):
@@ -173,7 +186,7 @@ class BlockNSGAII(GenomeSampler):
             made.add(proposal.genome)
             children.append((levels, proposal))
             screened = self.screen is not None and proposal.origin != "random"
-            if len(children) >= (self.offspring if screened else 1):
+            if len(children) >= (most if screened else 1):
                 break
         return children
 

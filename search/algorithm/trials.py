@@ -113,8 +113,8 @@ class GenomeSampler(BaseSampler):
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
         """Return the proposal of this number; None when every plan of the space has been proposed.
 
-        It depends on its arguments and the sampler's seed, so a resumed search proposes the same plans; and, until
-        another result comes, on what was offered before.
+        With one plan under way it depends on its arguments and the sampler's seed alone, so a resumed search proposes
+        the same plans.  With several, it also depends on what was offered since the last result.
         """
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

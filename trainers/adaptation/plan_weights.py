@@ -104,7 +104,9 @@ def _fitted(
     student.load_state_dict({name: value.clone() for name, value in supernet.state_dict().items()})
     training = settings.training.model_copy(update={"steps": steps, "lr": adapt.lr, "warmup": adapt.warmup})
     state, autocast = state_of(student, training, device), training_autocast(training, device)
-    gradients = WidthGradients(student, training.engine, autocast)
+    # Graphs need a GPU, and whoever fits on another machine than the training's has no say in its settings.
+    engine = training.engine if device.type == "cuda" or "cuda" not in training.engine else "channels_last"
+    gradients = WidthGradients(student, engine, autocast)
     source, images = _Source(settings, supernet, data, calls, device), 0
     before = source.loss(state.averaged)
     for step in range(steps):

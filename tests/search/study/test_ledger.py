@@ -80,6 +80,28 @@ def test_an_interrupted_search_ends_with_the_same_trials(kind: str, stop: int, t
     assert outcomes(run(again)) == outcomes(whole)
 
 
+@pytest.mark.parametrize("stop", [12, 21, 30])  # after a trial that failed in its third attempt
+def test_a_screened_search_with_failures_ends_with_the_same_trials_when_it_is_interrupted(
+    stop: int, tmp_path: Path
+) -> None:
+    def made(directory: Path) -> Ledger:
+        sampler = BlockNSGAII(
+            ENCODING, VariationSettings(population=6), 1, INITIAL, offspring=4, screen=dearest, neighbours=25
+        )
+        return make_ledger("sqlite", directory, sampler=sampler)
+
+    def dearest(plans: np.ndarray) -> int:
+        return int(np.argmax(np.sum(plans, axis=1)))
+
+    def failing(asked: Asked) -> Evaluation:
+        return score(asked) if asked.number % 7 else Evaluation(math.nan, 1, 1, "", 10, 0)
+
+    whole = run(made(tmp_path / "whole"), scored=failing)
+    assert whole.failed
+    assert run(made(tmp_path / "cut"), most=stop, scored=failing).trials[-1].values is None
+    assert outcomes(run(made(tmp_path / "cut"), scored=failing)) == outcomes(whole)
+
+
 def test_scores_that_are_not_finite_fail_with_their_reason_and_the_search_goes_on(tmp_path: Path) -> None:
     ledger = make_ledger("sqlite", tmp_path)
     asks = 0
