@@ -130,10 +130,14 @@ class Screening:
     def _most_expected(
         self, model: ModelProxy, plans: Plans, costs: Array, front: Array, reference: Sequence[float]
     ) -> int:
-        """Return the index of the plan with the largest expected gain; `costs` [N, 1]."""
+        """Return the index of the plan with the largest expected gain; `costs` [N, 1].
+
+        Where no plan keeps the constraints and no gain can be told from 0, that of the nearest to them by its mean.
+        """
         within = (-np.inf, np.inf) if self._bounds is None else self._bounds[0]
-        gains = expected_hypervolume_gains(*model.distribution(plans), costs[:, 0], front, reference, within)
-        return int(np.argmax(gains))
+        mean, deviation = model.distribution(plans)
+        gains = expected_hypervolume_gains(mean, deviation, costs[:, 0], front, reference, within)
+        return _most_gain(gains, np.column_stack([np.exp(mean), costs]), front, self._bounds)
 
     def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
         """Return the complete trials [N] without fitted ones, their scores, their front and the reference point.
@@ -253,17 +257,25 @@ def best_child(
     """Return the index of the child whose expected FID adds most hypervolume; 0 where none adds any.
 
     `expected` [children], `costs` [children, objectives - 1], `front` [points, objectives] with FID first.  A child
-    that is expected outside `bounds` [objectives, 2] adds none; while the front is empty, the nearest to
-    them is chosen.
+    that is expected outside `bounds` [objectives, 2] adds none; while the front is empty and none adds any, the nearest
+    to them is chosen.
     """
     points = np.column_stack([expected, costs])
     gains = hypervolume_gains(points, front, reference)
-    if bounds is None:
-        return int(np.argmax(gains))
-    broken = np.nan_to_num(_broken(points, bounds), nan=np.inf)
-    if not len(front) and broken.all():
-        return int(np.argmin(broken))
-    return int(np.argmax(np.where(broken == 0, gains, 0.0)))
+    if bounds is not None:
+        gains = np.where(_broken(points, bounds) == 0, gains, 0.0)
+    return _most_gain(gains, points, front, bounds)
+
+
+def _most_gain(gains: Array, points: Array, front: Array, bounds: Array | None) -> int:
+    """Return the index of the largest gain [N]; without a front and any gain, that of the point nearest to the bounds.
+
+    `points` [N, objectives] are what is expected.  An expected gain far outside the bounds is a subnormal number or
+    0, whose order is that of rounding.
+    """
+    if bounds is not None and not len(front) and not (gains >= np.finfo(np.float64).tiny).any():
+        return int(np.argmin(np.nan_to_num(_broken(points, bounds), nan=np.inf)))
+    return int(np.argmax(gains))
 
 
 def _broken(points: Array, bounds: Array) -> Array:

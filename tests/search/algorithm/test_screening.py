@@ -276,6 +276,32 @@ def test_before_any_plan_keeps_the_constraints_the_nearest_to_them_is_chosen() -
     assert best_child(np.array([2.5, 1.9]), np.array([[0.1], [3.9]]), nothing, (4.0, 4.0), bounds) == 1
 
 
+@pytest.mark.parametrize(
+    ("acquisition", "deviation", "chosen"),
+    # Unsure, the children gain 0.27, 0.05 and 0.77: the second is the nearest and costs most.
+    [("optimistic", 1e-3, 1), ("expected", 1e-3, 1), ("expected", 0.3, 2)],
+)
+def test_before_any_plan_keeps_the_constraints_a_model_that_is_sure_chooses_the_nearest(
+    acquisition: str, deviation: float, chosen: int
+) -> None:
+
+    class Of(KnownDistribution):
+        def distribution(self, children: object) -> tuple[np.ndarray, np.ndarray]:
+            return np.log([3.5, 2.5, 3.0]), np.full(3, deviation)
+
+        def predict(self, children: object) -> np.ndarray:
+            return np.exp(np.subtract(*self.distribution(children)))
+
+    class Empty(Progress):
+        def front_scores(self) -> np.ndarray:
+            return np.zeros((0, 2))
+
+    bounds, costs = np.array([[-np.inf, 2.0], [-np.inf, np.inf]]), np.array([[0.1], [3.9], [0.1]])
+    screening = Screening(Of(), lambda plans: costs, levels_of, 0.5, (), acquisition, bounds)
+    screening.watch(Empty(LEAST_TRIALS))
+    assert screening([np.array([level]) for level in range(3)]) == chosen
+
+
 @pytest.mark.parametrize(("trials", "under_way", "chosen"), [(6, 0, 0), (6, 1, 1), (5, 1, 0), (LEAST_TRIALS, 0, 1)])
 def test_with_plans_under_way_fewer_trials_are_enough(trials: int, under_way: int, chosen: int) -> None:
     screening, progress = (
