@@ -48,6 +48,41 @@ class SearchProgress(Protocol):
         """Return the reference point of the hypervolume, [objectives]; None while it is unknown."""
 
 
+class _Searched:
+    """The complete trials of a search without fitted ones, whose score is that of a sampler that no child has.
+
+    Each trial is read once: to read 5,000 of them takes longer than all the rest here.
+    """
+
+    def __init__(self, progress: SearchProgress) -> None:
+        self.progress = progress
+        self.trials: list[FrozenTrial] = []
+        self.scores: Array = np.zeros((0, 0))
+        self._fits: list[int] = []
+        self._violations: list[float] = []
+        self._own_front: Array | None = None
+
+    def update(self) -> None:
+        """Read the trials that have become complete."""
+        every = self.progress.complete
+        new = range(len(self.trials) + len(self._fits), len(every))
+        if not new:
+            return
+        for i in new:
+            if is_fit(every[i]):
+                self._fits.append(i)
+            else:
+                self.trials.append(every[i])
+                self._violations.append(violation_of(every[i]))
+        self.scores = np.delete(self.progress.scores(), self._fits, axis=0)
+        if self._fits:
+            self._own_front = self.scores[front_indices(self.scores, np.array(self._violations))]
+
+    def front(self) -> Array:
+        """Return the Pareto front, [points, objectives]."""
+        return self.progress.front_scores() if self._own_front is None else self._own_front
+
+
 class Screening:
     """Choose among children by proxies, as long as the rank correlation of each is at least `least_tau`.
 
@@ -77,17 +112,15 @@ class Screening:
         self._proxies, self._costs_of, self._least_tau = (proxy, *others), costs_of, least_tau
         self._expected = acquisition == "expected"
         self._levels_of = levels_of
-        self._known: tuple[int, Sequence[FrozenTrial], Array, Array | None] = -1, (), np.zeros((0, 0)), None
-        self._fits: list[int] = []
         self._learnt = 0, False
         self._believed: dict[int, Array] = {}
         self._levels: dict[int, Levels] = {}
         self._joined: tuple[Array | None, Array] = None, np.zeros((0, 0))
-        self._progress: SearchProgress | None = None
+        self._known: _Searched | None = None
 
     def watch(self, progress: SearchProgress) -> None:
         """Set the search whose trials decide how far the proxy is trusted; it is made after the screening."""
-        self._progress, self._known, self._fits = progress, (-1, (), np.zeros((0, 0)), None), []
+        self._known = _Searched(progress)
 
     def __call__(self, children: Plans) -> int:
         """Return the index of the child to evaluate; 0, the first, while the proxy is not trusted or can't score it."""
@@ -145,19 +178,11 @@ class Screening:
         None while there are fewer than `least` of them, or no reference point.  All that proxies learn comes from here:
         they count the trials that they know.
         """
-        if self._progress is None or (reference := self._progress.reference_point()) is None:
+        known = self._known
+        if known is None or (reference := known.progress.reference_point()) is None:
             return None
-        every = self._progress.complete
-        if (known := self._known[0]) != len(every):
-            # A fitted plan's score is that of its sampler as well, which no child of it has.
-            self._fits += [i for i, trial in enumerate(every[max(0, known) :], max(0, known)) if is_fit(trial)]
-            searched = np.delete(np.arange(len(every)), self._fits).tolist()
-            own, of_own = [every[i] for i in searched], self._progress.scores()[searched]
-            self._known = len(every), own, of_own, _front_of(own, of_own) if self._fits else None
-        _, complete, scores, front = self._known
-        if len(complete) < least:
-            return None
-        return complete, scores, self._progress.front_scores() if front is None else front, reference
+        known.update()
+        return None if len(known.trials) < least else (known.trials, known.scores, known.front(), reference)
 
     def _is_trusted(self, complete: Sequence[FrozenTrial], scores: Array) -> bool:
         """Let the proxies learn from trials [N] and their scores [N, objectives]; return whether all are trusted."""
@@ -175,7 +200,7 @@ class Screening:
 
     @property
     def _under_way(self) -> Mapping[int, FrozenTrial]:
-        return {} if self._progress is None else self._progress.under_way
+        return {} if self._known is None else self._known.progress.under_way
 
     def _expecting(self, front: Array) -> ModelProxy | None:
         """Return the model over whose distribution gains are expected; None where they are at what proxies predict."""
@@ -244,11 +269,6 @@ def make_screening(
         return None
     given = (inputs.levels_of, screen.least_tau, proxies[1:], screen.acquisition, bounds)
     return Screening(proxies[0], costs_of, *given)
-
-
-def _front_of(trials: Sequence[FrozenTrial], scores: Array) -> Array:
-    """Return the scores [points, objectives] of the trials' own front, without those that break a constraint."""
-    return scores[front_indices(scores, np.array([violation_of(trial) for trial in trials]))]
 
 
 def best_child(
