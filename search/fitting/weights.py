@@ -21,11 +21,12 @@ from stepfront.search.records.learnt_samplers import (
     SCORED,
     WEIGHTS_FOLDER,
     find_weights,
+    fit_name,
     read_samplers,
     write_weights,
 )
 from stepfront.search.records.plan_rows import fitted, learnt_of, plan_columns
-from stepfront.search.study.ledger import Ledger
+from stepfront.search.study.ledger import NOT_FINITE, Ledger
 from stepfront.trainers.adaptation.plan_weights import Call, check_fits, fit_weights
 from stepfront.trainers.devices import ThreadWatch, device_of_driver
 from stepfront.trainers.diffusion.conditioning import calls_per_step
@@ -115,19 +116,27 @@ class WeightFitting:
     def fit_sampler(self, plan: Plan, sampler: str, fid: float, steps: int) -> SamplerFit:
         """Fit the weights to a full-width sampler, a baseline, as `fit` does to a trial.
 
-        The record of the weights keeps its row, which confirmations read.  `fid` is its score without the fit.
+        The record of the weights keeps its row, which confirmations read.  `fid` is its score without the fit.  Raises
+        InputError where it can't be scored: its weights stay, and until they have a score nothing is claimed, unless
+        the score is not finite.
         """
         named = {"plan": plan.runs, "sampler": sampler, "times": list(plan.times), "solver": plan.solver}
         digest, facts = self._trained(plan, named, steps)
         if SCORED not in facts:
             fitted = replace(plan, weights=digest)
             evaluation = self._score(fitted)
+            if evaluation.error and NOT_FINITE not in evaluation.error:
+                raise InputError(
+                    f"{plan.runs} on fitted weights could not be scored: {evaluation.error}; nothing is claimed until "
+                    "it is: repeat this command, which does not train again"
+                )
+            scores: dict[str, Any] = {name: getattr(evaluation, name) for name in ("fid", "gflops", "latency_ms")}
             if evaluation.error:
-                raise InputError(f"{plan.runs} on fitted weights could not be scored: {evaluation.error}")
-            scores = {name: getattr(evaluation, name) for name in ("fid", "gflops", "latency_ms")}
-            name = ", ".join(filter(None, (sampler, f"fit {digest}")))
-            facts[SCORED] = plan_columns(fitted) | {"sampler": name} | scores
+                scores = {"fid": None, "error": evaluation.error}
+            facts[SCORED] = plan_columns(fitted) | {"sampler": fit_name(sampler, digest)} | scores
             write_json(self.directory / WEIGHTS_FOLDER / f"{digest}.json", facts)
+        if facts[SCORED]["fid"] is None:
+            raise InputError(f"{plan.runs} on fitted weights has no score: {facts[SCORED]['error']}")
         new_fid = float(facts[SCORED]["fid"])
         return SamplerFit(
             plan=plan.runs, sampler=sampler, fid=fid, new_fid=new_fid, digest=digest, **_losses_and_costs(facts)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 FOLDER, WEIGHTS_FOLDER = "samplers", "weights"
 SCORED = "scored"
-"""The key of the row of a full-width sampler in the record of the weights that were fitted to it."""
+"""The key of the row of a full-width sampler in the record of the weights that were fitted to it.
+
+Its FID is None where it is not finite, and `error` says why.
+"""
 _INDEX = "index.json"
 
 
@@ -205,18 +208,43 @@ def write_weights(directory: Path, weights: Mapping[str, Tensor], facts: Mapping
 
 def find_weights(directory: Path, wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the digest of fitted weights with these facts, and all their facts; None where there are none."""
-    for file in sorted((directory / WEIGHTS_FOLDER).glob(f"{WEIGHTS}*.json")):
-        facts = read_json(file, "record of fitted weights")
-        if file.with_suffix(".safetensors").exists() and all(facts.get(key) == wanted[key] for key in wanted):
-            return file.stem, facts
+    for digest, facts in _records_of_weights(directory).items():
+        exist = (directory / WEIGHTS_FOLDER / f"{digest}.safetensors").exists()
+        if exist and all(facts.get(key) == wanted[key] for key in wanted):
+            return digest, facts
     return None
 
 
 def fitted_samplers(directory: Path) -> list[dict[str, Any]]:
     """Return the full-width samplers whose weights were fitted: a row each, with plan, sampler, cost and FID."""
+    rows = [facts.get(SCORED) for facts in _records_of_weights(directory).values()]
+    return [row for row in rows if row and row["fid"] is not None]
+
+
+def unscored_samplers(directory: Path) -> dict[tuple[str, str], str]:
+    """Return the full-width samplers whose weights were fitted and never scored, with what to do about each.
+
+    They are named by plan and sampler.
+    """
+    return {
+        (str(facts["plan"]), fit_name(str(facts["sampler"]), digest)): (
+            f"its weights were fitted and have no score; repeat stepfront fit --baseline, or delete "
+            f"{WEIGHTS_FOLDER}/{digest}.*"
+        )
+        for digest, facts in _records_of_weights(directory).items()
+        if "sampler" in facts and SCORED not in facts
+    }
+
+
+def fit_name(sampler: str, digest: str) -> str:
+    """Return the name of a full-width sampler on weights that were fitted to it."""
+    return ", ".join(filter(None, (sampler, f"fit {digest}")))
+
+
+def _records_of_weights(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return what decided and what took the fitting of weights, by their digests."""
     files = sorted((directory / WEIGHTS_FOLDER).glob(f"{WEIGHTS}*.json"))
-    rows = [read_json(file, "record of fitted weights").get(SCORED) for file in files]
-    return [row for row in rows if row]
+    return {file.stem: read_json(file, "record of fitted weights") for file in files}
 
 
 def fitted_weights(directory: Path, digest: str) -> dict[str, np.ndarray]:

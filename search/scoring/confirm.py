@@ -22,6 +22,7 @@ from stepfront.search.claims.noninferiority import plan_looks
 from stepfront.search.problem.load import load_problem_of_search
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.records.front import mark_used, read_confirmed
+from stepfront.search.records.learnt_samplers import unscored_samplers
 from stepfront.search.records.plan_rows import learnt_of
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.apply_confirmation import apply_confirmation, begin_looks, looks_taken
@@ -86,10 +87,10 @@ def run_confirmation(
         record_judges(problem, directory, judge.features)
         looks = plan_looks(seeds, settings.confirm.max_seeds)
         with HeldOutScorer(problem, judge, directory, images, on_result) as scorer:
-            unscored: dict[PlanKey, str] = {}
+            unscored = unscored_samplers(directory)
             if lacks_samplers(problem, directory):
                 given = (problem, directory, scorer.plan_scorer)
-                unscored = score_samplers(*given, lambda _, done, total: on_result(done, total))
+                unscored |= score_samplers(*given, lambda _, done, total: on_result(done, total))
             rules = begin_looks(directory, settings, images, looks)
             standing = _Confirmation(directory, problem, scorer, unscored).score_until_decided(rules)
         apply_confirmation(directory, settings, images, standing)

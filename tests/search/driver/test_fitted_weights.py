@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from stepfront.errors import InputError
+from stepfront.files import read_json, write_json
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.cli.main import app
@@ -24,18 +25,26 @@ from stepfront.search.fitting import weights
 from stepfront.search.learning import search_samplers
 from stepfront.search.problem.costs import read_costs
 from stepfront.search.problem.load import load_problem_of_search
-from stepfront.search.records.learnt_samplers import SamplerRecord, read_samplers
+from stepfront.search.records.learnt_samplers import (
+    SCORED,
+    SamplerRecord,
+    fitted_samplers,
+    read_samplers,
+    unscored_samplers,
+)
 from stepfront.search.records.plan_rows import plan_of_row
 from stepfront.search.records.run_directory import find_search
 from stepfront.search.scoring.baselines import SAMPLERS, _BaselinesTable
 from stepfront.search.scoring.confirm import run_confirmation
 from stepfront.search.study.views import recorded_trials
+from stepfront.tables.facts import read_facts
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import BASELINES, CONFIRM
 from stepfront.tables.search_tables import Snapshot, read_snapshot
 from stepfront.trainers.adaptation.plan_weights import Call
 from stepfront.trainers.diffusion.learnt_sampler import LearntSampler
 from stepfront.trainers.diffusion.plan import Plan
+from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.networks.supernet_files import load_supernet, save_supernet
 from tests.search.conftest import do_search
 
@@ -99,7 +108,16 @@ def test_on_a_measured_sampler_weights_are_fitted_to_a_point_and_to_full_width(
 ) -> None:
     directory = do_search(fresh, "sampler.solver=best", "evaluation.samplers=true", "budget.trials=4")
     fit = fit_point_weights(directory, "best", 2, quiet)
+    lost = Evaluation(np.nan, np.nan, np.nan, "", 32, 0, error="the worker was lost")
+    with monkeypatch.context() as failing:
+        failing.setattr(weights.WeightFitting, "_score", lambda self, plan: lost)
+        with pytest.raises(InputError, match=r"the worker was lost; nothing is claimed until it is"):
+            fit_sampler_weights(directory, "best", 2, quiet)
+    run_confirmation(directory, None, None)
+    lacking = read_facts(directory)["savings"]["lacking"]
+    assert "have no score; repeat stepfront fit --baseline" in lacking
     beside = fit_sampler_weights(directory, "best", 2, quiet)
+    assert beside.digest in lacking
     problem, learnt = load_problem_of_search(find_search(directory)[1], directory), read_samplers(directory)
     row = read_snapshot(directory).trials.set_index("trial").loc[fit.new_trial]
     plan = plan_of_row(row, learnt)
@@ -116,6 +134,7 @@ def test_on_a_measured_sampler_weights_are_fitted_to_a_point_and_to_full_width(
     assert evaluator(on_weights, *at).fid == beside.new_fid != beside.fid
 
     run_confirmation(directory, None, None)
+    assert read_facts(directory)["savings"]["lacking"] == ""
     confirmed = read_table(directory / CONFIRM)
     samplers = confirmed[confirmed["kind"] == "sampler"].drop_duplicates(["plan", "sampler"])
     name = ", ".join(filter(None, (beside.sampler, f"fit {beside.digest}")))
@@ -127,6 +146,18 @@ def test_on_a_measured_sampler_weights_are_fitted_to_a_point_and_to_full_width(
 
     monkeypatch.setattr(weights, "fit_weights", None)
     assert fit_sampler_weights(directory, beside.plan, 2, quiet).digest == beside.digest
+
+    # A fit whose images give no finite score is kept as such: it is neither scored again nor missing.
+    record = directory / "weights" / f"{beside.digest}.json"
+    write_json(record, {name: value for name, value in read_json(record, "record").items() if name != SCORED})
+    assert [*unscored_samplers(directory)] == [(beside.plan, name)]
+    not_finite = replace(lost, error="the score is not finite")
+    for scored in (lambda self, plan: not_finite, None):
+        monkeypatch.setattr(weights.WeightFitting, "_score", scored)
+        with pytest.raises(InputError, match="on fitted weights has no score: the score is not finite"):
+            fit_sampler_weights(directory, beside.plan, 2, quiet)
+    assert not unscored_samplers(directory)
+    assert not fitted_samplers(directory)
 
 
 def test_a_full_width_sampler_that_is_not_there_is_refused_in_one_line(searched: Path) -> None:
