@@ -29,7 +29,7 @@ class BackgroundWriter(Generic[Runs]):
         self,
         uri: str | None,
         open_runs: Callable[[MlflowClient], Runs],
-        make: Callable[[str], MlflowClient] = make_writing_client,
+        make: Callable[[str], MlflowClient] | None = None,
     ) -> None:
         set_environment()
         self.problem = ""
@@ -48,7 +48,7 @@ class BackgroundWriter(Generic[Runs]):
             return True
         try:
             if self._runs is None:
-                self._runs = self._open_runs(self._make(self._uri))
+                self._runs = self._open_runs((self._make or make_writing_client)(self._uri))
             action(self._runs)
             self.problem = ""
         except Exception as error:  # whatever MLflow, its database or its server raises
