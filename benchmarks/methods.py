@@ -43,11 +43,12 @@ def ours(
     in_flight: int = 1,
     earlier: Sequence[EarlierModel] = (),
     front: Sequence[Proposal] = (),
+    packet: int = 1,
 ) -> np.ndarray:
     """Search with stepfront's own ledger and sampler, in memory.
 
-    `in_flight` plans are always under way, as with so many workers of equal speed.  `earlier` are models of earlier
-    searches, and `front` plans of theirs, which come after the uniform ones.
+    `in_flight` packets of `packet` plans are always under way, as with so many workers of equal speed.  `earlier` are
+    models of earlier searches, and `front` plans of theirs, which come after the uniform ones.
     """
     encoding = source.encoding
     full = score(np.full(encoding.units, encoding.highest))[1]
@@ -83,15 +84,23 @@ def ours(
     )
     if screening is not None:
         screening.watch(ledger.progress)
-    under_way: deque[Asked] = deque()
-    while (asked := ledger.ask()) is not None or under_way:
-        if asked is not None:
+    under_way: deque[list[Asked]] = deque()
+    while (asked := _asked(ledger, packet)) or under_way:
+        if asked:
             under_way.append(asked)
-        if asked is None or len(under_way) == in_flight:
-            first = under_way.popleft()
-            fid, gflops = score(encoding.unpack(first.genome))
-            ledger.tell(first.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
+        if not asked or len(under_way) == in_flight:
+            for one in under_way.popleft():
+                fid, gflops = score(encoding.unpack(one.genome))
+                ledger.tell(one.number, Evaluation(fid, gflops, 1.0, "", 1, 0), "here")
     return ledger.progress.scores()
+
+
+def _asked(ledger: Ledger, most: int) -> list[Asked]:
+    """Return the plans of the next packet; none where the budget is asked for."""
+    found: list[Asked] = []
+    while len(found) < most and (asked := ledger.ask()) is not None:
+        found.append(asked)
+    return found
 
 
 def optuna_shipped(encoding: Encoding, score: Score, budget: int, seed: int, population: int) -> np.ndarray:

@@ -111,7 +111,7 @@ def _train(setting: Setting, training: Training, data: ImageData) -> None:
         train_supernet(training.settings, data, directory)
         return
     first, groups = setting.place / training.needs[0], setting.place / training.groups_folder
-    stage = SecondStage.begin(training.settings, training.adapt, data, first, groups, setting.device)
+    stage = SecondStage.checked(training.settings, training.adapt, data, first, groups, setting.device).begin()
     for group in stage.trainings():
         if not group.done:
             train_supernet(group.settings, data, group.directory)

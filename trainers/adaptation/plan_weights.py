@@ -87,41 +87,28 @@ def fit_weights(
     """
     check_fits(supernet)
     with own_generators(device):
-        return _fitted(supernet, settings, adapt, data, calls, steps, progress, device)
-
-
-def _fitted(
-    supernet: Supernet,
-    settings: TrainerSettings,
-    adapt: AdaptSettings,
-    data: ImageData,
-    calls: Mapping[float, tuple[Call, ...]],
-    steps: int,
-    progress: Progress,
-    device: torch.device,
-) -> FittedWeights:
-    student = Supernet(supernet.settings, supernet.image_channels, supernet.resolution, supernet.diffusion)
-    student.load_state_dict({name: value.clone() for name, value in supernet.state_dict().items()})
-    training = settings.training.model_copy(update={"steps": steps, "lr": adapt.lr, "warmup": adapt.warmup})
-    state, autocast = state_of(student, training, device), training_autocast(training, device)
-    # Graphs need a GPU, and whoever fits on another machine than the training's has no say in its settings.
-    engine = training.engine if device.type == "cuda" or "cuda" not in training.engine else "channels_last"
-    gradients = WidthGradients(student, engine, autocast)
-    source, images = _Source(settings, supernet, data, calls, device), 0
-    before = source.loss(state.averaged)
-    for step in range(steps):
-        drawn = list(source.draw(step_generator(training.seed, FIRST_STEP + step)))
-        _record(gradients, drawn, training.batch)
-        state.optimizer.zero_grad(set_to_none=False)
-        seed_generators(device, step_seed(training.seed, FIRST_STEP + step) + 1)  # dropout draws from them
-        for width, called in drawn:
-            with autocast:
-                goal = source.goal(called)
-            gradients.add(width, called.batch, goal, len(called.x) / training.batch)
-            images += len(called.x)
-        state.update(training, Group())
-        progress(step + 1, steps)
-    return FittedWeights(state.averaged.cpu(), before, source.loss(state.averaged.to(device)), images)
+        student = Supernet(supernet.settings, supernet.image_channels, supernet.resolution, supernet.diffusion)
+        student.load_state_dict({name: value.clone() for name, value in supernet.state_dict().items()})
+        training = settings.training.model_copy(update={"steps": steps, "lr": adapt.lr, "warmup": adapt.warmup})
+        state, autocast = state_of(student, training, device), training_autocast(training, device)
+        # Graphs need a GPU, and whoever fits on another machine than the training's has no say in its settings.
+        engine = training.engine if device.type == "cuda" or "cuda" not in training.engine else "channels_last"
+        gradients = WidthGradients(student, engine, autocast)
+        source, images = _Source(settings, supernet, data, calls, device), 0
+        before = source.loss(state.averaged)
+        for step in range(steps):
+            drawn = list(source.draw(step_generator(training.seed, FIRST_STEP + step)))
+            _record(gradients, drawn, training.batch)
+            state.optimizer.zero_grad(set_to_none=False)
+            seed_generators(device, step_seed(training.seed, FIRST_STEP + step) + 1)  # dropout draws from them
+            for width, called in drawn:
+                with autocast:
+                    goal = source.goal(called)
+                gradients.add(width, called.batch, goal, len(called.x) / training.batch)
+                images += len(called.x)
+            state.update(training, Group())
+            progress(step + 1, steps)
+        return FittedWeights(state.averaged.cpu(), before, source.loss(state.averaged.to(device)), images)
 
 
 def _record(gradients: WidthGradients, drawn: list[tuple[float, _Called]], images: int) -> None:

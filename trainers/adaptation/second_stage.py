@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -81,25 +81,6 @@ class SecondStage(Generic[Given]):
     """Where held-out losses are computed."""
 
     @staticmethod
-    def begin(
-        settings: Given,
-        adapt: AdaptSettings,
-        data: ImageData,
-        base: Path,
-        directory: Path,
-        device: torch.device = CPU,
-    ) -> SecondStage[Given]:
-        """Begin a second stage in `directory`, or continue the one that was begun there.
-
-        Raises InputError as `checked` does, and where the directory holds a stage of another supernet or with other
-        settings.
-        """
-        stage = SecondStage.checked(settings, adapt, data, base, directory, device)
-        stage.check_state()
-        stage.keep_state()
-        return stage
-
-    @staticmethod
     def checked(
         settings: Given,
         adapt: AdaptSettings,
@@ -122,6 +103,15 @@ class SecondStage(Generic[Given]):
             losses = losses_by_time(supernet, settings, data, NoiseTable(schedule, CPU))
         groups = divide_times(adapt.groups, schedule, losses)
         return SecondStage(settings, adapt, data, base, card, directory, groups, device)
+
+    def begin(self) -> Self:
+        """Begin the stage in its directory, or continue the one that was begun there; return it.
+
+        Raises InputError where the directory holds a stage of another supernet or with other settings.
+        """
+        self.check_state()
+        self.keep_state()
+        return self
 
     @property
     def _begun_with(self) -> dict[str, Any]:

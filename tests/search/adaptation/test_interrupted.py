@@ -65,7 +65,9 @@ def train_unseen(settings: RunSettings, place: Path) -> None:
     """Train all groups as workers do whose driver is killed before it takes one of their reports."""
     data = load_data(settings.data)
     groups = settings.supernet_directory / "groups"
-    for one in SecondStage.begin(settings, settings.adapt, data, place / "tiny" / "supernet", groups).trainings():
+    for one in (
+        SecondStage.checked(settings, settings.adapt, data, place / "tiny" / "supernet", groups).begin().trainings()
+    ):
         store = checkpoint_store(one.settings, data)
         begin_training(one.settings, data, one.directory, store)
         train_share(one.settings, data, one.directory, lambda state: None, store, Group(device=torch.device("cpu")))

@@ -48,7 +48,7 @@ def settings_for(supernet: Path, *overrides: str, groups: int = 2) -> RunSetting
 
 def stage_of(supernet: Path, place: Path, *overrides: str, groups: int = 2) -> SecondStage[RunSettings]:
     settings = settings_for(supernet, *overrides, groups=groups)
-    return SecondStage.begin(settings, settings.adapt, load_data(settings.data), supernet / "supernet", place)
+    return SecondStage.checked(settings, settings.adapt, load_data(settings.data), supernet / "supernet", place).begin()
 
 
 def train(stage: SecondStage[RunSettings], data: ImageData | None = None, report: Any = lambda state: None) -> None:

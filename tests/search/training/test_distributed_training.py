@@ -59,7 +59,8 @@ def test_a_training_whose_worker_is_killed_ends_with_the_weights_of_an_unbroken_
     settings = tiny_settings(tmp_path, *ONE)
     data = load_data(settings.data)
     train_supernet(settings, data, tmp_path / "unbroken")
-    train_and_lose_a_worker(data, tmp_path / "unbroken", tmp_path, caplog, *ONE)
+    ours, theirs = weights_after_a_lost_worker(data, tmp_path, caplog, *ONE), weights_of(tmp_path / "unbroken")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.long
@@ -67,13 +68,14 @@ def test_a_group_of_which_one_worker_is_killed_ends_with_the_weights_of_an_unbro
     unbroken: tuple[RunSettings, ImageData, Path, list[int]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, data, directory, _ = unbroken
-    train_and_lose_a_worker(data, directory, tmp_path, caplog, *TWO)
+    ours, theirs = weights_after_a_lost_worker(data, tmp_path, caplog, *TWO), weights_of(directory)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def train_and_lose_a_worker(
-    data: ImageData, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str
-) -> None:
-    """Check that a training that loses its last worker at step 8 ends with the weights in `directory`."""
+def weights_after_a_lost_worker(
+    data: ImageData, tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a training that has lost its last worker at step 8, and said so."""
     mark, seen = tmp_path / "killed", list[TrainingReport]()
     # The checkpoints are on a file system of pyarrow's: the new group has nothing else to continue from.
     uri = f"file://{tmp_path}/store"
@@ -83,8 +85,7 @@ def train_and_lose_a_worker(
     assert int(mark.read_text()) != os.getpid()  # a worker was lost indeed
     assert "a worker was lost at about step" in caplog.text
     assert [state.step for state in seen if state.saved] == [5, 10, 12]
-    ours, theirs = weights_of(tmp_path / "net"), weights_of(directory)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    return weights_of(tmp_path / "net")
 
 
 def test_workers_that_are_lost_too_often_end_the_training_in_one_line(cluster: None, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_channels_without_a_say_in_the_times_go_last(
 
 
 def test_each_group_runs_its_own_weights_and_only_there(base: Path, digits: ImageData, tmp_path: Path) -> None:
-    stage = SecondStage.begin(settings(), adapt(), digits, base, tmp_path / "groups")
+    stage = SecondStage.checked(settings(), adapt(), digits, base, tmp_path / "groups").begin()
     whole = finished(stage, tmp_path / "out")
     (first, second), x = stage.groups.times(1000), torch.randn(4, 1, 8, 8)
     assert first[1] + 1 == second[0]
@@ -125,7 +125,7 @@ def test_each_group_runs_its_own_weights_and_only_there(base: Path, digits: Imag
 
 def test_a_killed_second_stage_ends_with_the_same_weights(base: Path, digits: ImageData, tmp_path: Path) -> None:
     given, killed = settings(checkpoint_every=2), tmp_path / "killed"
-    stage = SecondStage.begin(given, adapt(sort="groups"), digits, base, killed)
+    stage = SecondStage.checked(given, adapt(sort="groups"), digits, base, killed).begin()
 
     def kill(report: TrainingReport) -> None:
         if report.step == 3:
@@ -134,9 +134,9 @@ def test_a_killed_second_stage_ends_with_the_same_weights(base: Path, digits: Im
     training = stage.trainings()[0]
     with pytest.raises(KeyboardInterrupt):
         train_supernet(training.settings, digits, training.directory, kill)
-    again = finished(SecondStage.begin(given, adapt(sort="groups"), digits, base, killed), tmp_path / "out")
+    again = finished(SecondStage.checked(given, adapt(sort="groups"), digits, base, killed).begin(), tmp_path / "out")
     other = finished(
-        SecondStage.begin(given, adapt(sort="groups"), digits, base, tmp_path / "once"), tmp_path / "other"
+        SecondStage.checked(given, adapt(sort="groups"), digits, base, tmp_path / "once").begin(), tmp_path / "other"
     )
     for name, weights in again.widest.state_dict().items():
         assert torch.equal(weights, other.widest.state_dict()[name]), name
@@ -146,7 +146,7 @@ def test_merging_finds_the_best_factors_and_none_is_the_base(base: Path, digits:
     factors, loss = find_factors(lambda w: (w[0] - 0.75) ** 2 + (w[1] - 0.125) ** 2 + 1, 2)
     assert factors == (0.75, 0.125)
     assert loss == 1
-    stage = SecondStage.begin(settings(), adapt(merge=True), digits, base, tmp_path / "groups")
+    stage = SecondStage.checked(settings(), adapt(merge=True), digits, base, tmp_path / "groups").begin()
     supernet = finished(stage, tmp_path / "out")
     before = load_supernet(base)[0]
     assert supernet.groups is None
@@ -160,16 +160,16 @@ def test_merging_finds_the_best_factors_and_none_is_the_base(base: Path, digits:
 def test_files_in_bfloat16_are_half_as_large_and_have_the_card_s_digest(
     base: Path, digits: ImageData, tmp_path: Path
 ) -> None:
-    stage = SecondStage.begin(settings(), adapt(), digits, base, tmp_path / "groups")
+    stage = SecondStage.checked(settings(), adapt(), digits, base, tmp_path / "groups").begin()
     finished(stage, tmp_path / "full")
-    half = SecondStage.begin(settings(), adapt(weights="bfloat16"), digits, base, tmp_path / "groups")
+    half = SecondStage.checked(settings(), adapt(weights="bfloat16"), digits, base, tmp_path / "groups").begin()
     supernet = finished(half, tmp_path / "half")
     assert {v.dtype for v in load_file(tmp_path / "half" / WEIGHTS_FILE).values()} == {torch.bfloat16}
     assert {v.dtype for v in supernet.widest.state_dict().values()} == {torch.float32}
 
 
 def test_other_stages_are_refused_in_one_line(base: Path, digits: ImageData, tmp_path: Path) -> None:
-    stage = SecondStage.begin(settings(), adapt(), digits, base, tmp_path / "groups")
+    stage = SecondStage.checked(settings(), adapt(), digits, base, tmp_path / "groups").begin()
     finished(stage, tmp_path / "grouped")
     train_supernet(settings(seed=1), digits, tmp_path / "other")
     wide = settings().model_copy(update={"network": NetworkSettings(base=16)})
@@ -182,7 +182,7 @@ def test_other_stages_are_refused_in_one_line(base: Path, digits: ImageData, tmp
     ]
     for given, changed, supernet, line in cases:
         with pytest.raises(InputError, match=line):
-            SecondStage.begin(given, changed, digits, supernet, tmp_path / "groups")
+            SecondStage.checked(given, changed, digits, supernet, tmp_path / "groups").begin()
     card = load_supernet(base)[1]
     prompted = card.model_copy(update={"network": card.network.model_copy(update={"family": PROMPTED})})
     with pytest.raises(InputError, match="a network of family unet2d_condition is searched as it is, not trained"):
