@@ -1,11 +1,16 @@
 """Score every plan of a small space.
 
 Plans share their noise, so a depth-first walk over common prefixes needs a fraction of the network calls.
+
+`python -m benchmarks.enumerate --run runs/digits --name digits-6` writes the measured FIDs of a space as a table
+(benchmarks/plan_table.py), on which methods are compared without the supernet.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmarks.plan_table import ENUMERATED, EnumeratedTable, write_enumerated_table
 from benchmarks.problem import Problem, load_problem
+from benchmarks.transfer_supernets import supernet_source
 from stepfront.search.algorithm.proxies import gap_score
 from stepfront.tables.parquet import write_table
 from stepfront.trainers.diffusion.noise import Noise
@@ -21,6 +28,9 @@ from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.evaluation import PAIRED_IMAGES
 from stepfront.trainers.metrics.fid import Moments
 from stepfront.trainers.networks.card import read_card
+
+STAGES, STEPS, IMAGES = 6, 18, 512
+"""The space of bench-search: genes, DDIM steps, and images per score."""
 
 
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:
@@ -99,3 +109,37 @@ def _paired(table: pd.DataFrame) -> np.ndarray:
     images = np.stack([np.frombuffer(row, np.float32) for row in table["first"]])
     full = images[table["genome"].to_numpy() == max(table["genome"])]
     return ((images - full) ** 2).mean(axis=1, dtype=np.float64)
+
+
+def made_table(run: Path, stages: int, steps: int, images: int, work: Path) -> EnumeratedTable:
+    """Return the table of measured plans of a run's supernet."""
+    problem, found = load_problem(run, stages, steps, images), enumerate_plans(run, stages, steps, images, work)
+    source = problem.plan_source(0)
+    step_gflops = np.array([problem.costs[width].step_gflops for width in problem.widths])
+    about = {
+        "supernet": f"{supernet_source(run.name)}, digest {read_card(run / 'supernet').digest[:8]}",
+        "sampler": f"{stages} stages of {steps // stages} DDIM steps, trailing grid",
+        "images": images,
+        "score": f"FID of {images} images, noise seed 0, features {problem.search.features.name}",
+        "command": " ".join(["python -m benchmarks.enumerate", *sys.argv[1:]]),
+    }
+    gap, half_log_snr = np.asarray(source.gap()), np.asarray(source.half_log_snr)
+    found = found.sort_values("genome")
+    fids, paired = found["fid"].to_numpy(), found["paired"].to_numpy()
+    unit_gflops = problem.encoding.lengths[:, None] * step_gflops
+    return EnumeratedTable(problem.widths, steps, unit_gflops, gap, half_log_snr, about, fids, paired)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="folder for scores")
+    parser.add_argument("--name", default="digits-6", help="name of the table")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    table = made_table(given.run, STAGES, STEPS, IMAGES, given.work)
+    write_enumerated_table(table, ENUMERATED / f"{given.name}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,32 @@
 """Fit a surrogate table (benchmarks/surrogate_table.py) to evaluated plans of a supernet.
 
 Run it with `make surrogate-table`; it writes benchmarks/surrogate_tables/NAME.json.  Plans are evaluated in this
-process, in the order of their genomes, so that those with a common prefix share it.
+process, in the order of their genomes, so that those with a common prefix share it.  Of a space too large to score all
+of its plans, the table keeps the best front that a local search finds.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.problem import Problem, load_problem
-from benchmarks.surrogate_table import TABLES, SurrogateTable, write_surrogate_table
-from benchmarks.transfer_supernets import HALVES
+from benchmarks.surrogate_table import (
+    MOST_ENUMERATED,
+    TABLES,
+    SurrogateTable,
+    best_known_front,
+    read_surrogate_table,
+    write_surrogate_table,
+)
+from benchmarks.transfer_supernets import supernet_source
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import rank_correlation
@@ -24,6 +34,7 @@ from stepfront.search.initial_plans.plan_kinds import (
     PlanSource,
     cut_levels,
     gap_levels,
+    least_gap_plans,
     monotone_levels,
     random_levels,
     uniform_levels,
@@ -80,6 +91,7 @@ def evaluated(problem: Problem, run: Path, count: int, work: Path) -> pd.DataFra
     known = pd.read_parquet(path) if path.exists() else pd.DataFrame({"genome": [], "kind": [], "fid": []})
     plans = {problem.encoding.pack(levels): kind for kind, levels in chosen_plans(problem.plan_source(0), count)}
     todo = sorted(genome for genome in plans if genome not in set(known["genome"]))
+    begin = time.monotonic()
     for start in range(0, len(todo), 50):
         rows = [
             {"genome": genome, "kind": plans[genome], "fid": problem.fid(problem.encoding.unpack(genome))}
@@ -87,7 +99,9 @@ def evaluated(problem: Problem, run: Path, count: int, work: Path) -> pd.DataFra
         ]
         known = pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if len(known) else pd.DataFrame(rows)
         write_table(known, path)
-        print(f"evaluated {min(start + 50, len(todo))} of {len(todo)} plans", flush=True)
+        done = min(start + 50, len(todo))
+        left = (time.monotonic() - begin) / done * (len(todo) - done) / 60
+        print(f"evaluated {done} of {len(todo)} plans, {left:.1f} min left", flush=True)
     return known[known["genome"].isin(list(plans))].sort_values("genome").reset_index(drop=True)
 
 
@@ -149,11 +163,6 @@ def errors_by_kind(predicted: Array, logs: Array, kinds: Array) -> Iterator[tupl
         yield name, held_out_error(predicted[part], logs[part])
 
 
-def supernet_source(name: str) -> str:
-    """Return what made the supernet of a run."""
-    return f"{name} of benchmarks/transfer_supernets.py" if name in HALVES else f"configs/{name}.yaml"
-
-
 def make_table(problem: Problem, found: pd.DataFrame, about: dict[str, object]) -> SurrogateTable:
     """Return the table fitted to four fifths of the plans; `about` says its error on the others."""
     encoding, count = problem.encoding, len(problem.widths)
@@ -170,11 +179,21 @@ def make_table(problem: Problem, found: pd.DataFrame, about: dict[str, object]) 
     pairs[np.triu_indices(encoding.units, 1)] = fitted[2]
     source = problem.plan_source(0)
     step_gflops = np.array([problem.costs[width].step_gflops for width in problem.widths])
+    about = {**about, "fitted to": int((~held_out).sum()), "ridges": list(ridges), "held-out error": errors}
+    gap, half_log_snr = np.asarray(source.gap()), np.asarray(source.half_log_snr)
+    unit_gflops = encoding.lengths[:, None] * step_gflops
     return SurrogateTable(
-        problem.widths, encoding.steps, encoding.lengths[:, None] * step_gflops, fitted[0], fitted[1], pairs,
-        np.asarray(source.gap()), np.asarray(source.half_log_snr),
-        {**about, "fitted to": int((~held_out).sum()), "ridges": list(ridges), "held-out error": errors},
-    )  # fmt: skip
+        problem.widths, encoding.steps, unit_gflops, gap, half_log_snr, about, fitted[0], fitted[1], pairs
+    )
+
+
+def with_front(table: SurrogateTable, plans: Levels) -> SurrogateTable:
+    """Return the table, with the best front that a search from `plans` finds where all plans are too many."""
+    if table.count <= MOST_ENUMERATED:
+        return table
+    source = table.plan_source(0)
+    least_gap = least_gap_plans(source.encoding, source.width_costs, source.gap())
+    return replace(table, front_plans=best_known_front(table, np.vstack([*least_gap, plans])))
 
 
 def main() -> None:
@@ -197,8 +216,11 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.fit_surrogate", *sys.argv[1:]]),
     }
     table = make_table(problem, found, about)
-    TABLES.mkdir(exist_ok=True)
-    write_surrogate_table(table, TABLES / f"{given.name}.json")
+    path = TABLES / f"{given.name}.json"
+    write_surrogate_table(table, path)
+    # The front is that of the coefficients as they are stored.
+    plans = np.array([problem.encoding.unpack(genome) for genome in found["genome"]])
+    write_surrogate_table(with_front(read_surrogate_table(path), plans), path)
     print(pd.DataFrame(table.about["held-out error"]).T)
 
 

@@ -1,7 +1,7 @@
-"""Compare the search with its strongest peers on a published surrogate table.
+"""Compare the search with its strongest peers on the published tables.
 
-Run it with `make bench-peers`; it writes docs/bench-peers.md.  It needs neither a supernet nor images: all plans are
-scored by benchmarks/surrogate_table.py, and the true front is that of all plans.
+Run it with `make bench-peers`; it writes docs/bench-peers.md.  It needs neither a supernet nor images: plans are
+scored by benchmarks/plan_table.py and benchmarks/surrogate_table.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pandas as pd
 from benchmarks import outside_peers
 from benchmarks.markdown import markdown
 from benchmarks.peer_list import DEFAULTS, PEERS, Peer
-from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_front
+from benchmarks.plan_table import ENUMERATED, EnumeratedTable, PlanTable, read_enumerated_table
+from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
 from stepfront.arrays import Array
 from stepfront.search.pareto import hypervolume, hypervolume_history
 from stepfront.search.records.versions import versions
@@ -42,17 +43,17 @@ FULL_EVALUATIONS = 20
 
 @dataclass(frozen=True)
 class Truth:
-    """The table, the front of all its plans [points, 2], and what is measured against it."""
+    """The table, its front [points, 2], and what is measured against it."""
 
-    table: SurrogateTable
+    table: PlanTable
     front: Array
     reference: list[float]
     volume: float
 
     @classmethod
-    def of(cls, table: SurrogateTable) -> Truth:
-        """Return the truth of a table, from the scores of all plans."""
-        front, reference = true_front(table.every()), table.reference_point()
+    def of(cls, table: PlanTable) -> Truth:
+        """Return the truth of a table."""
+        front, reference = table.front(), table.reference_point()
         return cls(table, front, reference, hypervolume(front, reference, only_front=True))
 
     def shares(self, scores: Array) -> Array:
@@ -82,7 +83,7 @@ def _kept_path(peer: Peer, seed: int, work: Path) -> Path:
     return work / f"{words}-{peer.budget}-{seed}.npz"
 
 
-def run_peer(peer: Peer, table: SurrogateTable, seed: int, work: Path) -> Result:
+def run_peer(peer: Peer, table: PlanTable, seed: int, work: Path) -> Result:
     """Run one seed of a peer; results are kept, so that an interrupted benchmark continues."""
     path = _kept_path(peer, seed, work)
     if not path.exists():
@@ -188,6 +189,7 @@ deviation of the gain over seeds.
 
 def error_lines(table: SurrogateTable) -> str:
     """Return the held-out error of a table as Markdown."""
+    intro = "A fifth of the plans was held out. `front-like` are all that are not of independent random widths:"
     errors = pd.DataFrame(table.about["held-out error"]).T
     rows = [
         {
@@ -199,29 +201,45 @@ def error_lines(table: SurrogateTable) -> str:
         }
         for name, error in errors.iterrows()
     ]
-    return markdown(pd.DataFrame(rows))
+    return f"{intro}\n\n{markdown(pd.DataFrame(rows))}\n"
 
 
 def section(name: str, truth: Truth, results: Mapping[str, list[Result]]) -> str:
     """Return the section of one table as Markdown."""
     table, about = truth.table, truth.table.about
     rows = [row(peer, results[peer.name], truth, int(about["images"])) for peer in PEERS if peer.name in results]
-    units, count = table.main.shape
     absent = [peer.name for peer in PEERS if peer.installed and peer.name not in results]
     unmeasured = f"\nNot measured here: {'; '.join(absent)}.\n" if absent else ""
     return f"""## `{name}`
 
-{units} genes of {count} widths, {count**units:,} plans; the true front has {len(truth.front)} points.
+{table.units} genes of {len(table.widths)} widths, {table.count:,} plans; {front_words(truth)}.
 
 {markdown(pd.DataFrame(rows))}
 {unmeasured}{paired_lines(results, truth)}
-The table is fitted to {about["fitted to"]} evaluated plans, somewhat more than half of them of independent random
-widths, the others in runs or like those of a front (`{about["command"]}`).
+{origin_lines(table)}
 Supernet: {about["supernet"]}. Sampler: {about["sampler"]}. Score: {about["score"]}.
-A fifth of the plans was held out. `front-like` are all that are not of independent random widths:
+{error_lines(table) if isinstance(table, SurrogateTable) else ""}"""
 
-{error_lines(table)}
-"""
+
+def front_words(truth: Truth) -> str:
+    """Say what the front is, with its number of points."""
+    if isinstance(truth.table, SurrogateTable) and truth.table.front_plans is not None:
+        return (
+            f"the best known front has {len(truth.front)} points, which no change of one or two genes improves."
+            "\nShares and FIDs are relative to it, as there are too many plans to score them all"
+        )
+    return f"the true front has {len(truth.front)} points"
+
+
+def origin_lines(table: PlanTable) -> str:
+    """Say what the table was made of."""
+    about = table.about
+    if isinstance(table, EnumeratedTable):
+        return f"Every plan was measured (`{about['command']}`)."
+    return (
+        f"The table is fitted to {about['fitted to']} evaluated plans, somewhat more than half of them of independent"
+        f" random\nwidths, the others in runs or like those of a front (`{about['command']}`)."
+    )
 
 
 def page(sections: list[str], options: str, made: str) -> str:
@@ -236,8 +254,9 @@ Made by `make bench-peers` (`python -m benchmarks.peers{options}`) on {made}.
 
 Versions: {", ".join(f"{k} {v}" for k, v in used.items())}.
 
-All methods search on published surrogate tables (`benchmarks/surrogate_tables/`), additive and pairwise models of log
-FID that are fitted to evaluated plans by ridge regression. All plans of a table are scored for its true front.
+All methods search on published tables. Those of six genes (`benchmarks/enumerated_tables/`) have the measured FID of
+every plan. Those of 10 and 20 genes (`benchmarks/surrogate_tables/`) are additive and pairwise models of log FID,
+fitted to evaluated plans by ridge regression.
 
 - `to 99 %`: evaluations to that share of the true hypervolume (reference: 1.1 x the worst uniform FID, 1.05 x full
   cost): median over seeds, with the least and the greatest. `> n`: not reached in n evaluations.
@@ -263,8 +282,8 @@ FID that are fitted to evaluated plans by ridge regression. All plans of a table
   charged for plans that it repeats.
 - Greedy narrowing and the gap optima have no randomness. They end when they have no more plans.
 
-A table has no noise and no interaction of three steps. That favours methods that assume additivity, above all the
-additive model. The smaller space of [bench-search.md](bench-search.md) is measured, not modelled.
+A surrogate table has no noise and no interaction of three steps. That favours methods that assume additivity, above all
+the additive model. The tables of six genes are measured, not modelled.
 
 {absent}
 
@@ -273,7 +292,7 @@ additive model. The smaller space of [bench-search.md](bench-search.md) is measu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default="", help="name of one table in benchmarks/surrogate_tables; default: all")
+    parser.add_argument("--table", default="", help="name of one published table; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-peers"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=SEEDS, help="most seeds of a method")
@@ -285,8 +304,8 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true", help="run nothing, and write the page from results in --work")
     given = parser.parse_args()
     sections, found = [], list[tuple[Truth, dict[str, list[Result]]]]()
-    for path in sorted(TABLES.glob(f"{given.table or '*'}.json")):
-        truth = Truth.of(read_surrogate_table(path))
+    for path in table_paths(given.table or "*"):
+        truth = Truth.of(read_table(path))
         results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work, given.kept)
         if given.only:
             found.append((truth, results))
@@ -303,8 +322,18 @@ def main() -> None:
         (given.docs / "bench-peers.md").write_text(page(sections, options, made), encoding="utf-8")
 
 
+def table_paths(name: str) -> list[Path]:
+    """Return the files of the published tables whose names match, those of measured plans first."""
+    return [path for folder in (ENUMERATED, TABLES) for path in sorted(folder.glob(f"{name}.json"))]
+
+
+def read_table(path: Path) -> PlanTable:
+    """Return the published table of a file."""
+    return read_enumerated_table(path) if path.parent == ENUMERATED else read_surrogate_table(path)
+
+
 def run_peers(
-    table: SurrogateTable, content: bytes, seeds: int, only: str, work: Path, kept_alone: bool = False
+    table: PlanTable, content: bytes, seeds: int, only: str, work: Path, kept_alone: bool = False
 ) -> dict[str, list[Result]]:
     """Run the peers whose names contain `only` on a table; results of another table or other defaults are not these.
 

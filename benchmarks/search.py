@@ -2,19 +2,15 @@
 
 Run it with `make bench-search`; it writes docs/bench-search.md and its figure.
 
-On a space small enough to enumerate (6 stages, 4 widths) the true front is known; at 10 and 20 genes the union of all
-methods' fronts replaces it.  All methods use the supernet of the quickstart, which is trained if it is missing.
+On a space small enough to enumerate (6 stages, 4 widths) the true front is known.  Scores are those of the published
+tables of measured plans (benchmarks/plan_table.py), so that neither a supernet nor images are needed.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import multiprocessing
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +19,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import methods
-from benchmarks.enumerate import enumerate_plans
 from benchmarks.markdown import markdown
-from benchmarks.problem import load_problem
-from stepfront.search.algorithm.encodings import Encoding, Levels
+from benchmarks.plan_table import ENUMERATED, EnumeratedTable, read_enumerated_table
+from benchmarks.surrogate_table import true_hypervolume
+from stepfront.search.algorithm.proxies import gap_score, rank_correlation
 from stepfront.search.config import RunSettings
 from stepfront.search.initial_plans.plan_kinds import PlanSource
-from stepfront.search.pareto import front_indices, hypervolume, hypervolume_history
+from stepfront.search.pareto import hypervolume_history
 from stepfront.search.records.versions import versions
-from stepfront.trainers.networks.card import read_card
 
 BUDGETS = (25, 50, 100, 150, 200, 400)
 DEFAULTS = RunSettings()
@@ -101,57 +96,20 @@ DP = Method("ours, initial plans dp in place of gap", _with_dp)
 """The dynamic programme over times and widths; on the space with a known front alone."""
 
 
-@dataclass
-class TableScore:
-    """Scores looked up in an enumeration."""
-
-    encoding: Encoding
-    scores: dict[str, tuple[float, float]]
-
-    def __call__(self, levels: Levels) -> tuple[float, float]:
-        return self.scores[self.encoding.pack(levels)]
-
-
-class SampledScore:
-    """Scores by sampling, once per plan and process: methods share many plans."""
-
-    def __init__(self, run: Path, stages: int, steps: int, images: int) -> None:
-        self.problem = load_problem(run, stages, steps, images)
-        self.kept: dict[str, tuple[float, float]] = {}
-
-    def __call__(self, levels: Levels) -> tuple[float, float]:
-        genome = self.problem.encoding.pack(levels)
-        if genome not in self.kept:
-            self.kept[genome] = (self.problem.fid(levels), self.problem.gflops(levels))
-        return self.kept[genome]
-
-
 def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np.ndarray:
     """Return the hypervolume after each evaluation as a share of the true one."""
     return hypervolume_history(scores, reference) / true_volume
 
 
-def enumerated(run: Path, work: Path, seeds: int, budget: int) -> tuple[pd.DataFrame, dict[str, Curves], pd.DataFrame]:
-    """Return the table of shares on the small space, the curves of each method, and the enumeration."""
-    table = enumerate_plans(run, 6, 18, 512, work)
-    problem = load_problem(run, 6, 18, 512)
-    lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
-    score = TableScore(problem.encoding, lookup)
-    everything = table[["fid", "gflops"]].to_numpy()
-    reference = reference_point(score, problem.encoding)
-    volume = hypervolume(everything[front_indices(everything)], reference)
+def measure(table: EnumeratedTable, seeds: int, budget: int) -> dict[str, Curves]:
+    """Return the curves of each method on a table."""
+    reference, volume, images = table.reference_point(), true_hypervolume(table), int(table.about["images"])
     curves: dict[str, Curves] = {}
     for method in (METHODS[0], *IN_FLIGHT, DP, *METHODS[1:]):
-        found = [method.run(problem.plan_source(seed), score, budget, seed) for seed in range(seeds)]
-        curves[method.name] = Curves.of(found, reference, volume, budget, 512)
-        print(f"6 genes: {method.name}: {np.median(curves[method.name].shares[:, 99]):.4f} at 100", flush=True)
-    return pd.DataFrame([_row(name, found) for name, found in curves.items()]), curves, table
-
-
-def reference_point(score: methods.Score, encoding: Encoding) -> list[float]:
-    """Return the reference point as a search sets it: 1.1 times the worst uniform FID, 1.05 times the full cost."""
-    uniform = [score(np.full(encoding.units, level)) for level in range(encoding.highest + 1)]
-    return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
+        found = [method.run(table.plan_source(seed), table, budget, seed) for seed in range(seeds)]
+        curves[method.name] = Curves.of(found, reference, volume, budget, images)
+        print(f"{method.name}: {np.median(curves[method.name].shares[:, 99]):.4f} at 100", flush=True)
+    return curves
 
 
 def _padded(curve: np.ndarray, budget: int) -> np.ndarray:
@@ -191,61 +149,6 @@ def _row(name: str, curves: Curves) -> dict[str, object]:
     return row | {"network TFLOPs at 100": f"{np.median(curves.tflops[:, min(100, budget) - 1]):.2f}"}
 
 
-_SAMPLED: SampledScore | None = None
-
-
-def _kept(directory: Path, key: tuple[int, int]) -> Path:
-    """Return the file of the scores of one method and seed; an interrupted benchmark continues from these."""
-    return directory / f"{METHODS[key[0]].name.replace(' ', '-').replace(',', '')}-{key[1]}.npy"
-
-
-def _start_sampling(run: Path, stages: int, images: int) -> None:
-    import torch
-
-    global _SAMPLED
-    torch.set_num_threads(1)
-    _SAMPLED = SampledScore(run, stages, 20, images)
-
-
-def _sampled_run(job: tuple[int, int, int]) -> tuple[int, int, np.ndarray]:
-    index, seed, budget = job
-    assert _SAMPLED is not None
-    return index, seed, METHODS[index].run(_SAMPLED.problem.plan_source(seed), _SAMPLED, budget, seed)
-
-
-def sampled(run: Path, work: Path, stages: int, seeds: int, budget: int, images: int) -> pd.DataFrame:
-    """Return the table of a larger space: shares of the hypervolume of the union of all fronts."""
-    # Scores of another supernet, or of other defaults, are not these.
-    made_of = read_card(run / "supernet").digest + DEFAULTS.model_dump_json(
-        include={"initial_plans", "variation", "screen"}
-    )
-    kept = work / f"runs-{stages}-{images}-{budget}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
-    kept.mkdir(parents=True, exist_ok=True)
-    every = [(m, seed) for seed in range(seeds) for m in range(len(METHODS))]
-    found = {key: np.load(_kept(kept, key)) for key in every if _kept(kept, key).exists()}
-    jobs = [(m, seed, budget) for m, seed in every if (m, seed) not in found]
-    if jobs:
-        context = multiprocessing.get_context("spawn")
-        begin = time.monotonic()
-        with context.Pool(2, _start_sampling, (run, stages, images)) as pool:
-            for done, (index, seed, scores) in enumerate(pool.imap_unordered(_sampled_run, jobs), 1):
-                found[(index, seed)] = scores
-                np.save(_kept(kept, (index, seed)), scores)
-                left = (time.monotonic() - begin) / done * (len(jobs) - done)
-                print(f"{stages} genes: {done}/{len(jobs)} runs, {left / 60:.1f} min left", flush=True)
-    union = np.vstack(list(found.values()))
-    problem = load_problem(run, stages, 20, images)
-    full = problem.gflops(np.full(problem.encoding.units, problem.encoding.highest))
-    cheapest = problem.fid(np.zeros(problem.encoding.units, dtype=np.int64))
-    reference = [1.1 * cheapest, 1.05 * full]
-    volume = hypervolume(union[front_indices(union)], reference)
-    rows = []
-    for index, method in enumerate(METHODS):
-        runs = [found[(index, seed)] for seed in range(seeds)]
-        rows.append(_row(method.name, Curves.of(runs, reference, volume, budget, images)))
-    return pd.DataFrame(rows)
-
-
 def draw(curves: dict[str, Curves], path: Path) -> None:
     """Draw medians and quartiles of the shares against evaluations, and against what the networks computed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -272,61 +175,59 @@ def draw(curves: dict[str, Curves], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def proxy_lines(table: pd.DataFrame) -> str:
+def proxy_lines(table: EnumeratedTable) -> str:
     """Return Kendall's tau of the cheap proxies, over the complete space and over its better half, as Markdown."""
-    from stepfront.search.algorithm.proxies import rank_correlation
-
-    good = table[table["fid"] <= table["fid"].median()]
+    gap = gap_score(table.encoding, table.gap)
+    plans = np.indices((len(table.widths),) * table.units).reshape(table.units, -1).T
+    scores = {"gap": np.array([gap(levels) for levels in plans]), "paired": table.paired}
+    better = table.fids <= np.median(table.fids)
     rows = []
-    for proxy in ("gap", "paired"):
-        taus = [rank_correlation(t[proxy].to_numpy(), t["fid"].to_numpy()) for t in (table, good)]
+    for proxy, values in scores.items():
+        taus = [rank_correlation(values[part], table.fids[part]) for part in (better | True, better)]
         rows.append({"proxy": proxy, "tau, all plans": f"{taus[0]:.3f}", "tau, better half": f"{taus[1]:.3f}"})
     return markdown(pd.DataFrame(rows))
 
 
-def _shown(words: list[str]) -> str:
-    """Return the options that determine the figures, without the paths."""
-    keep = [i for i, word in enumerate(words) if word in ("--seeds", "--genes") or word.startswith("--sampled")]
-    return " ".join(f"{words[i]} {words[i + 1]}" for i in keep)
+def section(name: str, table: EnumeratedTable, curves: Mapping[str, Curves], figure: str) -> str:
+    """Return the section of one space as Markdown, with its figure if it has one."""
+    about = table.about
+    seeds = len(next(iter(curves.values())).shares)
+    rows = pd.DataFrame([_row(method, found) for method, found in curves.items()])
+    shown = f"\n![hypervolume against evaluations]({figure})\n" if figure else ""
+    return f"""## `{name}`
+
+{about["supernet"]}. {about["sampler"]}, {len(table.widths)} widths: all {table.count:,} plans.
+{about["score"]}. Median over {seeds} seeds of the hypervolume as a share of the true one
+(reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID evaluations.
+
+{markdown(rows)}
+{shown}
+Proxies against FID, over the same plans:
+
+{proxy_lines(table)}
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
-    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--genes", default="10,20", help="numbers of genes of the larger spaces")
-    parser.add_argument("--sampled-seeds", type=int, default=3, help="number of seeds on the larger spaces; 0: none")
-    parser.add_argument("--sampled-budget", type=int, default=200)
-    parser.add_argument("--sampled-images", type=int, default=128)
     given = parser.parse_args()
-    if not (given.run / "supernet" / "supernet.json").exists():
-        as_measured = ["--set", "training.rule=sandwich", "--set", "training.steps=1500"]
-        subprocess.run([sys.executable, "-m", "stepfront", "train", "configs/digits.yaml", *as_measured], check=True)
-    given.work.mkdir(parents=True, exist_ok=True)
-    small, curves, enumeration = enumerated(given.run, given.work, given.seeds, BUDGETS[-1])
-    draw({method.name: curves[method.name] for method in METHODS}, given.docs / "bench-search.svg")
-    sections = [
-        f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search {_shown(sys.argv[1:])}`)"
-        f" on {time.strftime('%Y-%m-%d')}.\n\nVersions: {', '.join(f'{k} {v}' for k, v in versions().items())}.\n",
-        "## A space with a known front\n\nThe digits supernet of the quickstart, 6 stages of 3 DDIM steps, 4 widths:"
-        f" all {len(enumeration):,} plans on one noise, 512 images. Median over {given.seeds} seeds of the hypervolume"
-        " as a share of the true one (reference: 1.1 x the worst uniform FID, 1.05 x full cost), by FID"
-        " evaluations.\n\n" + markdown(small) + "\n\n![hypervolume against evaluations](bench-search.svg)\n",
-        "## Proxies against FID, over the same plans\n\n" + proxy_lines(enumeration) + "\n",
+    used = ", ".join(f"{k} {v}" for k, v in versions().items())
+    parts = [
+        f"# Search benchmark\n\nMade by `make bench-search` (`python -m benchmarks.search --seeds {given.seeds}`)"
+        f" on {time.strftime('%Y-%m-%d')}.\n\nVersions: {used}.\n\nThe spaces are small enough that every plan was"
+        " measured (`benchmarks/enumerated_tables/`), so their true fronts are known.\nOn 10 and 20 genes, and against"
+        " stronger peers, methods are compared in [bench-peers.md](bench-peers.md).\n"
     ]
-    if given.sampled_seeds:
-        for stages in map(int, given.genes.split(",")):
-            table = sampled(
-                given.run, given.work, stages, given.sampled_seeds, given.sampled_budget, given.sampled_images
-            )
-            sections.append(
-                f"## {stages} genes\n\n20 DDIM steps in {stages} stages, {given.sampled_images} images; share of the"
-                f" hypervolume of the union of all methods' and seeds' fronts, median of {given.sampled_seeds} seeds."
-                "\n\n" + markdown(table) + "\n"
-            )
-    (given.docs / "bench-search.md").write_text("\n".join(sections), encoding="utf-8")
+    for path in sorted(ENUMERATED.glob("*.json")):
+        table = read_enumerated_table(path)
+        curves = measure(table, given.seeds, BUDGETS[-1])
+        figure = "bench-search.svg" if path.stem == "digits-6" else ""
+        if figure:
+            draw({method.name: curves[method.name] for method in METHODS}, given.docs / figure)
+        parts.append(section(path.stem, table, curves, figure))
+    (given.docs / "bench-search.md").write_text("\n".join(parts), encoding="utf-8")
     print(f"written: {given.docs / 'bench-search.md'}")
 
 

@@ -1,97 +1,98 @@
-"""Score plans from a published table of coefficients, in numpy alone.
+"""Score plans from a published model of FID.
 
-The table is an additive and pairwise model of log FID, fitted to evaluated plans (`benchmarks/fit_surrogate.py`):
+The model is additive and pairwise, of log FID, and fitted to evaluated plans (`benchmarks/fit_surrogate.py`):
 
     log FID(plan) = constant + sum_i main[i, level_i] + sum_{i<j} pairs[i, j, level_i, level_j]
 
-Its space is small enough that the true front is exact: `every` scores all plans.  Comparisons of search methods on it
-take seconds, and need neither a supernet nor images.
+Of ten genes all plans are scored, so that the true front is exact.  A table of more genes keeps the best front that is
+known (`best_known_front`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.plan_table import PlanTable, read_fields, rounded, stored_fields, true_front, write_json
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
-from stepfront.search.initial_plans.plan_kinds import PlanSource
+from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.pareto import hypervolume
 
 TABLES = Path(__file__).parent / "surrogate_tables"
 """Folder of the published tables."""
 
+MOST_ENUMERATED = 4**10
+"""Plans of the largest space whose plans are all scored."""
+
 
 @dataclass(frozen=True)
-class SurrogateTable:
-    """The table of one space of stages without skipped steps.
+class SurrogateTable(PlanTable):
+    """The model of one space: `main` [units, W], and `pairs` [units, units, W, W], which are zero unless i < j.
 
-    `widths` [W] ascending, `unit_gflops` [units, W], `main` [units, W], `pairs` [units, units, W, W] (zero unless
-    i < j), `gap` [steps, W], `half_log_snr` [steps].  `about` says what it was fitted to, and its held-out error.
+    `front_plans` [points, units] are those of the best known front, where there are too many plans to score them all.
     """
 
-    widths: tuple[float, ...]
-    steps: int
-    unit_gflops: Array
     constant: float
     main: Array
     pairs: Array
-    gap: Array
-    half_log_snr: Array
-    about: Mapping[str, Any]
+    front_plans: Levels | None = None
 
-    @cached_property
-    def encoding(self) -> Encoding:
-        """The encoding of the plans."""
-        return Stages(self.steps, self.widths, False, len(self.main))
-
-    def __call__(self, levels: Levels) -> tuple[float, float]:
-        """Return (fid, gflops) of levels [units]."""
-        fid, gflops = self.scores(np.asarray(levels)[None])[0]
-        return float(fid), float(gflops)
-
-    def scores(self, plans: Levels) -> Array:
-        """Return FID and GFLOPs per image [N, 2] of plans [N, units]."""
+    def log_fid(self, plans: Levels) -> Array:
+        """Return log FID [N] of plans [N, units]."""
         units = np.arange(plans.shape[1])
         logs = self.constant + self.main[units, plans].sum(axis=1)
         for i in units:
             for j in units[i + 1 :]:
                 logs += self.pairs[i, j, plans[:, i], plans[:, j]]
-        return np.column_stack([np.exp(logs), self.unit_gflops[units, plans].sum(axis=1)])
+        return np.asarray(logs)
 
-    def every(self) -> Array:
-        """Return the scores [widths^units, 2] of all plans, in the order of their genomes."""
-        units, count = self.main.shape
-        genes = np.indices((count,) * units, dtype=np.int8).reshape(units, -1)
-        return np.concatenate([self.scores(part.T) for part in np.array_split(genes, 64, axis=1)])
-
-    def reference_point(self) -> list[float]:
-        """Return the reference point as a search sets it: 1.1 x the worst uniform FID, 1.05 x the full cost."""
-        uniform = self.scores(np.repeat(np.arange(len(self.widths))[:, None], len(self.main), axis=1))
-        return [1.1 * float(uniform[:, 0].max()), 1.05 * float(uniform[:, 1].max())]
-
-    def plan_source(self, seed: int) -> PlanSource:
-        """Return what initial plans are made from, with this seed."""
-        width_costs = self.unit_gflops.sum(axis=0) / self.steps
-        return PlanSource(self.encoding, width_costs, self.half_log_snr, lambda: self.gap, seed)
+    def front(self) -> Array:
+        """Return the scores [points, 2] of the true front, or of the best one that is known, cheapest first."""
+        return super().front() if self.front_plans is None else true_front(self.scores(self.front_plans))
 
 
-def true_front(scores: Array) -> Array:
-    """Return the scores [points, 2] that no other of `scores` [N, 2] dominates, cheapest first; N may be millions."""
-    ordered = scores[np.lexsort((scores[:, 0], scores[:, 1]))]
-    best_before = np.concatenate([[np.inf], np.minimum.accumulate(ordered[:, 0])[:-1]])
-    return ordered[ordered[:, 0] < best_before]
+def best_known_front(table: SurrogateTable, starts: Levels) -> Levels:
+    """Return the plans [points, units] of a front that no change of one or two genes improves, cheapest first.
+
+    Pareto local search (Paquete et al. 2004) from the plans `starts` [N, units]: all plans that differ from a point of
+    the front in one or two genes are scored, until every point has been looked around.  It is no proof that the front
+    is the true one.
+    """
+    plans, scores = _least(starts, table.scores(starts))
+    looked: set[bytes] = set()
+    while new := [levels for levels in plans if levels.tobytes() not in looked]:
+        looked.update(levels.tobytes() for levels in new)
+        for levels in new:
+            around = np.concatenate(list(_around(levels, len(table.widths))))
+            plans, scores = _least(np.vstack([plans, around]), np.vstack([scores, table.scores(around)]))
+    return plans
 
 
-def true_hypervolume(table: SurrogateTable) -> float:
-    """Return the hypervolume of the front of all plans of the table."""
-    return hypervolume(true_front(table.every()), table.reference_point(), only_front=True)
+def _around(levels: Levels, count: int) -> Iterator[Levels]:
+    """Yield the plans that differ from `levels` [units] in one or two genes."""
+    genes = np.indices((count, count)).reshape(2, -1).T
+    for i in range(len(levels)):
+        for j in range(i + 1, len(levels)):
+            plans = np.repeat(levels[None], len(genes), axis=0)
+            plans[:, [i, j]] = genes
+            yield plans
+
+
+def _least(plans: Levels, scores: Array) -> tuple[Levels, Array]:
+    """Return the plans [points, units] of the front and their scores [points, 2], cheapest first, each score once."""
+    order = np.lexsort((scores[:, 0], scores[:, 1]))
+    best_before = np.concatenate([[np.inf], np.minimum.accumulate(scores[order, 0])[:-1]])
+    kept = order[scores[order, 0] < best_before]
+    return plans[kept], scores[kept]
+
+
+def true_hypervolume(table: PlanTable) -> float:
+    """Return the hypervolume of the table's front."""
+    return hypervolume(table.front(), table.reference_point(), only_front=True)
 
 
 def read_surrogate_table(path: Path) -> SurrogateTable:
@@ -101,30 +102,18 @@ def read_surrogate_table(path: Path) -> SurrogateTable:
     units, count = main.shape
     pairs = np.zeros((units, units, count, count))
     pairs[np.triu_indices(units, 1)] = np.array(stored["pairs"])
-    arrays = {name: np.array(stored[name]) for name in ("unit_gflops", "gap", "half_log_snr")}
-    return SurrogateTable(
-        tuple(stored["widths"]), stored["steps"], constant=stored["constant"], main=main, pairs=pairs,
-        about=stored["about"], **arrays,
-    )  # fmt: skip
+    front = np.array(stored["front"]) if "front" in stored else None
+    return SurrogateTable(**read_fields(stored), constant=stored["constant"], main=main, pairs=pairs, front_plans=front)
 
 
 def write_surrogate_table(table: SurrogateTable, path: Path) -> None:
     """Write the table as JSON, each coefficient with six digits; pairs in the order (0, 1), (0, 2), ..."""
-    pairs = table.pairs[np.triu_indices(len(table.main), 1)]
-    stored = {
-        "about": dict(table.about),
-        "widths": list(table.widths),
-        "steps": table.steps,
-        "constant": _rounded(table.constant),
-        **{name: _rounded(getattr(table, name)) for name in ("unit_gflops", "gap", "half_log_snr", "main")},
-        "pairs": _rounded(pairs),
+    coefficients = {
+        "constant": table.constant,
+        "main": table.main,
+        "pairs": table.pairs[np.triu_indices(table.units, 1)],
     }
-    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in stored.items()]
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-def _rounded(values: Any) -> Any:
-    """Return nested lists of the values with six significant digits."""
-    if np.ndim(values) == 0:
-        return float(f"{float(values):.6g}")
-    return [_rounded(value) for value in values]
+    stored = stored_fields(table) | {name: rounded(value) for name, value in coefficients.items()}
+    if table.front_plans is not None:
+        stored["front"] = table.front_plans.tolist()
+    write_json(stored, path)

@@ -133,7 +133,7 @@ class Tables:
 
 def reversed_table(table: SurrogateTable) -> SurrogateTable:
     """Return the table with what the steps are worth in reverse order; gap and costs stay those of the data."""
-    count = len(table.main)
+    count = table.units
     pairs = np.zeros_like(table.pairs)
     for i, j in zip(*np.triu_indices(count, 1), strict=True):
         pairs[count - 1 - j, count - 1 - i] = table.pairs[i, j].T
@@ -143,7 +143,7 @@ def reversed_table(table: SurrogateTable) -> SurrogateTable:
 def unrelated_table(table: SurrogateTable, seed: Sequence[int]) -> SurrogateTable:
     """Return the table with its coefficients exchanged at random; gap and costs stay those of the data."""
     rng = np.random.default_rng(seed)
-    pairs, upper = np.zeros_like(table.pairs), np.triu_indices(len(table.main), 1)
+    pairs, upper = np.zeros_like(table.pairs), np.triu_indices(table.units, 1)
     pairs[upper] = rng.permutation(table.pairs[upper].ravel()).reshape(table.pairs[upper].shape)
     return replace(table, main=rng.permutation(table.main.ravel()).reshape(table.main.shape), pairs=pairs)
 

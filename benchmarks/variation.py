@@ -1,7 +1,7 @@
 """Measure each choice of variation, initial plans and screening.
 
-Run it with `make bench-variation`; it writes docs/bench-variation.md.  Scores come from the enumerated space of `make
-bench-search` (6 stages, 4 widths), which is made if it is missing.
+Run it with `make bench-variation`; it writes docs/bench-variation.md.  Scores are those of the published table of
+measured plans of the digits supernet (6 stages, 4 widths).
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import pandas as pd
 
 import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
-from benchmarks.enumerate import enumerate_plans
 from benchmarks.markdown import markdown
-from benchmarks.problem import load_problem
-from benchmarks.search import TableScore, reference_point, shares
+from benchmarks.plan_table import ENUMERATED, read_enumerated_table
+from benchmarks.search import shares
+from benchmarks.surrogate_table import true_hypervolume
 from stepfront.arrays import Array
 from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
-from stepfront.search.pareto import front_indices, hypervolume
 
 RANDOM = {"random": 20}
 
@@ -78,15 +77,10 @@ def _quartiles(name: str, values: Sequence[float], most: float, digits: str) -> 
     return {f"{name}, median": words[1], f"{name}, quartiles": f"{words[0]} to {words[2]}"}
 
 
-def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
+def rows(seeds: int) -> Iterator[dict[str, str]]:
     """Yield one row per variant: median shares of the true hypervolume, and what 99% of it takes."""
-    table = enumerate_plans(run, 6, 18, IMAGES, work)
-    problem = load_problem(run, 6, 18, IMAGES)
-    lookup = dict(zip(table["genome"], zip(table["fid"], table["gflops"], strict=True), strict=True))
-    score = TableScore(problem.encoding, lookup)
-    reference = reference_point(score, problem.encoding)
-    everything = table[["fid", "gflops"]].to_numpy()
-    volume = hypervolume(everything[front_indices(everything)], reference)
+    table = read_enumerated_table(ENUMERATED / "digits-6.json")
+    reference, volume = table.reference_point(), true_hypervolume(table)
 
     def row(
         name: str,
@@ -95,7 +89,7 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
         screen: ScreenSettings = methods.NO_SCREEN,
     ) -> dict[str, str]:
         found = [
-            methods.ours(problem.plan_source(seed), score, BUDGET, seed, wanted, settings, screen)
+            methods.ours(table.plan_source(seed), table, BUDGET, seed, wanted, settings, screen)
             for seed in range(seeds)
         ]
         cells = row_cells([shares(scores, reference, volume) for scores in found], [s[:, 1] for s in found])
@@ -135,18 +129,17 @@ def rows(run: Path, work: Path, seeds: int) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/digits"))
-    parser.add_argument("--work", type=Path, default=Path("runs/bench-search"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     given = parser.parse_args()
-    table = pd.DataFrame(list(rows(given.run, given.work, given.seeds)))
-    text = (
-        f"# Variation, initial plans and screening\n\nMade by `make bench-variation` on {time.strftime('%Y-%m-%d')}, on"
-        f" the enumerated space of [bench-search.md](bench-search.md); {given.seeds} seeds; shares of"
-        " the true hypervolume. `network TFLOPs` is what the networks of the evaluations to 99% compute: what a search"
-        " costs.\n\n"
-    )
+    table = pd.DataFrame(list(rows(given.seeds)))
+    text = f"""# Variation, initial plans and screening
+
+Made by `make bench-variation` (`python -m benchmarks.variation --seeds {given.seeds}`) on {time.strftime("%Y-%m-%d")},
+on the measured plans of `digits-6` ([bench-search.md](bench-search.md)). Shares of the true hypervolume.
+`network TFLOPs` is what the networks of the evaluations to 99% compute: what a search costs.
+
+"""
     (given.docs / "bench-variation.md").write_text(text + markdown(table) + "\n", encoding="utf-8")
 
 

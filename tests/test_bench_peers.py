@@ -14,16 +14,18 @@ from benchmarks.fit_surrogate import fit
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
 from benchmarks.peers import EARLIER_SCREEN, Result, Truth, page, paired, row, run_peers
+from benchmarks.plan_table import EnumeratedTable, read_enumerated_table, true_front, write_enumerated_table
 from benchmarks.surrogate_table import (
+    MOST_ENUMERATED,
     TABLES,
     SurrogateTable,
+    best_known_front,
     read_surrogate_table,
-    true_front,
     write_surrogate_table,
 )
 from stepfront.arrays import Array
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
-from stepfront.search.pareto import front_indices
+from stepfront.search.pareto import front_indices, hypervolume
 
 
 def made_table(units: int = 4, pairwise: float = 0.1) -> SurrogateTable:
@@ -34,8 +36,8 @@ def made_table(units: int = 4, pairwise: float = 0.1) -> SurrogateTable:
     pairs = np.zeros((units, units, 3, 3))
     pairs[np.triu_indices(units, 1)] = pairwise * rng.normal(size=(units * (units - 1) // 2, 3, 3))
     return SurrogateTable(
-        (0.25, 0.5, 1.0), units, np.tile([0.1, 0.3, 1.0], (units, 1)), 1.5, gap * rng.uniform(0.5, 1.5, gap.shape),
-        pairs, gap, np.linspace(-2, 2, units), {"images": 8, "held-out error": {}},
+        (0.25, 0.5, 1.0), units, np.tile([0.1, 0.3, 1.0], (units, 1)), gap, np.linspace(-2, 2, units),
+        {"images": 8, "held-out error": {}}, 1.5, gap * rng.uniform(0.5, 1.5, gap.shape), pairs,
     )  # fmt: skip
 
 
@@ -57,6 +59,33 @@ def test_a_score_is_the_sum_of_its_terms() -> None:
 def test_the_true_front_is_that_of_all_plans() -> None:
     every = made_table().every()
     np.testing.assert_allclose(true_front(every), every[front_indices(every)])
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_best_known_front_is_the_true_one_where_all_plans_can_be_scored(path: Path) -> None:
+    table = read_surrogate_table(path)
+    starts = np.random.default_rng(0).integers(0, table.encoding.highest + 1, (20, table.units))
+    found = table.scores(best_known_front(table, starts)) if table.front_plans is None else table.front()
+    if table.count <= MOST_ENUMERATED:
+        true = true_front(table.every())
+        assert hypervolume(found, table.reference_point()) == pytest.approx(hypervolume(true, table.reference_point()))
+    else:
+        assert len(true_front(found)) == len(found) > 50
+        # A search that begins elsewhere finds nothing beyond it.
+        every = np.vstack([found, table.scores(best_known_front(table, starts[:1]))])
+        volumes = [hypervolume(scores, table.reference_point()) for scores in (true_front(every), found)]
+        assert volumes[0] == pytest.approx(volumes[1])
+
+
+def test_a_table_of_measured_plans_gives_each_its_fid(tmp_path: Path) -> None:
+    made = made_table()
+    fids = made.every()[:, 0]
+    shared = (made.widths, made.steps, made.unit_gflops, made.gap, made.half_log_snr, made.about)
+    write_enumerated_table(EnumeratedTable(*shared, fids, np.zeros(81)), tmp_path / "table.json")
+    table = read_enumerated_table(tmp_path / "table.json")
+    np.testing.assert_allclose(table.every(), made.every(), rtol=1e-5)
+    assert table(np.array([1, 0, 2, 1])) == pytest.approx(made(np.array([1, 0, 2, 1])), rel=1e-5)
+    assert Truth.of(table).volume == pytest.approx(Truth.of(made).volume, rel=1e-4)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

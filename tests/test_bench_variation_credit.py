@@ -19,7 +19,7 @@ def table(seed: int) -> SurrogateTable:
     rng = np.random.default_rng(seed)
     main = -np.cumsum(rng.uniform(0.0, 0.2, (6, 3)), axis=1)
     widths, costs = (0.5, 0.75, 1.0), np.tile([[0.1, 0.2, 0.3]], (6, 1))
-    return SurrogateTable(widths, 6, costs, 2.0, main, np.zeros((6, 6, 3, 3)), main - main[:, -1:], np.arange(6.0), {})
+    return SurrogateTable(widths, 6, costs, main - main[:, -1:], np.arange(6.0), {}, 2.0, main, np.zeros((6, 6, 3, 3)))
 
 
 def test_rates_are_shrunk_to_the_mean() -> None:
