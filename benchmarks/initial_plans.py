@@ -45,7 +45,7 @@ def main() -> None:
             )
             print(f"seed {seed}, {name}: {time.monotonic() - begin:.0f} s", flush=True)
     shown = [n for n in (10, 28, 40, 60, 80, 120) if n <= given.budget]
-    table = share_table(found, shown)
+    table = share_table(found, shown, given.images)
     table.insert(1, "first generation", [", ".join(f"{n} {k}" for k, n in MIXES[name].items()) for name in MIXES])
     options = f"--seeds {given.seeds} --budget {given.budget} --images {given.images}"
     text = (
@@ -53,7 +53,8 @@ def main() -> None:
         f" {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
         "The digits supernet of the quickstart, with the default sampler, space, variation and screening; only the"
         f" first generation differs. {given.images} images per score, one noise seed. The table shows the share of the"
-        f" hypervolume of the union of all fronts, median of {given.seeds} seeds, by FID evaluations.\n\n"
+        f" hypervolume of the union of all fronts, median of {given.seeds} seeds, by FID evaluations and by network"
+        " TFLOPs, which is what a search costs.\n\n"
     )
     given.docs.mkdir(parents=True, exist_ok=True)
     (given.docs / "bench-initial-plans.md").write_text(text + markdown(table) + "\n", encoding="utf-8")

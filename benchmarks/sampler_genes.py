@@ -103,7 +103,9 @@ def main() -> None:
         "The digits supernet of the quickstart, with the default space, first generation, variation and screening. With"
         f" genes, each plan also chooses: `{'`, `'.join(GENES)}`. {given.images} images per score, one noise seed.\n",
         "## By the search's own scores\n\nShare of the hypervolume of the union of all fronts, median of"
-        f" {given.seeds} seeds, by FID evaluations.\n\n" + markdown(share_table(found, shown)) + "\n",
+        f" {given.seeds} seeds, by FID evaluations and by network TFLOPs, which is what a search costs.\n\n"
+        + markdown(share_table(found, shown, given.images))
+        + "\n",
         f"## On held-out noise\n\nThe fronts again, mean of {given.held_out} noise seeds of {given.held_out_images}"
         " images: share of the hypervolume of the union of all fronts, and the best FID at the cost of 2, 3, 4, 6, 10"
         " and 15 steps at full width; medians over seeds.\n\n" + markdown(held_out_table(fronts, reference, at)) + "\n",

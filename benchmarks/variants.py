@@ -127,16 +127,30 @@ def reference_point(found: Sequence[Searched]) -> list[float]:
     return [1.1 * max(fid for fid, _ in uniform), 1.05 * max(gflops for _, gflops in uniform)]
 
 
-def share_table(found: Mapping[str, Sequence[Searched]], shown: Sequence[int]) -> pd.DataFrame:
-    """Return medians over seeds of the share of the hypervolume of the union of all fronts, after some evaluations."""
+def share_table(found: Mapping[str, Sequence[Searched]], shown: Sequence[int], images: int) -> pd.DataFrame:
+    """Return medians over seeds of the share of the hypervolume of the union of all fronts.
+
+    They are those after some evaluations, of so many `images` each, and where all searches have spent as much: after
+    half and all of the network TFLOPs of the cheapest one.
+    """
     every = [one for searches in found.values() for one in searches]
     reference = reference_point(every)
     union = np.vstack([one.scores for one in every])
     volume = hypervolume(union[front_indices(union)], reference)
+    least = min(network_tflops(one, images)[-1] for one in every)
     rows = []
     for name, searches in found.items():
         curves = np.array([hypervolume_history(one.scores, reference) / volume for one in searches])
-        middle = np.median(curves, axis=0)
-        row = {"variant": name} | {str(n): f"{middle[n - 1]:.3f}" for n in shown}
+        spent = [network_tflops(one, images) for one in searches]
+        row = {"variant": name} | {str(n): f"{np.median(curves[:, n - 1]):.3f}" for n in shown}
+        for limit in (least / 2, least):
+            within = [curve[each <= limit][-1] for curve, each in zip(curves, spent, strict=True)]
+            row[f"at {limit:.2g} network TFLOPs"] = f"{np.median(within):.3f}"
+        row["network TFLOPs at the end"] = f"{np.median([each[-1] for each in spent]):.2f}"
         rows.append(row | {"range at the end": f"{curves[:, -1].min():.3f}-{curves[:, -1].max():.3f}"})
     return pd.DataFrame(rows)
+
+
+def network_tflops(searched: Searched, images: int) -> np.ndarray:
+    """Return what the networks of a search computed until each evaluation of so many images, [N]."""
+    return np.asarray(np.cumsum(searched.scores[:, 1]) * images / 1000)

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.step_variants import CASES, main
 from benchmarks.step_variants_page import Front, Measured, answer, difference, driver_answer, fid_table
-from benchmarks.variants import KeptScores, problem_of, width_costs
+from benchmarks.variants import KeptScores, Searched, network_tflops, problem_of, share_table, width_costs
+from stepfront.trainers.diffusion.plan import Plan
 from stepfront.trainers.variant import parse_variants
 
 
@@ -47,6 +48,20 @@ def test_the_question_is_no_cost_behind_and_half_ahead() -> None:
     assert "behind at 1 (not as asked" in answer(measured(-1, -1, -1, 1), "widths")
     assert "ahead at 1 of 4 costs, behind at 0 (not as asked" in answer(measured(-1, 0, 0, 0), "widths")
     assert answer(measured(0, 0), "fewer steps") == "against fewer steps: ahead at 0 of 1 costs, behind at 1"
+
+
+def test_searches_are_compared_where_their_networks_have_computed_as_much() -> None:
+    widest = Plan.of([0.9, 0.5], parse_variants("2x1.00"), "ddim")
+    cheap = Searched([widest] * 4, np.array([[4.0, 1.0], [3.0, 1.0], [2.0, 1.0], [1.0, 1.0]]))
+    dear = Searched([widest] * 2, np.array([[4.0, 1.0], [1.0, 5.0]]))
+    assert network_tflops(cheap, 500).tolist() == [0.5, 1.0, 1.5, 2.0]
+    table = share_table({"cheap": [cheap], "dear": [dear]}, [2], 500).set_index("variant")
+    # Half and all of the 2 TFLOPs of the cheap one; the dear one's second evaluation would be beyond them.
+    cheap_at_half = table.loc["cheap", "at 1 network TFLOPs"]
+    assert cheap_at_half == table.loc["cheap", "2"]
+    assert table.loc["cheap", "at 2 network TFLOPs"] == "1.000"
+    assert table.loc["dear", "at 1 network TFLOPs"] == table.loc["dear", "at 2 network TFLOPs"] < cheap_at_half
+    assert table.loc["dear", "network TFLOPs at the end"] == "3.00"
 
 
 def test_results_are_kept_as_json() -> None:
