@@ -59,13 +59,13 @@ bench-initial-plans: $(READY)  ## compare first generations with any number of s
 bench-sampler-genes: $(READY)  ## compare searches with and without genes for solver and grid (needs runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sampler_genes
 
-bench-search: $(READY)  ## measure hypervolume against evaluations per method (about an hour the first time)
+bench-search: $(READY)  ## measure hypervolume against evaluations per method, on measured plans (minutes, no supernet)
 	$(BIN)/python -m benchmarks.search
 
-bench-peers: $(READY)  ## compare the search with its peers on a published surrogate table (20 minutes, no supernet)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers --table digits-10
+bench-peers: $(READY)  ## compare the search with its peers on four published tables (an hour and a half, no supernet)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers $(addprefix --table ,digits-6 fashion-6 digits-10 digits-20)
 
-surrogate-table: $(READY)  ## fit the surrogate table of bench-peers to evaluated plans (needs runs/digits)
+surrogate-table: $(READY)  ## fit a surrogate table of bench-peers to evaluated plans (needs runs/digits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fit_surrogate
 
 bench-storages: $(READY)  ## measure ask and tell with 1,000 genes in every storage

@@ -292,7 +292,7 @@ the additive model. The tables of six genes are measured, not modelled.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default="", help="name of one published table; default: all")
+    parser.add_argument("--table", action="append", help="name of a published table, also several times; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-peers"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=SEEDS, help="most seeds of a method")
@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true", help="run nothing, and write the page from results in --work")
     given = parser.parse_args()
     sections, found = [], list[tuple[Truth, dict[str, list[Result]]]]()
-    for path in table_paths(given.table or "*"):
+    for path in table_paths(given.table):
         truth = Truth.of(read_table(path))
         results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work, given.kept)
         if given.only:
@@ -315,16 +315,23 @@ def main() -> None:
         print("\n".join(mean_lines(found)))
     else:
         # Without --work, --docs and --kept, which change no row.
-        options = f" --table {given.table}" * bool(given.table) + f" --seeds {given.seeds}" * (given.seeds != SEEDS)
+        options = "".join(f" --table {name}" for name in given.table or ())
+        options += f" --seeds {given.seeds}" * (given.seeds != SEEDS)
         newest = max((path.stat().st_mtime for path in given.work.rglob("*.npz")), default=time.time())
         made = time.strftime("%Y-%m-%d", time.localtime(newest))
         given.docs.mkdir(parents=True, exist_ok=True)
         (given.docs / "bench-peers.md").write_text(page(sections, options, made), encoding="utf-8")
 
 
-def table_paths(name: str) -> list[Path]:
-    """Return the files of the published tables whose names match, those of measured plans first."""
-    return [path for folder in (ENUMERATED, TABLES) for path in sorted(folder.glob(f"{name}.json"))]
+def table_paths(names: Sequence[str] | None) -> list[Path]:
+    """Return the files of the published tables of these names, or of all, those of measured plans first.
+
+    Raises SystemExit where there is no table of a name.
+    """
+    every = {path.stem: path for folder in (ENUMERATED, TABLES) for path in sorted(folder.glob("*.json"))}
+    if unknown := [name for name in names or () if name not in every]:
+        raise SystemExit(f"no table named {', '.join(unknown)} (published: {', '.join(every)})")
+    return [path for name, path in every.items() if names is None or name in names]
 
 
 def read_table(path: Path) -> PlanTable:

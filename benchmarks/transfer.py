@@ -41,6 +41,9 @@ FIRST_SCREEN = ScreenSettings(coding="level", acquisition="optimistic", neighbou
 EARLIER_TRIALS = 120
 """Evaluations of an earlier search, the budget of the presets."""
 
+GENES = 10
+"""Genes of the tables that are searched on."""
+
 COLD, COLD_FIRST = "cold", "cold, with the screening of 0.1"
 """Names of the rows without earlier searches."""
 
@@ -191,8 +194,11 @@ def carried(
     return model, [Proposal(genome, "front:earlier") for genome in genomes]
 
 
-def comparisons(names: Sequence[str], data: str) -> Iterator[tuple[str, str, Comparison]]:
-    """Yield what is compared on the table `data`, with its name in the summary and that of its row."""
+def comparisons(names: Sequence[str], data: str, longer: Sequence[str] = ()) -> Iterator[tuple[str, str, Comparison]]:
+    """Yield what is compared on the table `data`, with its name in the summary and that of its row.
+
+    `names` are the tables that are searched on, and `longer` those of more steps, which are only started from.
+    """
     others = [name for name in names if name != data]
     yield COLD, COLD, Comparison(data)
     yield COLD_FIRST, COLD_FIRST, Comparison(data, screen=FIRST_SCREEN)
@@ -200,6 +206,8 @@ def comparisons(names: Sequence[str], data: str) -> Iterator[tuple[str, str, Com
         yield "from one other table (all ordered pairs)", f"from {name}", Comparison(data, (name,))
     if len(others) > 1:
         yield "from all other tables", f"from {' and '.join(others)}", Comparison(data, tuple(others))
+    for name in longer:
+        yield "from a table of 20 steps", f"from {name}, of 20 steps", Comparison(data, (name,))
     for control, earlier in (
         ("the reversed table", (REVERSED,)),
         ("an unrelated table", UNRELATED[:1]),
@@ -246,12 +254,13 @@ def measure(tables: Tables, seeds: int, trials: int, only: str = "") -> tuple[di
     """Return the rows of each table whose name contains `only`, and the ratios over all their ordered pairs."""
     sections: dict[str, pd.DataFrame] = {}
     ratios: dict[str, list[Array]] = {}
-    names = sorted(tables.by_name)
+    names = sorted(name for name, table in tables.by_name.items() if table.units == GENES)
+    longer = sorted(set(tables.by_name) - set(names))
     for data in (name for name in names if only in name):
         cold = [tables.run(Comparison(data), seed) for seed in range(seeds)]
         compared = [
             (kind, name, [tables.run(comparison, seed) for seed in range(seeds)], cold)
-            for kind, name, comparison in comparisons(names, data)
+            for kind, name, comparison in comparisons(names, data, longer)
         ]
         if seeds > 1:
             others = [one for shift in range(1, seeds) for one in (*cold[shift:], *cold[:shift])]
@@ -312,8 +321,8 @@ Goal: half in the median, and never above 1.1.
   `unrelated` has all its coefficients exchanged at random, others for each seed. Their first generation is chosen by
   expected gain as well. So what is below a control's ratio is due to what the earlier search knows, and the rest to how
   plans are chosen.
-- A table has neither noise nor interactions of three steps, and all tables here have 10 genes of the same 4 widths and
-  the same 10 steps. Other numbers of steps and widths are tested (`tests/search/earlier`), not measured.
+- A table has neither noise nor interactions of three steps. All tables that are searched on have 10 genes, 10 steps and
+  the same 4 widths. One earlier search has 20 steps. Other widths are tested (`tests/search/earlier`), not measured.
 
 {chr(10).join(parts)}"""
 
