@@ -90,7 +90,7 @@ def _versus_baselines(tables: SearchTables) -> list[str]:
     gain = versus.baseline_fid.astype(float) - versus.fid.astype(float)
     better = gain[gain > 0]
     points = f"{len(better)} of {plural(len(versus), 'front point')}"
-    count = f"{points} score better than every baseline of equal or lower cost"
+    count = f"{points} {'scores' if len(better) == 1 else 'score'} better than every baseline of equal or lower cost"
     return [f"{count}, by {decimal(better.median())} FID in the median." if len(better) else f"{count}."]
 
 

@@ -89,7 +89,7 @@ def gap_figure(lines: list[WidthLine]) -> Figure:
     """Draw a line per width over the steps."""
     figure = _figure(lines, "step %{x}: gap %{y:.3~g}", "lines+markers" if len(lines[0].x) <= 100 else "lines")
     values = np.concatenate([line.y for line in lines])
-    figure.update_layout(yaxis=axis("gap: growth of the denoising loss", values) | {"tickformat": "~g"})
+    figure.update_layout(yaxis=axis("gap: growth of the denoising loss", values))
     return figure
 
 

@@ -62,6 +62,7 @@ def axis(title: str, values: Sequence[float] | np.ndarray | None = None) -> dict
     """Return the settings of an axis, logarithmic when the values span enough."""
     kind = "linear" if values is None else axis_type(values)
     settings: dict[str, Any] = {"title": {"text": title}, "type": kind, "zeroline": False, "automargin": True}
+    settings["minexponent"] = 5  # 0.0005, not 500µ
     return settings | ({"tickvals": decade_ticks(values)} if kind == "log" and values is not None else {})
 
 

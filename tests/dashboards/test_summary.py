@@ -125,6 +125,8 @@ def test_front_points_ahead_of_their_baseline_are_counted(tables: SearchTables) 
     versus = tables.versus.iloc[:3].assign(fid=20.0, baseline_fid=[20.5, 19.0, 21.5])
     said = "2 of 3 front points score better than every baseline of equal or lower cost, by 1.00 FID in the median."
     assert said in summary_sentences(replace(tables, versus=versus))
+    said = "1 of 1 front point scores better than every baseline of equal or lower cost, by 0.50 FID in the median."
+    assert said in summary_sentences(replace(tables, versus=versus.iloc[:1]))
 
 
 def test_a_point_without_a_baseline_is_not_counted(tables: SearchTables) -> None:
