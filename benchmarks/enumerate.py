@@ -29,8 +29,8 @@ from stepfront.trainers.evaluation import PAIRED_IMAGES
 from stepfront.trainers.metrics.fid import Moments
 from stepfront.trainers.networks.card import read_card
 
-STAGES, STEPS, IMAGES = 6, 18, 512
-"""The space of bench-search: genes, DDIM steps, and images per score."""
+STAGES, STEPS = 6, 18
+"""The spaces of bench-search: genes, and DDIM steps."""
 
 
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:
@@ -135,9 +135,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="folder for scores")
     parser.add_argument("--name", default="digits-6", help="name of the table")
+    parser.add_argument("--images", type=int, default=512, help="images per score")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    table = made_table(given.run, STAGES, STEPS, IMAGES, given.work)
+    table = made_table(given.run, STAGES, STEPS, given.images, given.work)
     write_enumerated_table(table, ENUMERATED / f"{given.name}.json")
 
 

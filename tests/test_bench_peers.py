@@ -61,9 +61,9 @@ def test_the_true_front_is_that_of_all_plans() -> None:
     np.testing.assert_allclose(true_front(every), every[front_indices(every)])
 
 
-@pytest.mark.parametrize("path", sorted(TABLES.glob("*.json")), ids=lambda path: path.stem)
-def test_the_best_known_front_is_the_true_one_where_all_plans_can_be_scored(path: Path) -> None:
-    table = read_surrogate_table(path)
+@pytest.mark.parametrize("name", ["digits-10", "digits-20"])
+def test_the_best_known_front_is_the_true_one_where_all_plans_can_be_scored(name: str) -> None:
+    table = read_surrogate_table(TABLES / f"{name}.json")
     starts = np.random.default_rng(0).integers(0, table.encoding.highest + 1, (20, table.units))
     found = table.scores(best_known_front(table, starts)) if table.front_plans is None else table.front()
     if table.count <= MOST_ENUMERATED:
