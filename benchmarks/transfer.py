@@ -56,6 +56,10 @@ coefficients exchanged at random, so that nothing is left of it but their sizes.
 
 CONTROLS = (REVERSED, *UNRELATED)
 
+MAIN, ALL = KNOWN = ("main", "all")
+"""Bounds on what a model of an earlier search could be worth: it knows the data's main terms exactly and has the pairs
+of the earlier table, exactly, or it knows all."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -64,6 +68,8 @@ class Comparison:
     data: str
     earlier: tuple[str, ...] = ()
     screen: ScreenSettings = SCREEN
+    known: str = ""
+    """What is exact in place of the earlier search's model, of `KNOWN`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Tables:
         """Return what a search found after each evaluation; results are kept and read again."""
         table = self.by_name[comparison.data]
         words = "-".join([comparison.data, "from", *(comparison.earlier or ["none"]), comparison.screen.coding])
+        words += comparison.known and f"-{comparison.known}"
         how = settings_json(comparison.screen)
         digest = self._digest([comparison.data, *(name for name in comparison.earlier if name not in CONTROLS)])
         digest = hashlib.sha256(f"{how} {EARLIER_TRIALS} {digest}".encode()).hexdigest()[:12]
@@ -113,6 +120,9 @@ class Tables:
 
     def _scores(self, comparison: Comparison, table: SurrogateTable, seed: int) -> Array:
         found = [self._carried(name, comparison.data, seed) for name in comparison.earlier]
+        if comparison.known:
+            exact = [known_exactly(comparison.known, self.by_name[name], table) for name in comparison.earlier]
+            found = [(model, front) for model, (_, front) in zip(exact, found, strict=True)]
         return methods.ours(
             table.plan_source(seed), table, self.budget, seed, DEFAULTS.initial_plans, DEFAULTS.variation,
             comparison.screen, earlier=[model for model, _ in found], front=[p for _, front in found for p in front],
@@ -132,6 +142,12 @@ class Tables:
     def _digest(self, names: Sequence[str]) -> str:
         content = b"".join((TABLES / f"{name}.json").read_bytes() for name in names)
         return hashlib.sha256(content).hexdigest()[:6]
+
+
+def known_exactly(known: str, old: SurrogateTable, new: SurrogateTable) -> EarlierModel:
+    """Return a model that knows the new table's terms exactly, or its main terms and for its pairs those of the old."""
+    table = new if known == ALL else replace(new, pairs=old.pairs)
+    return lambda plans: table.log_fid(np.array(plans))
 
 
 def reversed_table(table: SurrogateTable) -> SurrogateTable:
@@ -208,6 +224,10 @@ def comparisons(names: Sequence[str], data: str, longer: Sequence[str] = ()) -> 
         yield "from all other tables", f"from {' and '.join(others)}", Comparison(data, tuple(others))
     for name in longer:
         yield "from a table of 20 steps", f"from {name}, of 20 steps", Comparison(data, (name,))
+    bounds = {MAIN: "main terms known exactly, pairs of", ALL: "all known exactly, first plans of"}
+    for known, words in bounds.items():
+        for name in others:
+            yield f"bound: {words} one other table", f"bound: {words} {name}", Comparison(data, (name,), known=known)
     for control, earlier in (
         ("the reversed table", (REVERSED,)),
         ("an unrelated table", UNRELATED[:1]),
@@ -321,6 +341,9 @@ Goal: half in the median, and never above 1.1.
   `unrelated` has all its coefficients exchanged at random, others for each seed. Their first generation is chosen by
   expected gain as well. So what is below a control's ratio is due to what the earlier search knows, and the rest to how
   plans are chosen.
+- A `bound` is no search that anybody can run: in place of the earlier search's model it has one that knows terms of the
+  data's own table. With its main terms and the pairs of the earlier table, both exact, it knows the most that one
+  earlier search could carry over. With all terms nothing is left to learn.
 - A table has neither noise nor interactions of three steps. All tables that are searched on have 10 genes, 10 steps and
   the same 4 widths. One earlier search has 20 steps. Other widths are tested (`tests/search/earlier`), not measured.
 
