@@ -1,9 +1,10 @@
 """Time what the driver of a search does with its processor, part by part, while workers sleep.
 
-python -m benchmarks.driver_parts [--run runs/digits] [--workers 3] [--seconds 0.1] [--each 60] [--optuna-storage]
+python -m benchmarks.driver_parts [--run runs/digits] [--workers 3] [--seconds 0.1] [--each 60] [--genes 1000]
+    [--window 500] [--optuna-storage]
 
 It prints milliseconds of the main thread per plan, each part without the parts within it, from the moment when every
-worker had a result on.
+worker had a result on.  With a window, it prints the same for each so many plans of the search: what grows with them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -74,14 +76,45 @@ class Timers:
         return timed
 
 
+@dataclass(frozen=True)
+class Window:
+    """What the driver spent in ms per plan, part by part, until a number of plans and since the window before."""
+
+    plans: int
+    parts: dict[str, float]
+    process: float
+
+
+class Windows:
+    """Cuts what a search's timers count into windows of `size` plans; 0: into none."""
+
+    def __init__(self, timers: Timers, size: int) -> None:
+        self.found: list[Window] = []
+        self._timers, self._size = timers, size
+        self._before: Counter[str] = Counter()
+
+    def update(self, clock: Clock) -> None:
+        """End a window where its last result has come."""
+        count = len(clock.busy)
+        if not self._size or count % self._size:
+            return
+        spent = self._timers.spent
+        parts = {part: 1000 * (spent[part] - self._before[part]) / self._size for part in spent}
+        since = clock.busy[max(0, count - 1 - self._size)]
+        self.found.append(Window(count, parts, 1000 * (clock.busy[-1] - since) / self._size))
+        self._before = Counter(spent)
+
+
 @contextmanager
-def timed_parts(workers: int) -> Iterator[Timers]:
-    """Time the parts of searches in the block, from their result number `workers` on."""
+def timed_parts(workers: int, window: int = 0) -> Iterator[tuple[Timers, Windows]]:
+    """Time the parts of searches in the block, from their result number `workers` on, or by windows of so many."""
     timers, update = Timers(), Clock.update
+    windows = Windows(timers, window)
 
     def counted(clock: Clock, report: Any) -> None:
         update(clock, report)
-        if len(clock.wall) == workers:
+        windows.update(clock)
+        if len(clock.wall) == workers and not window:
             timers.spent.clear()
             timers.calls.clear()
 
@@ -89,7 +122,7 @@ def timed_parts(workers: int) -> Iterator[Timers]:
         stack.enter_context(patch.object(Clock, "update", counted))
         for owner, name, part in PARTS:
             stack.enter_context(patch.object(owner, name, timers.around(getattr(owner, name), part)))
-        yield timers
+        yield timers, windows
 
 
 def main() -> None:
@@ -98,19 +131,26 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.1, help="of an evaluation")
     parser.add_argument("--each", type=int, default=60, help="plans per worker")
+    parser.add_argument("--genes", type=int, choices=(10, 1000), default=10, help="of the space: stages, or steps")
+    parser.add_argument("--window", type=int, default=0, help="plans per row of what grows with their number")
     parser.add_argument("--optuna-storage", action="store_true", help="write the study by Optuna's own storage")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        timers = stack.enter_context(timed_parts(given.workers))
+        timers, windows = stack.enter_context(timed_parts(given.workers, given.window))
         if given.optuna_storage:
             stack.enter_context(patch.object(optuna_storage, "OneWriterStorage", RDBStorage))
-        found = utilisation(given.run, given.workers, given.seconds, given.each)
-    plans = given.workers * (given.each - 1)
+        found = utilisation(given.run, given.workers, given.seconds, given.each, given.genes)
+    plans = given.workers * (given.each - (not given.window))
     print(f"{found.began} workers began and were busy {found.share:.3f} of their time")
     print(f"{found.driver_ms:.1f} ms of the driver's processor per plan, {found.plans_per_second:.1f} plans per second")
     for part, seconds in timers.spent.most_common():
         print(f"{part:32}{1000 * seconds / plans:8.2f} ms per plan{timers.calls[part]:8} calls")
+    if windows.found:
+        print(f"\n{'plans up to':32}" + "".join(f"{window.plans:8}" for window in windows.found))
+        for part in ("process", *timers.spent):
+            row = [window.process if part == "process" else window.parts.get(part, 0.0) for window in windows.found]
+            print(f"{part:32}" + "".join(f"{value:8.2f}" for value in row))
 
 
 if __name__ == "__main__":

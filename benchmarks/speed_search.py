@@ -113,15 +113,24 @@ def prefixes(run: Path, quick: bool) -> list[Row]:
     ]
 
 
+def space_of(genes: int) -> dict[str, dict[str, Any]]:
+    """Return settings of a space of 1,000 genes, one per step; otherwise none, which leaves the preset's 10 stages."""
+    if genes != 1000:
+        return {}
+    return {
+        "sampler": {"steps": 1000, "solver": "unipc_2"},
+        "space": {"encoding": "steps"},
+        "training": {"held_out_images": 16},
+    }
+
+
 def driver(run: Path, quick: bool) -> list[Row]:
     """Time what a trial costs beside its evaluation, from ask to MLflow."""
     rows = []
     trials, window = (60, 15) if quick else (2050, 100)
     for genes, most in ((10, 40),) if quick else ((10, 40), (1000, 50)):
-        groups: dict[str, dict[str, Any]] = {"budget": {"trials": trials}, "workers": {"engine": "plain"}}
-        if genes == 1000:
-            groups |= {"sampler": {"steps": 1000}, "space": {"encoding": "steps"}, "training": {"held_out_images": 16}}
-        with searched(run, Sleeping, **groups) as (_, clock):
+        groups = {"budget": {"trials": trials}, "workers": {"engine": "plain"}}
+        with searched(run, Sleeping, **groups, **space_of(genes)) as (_, clock):
             wall, busy = (1000 * np.diff(np.array(seconds)) for seconds in (clock.wall, clock.busy))
         first, last = (slice(0, window) if quick else slice(50, 150)), slice(len(wall) - window, None)
         details = f"mean over {trials} trials; of it {busy.mean():.0f} ms of the driver's processor"
@@ -146,14 +155,14 @@ class Utilisation:
     plans_per_second: float
 
 
-def utilisation(run: Path, workers: int, seconds: float, each: int, **settings: Any) -> Utilisation:
+def utilisation(run: Path, workers: int, seconds: float, each: int, genes: int = 10, **settings: Any) -> Utilisation:
     """Measure workers that sleep for `seconds` per plan, `each` plans per worker; `settings` are those of workers.
 
     The time is from the moment when all had begun until one had nothing more to do; NaN if the latter came first.
     """
 
     placed = {"count": workers, "cpus": 0.01, "engine": "plain"} | settings
-    groups = {"budget": {"trials": workers * each}, "workers": placed}
+    groups = {"budget": {"trials": workers * each}, "workers": placed, **space_of(genes)}
     with tempfile.TemporaryDirectory() as gate:
         load = partial(Sleeping, seconds=seconds, gate=Gate(gate, workers, time.time() + GATE_SECONDS))
         with searched(run, load, **groups) as (directory, clock):
