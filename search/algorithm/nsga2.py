@@ -33,12 +33,17 @@ from stepfront.search.records.settings_paths import FRONT_OF
 
 _TRIES = 200
 
+LARGEST_POOL = 400
+"""Candidates that a packet's plans are chosen among at which no more are added: each is looked at for each plan."""
+
 Screen = Callable[[Levels], int]
 """Return the index of the child to evaluate among several, [N, units]."""
 
 Lead = Callable[[Sequence[Levels]], int | None]
 """Return the index of the plan to evaluate while earlier searches are trusted; None where they are not."""
 
+
+_Candidate = tuple[Levels, Proposal]
 
 _Point = tuple[Levels, tuple[int, ...]]
 """A plan whose neighbours are proposed, and their parents."""
@@ -86,7 +91,7 @@ class BlockNSGAII(GenomeSampler):
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
         self._front: tuple[int, list[_Point]] = (-1, [])
-        self._pool: tuple[int, list[tuple[Levels, Proposal]]] = (-1, [])
+        self._pool: tuple[int, dict[str, _Candidate]] = (-1, {})
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
 
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
@@ -110,21 +115,19 @@ class BlockNSGAII(GenomeSampler):
             rng, children[self.screen(np.array([levels for levels, _ in children]))], self.screen, seen
         )
 
-    def _candidates_of(
-        self, rng: np.random.Generator, study: Study, archive: TrialArchive
-    ) -> list[tuple[Levels, Proposal]]:
+    def _candidates_of(self, rng: np.random.Generator, study: Study, archive: TrialArchive) -> list[_Candidate]:
         """Return new children of the elite, and neighbours of the front where they are screened.
 
-        While other plans are under way and no result has come, those that the proposal before left are offered again,
-        behind one new child: the plans of a packet are chosen among the same.  The first stays a draw of variation,
-        for screens that make no choice.
+        While other plans are under way and no result has come, those that the proposals before left are offered again,
+        behind one new child: the plans of a packet are chosen among the same, and among those that climbs compared.
+        The first stays a draw of variation, for screens that make no choice.
         """
         count, seen = len(archive.complete), archive.genomes
         # Before the first result, plans under way are better parents than none.
         parents = self.elite(study, archive) or list(archive.under_way.values())
         left = []
         if archive.under_way and self._pool[0] == count:
-            left = [pair for pair in self._pool[1] if pair[1].genome not in seen]
+            left = [pair for genome, pair in self._pool[1].items() if genome not in seen]
         if len(left) > self.offspring:
             children = self._children(rng, parents, seen, 1)
             new = {child.genome for _, child in children}
@@ -133,7 +136,8 @@ class BlockNSGAII(GenomeSampler):
             children = self._children(rng, parents, seen, self.offspring)
             if self.screen is not None and self._most_neighbours:
                 children += self._around_front(rng, archive, {child.genome for _, child in children})
-        self._pool = (count, children) if self.screen is not None else (-1, [])
+        if self.screen is not None:
+            self._pool = count, {pair[1].genome: pair for pair in children}
         return children
 
     def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
@@ -174,9 +178,9 @@ class BlockNSGAII(GenomeSampler):
 
     def _children(
         self, rng: np.random.Generator, elite: list[FrozenTrial], seen: set[str], most: int
-    ) -> list[tuple[Levels, Proposal]]:
+    ) -> list[_Candidate]:
         """Return new affordable children, one or, where they are screened, up to `most`."""
-        children: list[tuple[Levels, Proposal]] = []
+        children: list[_Candidate] = []
         made: set[str] = set()
         for attempt in range(_TRIES):
             # After many repeats the neighbourhood is exhausted: draw from the complete space.
@@ -190,9 +194,7 @@ class BlockNSGAII(GenomeSampler):
                 break
         return children
 
-    def _around_front(
-        self, rng: np.random.Generator, archive: TrialArchive, others: set[str]
-    ) -> list[tuple[Levels, Proposal]]:
+    def _around_front(self, rng: np.random.Generator, archive: TrialArchive, others: set[str]) -> list[_Candidate]:
         """Return new affordable plans one change away from a point of the front, a random part of too many."""
         if self._front[0] != len(archive.complete):
             front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
@@ -200,13 +202,13 @@ class BlockNSGAII(GenomeSampler):
             self._front = len(archive.complete), points
         return self._neighbours(rng, self._front[1], "neighbour", archive.genomes, others)
 
-    def _climbed(
-        self, rng: np.random.Generator, start: tuple[Levels, Proposal], screen: Screen, seen: set[str]
-    ) -> Proposal:
+    def _climbed(self, rng: np.random.Generator, start: _Candidate, screen: Screen, seen: set[str]) -> Proposal:
         """Return the plan that single changes lead to, from the start on, each the one that the screen prefers."""
         levels, proposal = start
         for _ in range(self._most_climb):
             near = self._neighbours(rng, [(levels, proposal.parents)], "climb", seen, {proposal.genome})
+            if len(self._pool[1]) < LARGEST_POOL:
+                self._pool[1].update((pair[1].genome, pair) for pair in near if pair[1].genome not in self._pool[1])
             chosen = screen(np.array([levels, *(other for other, _ in near)]))
             if chosen == 0:
                 break
@@ -220,7 +222,7 @@ class BlockNSGAII(GenomeSampler):
         origin: str,
         seen: set[str],
         others: set[str],
-    ) -> list[tuple[Levels, Proposal]]:
+    ) -> list[_Candidate]:
         """Return affordable plans one change away from points, given with their parents; of many a random part.
 
         Plans that were `seen`, and the `others` that are screened beside these, are left out.
@@ -233,7 +235,7 @@ class BlockNSGAII(GenomeSampler):
             return []
         of = changes // each
         plans = neighbours(np.array([levels for levels, _ in points])[of], changes % each, self.encoding)
-        found: dict[str, tuple[Levels, Proposal]] = {}
+        found: dict[str, _Candidate] = {}
         for genome, levels, point in zip(self.encoding.pack_all(plans), plans, of.tolist(), strict=True):
             if not (genome in seen or genome in others or genome in found) and self._affordable(levels):
                 found[genome] = levels, Proposal(genome, origin, points[point][1])

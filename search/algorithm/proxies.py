@@ -125,6 +125,10 @@ class ModelProxy:
         """Return mean and standard deviation of each child's log FID, [N] each; of another score, without the log."""
         return self._model.predict(self._features(children))
 
+    def mean(self, plans: Sequence[Levels]) -> Array:
+        """Return the mean of each plan's log FID alone, [N], which takes a fraction of the time of both."""
+        return self._model.mean(self._features(plans))
+
     def believe(self, plans: Sequence[Levels]) -> None:
         """Count plans as evaluated with what the model expects of them, until it learns again."""
         self._model.believe(self._features(plans))

@@ -16,12 +16,15 @@ from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.algorithm.transfer import LEAST_LEAD
 from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
-from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume_gains
+from stepfront.search.pareto import domination_rank, expected_hypervolume_gains, front_indices, hypervolume_gains
 
 FEWEST_TRIALS = 6
 """Complete trials below which no proxy is used while other plans are under way: each result that is waited for costs
 as many plans without screening as there are workers.
 """
+
+_AT_ONCE = 16
+"""Plans whose gains are computed again together: a few cost hardly more than one."""
 
 MOST_UNDER_WAY = 100
 """Most plans under way that a model counts as evaluated; all of them join the front."""
@@ -83,6 +86,33 @@ class _Searched:
         return self.progress.front_scores() if self._own_front is None else self._own_front
 
 
+class _LazyGains:
+    """Find the plan of largest gain where each gain was computed before and can only have fallen since.
+
+    That is so while the plans of a packet are chosen: each that is believed takes from what is left to gain near it
+    (rare exceptions are ignored).  So a plan is computed again only if its last gain is above all that are known: the
+    accelerated greedy algorithm of Minoux (1978).
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, float] = {}
+
+    def forget(self) -> None:
+        """Count all plans as new."""
+        self._last = {}
+
+    def largest(self, plans: Plans, gains_of: Callable[[Levels], Array]) -> int:
+        """Return the index of the plan of largest gain; `gains_of` returns the gains of some plans [N, units]: [N]."""
+        every, keys = np.asarray(plans), [levels.tobytes() for levels in plans]
+        gains, known = np.array([self._last.get(key, np.inf) for key in keys]), np.zeros(len(keys), dtype=bool)
+        while not known[chosen := int(np.argmax(gains))]:
+            count = max(_AT_ONCE, np.count_nonzero(np.isinf(gains)))
+            some = np.argsort(np.where(known, np.inf, -gains), kind="stable")[: min(count, np.count_nonzero(~known))]
+            gains[some], known[some] = gains_of(every[some]), True
+        self._last.update(zip(keys, gains.tolist(), strict=True))
+        return chosen
+
+
 class Screening:
     """Choose among children by proxies, as long as the rank correlation of each is at least `least_tau`.
 
@@ -117,6 +147,7 @@ class Screening:
         self._levels: dict[int, Levels] = {}
         self._joined: tuple[Array | None, Array] = None, np.zeros((0, 0))
         self._known: _Searched | None = None
+        self._gains = _LazyGains()
 
     def watch(self, progress: SearchProgress) -> None:
         """Set the search whose trials decide how far the proxy is trusted; it is made after the screening."""
@@ -130,9 +161,9 @@ class Screening:
         if not self._is_trusted(complete, scores):
             return 0
         front = self._with_under_way(front)
-        costs = self._costs_of(np.asarray(children))
         if (model := self._expecting(front)) is not None:
-            return self._most_expected(model, children, costs, front, reference)
+            return self._most_expected(model, children, front, reference)
+        costs = self._costs_of(np.asarray(children))
         expected = [proxy.predict(list(children)) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
@@ -158,19 +189,23 @@ class Screening:
         if model.trust[0] > 0.5:
             return None
         front = self._with_under_way(front)
-        return self._most_expected(model, plans, self._costs_of(np.asarray(plans)), front, reference)
+        return self._most_expected(model, plans, front, reference)
 
-    def _most_expected(
-        self, model: ModelProxy, plans: Plans, costs: Array, front: Array, reference: Sequence[float]
-    ) -> int:
-        """Return the index of the plan with the largest expected gain; `costs` [N, 1].
+    def _most_expected(self, model: ModelProxy, plans: Plans, front: Array, reference: Sequence[float]) -> int:
+        """Return the index of the plan with the largest expected gain.
 
         Where no plan keeps the constraints and no gain can be told from 0, that of the nearest to them by its mean.
         """
         within = (-np.inf, np.inf) if self._bounds is None else self._bounds[0]
-        mean, deviation = model.distribution(plans)
-        gains = expected_hypervolume_gains(mean, deviation, costs[:, 0], front, reference, within)
-        return _most_gain(gains, np.column_stack([np.exp(mean), costs]), front, self._bounds)
+
+        def expected(plans: Plans) -> tuple[Array, Array]:
+            costs, (mean, deviation) = self._costs_of(np.asarray(plans)), model.distribution(plans)
+            gains = expected_hypervolume_gains(mean, deviation, costs[:, 0], front, reference, within)
+            return gains, np.column_stack([np.exp(mean), costs])
+
+        if self._under_way and len(front):
+            return self._gains.largest(plans, lambda some: expected(some)[0])
+        return _most_gain(*expected(plans), front, self._bounds)
 
     def _searched(self, least: int) -> tuple[Sequence[FrozenTrial], Array, Array, Sequence[float]] | None:
         """Return the complete trials [N] without fitted ones, their scores, their front and the reference point.
@@ -189,6 +224,7 @@ class Screening:
         given_up = self._believed.keys() - self._under_way.keys()
         if self._learnt[0] != len(complete) or given_up:
             self._believed = {}
+            self._gains.forget()
             columns = [0, *range(scores.shape[1] - len(self._proxies) + 1, scores.shape[1])]
             learnt = (
                 proxy.learn(complete, np.roll(scores, -column, axis=1))
@@ -236,13 +272,13 @@ class Screening:
         if self._bounds is not None:
             believed = believed[_broken(believed, self._bounds) == 0]
         points = np.vstack([front, believed])
-        return points[front_indices(points)]
+        return points[domination_rank(points, enough=1) == 0]
 
     def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
         """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
         costs = self._costs_of(np.asarray(plans))
         if model is not None:
-            return np.column_stack([np.exp(model.distribution(plans)[0]), costs])
+            return np.column_stack([np.exp(model.mean(plans)), costs])
         fid, *others = (proxy.predict(plans) for proxy in self._proxies)
         return np.column_stack([fid, costs, *others])
 

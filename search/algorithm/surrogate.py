@@ -161,6 +161,11 @@ class Surrogate:
         mean, deviation = self._posterior(features)
         return mean * self._scale + self._mean, deviation * self._scale
 
+    def mean(self, features: Array) -> Array:
+        """Return the mean of log FID, [N], which plans that are believed leave as it is."""
+        assert self._posterior is not None, "call learn before mean"
+        return self._posterior.mean(features) * self._scale + self._mean
+
     def believe(self, features: Array) -> None:
         """Count plans [N, features] as evaluated with what the model expects of them, until `learn` is called again."""
         assert self._posterior is not None, "call learn before believe"
@@ -296,6 +301,10 @@ class _Posterior:
     def leave_one_out(self) -> Array:
         """Return the mean at each x without its y (eq. 5.12), [N]."""
         return np.asarray(self._y - self._alpha / (self._inverse**2).sum(axis=0))
+
+    def mean(self, x: Array) -> Array:
+        """Return the mean at x [M, features], [M]."""
+        return np.asarray(self._kernel(x, self._x) @ self._alpha)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation at x [M, features], noise included, [M] each."""

@@ -67,6 +67,11 @@ class TransferModel:
         mean = self.weights @ means
         return mean, np.sqrt(self.weights @ (spread**2 + (means - mean) ** 2))
 
+    def mean(self, features: Array) -> Array:
+        """Return the mean of log FID under the mixture, [N]."""
+        own, priors = self._split(features)
+        return self.weights @ (self._means(priors) + np.array([member.mean(own) for member in self._members]))
+
     def believe(self, features: Array) -> None:
         """Count plans [N, features] as evaluated with what each model expects of them, until `learn` is called."""
         own, _ = self._split(features)

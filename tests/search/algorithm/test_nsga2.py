@@ -122,6 +122,28 @@ def test_the_chosen_plan_climbs_to_one_that_no_single_change_improves() -> None:
     assert far[:-1] == distances(0)[:-1]
 
 
+def test_what_a_climb_compared_is_offered_to_the_next_plans_of_the_packet() -> None:
+    offered: list[set[bytes]] = []
+
+    def last(children: Sequence[np.ndarray]) -> int:
+        offered.append({levels.tobytes() for levels in children})
+        return len(children) - 1
+
+    sampler = BlockNSGAII(
+        ENCODING, VariationSettings(population=6), 1, INITIAL, offspring=4, screen=last, neighbours=25, climb=2
+    )
+    ledger = run(make_ledger("memory", Path(), sampler=sampler, limits=Limits(trials=40)), most=20)
+    offered.clear()
+    first = ledger.ask()
+    assert first is not None
+    # The candidates, then two steps of a climb, the second from the last plan of the first.
+    assert len(offered) == 3
+    compared = set.union(*offered) - {ENCODING.unpack(first.genome).tobytes()}
+    ledger.ask()
+    assert len(offered[3] - compared) == 1  # one new child
+    assert compared <= offered[3]
+
+
 def led(choose: Callable[[Sequence[np.ndarray]], int | None], trials: int) -> list[str]:
     """Return the origins of a search whose initial plans come partly from an earlier front, and are led by `choose`."""
     own = [Proposal(genome, "uniform") for genome in ("0" * 10, "1" * 10)] + [Proposal("0000011111", "gap")]

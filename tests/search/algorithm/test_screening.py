@@ -337,3 +337,44 @@ def test_a_model_that_counts_a_plan_as_evaluated_expects_nothing_more_of_it(earl
     assert (model.distribution(plans)[1] <= deviation + 1e-12).all()
     assert after[first] < 0.05 * before[first]
     assert (after <= before + 1e-12).all()
+
+
+def test_the_plans_of_a_packet_are_those_of_largest_gain_though_few_gains_are_computed_again() -> None:
+    """Beside it, a screening without a memory computes every gain for each plan."""
+    encoding = Stages(8, (0.5, 1.0), False, 8)
+    gap = np.outer(np.linspace(0.5, 2.0, 8), [1.0, 0.0])
+    every = np.array(list(np.ndindex(*[2] * 8)))
+    draws, computed = np.random.default_rng(0).permutation(len(every)), {True: 0, False: 0}
+
+    class Searched(Learning):
+        def __init__(self) -> None:
+            Progress.__init__(self, 0)
+            self.complete = [trial_of(levels) for levels in every[draws[:20]]]
+
+    def trial_of(levels: np.ndarray) -> FrozenTrial:
+        score = [9.0 - float(levels @ np.linspace(0.5, 1.5, 8)), 1.0 + float(levels.sum())]
+        return create_trial(values=score, user_attrs={"genome": encoding.pack(levels), "levels": levels.tolist()})
+
+    def packet(remembers: bool) -> list[bytes]:
+        class Counted(ModelProxy):
+            def distribution(self, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                computed[remembers] += len(plans)
+                return super().distribution(plans)
+
+        progress = Searched()
+        model = Counted(PlanFeatures(encoding, gap), lambda trial: encoding.unpack(trial.user_attrs["genome"]))
+        screening = Screening(model, by_sum, levels_of, -1.0, acquisition="expected")
+        screening.watch(progress)
+        left, chosen = list(every[draws[20:]]), [every[0]]
+        for number in range(8):
+            running = create_trial(state=TrialState.RUNNING, user_attrs={"levels": chosen[-1].tolist()})
+            running.number = number
+            progress.running.append(running)
+            if not remembers:
+                screening._gains.forget()
+            chosen.append(left.pop(screening(left)))
+        return [levels.tobytes() for levels in chosen]
+
+    assert packet(True) == packet(False)
+    assert computed[False] == sum(236 - chosen for chosen in range(8))
+    assert computed[True] < computed[False] / 3
