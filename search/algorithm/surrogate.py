@@ -117,7 +117,9 @@ def _filled(levels: Levels) -> Levels:
 
 def _stretches(values: Array) -> Array:
     units = values.shape[1]
-    count = min(units, MOST_STRETCHES)
+    if units <= MOST_STRETCHES:
+        return values
+    count = MOST_STRETCHES
     edges = np.arange(count + 1) * units // count
     return np.add.reduceat(values, edges[:-1], axis=1) / np.diff(edges)
 
