@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.markdown import markdown
-from benchmarks.variants import Searched, search, share_table
+from benchmarks.variants import TWENTY_STEPS, Searched, search, share_table
 from stepfront.search.config import RunSettings
 from stepfront.search.records.versions import versions
 
@@ -41,21 +41,32 @@ def main() -> None:
             plans = "{" + ", ".join(f"{kind}: {count}" for kind, count in wanted.items()) + "}"
             begin = time.monotonic()
             found[name].append(
-                search(given.run, given.work, [f"initial_plans={plans}"], seed, given.budget, given.images)
+                search(
+                    given.run,
+                    given.work,
+                    [*TWENTY_STEPS, f"initial_plans={plans}"],
+                    seed,
+                    given.budget,
+                    given.images,
+                )
             )
             print(f"seed {seed}, {name}: {time.monotonic() - begin:.0f} s", flush=True)
     shown = [n for n in (10, 28, 40, 60, 80, 120) if n <= given.budget]
     table = share_table(found, shown, given.images)
     table.insert(1, "first generation", [", ".join(f"{n} {k}" for k, n in MIXES[name].items()) for name in MIXES])
     options = f"--seeds {given.seeds} --budget {given.budget} --images {given.images}"
-    text = (
-        f"# Initial plans\n\nMade by `make bench-initial-plans` (`python -m benchmarks.initial_plans {options}`) on"
-        f" {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        "The digits supernet of the quickstart, with the default sampler, space, variation and screening; only the"
-        f" first generation differs. {given.images} images per score, one noise seed. The table shows the share of the"
-        f" hypervolume of the union of all fronts, median of {given.seeds} seeds, by FID evaluations and by network"
-        " TFLOPs, which is what a search costs.\n\n"
-    )
+    used = ", ".join(f"{k} {v}" for k, v in versions().items())
+    text = f"""# Initial plans
+
+Made by `make bench-initial-plans` (`python -m benchmarks.initial_plans {options}`) on {time.strftime("%Y-%m-%d")};
+{used}.
+
+The digits supernet of the quickstart, up to 20 steps of unipc_2 on the quadratic grid in ten stages, with the default
+variation and screening; only the first generation differs. {given.images} images per score, one noise seed. The table
+shows the share of the hypervolume of the union of all fronts, median of {given.seeds} seeds, by FID evaluations and by
+network TFLOPs, which is what a search costs.
+
+"""
     given.docs.mkdir(parents=True, exist_ok=True)
     (given.docs / "bench-initial-plans.md").write_text(text + markdown(table) + "\n", encoding="utf-8")
     print(table.to_string())

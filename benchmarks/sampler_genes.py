@@ -17,15 +17,24 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import markdown
-from benchmarks.variants import KeptScores, Searched, problem_of, reference_point, search, share_table, width_costs
+from benchmarks.variants import (
+    TWENTY_STEPS,
+    KeptScores,
+    Searched,
+    problem_of,
+    reference_point,
+    search,
+    share_table,
+    width_costs,
+)
 from stepfront.search.pareto import front_indices, hypervolume
 from stepfront.search.records.versions import versions
 
 GENES = ["space.solvers=[unipc_2, dpmpp_2m, ipndm_3]", "space.grids=[quadratic, leading, edm_open]"]
 
 VARIANTS: dict[str, list[str]] = {
-    "unipc_2 on quadratic (default)": [],
-    "genes": GENES,
+    "unipc_2 on quadratic": [*TWENTY_STEPS],
+    "genes": [*TWENTY_STEPS, *GENES],
 }
 """Overrides of the settings by a name for the table."""
 
@@ -85,7 +94,7 @@ def main() -> None:
             print(f"seed {seed}, {name}: {time.monotonic() - begin:.0f} s", flush=True)
     shown = [n for n in (28, 40, 60, 80, 120, 160) if n <= given.budget]
     with tempfile.TemporaryDirectory() as place:
-        problem = problem_of(given.run, Path(place), [])
+        problem = problem_of(given.run, Path(place), TWENTY_STEPS)
         costs = width_costs(problem)
         score = KeptScores(problem, costs, given.work)
         fronts = {
@@ -100,8 +109,9 @@ def main() -> None:
         "# Genes for solver and grid\n\nMade by `make bench-sampler-genes`"
         f" (`python -m benchmarks.sampler_genes {options}`)"
         f" on {time.strftime('%Y-%m-%d')}; {', '.join(f'{k} {v}' for k, v in versions().items())}.\n\n"
-        "The digits supernet of the quickstart, with the default space, first generation, variation and screening. With"
-        f" genes, each plan also chooses: `{'`, `'.join(GENES)}`. {given.images} images per score, one noise seed.\n",
+        "The digits supernet of the quickstart, up to 20 steps in ten stages, with the default first generation,"
+        f" variation and screening. With genes, each plan also chooses: `{'`, `'.join(GENES)}`. {given.images} images"
+        " per score, one noise seed.\n",
         "## By the search's own scores\n\nShare of the hypervolume of the union of all fronts, median of"
         f" {given.seeds} seeds, by FID evaluations and by network TFLOPs, which is what a search costs.\n\n"
         + markdown(share_table(found, shown, given.images))

@@ -30,6 +30,9 @@ from stepfront.trainers.evaluation import Evaluation
 from stepfront.trainers.evaluator import Evaluator
 from stepfront.trainers.inference.cost import WidthCost, count_width, plan_gflops
 
+TWENTY_STEPS = ("sampler.solver=unipc_2", "sampler.grid=quadratic", "sampler.steps=20", "space.stages=10")
+"""The space in which first generations and genes are compared: twenty steps at most, in ten stages."""
+
 
 @dataclass(frozen=True)
 class Searched:
