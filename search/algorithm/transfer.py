@@ -23,6 +23,12 @@ LEAST_LEAD = 4
 SAMPLES = 200
 """Bootstrap samples of the trials."""
 
+SPREAD = 0.6
+"""Share of the mixture's standard deviation that is expected of a plan.
+
+With it searches need fewer evaluations than with all of it (docs/search.md).
+"""
+
 LEAST_PAIRS = 3
 """Trials below which ranks say nothing, and all models have equal weight."""
 
@@ -59,13 +65,13 @@ class TransferModel:
         return self.weights @ without
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation of log FID under the mixture, [N] each."""
+        """Return mean of log FID under the mixture, and `SPREAD` times its standard deviation, [N] each."""
         own, priors = self._split(features)
         parts = [member.predict(own) for member in self._members]
         means = self._means(priors) + np.array([mean for mean, _ in parts])
         spread = np.array([deviation for _, deviation in parts])
         mean = self.weights @ means
-        return mean, np.sqrt(self.weights @ (spread**2 + (means - mean) ** 2))
+        return mean, SPREAD * np.sqrt(self.weights @ (spread**2 + (means - mean) ** 2))
 
     def mean(self, features: Array) -> Array:
         """Return the mean of log FID under the mixture, [N]."""

@@ -10,6 +10,7 @@ from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels, Stages
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import (
+    SPREAD,
     TransferModel,
     fit_earlier_model,
     left_out_means,
@@ -100,6 +101,35 @@ def test_one_that_misleads_loses_its_weight() -> None:
     assert model.weights[1] < 0.1
     assert model.weights[2] > 0.5
     assert model.weights.sum() == pytest.approx(1)
+
+
+def test_a_mixture_without_trust_predicts_as_a_cold_model_does_and_is_surer() -> None:
+    features, known, unseen = PlanFeatures(ENCODING, GAP, (earlier(WORTH),)), draw(14, 1), draw(30, 2)
+    fid = np.exp(logs(known, WORTH[::-1]))
+    model, cold = TransferModel(1), Surrogate()
+    model.learn(features(known), fid, unranked)
+    cold.learn(PlanFeatures(ENCODING, GAP)(known), fid, unranked)
+    model.weights = np.array([1.0, 0.0])
+    mean, deviation = model.predict(features(unseen))
+    plain_mean, plain_deviation = cold.predict(PlanFeatures(ENCODING, GAP)(unseen))
+    assert mean == pytest.approx(plain_mean)
+    assert deviation == pytest.approx(SPREAD * plain_deviation)
+    assert SPREAD < 1
+
+
+def test_models_that_differ_are_less_sure_together() -> None:
+    features, known, unseen = PlanFeatures(ENCODING, GAP, (earlier(WORTH),)), draw(14, 1), draw(30, 2)
+    model = TransferModel(1)
+    model.learn(features(known), np.exp(logs(known, WORTH[::-1])), unranked)
+    found = []
+    for weights in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.5]):
+        model.weights = np.array(weights)
+        found.append(model.predict(features(unseen)))
+    (first, of_first), (second, of_second), (mean, deviation) = found
+    assert mean == pytest.approx((first + second) / 2)
+    # The variance of a mixture: that within its parts and that between them.
+    between = (SPREAD * (first - second) / 2) ** 2
+    assert deviation**2 == pytest.approx((of_first**2 + of_second**2) / 2 + between)
 
 
 def test_a_resumed_search_predicts_the_same() -> None:
