@@ -2,7 +2,7 @@
 
 Plans share their noise, so a depth-first walk over common prefixes needs a fraction of the network calls.
 
-`python -m benchmarks.enumerate --run runs/digits --name digits-6` writes the measured FIDs of a space as a table
+`python -m benchmarks.enumerate --name digits-6` writes the measured FIDs of a space as a table
 (benchmarks/plan_table.py), on which methods are compared without the supernet.
 """
 
@@ -27,7 +27,7 @@ from stepfront.trainers.diffusion.noise import Noise
 from stepfront.trainers.diffusion.sampler import Sampler, State
 from stepfront.trainers.evaluation import PAIRED_IMAGES
 from stepfront.trainers.metrics.fid import Moments
-from stepfront.trainers.networks.card import read_card
+from stepfront.trainers.networks.card import CARD_FILE, read_card
 
 STAGES, STEPS = 6, 18
 """The spaces of bench-search: genes, and DDIM steps."""
@@ -132,12 +132,14 @@ def made_table(run: Path, stages: int, steps: int, images: int, work: Path) -> E
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
+    parser.add_argument("--run", type=Path, default=Path("runs/digits-sandwich"), help="run with a supernet")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-search"), help="folder for scores")
     parser.add_argument("--name", default="digits-6", help="name of the table")
     parser.add_argument("--images", type=int, default=512, help="images per score")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    if not (given.run / "supernet" / CARD_FILE).exists():
+        parser.error(f"no supernet in {given.run} (python -m benchmarks.transfer_supernets makes some)")
     table = made_table(given.run, STAGES, STEPS, given.images, given.work)
     write_enumerated_table(table, ENUMERATED / f"{given.name}.json")
 

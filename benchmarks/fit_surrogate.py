@@ -22,8 +22,8 @@ from benchmarks.surrogate_table import (
     MOST_ENUMERATED,
     TABLES,
     SurrogateTable,
+    as_stored,
     best_known_front,
-    read_surrogate_table,
     write_surrogate_table,
 )
 from benchmarks.transfer_supernets import supernet_source
@@ -216,11 +216,8 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.fit_surrogate", *sys.argv[1:]]),
     }
     table = make_table(problem, found, about)
-    path = TABLES / f"{given.name}.json"
-    write_surrogate_table(table, path)
-    # The front is that of the coefficients as they are stored.
     plans = np.array([problem.encoding.unpack(genome) for genome in found["genome"]])
-    write_surrogate_table(with_front(read_surrogate_table(path), plans), path)
+    write_surrogate_table(with_front(as_stored(table), plans), TABLES / f"{given.name}.json")
     print(pd.DataFrame(table.about["held-out error"]).T)
 
 

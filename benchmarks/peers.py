@@ -19,7 +19,7 @@ import pandas as pd
 from benchmarks import outside_peers
 from benchmarks.markdown import markdown
 from benchmarks.peer_list import DEFAULTS, PEERS, Peer
-from benchmarks.plan_table import ENUMERATED, EnumeratedTable, PlanTable, read_enumerated_table
+from benchmarks.plan_table import COST_DIGITS, ENUMERATED, EnumeratedTable, PlanTable, read_enumerated_table
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
 from stepfront.arrays import Array
 from stepfront.search.pareto import hypervolume, hypervolume_history
@@ -72,10 +72,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Result:
-    """Scores [N, 2] of one peer and seed, and CPU seconds per evaluation, the scoring included (microseconds)."""
+    """Scores [N, 2] of one peer and seed, and CPU seconds per evaluation, the scoring included (microseconds).
+
+    `made` is when it was kept, in seconds since 1970.
+    """
 
     scores: Array
     seconds: float
+    made: float = 0.0
 
 
 def _kept_path(peer: Peer, seed: int, work: Path) -> Path:
@@ -92,7 +96,10 @@ def run_peer(peer: Peer, table: PlanTable, seed: int, work: Path) -> Result:
         np.savez(path, scores=scores, seconds=(time.process_time() - begin) / len(scores))
         print(f"{peer.name}, seed {seed}: {time.process_time() - begin:.0f} s of CPU", flush=True)
     with np.load(path) as stored:
-        return Result(stored["scores"], float(stored["seconds"]))
+        # Results that were kept before costs were rounded differ from today's by rounding errors alone.
+        fids, gflops = stored["scores"].T
+        scores = np.column_stack([fids, gflops.round(COST_DIGITS)])
+        return Result(scores, float(stored["seconds"]), path.stat().st_mtime)
 
 
 def row(peer: Peer, results: list[Result], truth: Truth, images: int) -> dict[str, object]:
@@ -237,8 +244,8 @@ def origin_lines(table: PlanTable) -> str:
     if isinstance(table, EnumeratedTable):
         return f"Every plan was measured (`{about['command']}`)."
     return (
-        f"The table is fitted to {about['fitted to']} evaluated plans, somewhat more than half of them of independent"
-        f" random\nwidths, the others in runs or like those of a front (`{about['command']}`)."
+        f"The table is fitted to {about['fitted to']} evaluated plans, about half of them of independent random widths,"
+        f" the\nothers in runs or like those of a front (`{about['command']}`)."
     )
 
 
@@ -303,10 +310,14 @@ def main() -> None:
     )
     parser.add_argument("--kept", action="store_true", help="run nothing, and write the page from results in --work")
     given = parser.parse_args()
+    newest = 0.0
     sections, found = [], list[tuple[Truth, dict[str, list[Result]]]]()
     for path in table_paths(given.table):
         truth = Truth.of(read_table(path))
         results = run_peers(truth.table, path.read_bytes(), given.seeds, given.only, given.work, given.kept)
+        if not results:
+            raise SystemExit(f"no results on {path.stem} in {given.work}")
+        newest = max(newest, *(result.made for runs in results.values() for result in runs))
         if given.only:
             found.append((truth, results))
         else:
@@ -317,7 +328,6 @@ def main() -> None:
         # Without --work, --docs and --kept, which change no row.
         options = "".join(f" --table {name}" for name in given.table or ())
         options += f" --seeds {given.seeds}" * (given.seeds != SEEDS)
-        newest = max((path.stat().st_mtime for path in given.work.rglob("*.npz")), default=time.time())
         made = time.strftime("%Y-%m-%d", time.localtime(newest))
         given.docs.mkdir(parents=True, exist_ok=True)
         (given.docs / "bench-peers.md").write_text(page(sections, options, made), encoding="utf-8")

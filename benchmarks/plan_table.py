@@ -23,6 +23,9 @@ from stepfront.search.initial_plans.plan_kinds import PlanSource
 ENUMERATED = Path(__file__).parent / "enumerated_tables"
 """Folder of the published tables of measured plans."""
 
+COST_DIGITS = 10
+"""Decimals of a plan's GFLOPs: more than a table stores of a unit's, and fewer than rounding errors reach."""
+
 
 @dataclass(frozen=True)
 class PlanTable(ABC):
@@ -66,7 +69,8 @@ class PlanTable(ABC):
     def scores(self, plans: Levels) -> Array:
         """Return FID and GFLOPs per image [N, 2] of plans [N, units]."""
         gflops = self.unit_gflops[np.arange(self.units), plans].sum(axis=1)
-        return np.column_stack([np.exp(self.log_fid(plans)), gflops])
+        # Plans with as many units of each width cost the same, in whatever order their costs are added up.
+        return np.column_stack([np.exp(self.log_fid(plans)), gflops.round(COST_DIGITS)])
 
     def every(self) -> Array:
         """Return the scores [widths^units, 2] of all plans, in the order of their genomes."""

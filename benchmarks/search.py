@@ -89,11 +89,11 @@ METHODS = (
 )
 
 IN_FLIGHT = tuple(Method(f"ours, default, {n} plans in flight", partial(_ours, in_flight=n)) for n in (2, 4, 16))
-"""Two workers, two that get their next plan early, and eight of those; on the space with a known front alone."""
+"""Two workers, two that get their next plan early, and eight of those."""
 
 
 DP = Method("ours, initial plans dp in place of gap", _with_dp)
-"""The dynamic programme over times and widths; on the space with a known front alone."""
+"""The dynamic programme over times and widths."""
 
 
 def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np.ndarray:

@@ -11,9 +11,10 @@ known (`best_known_front`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,11 @@ class SurrogateTable(PlanTable):
 
     def front(self) -> Array:
         """Return the scores [points, 2] of the true front, or of the best one that is known, cheapest first."""
-        return super().front() if self.front_plans is None else true_front(self.scores(self.front_plans))
+        if self.front_plans is not None:
+            return true_front(self.scores(self.front_plans))
+        if self.count > MOST_ENUMERATED:
+            raise ValueError(f"{self.count:,} plans are too many to score them all, and no front of them is stored")
+        return super().front()
 
 
 def best_known_front(table: SurrogateTable, starts: Levels) -> Levels:
@@ -97,7 +102,15 @@ def true_hypervolume(table: PlanTable) -> float:
 
 def read_surrogate_table(path: Path) -> SurrogateTable:
     """Return the table of a file that `write_surrogate_table` wrote."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    return _of_stored(json.loads(path.read_text(encoding="utf-8")))
+
+
+def as_stored(table: SurrogateTable) -> SurrogateTable:
+    """Return the table as it is read when it was written, with coefficients of six digits."""
+    return _of_stored(json.loads(json.dumps(_stored(table))))
+
+
+def _of_stored(stored: Mapping[str, Any]) -> SurrogateTable:
     main = np.array(stored["main"])
     units, count = main.shape
     pairs = np.zeros((units, units, count, count))
@@ -108,6 +121,10 @@ def read_surrogate_table(path: Path) -> SurrogateTable:
 
 def write_surrogate_table(table: SurrogateTable, path: Path) -> None:
     """Write the table as JSON, each coefficient with six digits; pairs in the order (0, 1), (0, 2), ..."""
+    write_json(_stored(table), path)
+
+
+def _stored(table: SurrogateTable) -> dict[str, Any]:
     coefficients = {
         "constant": table.constant,
         "main": table.main,
@@ -116,4 +133,4 @@ def write_surrogate_table(table: SurrogateTable, path: Path) -> None:
     stored = stored_fields(table) | {name: rounded(value) for name, value in coefficients.items()}
     if table.front_plans is not None:
         stored["front"] = table.front_plans.tolist()
-    write_json(stored, path)
+    return stored

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stepfront.errors import InputError
+from stepfront.files import write_atomically
 from stepfront.search.config import RunSettings, settings_from
 from stepfront.search.driver.train import run_training
 from stepfront.search.presets import preset
@@ -32,7 +34,7 @@ CIFAR10 = (
 
 SUPERNETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     # name: preset, and what differs from it; {data} and {run} are folders
-    "digits": ("digits", ("training.steps=1500", *SANDWICH)),
+    "digits-sandwich": ("digits", ("training.steps=1500", *SANDWICH)),
     **dict.fromkeys(HALVES, ("digits", ("data.path={run}/images.npz", *NPZ, *AT_8))),
     "fashion-8": ("digits", ("data.format=idx", "data.path={data}/fashion-mnist", *AT_8)),
     "fashion-16": ("fashion_mnist", ("data.path={data}/fashion-mnist", "training.steps=1500", *SANDWICH)),
@@ -55,7 +57,12 @@ def write_half(source: Path, classes: range, path: Path) -> None:
         arrays[f"{split}_images"] = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)[chosen]
         arrays[f"{split}_labels"] = labels[chosen]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
+
+    def write(place: Path) -> None:
+        with open(place, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)
 
 
 def supernet_settings(name: str, data: Path, runs: Path) -> RunSettings:
@@ -87,8 +94,11 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in SUPERNETS]:
         parser.error(f"no supernet named {', '.join(unknown)} (of {', '.join(SUPERNETS)})")
-    for name in given.names or SUPERNETS:
-        train(name, given.data, given.runs)
+    try:
+        for name in given.names or SUPERNETS:
+            train(name, given.data, given.runs)
+    except (InputError, OSError) as error:
+        raise SystemExit(f"can't train {name}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def share_table(found: Mapping[str, Sequence[Searched]], shown: Sequence[int], i
         spent = [network_tflops(one, images) for one in searches]
         row = {"variant": name} | {str(n): f"{np.median(curves[:, n - 1]):.3f}" for n in shown}
         for limit in (least / 2, least):
-            within = [curve[each <= limit][-1] for curve, each in zip(curves, spent, strict=True)]
+            within = [curve[each <= limit].max(initial=0.0) for curve, each in zip(curves, spent, strict=True)]
             row[f"at {limit:.2g} network TFLOPs"] = f"{np.median(within):.3f}"
         row["network TFLOPs at the end"] = f"{np.median([each[-1] for each in spent]):.2f}"
         rows.append(row | {"range at the end": f"{curves[:, -1].min():.3f}-{curves[:, -1].max():.3f}"})

@@ -13,10 +13,9 @@ from benchmarks import outside_peers, peers
 from benchmarks.fit_surrogate import fit
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_methods import additive_model, coarse_to_fine, gap_optima, greedy_by_fid, greedy_by_gap
-from benchmarks.peers import EARLIER_SCREEN, Result, Truth, page, paired, row, run_peers
+from benchmarks.peers import EARLIER_SCREEN, Result, Truth, page, paired, read_table, row, run_peers, table_paths
 from benchmarks.plan_table import EnumeratedTable, read_enumerated_table, true_front, write_enumerated_table
 from benchmarks.surrogate_table import (
-    MOST_ENUMERATED,
     TABLES,
     SurrogateTable,
     best_known_front,
@@ -25,7 +24,7 @@ from benchmarks.surrogate_table import (
 )
 from stepfront.arrays import Array
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
-from stepfront.search.pareto import front_indices, hypervolume
+from stepfront.search.pareto import front_indices
 
 
 def made_table(units: int = 4, pairwise: float = 0.1) -> SurrogateTable:
@@ -61,20 +60,33 @@ def test_the_true_front_is_that_of_all_plans() -> None:
     np.testing.assert_allclose(true_front(every), every[front_indices(every)])
 
 
-@pytest.mark.parametrize("name", ["digits-10", "digits-20"])
-def test_the_best_known_front_is_the_true_one_where_all_plans_can_be_scored(name: str) -> None:
-    table = read_surrogate_table(TABLES / f"{name}.json")
-    starts = np.random.default_rng(0).integers(0, table.encoding.highest + 1, (20, table.units))
-    found = table.scores(best_known_front(table, starts)) if table.front_plans is None else table.front()
-    if table.count <= MOST_ENUMERATED:
-        true = true_front(table.every())
-        assert hypervolume(found, table.reference_point()) == pytest.approx(hypervolume(true, table.reference_point()))
-    else:
-        assert len(true_front(found)) == len(found) > 50
-        # A search that begins elsewhere finds nothing beyond it.
-        every = np.vstack([found, table.scores(best_known_front(table, starts[:1]))])
-        volumes = [hypervolume(scores, table.reference_point()) for scores in (true_front(every), found)]
-        assert volumes[0] == pytest.approx(volumes[1])
+@pytest.mark.parametrize(
+    "path", table_paths(["digits-6", "fashion-6", "digits-10", "digits-20"]), ids=lambda path: path.stem
+)
+def test_nothing_is_above_or_below_the_front_itself(path: Path) -> None:
+    truth = Truth.of(read_table(path))
+    assert truth.excess(truth.front) == 0
+    costs, fids = truth.front[:, 1], truth.front[:, 0]
+    assert (np.diff(costs) > 1e-9).all(), "two plans of one cost"
+    assert (np.diff(fids) < 0).all()
+
+
+def test_the_best_known_front_is_the_true_one_where_all_plans_can_be_scored() -> None:
+    table = read_surrogate_table(TABLES / "digits-10.json")
+    starts = np.random.default_rng(0).integers(0, 4, (20, table.units))
+    np.testing.assert_allclose(table.scores(best_known_front(table, starts)), true_front(table.every()))
+
+
+def test_no_change_of_two_genes_improves_a_stored_front() -> None:
+    table = read_surrogate_table(TABLES / "digits-20.json")
+    assert table.front_plans is not None
+    front, rng = table.front(), np.random.default_rng(0)
+    near = np.repeat(table.front_plans, 200, axis=0)
+    for _ in range(2):
+        near[np.arange(len(near)), rng.integers(0, table.units, len(near))] = rng.integers(0, 4, len(near))
+    np.testing.assert_array_equal(true_front(np.vstack([front, table.scores(near)])), front)
+    with pytest.raises(ValueError, match="too many to score them all"):
+        replace(table, front_plans=None).front()
 
 
 def test_a_table_of_measured_plans_gives_each_its_fid(tmp_path: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.surrogate_table import TABLES, read_surrogate_table
 from benchmarks.transfer import (
-    ALL,
     GENES,
-    MAIN,
     UNRELATED,
+    Comparison,
     Run,
+    Tables,
     comparisons,
-    known_exactly,
     reversed_table,
     row,
     unrelated_table,
@@ -48,16 +49,17 @@ def test_all_ordered_pairs_of_tables_are_compared() -> None:
     tables = {path.stem: read_surrogate_table(path) for path in TABLES.glob("*.json")}
     names = [name for name, table in tables.items() if table.units == GENES]
     every = [one for data in names for _, _, one in comparisons(names, data)]
-    pairs = {(one.data, one.earlier[0]) for one in every if len(one.earlier) == 1 and not one.known}
+    pairs = {(one.data, one.earlier[0]) for one in every if len(one.earlier) == 1 and not one.exact}
     of_tables = {(data, other) for data in names for other in names if data != other}
     assert of_tables <= pairs
     assert pairs - of_tables == {(data, control) for data in names for control in ("reversed", UNRELATED[0])}
 
 
-def test_a_bound_knows_the_new_tables_terms() -> None:
-    new, old = (read_surrogate_table(TABLES / f"{name}.json") for name in ("digits-10", "fashion-0-4"))
-    plans = np.random.default_rng(0).integers(0, 4, (20, 10))
-    np.testing.assert_allclose(known_exactly(ALL, old, new)(list(plans)), np.log(new.scores(plans)[:, 0]))
-    uniform = np.zeros(10, dtype=np.int64)
-    pairs = sum(old.pairs[i, j, 0, 0] for i in range(10) for j in range(i + 1, 10))
-    assert known_exactly(MAIN, old, new)([uniform])[0] == pytest.approx(new.constant + new.main[:, 0].sum() + pairs)
+def test_the_bound_begins_with_an_earlier_search_and_knows_the_data(tmp_path: Path) -> None:
+    names = ("digits-10", "fashion-0-4")
+    by_name = {name: read_surrogate_table(TABLES / f"{name}.json") for name in names}
+    tables = Tables(by_name, tmp_path, 30)
+    exact, cold = (tables.run(one, 0) for one in (Comparison(*names[:1], names[1:], exact=True), Comparison(names[0])))
+    assert exact.volumes[-1] > cold.volumes[-1]
+    bounds = [one for _, _, one in comparisons(names, names[0]) if one.exact]
+    assert [one.earlier for one in bounds] == [("fashion-0-4",)]

@@ -21,7 +21,7 @@ from stepfront.trainers.inference.cost import (
     plan_latency_ms,
 )
 from stepfront.trainers.network_settings import NetworkSettings
-from stepfront.trainers.variant import parse_variants
+from stepfront.trainers.variant import Variant, parse_variants
 
 DDSM = NetworkSettings(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
 
@@ -76,6 +76,14 @@ def test_a_plan_costs_the_sum_of_its_steps_and_a_skip_nothing() -> None:
     plan = Plan((4.0, 3.0, 2.0, 1.0), (0.5, SKIP, 1.0, 0.5))
     assert plan_gflops(plan, COSTS) == pytest.approx(2 * 6e6 / 1e9)
     assert plan_latency_ms(plan, COSTS) == pytest.approx(2.0)
+
+
+def test_plans_of_the_same_steps_in_another_order_cost_exactly_the_same() -> None:
+    costs = {width: count_width(DDSM, 3, 32, width) for width in (0.25, 0.5, 0.75, 1.0)}
+    steps = (0.25, 0.5, 0.5, 0.75, 1.0, 0.25, 1.0, 0.5, 0.75, 0.75)
+    orders = [tuple(torch.tensor(steps)[torch.randperm(10)].tolist()) for _ in range(50)]
+    times = [0.99 - 0.1 * i for i in range(10)]
+    assert len({plan_gflops(Plan.of(times, [Variant(w) for w in order], "ddim"), costs) for order in orders}) == 1
 
 
 def test_latency_of_a_plan_is_unknown_where_that_of_a_width_is() -> None:
