@@ -355,6 +355,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     by_name = {path.stem: read_surrogate_table(path) for path in paths}
     tables = Tables(by_name, work, given.trials + given.trials // 3)
+    if not any(given.only in name for name, table in by_name.items() if table.units == GENES):
+        parser.error(f"no table of {GENES} genes has {given.only!r} in its name (published: {', '.join(by_name)})")
     sections, summary = measure(tables, given.seeds, given.trials, given.only)
     if given.only:
         return
