@@ -48,11 +48,6 @@ def _ours(source: PlanSource, score: methods.Score, budget: int, seed: int, in_f
     return methods.ours(source, score, budget, seed, *settings, in_flight=in_flight)
 
 
-def _with_dp(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
-    initial = {"dp" if kind == "gap" else kind: count for kind, count in DEFAULTS.initial_plans.items()}
-    return methods.ours(source, score, budget, seed, initial, DEFAULTS.variation, DEFAULTS.screen)
-
-
 def _unseeded(source: PlanSource, score: methods.Score, budget: int, seed: int) -> np.ndarray:
     return methods.ours(source, score, budget, seed, {"random": 20}, DEFAULTS.variation)
 
@@ -92,10 +87,6 @@ IN_FLIGHT = tuple(Method(f"ours, default, {n} plans in flight", partial(_ours, i
 """Two workers, two that get their next plan early, and eight of those."""
 
 
-DP = Method("ours, initial plans dp in place of gap", _with_dp)
-"""The dynamic programme over times and widths."""
-
-
 def shares(scores: np.ndarray, reference: list[float], true_volume: float) -> np.ndarray:
     """Return the hypervolume after each evaluation as a share of the true one."""
     return hypervolume_history(scores, reference) / true_volume
@@ -105,10 +96,10 @@ def measure(table: EnumeratedTable, seeds: int, budget: int) -> dict[str, Curves
     """Return the curves of each method on a table."""
     reference, volume, images = table.reference_point(), true_hypervolume(table), int(table.about["images"])
     curves: dict[str, Curves] = {}
-    for method in (METHODS[0], *IN_FLIGHT, DP, *METHODS[1:]):
+    for method in (METHODS[0], *IN_FLIGHT, *METHODS[1:]):
         found = [method.run(table.plan_source(seed), table, budget, seed) for seed in range(seeds)]
         curves[method.name] = Curves.of(found, reference, volume, budget, images)
-        print(f"{method.name}: {np.median(curves[method.name].shares[:, 99]):.4f} at 100", flush=True)
+        print(f"{method.name}: {np.median(curves[method.name].shares[:, -1]):.4f} at {budget}", flush=True)
     return curves
 
 
