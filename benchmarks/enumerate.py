@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plan_table import ENUMERATED, EnumeratedTable, write_enumerated_table
-from benchmarks.problem import Problem, load_problem
-from benchmarks.transfer_supernets import supernet_source
+from benchmarks.problem import Problem, load_problem, table_fields
 from stepfront.search.algorithm.proxies import gap_score
 from stepfront.tables.parquet import write_table
 from stepfront.trainers.diffusion.noise import Noise
@@ -113,21 +112,11 @@ def _paired(table: pd.DataFrame) -> np.ndarray:
 
 def made_table(run: Path, stages: int, steps: int, images: int, work: Path) -> EnumeratedTable:
     """Return the table of measured plans of a run's supernet."""
-    problem, found = load_problem(run, stages, steps, images), enumerate_plans(run, stages, steps, images, work)
-    source = problem.plan_source(0)
-    step_gflops = np.array([problem.costs[width].step_gflops for width in problem.widths])
-    about = {
-        "supernet": f"{supernet_source(run.name)}, digest {read_card(run / 'supernet').digest[:8]}",
-        "sampler": f"{stages} stages of {steps // stages} DDIM steps, trailing grid",
-        "images": images,
-        "score": f"FID of {images} images, noise seed 0, features {problem.search.features.name}",
-        "command": " ".join(["python -m benchmarks.enumerate", *sys.argv[1:]]),
-    }
-    gap, half_log_snr = np.asarray(source.gap()), np.asarray(source.half_log_snr)
-    found = found.sort_values("genome")
-    fids, paired = found["fid"].to_numpy(), found["paired"].to_numpy()
-    unit_gflops = problem.encoding.lengths[:, None] * step_gflops
-    return EnumeratedTable(problem.widths, steps, unit_gflops, gap, half_log_snr, about, fids, paired)
+    found = enumerate_plans(run, stages, steps, images, work)
+    sampler = f"{stages} stages of {steps // stages} DDIM steps, trailing grid"
+    command = " ".join(["python -m benchmarks.enumerate", *sys.argv[1:]])
+    fields = table_fields(load_problem(run, stages, steps, images), run, sampler, command)
+    return EnumeratedTable(**fields, fids=found["fid"].to_numpy(), paired=found["paired"].to_numpy())
 
 
 def main() -> None:
@@ -137,9 +126,9 @@ def main() -> None:
     parser.add_argument("--name", default="digits-6", help="name of the table")
     parser.add_argument("--images", type=int, default=512, help="images per score")
     given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
     if not (given.run / "supernet" / CARD_FILE).exists():
         parser.error(f"no supernet in {given.run} (python -m benchmarks.transfer_supernets makes some)")
+    given.work.mkdir(parents=True, exist_ok=True)
     table = made_table(given.run, STAGES, STEPS, given.images, given.work)
     write_enumerated_table(table, ENUMERATED / f"{given.name}.json")
 

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.problem import Problem, load_problem
+from benchmarks.problem import Problem, load_problem, table_fields
 from benchmarks.surrogate_table import (
     MOST_ENUMERATED,
     TABLES,
@@ -26,7 +27,6 @@ from benchmarks.surrogate_table import (
     best_known_front,
     write_surrogate_table,
 )
-from benchmarks.transfer_supernets import supernet_source
 from stepfront.arrays import Array
 from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import rank_correlation
@@ -163,8 +163,8 @@ def errors_by_kind(predicted: Array, logs: Array, kinds: Array) -> Iterator[tupl
         yield name, held_out_error(predicted[part], logs[part])
 
 
-def make_table(problem: Problem, found: pd.DataFrame, about: dict[str, object]) -> SurrogateTable:
-    """Return the table fitted to four fifths of the plans; `about` says its error on the others."""
+def make_table(problem: Problem, found: pd.DataFrame, fields: dict[str, Any]) -> SurrogateTable:
+    """Return the table fitted to four fifths of the plans, with the `fields` of all tables; `about` says its error."""
     encoding, count = problem.encoding, len(problem.widths)
     plans = np.array([encoding.unpack(genome) for genome in found["genome"]])
     logs = np.log(found["fid"].to_numpy())
@@ -177,14 +177,9 @@ def make_table(problem: Problem, found: pd.DataFrame, about: dict[str, object]) 
     errors["all, main terms alone"] = held_out_error(_predicted(plans[held_out], additive), logs[held_out])
     pairs = np.zeros((encoding.units, encoding.units, count, count))
     pairs[np.triu_indices(encoding.units, 1)] = fitted[2]
-    source = problem.plan_source(0)
-    step_gflops = np.array([problem.costs[width].step_gflops for width in problem.widths])
-    about = {**about, "fitted to": int((~held_out).sum()), "ridges": list(ridges), "held-out error": errors}
-    gap, half_log_snr = np.asarray(source.gap()), np.asarray(source.half_log_snr)
-    unit_gflops = encoding.lengths[:, None] * step_gflops
-    return SurrogateTable(
-        problem.widths, encoding.steps, unit_gflops, gap, half_log_snr, about, fitted[0], fitted[1], pairs
-    )
+    fitted_to = {"fitted to": int((~held_out).sum()), "ridges": list(ridges), "held-out error": errors}
+    about = fields["about"] | fitted_to
+    return SurrogateTable(**fields | {"about": about}, constant=fitted[0], main=fitted[1], pairs=pairs)
 
 
 def with_front(table: SurrogateTable, plans: Levels) -> SurrogateTable:
@@ -208,14 +203,9 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     problem = load_problem(given.run, given.steps, given.steps, given.images)
     found = evaluated(problem, given.run, given.plans, given.work)
-    about = {
-        "supernet": f"{supernet_source(given.run.name)}, digest {read_card(given.run / 'supernet').digest[:8]}",
-        "sampler": f"{given.steps} DDIM steps, trailing grid",
-        "images": given.images,
-        "score": f"FID of {given.images} images, noise seed 0, features {problem.search.features.name}",
-        "command": " ".join(["python -m benchmarks.fit_surrogate", *sys.argv[1:]]),
-    }
-    table = make_table(problem, found, about)
+    command = " ".join(["python -m benchmarks.fit_surrogate", *sys.argv[1:]])
+    fields = table_fields(problem, given.run, f"{given.steps} DDIM steps, trailing grid", command)
+    table = make_table(problem, found, fields)
     plans = np.array([problem.encoding.unpack(genome) for genome in found["genome"]])
     write_surrogate_table(with_front(as_stored(table), plans), TABLES / f"{given.name}.json")
     print(pd.DataFrame(table.about["held-out error"]).T)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import nn
 
+from benchmarks.transfer_supernets import supernet_source
 from benchmarks.variants import width_costs
 from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import load_settings
@@ -80,6 +83,29 @@ class Problem:
     def plan_source(self, seed: int) -> PlanSource:
         """Return what initial plans are made from, with this seed."""
         return replace(make_plan_source(self.search, self.costs), seed=seed)
+
+
+def table_fields(problem: Problem, run: Path, sampler: str, command: str) -> dict[str, Any]:
+    """Return what a published table of a run's plans has whatever its scores are (`benchmarks/plan_table.py`).
+
+    `sampler` and `command` say how plans are sampled and what wrote the table.
+    """
+    source, encoding = problem.plan_source(0), problem.encoding
+    step_gflops = np.array([problem.costs[width].step_gflops for width in problem.widths])
+    return {
+        "widths": problem.widths,
+        "steps": encoding.steps,
+        "unit_gflops": encoding.lengths[:, None] * step_gflops,
+        "gap": np.asarray(source.gap()),
+        "half_log_snr": np.asarray(source.half_log_snr),
+        "about": {
+            "supernet": f"{supernet_source(run.name)}, digest {problem.search.card.digest[:8]}",
+            "sampler": sampler,
+            "images": problem.images,
+            "score": f"FID of {problem.images} images, noise seed 0, features {problem.search.features.name}",
+            "command": command,
+        },
+    }
 
 
 def load_problem(run: Path, stages: int, steps: int, images: int) -> Problem:

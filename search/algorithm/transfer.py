@@ -24,9 +24,9 @@ SAMPLES = 200
 """Bootstrap samples of the trials."""
 
 SPREAD = 0.6
-"""Share of the mixture's standard deviation that is expected of a plan.
+"""Share of the mixture's standard deviation that `predict` returns.
 
-With it searches need fewer evaluations than with all of it (docs/search.md).
+With all of it, expected gains favour plans that the models rank low: searches need more evaluations (docs/search.md).
 """
 
 LEAST_PAIRS = 3
