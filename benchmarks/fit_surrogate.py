@@ -28,8 +28,8 @@ from benchmarks.surrogate_table import (
     write_surrogate_table,
 )
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import rank_correlation
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.initial_plans.plan_kinds import (
     PlanSource,
     cut_levels,

@@ -15,12 +15,13 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from stepfront.search.algorithm.ddsm import DDSMSearch
-from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import ScreenSettings, VariationSettings
+from stepfront.search.genomes.candidates import UnitSums
+from stepfront.search.genomes.encodings import Encoding, Levels
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
@@ -54,11 +55,12 @@ def ours(
     full = score(np.full(encoding.units, encoding.highest))[1]
     # The cost alone, without an evaluation: levels and width costs give it as the plan would.
     unit = full / (encoding.steps * source.width_costs[-1])
+    prices = UnitSums(encoding.lengths[:, None] * np.array([*source.width_costs, 0.0]))
     screening = make_screening(
         screen,
         encoding,
         lambda: PlanFeatures(encoding, source.gap(), tuple(earlier), screen.coding),
-        lambda plans: unit * (encoding.lengths * source.width_costs[plans]).sum(axis=1, keepdims=True),
+        lambda plans: unit * prices(plans)[:, None],
     )
     plans = make_initial_plans(initial, source)
     uniform = [plan for plan in plans if plan.origin == "uniform"]

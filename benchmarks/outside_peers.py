@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.methods import Score
 from benchmarks.peer_methods import RANDOM_FIRST
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 
 PACKAGES = {"botorch": "BoTorch", "smac": "SMAC3", "syne-tune": "Syne Tune"}

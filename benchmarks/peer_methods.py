@@ -13,7 +13,7 @@ import optuna
 
 from benchmarks.methods import Score
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.genomes.encodings import Encoding, Levels
 from stepfront.search.initial_plans.plan_kinds import PlanSource, least_gap_plans, make_initial_plans
 from stepfront.search.pareto import front_indices, hypervolume_gains
 

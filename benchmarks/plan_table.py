@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
+from stepfront.search.genomes.encodings import Encoding, Levels, Stages
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 
 ENUMERATED = Path(__file__).parent / "enumerated_tables"

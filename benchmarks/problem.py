@@ -12,8 +12,8 @@ from torch import nn
 
 from benchmarks.transfer_supernets import supernet_source
 from benchmarks.variants import width_costs
-from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import load_settings
+from stepfront.search.genomes.encodings import Encoding, Levels
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.evaluator_parts import local_parts
 from stepfront.search.problem.load import load_problem as load_search_problem

@@ -18,11 +18,12 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.markdown import markdown
 from stepfront.files import write_text
-from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.config import RunSettings
+from stepfront.search.genomes.candidates import UnitSums
+from stepfront.search.genomes.encodings import Steps
 from stepfront.search.initial_plans.plan_kinds import PlanSource, make_initial_plans
 from stepfront.search.records.versions import versions
 from stepfront.search.study.budget import Limits
@@ -89,9 +90,8 @@ class _Timed:
         source = PlanSource(encoding, self._cost, np.linspace(-5, 5, GENES), lambda: gap, 0)
         defaults = RunSettings()
         features = PlanFeatures(encoding, gap)
-        screening = make_screening(
-            defaults.screen, encoding, lambda: features, lambda plans: self._cost[plans].sum(axis=1, keepdims=True)
-        )
+        costs = UnitSums(np.tile(self._cost, (GENES, 1)))
+        screening = make_screening(defaults.screen, encoding, lambda: features, lambda plans: costs(plans)[:, None])
         initial = make_initial_plans(defaults.initial_plans, source)
         screen = defaults.screen
         sampler = BlockNSGAII(

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.plan_table import PlanTable, read_fields, rounded, stored_fields, true_front, write_json
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.pareto import hypervolume
 
 TABLES = Path(__file__).parent / "surrogate_tables"

@@ -20,13 +20,13 @@ from benchmarks import methods
 from benchmarks.markdown import markdown
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
 from stepfront.search.algorithm.transfer import fit_earlier_model
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import RunSettings, ScreenSettings
 from stepfront.search.earlier.kept_tables import FRONT_PLANS
 from stepfront.search.earlier.mapped_plans import mapped_gap, mapped_levels
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.pareto import domination_rank, front_indices, hypervolume_history
 from stepfront.search.records.versions import versions
 from stepfront.trainers.validation import settings_json

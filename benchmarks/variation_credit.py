@@ -23,8 +23,8 @@ import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_hypervolume
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.pareto import hypervolume_history
 
 DEFAULTS = RunSettings()

@@ -24,8 +24,8 @@ TOP_FOLDERS = ("search", "trainers", "dashboards")
 MAY_IMPORT: dict[str, str] = {
     # room: the rooms below it that it may import.  A room that stands further up is never named in a line.
     "stepfront": "search/api search/cli ground",  # `import stepfront` and `python -m stepfront`
-    "testing": """search/algorithm trainers/sampler_learning trainers/inference trainers/metrics trainers/diffusion
-        trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
+    "testing": """search/algorithm search/genomes trainers/sampler_learning trainers/inference trainers/metrics
+        trainers/diffusion trainers/networks trainers/data trainers/ground ground""",  # checks of a user's own parts
     "search/cli": """search/earlier
         search/api search/checks search/adaptation search/driver search/extending search/fitting search/scoring
         search/claims search/export
@@ -46,16 +46,16 @@ MAY_IMPORT: dict[str, str] = {
         ground""",  # what `stepfront adapt` does
     "search/driver": """search/extending search/earlier search/scoring search/fitting search/learning search/problem
         search/training search/execution search/study
-        search/initial_plans search/algorithm
+        search/initial_plans search/algorithm search/genomes
         search/tracking search/mlflow_runs search/observers search/records search/storage search/ground dashboards
         dashboards/summary dashboards/terminal dashboards/claim dashboards/figures dashboards/formatting
         trainers/evaluator trainers/evaluation trainers/baselines trainers/training trainers/latents
         trainers/inference trainers/metrics trainers/diffusion
         trainers/networks trainers/data trainers/ground tables ground""",
-    "search/extending": """search/problem search/study search/earlier search/algorithm search/records search/storage
-        search/ground search/settings trainers/ground ground""",  # more budget, and larger spaces
+    "search/extending": """search/problem search/study search/earlier search/algorithm search/genomes search/records
+        search/storage search/ground search/settings trainers/ground ground""",  # more budget, and larger spaces
     "search/scoring": """search/claims search/problem search/execution search/study search/initial_plans
-        search/algorithm search/records search/storage search/ground trainers/inference trainers/metrics
+        search/algorithm search/genomes search/records search/storage search/ground trainers/inference trainers/metrics
         trainers/diffusion trainers/evaluation tables ground""",
     "search/fitting": """search/learning search/problem search/execution search/study search/algorithm search/records
         search/ground trainers/adaptation trainers/evaluation trainers/inference trainers/diffusion trainers/networks
@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, str] = {
     "search/export": """search/problem search/mlflow_runs search/records dashboards/claim dashboards trainers/latents
         trainers/network_families trainers/diffusion trainers/networks trainers/ground tables ground""",
     "search/problem": """search/earlier
-        search/execution search/step_tables search/initial_plans search/algorithm search/records
+        search/execution search/step_tables search/initial_plans search/algorithm search/genomes search/records
         search/storage search/ground search/settings trainers/evaluator trainers/sampler_learning trainers/latents
         trainers/inference trainers/metrics trainers/step_losses trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
@@ -78,12 +78,13 @@ MAY_IMPORT: dict[str, str] = {
     "search/execution": """search/study search/records search/ground trainers/evaluator trainers/evaluation
         trainers/inference trainers/diffusion trainers/networks trainers/data
         trainers/ground tables ground""",
-    "search/study": """search/algorithm search/records search/ground trainers/evaluation trainers/diffusion
-        trainers/ground tables ground""",
-    "search/initial_plans": "search/earlier search/algorithm search/records search/ground tables ground",
-    "search/earlier": """search/algorithm search/mlflow_runs search/records search/storage search/ground
+    "search/study": """search/algorithm search/genomes search/records search/ground trainers/evaluation
+        trainers/diffusion trainers/ground tables ground""",
+    "search/initial_plans": "search/earlier search/algorithm search/genomes search/records search/ground tables ground",
+    "search/earlier": """search/algorithm search/genomes search/mlflow_runs search/records search/storage search/ground
         trainers/diffusion trainers/ground tables ground""",  # what other searches learnt
-    "search/algorithm": "search/records search/ground trainers/diffusion trainers/ground tables ground",
+    "search/algorithm": "search/genomes search/records search/ground trainers/diffusion trainers/ground tables ground",
+    "search/genomes": "search/ground trainers/diffusion trainers/ground tables ground",  # how plans are encoded
     "search/tracking": """search/mlflow_runs search/records search/storage search/ground trainers/training
         trainers/diffusion trainers/networks trainers/data trainers/ground tables ground""",
     "search/mlflow_runs": "search/ground tables ground",

@@ -1,1 +1,1 @@
-"""Propose the next plan to evaluate: encodings, variation, NSGA-II, and screening by proxies."""
+"""Propose the next plan to evaluate: variation, NSGA-II, and screening by proxies."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.genomes.encodings import Encoding, Levels
 
 POPULATION = 50
 MUTATION = 0.001

@@ -23,10 +23,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
-from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.algorithm.trials import GENOME, GenomeSampler, Proposal, TrialArchive
-from stepfront.search.algorithm.variation import count_neighbours, make_child, neighbours
+from stepfront.search.algorithm.variation import changed_candidates, count_neighbours, make_child
 from stepfront.search.config import VariationSettings
+from stepfront.search.genomes.candidates import Candidate, Candidates, Point
+from stepfront.search.genomes.encodings import Encoding, Levels, Plans
 from stepfront.search.optuna_internals import NSGAIIElitePopulationSelectionStrategy
 from stepfront.search.pareto import domination_rank, front_indices
 from stepfront.search.records.settings_paths import FRONT_OF
@@ -36,17 +37,11 @@ _TRIES = 200
 LARGEST_POOL = 400
 """Candidates that a packet's plans are chosen among at which no more are added: each is looked at for each plan."""
 
-Screen = Callable[[Levels], int]
+Screen = Callable[[Plans], int]
 """Return the index of the child to evaluate among several, [N, units]."""
 
-Lead = Callable[[Sequence[Levels]], int | None]
+Lead = Callable[[Plans], int | None]
 """Return the index of the plan to evaluate while earlier searches are trusted; None where they are not."""
-
-
-_Candidate = tuple[Levels, Proposal]
-
-_Point = tuple[Levels, tuple[int, ...]]
-"""A plan whose neighbours are proposed, and their parents."""
 
 
 _ONE_AT_A_TIME = Lock()
@@ -77,7 +72,7 @@ class BlockNSGAII(GenomeSampler):
         initial: Sequence[Proposal] = (),
         offspring: int = 1,
         screen: Screen | None = None,
-        affordable: Callable[[Levels], bool] = lambda levels: True,
+        affordable: Callable[[Levels], bool] | None = None,
         neighbours: int = 0,
         lead: Lead | None = None,
         climb: int = 0,
@@ -90,8 +85,8 @@ class BlockNSGAII(GenomeSampler):
         self._first_generation = len(own) if set(own) - {"uniform"} else len(self.initial)
         self._select_elite = NSGAIIElitePopulationSelectionStrategy(population_size=variation.population)
         self._elite: tuple[int, list[FrozenTrial]] = (-1, [])
-        self._front: tuple[int, list[_Point]] = (-1, [])
-        self._pool: tuple[int, dict[str, _Candidate]] = (-1, {})
+        self._front: tuple[int, dict[int, Point]] = (-1, {})
+        self._pool: tuple[int, dict[str, Candidate]] = (-1, {})
         self._unpack = lru_cache(maxsize=4 * variation.population)(encoding.unpack)
 
     def propose(self, study: Study, archive: TrialArchive, number: int) -> Proposal | None:
@@ -110,12 +105,10 @@ class BlockNSGAII(GenomeSampler):
         if not children:
             return self._any_unseen(seen)
         if self.screen is None or len(children) == 1:
-            return children[0][1]
-        return self._climbed(
-            rng, children[self.screen(np.array([levels for levels, _ in children]))], self.screen, seen
-        )
+            return _proposal(children[0])
+        return _proposal(self._climbed(rng, children[self.screen(Candidates(children))], self.screen, seen))
 
-    def _candidates_of(self, rng: np.random.Generator, study: Study, archive: TrialArchive) -> list[_Candidate]:
+    def _candidates_of(self, rng: np.random.Generator, study: Study, archive: TrialArchive) -> list[Candidate]:
         """Return new children of the elite, and neighbours of the front where they are screened.
 
         While other plans are under way and no result has come, those that the proposals before left are offered again,
@@ -127,17 +120,17 @@ class BlockNSGAII(GenomeSampler):
         parents = self.elite(study, archive) or list(archive.under_way.values())
         left = []
         if archive.under_way and self._pool[0] == count:
-            left = [pair for genome, pair in self._pool[1].items() if genome not in seen]
+            left = [one for genome, one in self._pool[1].items() if genome not in seen]
         if len(left) > self.offspring:
             children = self._children(rng, parents, seen, 1)
-            new = {child.genome for _, child in children}
-            children += [pair for pair in left if pair[1].genome not in new]
+            new = {child.genome for child in children}
+            children += [one for one in left if one.genome not in new]
         else:
             children = self._children(rng, parents, seen, self.offspring)
             if self.screen is not None and self._most_neighbours:
-                children += self._around_front(rng, archive, {child.genome for _, child in children})
+                children += self._around_front(rng, archive, {child.genome for child in children})
         if self.screen is not None:
-            self._pool = count, {pair[1].genome: pair for pair in children}
+            self._pool = count, {child.genome: child for child in children}
         return children
 
     def _initial_plan(self, rng: np.random.Generator, archive: TrialArchive) -> Proposal | None:
@@ -152,11 +145,14 @@ class BlockNSGAII(GenomeSampler):
             return left[0] if left else None
         if len(seen) >= self._first_generation:
             return None
-        plans = [(self.encoding.unpack(plan.genome), plan) for plan in left]
+        unpack = self.encoding.unpack
+        plans = [
+            Candidate(plan.genome, plan.origin, Point(plan.genome, unpack(plan.genome), plan.parents)) for plan in left
+        ]
         plans += self._around_front(rng, archive, {plan.genome for plan in left}) if archive.complete else []
-        chosen = self._lead([levels for levels, _ in plans])
+        chosen = self._lead(Candidates(plans))
         if chosen is not None:
-            return plans[chosen][1]
+            return left[chosen] if chosen < len(left) else _proposal(plans[chosen])
         return min(left, key=lambda plan: plan.origin.startswith(FRONT_OF))
 
     def elite(self, study: Study, archive: TrialArchive) -> list[FrozenTrial]:
@@ -178,70 +174,78 @@ class BlockNSGAII(GenomeSampler):
 
     def _children(
         self, rng: np.random.Generator, elite: list[FrozenTrial], seen: set[str], most: int
-    ) -> list[_Candidate]:
+    ) -> list[Candidate]:
         """Return new affordable children, one or, where they are screened, up to `most`."""
-        children: list[_Candidate] = []
+        children: list[Candidate] = []
         made: set[str] = set()
         for attempt in range(_TRIES):
             # After many repeats the neighbourhood is exhausted: draw from the complete space.
-            levels, proposal = self._random(rng) if not elite or attempt > _TRIES // 2 else self._child(rng, elite)
-            if proposal.genome in seen or proposal.genome in made or not self._affordable(levels):
+            child = self._random(rng) if not elite or attempt > _TRIES // 2 else self._child(rng, elite)
+            if child.genome in seen or child.genome in made or not self._is_affordable(child):
                 continue
-            made.add(proposal.genome)
-            children.append((levels, proposal))
-            screened = self.screen is not None and proposal.origin != "random"
+            made.add(child.genome)
+            children.append(child)
+            screened = self.screen is not None and child.origin != "random"
             if len(children) >= (most if screened else 1):
                 break
         return children
 
-    def _around_front(self, rng: np.random.Generator, archive: TrialArchive, others: set[str]) -> list[_Candidate]:
-        """Return new affordable plans one change away from a point of the front, a random part of too many."""
-        if self._front[0] != len(archive.complete):
-            front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
-            points: list[_Point] = [(self._unpack(trial.user_attrs[GENOME]), (trial.number,)) for trial in front]
-            self._front = len(archive.complete), points
-        return self._neighbours(rng, self._front[1], "neighbour", archive.genomes, others)
+    def _is_affordable(self, candidate: Candidate) -> bool:
+        return self._affordable is None or self._affordable(candidate.levels)
 
-    def _climbed(self, rng: np.random.Generator, start: _Candidate, screen: Screen, seen: set[str]) -> Proposal:
+    def _around_front(self, rng: np.random.Generator, archive: TrialArchive, others: set[str]) -> list[Candidate]:
+        """Return new affordable plans one change away from a point of the front, a random part of too many."""
+        count, points = self._front
+        if count != len(archive.complete):
+            front = [archive.complete[i] for i in front_indices(archive.scores, archive.violations)]
+            points = {trial.number: points.get(trial.number) or self._point_of(trial) for trial in front}
+            self._front = len(archive.complete), points
+        return self._neighbours(rng, list(points.values()), "neighbour", archive.genomes, others)
+
+    def _point_of(self, trial: FrozenTrial) -> Point:
+        genome = trial.user_attrs[GENOME]
+        return Point(genome, self._unpack(genome), (trial.number,))
+
+    def _climbed(self, rng: np.random.Generator, start: Candidate, screen: Screen, seen: set[str]) -> Candidate:
         """Return the plan that single changes lead to, from the start on, each the one that the screen prefers."""
-        levels, proposal = start
+        at = start
         for _ in range(self._most_climb):
-            near = self._neighbours(rng, [(levels, proposal.parents)], "climb", seen, {proposal.genome})
+            point = Point(at.genome, at.levels, at.point.parents)
+            near = self._neighbours(rng, [point], "climb", seen, {at.genome})
             if len(self._pool[1]) < LARGEST_POOL:
-                self._pool[1].update((pair[1].genome, pair) for pair in near if pair[1].genome not in self._pool[1])
-            chosen = screen(np.array([levels, *(other for other, _ in near)]))
+                self._pool[1].update((one.genome, one) for one in near if one.genome not in self._pool[1])
+            chosen = screen(Candidates([at, *near]))
             if chosen == 0:
                 break
-            levels, proposal = near[chosen - 1]
-        return proposal
+            at = near[chosen - 1]
+        return at
 
     def _neighbours(
         self,
         rng: np.random.Generator,
-        points: Sequence[_Point],
+        points: Sequence[Point],
         origin: str,
         seen: set[str],
         others: set[str],
-    ) -> list[_Candidate]:
-        """Return affordable plans one change away from points, given with their parents; of many a random part.
+    ) -> list[Candidate]:
+        """Return affordable plans one change away from points; of many a random part.
 
         Plans that were `seen`, and the `others` that are screened beside these, are left out.
         """
         each = count_neighbours(self.encoding)
-        changes = np.arange(len(points) * each)
-        if len(changes) > self._most_neighbours:
-            changes = np.sort(rng.choice(len(changes), self._most_neighbours, replace=False))
+        count, most = len(points) * each, self._most_neighbours
+        changes = np.sort(rng.choice(count, most, replace=False)) if count > most else np.arange(count)
         if not len(changes):
             return []
-        of = changes // each
-        plans = neighbours(np.array([levels for levels, _ in points])[of], changes % each, self.encoding)
-        found: dict[str, _Candidate] = {}
-        for genome, levels, point in zip(self.encoding.pack_all(plans), plans, of.tolist(), strict=True):
-            if not (genome in seen or genome in others or genome in found) and self._affordable(levels):
-                found[genome] = levels, Proposal(genome, origin, points[point][1])
+        of = [points[i] for i in (changes // each).tolist()]
+        found: dict[str, Candidate] = {}
+        for one in changed_candidates(of, changes % each, origin, self.encoding):
+            genome = one.genome
+            if not (genome in seen or genome in others or genome in found) and self._is_affordable(one):
+                found[genome] = one
         return list(found.values())
 
-    def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> tuple[Levels, Proposal]:
+    def _child(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> Candidate:
         first, second = self._tournament(rng, elite), self._tournament(rng, elite)
         child = make_child(
             rng,
@@ -253,16 +257,18 @@ class BlockNSGAII(GenomeSampler):
         )
         both = child.crossed and first.number != second.number
         parents = (first.number, second.number) if both else (first.number,)
-        return child.levels, Proposal(self.encoding.pack(child.levels), child.origin, parents)
+        genome = self.encoding.pack(child.levels)
+        return Candidate(genome, child.origin, Point(genome, child.levels, parents))
 
     def _tournament(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> FrozenTrial:
         # The elite is ordered by rank; within the front every point is as good a parent as any other.
         i, j = int(rng.integers(len(elite))), int(rng.integers(len(elite)))  # half the time of both in one array
         return elite[min(i, j)] if rng.random() < 0.5 else elite[i]
 
-    def _random(self, rng: np.random.Generator) -> tuple[Levels, Proposal]:
+    def _random(self, rng: np.random.Generator) -> Candidate:
         levels = self.encoding.project(self.encoding.draw(rng))
-        return levels, Proposal(self.encoding.pack(levels), "random")
+        genome = self.encoding.pack(levels)
+        return Candidate(genome, "random", Point(genome, levels, ()))
 
     def _any_unseen(self, seen: set[str]) -> Proposal | None:
         # Only small spaces are ever exhausted, and those can be enumerated.
@@ -273,6 +279,12 @@ class BlockNSGAII(GenomeSampler):
             levels = np.array(index)
             levels[:units] += self.encoding.lowest
             levels = self.encoding.project(levels)
-            if self.encoding.pack(levels) not in seen and self._affordable(levels):
-                return Proposal(self.encoding.pack(levels), "random")
+            genome = self.encoding.pack(levels)
+            candidate = Candidate(genome, "random", Point(genome, levels, ()))
+            if genome not in seen and self._is_affordable(candidate):
+                return _proposal(candidate)
         return None
+
+
+def _proposal(candidate: Candidate) -> Proposal:
+    return Proposal(candidate.genome, candidate.origin, candidate.point.parents)

@@ -21,10 +21,10 @@ from sklearn.isotonic import IsotonicRegression
 
 from stepfront.arrays import Array
 from stepfront.plugins import PROXIES
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Plans
 from stepfront.search.algorithm.surrogate import PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import TransferModel, make_model
 from stepfront.search.algorithm.trials import GENOME, result_of
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, Levels, Plans
 from stepfront.search.pareto import domination_rank
 
 _FEW = 500

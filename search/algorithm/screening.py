@@ -10,12 +10,13 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels, Plans
 from stepfront.search.algorithm.proxies import ModelProxy, Proxy, ProxyInputs, ProxyScore, find_proxy
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.algorithm.transfer import LEAST_LEAD
 from stepfront.search.algorithm.trials import is_fit, violation_of
 from stepfront.search.config import ScreenSettings
+from stepfront.search.genomes.candidates import Candidates
+from stepfront.search.genomes.encodings import Encoding, Levels, Plans
 from stepfront.search.pareto import domination_rank, expected_hypervolume_gains, front_indices, hypervolume_gains
 
 FEWEST_TRIALS = 6
@@ -95,20 +96,21 @@ class _LazyGains:
     """
 
     def __init__(self) -> None:
-        self._last: dict[bytes, float] = {}
+        self._last: dict[bytes | str, float] = {}
 
     def forget(self) -> None:
         """Count all plans as new."""
         self._last = {}
 
-    def largest(self, plans: Plans, gains_of: Callable[[Levels], Array]) -> int:
+    def largest(self, plans: Plans, gains_of: Callable[[Plans], Array]) -> int:
         """Return the index of the plan of largest gain; `gains_of` returns the gains of some plans [N, units]: [N]."""
-        every, keys = np.asarray(plans), [levels.tobytes() for levels in plans]
+        keys = plans.genomes if isinstance(plans, Candidates) else [levels.tobytes() for levels in plans]
         gains, known = np.array([self._last.get(key, np.inf) for key in keys]), np.zeros(len(keys), dtype=bool)
         while not known[chosen := int(np.argmax(gains))]:
             count = max(_AT_ONCE, np.count_nonzero(np.isinf(gains)))
             some = np.argsort(np.where(known, np.inf, -gains), kind="stable")[: min(count, np.count_nonzero(~known))]
-            gains[some], known[some] = gains_of(every[some]), True
+            these = plans.take(some) if isinstance(plans, Candidates) else np.asarray(plans)[some]
+            gains[some], known[some] = gains_of(these), True
         self._last.update(zip(keys, gains.tolist(), strict=True))
         return chosen
 
@@ -131,7 +133,7 @@ class Screening:
     def __init__(
         self,
         proxy: Proxy,
-        costs_of: Callable[[Levels], Array],
+        costs_of: Callable[[Plans], Array],
         levels_of: Callable[[FrozenTrial], Levels],
         least_tau: float,
         others: Sequence[Proxy] = (),
@@ -163,7 +165,7 @@ class Screening:
         front = self._with_under_way(front)
         if (model := self._expecting(front)) is not None:
             return self._most_expected(model, children, front, reference)
-        costs = self._costs_of(np.asarray(children))
+        costs = self._costs_of(_together(children))
         expected = [proxy.predict(list(children)) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
@@ -174,7 +176,7 @@ class Screening:
         """Whether the model knows what earlier searches learnt, so that `lead` may choose."""
         return isinstance(self._proxies[0], ModelProxy) and self._proxies[0].has_earlier
 
-    def lead(self, plans: Sequence[Levels]) -> int | None:
+    def lead(self, plans: Plans) -> int | None:
         """Return the index of the plan with the largest expected gain where earlier searches are trusted; else None.
 
         They are as long as models with their priors have more weight than the one without.
@@ -199,7 +201,7 @@ class Screening:
         within = (-np.inf, np.inf) if self._bounds is None else self._bounds[0]
 
         def expected(plans: Plans) -> tuple[Array, Array]:
-            costs, (mean, deviation) = self._costs_of(np.asarray(plans)), model.distribution(plans)
+            costs, (mean, deviation) = self._costs_of(_together(plans)), model.distribution(plans)
             gains = expected_hypervolume_gains(mean, deviation, costs[:, 0], front, reference, within)
             return gains, np.column_stack([np.exp(mean), costs])
 
@@ -276,7 +278,7 @@ class Screening:
 
     def _expected_scores(self, plans: Sequence[Levels], model: ModelProxy | None) -> Array:
         """Return the objectives that are expected of plans, [N, objectives]; NaN where a proxy can't score one."""
-        costs = self._costs_of(np.asarray(plans))
+        costs = self._costs_of(_together(plans))
         if model is not None:
             return np.column_stack([np.exp(model.mean(plans)), costs])
         fid, *others = (proxy.predict(plans) for proxy in self._proxies)
@@ -287,7 +289,7 @@ def make_screening(
     screen: ScreenSettings,
     encoding: Encoding,
     features: Callable[[], PlanFeatures],
-    costs_of: Callable[[Levels], Array],
+    costs_of: Callable[[Plans], Array],
     paired: Callable[[], ProxyScore] | None = None,
     scores: int = 0,
     bounds: Array | None = None,
@@ -321,6 +323,11 @@ def best_child(
     if bounds is not None:
         gains = np.where(_broken(points, bounds) == 0, gains, 0.0)
     return _most_gain(gains, points, front, bounds)
+
+
+def _together(plans: Plans) -> Plans:
+    """Return plans as one array, or as candidates, whose costs are computed by change."""
+    return plans if isinstance(plans, Candidates) else np.asarray(plans)
 
 
 def _most_gain(gains: Array, points: Array, front: Array, bounds: Array | None) -> int:

@@ -18,7 +18,8 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist, squareform
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Plans
+from stepfront.search.genomes.candidates import MANY_UNITS, ByChange, Candidates
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Plans
 
 Worth = Callable[[int], NDArray[np.int64]]
 """Return ranks of all trials [N] that tell the given number apart; the trials of smallest rank are learned."""
@@ -60,6 +61,9 @@ class PlanFeatures:
         and grids that plans choose from have one feature each, 1 for the plan's own.  In a space of variants, each mark
         has its share in each stretch: levels are ordered by cost, which does not tell a mark from a narrower width.
         """
+        if isinstance(plans, Candidates) and self._sums_of is not None:
+            sums = self._sums_of(plans)
+            return np.column_stack([sums[:, :-1], self._of_gap(sums[:, -1])])
         e, units = self.encoding.of_widths, self.encoding.units
         every = np.asarray(plans).reshape(len(plans), units + len(self.encoding.choices))
         levels, genes = every[:, :units], every[:, units:]
@@ -69,8 +73,6 @@ class PlanFeatures:
         taken, per_unit = levels != SKIP_LEVEL, self._unit_gap
         at = levels + per_unit.shape[1] * np.arange(e.units)  # in the table as one row, which is faster to read
         gap = np.where(taken, per_unit.ravel().take(at), 0.0).sum(axis=1)
-        # Of widths the narrowest has the largest gap; the cheapest variant may have none.
-        floor = 0.01 * float((per_unit.max(axis=1) if self.encoding.marks else per_unit[:, 0]).sum())
         columns = [_stretches(values) for values in self._coded(np.where(taken, levels, 0), taken)]
         if isinstance(e, EvenStages):
             columns.append(-np.log(share))
@@ -79,11 +81,42 @@ class PlanFeatures:
         columns += [_stretches(np.where(taken, marks[levels], 0.0)) for marks in self._marks]
         chosen = [genes[:, [i]] == np.arange(count) for i, count in enumerate(self.encoding.choices) if count > 1]
         columns += [one.astype(np.float64) for one in chosen]
-        known = [
-            0.5 * np.log(np.maximum(gap, 0.0) + max(floor, 1e-12)),
-            *(model(list(plans)) for model in self.earlier),
-        ]
-        return np.column_stack([*columns, *known])
+        return np.column_stack([*columns, self._of_gap(gap), *(model(list(plans)) for model in self.earlier)])
+
+    def _of_gap(self, gap: Array) -> Array:
+        """Return half the logarithm of summed gaps [N], above a floor."""
+        return np.asarray(0.5 * np.log(np.maximum(gap, 0.0) + self._floor))
+
+    @cached_property
+    def _floor(self) -> float:
+        # Of widths the narrowest has the largest gap; the cheapest variant may have none.
+        table = self._unit_gap
+        return max(0.01 * float((table.max(axis=1) if self.encoding.marks else table[:, 0]).sum()), 1e-12)
+
+    @cached_property
+    def _sums_of(self) -> ByChange | None:
+        """The features of candidates with the summed gap as the last one; None where all at once takes less time."""
+        units, gap = self.encoding.units, self._unit_gap
+        if units < MANY_UNITS or not self.encoding.has_free_units or self.earlier:
+            return None
+        edges = _edges(units)
+        of, lengths = np.repeat(np.arange(MOST_STRETCHES), np.diff(edges)), np.diff(edges)
+        each = np.arange(self.encoding.highest + 1)[:, None]
+        codes = np.column_stack([code[:, 0] for code in self._coded(each, each >= 0)])
+
+        def sums(plans: Levels) -> Array:
+            coded = [_stretches(values) for values in self._coded(plans, plans >= 0)]
+            return np.column_stack([*coded, gap[np.arange(units), plans].sum(axis=1)])
+
+        def differences(places: Levels, before: Levels, after: Levels) -> Array:
+            found = np.zeros((len(places), codes.shape[1] * MOST_STRETCHES + 1))
+            columns = of[places][:, None] + MOST_STRETCHES * np.arange(codes.shape[1])
+            changed = (codes[after] - codes[before]) / lengths[of[places]][:, None]
+            np.put_along_axis(found, columns, changed, axis=1)
+            found[:, -1] = gap[places, after] - gap[places, before]
+            return found
+
+        return ByChange(sums, differences)
 
     def _coded(self, levels: Levels, taken: NDArray[np.bool_]) -> list[Array]:
         """Return the columns [N, units] that stand for the levels [N, units] of units that are `taken`."""
@@ -119,9 +152,13 @@ def _stretches(values: Array) -> Array:
     units = values.shape[1]
     if units <= MOST_STRETCHES:
         return values
-    count = MOST_STRETCHES
-    edges = np.arange(count + 1) * units // count
+    edges = _edges(units)
     return np.add.reduceat(values, edges[:-1], axis=1) / np.diff(edges)
+
+
+def _edges(units: int) -> NDArray[np.int64]:
+    """Return where the stretches of so many units begin, and the end, [MOST_STRETCHES + 1]."""
+    return np.arange(MOST_STRETCHES + 1) * units // MOST_STRETCHES
 
 
 class Surrogate:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate, Worth, kernel_trials
+from stepfront.search.genomes.encodings import Levels
 
 LEAST_LEAD = 4
 """Complete trials below which an earlier search does not choose among initial plans."""

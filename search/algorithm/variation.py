@@ -13,7 +13,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, run_bounds
+from stepfront.search.genomes.candidates import Candidate, Point
+from stepfront.search.genomes.encodings import (
+    SKIP_LEVEL,
+    Encoding,
+    EvenStages,
+    Levels,
+    Stages,
+    run_bounds,
+)
 
 Generator = np.random.Generator
 
@@ -87,6 +95,27 @@ def neighbours(points: Levels, indices: NDArray[np.int64], encoding: Encoding) -
     rows, children = np.arange(len(points)), points.copy()
     children[rows, places] = lowest + (points[rows, places] - lowest + 1 + steps) % counts
     return project_all(children, encoding)
+
+
+def changed_candidates(
+    points: Sequence[Point], indices: NDArray[np.int64], origin: str, encoding: Encoding
+) -> list[Candidate]:
+    """Return the candidate of one change to each of `points`; where projected, several may be equal.
+
+    `indices` [N] are those of the changes, below `count_neighbours`.
+    """
+    if encoding.has_free_units:
+        places, steps, lowest, counts = (table[indices].tolist() for table in _changes(encoding))
+        found = []
+        for point, place, step, low, count in zip(points, places, steps, lowest, counts, strict=True):
+            level = low + (point.levels.item(place) - low + 1 + step) % count
+            found.append(Candidate(encoding.with_level(point.genome, place, level), origin, point, place, level))
+        return found
+    plans = neighbours(np.array([point.levels for point in points]), indices, encoding)
+    return [
+        Candidate(genome, origin, Point(genome, levels, point.parents))
+        for genome, levels, point in zip(encoding.pack_all(plans), plans, points, strict=True)
+    ]
 
 
 @lru_cache(maxsize=8)

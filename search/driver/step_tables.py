@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, MOST_STRETCHES, PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import TransferModel, make_model
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.pareto import domination_rank
 
 MOST_PLANS = 20

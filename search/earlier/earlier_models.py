@@ -12,8 +12,6 @@ import pandas as pd
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, EarlierModel, PlanFeatures
 from stepfront.search.algorithm.transfer import fit_earlier_model
 from stepfront.search.earlier.kept_tables import EarlierSteps, read_steps
@@ -25,6 +23,8 @@ from stepfront.search.earlier.usable_plans import (
     usable_plans,
     variants_of_row,
 )
+from stepfront.search.genomes.encodings import Encoding, Levels
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.pareto import domination_rank
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table

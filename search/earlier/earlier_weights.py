@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.transfer import LEAST_LEAD, TransferModel
 from stepfront.search.earlier.earlier_models import Taught
 from stepfront.search.earlier.kept_tables import read_steps
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.pareto import domination_rank
 from stepfront.search.records.settings_paths import FRONT_OF
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from stepfront.addresses import shown
 from stepfront.errors import InputError
-from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS
 from stepfront.search.config import RunSettings
 from stepfront.search.earlier.kept_tables import check_usable, warm_settings
 from stepfront.search.earlier.searches_in_mlflow import copies_from_mlflow
 from stepfront.search.earlier.usable_plans import scored_trials, usable_plans
+from stepfront.search.genomes.sampler_genes import make_plan_encoding
 from stepfront.search.records.run_directory import find_search, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.storage.lock import is_in_use

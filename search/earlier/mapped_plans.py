@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, EvenStages, Levels
+from stepfront.search.genomes.encodings import Encoding, EvenStages, Levels
 
 LogSnrOf = Callable[[int], Array]
 """Return the half log-SNR of each step of this search's sampler with so many steps, [steps], ascending."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table
 from stepfront.tables.schema import FRONT, TRIALS

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.config import SpaceSettings
 from stepfront.search.earlier.usable_plans import exact_levels
+from stepfront.search.genomes.encodings import Encoding, Levels
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.study.compatibility import EARLIER_SPACES, SPEC, EarlierGenomes, StudySpec
 from stepfront.search.study.optuna_storage import read_study

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels
 
 SHARES = 64
 """Costs are rounded to this part of a step at full width."""

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, Levels, Stages
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.earlier.earlier_models import front_levels
 from stepfront.search.earlier.mapped_plans import LogSnrOf
 from stepfront.search.earlier.usable_plans import earlier_directory
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, Levels, Stages
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.initial_plans.least_error import ErrorsOf, least_error_plans, not_measured
 from stepfront.search.records.settings_paths import FRONT_OF
 

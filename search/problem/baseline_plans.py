@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepfront.search.algorithm.encodings import Encoding, Levels
+from stepfront.search.genomes.encodings import Encoding, Levels
 from stepfront.search.initial_plans.plan_kinds import PlanSource, least_gap_plans, monotone_levels, spread_by_cost
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.diffusion.plan import Plan

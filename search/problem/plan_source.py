@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures
 from stepfront.search.earlier.earlier_models import earlier_models
 from stepfront.search.earlier.kept_tables import keep_earlier
+from stepfront.search.genomes.encodings import Encoding
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.pricing import affordability
 from stepfront.search.problem.problem import SearchProblem
@@ -37,7 +37,7 @@ def make_plan_source(
         gap=lambda: problem.gap[:, columns],
         errors_of=errors_of,
         seed=problem.settings.search_seed,
-        affordable=affordability(problem, costs, encoding),
+        affordable=affordability(problem, costs, encoding) or (lambda levels: True),
         earlier=keep_earlier(problem.settings, problem.settings.search_directory),
         half_log_snr_of=partial(_half_log_snr_of, problem),
     )

@@ -9,8 +9,9 @@ import numpy as np
 
 from stepfront.arrays import Array
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding, Levels
 from stepfront.search.config import parse_constraint
+from stepfront.search.genomes.candidates import UnitSums
+from stepfront.search.genomes.encodings import Encoding, Levels, Plans
 from stepfront.search.objectives import excess
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.trainers.inference.cost import WidthCost, steps_latency_ms
@@ -20,7 +21,7 @@ from stepfront.trainers.inference.cost import WidthCost, steps_latency_ms
 class Price:
     """What levels cost; `of_all` returns it for plans [N, units], [N]."""
 
-    of_all: Callable[[Levels], Array]
+    of_all: Callable[[Plans], Array]
 
     def __call__(self, levels: Levels) -> float:
         """Return what the levels of one plan cost."""
@@ -39,10 +40,9 @@ def level_prices(
 
     def summed(each: list[float]) -> Price:
         table = np.array([*each, 0.0])  # level -1, a step that is left out, is the last entry
-        # Genes of the sampler, behind the levels of the widths, cost nothing.
-        return Price(lambda plans: (lengths * table[plans[:, : len(lengths)]]).sum(axis=1))
+        return Price(UnitSums(lengths[:, None] * table))
 
-    def latencies(plans: Levels) -> Array:
+    def latencies(plans: Plans) -> Array:
         # A full step is slower where the next one reuses its features, so steps can't be summed one by one.
         return np.array([steps_latency_ms(encoding.step_variants(levels), costs) for levels in plans])
 
@@ -58,10 +58,10 @@ def level_prices(
 
 def affordability(
     problem: SearchProblem, costs: dict[float, WidthCost], encoding: Encoding | None = None
-) -> Callable[[Levels], bool]:
+) -> Callable[[Levels], bool] | None:
     """Return a function that decides whether levels, of the search's encoding or another, keep constraints on cost.
 
-    Raises InputError where no plan can keep one of them.
+    None where there are none.  Raises InputError where no plan can keep one of them.
     """
     encoding = encoding or problem.encoding
     prices = level_prices(problem, costs, encoding)
@@ -72,7 +72,7 @@ def affordability(
     def keeps(levels: Levels) -> bool:
         return all(excess(prices[name](levels), sign, bound) <= 0 for name, sign, bound in limits)
 
-    return keeps
+    return keeps if limits else None
 
 
 def _check_possible(encoding: Encoding, name: str, sign: str, bound: float, price: Price) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding, Levels
-from stepfront.search.algorithm.sampler_genes import make_plan_encoding
 from stepfront.search.config import RunSettings
+from stepfront.search.genomes.encodings import Encoding, Levels
+from stepfront.search.genomes.sampler_genes import make_plan_encoding
 from stepfront.search.initial_plans.least_error import steps_to_measure
 from stepfront.search.step_tables.gap_table import GapInputs, read_gap_table
 from stepfront.search.step_tables.step_error_table import StepErrorInputs, read_step_errors

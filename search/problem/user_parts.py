@@ -11,9 +11,9 @@ from torch import Tensor
 
 from stepfront.errors import InputError, first_line
 from stepfront.plugins import OBSERVERS
-from stepfront.search.algorithm.encodings import make_encoding
 from stepfront.search.algorithm.proxies import find_proxy
 from stepfront.search.config import RunSettings
+from stepfront.search.genomes.encodings import make_encoding
 from stepfront.search.problem.evaluator_parts import user_scores
 from stepfront.trainers.config import BEST, LEARNT, DiffusionSettings, FeatureSettings, SamplerSettings
 from stepfront.trainers.data import ImageData

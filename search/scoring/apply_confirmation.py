@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from stepfront.files import write_json
-from stepfront.search.algorithm.encodings import EvenStages
 from stepfront.search.claims.claim import Rules, Standing, make_claim
 from stepfront.search.claims.disagreement import find_disagreements
 from stepfront.search.config import RunSettings
+from stepfront.search.genomes.encodings import EvenStages
 from stepfront.search.objectives import Objectives
 from stepfront.search.records.front import read_confirmed, with_confirmation
 from stepfront.search.records.plan_rows import own_sampler

@@ -19,10 +19,10 @@ import pandas as pd
 
 from stepfront.errors import InputError
 from stepfront.search.algorithm.ddsm import DDSMSearch
-from stepfront.search.algorithm.encodings import Steps
 from stepfront.search.config import RunSettings
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.ray_session import ray_session
+from stepfront.search.genomes.encodings import Steps
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.objectives import Objectives, violations
 from stepfront.search.problem.baseline_plans import (

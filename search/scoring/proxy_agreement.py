@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from stepfront.plugins import PROXIES
-from stepfront.search.algorithm.encodings import Levels
 from stepfront.search.algorithm.proxies import ProxyScore, rank_correlation
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.algorithm.transfer import make_model
+from stepfront.search.genomes.encodings import Levels
 from stepfront.search.pareto import domination_rank
 
 

@@ -15,7 +15,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.fit_rounds import FitRounds
 from stepfront.search.algorithm.trials import (
     GENOME,
@@ -26,6 +25,7 @@ from stepfront.search.algorithm.trials import (
     is_fit,
     result_of,
 )
+from stepfront.search.genomes.encodings import Encoding
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.budget import Budget, Limits, SearchClock
 from stepfront.search.study.compatibility import SPEC, EarlierGenomes, StudySpec, check_compatible

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from stepfront.search.algorithm.encodings import Encoding
+from stepfront.search.genomes.encodings import Encoding
 from stepfront.trainers.variant import Variant
 
 QUARTERS = 4

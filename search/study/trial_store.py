@@ -20,9 +20,9 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from stepfront.search.algorithm.encodings import Encoding
 from stepfront.search.algorithm.trials import GENOME, LEARNT, ORIGIN, PARENTS, RESULT, GenomeSampler, Proposal
 from stepfront.search.config import parse_constraint
+from stepfront.search.genomes.encodings import Encoding
 from stepfront.search.objectives import Objectives, excess
 from stepfront.search.optuna_internals import set_storage_id, storage_id
 from stepfront.search.study.optuna_storage import close_storage, sync_storage

@@ -8,10 +8,10 @@ import numpy as np
 from optuna.trial import FrozenTrial, create_trial
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
 from stepfront.search.algorithm.proxies import Proxy, ProxyInputs, find_proxy, rank_correlation
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.trials import GENOME, RESULT
+from stepfront.search.genomes.encodings import Encoding, Levels, Stages
 
 
 class ProxyConformance:

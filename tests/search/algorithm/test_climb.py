@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Encoding, Levels, Stages
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.screening import make_screening
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.trials import GENOME, Proposal
 from stepfront.search.algorithm.variation import count_neighbours, neighbours
 from stepfront.search.config import ScreenSettings, VariationSettings
+from stepfront.search.genomes.encodings import Encoding, Levels, Plans, Stages
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.trainers.evaluation import Evaluation
@@ -82,8 +82,8 @@ def test_a_search_that_climbs_ends_with_the_same_trials_after_an_interruption(
     def ledger(name: str) -> Ledger:
         gap = np.linspace(1, 0.2, 12)[:, None] * (1 - np.array(WIDTHS))
 
-        def costs(plans: Levels) -> Array:
-            return plans[:, : encoding.units].sum(axis=1, keepdims=True).astype(float)
+        def costs(plans: Plans) -> Array:
+            return np.asarray(plans)[:, : encoding.units].sum(axis=1, keepdims=True).astype(float)
 
         settings = ScreenSettings(neighbours=20)
         screening = make_screening(

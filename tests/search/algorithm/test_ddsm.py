@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stepfront.search.algorithm.ddsm import COST_RATIO, DDSMSearch
-from stepfront.search.algorithm.encodings import Stages
+from stepfront.search.genomes.encodings import Stages
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from optuna.trial import create_trial
 
-from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.proxies import CarriedProxy, gap_score, rank_correlation
+from stepfront.search.genomes.encodings import Stages
 
 
 def test_gap_score_sums_each_steps_gap_at_its_width() -> None:

@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from stepfront.plugins import PROXIES
-from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.proxies import ModelProxy, ProxyInputs, find_proxy
 from stepfront.search.algorithm.screening import Screening, best_child, make_screening
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.config import ScreenSettings
+from stepfront.search.genomes.encodings import Stages
 from stepfront.search.pareto import expected_hypervolume_gains, front_indices, hypervolume
 
 

@@ -10,7 +10,6 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 from sklearn.gaussian_process.kernels import Sum as SumOfKernels
 
-from stepfront.search.algorithm.encodings import Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
 from stepfront.search.algorithm.surrogate import (
     MOST_STRETCHES,
@@ -20,6 +19,7 @@ from stepfront.search.algorithm.surrogate import (
     Surrogate,
     last_refit,
 )
+from stepfront.search.genomes.encodings import Stages, Steps
 
 ENCODING = Stages(20, (0.25, 0.5, 0.75, 1.0), False, 10)
 GAP = np.linspace(1, 3, 20)[:, None] * (3 - np.arange(4))

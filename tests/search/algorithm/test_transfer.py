@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import methods
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import Levels, Stages
 from stepfront.search.algorithm.surrogate import EarlierModel, PlanFeatures, Surrogate
 from stepfront.search.algorithm.transfer import (
     SPREAD,
@@ -19,6 +18,7 @@ from stepfront.search.algorithm.transfer import (
 )
 from stepfront.search.algorithm.trials import Proposal
 from stepfront.search.config import RunSettings, ScreenSettings
+from stepfront.search.genomes.encodings import Levels, Stages
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.pareto import hypervolume
 

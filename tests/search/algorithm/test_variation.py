@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps, run_bounds
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.variation import (
     MUTATIONS,
     change_run,
@@ -21,6 +19,8 @@ from stepfront.search.algorithm.variation import (
     thin,
     two_point,
 )
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps, run_bounds
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 SPACES = [

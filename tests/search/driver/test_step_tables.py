@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.driver.step_tables import gap_table, sensitivity_table
+from stepfront.search.genomes.encodings import Stages
 
 WIDTHS = (0.25, 0.5, 1.0)
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import Encoding, EvenStages, Stages, Steps
 from stepfront.search.algorithm.proxies import rank_correlation
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS, PlanFeatures
 from stepfront.search.earlier.earlier_models import earlier_models, front_levels, what_is_taught
 from stepfront.search.earlier.mapped_plans import mapped_levels
 from stepfront.search.earlier.usable_plans import exact_levels, left_out
+from stepfront.search.genomes.encodings import Encoding, EvenStages, Stages, Steps
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.initial_plans.plan_kinds import make_initial_plans
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FRONT, TABLES, TRIALS

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stepfront.arrays import Array
-from stepfront.search.algorithm.encodings import EvenStages, Stages, Steps
 from stepfront.search.earlier.mapped_plans import LogSnrOf, mapped_gap, mapped_levels
+from stepfront.search.genomes.encodings import EvenStages, Stages, Steps
 
 WIDTHS = (0.25, 0.5, 1.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, Steps
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, EvenStages, Levels, Stages, Steps
 from stepfront.search.initial_plans.least_error import MOST_TIMES, SHARES, least_error_plans, steps_to_measure
 from stepfront.testing.gaussians import TwoGaussians
 from stepfront.trainers.config import DiffusionSettings

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.initial_plans.plan_kinds import (
     INITIAL_PLANS,
     PlanSource,

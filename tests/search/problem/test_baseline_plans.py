@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepfront.search.algorithm.encodings import Stages, run_bounds
+from stepfront.search.genomes.encodings import Stages, run_bounds
 from stepfront.search.initial_plans.plan_kinds import PlanSource
 from stepfront.search.problem.baseline_plans import cut_plans, random_levels, spread_evenly
 

@@ -18,12 +18,12 @@ from stepfront.dashboards.report import write_report
 from stepfront.dashboards.sections.baselines import best_samplers
 from stepfront.errors import InputError
 from stepfront.files import write_json, write_text
-from stepfront.search.algorithm.encodings import make_encoding
 from stepfront.search.checks.integrity import check_search
 from stepfront.search.claims.claim import CLAIM_KEYS, Rules, compare_plans
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.driver.fit import fit_sampler_weights
 from stepfront.search.execution.plan_scorer import PlanScorer
+from stepfront.search.genomes.encodings import make_encoding
 from stepfront.search.problem.baseline_plans import full_width_samplers
 from stepfront.search.problem.load import load_problem
 from stepfront.search.records.run_directory import find_search

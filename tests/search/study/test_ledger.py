@@ -11,10 +11,10 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.trials import GENOME, Proposal, result_of
 from stepfront.search.config import VariationSettings
+from stepfront.search.genomes.encodings import Stages
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Asked, Ledger
 from stepfront.search.study.optuna_storage import open_storage

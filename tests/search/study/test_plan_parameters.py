@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
 
-from stepfront.search.algorithm.encodings import Stages
 from stepfront.search.algorithm.trials import GENOME
+from stepfront.search.genomes.encodings import Stages
 from stepfront.search.objectives import Objectives
 from stepfront.search.study.ledger import Ledger
 from stepfront.search.study.plan_parameters import (

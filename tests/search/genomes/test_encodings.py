@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import (
+from stepfront.search.config import SpaceSettings
+from stepfront.search.genomes.encodings import (
     SKIP_LEVEL,
     Cuts,
     Encoding,
@@ -16,7 +17,6 @@ from stepfront.search.algorithm.encodings import (
     make_encoding,
     run_bounds,
 )
-from stepfront.search.config import SpaceSettings
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import GENE_LETTERS, Encoding, Levels, make_encoding
 from stepfront.search.config import SpaceSettings
+from stepfront.search.genomes.encodings import GENE_LETTERS, Encoding, Levels, make_encoding
 from stepfront.tables.samplers import GENES_MARK
 from stepfront.trainers.config import SamplerSettings
 from stepfront.trainers.variant import Variant

@@ -66,6 +66,15 @@ class Encoding(ABC):
         """Return the levels of a genome.  Raises InputError when the text is not a genome of this encoding."""
 
     @property
+    def has_free_units(self) -> bool:
+        """Whether a change of one unit, to any level, is a valid plan and changes nothing else."""
+        return False
+
+    def with_level(self, genome: str, unit: int, level: int) -> str:
+        """Return a genome after the change of one unit, where units are free."""
+        raise NotImplementedError
+
+    @property
     def of_widths(self) -> Encoding:
         """The encoding of the widths alone."""
         return self
@@ -180,6 +189,15 @@ class Stages(Encoding):
     def pack(self, levels: Levels) -> str:
         """Return the genome: one letter per stage, `-` for a skipped one."""
         return _LETTERS[levels].tobytes().decode()
+
+    @property
+    def has_free_units(self) -> bool:
+        """Whether a change of one unit, to any level, is a valid plan and changes nothing else."""
+        return not self.skip and not self.marks
+
+    def with_level(self, genome: str, unit: int, level: int) -> str:
+        """Return a genome after the change of one unit, where units are free."""
+        return genome[:unit] + GENE_LETTERS[level] + genome[unit + 1 :]
 
     def pack_all(self, plans: Levels) -> list[str]:
         """Return the genomes of N plans' levels, given as one array [N, stages]."""

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
 from stepfront.search.algorithm.proxies import gap_score
-from stepfront.search.algorithm.sampler_genes import SamplerGenes, make_plan_encoding
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.variation import change_gene, count_neighbours, make_child, neighbours
 from stepfront.search.config import SpaceSettings
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Stages, Steps
+from stepfront.search.genomes.sampler_genes import SamplerGenes, make_plan_encoding
 from stepfront.trainers.config import SamplerSettings
 
 WIDTHS = (0.25, 0.5, 1.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from stepfront.errors import InputError
-from stepfront.search.algorithm.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Levels, Stages, Steps
-from stepfront.search.algorithm.encodings import make_encoding as made
-from stepfront.search.algorithm.sampler_genes import SamplerGenes
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.variation import exchange, make_child
 from stepfront.search.config import SpaceSettings
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Cuts, Encoding, EvenStages, Levels, Stages, Steps
+from stepfront.search.genomes.encodings import make_encoding as made
+from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.trainers.variant import Variant, parse_variant, reuse_problem, runs_text
 
 VARIANTS = tuple(map(parse_variant, ("0.5ru", "0.5u", "1.0ru", "0.5", "1.0r", "1.0u", "1.0")))

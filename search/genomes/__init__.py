@@ -1,0 +1,1 @@
+"""Plans as genomes: how they are encoded, and candidates that a search chooses among."""
