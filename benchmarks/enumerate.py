@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,8 @@ STAGES, STEPS = 6, 18
 def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path) -> pd.DataFrame:
     """Return the table of all plans: genome, fid, gflops, gap, paired.
 
-    It is stored in `work` under the supernet's digest and read from there the next time.
+    It is stored in `work` under the supernet's digest and read from there the next time.  So are its parts while it is
+    made: an interrupted enumeration continues.
     """
     digest = read_card(run / "supernet").digest[:8]
     path = work / f"enumeration-{stages}x{steps // stages}-{images}-{digest}.parquet"
@@ -43,7 +46,9 @@ def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path)
         return pd.read_parquet(path)
     problem = load_problem(run, stages, steps, images)
     first = range(len(problem.widths))
-    jobs = [(run, stages, steps, images, a, b) for a in first for b in first]
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [_Job(run, stages, steps, images, (a, b), folder / f"{a}-{b}.parquet") for a in first for b in first]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         parts = []
         for part in pool.imap_unordered(_subtree, jobs):
@@ -51,19 +56,37 @@ def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path)
             print(f"enumerated {sum(map(len, parts))} of {len(problem.widths) ** stages} plans", flush=True)
     table = pd.concat(parts).sort_values("genome").reset_index(drop=True)
     table = table.assign(paired=_paired(table))
-    write_table(table.drop(columns="first"), path)
+    table = table.drop(columns="first")
+    write_table(table, path)
+    shutil.rmtree(folder)
     return table
 
 
-def _subtree(job: tuple[Path, int, int, int, int, int]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Job:
+    """The plans whose first two stages have given levels, and the file that keeps their scores."""
+
+    run: Path
+    stages: int
+    steps: int
+    images: int
+    first: tuple[int, int]
+    path: Path
+
+
+def _subtree(job: _Job) -> pd.DataFrame:
+    if job.path.exists():
+        return pd.read_parquet(job.path)
     torch.set_num_threads(1)
-    run, stages, steps, images, first, second = job
-    problem = load_problem(run, stages, steps, images)
-    walk = _Walk(problem, images)
-    state = walk.stage(walk.sampler.start(range(images)), 0, first)
-    state = walk.stage(state, 1, second)
-    walk.below(state, [first, second])
-    return pd.DataFrame(walk.rows)
+    problem = load_problem(job.run, job.stages, job.steps, job.images)
+    walk = _Walk(problem, job.images)
+    state = walk.sampler.start(range(job.images))
+    for stage, level in enumerate(job.first):
+        state = walk.stage(state, stage, level)
+    walk.below(state, list(job.first))
+    rows = pd.DataFrame(walk.rows)
+    write_table(rows, job.path)
+    return rows
 
 
 class _Walk:

@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.variants import TWENTY_STEPS, Searched, search, share_table
 from stepfront.search.config import RunSettings
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-initial-plans"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--budget", type=int, default=60)
     parser.add_argument("--images", type=int, default=128)
     given = parser.parse_args()

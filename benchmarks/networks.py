@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from stepfront.files import write_text
 from stepfront.search.records.versions import versions
@@ -150,7 +151,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs/bench-networks"), help="folder of the supernets")
     parser.add_argument("--page", type=Path, default=PAGE, help="page whose section is replaced")
     parser.add_argument("--gflops", type=float, default=3e4, help="training GFLOPs per system and seed")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings per system")
+    parser.add_argument("--seeds", type=positive, default=3, help="trainings per system")
     parser.add_argument("--size", type=int, default=28, help="side of the images in pixels")
     parser.add_argument("--base", type=int, default=16, help="network.base")
     parser.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="network.widths")

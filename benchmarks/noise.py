@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.problem import Problem, load_problem
 from stepfront.arrays import Array
@@ -126,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=positive, default=8)
     parser.add_argument("--images", type=int, default=512)
     given = parser.parse_args()
     problem = load_problem(given.run, STAGES, STEPS, given.images)

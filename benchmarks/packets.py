@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from benchmarks import methods
+from benchmarks.arguments import positive
 from benchmarks.peer_list import DEFAULTS, OURS
 from benchmarks.peers import Truth
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
@@ -43,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packets", description=__doc__)
     parser.add_argument("--packet", type=int, default=5, help="plans per packet")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=positive, default=10)
     parser.add_argument("--tables", nargs="+", default=["digits-10", "fashion-0-4"])
     given = parser.parse_args()
     for name in given.tables:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import outside_peers
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.peer_list import DEFAULTS, PEERS, Peer
 from benchmarks.plan_table import COST_DIGITS, ENUMERATED, EnumeratedTable, PlanTable, read_enumerated_table
@@ -302,7 +303,7 @@ def main() -> None:
     parser.add_argument("--table", action="append", help="name of a published table, also several times; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-peers"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="most seeds of a method")
+    parser.add_argument("--seeds", type=positive, default=SEEDS, help="most seeds of a method")
     parser.add_argument(
         "--only",
         default="",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from stepfront.search.claims.noninferiority import level_of_each, paired_difference
 from stepfront.search.problem.costs import read_costs
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("search", type=Path)
     parser.add_argument("plans", nargs="+", help="run lengths, such as '2x0.25 5x0.75 4x1.00'")
     parser.add_argument("--on", metavar="PLAN", help="take the sampler of this full-width plan, such as 11x1.00")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=positive, default=5)
     given = parser.parse_args()
     directory, settings = find_search(given.search)
     problem = load_problem_of_search(settings, directory)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.variants import (
     TWENTY_STEPS,
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a supernet")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-sampler-genes"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=positive, default=2)
     parser.add_argument("--budget", type=int, default=60)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--held-out", type=int, default=2, help="noise seeds of the scores of fronts")

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import methods
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.plan_table import ENUMERATED, EnumeratedTable, read_enumerated_table
 from benchmarks.surrogate_table import true_hypervolume
@@ -202,7 +203,7 @@ Proxies against FID, over the same plans:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=positive, default=10)
     given = parser.parse_args()
     used = ", ".join(f"{k} {v}" for k, v in versions().items())
     parts = [

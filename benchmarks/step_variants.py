@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import positive
 from benchmarks.step_variants_page import FEWER, VARIANTS, WIDTHS, Front, Measured, write_page
 from benchmarks.variants import KeptScores, Searched, problem_of, search_here, width_costs
 from stepfront.files import write_text
@@ -208,7 +209,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=80, help="evaluations per search")
     parser.add_argument("--images", type=int, default=256, help="images per score of a search")
     parser.add_argument("--held-out", type=int, default=512, help="images per score on held-out noise")
-    parser.add_argument("--seeds", type=int, default=5, help="held-out noise seeds")
+    parser.add_argument("--seeds", type=positive, default=5, help="held-out noise seeds")
     parser.add_argument("--replays", type=int, default=3, help="times that a search is repeated to time its driver")
     return parser.parse_args(arguments)
 

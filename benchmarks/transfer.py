@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import methods
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table
 from stepfront.arrays import Array
@@ -345,7 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/bench-transfer"), help="folder for scores")
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=positive, default=10)
     parser.add_argument("--trials", type=int, default=60, help="evaluations of the cold search")
     parser.add_argument("--only", default="", help="search on the tables whose names contain this, and write no page")
     given = parser.parse_args()

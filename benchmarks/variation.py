@@ -17,6 +17,7 @@ import pandas as pd
 
 import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
+from benchmarks.arguments import positive
 from benchmarks.markdown import markdown
 from benchmarks.plan_table import ENUMERATED, read_enumerated_table
 from benchmarks.search import shares
@@ -130,7 +131,7 @@ def rows(seeds: int) -> Iterator[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=positive, default=10)
     given = parser.parse_args()
     table = pd.DataFrame(list(rows(given.seeds)))
     text = f"""# Variation, initial plans and screening

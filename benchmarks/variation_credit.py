@@ -21,6 +21,7 @@ import pandas as pd
 import stepfront.search.algorithm.nsga2 as nsga2
 import stepfront.search.algorithm.variation as variation
 from benchmarks import methods
+from benchmarks.arguments import positive
 from benchmarks.surrogate_table import TABLES, SurrogateTable, read_surrogate_table, true_hypervolume
 from stepfront.arrays import Array
 from stepfront.search.config import RunSettings, ScreenSettings, VariationSettings
@@ -178,7 +179,7 @@ def _middle(values: Array) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="seeds per table without screening")
+    parser.add_argument("--seeds", type=positive, default=10, help="seeds per table without screening")
     parser.add_argument("--screened", type=int, default=10, help="seeds per table with the default screening")
     given = parser.parse_args()
     tables = {path.stem: read_surrogate_table(path) for path in sorted(Path(TABLES).glob("*.json"))}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.arguments import positive
 from benchmarks.damage.faults import FAULTS
 from benchmarks.damage.matrix import Row, run_matrix
 from benchmarks.damage.small_search import make_base
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS), help="faults, comma-separated")
     parser.add_argument("--verbs", default=",".join(verb.name for verb in VERBS), help="verbs, comma-separated")
     parser.add_argument("--most", type=int, help="number of files that a fault is put into (default: all)")
-    parser.add_argument("--seeds", type=int, default=1, help="number of times that each fault is drawn")
+    parser.add_argument("--seeds", type=positive, default=1, help="number of times that each fault is drawn")
     parser.add_argument("--without", choices=["both", "no", "only"], default="both", help="tries without checksums")
     parser.add_argument("--out", type=Path, default=Path("docs/bench-damage.md"))
     parser.add_argument("--keep", action="store_true", help="keep the lines of the page that are not measured now")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arguments import positive
 from benchmarks.kept_images import PIXELS_FILE, keep_images, kept_images
 from benchmarks.samplers.judges import prepare_judge
 from benchmarks.samplers.supernets import DATA, SUPERNETS, settings_of
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--supernet", choices=SUPERNETS, default="digits")
     parser.add_argument("--steps", type=int, help="sandwich steps of the supernet; default: those of its settings")
     parser.add_argument("--extra", type=int, help="sandwich steps of second stages; default: half of the first's")
-    parser.add_argument("--seeds", type=int, default=3, help="training seeds")
+    parser.add_argument("--seeds", type=positive, default=3, help="training seeds")
     parser.add_argument("--images", type=int, default=1024, help="images per score")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of fashion-mnist and cifar10-jpg")
     parser.add_argument("--processes", type=int, default=1, help="processes that train side by side")
