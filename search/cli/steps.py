@@ -65,6 +65,7 @@ def confirm_step(search: Path, images: int | None, seeds: int | None, output: Ou
 def publish_step(settings: RunSettings, output: Output) -> None:
     """Write images, report and MLflow, and print the front and where everything is."""
     from stepfront.dashboards.claim import claim_sentences
+    from stepfront.dashboards.earlier import earlier_sentences
     from stepfront.dashboards.terminal.front_table import front_listing
     from stepfront.search.api import Search
     from stepfront.tables.search_tables import own_score_names
@@ -78,6 +79,8 @@ def publish_step(settings: RunSettings, output: Output) -> None:
     wide = f"stepfront front {directory} --wide"
     front = search.front()
     output.message(front_listing(front, full, own_score_names(search.facts), more=f"{wide} shows all"))
+    for sentence in earlier_sentences(search.facts):
+        output.message(sentence)
     for sentence in claim_sentences(search.facts.get("savings") or {}, front, str(directory)):
         output.message(f"\n{sentence}")
     output.message(f"\ntables, study and images  {directory}")

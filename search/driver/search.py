@@ -16,7 +16,7 @@ from stepfront.search.driver.reading_progress import Stage, encoding_progress, r
 from stepfront.search.driver.search_report import SearchReport, View
 from stepfront.search.driver.write_tables import TableWriter
 from stepfront.search.earlier.earlier_models import what_is_taught
-from stepfront.search.earlier.kept_tables import keep_earlier
+from stepfront.search.earlier.kept_tables import begun_settings, continuing, earlier_names, keep_earlier
 from stepfront.search.earlier.usable_plans import left_out
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.interrupt import interruptible
@@ -81,6 +81,10 @@ def run_search(
     """
     settings = anchored(settings)
     directory = settings.search_directory
+    if not fresh:
+        given, settings = earlier_names(settings), begun_settings(settings)
+        if earlier_names(settings) != given:
+            stage(continuing(settings))
     check_inputs(settings)  # before the directory is made: a mistake in the settings leaves nothing behind
     with directory_lock(directory):
         if not fresh:

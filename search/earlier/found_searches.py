@@ -11,7 +11,7 @@ from stepfront.addresses import shown
 from stepfront.errors import InputError
 from stepfront.search.algorithm.surrogate import LEAST_TRIALS
 from stepfront.search.config import RunSettings
-from stepfront.search.earlier.kept_tables import check_usable, warm_settings
+from stepfront.search.earlier.kept_tables import begun_settings, check_usable, continuing, warm_settings
 from stepfront.search.earlier.searches_in_mlflow import copies_from_mlflow
 from stepfront.search.earlier.usable_plans import scored_trials, usable_plans
 from stepfront.search.genomes.sampler_genes import make_plan_encoding
@@ -20,7 +20,6 @@ from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.storage.lock import is_in_use
 from stepfront.tables.facts import read_facts, search_id_of
 from stepfront.tables.schema import FACTS_FILE
-from stepfront.trainers.validation import settings_json, validate
 
 AUTO = "auto"
 """What `--from` is given to find earlier searches."""
@@ -56,11 +55,9 @@ def auto_settings(
     that was begun keeps those that it began with, unless it starts over.  Raises InputError where there is no place to
     look in.
     """
-    if not fresh and (begun := written_settings(settings.search_directory)) is not None:
-        kept = {name: count for name, count in begun.initial_plans.items() if name.startswith(FRONT_OF)}
-        changed = {"initial_plans": kept | settings.initial_plans}
-        names = ", ".join(Path(name.removeprefix(FRONT_OF)).parent.name for name in kept) or "none"
-        return validate(RunSettings, settings_json(settings) | changed), f"continues with the earlier searches: {names}"
+    if not fresh and written_settings(settings.search_directory) is not None:
+        settings = begun_settings(settings)
+        return settings, continuing(settings)
     folder, uri = Path(settings.directory) if in_folder else None, settings.tracking.uri
     if folder is None and uri is None:
         raise InputError(

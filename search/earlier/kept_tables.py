@@ -18,7 +18,7 @@ from stepfront.files import read_json, write_atomically, write_json
 from stepfront.search.config import RunSettings
 from stepfront.search.earlier.earlier_samplers import keep_samplers
 from stepfront.search.earlier.usable_plans import marked_rows, scored_trials
-from stepfront.search.records.run_directory import find_search, written_settings
+from stepfront.search.records.run_directory import find_search, resume_settings, written_settings
 from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.tables.parquet import read_table, write_table
 from stepfront.tables.schema import FRONT, TRIALS
@@ -48,6 +48,47 @@ def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSetting
         check_usable(directory, settings)
         fronts[f"{FRONT_OF}{directory}"] = FRONT_PLANS
     return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | settings.initial_plans})
+
+
+def begun_settings(settings: RunSettings) -> RunSettings:
+    """Return the settings with the earlier searches that their search was begun with, where it was begun.
+
+    Raises InputError where they name another one: the trials so far would be said to have learnt from it.
+    """
+    try:
+        begun = resume_settings(settings.search_directory, checked=False)
+    except InputError:  # nothing was begun, or the settings of what was can't be read
+        return settings
+    kept, given = ({_place(name): name for name in _fronts(one)} for one in (begun, settings))
+    if other := sorted(_run_name(place) for place in given.keys() - kept.keys()):
+        began = f"the earlier searches {earlier_names(begun)}" if kept else "no earlier search"
+        raise InputError(
+            f"this search was begun with {began}, so it can't start from {', '.join(other)}; continue it as it is "
+            f"(stepfront resume {settings.run_directory}), choose another name, or start over with --fresh"
+        )
+    fronts = {name: begun.initial_plans[name] for name in kept.values()}
+    own = {name: count for name, count in settings.initial_plans.items() if not name.startswith(FRONT_OF)}
+    return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | own})
+
+
+def earlier_names(settings: RunSettings) -> str:
+    """Return the names of the runs whose searches these settings start from, or `none`."""
+    return ", ".join(_run_name(_place(name)) for name in _fronts(settings)) or "none"
+
+
+def continuing(settings: RunSettings) -> str:
+    """Return a line that names the earlier searches with which a search continues."""
+    return f"continues with the earlier searches: {earlier_names(settings)}"
+
+
+def _place(name: str) -> str:
+    """Return the directory of the search in `front:SEARCH`, which may name its run."""
+    path = Path(os.path.realpath(name.removeprefix(FRONT_OF)))
+    return str(path if path.name == "search" else path / "search")
+
+
+def _run_name(place: str) -> str:
+    return Path(place).parent.name
 
 
 def check_usable(directory: Path, settings: RunSettings) -> None:

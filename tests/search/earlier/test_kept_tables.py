@@ -12,12 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepfront.search.config import save_settings, settings_from
-from stepfront.search.earlier.kept_tables import EarlierSteps, keep_earlier, read_steps
+from stepfront.errors import InputError
+from stepfront.files import write_json
+from stepfront.search.config import RunSettings, save_settings, settings_from
+from stepfront.search.earlier.kept_tables import (
+    EarlierSteps,
+    begun_settings,
+    earlier_names,
+    keep_earlier,
+    read_steps,
+    warm_settings,
+)
+from stepfront.search.records.layout_version import FORMAT
 from stepfront.search.records.run_directory import find_search, resume_settings
 from stepfront.search.step_tables.gap_table import GAP_FILE, write_gap_table
 from stepfront.tables.parquet import read_table
-from stepfront.tables.schema import FRONT, SETTINGS_FILE, TRIALS
+from stepfront.tables.schema import FACTS_FILE, FRONT, SETTINGS_FILE, TRIALS
 from stepfront.trainers.diffusion.schedule import noise_schedule, time_grid
 from stepfront.trainers.variant import Variant, parse_variants
 from tests.search.conftest import tiny_settings
@@ -58,6 +68,61 @@ def test_a_moved_folder_of_runs_keeps_the_tables_that_its_search_began_with(tmp_
             for one, other in zip(chain(*now), chain(*kept), strict=True):
                 pd.testing.assert_frame_equal(one, other)
             save_settings(settings, own / SETTINGS_FILE)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Return a folder of runs with two searches that have trials, `first` and `second`."""
+    for name in ("first", "second"):
+        settings = tiny_settings(tmp_path / "runs", f"name={name}")
+        write_search(settings.search_directory, ["6x0.50", "6x1.00"])
+        save_settings(settings, settings.search_directory / SETTINGS_FILE)
+        write_json(settings.search_directory / FACTS_FILE, {"format": FORMAT})
+    return tmp_path / "runs"
+
+
+def begin(runs: Path, *earlier: str) -> RunSettings:
+    """Begin the search `own` from earlier ones, and return its settings without them."""
+    cold = tiny_settings(runs, "name=own")
+    save_settings(warm_settings(cold, [runs / name for name in earlier]), cold.search_directory / SETTINGS_FILE)
+    return cold
+
+
+@pytest.mark.parametrize("named", [[], ["first"], ["second", "first"]])
+def test_a_search_continues_with_all_earlier_searches_that_it_was_begun_with(runs: Path, named: list[str]) -> None:
+    cold = begin(runs, "first", "second")
+    continued = begun_settings(warm_settings(cold, [runs / name for name in named]))
+    assert continued == warm_settings(cold, [runs / "first", runs / "second"])
+    assert list(continued.initial_plans) == list(warm_settings(cold, [runs / "first", runs / "second"]).initial_plans)
+    assert earlier_names(continued) == "first, second"
+
+
+def test_a_new_search_starts_from_what_its_settings_name(runs: Path) -> None:
+    cold = tiny_settings(runs, "name=own")
+    assert begun_settings(cold) == cold
+    warm = warm_settings(cold, [runs / "first"])
+    assert begun_settings(warm) == warm
+
+
+@pytest.mark.parametrize(("begun", "says"), [([], "no earlier search"), (["first"], "the earlier searches first")])
+def test_a_search_that_was_begun_takes_no_other_earlier_search(runs: Path, begun: list[str], says: str) -> None:
+    """Its trials so far would be said to have learnt from it."""
+    cold = begin(runs, *begun)
+    with pytest.raises(InputError) as refused:
+        begun_settings(warm_settings(cold, [runs / "second"]))
+    assert str(refused.value) == (
+        f"this search was begun with {says}, so it can't start from second; continue it as it is (stepfront resume "
+        f"{runs / 'own'}), choose another name, or start over with --fresh"
+    )
+
+
+def test_a_moved_search_continues_with_its_earlier_searches_where_they_lie_now(runs: Path) -> None:
+    begin(runs, "first")
+    moved = runs.parent / "moved"
+    shutil.move(runs, moved)
+    cold = tiny_settings(moved, "name=own")
+    for given in (cold, warm_settings(cold, [moved / "first"])):
+        assert begun_settings(given) == warm_settings(cold, [moved / "first"])
 
 
 def steps_of(earlier: Path, place: Path, *overrides: str) -> EarlierSteps:
