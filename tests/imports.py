@@ -1,4 +1,7 @@
-"""Read from source text, without running it, what a module imports and which modules its strings name."""
+"""Read from source text, without running it, what a module imports and which modules its strings name.
+
+What was read of a text is kept: each of the package's modules is asked about again and again.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,33 @@ import ast
 import json
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "stepfront"
 MODULE_PATH = re.compile(rf"{PACKAGE}\.(\w+)(\.|:|$)")
 
 
-def imports_of(source: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each module that a source imports, wherever in it, and the names taken from it.
+def nodes_of(source: str) -> Iterator[ast.AST]:
+    """Return every node of a source's syntax tree."""
+    return ast.walk(ast.parse(source))
+
+
+@cache
+def imports_of(source: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return each module that a source imports, wherever in it, and the names taken from it.
 
     Raises ValueError at a relative import.
     """
-    for node in ast.walk(ast.parse(source)):
+    found = list[tuple[str, tuple[str, ...]]]()
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names)
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"line {node.lineno} has a relative import; write the full name of the module")
-            yield str(node.module), [alias.name for alias in node.names]
+            found.append((str(node.module), tuple(alias.name for alias in node.names)))
+    return tuple(found)
 
 
 def libraries_of(source: str) -> set[str]:
@@ -66,10 +78,11 @@ def unresolved(source: str, sources: dict[str, str]) -> set[str]:
     return missing
 
 
+@cache
 def names_bound(source: str) -> set[str]:
     """Return the names that a source assigns, defines or imports, and those of its `__all__`."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -81,15 +94,13 @@ def names_bound(source: str) -> set[str]:
 
 def imports_by_string(source: str) -> set[str]:
     """Return the calls of a source that import a module whose name is a value."""
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+    calls = {ast.unparse(node.func) for node in nodes_of(source) if isinstance(node, ast.Call)}
     return {call for call in calls if call.rpartition(".")[2] in {"import_module", "__import__", "run_module"}}
 
 
 def module_strings(source: str, modules: Collection[str]) -> set[str]:
     """Return the string literals of a source that begin with the path of a module of the package."""
-    strings = {
-        node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and type(node.value) is str
-    }
+    strings = {node.value for node in nodes_of(source) if isinstance(node, ast.Constant) and type(node.value) is str}
     matches = {text: MODULE_PATH.match(text) for text in strings}
     return {text for text, match in matches.items() if match and f"{PACKAGE}.{match[1]}" in modules}
 
