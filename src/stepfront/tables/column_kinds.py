@@ -31,9 +31,8 @@ def with_kinds(frame: pd.DataFrame, table: Table, path: Path) -> pd.DataFrame:
     Raises InputError, which names column, row and value, for a value of another kind, and for a missing value where the
     kind has none.
     """
-    for column in table.columns:
-        if column.name in frame:
-            frame = frame.assign(**{column.name: _converted(frame[column.name], column, path)})
+    present = [column for column in table.columns if column.name in frame]
+    frame = frame.assign(**{column.name: _converted(frame[column.name], column, path) for column in present})
     for column in table.columns:
         if column.finite is not None and column.name in frame:
             _check_finite(frame, column, path)
