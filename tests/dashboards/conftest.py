@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -237,13 +238,24 @@ def write_search(
     return directory
 
 
-@pytest.fixture
-def search(tmp_path: Path) -> Path:
-    """Return a confirmed search with every file."""
-    return write_search(tmp_path / "search")
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a confirmed search with every file, which is read and not written to."""
+    return write_search(tmp_path_factory.mktemp("written") / "search")
 
 
 @pytest.fixture
-def make_search(tmp_path: Path) -> Callable[..., Path]:
+def search(written: Path, tmp_path: Path) -> Path:
+    """Return a copy of that search to write to."""
+    return Path(shutil.copytree(written, tmp_path / "search"))
+
+
+@pytest.fixture
+def make_search(written: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that makes a search directory with the given folder name and settings."""
-    return lambda folder, **settings: write_search(tmp_path / folder, **settings)
+
+    def make(folder: str, **settings: Any) -> Path:
+        place = tmp_path / folder
+        return write_search(place, **settings) if settings else Path(shutil.copytree(written, place))
+
+    return make
