@@ -18,7 +18,7 @@ from stepfront.dashboards.figures import (
     relative_data,
 )
 from stepfront.dashboards.figures.comparison import run_path, search_names
-from stepfront.dashboards.formatting import MISSING, decimal, percent, significant
+from stepfront.dashboards.formatting import MISSING, decimal, percent, plural, significant
 from stepfront.dashboards.html.page import Section, embedded, html_table, paragraph
 from stepfront.errors import InputError
 from stepfront.tables.search_tables import SearchTables, fid_name, read_tables
@@ -47,7 +47,10 @@ def comparison_sections(searches: Sequence[SearchTables]) -> list[Section]:
 
 
 def parents_section(tables: SearchTables) -> str:
-    """Draw the front of a search beside those it started from; a search whose tables are missing is left out."""
+    """Say what a search took from those it started from, and draw its front beside theirs.
+
+    One whose tables are missing is not drawn.
+    """
     parents = []
     for path in tables.facts.get("parent_searches") or []:
         try:
@@ -55,13 +58,36 @@ def parents_section(tables: SearchTables) -> str:
         except InputError:
             continue
     searches = [tables, *(parent for parent in parents if len(parent.front))]
+    worth = _worth_of_earlier(tables)
     if len(searches) < 2 or tables.front.empty:
-        return ""
-    note = paragraph(
-        "The first generation came from the fronts of these searches, mapped to this search's widths and steps."
-    )
+        return worth
     drawn = _relative(searches) if unlike(searches) else ""
-    return note + _warning(searches) + (drawn or _fronts(searches))
+    return worth + _warning(searches) + (drawn or _fronts(searches))
+
+
+def _worth_of_earlier(tables: SearchTables) -> str:
+    """Say how many plans came from earlier fronts, with a table of the weight of each earlier model."""
+    earlier = tables.facts.get("earlier") or []
+    if not earlier:
+        return ""
+    taken = int(tables.trials["origin"].astype(str).str.startswith("front:").sum())
+    note = paragraph(
+        "Plans of these searches are mapped to this search's widths and steps, and teach the model of FID as far as "
+        f"their ranks hold here. {taken} of this search's {plural(len(tables.trials), 'trial')} came from "
+        "their fronts. A weight is an earlier search's share in the model after so many trials."
+    )
+    after = max((one["after"] for one in earlier), key=len)
+    columns = ("search", ">trials", ">used", *(f">after {count}" for count in after))
+    rows = [
+        (
+            one["name"],
+            str(one["trials"]),
+            "its front alone" if one.get("lacking") else str(one["usable"]),
+            *([decimal(weight, 2) for weight in one["weight"]] or [MISSING] * len(after)),
+        )
+        for one in earlier
+    ]
+    return note + html_table(columns, rows)
 
 
 def unlike(searches: Sequence[SearchTables]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +143,38 @@ def test_a_search_from_another_shows_both_fronts(make_search: Callable[..., Path
     change_facts(child, parent_searches=[str(tmp_path / "gone")])
     assert parents_section(read_tables(child)) == ""
     assert "parents" not in named_sections(write_report(child))
+
+
+def test_a_search_from_others_says_what_it_took_of_each(make_search: Callable[..., Path], tmp_path: Path) -> None:
+    """Also where their tables are missing: plans that came from their fronts, and the weights of their models."""
+    child = change_facts(
+        make_search("child"),
+        parent_searches=[str(tmp_path / "gone")],
+        earlier=[
+            {
+                "search": "digits",
+                "name": "digits",
+                "trials": 40,
+                "usable": 38,
+                "after": [4, 8, 9],
+                "weight": [0.5, 0.25, 0.125],
+            },
+            {
+                "search": "few",
+                "name": "few",
+                "trials": 5,
+                "usable": 5,
+                "after": [],
+                "weight": [],
+                "lacking": "fewer than 12 trials",
+            },
+        ],
+    )
+    tables = read_tables(child)
+    origins = ["front:runs/digits/search", "uniform", "front:runs/few/search"]
+    origins += ["climb"] * (len(tables.trials) - len(origins))
+    trials = tables.trials.assign(origin=origins)
+    section = parents_section(replace(tables, trials=trials))
+    assert f"2 of this search's {len(trials)} trials came from their fronts" in unescape(section)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", section)
+    assert cells == ["digits", "40", "38", "0.50", "0.25", "0.12", "few", "5", "its front alone", *["–"] * 3]
