@@ -52,6 +52,7 @@ from stepfront.trainers.networks.supernet_files import load_supernet
 from stepfront.trainers.step_losses.loss_gap import gap_table
 from tests.search.cli.test_cli import call
 from tests.search.conftest import TINY, Silent, own_store, tiny_settings
+from tests.search.driver.test_points_in_use import run_program
 
 CLASSES, STEPS, IMAGES, SEED = 10, 6, 12, 3
 
@@ -188,19 +189,23 @@ def test_the_report_draws_classes_in_order_and_says_the_guidance(searched: Path)
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", [None, 3])
-def test_an_exported_program_samples_the_same_images(searched: Path, tmp_path: Path, label: int | None) -> None:
-    done = export_point(searched, "knee", tmp_path / "out")
+def test_an_exported_program_samples_the_same_images(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    done = export_point(searched, "knee", out)
     assert done["condition"]["guidance"] == 2.0
-    words = ["--images", str(IMAGES), "--seed", str(SEED), "--out", str(tmp_path / "images.npz")]
-    words += [] if label is None else ["--label", str(label)]
-    program = str(tmp_path / "out" / "sample.py")
-    ran = subprocess.run([sys.executable, "-I", program, *words], capture_output=True, text=True)
+    words = ["--images", str(IMAGES), "--seed", str(SEED), "--out"]
+    labelled = [*words, str(tmp_path / "3.npz"), "--label", "3"]
+    ran = subprocess.run([sys.executable, "-I", str(out / "sample.py"), *labelled], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    with np.load(tmp_path / "images.npz") as alone:
-        np.testing.assert_array_equal(alone["images"], sampled(searched, label))
-    ran = subprocess.run([sys.executable, "-I", program, "--label", "10"], capture_output=True, text=True)
-    assert "no class 10; possible: 0 to 9" in ran.stderr
+    run_program(out, monkeypatch, *words, str(tmp_path / "None.npz"))
+    for label in (3, None):
+        with np.load(tmp_path / f"{label}.npz") as alone:
+            np.testing.assert_array_equal(alone["images"], sampled(searched, label))
+    with pytest.raises(SystemExit):
+        run_program(out, monkeypatch, "--label", "10")
+    assert "no class 10; possible: 0 to 9" in capsys.readouterr().err
 
 
 def test_a_registered_model_takes_a_column_of_labels(searched: Path) -> None:

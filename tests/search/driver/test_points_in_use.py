@@ -88,27 +88,29 @@ class Refuse:
             raise ImportError(f"{name} is not here")
 
 sys.meta_path.insert(0, Refuse())
-program, out = sys.argv[1:]
-sys.argv = ["sample.py", "--images", "20", "--seed", "3", "--out", out]
-runpy.run_path(program, run_name="__main__")
+for folder in sys.argv[1:]:
+    sys.argv = ["sample.py", "--images", "20", "--seed", "3", "--out", folder + ".npz"]
+    runpy.run_path(folder + "/sample.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("point", ["best", "knee", "cheapest"])
-def test_an_export_samples_the_same_images_without_this_package(published: Path, tmp_path: Path, point: str) -> None:
-    done = export_point(published, point, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "plan.json",
-        "sample.py",
-        *(network["file"] for network in done["networks"]),
-    }
-    row = pick_point(read_snapshot(published).front, point)
-    assert {network["width"] for network in done["networks"]} == set(row["widths"]) - {0.0}
-    program, images = str(tmp_path / "out" / "sample.py"), str(tmp_path / "images.npz")
-    done_alone = subprocess.run([sys.executable, "-I", "-c", ALONE, program, images], capture_output=True, text=True)
+def test_an_export_samples_the_same_images_without_this_package(published: Path, tmp_path: Path) -> None:
+    folders = {point: tmp_path / point for point in ("best", "knee", "cheapest")}
+    for point, out in folders.items():
+        done = export_point(published, point, out)
+        assert {path.name for path in out.iterdir()} == {
+            "plan.json",
+            "sample.py",
+            *(network["file"] for network in done["networks"]),
+        }
+        row = pick_point(read_snapshot(published).front, point)
+        assert {network["width"] for network in done["networks"]} == set(row["widths"]) - {0.0}
+    command = [sys.executable, "-I", "-c", ALONE, *map(str, folders.values())]
+    done_alone = subprocess.run(command, capture_output=True, text=True)
     assert done_alone.returncode == 0, done_alone.stderr
-    with np.load(tmp_path / "images.npz") as alone:
-        np.testing.assert_array_equal(alone["images"], sampled(published, point))
+    for point, out in folders.items():
+        with np.load(f"{out}.npz") as alone:
+            np.testing.assert_array_equal(alone["images"], sampled(published, point))
 
 
 @pytest.mark.parametrize(
@@ -139,16 +141,18 @@ def test_the_program_computes_what_imported_networks_do_to_the_bit(tmp_path: Pat
             assert torch.equal(program(x, t, *label), network(x, t, *label))
 
 
-def test_an_export_refuses_weights_of_another_plan(published: Path, tmp_path: Path) -> None:
+def test_an_export_refuses_weights_of_another_plan(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     export_point(published, "best", tmp_path / "out")
     weights = sorted((tmp_path / "out").glob("width-*.safetensors"))[0]
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    program = [sys.executable, str(tmp_path / "out" / "sample.py"), "--images", "1", "--out", str(tmp_path / "no.npz")]
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "does not belong to this plan" in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        run_program(tmp_path / "out", monkeypatch, "--images", "1", "--out", str(tmp_path / "no.npz"))
+    assert ended.value.code == 2
+    assert "does not belong to this plan" in capsys.readouterr().err
     assert not (tmp_path / "no.npz").exists()
 
 
