@@ -96,12 +96,12 @@ class Windows:
     def update(self, clock: Clock) -> None:
         """End a window where its last result has come."""
         count = len(clock.busy)
-        if not self._size or count % self._size or count < 2:
+        if not self._size or count % self._size:
             return
         spent = self._timers.spent
         parts = {part: 1000 * (spent[part] - self._before[part]) / self._size for part in spent}
         first = max(0, count - 1 - self._size)  # the first window has one interval less
-        process = 1000 * (clock.busy[-1] - clock.busy[first]) / (count - 1 - first)
+        process = 1000 * (clock.busy[-1] - clock.busy[first]) / max(1, count - 1 - first)
         self.found.append(Window(count, parts, process))
         self._before = Counter(spent)
 

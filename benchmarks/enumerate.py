@@ -38,7 +38,7 @@ def enumerate_plans(run: Path, stages: int, steps: int, images: int, work: Path)
     """Return the table of all plans: genome, fid, gflops, gap, paired.
 
     It is stored in `work` under the supernet's digest and read from there the next time.  So are its parts while it is
-    made: an interrupted enumeration continues.
+    made: an interrupted enumeration continues, with the code of that time for what is there.
     """
     digest = read_card(run / "supernet").digest[:8]
     path = work / f"enumeration-{stages}x{steps // stages}-{images}-{digest}.parquet"

@@ -119,7 +119,7 @@ def space_of(genes: int) -> dict[str, dict[str, Any]]:
         return {}
     return {
         "sampler": {"steps": 1000, "solver": "unipc_2"},
-        "space": {"encoding": "steps"},
+        "space": {"encoding": "steps", "skip": False},
         "training": {"held_out_images": 16},
     }
 

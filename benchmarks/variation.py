@@ -123,7 +123,7 @@ def rows(seeds: int) -> Iterator[dict[str, str]]:
         yield row(f"{label}, 8 by gap", wanted, None, ScreenSettings(proxy="gap", offspring=8))
         yield row(f"{label}, 32 by model", wanted, None, ScreenSettings(proxy="model", offspring=32))
     for offspring in (2, 8, 128):
-        for proxy in ("gap", "model") if offspring != 8 else ("model",):
+        for proxy in ("gap", "model") if offspring != 8 else ("model",):  # 8 by the gap stand above
             screen = ScreenSettings.model_validate({"proxy": proxy, "offspring": offspring})
             yield row(f"4 uniform + 8 gap + 8 monotone, {offspring} by {proxy}", mixes["gap + monotone"], None, screen)
 

@@ -146,9 +146,7 @@ class BlockNSGAII(GenomeSampler):
         if len(seen) >= self._first_generation:
             return None
         unpack = self.encoding.unpack
-        plans = [
-            Candidate(plan.genome, plan.origin, Point(plan.genome, unpack(plan.genome), plan.parents)) for plan in left
-        ]
+        plans = [Candidate.of(plan.genome, plan.origin, unpack(plan.genome), plan.parents) for plan in left]
         plans += self._around_front(rng, archive, {plan.genome for plan in left}) if archive.complete else []
         chosen = self._lead(Candidates(plans))
         if chosen is not None:
@@ -257,8 +255,7 @@ class BlockNSGAII(GenomeSampler):
         )
         both = child.crossed and first.number != second.number
         parents = (first.number, second.number) if both else (first.number,)
-        genome = self.encoding.pack(child.levels)
-        return Candidate(genome, child.origin, Point(genome, child.levels, parents))
+        return Candidate.of(self.encoding.pack(child.levels), child.origin, child.levels, parents)
 
     def _tournament(self, rng: np.random.Generator, elite: list[FrozenTrial]) -> FrozenTrial:
         # The elite is ordered by rank; within the front every point is as good a parent as any other.
@@ -267,8 +264,7 @@ class BlockNSGAII(GenomeSampler):
 
     def _random(self, rng: np.random.Generator) -> Candidate:
         levels = self.encoding.project(self.encoding.draw(rng))
-        genome = self.encoding.pack(levels)
-        return Candidate(genome, "random", Point(genome, levels, ()))
+        return Candidate.of(self.encoding.pack(levels), "random", levels)
 
     def _any_unseen(self, seen: set[str]) -> Proposal | None:
         # Only small spaces are ever exhausted, and those can be enumerated.
@@ -279,9 +275,8 @@ class BlockNSGAII(GenomeSampler):
             levels = np.array(index)
             levels[:units] += self.encoding.lowest
             levels = self.encoding.project(levels)
-            genome = self.encoding.pack(levels)
-            candidate = Candidate(genome, "random", Point(genome, levels, ()))
-            if genome not in seen and self._is_affordable(candidate):
+            candidate = Candidate.of(self.encoding.pack(levels), "random", levels)
+            if candidate.genome not in seen and self._is_affordable(candidate):
                 return _proposal(candidate)
         return None
 

@@ -119,8 +119,8 @@ class Screening:
     """Choose among children by proxies, as long as the rank correlation of each is at least `least_tau`.
 
     There is one of FID, and one per score of a user's own that is an objective: the last of them.  `costs_of` returns
-    the objectives between these, which are known, of plans [N, units]: [N, costs].  `levels_of` returns the levels of a
-    trial.
+    the objectives between these, which are known, of plans [N, units], an array or `Candidates`: [N, costs].
+    `levels_of` returns the levels of a trial.
 
     Plans under way count as evaluated with what their proxies expect of them: they join the front that gains are
     computed against, and the model is conditioned on them, so that it is as sure near them as near a result (the
@@ -166,7 +166,8 @@ class Screening:
         if (model := self._expecting(front)) is not None:
             return self._most_expected(model, children, front, reference)
         costs = self._costs_of(_together(children))
-        expected = [proxy.predict(list(children)) for proxy in self._proxies]
+        plans = list(np.asarray(children))  # rows of their own: a user's proxy may write into them
+        expected = [proxy.predict(plans) for proxy in self._proxies]
         if np.isnan([scores[0] for scores in expected]).any():
             return 0  # plans that a proxy can't score keep the share that variation gives them
         return best_child(expected[0], np.column_stack([costs, *expected[1:]]), front, reference, self._bounds)

@@ -61,7 +61,7 @@ class PlanFeatures:
         and grids that plans choose from have one feature each, 1 for the plan's own.  In a space of variants, each mark
         has its share in each stretch: levels are ordered by cost, which does not tell a mark from a narrower width.
         """
-        if isinstance(plans, Candidates) and self._sums_of is not None:
+        if isinstance(plans, Candidates) and self._sums_of is not None and len(plans.changed):
             sums = self._sums_of(plans)
             return np.column_stack([sums[:, :-1], self._of_gap(sums[:, -1])])
         e, units = self.encoding.of_widths, self.encoding.units
@@ -97,7 +97,7 @@ class PlanFeatures:
     def _sums_of(self) -> ByChange | None:
         """The features of candidates with the summed gap as the last one; None where all at once takes less time."""
         units, gap = self.encoding.units, self._unit_gap
-        if units < MANY_UNITS or not self.encoding.has_free_units or self.earlier:
+        if units < max(MANY_UNITS, MOST_STRETCHES) or not self.encoding.has_free_units or self.earlier:
             return None
         edges = _edges(units)
         of, lengths = np.repeat(np.arange(MOST_STRETCHES), np.diff(edges)), np.diff(edges)

@@ -113,7 +113,7 @@ def changed_candidates(
         return found
     plans = neighbours(np.array([point.levels for point in points]), indices, encoding)
     return [
-        Candidate(genome, origin, Point(genome, levels, point.parents))
+        Candidate.of(genome, origin, levels, point.parents)
         for genome, levels, point in zip(encoding.pack_all(plans), plans, points, strict=True)
     ]
 

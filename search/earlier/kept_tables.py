@@ -53,6 +53,7 @@ def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSetting
 def begun_settings(settings: RunSettings) -> RunSettings:
     """Return the settings with the earlier searches that their search was begun with, where it was begun.
 
+    Initial plans come in the order that they were begun in, with the numbers of `settings` where these name them.
     Raises InputError where they name another one: the trials so far would be said to have learnt from it.
     """
     try:
@@ -66,9 +67,11 @@ def begun_settings(settings: RunSettings) -> RunSettings:
             f"this search was begun with {began}, so it can't start from {', '.join(other)}; continue it as it is "
             f"(stepfront resume {settings.run_directory}), choose another name, or start over with --fresh"
         )
-    fronts = {name: begun.initial_plans[name] for name in kept.values()}
-    own = {name: count for name, count in settings.initial_plans.items() if not name.startswith(FRONT_OF)}
-    return validate(RunSettings, settings_json(settings) | {"initial_plans": fronts | own})
+    wanted = {given.get(place, name): begun.initial_plans[name] for place, name in kept.items()}
+    wanted = {kept.get(_place(name), name): count for name, count in (wanted | settings.initial_plans).items()}
+    # The first generation comes in the order that it was begun in.
+    in_order = {name: wanted[name] for name in begun.initial_plans if name in wanted}
+    return validate(RunSettings, settings_json(settings) | {"initial_plans": in_order | wanted})
 
 
 def earlier_names(settings: RunSettings) -> str:

@@ -1,7 +1,8 @@
 """Candidates: plans that a search chooses among, most of them one change away from a few points.
 
-In a space of 1,000 units nothing as long as a plan is computed for a change: its genome is that of its point with one
-letter replaced, and sums over its units are those of its point and what the change differs by.
+Where units are free (`Encoding.has_free_units`), nothing as long as a plan is computed for a change: its genome is that
+of its point with one letter replaced, and sums over its units are those of its point and what the change differs by.
+Levels are made where a constraint on cost, a model of an earlier search or a user's proxy reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_POINTS = 2000
 
 
 class Point(NamedTuple):
-    """A plan whose neighbours are candidates: its genome, its levels [units], and the numbers of their parents."""
+    """A plan whose neighbours are candidates: its genome, its levels with all genes, the trials they descend from."""
 
     genome: str
     levels: Levels
@@ -40,9 +41,14 @@ class Candidate(NamedTuple):
     place: int = -1
     level: int = 0
 
+    @classmethod
+    def of(cls, genome: str, origin: str, levels: Levels, parents: tuple[int, ...] = ()) -> Candidate:
+        """Return the candidate that is a point itself."""
+        return cls(genome, origin, Point(genome, levels, parents))
+
     @property
     def levels(self) -> Levels:
-        """Its levels, [units]."""
+        """Its levels with all genes."""
         if self.place < 0:
             return self.point.levels
         levels = self.point.levels.copy()
@@ -51,7 +57,7 @@ class Candidate(NamedTuple):
 
 
 class Candidates(Sequence[Levels]):
-    """The levels of plans to choose among, [N, units], which are made when they are read."""
+    """The levels of plans to choose among, one or more: [N, units], which are made when they are read."""
 
     def __init__(self, every: Sequence[Candidate]) -> None:
         self.every = every
@@ -144,7 +150,7 @@ class UnitSums:
 
     def __call__(self, plans: Plans) -> Array:
         """Return the sum of each plan, [N]; genes of the sampler, behind the levels of widths, count for nothing."""
-        if isinstance(plans, Candidates) and len(self._worth) >= MANY_UNITS:
+        if isinstance(plans, Candidates) and len(self._worth) >= MANY_UNITS and len(plans.changed):
             return self._by_change(plans)[:, 0]
         return self._direct(np.asarray(plans))
 

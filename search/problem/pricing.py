@@ -31,7 +31,7 @@ class Price:
 def level_prices(
     problem: SearchProblem, costs: dict[float, WidthCost], encoding: Encoding | None = None
 ) -> dict[str, Price]:
-    """Return what levels cost, by the name of the objective; the sums equal those of a plan's cost.
+    """Return what levels cost, by the name of the objective; the sums are those of a plan's cost, to rounding.
 
     Levels are of the search's encoding, or another one.
     """

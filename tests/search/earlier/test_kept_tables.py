@@ -97,6 +97,15 @@ def test_a_search_continues_with_all_earlier_searches_that_it_was_begun_with(run
     assert earlier_names(continued) == "first, second"
 
 
+def test_a_search_keeps_the_order_of_its_first_generation(runs: Path) -> None:
+    first = f"front:{runs / 'first' / 'search'}"
+    begun = tiny_settings(runs, "name=own", f"initial_plans={{uniform: 3, gap: 2, '{first}': 4}}")
+    save_settings(begun, begun.search_directory / "settings.yaml")
+    assert list(begun_settings(begun).initial_plans.items()) == [("uniform", 3), ("gap", 2), (first, 4)]
+    cold = tiny_settings(runs, "name=own", "initial_plans={snr: 1, uniform: 5}")
+    assert list(begun_settings(cold).initial_plans.items()) == [("uniform", 5), (first, 4), ("snr", 1)]
+
+
 def test_a_new_search_starts_from_what_its_settings_name(runs: Path) -> None:
     cold = tiny_settings(runs, "name=own")
     assert begun_settings(cold) == cold

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.methods import ours
+from stepfront.search.algorithm import surrogate
 from stepfront.search.algorithm.surrogate import PlanFeatures
 from stepfront.search.algorithm.variation import changed_candidates, count_neighbours
+from stepfront.search.config import RunSettings
 from stepfront.search.genomes import candidates
 from stepfront.search.genomes.candidates import Candidate, Candidates, Point, UnitSums
 from stepfront.search.genomes.encodings import Encoding, EvenStages, Levels, Stages, Steps
 from stepfront.search.genomes.sampler_genes import SamplerGenes
+from stepfront.search.initial_plans.plan_kinds import PlanSource
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 LONG = Stages(130, WIDTHS, False, 65)
@@ -68,6 +72,37 @@ def test_costs_of_changes_are_those_of_the_plans() -> None:
     assert sums(every) == pytest.approx(direct)
     assert sums(plans) == pytest.approx(direct)
     assert sums(plans.take(np.array([3, 61]))) == pytest.approx([direct[3], direct[61]])
+
+
+@pytest.mark.parametrize("encoding", [Steps(60, WIDTHS, True), EvenStages(60, WIDTHS, 60), Steps(49, WIDTHS, False)])
+def test_plans_of_other_spaces_have_the_features_and_costs_that_they_have_as_an_array(encoding: Encoding) -> None:
+    plans, gap = some(encoding), np.random.default_rng(2).uniform(0, 1, (encoding.steps, 4))
+    every, worth = np.asarray(plans), np.random.default_rng(3).uniform(0, 1, (encoding.units, 5))
+    assert np.array_equal(PlanFeatures(encoding, gap)(plans), PlanFeatures(encoding, gap)(every))
+    assert np.array_equal(UnitSums(worth)(plans), UnitSums(worth)(every))
+
+
+def test_a_search_with_many_genes_makes_the_same_trials_without_sums_by_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding, unit = Steps(60, WIDTHS, False), np.arange(60)
+    gap = np.array([0.6, 0.2, 0.06, 0.0]) * np.random.default_rng(0).uniform(0.1, 1, (60, 1))
+    cost = np.array([0.05, 0.2, 0.5, 1.0]) / 60
+    source, defaults = PlanSource(encoding, cost, np.linspace(4, -4, 60), lambda: gap, 0), RunSettings()
+
+    def searched() -> np.ndarray:
+        return ours(
+            source,
+            lambda levels: (float(np.exp(gap[unit, levels].sum())), float(cost[levels].sum())),
+            45,
+            0,
+            defaults.initial_plans,
+            defaults.variation,
+            defaults.screen,
+        )
+
+    by_change = searched()
+    monkeypatch.setattr(candidates, "MANY_UNITS", 1000)
+    monkeypatch.setattr(surrogate, "MANY_UNITS", 1000)
+    assert np.array_equal(searched(), by_change)
 
 
 def test_sums_stay_the_same_when_those_of_points_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
