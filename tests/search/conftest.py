@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
     "budget": {"trials": 9},
     "evaluation": {"images": 32, "batch": 16, "noise_repeats": 0, "samplers": False},  # their tests say so
     "confirm": {"images": 32, "seeds": 2, "max_seeds": 2, "features": {"examine": "skip"}},
-    "workers": {"count": 1},
+    "workers": {"count": 1, "engine": "plain"},  # which engine is quickest is a question to the engines' own tests
 }
 
 
@@ -96,22 +96,40 @@ def fresh(trained: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+ON_RAY = set[Path]()
+"""The files with a test that needs a `cluster`."""
+
+_RAY = contextlib.ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files on Ray first: the daemons of a Ray that waits for them take a twentieth of a processor."""
+    ON_RAY.update(item.path for item in items if "cluster" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: item.path not in ON_RAY)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let what these tests search, score and confirm run without processes, in files without tests on a `cluster`."""
-    own = (item for item in request.session.items if item.path == request.path)
-    with contextlib.nullcontext() if any("cluster" in item.fixturenames for item in own) else workers_at_once():
+    with contextlib.nullcontext() if request.path in ON_RAY else workers_at_once():
         yield
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """One Ray on this machine for all tests that need one."""
+@pytest.fixture(scope="module")
+def cluster() -> None:
+    """One Ray on this machine for all files in a row that need one."""
     from stepfront.search.config import WorkerSettings
     from stepfront.search.execution.ray_session import ray_session
 
-    with ray_session(WorkerSettings(count=2)):
-        yield
+    _RAY.enter_context(ray_session(WorkerSettings(count=2)))  # of two at once, the first stays
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End Ray after the last test of the files that need one."""
+    if nextitem is None or nextitem.path not in ON_RAY:
+        _RAY.close()
 
 
 @pytest.fixture(scope="session")
