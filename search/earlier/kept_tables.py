@@ -75,8 +75,8 @@ def begun_settings(settings: RunSettings) -> RunSettings:
 
 
 def earlier_names(settings: RunSettings) -> str:
-    """Return the names of the runs whose searches these settings start from, or `none`."""
-    return ", ".join(_run_name(_place(name)) for name in _fronts(settings)) or "none"
+    """Return the names of the runs whose searches these settings start from, in alphabetical order, or `none`."""
+    return ", ".join(sorted(_run_name(_place(name)) for name in _fronts(settings))) or "none"
 
 
 def continuing(settings: RunSettings) -> str:

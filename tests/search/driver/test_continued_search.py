@@ -49,8 +49,13 @@ def test_a_search_that_began_from_another_goes_on_when_that_is_gone(extended: Pa
     assert all(0 <= weight <= 1 for weight in worth["weight"])
     earlier = make_plan_features(load_problem(settings)).earlier
     assert len(earlier) == 1  # what the parent's 14 trials taught is handed over with its front
+    said: list[str] = []
+    longer = child.model_copy(update={"budget": child.budget.model_copy(update={"trials": 7})})
+    run_search(longer, False, Silent(), said.append)  # without `--from`
+    assert f"continues with the earlier searches: {parent.parent.name}" in said
+    assert read_facts(directory)["earlier"][0]["search"] == str(parent)
     shutil.rmtree(parent)
-    run_search(extended_settings(directory, 3, None, None), False, Silent(), lambda text: None)
+    run_search(extended_settings(directory, 2, None, None), False, Silent(), lambda text: None)
     assert len(pd.read_parquet(directory / "trials.parquet")) == 9
 
 
