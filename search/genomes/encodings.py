@@ -71,8 +71,8 @@ class Encoding(ABC):
         return False
 
     def with_level(self, genome: str, unit: int, level: int) -> str:
-        """Return a genome after the change of one unit, where units are free."""
-        raise NotImplementedError
+        """Return a genome after the change of one unit, where units are free, so that each is one letter."""
+        return genome[:unit] + GENE_LETTERS[level] + genome[unit + 1 :]
 
     @property
     def of_widths(self) -> Encoding:
@@ -194,10 +194,6 @@ class Stages(Encoding):
     def has_free_units(self) -> bool:
         """Whether a change of one unit, to any level, is a valid plan and changes nothing else."""
         return not self.skip and not self.marks
-
-    def with_level(self, genome: str, unit: int, level: int) -> str:
-        """Return a genome after the change of one unit, where units are free."""
-        return genome[:unit] + GENE_LETTERS[level] + genome[unit + 1 :]
 
     def pack_all(self, plans: Levels) -> list[str]:
         """Return the genomes of N plans' levels, given as one array [N, stages]."""
