@@ -53,6 +53,14 @@ def submit(
     supernet: Annotated[
         str | None, typer.Option(metavar="RUN", help="run whose supernet is sent along, to be searched there")
     ] = None,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SEARCH",
+            help="start from what an earlier search learnt, a place of the cluster or a URI, or auto; may be repeated",
+        ),
+    ] = None,
     install: Annotated[
         bool, typer.Option("--install", help="install this machine's package versions on each node first")
     ] = False,
@@ -73,7 +81,7 @@ def submit(
     settings = load_settings(config, set_ or [])
     found = find_supernet(open_for_reading(supernet).local) if supernet is not None else None
     steps = [word.strip() for word in do.split(",") if word.strip()]
-    done = submit_job(settings, address, steps, found, install)
+    done = submit_job(settings, address, steps, found, install, from_ or [])
     _show_submitted(output, done, address, settings.run_place)
     if follow:
         _follow(address, done.job_id, sys.stderr if as_json else sys.stdout)

@@ -125,8 +125,9 @@ def search(
     The supernet of the settings must be trained.  An earlier search counts as far as its ranks hold on the new trials.
     """
     from stepfront.search.config import load_settings
-    from stepfront.search.earlier.found_searches import AUTO, auto_settings
+    from stepfront.search.earlier.found_searches import auto_settings
     from stepfront.search.earlier.kept_tables import warm_settings
+    from stepfront.search.records.settings_paths import AUTO
     from stepfront.search.storage.run_location import local_settings, open_for_reading
 
     output, given = Output(), load_settings(config, set_ or [])

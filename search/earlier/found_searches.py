@@ -20,9 +20,7 @@ from stepfront.search.records.settings_paths import FRONT_OF
 from stepfront.search.storage.lock import is_in_use
 from stepfront.tables.facts import read_facts, search_id_of
 from stepfront.tables.schema import FACTS_FILE
-
-AUTO = "auto"
-"""What `--from` is given to find earlier searches."""
+from stepfront.trainers.config import BEST, LEARNT
 
 MOST_FOUND = 1
 """Most earlier searches that `--from auto` takes.
@@ -131,13 +129,17 @@ def _usable(directory: Path, settings: RunSettings) -> FoundSearch | None:
 
 
 def space_of(settings: RunSettings) -> dict[str, object]:
-    """Return what makes the plans of two searches alike: encoding, skips, widths, steps, grid and solver."""
+    """Return what makes the plans of two searches alike: encoding, skips, widths, steps, grid and solver.
+
+    Of a solver that is found or learnt the grid comes with it, so the setting says nothing.
+    """
+    sampler = settings.sampler
     return {
         "encoding": settings.space.encoding,
         "skip": settings.space.skip,
         "widths": settings.network.widths,
-        "steps": settings.sampler.steps,
-        "grid": settings.sampler.grid,
-        "solver": settings.sampler.solver,
+        "steps": sampler.steps,
+        "grid": None if sampler.solver in (BEST, LEARNT) else sampler.grid,
+        "solver": sampler.solver,
         "objectives": settings.evaluation.objectives,
     }

@@ -27,7 +27,7 @@ from stepfront.files import write_text
 from stepfront.search.config import RunSettings, save_settings
 from stepfront.search.jobs.client import LABEL, jobs_client
 from stepfront.search.jobs.job_entrypoint import CONFIG_FILE, REQUIREMENTS_FILE, SUPERNET_FOLDER, supernet_files
-from stepfront.search.records.settings_paths import FRONT_OF
+from stepfront.search.records.settings_paths import AUTO, FRONT_OF
 from stepfront.search.records.versions import SEARCH_ID
 from stepfront.trainers.validation import settings_json, validate
 
@@ -59,15 +59,22 @@ def submit_job(
     steps: Sequence[str] = ("search",),
     supernet: Path | None = None,
     install: bool = False,
+    earlier: Sequence[str] = (),
 ) -> Submitted:
     """Submit a job to the cluster whose dashboard is at `address`.
 
-    `install` makes Ray install the pinned requirements on each node first.  Raises InputError when a path of the
-    settings would not outlive the job, when no dashboard answers, or when it refuses the token.
+    `install` makes Ray install the pinned requirements on each node first.  The search starts from the `earlier` ones,
+    which the cluster's head reads.  Raises InputError when a path of the settings would not outlive the job, when no
+    dashboard answers, or when it refuses the token.
     """
     wanted = [step for step in STEPS if step in steps]
     if not wanted or set(steps) - set(STEPS):
         raise InputError(f"a job can't do {','.join(steps) or 'nothing'}; choose steps from {','.join(STEPS)}")
+    if earlier and "search" not in wanted:
+        raise InputError(f"--from is of a search, and this job does {','.join(wanted)} alone")
+    for place in earlier:
+        if place != AUTO and _would_be_lost(place):
+            raise _lost("--from", place, "--from /shared/stepfront/digits")
     settings = on_cluster(settings)
     search_id = uuid.uuid4().hex[:12]
     with tempfile.TemporaryDirectory(prefix="stepfront-job-") as folder:
@@ -79,7 +86,7 @@ def submit_job(
         with jobs_client(address) as client:
             job_id = _submit_when_ready(
                 client,
-                entrypoint=entrypoint(settings, wanted),
+                entrypoint=entrypoint(settings, wanted, earlier),
                 submission_id=f"{settings.name}-{search_id}",
                 runtime_env=environment,
                 metadata={LABEL: settings.name, "directory": settings.run_place},
@@ -178,9 +185,10 @@ def pinned_requirements() -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(pins.items())]
 
 
-def entrypoint(settings: RunSettings, steps: Sequence[str]) -> str:
+def entrypoint(settings: RunSettings, steps: Sequence[str], earlier: Sequence[str] = ()) -> str:
     """Return the job's command line."""
-    where = {"train": CONFIG_FILE, "search": CONFIG_FILE, "confirm": shlex.quote(settings.run_place)}
+    search = " ".join([CONFIG_FILE, *(f"--from {shlex.quote(place)}" for place in earlier)])
+    where = {"train": CONFIG_FILE, "search": search, "confirm": shlex.quote(settings.run_place)}
     return " && ".join(
         [
             "python -m stepfront.search.jobs.job_entrypoint",

@@ -16,6 +16,10 @@ Features = TypeVar("Features", bound=FeatureSettings)
 Change = Callable[[str], str]
 
 FRONT_OF = "front:"
+"""Names of initial plans that begin with it name an earlier search, whose place follows."""
+
+AUTO = "auto"
+"""In place of an earlier search: look for one."""
 
 
 def with_paths(settings: RunSettings, change: Change, change_written: Change | None = None) -> RunSettings:

@@ -21,7 +21,7 @@ from benchmarks.tracking import STAGES, STEPS, made_up_search
 from stepfront.errors import InputError
 from stepfront.search.config import RunSettings, save_settings, settings_from
 from stepfront.search.earlier import searches_in_mlflow
-from stepfront.search.earlier.found_searches import auto_settings
+from stepfront.search.earlier.found_searches import auto_settings, space_of
 from stepfront.search.earlier.kept_tables import keep_earlier, read_steps, warm_settings
 from stepfront.search.mlflow_runs.client import make_client
 from stepfront.search.mlflow_runs.stored_searches import NEEDED, StoredSearches
@@ -243,3 +243,11 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: p
 def test_runs_at_a_uri_are_looked_for_in_the_store_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"directory is a URI and tracking.uri is null: name the search"):
         auto_settings(search_settings(tmp_path, "own", "tracking.uri=null"), in_folder=False)
+
+
+def test_the_grid_of_the_settings_tells_no_searches_apart_whose_sampler_brings_its_own() -> None:
+    def space(solver: str, grid: str) -> dict[str, object]:
+        return space_of(settings_from({"name": "x"}, [f"sampler.solver={solver}", f"sampler.grid={grid}"]))
+
+    assert space("best", "trailing") == space("best", "quadratic") != space("learnt", "quadratic")
+    assert space("ddim", "trailing") != space("ddim", "quadratic")

@@ -113,6 +113,19 @@ def test_a_job_does_its_steps_in_order() -> None:
         submit_job(settings, "http://127.0.0.1:9", ["sleep"])
 
 
+def test_a_job_starts_from_earlier_searches_that_the_head_can_read() -> None:
+    settings = settings_from(SHARED)
+    earlier = ["/shared/my runs/digits", "s3://bucket/runs/faces", "auto"]
+    assert entrypoint(settings, ["train", "search"], earlier).endswith(
+        " && python -m stepfront search job.yaml --from '/shared/my runs/digits' --from s3://bucket/runs/faces"
+        " --from auto"
+    )
+    with pytest.raises(InputError, match="--from 'runs/digits' would be in the job's temporary folder"):
+        submit_job(settings, "http://127.0.0.1:9", earlier=["runs/digits"])
+    with pytest.raises(InputError, match="--from is of a search, and this job does train,confirm alone"):
+        submit_job(settings, "http://127.0.0.1:9", ["train", "confirm"], earlier=earlier)
+
+
 def test_a_supernet_travels_without_its_training_state_and_is_never_replaced(trained: Path, tmp_path: Path) -> None:
     supernet = trained / "tiny" / "supernet"
     folder = tmp_path / "job"
