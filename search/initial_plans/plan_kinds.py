@@ -218,11 +218,11 @@ def spread_by_cost(plans: Sequence[Levels], count: int, source: PlanSource) -> l
     each = np.array([*source.width_costs, 0.0])  # level -1, a skipped step, is the last entry
     units = source.encoding.units  # genes of the sampler follow, and cost nothing
     costs = np.array([(source.encoding.lengths * each[plan[:units]]).sum() for plan in plans])
-    free = np.ones(len(plans), dtype=bool)
+    every, free = np.array(plans), np.ones(len(plans), dtype=bool)
     chosen = []
     for target in np.linspace(costs.min(), costs.max(), count + 2)[1:-1]:
         i = int(np.where(free, np.abs(costs - target), np.inf).argmin())
-        free &= ~np.array([np.array_equal(plan, plans[i]) for plan in plans])
+        free &= (every != every[i]).any(axis=1)
         chosen.append(i)
         if not free.any():
             break
