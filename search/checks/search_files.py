@@ -6,7 +6,15 @@ import os
 from pathlib import Path
 
 from stepfront.addresses import is_uri
-from stepfront.checksums import CHECKSUMS_FILE, begin_record, damaged_files, forget, place_of_search, record_as_it_is
+from stepfront.checksums import (
+    CHECKSUMS_FILE,
+    begin_record,
+    damaged_files,
+    forget,
+    place_of_search,
+    record_as_it_is,
+    recorded_names,
+)
 from stepfront.errors import InputError
 from stepfront.files import free_name, read_json_list
 from stepfront.search.config import RunSettings
@@ -44,9 +52,15 @@ def check_search_files(directory: Path) -> str:
         raise InputError(f"{_listed(found)}; `{repair}` rebuilds what can be rebuilt")
     if (directory / CHECKSUMS_FILE).exists():
         return "as recorded"
-    if read_facts(directory).get("recorded"):
+    if not has_no_tables_yet(directory) and read_facts(directory).get("recorded"):
         raise InputError(f"{CHECKSUMS_FILE} is missing; `{repair}` makes it again")
     return "without checksums: made by an earlier version"
+
+
+def has_no_tables_yet(directory: Path) -> bool:
+    """Return whether a search was interrupted before its first tables: none was ever written."""
+    names = {TRIALS, FRONT, FACTS_FILE}
+    return not names & recorded_names(directory) and not any((directory / name).exists() for name in names)
 
 
 def check_supernet_files(settings: RunSettings) -> str:
@@ -55,7 +69,8 @@ def check_supernet_files(settings: RunSettings) -> str:
         return "at a URI, not checked"
     directory = settings.supernet_directory
     check_recorded_supernet(settings)
-    if "supernet" in read_facts(settings.search_directory).get("recorded", []) and not _recorded(directory):
+    known = {} if has_no_tables_yet(settings.search_directory) else read_facts(settings.search_directory)
+    if "supernet" in known.get("recorded", []) and not _recorded(directory):
         raise InputError(f"{CHECKSUMS_FILE} of {directory} is missing; restore it, or run `stepfront train` again")
     return "as recorded" if _recorded(directory) else "without checksums: made by an earlier version"
 

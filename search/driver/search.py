@@ -20,7 +20,7 @@ from stepfront.search.earlier.kept_tables import begun_settings, continuing, ear
 from stepfront.search.earlier.usable_plans import left_out
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.interrupt import interruptible
-from stepfront.search.execution.placement import slots_now, worker_count
+from stepfront.search.execution.placement import WorkerCount, slots_now
 from stepfront.search.execution.prometheus import Gauges
 from stepfront.search.execution.ray_session import ray_session
 from stepfront.search.execution.tune_searcher import Job
@@ -219,7 +219,7 @@ def _evaluate_trials(
     problem, ledger, costs = writer.problem, writer.ledger, writer.costs
     settings = problem.settings
     plan_text = cache(problem.plan_text)
-    report = SearchReport(ledger, settings.budget.trials or 0, worker_count(settings.workers), plan_text)
+    report = SearchReport(ledger, settings.budget.trials or 0, WorkerCount(settings.workers), plan_text)
     records = _LiveRecords(writer, settings.variation.population, observers)
 
     def on_result() -> None:

@@ -23,9 +23,14 @@ class SearchReport:
     _ledger: Ledger
     total: int
     """Trials that the budget allows; 0 without a limit of trials."""
-    workers: int
+    _workers: Callable[[], int]
     plan_text: Callable[[str], str] = str
     """Returns a genome's plan as people read it."""
+
+    @property
+    def workers(self) -> int:
+        """Return the number of workers; a cluster's nodes come and go."""
+        return self._workers()
 
     @property
     def complete(self) -> int:

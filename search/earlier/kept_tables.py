@@ -33,15 +33,21 @@ _NAMES = "names.json"
 """Folders of the copies by names that earlier searches have had since."""
 
 
-def warm_settings(settings: RunSettings, searches: Sequence[Path]) -> RunSettings:
+def warm_settings(settings: RunSettings, searches: Sequence[Path], fresh: bool = False) -> RunSettings:
     """Return the settings that start from earlier searches.
 
-    Raises InputError where one of them is no search, or has nothing that this one can use.
+    Those that this search was begun with may have been deleted since, unless it starts over (`fresh`): it keeps what it
+    needs of them.  Raises InputError where one of them is no search, or has nothing that this one can use.
     """
     if not searches:
         return settings
+    begun = None if fresh else _begun(settings)
+    kept = {} if begun is None else {_place(name): name for name in _fronts(begun)}
     fronts = {}
     for path in searches:
+        if (known := kept.get(_place(str(path)))) is not None:
+            fronts[known] = FRONT_PLANS
+            continue
         directory = find_search(path)[0].absolute()
         if directory == settings.search_directory.absolute():
             raise InputError(f"--from {path} is the search itself; to continue it: stepfront resume {path}")
@@ -56,13 +62,11 @@ def begun_settings(settings: RunSettings) -> RunSettings:
     Initial plans come in the order that they were begun in, with the numbers of `settings` where these name them.
     Raises InputError where they name another one: the trials so far would be said to have learnt from it.
     """
-    try:
-        begun = resume_settings(settings.search_directory, checked=False)
-    except InputError:  # nothing was begun, or the settings of what was can't be read
+    if (begun := _begun(settings)) is None:
         return settings
     kept, given = ({_place(name): name for name in _fronts(one)} for one in (begun, settings))
     if other := sorted(_run_name(place) for place in given.keys() - kept.keys()):
-        began = f"the earlier searches {earlier_names(begun)}" if kept else "no earlier search"
+        began = _begun_with(begun) if kept else "no earlier search"
         raise InputError(
             f"this search was begun with {began}, so it can't start from {', '.join(other)}; continue it as it is "
             f"(stepfront resume {settings.run_directory}), choose another name, or start over with --fresh"
@@ -74,6 +78,14 @@ def begun_settings(settings: RunSettings) -> RunSettings:
     return validate(RunSettings, settings_json(settings) | {"initial_plans": in_order | wanted})
 
 
+def _begun(settings: RunSettings) -> RunSettings | None:
+    """Return the settings that their search was begun with; None where none was, or they can't be read."""
+    try:
+        return resume_settings(settings.search_directory, checked=False)
+    except InputError:
+        return None
+
+
 def earlier_names(settings: RunSettings) -> str:
     """Return the names of the runs whose searches these settings start from, in alphabetical order, or `none`."""
     return ", ".join(sorted(_run_name(_place(name)) for name in _fronts(settings))) or "none"
@@ -81,7 +93,12 @@ def earlier_names(settings: RunSettings) -> str:
 
 def continuing(settings: RunSettings) -> str:
     """Return a line that names the earlier searches with which a search continues."""
-    return f"continues with the earlier searches: {earlier_names(settings)}"
+    return f"continues with {_begun_with(settings)}"
+
+
+def _begun_with(settings: RunSettings) -> str:
+    several = len(_fronts(settings)) > 1
+    return f"the earlier search{'es' * several} {earlier_names(settings)}"
 
 
 def _place(name: str) -> str:

@@ -19,6 +19,8 @@ from stepfront.search.config import WorkerSettings
 PATIENCE = 1200.0
 """Seconds to wait for the first node with a free slot: a cloud takes minutes to start a machine."""
 
+SLOTS_SECONDS = 3.0
+"""Seconds for which the cluster's size is taken as known."""
 
 TYPE_SHARE = 0.001
 """What Ray itself asks of a node's resource `accelerator_type:NAME` (of which it has 1) for a task of this type."""
@@ -43,6 +45,20 @@ def _type_resource(workers: WorkerSettings) -> str:
 def worker_count(workers: WorkerSettings) -> int:
     """Return the number of workers in the settings, or how many fit on the cluster now, at least one."""
     return workers.count if workers.count is not None else max(1, _slots(workers))
+
+
+class WorkerCount:
+    """The number of workers, counted again where it is older than `SLOTS_SECONDS`: nodes come and go."""
+
+    def __init__(self, workers: WorkerSettings) -> None:
+        self._workers = workers
+        self._count, self._counted = 0, -SLOTS_SECONDS
+
+    def __call__(self) -> int:
+        """Return it."""
+        if time.monotonic() - self._counted >= SLOTS_SECONDS:
+            self._count, self._counted = worker_count(self._workers), time.monotonic()
+        return self._count
 
 
 def slots_now(workers: WorkerSettings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class PlanScorer:
 
         As in a search, another worker tries a failed plan again.  After the last attempt, its evaluation has the reason
         of the failure and no score.  `on_score` gets each as it arrives, with its place in the list: what was paid for
-        can be kept when the list is interrupted.  Raises InputError when no worker starts.
+        can be kept when the list is interrupted.  Raises InputError when no worker starts
+        or no node is left.
         """
         self._plans, self._images, self._results = plans, images, {}
         self._pending = [(index, 1) for index in reversed(range(len(plans)))]
@@ -89,6 +91,8 @@ class PlanScorer:
             if future not in ready and time.monotonic() - running.since > self._limit:
                 end_worker(running.worker)  # its future fails at once
         if not ready:
+            if not self._running:
+                slots_now(self._workers)  # nodes come and go: without any, it waits for one, and says so
             return False
         if ready[0] in self._starting:
             self._started(ready[0])
@@ -128,11 +132,12 @@ class PlanScorer:
         except ray.exceptions.RayError as error:  # it raised, died, ran out of memory, or was too slow
             end_worker(running.worker)
             self._start()
-            if running.attempt < self._workers.attempts:
-                self._pending.append((running.index, running.attempt + 1))
-                return False
             late = time.monotonic() - running.since > self._limit
             reason = overdue(self._limit) if late else reason_of(error)
+            if running.attempt < self._workers.attempts:
+                logging.getLogger("stepfront").warning("a plan is scored again: %s", reason)
+                self._pending.append((running.index, running.attempt + 1))
+                return False
             seed, nothing = self._plans[running.index][1], float("nan")
             self._results[running.index] = Evaluation(nothing, nothing, nothing, "", self._images, seed, error=reason)
             return True

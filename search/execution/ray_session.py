@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import site
+import socket
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 """Environment switches of Ray and Ray Tune, set when a session begins; values that the user has set are kept."""
+
+
+CONNECT_SECONDS = 10.0
+"""Seconds for which the head at `workers.address` may take to answer.  Ray itself would try for minutes."""
 
 
 @contextlib.contextmanager
@@ -81,6 +86,7 @@ def one_session() -> Iterator[None]:
 def _connect(workers: WorkerSettings) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if workers.address:
+        _check_answer(workers.address)
         ray.init(address=workers.address, **quiet)
         return
     keep_to_loopback()
@@ -96,6 +102,27 @@ def _connect(workers: WorkerSettings) -> None:
             **({} if (folder := short_folder()) is None else {"_temp_dir": folder}),
             **quiet,
         )
+
+
+def _check_answer(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT; all other addresses are Ray's to find.
+
+    Of a loopback address Ray makes the machine's own, where a cluster of loopback alone does not listen.
+    """
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if scheme not in ("", "ray") or not port.isdigit() or not (host := host.strip("[]")):
+        return
+    _open(host, int(port))
+    if host in ("127.0.0.1", "localhost"):
+        try:
+            _open(ray.util.get_node_ip_address(), int(port))
+        except OSError:
+            keep_to_loopback()
+
+
+def _open(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ loop, so plans with short evaluations travel together.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from stepfront.search.config import WorkerSettings
-from stepfront.search.execution.placement import worker_count
+from stepfront.search.execution.placement import WorkerCount
 from stepfront.search.execution.ray_private import actor_of, error_of
 from stepfront.search.execution.worker import EvaluationError, end_worker, evaluation_error, overdue, reason_of
 from stepfront.search.study.ledger import Asked, Ledger
@@ -38,9 +39,6 @@ since proposals know what is expected of it, not its result (docs/search.md)."""
 
 _LAST = 16
 """Number of results whose median is the time per evaluation; the first of a worker may include compiling."""
-
-_SLOTS_SECONDS = 3.0
-"""Seconds for which the cluster's size is taken as known."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class LedgerSearcher(Searcher):
         self._running: dict[str, list[Asked]] = {}
         self._untried: deque[Asked] = deque()
         self._alone: deque[Asked] = deque()
-        self._slots, self._slots_known = 0, -_SLOTS_SECONDS
+        self._slots = WorkerCount(workers)
         self.error: Exception | None = None
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -119,7 +117,7 @@ class LedgerSearcher(Searcher):
         if self.error is not None:
             return Searcher.FINISHED
         try:
-            if len(self._running) >= self._available_slots():
+            if len(self._running) >= self._slots():
                 return None
             packet = self._next_packet()
             config = {"packet": [self._job.of(asked) for asked in packet]}
@@ -149,6 +147,9 @@ class LedgerSearcher(Searcher):
     def on_trial_lost(self, trial_id: str, reason: str) -> None:
         """Record that a packet will have no results from its worker."""
         packet = self._running.pop(trial_id, [])
+        if packet:
+            plans = "1 plan is" if len(packet) == 1 else f"{len(packet)} plans are"
+            logging.getLogger("stepfront").warning("%s lost: %s", plans, reason)
         if len(packet) > 1:
             self._alone.extend(packet)
         else:
@@ -181,7 +182,7 @@ class LedgerSearcher(Searcher):
 
     def _next_packet(self) -> list[Asked]:
         known, remaining = len(self._ledger.complete), self._ledger.remaining
-        size = self._size.plans(self._available_slots(), known, remaining)
+        size = self._size.plans(self._slots(), known, remaining)
         packet: list[Asked] = []
         while len(packet) < size and not self._alone:
             asked = self._untried.popleft() if self._untried else self._ledger.ask()
@@ -189,12 +190,6 @@ class LedgerSearcher(Searcher):
                 break
             (self._alone if asked.attempt > 1 else packet).append(asked)
         return packet or ([self._alone.popleft()] if self._alone else [])
-
-    def _available_slots(self) -> int:
-        """Return how many packets may be in flight; nodes come and go, so the cluster is queried now and then."""
-        if time.monotonic() - self._slots_known >= _SLOTS_SECONDS:
-            self._slots, self._slots_known = worker_count(self._workers), time.monotonic()
-        return self._slots
 
     def save(self, checkpoint_path: str) -> None:
         """Write a placeholder: the study holds the state."""

@@ -114,10 +114,11 @@ def reason_of(error: BaseException | None) -> str:
         cause = error.cause if error.cause is not None else error
         return f"{type(cause).__name__}: {cause}"[:300]
     message = str(error)
-    if isinstance(error, ray.exceptions.OutOfMemoryError) or ("memory" in message and "killed" in message):
+    # Of any lost process Ray says that it may have been killed "due to high memory usage", and names its node.
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in message:
         return "its worker ran out of memory"
-    if "node" in message and ("died" in message or "dead" in message):
-        return "its worker died, or the node that it ran on"
+    if "node has died" in message or "node was terminated" in message:
+        return "its node was lost"
     return "its worker died"
 
 

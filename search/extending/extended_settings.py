@@ -48,8 +48,8 @@ def _with_changes(settings: RunSettings, changes: Sequence[str]) -> RunSettings:
     for change in changes:
         if (key := override_key(change)) not in (STEPS, "space", *space):
             raise InputError(
-                f"--set {key} is nothing that extend can change: with it, new scores would not compare with those so "
-                f"far; possible: {STEPS}, {', '.join(space)} (anything else: a search of another name, with --from)"
+                f"--set {key} is nothing that extend changes; possible: --trials, {STEPS}, {', '.join(space)} "
+                "(anything else: a search of another name, with --from)"
             )
     larger = settings_from(settings_json(settings), each_once(changes))
     if larger.sampler.steps < settings.sampler.steps:

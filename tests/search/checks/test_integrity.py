@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepfront.checksums import CHECKSUMS_FILE
+from stepfront.checksums import CHECKSUMS_FILE, forget
 from stepfront.errors import InputError
 from stepfront.files import read_json, write_json
 from stepfront.search.checks.integrity import check_search, repair_search
@@ -161,6 +161,16 @@ def test_damaged_facts_are_found_and_made_again_with_the_same_id(search: Path) -
     repair_search(search)
     assert failures(search) == {}
     assert read_json(facts, "search")["search_id"] == before["search_id"]
+
+
+def test_a_search_that_was_interrupted_before_its_first_tables_is_no_failure(search: Path) -> None:
+    for name in (TRIALS, FRONT, PROGRESS, FACTS_FILE):
+        (search / "search" / name).unlink()
+    assert {"files of the search", "facts", "tables", "front"} <= failures(search).keys()  # they were there
+    for name in (TRIALS, FRONT, PROGRESS, FACTS_FILE):
+        forget(search / "search" / name)
+    assert failures(search) == {}
+    assert {found.what: found.detail for found in check_search(search)}["tables"].startswith("none yet")
 
 
 def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:

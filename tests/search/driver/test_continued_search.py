@@ -52,7 +52,7 @@ def test_a_search_that_began_from_another_goes_on_when_that_is_gone(extended: Pa
     said: list[str] = []
     longer = child.model_copy(update={"budget": child.budget.model_copy(update={"trials": 7})})
     run_search(longer, False, Silent(), said.append)  # without `--from`
-    assert f"continues with the earlier searches: {parent.parent.name}" in said
+    assert f"continues with the earlier search {parent.parent.name}" in said
     assert read_facts(directory)["earlier"][0]["search"] == str(parent)
     shutil.rmtree(parent)
     run_search(extended_settings(directory, 2, None, None), False, Silent(), lambda text: None)

@@ -97,6 +97,16 @@ def test_a_search_continues_with_all_earlier_searches_that_it_was_begun_with(run
     assert earlier_names(continued) == "first, second"
 
 
+def test_what_a_search_was_begun_with_may_be_gone_unless_it_starts_over(runs: Path) -> None:
+    cold = begin(runs, "first")
+    begun = warm_settings(cold, [runs / "first"])
+    shutil.rmtree(runs / "first")
+    for name in ("first", "first/search"):
+        assert begun_settings(warm_settings(cold, [runs / name])) == begun
+        with pytest.raises(InputError, match="no search in"):
+            warm_settings(cold, [runs / name], fresh=True)
+
+
 def test_a_search_keeps_the_order_of_its_first_generation(runs: Path) -> None:
     first = f"front:{runs / 'first' / 'search'}"
     begun = tiny_settings(runs, "name=own", f"initial_plans={{uniform: 3, gap: 2, '{first}': 4}}")
@@ -113,7 +123,7 @@ def test_a_new_search_starts_from_what_its_settings_name(runs: Path) -> None:
     assert begun_settings(warm) == warm
 
 
-@pytest.mark.parametrize(("begun", "says"), [([], "no earlier search"), (["first"], "the earlier searches first")])
+@pytest.mark.parametrize(("begun", "says"), [([], "no earlier search"), (["first"], "the earlier search first")])
 def test_a_search_that_was_begun_takes_no_other_earlier_search(runs: Path, begun: list[str], says: str) -> None:
     """Its trials so far would be said to have learnt from it."""
     cold = begin(runs, *begun)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stepfront.errors import InputError
 from stepfront.search.algorithm.trials import result_of
 from stepfront.search.driver.open_ledger import open_ledger
+from stepfront.search.execution import placement
 from stepfront.search.execution.executor import run_trials
 from stepfront.search.execution.plan_scorer import PlanScorer
 from stepfront.search.execution.tune_searcher import Job
@@ -51,7 +53,9 @@ def test_the_real_evaluator_travels(scored: Scored) -> None:
     assert not scored.here.error
 
 
-def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, cluster: None, scored: Scored) -> None:
+def test_failures_of_workers_are_results_and_the_search_goes_on(
+    fresh: Path, cluster: None, scored: Scored, caplog: pytest.LogCaptureFixture
+) -> None:
     basic = ("budget.trials=9", "screen.proxy=none", "initial_plans={uniform: 3}", "workers.count=2")
     settings = tiny_settings(fresh, *basic, "workers.packet_seconds=0", "workers.attempts=2")
     problem = load_problem(settings)
@@ -75,13 +79,17 @@ def test_failures_of_workers_are_results_and_the_search_goes_on(fresh: Path, clu
     stopped = next(genome for genome in attempts if str(problem.plan_of(genome).widths) == said)
     assert {genome for genome, n in attempts.items() if n == 2} == hopeless | {"222", stopped}
     assert np.isfinite(results[stopped]["fid"])
+    assert "1 plan is lost: its worker died" in caplog.messages
+    assert f"1 plan is lost: it took longer than {limit:.0f} s (workers.limit_minutes)" in caplog.messages
     # The other worker continued in the meantime.
     asked_before = next(trial.number for trial in ledger.trials if trial.user_attrs["genome"] == stopped)
     overtaken = [t for t in ledger.trials if t.number > asked_before]
     assert any(result_of(t)["elapsed"] < results[stopped]["elapsed"] for t in overtaken)
 
 
-def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -> None:
+def test_lists_of_plans_survive_a_worker_that_dies(
+    fresh: Path, cluster: None, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = tiny_settings(fresh, "workers.count=2", "workers.attempts=2")
     times = tuple(float(t) for t in range(6, 0, -1))
     plans = [(Plan(times, (w,) * 6), 0) for w in (1.0, 0.5, 1.0)]
@@ -93,6 +101,22 @@ def test_lists_of_plans_survive_a_worker_that_dies(fresh: Path, cluster: None) -
         assert set(map(id, scorer._all())) == there  # they stay for the next list
     assert [e.fid for e in [*scored, *again]] == [1.0, pytest.approx(float("nan"), nan_ok=True), 1.0, 1.0, 1.0]
     assert "on fire" in scored[1].error
+    said = {message.partition(" (")[0] for message in caplog.messages}
+    again_for = ("its worker died", "RuntimeError: the network is on fire", "it took longer than 4 s")
+    assert said >= {f"a plan is scored again: {why}" for why in again_for}
+
+
+def test_a_list_without_any_node_says_what_it_lacks(
+    fresh: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker waits for a slot on a cluster whose nodes are gone."""
+    settings = tiny_settings(fresh, "workers.count=1", "workers.cpus=64")
+    with PlanScorer(FailingLoad(fresh / "mark"), settings.workers, limit=60) as scorer:
+        slots = iter([1, 0])  # a node, which is gone when its worker would start
+        monkeypatch.setattr(placement, "_slots", lambda workers: next(slots))
+        none = "a worker needs 64 CPUs and 0 GPUs on one machine; the cluster has"
+        with pytest.raises(InputError, match=none):
+            scorer.score([(Plan((6.0, 1.0), (1.0, 1.0)), 0)], 8)
 
 
 def test_a_cluster_of_one_listens_on_loopback_alone(cluster: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -12,10 +13,12 @@ import pytest
 import ray
 
 from stepfront.environment import SOURCE_ROOT
+from stepfront.errors import InputError
 from stepfront.search.config import WorkerSettings
 from stepfront.search.execution.ray_private import DriverPath
 from stepfront.search.execution.ray_session import (
     ENVIRONMENT,
+    _check_answer,
     import_path,
     one_session,
     ray_session,
@@ -112,3 +115,28 @@ def test_a_home_that_cannot_be_written_is_replaced_by_a_token_of_the_session(
     token_without_home()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     monkeypatch.delenv("RAY_AUTH_TOKEN")
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(InputError) as refused, ray_session(WorkerSettings(address=address)):
+            pass
+        assert str(refused.value).startswith(f"no Ray cluster at {address} (workers.address): [Errno ")
+        assert "\n" not in str(refused.value)
+
+
+def test_a_cluster_of_loopback_alone_is_not_looked_for_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.2")  # in place of the machine's own
+    monkeypatch.setattr("stepfront.search.execution.ray_session.keep_to_loopback", lambda: kept.append("kept"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)):
+            _check_answer(f"127.0.0.1:{port}")
+            assert kept == []
+        _check_answer(f"localhost:{port}")
+        assert kept == ["kept"]
+    _check_answer("auto")

@@ -61,7 +61,7 @@ def made(seconds: float = 0.1, fid: float = 1.0) -> Evaluation:
 @pytest.fixture
 def searcher_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., LedgerSearcher]:
     """Searchers over `Counting`; each knows its number of places for good, as `workers.count` says it."""
-    monkeypatch.setattr("stepfront.search.execution.tune_searcher.worker_count", lambda workers: workers.count)
+    monkeypatch.setattr("stepfront.search.execution.placement.worker_count", lambda workers: workers.count)
 
     def make(budget: int, places: int, packet_seconds: float | None = None, known: int = 1000) -> LedgerSearcher:
         """Return a searcher whose evaluations take a second, with many results known."""

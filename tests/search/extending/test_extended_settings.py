@@ -15,9 +15,13 @@ from tests.search.conftest import tiny_settings
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("evaluation.images=64", "--set evaluation.images is nothing that extend can change.*possible: sampler.steps"),
-        ("sampler.solver=unipc_2", "--set sampler.solver is nothing that extend can change"),
+        (
+            "evaluation.images=64",
+            "--set evaluation.images is nothing that extend changes.*possible: --trials, sampler.steps",
+        ),
+        ("sampler.solver=unipc_2", "--set sampler.solver is nothing that extend changes"),
         ("search_seed=3", "--set search_seed is nothing"),
+        ("budget.trials=9", "--set budget.trials is nothing that extend changes; possible: --trials, sampler.steps, "),
         ("features.name=random", "--set features.name is nothing"),
         (
             "sampler.steps=5",
