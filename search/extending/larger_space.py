@@ -14,7 +14,7 @@ from typing import Any
 from stepfront.errors import InputError
 from stepfront.search.config import SpaceSettings
 from stepfront.search.earlier.usable_plans import exact_levels
-from stepfront.search.genomes.encodings import Encoding, Levels
+from stepfront.search.genomes.encodings import SKIP_LEVEL, Encoding, Levels
 from stepfront.search.genomes.sampler_genes import SamplerGenes
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.study.compatibility import EARLIER_SPACES, SPEC, EarlierGenomes, StudySpec
@@ -85,6 +85,8 @@ def _possible(levels: Levels, before: Encoding, now: Encoding) -> str:
     steps = {step for step in before.step_variants(levels) if step.width != SKIP} - set(now.variants)
     if steps:
         return f"space.variants with {', '.join(sorted(map(str, steps)))}"
+    if (levels[: before.units] == SKIP_LEVEL).any() and not now.of_widths.skip:
+        return "a space.skip with which plans may skip steps, as this one does"
     stages = now.steps * before.units // before.steps
     if now.steps != before.steps and stages != now.units and stages * before.steps == now.steps * before.units:
         return f"space.stages={stages}, so that a stage is as long as before"

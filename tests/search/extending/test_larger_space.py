@@ -15,6 +15,7 @@ from stepfront.search.algorithm.nsga2 import BlockNSGAII
 from stepfront.search.algorithm.trials import GENOME, Proposal
 from stepfront.search.config import VariationSettings, settings_from
 from stepfront.search.extending.larger_space import earlier_genomes, genome_map
+from stepfront.search.genomes.encodings import SKIP_LEVEL
 from stepfront.search.problem.problem import SearchProblem
 from stepfront.search.study.budget import Limits
 from stepfront.search.study.ledger import Ledger
@@ -133,6 +134,14 @@ def test_a_space_that_lacks_a_plan_says_so_in_one_line(
     with pytest.raises(InputError, match=reason) as refused:
         mapped(genome)
     assert "\n" not in str(refused.value)
+
+
+def test_a_plan_that_skips_steps_is_none_of_a_space_without_skips() -> None:
+    stages = {"space.encoding": "stages", "space.stages": "4"}
+    small, now = make_problem(**stages, **{"space.skip": "even"}), make_problem(**stages, **{"space.skip": "false"})
+    genome = small.encoding.pack(small.encoding.project(np.array([0, SKIP_LEVEL, 0, 1])))
+    with pytest.raises(InputError, match=r"possible: a space\.skip with which plans may skip steps"):
+        genome_map(now, space_of(small))(genome)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", "memory"])
