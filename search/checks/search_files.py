@@ -60,7 +60,9 @@ def check_search_files(directory: Path) -> str:
 def has_no_tables_yet(directory: Path) -> bool:
     """Return whether a search was interrupted before its first tables: none was ever written."""
     names = {TRIALS, FRONT, FACTS_FILE}
-    return not names & recorded_names(directory) and not any((directory / name).exists() for name in names)
+    if not (directory / CHECKSUMS_FILE).exists() or names & recorded_names(directory):
+        return False
+    return not any((directory / name).exists() for name in names)
 
 
 def check_supernet_files(settings: RunSettings) -> str:

@@ -58,7 +58,7 @@ def submit(
         typer.Option(
             "--from",
             metavar="SEARCH",
-            help="start from what an earlier search learnt, a place of the cluster or a URI, or auto; may be repeated",
+            help="earlier search to start from: a path of the head, a URI, or auto; may be repeated",
         ),
     ] = None,
     install: Annotated[

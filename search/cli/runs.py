@@ -132,8 +132,8 @@ def search(
 
     output, given = Output(), load_settings(config, set_ or [])
     earlier = [open_for_reading(place).local for place in from_ or [] if place != AUTO]
-    given = warm_settings(given, earlier, fresh)
     with local_settings(given) as (settings, location):
+        settings = warm_settings(settings, earlier, fresh)
         if AUTO in (from_ or []):
             in_folder, stage = location.uri is None, output.stage(settings.name)
             settings, line = auto_settings(settings, fresh, in_folder, stage)

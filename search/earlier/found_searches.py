@@ -139,7 +139,7 @@ def space_of(settings: RunSettings) -> dict[str, object]:
         "skip": settings.space.skip,
         "widths": settings.network.widths,
         "steps": sampler.steps,
-        "grid": None if sampler.solver in (BEST, LEARNT) else sampler.grid,
+        "grid": None if sampler.solver in (BEST, LEARNT) or sampler.times != "grid" else sampler.grid,
         "solver": sampler.solver,
         "objectives": settings.evaluation.objectives,
     }

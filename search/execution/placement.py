@@ -55,7 +55,7 @@ class WorkerCount:
         self._count, self._counted = 0, -SLOTS_SECONDS
 
     def __call__(self) -> int:
-        """Return it."""
+        """Return the number of workers."""
         if time.monotonic() - self._counted >= SLOTS_SECONDS:
             self._count, self._counted = worker_count(self._workers), time.monotonic()
         return self._count
@@ -96,9 +96,11 @@ def _first_slots(workers: WorkerSettings, patience: float = PATIENCE) -> int:
     }
     request_resources(bundles=[wanted])
     until = time.monotonic() + patience
-    while not (slots := _slots(workers)) and time.monotonic() < until:
-        time.sleep(2)
-    request_resources(bundles=[])  # from here on, pending trials ask for nodes
+    try:
+        while not (slots := _slots(workers)) and time.monotonic() < until:
+            time.sleep(2)
+    finally:
+        request_resources(bundles=[])  # from here on, pending trials ask for nodes
     return slots
 
 

@@ -9,6 +9,7 @@ import secrets
 import site
 import socket
 import sysconfig
+import time
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -113,16 +114,22 @@ def _check_answer(address: str) -> None:
     host, _, port = place.rpartition(":")
     if scheme not in ("", "ray") or not port.isdigit() or not (host := host.strip("[]")):
         return
-    _open(host, int(port))
-    if host in ("127.0.0.1", "localhost"):
-        try:
-            _open(ray.util.get_node_ip_address(), int(port))
-        except OSError:
-            keep_to_loopback()
+    until = time.monotonic() + CONNECT_SECONDS
+    while not _listens(host, int(port)):  # a head that is starting refuses at first
+        if time.monotonic() > until:
+            raise ConnectionError("nothing listens there; start Ray there, or correct the address")
+        time.sleep(0.5)
+    on_loopback = not scheme and host in ("127.0.0.1", "::1", "localhost")
+    if on_loopback and not _listens(ray.util.get_node_ip_address(), int(port)):
+        keep_to_loopback()
 
 
-def _open(host: str, port: int) -> None:
-    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

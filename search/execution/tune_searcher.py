@@ -147,9 +147,10 @@ class LedgerSearcher(Searcher):
     def on_trial_lost(self, trial_id: str, reason: str) -> None:
         """Record that a packet will have no results from its worker."""
         packet = self._running.pop(trial_id, [])
-        if packet:
-            plans = "1 plan is" if len(packet) == 1 else f"{len(packet)} plans are"
-            logging.getLogger("stepfront").warning("%s lost: %s", plans, reason)
+        again = packet if len(packet) > 1 else [one for one in packet if one.attempt < self._workers.attempts]
+        if again:  # after its last attempt, a plan is a failed trial
+            plans = "1 plan is" if len(again) == 1 else f"{len(again)} plans are"
+            logging.getLogger("stepfront").warning("%s scored again: %s", plans, reason)
         if len(packet) > 1:
             self._alone.extend(packet)
         else:

@@ -117,7 +117,8 @@ def reason_of(error: BaseException | None) -> str:
     # Of any lost process Ray says that it may have been killed "due to high memory usage", and names its node.
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in message:
         return "its worker ran out of memory"
-    if "node has died" in message or "node was terminated" in message:
+    lost = isinstance(error, ray.exceptions.NodeDiedError)
+    if lost or "node has died" in message or "node was terminated" in message:
         return "its node was lost"
     return "its worker died"
 

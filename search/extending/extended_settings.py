@@ -48,7 +48,7 @@ def _with_changes(settings: RunSettings, changes: Sequence[str]) -> RunSettings:
     for change in changes:
         if (key := override_key(change)) not in (STEPS, "space", *space):
             raise InputError(
-                f"--set {key} is nothing that extend changes; possible: --trials, {STEPS}, {', '.join(space)} "
+                f"extend can't change {key}; possible: --trials, --minutes, --tflops, {STEPS}, {', '.join(space)} "
                 "(anything else: a search of another name, with --from)"
             )
     larger = settings_from(settings_json(settings), each_once(changes))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepfront.addresses import is_uri, shown
+from stepfront.addresses import is_uri, shown, without_literal_secret
 from stepfront.environment import SOURCE_ROOT
 from stepfront.errors import InputError
 from stepfront.files import write_text
@@ -71,8 +71,12 @@ def submit_job(
     if not wanted or set(steps) - set(STEPS):
         raise InputError(f"a job can't do {','.join(steps) or 'nothing'}; choose steps from {','.join(STEPS)}")
     if earlier and "search" not in wanted:
-        raise InputError(f"--from is of a search, and this job does {','.join(wanted)} alone")
+        raise InputError(f"--from needs the step search; this job does {','.join(wanted)}")
     for place in earlier:
+        try:
+            without_literal_secret(place)
+        except ValueError as error:
+            raise InputError(f"--from: {error}") from None
         if place != AUTO and _would_be_lost(place):
             raise _lost("--from", place, "--from /shared/stepfront/digits")
     settings = on_cluster(settings)

@@ -171,6 +171,8 @@ def test_a_search_that_was_interrupted_before_its_first_tables_is_no_failure(sea
         forget(search / "search" / name)
     assert failures(search) == {}
     assert {found.what: found.detail for found in check_search(search)}["tables"].startswith("none yet")
+    (search / "search" / CHECKSUMS_FILE).unlink()  # a copy in part, of which nothing is known
+    assert {"facts", "tables", "front"} <= failures(search).keys()
 
 
 def test_where_no_search_was_begun_the_doctor_says_so(tmp_path: Path) -> None:

@@ -117,14 +117,17 @@ def test_a_home_that_cannot_be_written_is_replaced_by_a_token_of_the_session(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
 
 
-def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_nothing_listens_is_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr("stepfront.search.execution.ray_session.CONNECT_SECONDS", 0.6)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
         with pytest.raises(InputError) as refused, ray_session(WorkerSettings(address=address)):
             pass
-        assert str(refused.value).startswith(f"no Ray cluster at {address} (workers.address): [Errno ")
+        assert str(refused.value).startswith(
+            f"no Ray cluster at {address} (workers.address): nothing listens there; start"
+        )
         assert "\n" not in str(refused.value)
 
 

@@ -17,12 +17,15 @@ from tests.search.conftest import tiny_settings
     [
         (
             "evaluation.images=64",
-            "--set evaluation.images is nothing that extend changes.*possible: --trials, sampler.steps",
+            "extend can't change evaluation.images.*possible: --trials, --minutes, --tflops, sampler.steps",
         ),
-        ("sampler.solver=unipc_2", "--set sampler.solver is nothing that extend changes"),
-        ("search_seed=3", "--set search_seed is nothing"),
-        ("budget.trials=9", "--set budget.trials is nothing that extend changes; possible: --trials, sampler.steps, "),
-        ("features.name=random", "--set features.name is nothing"),
+        ("sampler.solver=unipc_2", "extend can't change sampler.solver"),
+        ("search_seed=3", "extend can't change search_seed"),
+        (
+            "budget.trials=9",
+            "extend can't change budget.trials; possible: --trials, --minutes, --tflops, sampler.steps, ",
+        ),
+        ("features.name=random", "extend can't change features.name"),
         (
             "sampler.steps=5",
             "is fewer than the 6 that this search has; possible: as many or more",
@@ -32,7 +35,7 @@ from tests.search.conftest import tiny_settings
             "lacks 0.50, which this search has; possible: all of 0.25, 0.50, 1.00, and",
         ),
         ("space.variants=[0.25, 0.5, 0.75, 1.0]", "--set: .*network.widths has no 0.75; possible: 0.25, 0.5, 1"),
-        ("space.stage=9", "--set space.stage is nothing"),
+        ("space.stage=9", "extend can't change space.stage"),
     ],
 )
 def test_what_makes_scores_incomparable_or_plans_fewer_is_refused(tmp_path: Path, change: str, reason: str) -> None:

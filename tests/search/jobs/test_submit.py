@@ -122,8 +122,11 @@ def test_a_job_starts_from_earlier_searches_that_the_head_can_read() -> None:
     )
     with pytest.raises(InputError, match="--from 'runs/digits' would be in the job's temporary folder"):
         submit_job(settings, "http://127.0.0.1:9", earlier=["runs/digits"])
-    with pytest.raises(InputError, match="--from is of a search, and this job does train,confirm alone"):
+    with pytest.raises(InputError, match="--from needs the step search; this job does train,confirm"):
         submit_job(settings, "http://127.0.0.1:9", ["train", "confirm"], earlier=earlier)
+    with pytest.raises(InputError, match="--from: ") as refused:
+        submit_job(settings, "http://127.0.0.1:9", earlier=["s3://key:hush@bucket/runs/faces"])
+    assert "hush" not in str(refused.value)
 
 
 def test_a_supernet_travels_without_its_training_state_and_is_never_replaced(trained: Path, tmp_path: Path) -> None:
