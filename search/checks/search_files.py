@@ -52,7 +52,7 @@ def check_search_files(directory: Path) -> str:
         raise InputError(f"{_listed(found)}; `{repair}` rebuilds what can be rebuilt")
     if (directory / CHECKSUMS_FILE).exists():
         return "as recorded"
-    if not has_no_tables_yet(directory) and read_facts(directory).get("recorded"):
+    if read_facts(directory).get("recorded"):
         raise InputError(f"{CHECKSUMS_FILE} is missing; `{repair}` makes it again")
     return "without checksums: made by an earlier version"
 

@@ -65,8 +65,7 @@ class PlanScorer:
 
         As in a search, another worker tries a failed plan again.  After the last attempt, its evaluation has the reason
         of the failure and no score.  `on_score` gets each as it arrives, with its place in the list: what was paid for
-        can be kept when the list is interrupted.  Raises InputError when no worker starts
-        or no node is left.
+        can be kept when the list is interrupted.  Raises InputError when no worker starts, or no node is left.
         """
         self._plans, self._images, self._results = plans, images, {}
         self._pending = [(index, 1) for index in reversed(range(len(plans)))]
